@@ -1,0 +1,218 @@
+"""Every option there is, as frozen dataclasses: field = flag = JSON key = argument. Nothing heavy is imported here.
+
+They stand together, and not each above its verb, because `oodream --help` reads them and must not load PyTorch to do so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Option = int | float | str | bool
+
+
+class ConfigError(ValueError):
+    """A configuration cannot be used; the message names the key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (linear warm-up over a fifth, cosine to zero)."""
+
+    epochs: int = 6
+    """passes over the ID training images"""
+    batch: int = 128
+    """ID images in a batch"""
+    lr: float = 0.1
+    """peak learning rate"""
+    weight_decay: float = 5e-4
+    """L2 penalty"""
+    crop_padding: int = 2
+    """random shift, in pixels"""
+    flip: bool = True
+    """random horizontal flip"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Align:
+    """The image encoder into the text's token space."""
+
+    backbone: str = "resnet8"
+    """network (see `oodream list`)"""
+    temperature: float = 0.1
+    """of the cosine"""
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Where vectors are sampled."""
+
+    sampler: str = "knn"
+    """sampler (see `oodream list`)"""
+    options: dict[str, Option] = field(default_factory=dict)
+    """the sampler's options, as `k 300 cosine 0.8`"""
+    per_class: int = 200
+    """vectors for every class"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Which Stable Diffusion turns vectors into images, and how."""
+
+    source: str = "embedded"
+    """a diffusers folder, a hub id, or "embedded" """
+    steps: int = 15
+    """denoising steps (DPM-Solver++)"""
+    guidance: float = 3.0
+    """classifier-free guidance scale"""
+    tile: int = 16
+    """images computed together; results do not depend on anything else"""
+    prompt: str = "A high-quality image of the {}"
+    """prompt, with {} where the class name stands"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """The classifier, plain and regularised, on one budget."""
+
+    backbone: str = "resnet8"
+    """network (see `oodream list`)"""
+    loss: str = "energy_logistic"
+    """loss of the regularised classifier (see `oodream list`)"""
+    loss_options: dict[str, Option] = field(default_factory=dict)
+    """the loss's options, as `beta 1.0`"""
+    reconstructed_share: float = 0.5
+    """share of every ID batch that has been through the VAE, so that its traces say nothing about ID and OOD"""
+    outlier_ratio: float = 1.0
+    """outliers beside every ID image"""
+    leak_threshold: float = 0.95
+    """an outlier is dropped when the plain classifier gives its own class a higher probability"""
+    optimisation: Optimisation = field(default_factory=Optimisation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What is measured."""
+
+    detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
+    """detectors (see `oodream list`); the first one is the headline's"""
+    n_far: int = 1000
+    """images in each built-in far-OOD set"""
+    resamples: int = 500
+    """bootstrap resamples behind every interval"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run, from labelled images to the report."""
+
+    data: str = "fashion"
+    """a folder of class folders, hub:NAME, "fashion" (embedded sample) or "fashion-full" """
+    ood: tuple[str, ...] = ()
+    """folders of OOD test images (near=FOLDER: like the classes); the built-in far sets are used besides"""
+    size: int = 32
+    """width and height of all images, in pixels"""
+    seed: int = 0
+    """of everything random"""
+    seeds: int = 1
+    """classifiers of each kind, trained with seeds 0, 1, …"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+    decode: Decode = field(default_factory=Decode)
+    align: Align = field(default_factory=Align)
+    sample: Sample = field(default_factory=Sample)
+    train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitDecoder:
+    """Sizes, budget and optimisation of a small Stable Diffusion. The defaults made the embedded one."""
+
+    resolution: int = 32
+    """width and height of its images, in pixels"""
+    vae_channels: tuple[int, ...] = (32, 64, 64)
+    """autoencoder widths; every level after the first halves the image"""
+    unet_channels: tuple[int, ...] = (96, 160)
+    """U-Net widths"""
+    text_width: int = 128
+    """width of the token table and the text transformer"""
+    text_layers: int = 2
+    """layers of the text transformer"""
+    tokens: int = 24
+    """longest prompt"""
+    vocabulary: int = 4096
+    """most tokens of the tokenizer"""
+    vae_steps: int = 3000
+    """training steps of the autoencoder"""
+    unet_steps: int = 8000
+    """training steps of U-Net and text transformer"""
+    batch: int = 48
+    """images in a batch"""
+    vae_lr: float = 1e-3
+    """peak learning rate of the autoencoder"""
+    unet_lr: float = 7e-4
+    """peak learning rate of U-Net and text transformer"""
+    drop_caption: float = 0.1
+    """share of captions dropped, for classifier-free guidance"""
+    ema: float = 0.9995
+    """decay of the weights' moving average"""
+    templates: tuple[str, ...] = ("{}", "a picture of a {}", "A high-quality image of the {}")
+    """prompts a caption is put into"""
+    save_every: int = 250
+    """steps between saved states and sample grids"""
+    seed: int = 0
+    """of everything random"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+
+
+T = typing.TypeVar("T")
+
+
+def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
+    """`config` with nested `values` (as from JSON) put over it; ConfigError names an unknown key or a bad value."""
+    hints = typing.get_type_hints(type(config))
+    changed = {}
+    for key, value in values.items():
+        where = f"{at}.{key}" if at else key
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            raise ConfigError(
+                f"There is no option {where!r}." + (f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(hints)}.")
+            )
+        old = getattr(config, key)
+        if dataclasses.is_dataclass(old):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{where} holds options of its own; give it an object, not {value!r}.")
+            changed[key] = overlay(old, value, where)
+        else:
+            changed[key] = _checked(value, hints[key], where)
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_checked(v, typing.get_args(hint)[0], where) for v in value)
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    kinds = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (origin or hint,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ConfigError(f"{where} cannot be {value!r}; it takes {getattr(hint, '__name__', hint)}.")
+    return value
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A configuration as nested JSON values."""
+    import json
+
+    return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))

@@ -1,0 +1,50 @@
+"""Finds extensions by name: one file in a family's folder is one extension, and a dotted path is a plug-in."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Any
+
+FAMILIES = ("samplers", "losses", "detectors", "filters", "decoders")
+_known: dict[str, dict[str, Any]] = {family: {} for family in FAMILIES}
+
+
+def register(family: str, name: str) -> Any:
+    """Decorator: makes a class or function known as `name` in `family`."""
+
+    def keep(extension: Any) -> Any:
+        if _known[family].setdefault(name, extension) is not extension:
+            raise ValueError(f"{family} already has a {name!r}.")
+        return extension
+
+    return keep
+
+
+def names(family: str) -> list[str]:
+    """All names registered in a family, sorted; imports the family's folder."""
+    package = importlib.import_module(f"{__package__}.{family}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return sorted(_known[family])
+
+
+def get(family: str, name: str) -> Any:
+    """The extension called `name`, or the object at a dotted path `package.module:attribute`."""
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    if name not in (known := names(family)):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"No {family[:-1]} is called {name!r}.{hint} There are: {', '.join(known)}.")
+    return _known[family][name]
+
+
+def make(family: str, name: str, **options: Any) -> Any:
+    """An instance of the extension called `name`; ValueError names an option it does not have."""
+    try:
+        return get(family, name)(**options)
+    except TypeError as error:
+        raise ValueError(f"{family[:-1]} {name!r}: {error}") from error

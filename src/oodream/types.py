@@ -1,0 +1,162 @@
+"""The nouns every part shares, and the protocols of what can be plugged in.
+
+Shape suffixes in names: N samples, B batch, C classes, M synthetic rows, D embedding width, F feature width, H and W pixels.
+Signs, stated once: a score is higher for OOD; the label of an OOD image is -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+OOD = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBook:
+    """The one list of classes: names, prompts and the class vectors T(y) of a text encoder's input token table.
+
+    `prompts` hold the class name once; `tokens_CD` is float32; `space` names the encoder and table the vectors belong to.
+    """
+
+    names: tuple[str, ...]
+    prompts: tuple[str, ...]
+    tokens_CD: Tensor
+    space: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Unit-norm embeddings `z_ND` (float32) of N ID training images, their labels and rows, and the encoder's hash."""
+
+    z_ND: Tensor
+    y_N: Tensor
+    index_N: Tensor
+    encoder: str
+
+    def __post_init__(self) -> None:
+        if not torch.isfinite(self.z_ND).all():
+            raise ValueError("Features contain NaN or infinity.")
+        if self.z_ND.numel() and (self.z_ND.norm(dim=1) - 1).abs().max() > 1e-3:
+            raise ValueError("Features must have unit norm.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outliers:
+    """M sampled unit-norm vectors; row m alone is enough to draw image m again.
+
+    `anchor_M` is the row of `Features` a vector was sampled around, `knn_M` its distance to the class's k-th nearest feature,
+    `seed_M` the seed of its image, `kind` "outlier" or "inlier", `space` that of the class vectors.
+    """
+
+    z_MD: Tensor
+    y_M: Tensor
+    anchor_M: Tensor
+    knn_M: Tensor
+    seed_M: Tensor
+    kind: str
+    space: str
+
+    def __len__(self) -> int:
+        return len(self.y_M)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """One decoded batch: `images_B3HW` uint8 or `latents_BFHW` float32, with class and row of `Outliers`."""
+
+    y_B: Tensor
+    row_B: Tensor
+    images_B3HW: Tensor | None = None
+    latents_BFHW: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What every classifier returns: `logits_BC` and the penultimate features `z_BF`."""
+
+    logits_BC: Tensor
+    z_BF: Tensor
+
+    def __len__(self) -> int:
+        return len(self.logits_BC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What every loss returns: the scalar to minimise, and its parts by name for the log."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured number set: a detector on a classifier, ID test set against one OOD set (or a mean over a group of sets).
+
+    Rates are in [0, 1]. `fpr95_id`: share of OOD accepted when at least 95 % of ID is accepted; `fpr95_ood`: share of ID flagged
+    when at least 95 % of OOD is flagged. `intervals` holds (low, high) by field name. A mean's `dataset` is "mean".
+    """
+
+    classifier: str
+    detector: str
+    dataset: str
+    group: str
+    seed: int
+    auroc: float
+    aupr_out: float
+    aupr_in: float
+    fpr95_id: float
+    fpr95_ood: float
+    accuracy: float
+    n_id: int
+    n_ood: int
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+class Sampler(Protocol):
+    """Draws `per_class` vectors of every class around its features; `check` refuses labels it cannot work with, before any work."""
+
+    kind: str
+
+    def check(self, y_N: Tensor, names: Sequence[str]) -> None: ...
+
+    def __call__(self, features: Features, per_class: int, seed: int, space: str) -> Outliers: ...
+
+
+class Decoder(Protocol):
+    """Turns vectors into images: row b of the result depends on row b of the arguments alone."""
+
+    book: ClassBook
+
+    def __call__(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated: ...
+
+
+class Loss(nn.Module):
+    """A training loss that owns its auxiliary networks. `id` and `ood` come from one forward pass of the classifier."""
+
+    def forward(self, id: Output, y_B: Tensor, ood: Output | None) -> Terms:
+        raise TypeError(f"{type(self).__name__} does not define forward(id, y_B, ood).")
+
+
+class Detector(Protocol):
+    """Scores outputs, higher for OOD, after `fit` has seen outputs of ID training images."""
+
+    def fit(self, output: Output, y_N: Tensor) -> Detector: ...
+
+    def score(self, output: Output) -> Tensor: ...
+
+
+class Filter(Protocol):
+    """Decides which generated images stay: a bool tensor (B,), with the reason they would go in `reason`."""
+
+    reason: str
+
+    def __call__(self, images_B3HW: Tensor, y_B: Tensor) -> Tensor: ...
+
+
+Json = dict[str, Any]

@@ -1,0 +1,66 @@
+"""Shared fixtures: a real, tiny Stable Diffusion with random weights, and small labelled image folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oodream.config import FitDecoder
+
+NAMES = ("circle", "square", "star")
+TINY = FitDecoder(
+    vae_channels=(8, 8, 8), unet_channels=(16, 32), text_width=32, text_layers=1, vocabulary=600, vae_steps=3, unet_steps=3,
+    batch=4, save_every=2, unet_lr=1e-3, tokens=20,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_threads():
+    torch.set_num_threads(2)
+
+
+def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
+    """A random-weight `StableDiffusionPipeline` (32 pixels) that knows `NAMES` as single tokens."""
+    from diffusers import AutoencoderKL
+
+    from oodream.fit_decoder import build_pipeline, fit_tokenizer
+
+    captions = [f"{colour} {name}" for name in NAMES for colour in ("red", "blue")] * 8
+    tokenizer = fit_tokenizer(captions, TINY, folder.with_name(folder.name + "-tokenizer"))
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(
+        block_out_channels=TINY.vae_channels, layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+    )  # fmt: skip
+    build_pipeline(tokenizer, vae, TINY).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("pipelines") / "tiny")
+
+
+def draw(kind: str, size: int, g: np.random.Generator) -> Image.Image:
+    """A bright shape on black, somewhere: enough for a small network to learn from."""
+    yy, xx = np.mgrid[:size, :size] / size - 0.5 - g.uniform(-0.08, 0.08, (2, 1, 1))
+    r = g.uniform(0.25, 0.35)
+    inside = {"circle": xx**2 + yy**2 < r**2, "square": np.maximum(abs(xx), abs(yy)) < r, "star": abs(xx) * abs(yy) < r**2 / 12}[
+        kind
+    ]
+    return Image.fromarray((inside * g.uniform(150, 255) + g.uniform(0, 20, inside.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """A folder of three class folders with 20 images each."""
+    g = np.random.default_rng(0)
+    for name in NAMES:
+        (tmp_path / "shapes" / name).mkdir(parents=True)
+        for i in range(20):
+            draw(name, 32, g).save(tmp_path / "shapes" / name / f"{i:02}.png")
+    return tmp_path / "shapes"
