@@ -1,0 +1,24 @@
+"""The free energy of the logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..registry import register
+from ..types import Output
+from . import checked
+
+
+@register("detectors", "energy")
+@dataclass
+class Energy:
+    """Score = E(x) = -log sum_c exp f_c(x) (Liu et al. 2020, equation 4 with temperature 1)."""
+
+    def fit(self, output: Output, y_N: Tensor) -> Energy:
+        return self
+
+    def score(self, output: Output) -> Tensor:
+        """float64 (N,), in nats, higher = OOD; ValueError for NaN or infinite logits."""
+        return -checked(output.logits_BC, "logits").logsumexp(1)

@@ -1,0 +1,42 @@
+"""Distance to the k-th nearest training feature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.nn import functional
+
+from ..knn import kth_distance
+from ..registry import register
+from ..types import Output
+from . import NotFitted, checked
+
+
+@register("detectors", "knn")
+@dataclass
+class KNN:
+    """Score = Euclidean distance to the `k`-th nearest ID training feature, features scaled to unit norm (Sun et al. 2022).
+
+    Nothing is excluded: score images that `fit` has not seen.
+    """
+
+    k: int = 50
+    bank_NF_: Tensor | None = field(default=None, init=False, repr=False)
+
+    def fit(self, output: Output, y_N: Tensor) -> KNN:
+        """Keeps the features; ValueError for NaN, infinity, or fewer than `k` of them."""
+        if len(output) < self.k:
+            raise ValueError(f"The {self.k}-th neighbour needs at least {self.k} training features; there are {len(output)}.")
+        self.bank_NF_ = _unit(output)
+        return self
+
+    def score(self, output: Output) -> Tensor:
+        """float64 (N,), in [0, 2], higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features."""
+        if self.bank_NF_ is None:
+            raise NotFitted(self)
+        return kth_distance(_unit(output), self.bank_NF_, self.k).double()
+
+
+def _unit(output: Output) -> Tensor:
+    return functional.normalize(checked(output.z_BF, "features"), dim=1).float()

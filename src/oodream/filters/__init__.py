@@ -1,0 +1,1 @@
+"""Filters: which generated images stay. One method, one file."""

@@ -1,0 +1,31 @@
+"""Exact k-th-nearest-neighbour distances in bounded memory. Which points to compare is the caller's business."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def kth_distance(query_QD: Tensor, base_ND: Tensor, k: int, *, self_Q: Tensor | None = None, chunk_bytes: int = 2**26) -> Tensor:
+    """Euclidean distance from each query to its k-th nearest base point: float32 (Q,), k counted from 1.
+
+    `self_Q` holds, per query, the row of the base that is the query itself and must not be its neighbour. At most about
+    `chunk_bytes` of distances exist at once. ValueError when fewer than k points are available. The search is exhaustive.
+    """
+    available = len(base_ND) - (self_Q is not None)
+    if not 1 <= k <= available:
+        raise ValueError(f"The {k}-th nearest neighbour is asked for, but {available} points are available.")
+    query_QD, base_ND = query_QD.float(), base_ND.float()
+    half_square_N = base_ND.square().sum(1) / 2
+    rows = max(1, chunk_bytes // (base_ND.element_size() * len(base_ND)))
+    distances = []
+    for start in range(0, len(query_QD), rows):
+        query_BD = query_QD[start : start + rows]
+        # Orders as the distance does: |q - b|^2 / 2 less the query's own |q|^2 / 2.
+        rank_BN = torch.addmm(half_square_N, query_BD, base_ND.T, alpha=-1)
+        if self_Q is not None:
+            rank_BN.scatter_(1, self_Q[start : start + rows, None], torch.inf)
+        kth_B = rank_BN.topk(k, dim=1, largest=False).indices[:, -1]
+        # The distance itself comes from the difference: expanding the square would cancel all digits of a close neighbour.
+        distances.append((query_BD - base_ND[kth_B]).norm(dim=1))
+    return torch.cat(distances) if distances else query_QD.new_empty(0)

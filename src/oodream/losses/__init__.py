@@ -1,0 +1,1 @@
+"""Training losses. One method, one file; a loss owns its auxiliary networks."""

@@ -1,0 +1,37 @@
+"""DREAM-OOD's loss: cross-entropy plus a logistic regression of ID against outliers on the energy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..registry import register
+from ..types import Loss, Output, Terms
+
+
+@register("losses", "energy_logistic")
+class EnergyLogistic(Loss):
+    """CE + beta * E[-log sigmoid(+-phi(E))], E = logsumexp of the logits, + for ID (DREAM-OOD eq. 7-8; VOS eq. 5-7).
+
+    phi(E) = softplus(a) * E + b. With a free slope the optimiser can settle on a negative one: then training looks healthy while
+    outliers get *higher* logsumexp than ID images, and the energy score, which the paper tests with, is upside down. The slope is
+    therefore positive by construction. ID and outliers weigh the same whatever their numbers.
+    """
+
+    def __init__(self, beta: float = 1.0) -> None:
+        super().__init__()
+        self.beta = beta
+        self.slope = nn.Parameter(torch.tensor(0.5413))  # softplus^-1(1)
+        self.offset = nn.Parameter(torch.tensor(0.0))
+
+    def phi(self, logits_BC: Tensor) -> Tensor:
+        """The head's logit for "ID", (B,)."""
+        return F.softplus(self.slope) * logits_BC.logsumexp(1) + self.offset
+
+    def forward(self, id: Output, y_B: Tensor, ood: Output | None) -> Terms:
+        if ood is None:
+            raise ValueError("energy_logistic needs outliers; use cross_entropy to train without.")
+        ce = F.cross_entropy(id.logits_BC, y_B)
+        energy = 0.5 * (F.softplus(-self.phi(id.logits_BC)).mean() + F.softplus(self.phi(ood.logits_BC)).mean())
+        return Terms(total=ce + self.beta * energy, parts={"ce": ce, "energy": energy})

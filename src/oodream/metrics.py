@@ -1,0 +1,141 @@
+"""How well scores separate out-of-distribution (OOD) from in-distribution (ID) data, with bootstrap intervals.
+
+A score is higher for OOD. Every number follows from how many ID and OOD scores lie on each distinct value ("level") of the pooled
+scores, so one sort serves all metrics and all bootstrap resamples, and ties are exact. N ID scores, M OOD scores, K levels
+(ascending), R resamples. Models and image sets do not appear here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from . import seeding
+
+METRICS = ("auroc", "aupr_out", "aupr_in", "fpr95_id", "fpr95_ood")
+_CELLS = 2**18  # counts held at once by the bootstrap: fits the cache
+
+
+def measure(id_N: Tensor, ood_M: Tensor) -> dict[str, float]:
+    """All of METRICS, each in [0, 1], by name; ValueError for an empty set or NaN (infinities rank as any number)."""
+    levels, id_level_N, ood_level_M = _levels(id_N, ood_M)
+    id_1K, ood_1K = (level.bincount(minlength=len(levels))[None] for level in (id_level_N, ood_level_M))
+    return {name: value_1.item() for name, value_1 in _from_counts(id_1K, ood_1K).items()}
+
+
+def auroc(id_N: Tensor, ood_M: Tensor) -> float:
+    """Chance that an OOD score exceeds an ID score, a tie counting one half (Mann & Whitney 1947); errors as `measure`."""
+    return measure(id_N, ood_M)["auroc"]
+
+
+def aupr_out(id_N: Tensor, ood_M: Tensor) -> float:
+    """Average precision, sum of recall steps times precision, with OOD positive; depends on M / N; errors as `measure`."""
+    return measure(id_N, ood_M)["aupr_out"]
+
+
+def aupr_in(id_N: Tensor, ood_M: Tensor) -> float:
+    """Average precision with ID positive (low scores first); depends on M / N; errors as `measure`."""
+    return measure(id_N, ood_M)["aupr_in"]
+
+
+def fpr95_id(id_N: Tensor, ood_M: Tensor) -> float:
+    """Share of OOD accepted (score <= t) at the smallest t that accepts at least 95 % of ID; errors as `measure`.
+
+    The convention of ODIN (Liang et al. 2018), VOS and DREAM-OOD.
+    """
+    return measure(id_N, ood_M)["fpr95_id"]
+
+
+def fpr95_ood(id_N: Tensor, ood_M: Tensor) -> float:
+    """Share of ID flagged (score >= t) at the largest t that flags at least 95 % of OOD; errors as `measure`.
+
+    The convention of OpenOOD v1.5 and pytorch-ood.
+    """
+    return measure(id_N, ood_M)["fpr95_ood"]
+
+
+def bootstrap(id_N: Tensor, ood_M: Tensor, *, seed: int, resamples: int, stream: str = "") -> dict[str, Tensor]:
+    """METRICS on each of R resamples: name -> float64 (R,). ID and OOD are drawn apart, with replacement; errors as `measure`.
+
+    Resample r of the ID scores depends on `seed` alone, that of the OOD scores on `seed` and `stream` (the OOD set's name): so a
+    mean over OOD sets, or a difference of detectors, may be taken per resample.
+    """
+    levels, *level_of = _levels(id_N, ood_M)
+    generators = [seeding.generator(seed, "bootstrap-id"), seeding.generator(seed, "bootstrap-ood", stream)]
+    at_once = max(1, _CELLS // (len(id_N) + len(ood_M)))
+    parts = []
+    for start in range(0, resamples, at_once):
+        r = min(at_once, resamples - start)
+        counts = (_draw(level, r, len(levels), g) for level, g in zip(level_of, generators, strict=True))
+        parts.append(_from_counts(*counts))
+    return {name: torch.cat([part[name] for part in parts]) for name in METRICS}
+
+
+def interval(values_R: Tensor) -> tuple[float, float]:
+    """The 95 % percentile interval (low, high) of bootstrap values (Efron & Tibshirani 1993, chapter 13)."""
+    low, high = values_R.quantile(torch.tensor([0.025, 0.975], dtype=values_R.dtype)).tolist()
+    return low, high
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % interval (low, high) of a share `hits / n` (Wilson 1927, score interval)."""
+    z2, p = 1.959964**2, hits / n
+    centre, half = p + z2 / (2 * n), math.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n)
+    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+
+
+def roc(id_N: Tensor, ood_M: Tensor, points: int = 200) -> tuple[Tensor, Tensor]:
+    """The ROC curve for plotting, OOD positive: (fpr_P, tpr_P) from (0, 0) to (1, 1), at most `points`; errors as `measure`.
+
+    Points are picked evenly along fpr + tpr, so steep and flat stretches are drawn equally well.
+    """
+    levels, *level_of = _levels(id_N, ood_M)
+    counts = (level.bincount(minlength=len(levels)).flip(0).cumsum(0).double() / len(level) for level in level_of)
+    fpr, tpr = (torch.cat([share.new_zeros(1), share]) for share in counts)
+    keep = torch.searchsorted(fpr + tpr, torch.linspace(0, 2, points, dtype=torch.float64)).unique()
+    return fpr[keep], tpr[keep]
+
+
+def _levels(id_N: Tensor, ood_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The distinct pooled scores, ascending, and each ID and OOD score's position among them."""
+    for name, scores in (("ID", id_N), ("OOD", ood_M)):
+        if not len(scores):
+            raise ValueError(f"There are no {name} scores.")
+        if scores.isnan().any():
+            raise ValueError(f"The {name} scores contain NaN.")
+    pooled = torch.cat([scores.detach().cpu().double() for scores in (id_N, ood_M)])
+    levels_K, level = pooled.unique(return_inverse=True)
+    return levels_K, level[: len(id_N)], level[len(id_N) :]
+
+
+def _draw(level_N: Tensor, r: int, k: int, generator: torch.Generator) -> Tensor:
+    """Counts (r, k) over the levels of r resamples; draws follow one another, however many are asked for at once."""
+    pick_RN = torch.randint(len(level_N), (r, len(level_N)), generator=generator)
+    return (level_N[pick_RN] + k * torch.arange(r)[:, None]).flatten().bincount(minlength=r * k).view(r, k)
+
+
+def _from_counts(id_RK: Tensor, ood_RK: Tensor) -> dict[str, Tensor]:
+    """METRICS of R score sets given as counts on K ascending levels; integers up to the last division, so ties are exact."""
+    n, m = int(id_RK[0].sum()), int(ood_RK[0].sum())
+    id_upto_RK, ood_upto_RK = id_RK.cumsum(1), ood_RK.cumsum(1)
+    id_from_RK, ood_from_RK = n - id_upto_RK + id_RK, m - ood_upto_RK + ood_RK
+
+    # 95 % as a count, rounded up in integers: 0.95 * n in floats may miss a threshold that reaches it exactly.
+    need_n, need_m = ((19 * total + 19) // 20 for total in (n, m))
+    accept_R1 = torch.searchsorted(id_upto_RK, id_upto_RK.new_full((len(id_RK), 1), need_n))
+    below_RK = ood_upto_RK - ood_RK
+    flag_R1 = torch.searchsorted(below_RK, below_RK.new_full((len(id_RK), 1), m - need_m), right=True) - 1
+
+    def average_precision(hits_RK: Tensor, true_RK: Tensor, false_RK: Tensor) -> Tensor:
+        # A level that no resampled score reaches has no precision, and no hits to weigh it with.
+        return (hits_RK * (true_RK.double() / (true_RK + false_RK).clamp(min=1))).sum(1) / hits_RK[0].sum()
+
+    return {
+        "auroc": (ood_RK * (2 * id_upto_RK - id_RK)).sum(1).double() / (2 * n * m),
+        "aupr_out": average_precision(ood_RK, ood_from_RK, id_from_RK),
+        "aupr_in": average_precision(id_RK, id_upto_RK, ood_upto_RK),
+        "fpr95_id": ood_upto_RK.gather(1, accept_R1)[:, 0].double() / m,
+        "fpr95_ood": id_from_RK.gather(1, flag_R1)[:, 0].double() / n,
+    }

@@ -1,0 +1,1 @@
+"""Samplers: features in, vectors out. One method, one file."""

@@ -1,0 +1,74 @@
+"""The energy-logistic loss: its formula, and above all its direction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from oodream.losses.energy_logistic import EnergyLogistic
+from oodream.registry import make, names
+from oodream.types import Output
+
+
+def output(logits: torch.Tensor) -> Output:
+    return Output(logits_BC=logits, z_BF=logits)
+
+
+def test_equals_the_papers_formula():
+    g = torch.Generator().manual_seed(0)
+    id, ood, y = torch.randn(6, 4, generator=g), torch.randn(9, 4, generator=g), torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = EnergyLogistic(beta=0.7)
+    with torch.no_grad():
+        loss.slope.fill_(0.3)
+        loss.offset.fill_(-0.2)
+    terms = loss(output(id), y, output(ood))
+    slope = np.log1p(np.exp(0.3))
+
+    def phi(logits):
+        return slope * np.log(np.exp(logits.numpy().astype(float)).sum(1)) - 0.2
+
+    p = np.exp(id.numpy()) / np.exp(id.numpy()).sum(1, keepdims=True)
+    ce = -np.log(p[np.arange(6), y]).mean()
+    energy = 0.5 * (-np.log(1 / (1 + np.exp(-phi(id)))).mean() - np.log(1 / (1 + np.exp(phi(ood)))).mean())
+    assert terms.total.item() == pytest.approx(ce + 0.7 * energy, rel=1e-5)
+    assert terms.parts["energy"].item() == pytest.approx(energy, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("start", [-1.0, 0.5])
+def test_outliers_end_with_the_lower_logsumexp(seed, start):
+    """Whatever the start; a free slope ends upside down for some."""
+    g = torch.Generator().manual_seed(seed)
+    x_id, x_ood = torch.randn(64, 8, generator=g) + 1, torch.randn(64, 8, generator=g) - 1
+    y = x_id[:, :3].argmax(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    loss = EnergyLogistic()
+    with torch.no_grad():
+        loss.slope.fill_(start)
+    optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.1, momentum=0.9)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss(output(model(x_id)), y, output(model(x_ood))).total.backward()
+        optimizer.step()
+    assert model(x_id).logsumexp(1).mean() > model(x_ood).logsumexp(1).mean() + 1
+
+
+def test_outliers_are_needed():
+    with pytest.raises(ValueError, match="needs outliers"):
+        EnergyLogistic()(output(torch.zeros(2, 3)), torch.tensor([0, 1]), None)
+
+
+@pytest.mark.parametrize("name", names("losses"))
+def test_every_loss_is_finite_differentiable_and_owns_its_parameters(name):
+    loss = make("losses", name)
+    logits = torch.randn(4, 3, requires_grad=True)
+    terms = loss(output(logits), torch.tensor([0, 1, 2, 0]), output(torch.randn(5, 3)))
+    terms.total.backward()
+    assert terms.total.ndim == 0
+    assert torch.isfinite(terms.total)
+    assert logits.grad is not None
+    assert all(torch.isfinite(part) for part in terms.parts.values())

@@ -1,0 +1,146 @@
+"""The kNN sampler against a plain numpy loop, a known mixture, and the geometry it promises."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from oodream.registry import make
+from oodream.samplers.knn import KNN
+from oodream.seeding import derive, generator
+from oodream.types import Features
+
+
+def features(n: int = 60, classes: int = 3, width: int = 16, spread: float = 0.3, seed: int = 0) -> Features:
+    g = torch.Generator().manual_seed(seed)
+    centres = normalize(torch.randn(classes, width, generator=g), dim=1)
+    y = torch.arange(classes).repeat_interleave(n)
+    z = normalize(centres[y] + spread * torch.randn(len(y), width, generator=g) / math.sqrt(width), dim=1)
+    return Features(z_ND=z, y_N=y, index_N=torch.arange(len(y)), encoder="test")
+
+
+def by_hand(f: Features, sampler: KNN, c: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same class, one vector at a time, in numpy float64."""
+    rows = np.flatnonzero(f.y_N.numpy() == c)
+    z = f.z_ND.numpy()[rows].astype(np.float64)
+    k = sampler.neighbour(len(rows))
+    sign = 1 if sampler.kind == "outlier" else -1
+    own = []
+    for i in range(len(z)):
+        others = sorted(np.linalg.norm(z[i] - z[j]) for j in range(len(z)) if j != i)
+        own.append(others[k - 1])
+    order = np.argsort(np.float32([-sign * d for d in own]), kind="stable")[: math.ceil(sampler.boundary * len(z))]
+    vectors, anchors, distances, turn = [], [], [], 0
+    while len(vectors) < count:
+        g = generator(seed, sampler.kind, c, turn)
+        picked = order[torch.randperm(len(order), generator=g)[: sampler.anchors].numpy()]
+        noise = torch.randn(len(picked), sampler.candidates, z.shape[1], generator=g).numpy()
+        for i, b in enumerate(picked):
+            found = []
+            for j in range(sampler.candidates):
+                v = z[b] + sampler.sigma(z.shape[1]) * noise[i, j]
+                v = v / np.linalg.norm(v)
+                found.append((sorted(np.linalg.norm(v - q) for q in z)[k - 1], v))
+            found.sort(key=lambda pair: -sign * pair[0])
+            for d, v in found[: sampler.kept]:
+                vectors.append(v)
+                anchors.append(rows[b])
+                distances.append(d)
+        turn += 1
+    return np.array(vectors[:count]), np.array(anchors[:count]), np.array(distances[:count])
+
+
+@pytest.mark.parametrize("kind", ["outlier", "inlier"])
+def test_equals_a_plain_loop(kind):
+    f = features(n=24)
+    sampler = KNN(kind=kind, k=5, boundary=0.3, cosine=0.8, candidates=12, anchors=4, kept=2)
+    drawn = sampler(f, 10, seed=3, space="s")
+    for c in range(3):
+        z, anchor, distance = by_hand(f, sampler, c, 10, seed=3)
+        mine = drawn.y_M == c
+        np.testing.assert_array_equal(drawn.anchor_M[mine].numpy(), anchor)
+        np.testing.assert_allclose(drawn.z_MD[mine].numpy(), z, atol=1e-5)
+        np.testing.assert_allclose(drawn.knn_M[mine].numpy(), distance, atol=1e-5)
+
+
+def percentile(sampler: KNN) -> float:
+    """Where the kept candidates stand among fresh candidates of their own anchor, by density of a known Gaussian mixture."""
+    f = features(n=200, width=8, spread=0.6)
+    drawn = sampler(f, 60, seed=0, space="s")
+    g = torch.Generator().manual_seed(9)
+    centre = torch.stack([normalize(f.z_ND[f.y_N == c].mean(0), dim=0) for c in range(3)])
+    ranks = []
+    for z, y, a in zip(drawn.z_MD, drawn.y_M, drawn.anchor_M, strict=True):
+        noise = sampler.sigma(8) * torch.randn(400, 8, generator=g)
+        rivals = normalize(f.z_ND[a] + noise, dim=1)
+        ranks.append((rivals @ centre[y] > z @ centre[y]).float().mean())
+    return torch.stack(ranks).mean().item()
+
+
+def test_kept_candidates_are_the_unlikely_ones():
+    """The gate the published selection fails: its kept candidates stand at 0.5 among their rivals."""
+    options = {"k": 40, "cosine": 0.87, "candidates": 300, "kept": 2}
+    assert percentile(KNN(**options)) > 0.9
+    assert 0.4 < percentile(KNN(**options, select="random")) < 0.6
+
+
+def test_inliers_are_the_likely_ones():
+    f = features(n=100, width=8, spread=0.6)
+    options = {"k": 20, "cosine": 0.95, "candidates": 100}
+    inlier, outlier = (KNN(kind=kind, **options)(f, 40, 0, "s") for kind in ("inlier", "outlier"))
+    assert inlier.knn_M.mean() < 0.8 * outlier.knn_M.mean()
+    assert inlier.kind == "inlier"
+
+
+@pytest.mark.parametrize("cosine", [0.46, 0.77, 0.87, 0.96])
+@pytest.mark.parametrize("width", [128, 768])
+def test_cosine_to_the_anchor_is_as_asked_at_any_width(cosine, width):
+    f = features(n=30, width=width)
+    drawn = KNN(k=5, cosine=cosine, candidates=20, kept=20, select="random")(f, 200, 0, "s")
+    seen = (drawn.z_MD * f.z_ND[drawn.anchor_M]).sum(1).mean().item()
+    assert seen == pytest.approx(cosine, abs=0.01)
+
+
+def test_the_papers_sigmas_in_cosines():
+    assert KNN(cosine=0.769).sigma(768) == pytest.approx(0.03, rel=0.01)
+    assert KNN(cosine=0.458).sigma(768) == pytest.approx(0.07, rel=0.01)
+
+
+def test_rows_are_interleaved_unit_and_reproducible():
+    f = features()
+    a, b = (KNN(k=5)(f, 20, 7, "s") for _ in range(2))
+    assert torch.equal(a.z_MD, b.z_MD)
+    assert a.y_M[:6].tolist() == [0, 1, 2, 0, 1, 2]
+    torch.testing.assert_close(a.z_MD.norm(dim=1), torch.ones(60))
+    assert not torch.equal(a.z_MD, KNN(k=5)(f, 20, 8, "s").z_MD)
+    assert len(a.seed_M.unique()) == 60
+    assert a.seed_M[4] == derive(7, "outlier", "image", 4)
+    assert torch.equal(f.y_N[a.anchor_M], a.y_M)
+
+
+def test_more_vectors_begin_with_the_same_ones():
+    f = features()
+    few, many = (KNN(k=5)(f, n, 7, "s") for n in (10, 30))
+    assert torch.equal(few.z_MD, many.z_MD[: len(few)])
+
+
+def test_too_small_a_class_is_named():
+    with pytest.raises(ValueError, match=r"'0' has 24 images; the 24-th neighbour needs 25"):
+        KNN(k=24)(features(n=24), 4, 0, "s")
+    with pytest.raises(ValueError, match=r"'b' has 1 images"):
+        KNN().check(torch.tensor([0, 0, 0, 1]), ["a", "b"])
+
+
+@pytest.mark.parametrize("bad", [{"kind": "x"}, {"select": "x"}, {"cosine": 1.0}, {"boundary": 0.0}, {"kept": 9, "candidates": 3}])
+def test_bad_options_are_refused(bad):
+    with pytest.raises(ValueError, match=r"kind|select|cosine|kept"):
+        make("samplers", "knn", **bad)
+
+
+def test_unknown_option_is_named():
+    with pytest.raises(ValueError, match="sgma"):
+        make("samplers", "knn", sgma=3)
