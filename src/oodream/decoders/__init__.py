@@ -1,0 +1,1 @@
+"""Decoders: vectors in, images or latents out. One method, one file."""

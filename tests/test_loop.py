@@ -1,0 +1,121 @@
+"""The training loop: what a batch is made of, resume, and losses that stop being numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from oodream.config import Optimisation
+from oodream.data import from_array
+from oodream.loop import Mixture, augment, epoch_batches, fit, one_cycle
+from oodream.registry import make
+from oodream.seeding import seeded
+from oodream.types import Loss, Terms
+from oodream.vision import backbone, outputs
+
+CPU = torch.device("cpu")
+
+
+def images(n: int, value: int = 0, classes: int = 3):
+    g = torch.Generator().manual_seed(n)
+    pixels = torch.randint(0, 60, (n, 3, 16, 16), generator=g, dtype=torch.uint8) + value
+    return from_array("x", pixels, torch.arange(n) % classes, [f"c{i}" for i in range(classes)])
+
+
+def network():
+    with seeded(0, "test"):
+        return backbone("resnet8", 3)
+
+
+def test_a_batch_is_id_with_its_reconstructed_share_and_then_outliers():
+    data = Mixture(id=images(64), reconstructed=images(32, 80), share=0.25, outliers=images(10, 160), ratio=0.5)
+    config = Optimisation(batch=16, crop_padding=0, flip=False)
+    batches = list(epoch_batches(data, config, 0, 0))
+    assert len(batches) == 4
+    for pixels, labels, n in batches:
+        brightness = pixels.float().mean((1, 2, 3))
+        assert n == len(labels) == 16
+        assert ((brightness > 80) & (brightness < 140)).sum() == 4
+        assert (brightness[16:] > 160).all()
+        assert len(pixels) == 24
+
+
+def test_every_id_image_is_seen_once_an_epoch():
+    data = Mixture(id=images(48))
+    seen = torch.cat([p for p, _, _ in epoch_batches(data, Optimisation(batch=16, crop_padding=0, flip=False), 0, 0)])
+    assert torch.equal(
+        seen.flatten(1).float().sum(1).sort().values, data.id.batch(range(48)).flatten(1).float().sum(1).sort().values
+    )
+
+
+def test_a_set_smaller_than_a_batch_makes_one_batch():
+    (only,) = epoch_batches(Mixture(id=images(5)), Optimisation(batch=16), 0, 0)
+    assert only[2] == 5
+
+
+def test_augment_shifts_and_flips_and_nothing_else():
+    x = images(8).batch(range(8))
+    assert torch.equal(augment(x, Optimisation(crop_padding=0, flip=False), torch.Generator()), x)
+    moved = augment(x, Optimisation(crop_padding=2, flip=False), torch.Generator().manual_seed(0))
+    assert moved.shape == x.shape
+    for before, after in zip(x, moved, strict=True):
+        assert any(
+            torch.equal(before[:, 2 + dy : 14 + dy, 2 + dx : 14 + dx], after[:, 2:14, 2:14])
+            for dy in range(-2, 3)
+            for dx in range(-2, 3)
+        )
+
+
+class Interrupted(Loss):
+    """Cross-entropy that stops, as a kill would, after some calls."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.inner, self.left = make("losses", "energy_logistic"), calls
+
+    def forward(self, id, y_B, ood):
+        if (left := self.left) == 0:
+            raise KeyboardInterrupt
+        self.left = left - 1
+        return self.inner(id, y_B, ood)
+
+
+def test_resumed_training_equals_an_undisturbed_one(tmp_path):
+    data, config = Mixture(id=images(64), outliers=images(20, 90)), Optimisation(batch=16, epochs=3)
+    whole = network()
+    log = fit(whole, Interrupted(-1), data, config, 5, CPU, tmp_path / "a", "t")
+    broken = network()
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, Interrupted(6), data, config, 5, CPU, tmp_path / "b", "t")
+    again = network()
+    assert fit(again, Interrupted(-1), data, config, 5, CPU, tmp_path / "b", "t") == log
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert len(log) == 3
+
+
+def test_the_seed_decides(tmp_path):
+    data, config = Mixture(id=images(64)), Optimisation(batch=16, epochs=1)
+    found = []
+    for i, seed in enumerate((1, 1, 2)):
+        model = network()
+        fit(model, make("losses", "cross_entropy"), data, config, seed, CPU, tmp_path / str(i), "t")
+        found.append(outputs(model, data.id, CPU).logits_BC)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_loss_that_is_not_a_number_stops_with_its_epoch(tmp_path):
+    class Broken(Loss):
+        def forward(self, id, y_B, ood):
+            return Terms(total=id.logits_BC.sum() * float("nan"))
+
+    with pytest.raises(FloatingPointError, match=r"t: the loss became nan in epoch 1.*learning rate"):
+        fit(network(), Broken(), Mixture(id=images(16)), Optimisation(batch=8), 0, CPU, tmp_path / "s", "t")
+
+
+def test_one_cycle():
+    assert one_cycle(0.1) == pytest.approx(0.5)
+    assert one_cycle(0.2) == pytest.approx(1.0)
+    assert one_cycle(0.6) == pytest.approx(0.5)
+    assert one_cycle(1.0) == pytest.approx(0.0)
