@@ -1,0 +1,36 @@
+"""The verb `align`: an image encoder whose embedding lives in the text's token space (DREAM-OOD, section 3.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .config import Align
+from .data import Images
+from .loop import Mixture, fit
+from .registry import make
+from .seeding import seeded
+from .types import ClassBook, Features
+from .vision import AlignedEncoder, outputs
+
+
+def encoder(book: ClassBook, config: Align, seed: int) -> AlignedEncoder:
+    """The untrained encoder; its initial weights depend on the seed alone."""
+    with seeded(seed, "align"):
+        return AlignedEncoder(config.backbone, book, config.temperature)
+
+
+def align(
+    images: Images, book: ClassBook, config: Align, seed: int, device: torch.device, state: Path
+) -> tuple[AlignedEncoder, list[dict[str, float]]]:
+    """Trains h so that cos(h(x), T(y)) / temperature classifies N images; returns h and its log."""
+    model = encoder(book, config, seed)
+    log = fit(model, make("losses", "cross_entropy"), Mixture(id=images), config.optimisation, seed, device, state, "align")
+    return model, log
+
+
+def embed(model: AlignedEncoder, images: Images, device: torch.device, encoder_hash: str) -> Features:
+    """Unit-norm embeddings of all images, un-augmented."""
+    z = outputs(model, images, device).z_BF
+    return Features(z_ND=z, y_N=images.labels, index_N=torch.arange(len(images)), encoder=encoder_hash)

@@ -1,0 +1,213 @@
+"""The command line: words in, a verb called, words out. Heavy imports happen inside commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from .config import Config, ConfigError, FitDecoder, overlay, to_json
+from .presets import PRESETS
+
+HELP = """usage: oodream COMMAND [OPTIONS]      (oodream COMMAND --help lists a command's options)
+
+Image classifiers that learn to say "I don't know", from outliers imagined by a diffusion model.
+
+  demo          the whole job on embedded data, with a report to look at
+  run           the whole job on your own data, or on a preset
+  fit-decoder   train a small Stable Diffusion from captioned images
+  list          presets, samplers, losses, detectors, backbones
+  doctor        what this machine has, and what is missing
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Which run, and how far."""
+
+    run: Path | None = None
+    """run folder (default: runs/PRESET or runs/FOLDER); the same command again resumes it"""
+    preset: str | None = None
+    """where the options start from: demo, fashion or folder"""
+    config: Path | None = None
+    """a JSON file of options, laid over the preset; options on the command line win"""
+    until: str = "report"
+    """last stage to run"""
+    redo: tuple[str, ...] = ()
+    """stages to make afresh, with all that follows them"""
+    dry_run: bool = False
+    """print the plan and stop"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """From labelled images to a classifier that says "unknown", and a report."""
+
+    where: Annotated[Where, tyro.conf.arg(name="")]
+    options: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def run(args: Sequence[str], preset: str | None = None) -> int:
+    """`oodream run` and, with `preset`, `oodream demo`."""
+    first = _peek(args)
+    name = first.get("--preset") or preset or ("folder" if "--data" in first else "fashion")
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
+    base = PRESETS[name].config
+    if "--config" in first:
+        base = overlay(base, _read_options(Path(first["--config"])))
+    where = Where(preset=name)
+    chosen = tyro.cli(Run, prog=f"oodream {preset or 'run'}", args=list(args), default=Run(where=where, options=base))
+    config, where = chosen.options, chosen.where
+    if not config.data:
+        raise ConfigError("Which images? Give --data FOLDER (a folder of class folders), or --preset fashion.")
+    folder = where.run or Path("runs") / (Path(config.data).resolve().name if name == "folder" else name)
+    if where.dry_run:
+        print(json.dumps(to_json(config), indent=2))
+        print(f"Would run in {folder}: {PRESETS[name].about}.")
+        return 0
+
+    from .pipeline import Pipeline
+    from .store import RunDir
+
+    print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
+    pipeline = Pipeline(config, RunDir(folder))
+    pipeline.go(lambda line: print(line, flush=True), until=where.until, redo=where.redo)
+    if where.until == "report":
+        from .present import headline
+
+        print(f"\n{headline(pipeline)}\nReport: {(folder / 'report' / 'index.html').resolve()}")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Train a small Stable Diffusion (diffusers folder) from captioned images. The same command again resumes."""
+
+    images: Annotated[Path, tyro.conf.Positional]
+    """folder of images with a metadata.jsonl (file_name, text, optional weight), or of folders named as their captions"""
+    out: Path
+    """folder to write"""
+    options: Annotated[FitDecoder, tyro.conf.arg(name="")] = dataclasses.field(default_factory=FitDecoder)
+
+
+def fit(args: Sequence[str]) -> int:
+    """`oodream fit-decoder`."""
+    chosen = tyro.cli(Fit, prog="oodream fit-decoder", args=list(args))
+
+    from .data import captioned_folder
+    from .fit_decoder import fit_decoder
+    from .pipeline import device_of
+
+    images, captions, weights = captioned_folder(chosen.images, chosen.options.resolution)
+    print(f"{len(images)} images, {len(set(captions))} captions", flush=True)
+    summary = fit_decoder(images, captions, weights, chosen.out, chosen.options, device_of(chosen.options.device))
+    print(json.dumps(summary, indent=2))
+    return 0
+
+
+def list_all(args: Sequence[str]) -> int:
+    """`oodream list`."""
+    from . import registry
+    from .vision import BACKBONES
+
+    for name, preset in PRESETS.items():
+        print(f"preset    {name:18} {preset.about}")
+    for family in registry.FAMILIES:
+        for name in registry.names(family):
+            first = (registry.get(family, name).__doc__ or "").strip().splitlines()[0]
+            print(f"{family[:-1]:9} {name:18} {first}")
+    for name in BACKBONES:
+        print(f"backbone  {name}")
+    return 0
+
+
+def doctor(args: Sequence[str]) -> int:
+    """`oodream doctor`."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from .builtin import DEBIAN
+    from .decoders.stable import EMBEDDED
+
+    for package in ("oodream", "torch", "diffusers", "transformers", "accelerate", "safetensors", "datasets"):
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            found = "not installed"
+        print(f"{package:14} {found}")
+    print(f"{'python':14} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
+    print(f"{'cuda':14} {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
+    print(f"{'decoder':14} {'embedded' if (EMBEDDED / 'model_index.json').exists() else 'MISSING: reinstall oodream'}")
+    print(f"{'fashion-full':14} {DEBIAN if DEBIAN.is_dir() else 'only with: pip install oodream[hub]'}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "demo": lambda args: run(args, preset="demo"),
+    "run": run,
+    "fit-decoder": fit,
+    "list": list_all,
+    "doctor": doctor,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point: 0 done, 2 refused with a reason, 130 interrupted."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if args[0] in ("-V", "--version"):
+        from . import __version__
+
+        print(f"oodream {__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        print(f"oodream: there is no command {args[0]!r}.\n\n{HELP}", file=sys.stderr)
+        return 2
+    warnings.showwarning = lambda message, *_, **__: print(f"  note: {message}", file=sys.stderr)
+    try:
+        return COMMANDS[args[0]](args[1:])
+    except KeyboardInterrupt:
+        print("\noodream: stopped. The same command again goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
+        if os.environ.get("OODREAM_DEBUG"):
+            raise
+        print(f"oodream: {error}", file=sys.stderr)
+        return 2
+
+
+def _peek(args: Sequence[str]) -> dict[str, str]:
+    """The values of the options that decide what the others start from."""
+    found = {}
+    for i, arg in enumerate(args):
+        key, equals, value = arg.partition("=")
+        if key in ("--preset", "--config", "--data"):
+            found[key] = value if equals else next(iter(args[i + 1 : i + 2]), "")
+    return found
+
+
+def _read_options(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} does not hold a JSON object of options.")
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

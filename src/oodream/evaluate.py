@@ -1,0 +1,105 @@
+"""The verb that measures: outputs of one classifier on ID and OOD images in, rows of numbers with intervals out.
+
+Forward passes and files belong elsewhere; here every detector reads the same outputs, and every interval the same resamples.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from . import registry
+from .metrics import METRICS, bootstrap, interval, measure, wilson
+from .types import Json, Output, Row
+
+MEANS = {"near": ("near",), "far": ("far",), "all": ("near", "far")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Rows for a table, and `scores[detector][set]` (float64, higher = OOD) with the ID test set called "id"."""
+
+    rows: list[Row]
+    scores: dict[str, dict[str, Tensor]]
+
+
+def evaluate(
+    fit: tuple[Output, Tensor],
+    test: tuple[Output, Tensor],
+    ood: Mapping[str, tuple[str, Output]],
+    detectors: Sequence[str],
+    *,
+    classifier: str,
+    seed: int,
+    resamples: int = 500,
+) -> Evaluation:
+    """A row per detector and OOD set, then the unweighted means over near sets, far sets and both.
+
+    `fit` (ID training) and `test` (ID test) are outputs with labels (N,); `ood` maps a set's name to its group, "near", "far" or
+    "control", and its outputs; controls enter no mean, and a group without sets has none. Intervals are 95 %: percentile
+    bootstrap over ID and OOD images jointly (a mean is taken per resample), Wilson for `accuracy` (argmax on `test`). They tell
+    how well the images measure this one classifier, not how classifiers trained from other seeds would differ.
+    ValueError names a set that is empty, has another number of classes, an unknown group or a reserved name.
+    """
+    test_output, test_y = test
+    _check(test_output, ood)
+    hits, n_id = int((test_output.logits_BC.argmax(1) == test_y).sum()), len(test_output)
+    members = {(name, group): [name] for name, (group, _) in ood.items()}
+    members |= {("mean", mean): [name for name, (group, _) in ood.items() if group in parts] for mean, parts in MEANS.items()}
+    rows, scores = [], {}
+    for name in detectors:
+        detector = registry.make("detectors", name).fit(*fit)
+        id_N = detector.score(test_output).cpu()
+        ood_scores = {key: detector.score(output).cpu() for key, (_, output) in ood.items()}
+        scores[name] = {"id": id_N, **ood_scores}
+        point = {key: measure(id_N, ood_M) for key, ood_M in ood_scores.items()}
+        drawn = {key: bootstrap(id_N, ood_M, seed=seed, resamples=resamples, stream=key) for key, ood_M in ood_scores.items()}
+        for (dataset, group), keys in members.items():
+            if not keys:
+                continue
+            values: Json = {metric: fmean(point[key][metric] for key in keys) for metric in METRICS}
+            intervals = {metric: interval(torch.stack([drawn[key][metric] for key in keys]).mean(0)) for metric in METRICS}
+            row = Row(
+                classifier=classifier,
+                detector=name,
+                dataset=dataset,
+                group=group,
+                seed=seed,
+                accuracy=hits / n_id,
+                n_id=n_id,
+                n_ood=sum(len(ood_scores[key]) for key in keys),
+                intervals=intervals | {"accuracy": wilson(hits, n_id)},
+                **values,
+            )
+            rows.append(row)
+    return Evaluation(rows=rows, scores=scores)
+
+
+def row_to_json(row: Row) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(row), allow_nan=False)
+
+
+def row_from_json(line: str) -> Row:
+    """The row that `row_to_json` wrote."""
+    fields = json.loads(line)
+    return Row(**fields | {"intervals": {name: (low, high) for name, (low, high) in fields["intervals"].items()}})
+
+
+def _check(test: Output, ood: Mapping[str, tuple[str, Output]]) -> None:
+    if not len(test):
+        raise ValueError("The ID test set is empty.")
+    for name, (group, output) in ood.items():
+        if name in ("id", "mean"):
+            raise ValueError(f"An OOD set cannot be called {name!r}: the name is reserved.")
+        if group not in ("near", "far", "control"):
+            raise ValueError(f"OOD set {name!r} has group {group!r}; it must be near, far or control.")
+        if not len(output):
+            raise ValueError(f"OOD set {name!r} is empty.")
+        if (given := output.logits_BC.shape[1]) != (classes := test.logits_BC.shape[1]):
+            raise ValueError(f"OOD set {name!r} has outputs for {given} classes, the ID test set for {classes}.")

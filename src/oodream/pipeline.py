@@ -1,0 +1,397 @@
+"""The stages of a run: which verb each calls, what it reads from the run folder, what it writes there, and how it resumes.
+
+`STAGES` is the order. A stage is skipped when its stamp says that it is finished with the same inputs; the inputs of a stage are
+its options, what it reads, and so, hashed, everything before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from . import registry
+from .align import align, embed, encoder
+from .builtin import FAR_SETS, FASHION_ID, fashion, near
+from .config import Config, Train, to_json
+from .data import Images, from_array, load_folder, load_hub, load_ood
+from .decode import decode, provenance
+from .decoders.stable import StableDecoder
+from .evaluate import evaluate, row_to_json
+from .loop import Mixture
+from .metrics import auroc
+from .sample import sample
+from .store import RunDir, load_tensors, save_tensors, write_bytes, write_json
+from .train import train
+from .types import ClassBook, Features, Json, Outliers
+from .vision import AlignedEncoder, ResNet, backbone, outputs
+
+PLAIN, DREAM = "plain", "dream"
+FASHION_DATA = ("fashion", "fashion-full")
+CONTROL = "reconstructed"
+CONTROL_IMAGES = 1000
+SAMPLES_PER_CLASS = 16
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A folder of the run: what it is made from, and the work that fills it and returns a summary of numbers."""
+
+    name: str
+    inputs: Json
+    work: Callable[[Path], Json]
+
+
+def device_of(name: str) -> torch.device:
+    """The device called `name`; "auto" is the best there is. ValueError when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("CUDA is asked for, but PyTorch finds no CUDA device here. Use --device cpu.")
+    return device
+
+
+def slug(name: str) -> str:
+    """A class name as a folder name: no separators, no dots, so that it cannot leave the run folder."""
+    plain = re.sub(r"[^\w-]+", "_", name).strip("_")
+    return plain or hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+
+
+class Pipeline:
+    """One run. Objects are read from the run folder when a stage first needs them."""
+
+    def __init__(self, config: Config, run: RunDir) -> None:
+        self.config, self.run = config, run
+        self.device = device_of(config.device)
+
+    # What goes in ------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> tuple[Images, Images]:
+        """ID images for training and testing."""
+        config = self.config
+        if config.data in FASHION_DATA:
+            full = config.data == "fashion-full"
+            return tuple(fashion(split, FASHION_ID, size=config.size, full=full) for split in ("train", "test"))  # type: ignore[return-value]
+        if config.data.startswith("hub:"):
+            return load_hub(config.data.removeprefix("hub:"), config.size, seed=config.seed)
+        return load_folder(Path(config.data), config.size, seed=config.seed)
+
+    @cached_property
+    def ood(self) -> dict[str, tuple[str, Images]]:
+        """OOD test sets by name, with their group; the near sets of Fashion-MNIST only beside Fashion-MNIST."""
+        config = self.config
+        sets: dict[str, tuple[str, Images]] = {}
+        for folder in config.ood:
+            group, _, path = folder.rpartition("=") if folder.startswith(("near=", "far=")) else ("far", "", folder)
+            images = load_ood(Path(path), config.size)
+            sets[images.name] = (group, images)
+        if config.data in FASHION_DATA:
+            sets["near"] = ("near", near(config.size, full=config.data == "fashion-full"))
+        return sets | {name: ("far", make(config.size, config.evaluate.n_far, 0)) for name, (make, _) in FAR_SETS.items()}
+
+    @cached_property
+    def decoder(self) -> StableDecoder:
+        c = self.config.decode
+        names = self.data[0].classes
+        prompts = [c.prompt.format(name) for name in names]
+        return StableDecoder(
+            c.source, names=names, prompts=prompts, steps=c.steps, guidance=c.guidance, tile=c.tile, device=self.device
+        )
+
+    @property
+    def book(self) -> ClassBook:
+        return self.decoder.book
+
+    def check(self) -> None:
+        """Raises what can be known before any work: data, names against the tokenizer, options, k against class sizes."""
+        c = self.config
+        registry.make("samplers", c.sample.sampler, **c.sample.options).check(self.data[0].labels, self.data[0].classes)
+        registry.make("losses", c.train.loss, **c.train.loss_options)
+        for name in c.evaluate.detectors:
+            registry.get("detectors", name)
+        for name in (c.align.backbone, c.train.backbone):
+            backbone(name, 2)
+        if c.decode.prompt.count("{}") != 1:
+            raise ValueError(f"decode.prompt needs {{}} once, where the class name goes: {c.decode.prompt!r}.")
+        if self.data[0].size != self.decoder.resolution and c.decode.source == "embedded":
+            raise ValueError(f"The embedded decoder draws {self.decoder.resolution} pixels; use --size {self.decoder.resolution}.")
+        _ = self.book, self.ood
+
+    # What comes out ----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def encoder(self) -> AlignedEncoder:
+        model = encoder(self.book, self.config.align, self.config.seed)
+        model.load_state_dict(load_tensors(self.run / "align" / "encoder.safetensors"))
+        return model.to(self.device)
+
+    @cached_property
+    def features(self) -> Features:
+        t = load_tensors(self.run / "features" / "features.safetensors")
+        return Features(z_ND=t["z_ND"], y_N=t["y_N"], index_N=t["index_N"], encoder=self.hash_of("align"))
+
+    @cached_property
+    def outliers(self) -> Outliers:
+        t = load_tensors(self.run / "outliers" / "outliers.safetensors")
+        return Outliers(**t, kind="outlier", space=self.book.space)
+
+    @cached_property
+    def imagined(self) -> Images:
+        """All decoded outliers, in the order of their rows, labelled with the class they were sampled around."""
+        return self._stored("imagined")
+
+    @cached_property
+    def reconstructed(self) -> tuple[Images, Images]:
+        """VAE reconstructions of a share of the training images, and of test images."""
+        return self._stored("reconstructed-train"), self._stored("reconstructed-test")
+
+    def _stored(self, name: str) -> Images:
+        folder = "imagined" if name == "imagined" else "reconstructed"
+        t = load_tensors(self.run / "images" / folder / f"{name}.safetensors")
+        return from_array(name, t["images"], t["labels"], self.book.names)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """True (M,) for outliers that stay."""
+        return load_tensors(self.run / "filter" / "kept.safetensors")["kept"].bool()
+
+    def classifier(self, kind: str, seed: int) -> ResNet:
+        """A trained classifier of this run, on the device, in evaluation mode."""
+        model = backbone(self.config.train.backbone, len(self.book.names))
+        model.load_state_dict(load_tensors(self.run / "classifier" / f"{kind}-s{seed}" / "model.safetensors"))
+        return model.to(self.device).eval()
+
+    # Stages ------------------------------------------------------------------------------------------------------------------
+
+    def hash_of(self, stage: str) -> str:
+        """The hash of a stage's inputs and so, recursively, of all that it was made from."""
+        inputs = self.stages[stage].inputs
+        return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        c, options = self.config, to_json(self.config)
+        found: dict[str, Stage] = {}
+        self.__dict__["stages"] = found  # hash_of looks at the stages before
+
+        def add(name: str, work: Callable[[Path], Json], after: Sequence[str] = (), **inputs: Any) -> None:
+            found[name] = Stage(name, {**inputs, "after": {stage: self.hash_of(stage) for stage in after}}, work)
+
+        train_images = self.data[0].fingerprint()
+        regime = {key: value for key, value in options["train"].items() if key in ("backbone", "optimisation")}
+        plain = Train(backbone=c.train.backbone, loss="cross_entropy", optimisation=c.train.optimisation)
+        add("classes", self._classes, names=list(self.book.names), decode=options["decode"], space=self.book.space, seed=c.seed)
+        add("align", self._align, ["classes"], align=options["align"], images=train_images, seed=c.seed)
+        add("features", self._features, ["align"])
+        add("outliers", self._outliers, ["features"], sample=options["sample"], seed=c.seed)
+        add("images/imagined", self._imagined, ["outliers"])
+        add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=self.data[1].fingerprint(),
+            share=c.train.reconstructed_share)  # fmt: skip
+        for seed in range(c.seeds):
+            work = partial(self._train, PLAIN, seed, plain)
+            add(f"classifier/{PLAIN}-s{seed}", work, ["images/reconstructed"], train=regime, seed=seed)
+        add("filter", self._filter, ["images/imagined", f"classifier/{PLAIN}-s0"], threshold=c.train.leak_threshold)
+        for seed in range(c.seeds):
+            work = partial(self._train, DREAM, seed, c.train)
+            add(f"classifier/{DREAM}-s{seed}", work, ["filter", "images/reconstructed"], train=options["train"], seed=seed)
+        trained = [name for name in found if name.startswith("classifier/")]
+        sets = {name: [group, images.fingerprint()] for name, (group, images) in self.ood.items()}
+        add("scores", self._scores, trained, evaluate=options["evaluate"], sets=sets, seed=c.seed)
+        add("report", self._report, ["scores"])
+        return found
+
+    def _classes(self, folder: Path) -> Json:
+        book = self.book
+        save_tensors(folder / "tokens.safetensors", {"tokens_CD": book.tokens_CD}, {"space": book.space})
+        prompts = [prompt for prompt in book.prompts for _ in range(SAMPLES_PER_CLASS)]
+        drawn = self.decoder.plain(prompts, torch.arange(len(prompts)) + self.config.seed)
+        save_tensors(folder / "plain.safetensors", {"images": drawn.unflatten(0, (len(book.names), -1))})
+        write_json(folder / "classes.json", {"names": book.names, "prompts": book.prompts, "space": book.space})
+        return {"classes": len(book.names), "width": book.tokens_CD.shape[1]}
+
+    def _align(self, folder: Path) -> Json:
+        state = folder / "resume.state"
+        model, log = align(self.data[0], self.book, self.config.align, self.config.seed, self.device, state)
+        self._save_model(folder, model, log)
+        predicted = outputs(model, self.data[1], self.device).logits_BC.argmax(1)
+        return {"accuracy": _share(predicted == self.data[1].labels)}
+
+    def _features(self, folder: Path) -> Json:
+        f = embed(self.encoder, self.data[0], self.device, self.hash_of("align"))
+        save_tensors(folder / "features.safetensors", {"z_ND": f.z_ND, "y_N": f.y_N, "index_N": f.index_N})
+        own = (f.z_ND * nn.functional.normalize(self.book.tokens_CD, dim=1)[f.y_N]).sum(1)
+        return {"features": len(f.y_N), "mean_cosine_to_class": round(own.mean().item(), 4)}
+
+    def _outliers(self, folder: Path) -> Json:
+        o = sample(self.features, self.book, self.config.sample, self.config.seed)
+        names = ("z_MD", "y_M", "anchor_M", "knn_M", "seed_M")
+        save_tensors(folder / "outliers.safetensors", {name: getattr(o, name) for name in names})
+        anchors = (o.z_MD * self.features.z_ND[o.anchor_M]).sum(1)
+        return {"outliers": len(o), "mean_cosine_to_anchor": round(anchors.mean().item(), 4)}
+
+    def _imagined(self, folder: Path) -> Json:
+        outliers, book = self.outliers, self.book
+        files = [folder / f"{slug(book.names[y])}-{y}" / f"{m:06}.png" for m, y in enumerate(outliers.y_M.tolist())]
+        missing = torch.tensor([m for m, file in enumerate(files) if not file.exists()], dtype=torch.long)
+        for made in decode(outliers, self.decoder, missing):
+            for m, pixels in zip(made.row_B.tolist(), made.images_B3HW.permute(0, 2, 3, 1).numpy(), strict=True):  # type: ignore[union-attr]
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "PNG")
+                write_bytes(files[m], buffer.getvalue(), sync=False)
+        describe = partial(provenance, outliers, self.features, book, self.data[0].files, self.decoder.fingerprint)
+        lines = [
+            json.dumps({"file_name": str(f.relative_to(folder)), **describe(m)}, ensure_ascii=False) for m, f in enumerate(files)
+        ]
+        write_bytes(folder / "metadata.jsonl", ("\n".join(lines) + "\n").encode())
+        images = from_pngs(files)
+        save_tensors(folder / "imagined.safetensors", {"images": images, "labels": outliers.y_M})
+        return {"images": len(files)}
+
+    def _reconstructed(self, folder: Path) -> Json:
+        train_images, test_images = self.data
+        g = torch.Generator().manual_seed(self.config.seed)
+        n = round(self.config.train.reconstructed_share * len(train_images))
+        chosen = {"train": (train_images, n), "test": (test_images, min(CONTROL_IMAGES, len(test_images)))}
+        for name, (images, count) in chosen.items():
+            rows = torch.randperm(len(images), generator=g)[:count].sort().values
+            pixels = [self.decoder.reconstruct(images.batch(part)) for part in rows.split(1024)]
+            file = folder / f"reconstructed-{name}.safetensors"
+            save_tensors(
+                file, {"images": torch.cat(pixels) if pixels else images.batch([]), "labels": images.labels[rows], "rows": rows}
+            )
+        return {name: count for name, (_, count) in chosen.items()}
+
+    def _train(self, kind: str, seed: int, config: Train, folder: Path) -> Json:
+        mixture = Mixture(id=self.data[0])
+        if kind == DREAM:
+            kept = self.imagined.subset(self.kept.nonzero()[:, 0])
+            if len(kept) == 0:
+                raise ValueError(
+                    "The filter kept no outlier: sample further from the classes (a lower cosine) or raise leak_threshold."
+                )
+            reconstructed = self.reconstructed[0] if config.reconstructed_share > 0 else None
+            mixture = Mixture(
+                id=self.data[0],
+                reconstructed=reconstructed,
+                share=config.reconstructed_share,
+                outliers=kept,
+                ratio=config.outlier_ratio,
+            )
+        model, log = train(mixture, config, seed, self.device, folder / "resume.state", f"train {kind} (seed {seed})")
+        self._save_model(folder, model, log)
+        test, control = (outputs(model, images, self.device) for images in (self.data[1], self.reconstructed[1]))
+        return {
+            "accuracy": _share(test.logits_BC.argmax(1) == self.data[1].labels),
+            "reconstructed_id_auroc": round(auroc(-test.logits_BC.logsumexp(1), -control.logits_BC.logsumexp(1)), 4),
+        }
+
+    def _save_model(self, folder: Path, model: nn.Module, log: list[dict[str, float]]) -> None:
+        name = "encoder" if isinstance(model, AlignedEncoder) else "model"
+        save_tensors(folder / f"{name}.safetensors", model.state_dict())
+        write_json(folder / "log.json", log)
+        (folder / "resume.state").unlink(missing_ok=True)
+
+    def _filter(self, folder: Path) -> Json:
+        leak = registry.make(
+            "filters",
+            "id_leak",
+            classifier=self.classifier(PLAIN, 0),
+            threshold=self.config.train.leak_threshold,
+        )
+        kept = torch.cat([leak(x, y) for x, y in self.imagined.batches(512)])
+        save_tensors(folder / "kept.safetensors", {"kept": kept})
+        per_class = {name: int((kept & (self.imagined.labels == c)).sum()) for c, name in enumerate(self.book.names)}
+        return {"drawn": len(kept), "kept": int(kept.sum()), "reason": leak.reason, "kept_per_class": per_class}
+
+    def _scores(self, folder: Path) -> Json:
+        c, lines, headline = self.config, [], {}
+        for kind in (PLAIN, DREAM):
+            for seed in range(c.seeds):
+                model = self.classifier(kind, seed)
+                seen = partial(outputs, model, device=self.device)
+                ood = {name: (group, seen(images)) for name, (group, images) in self.ood.items()}
+                ood[CONTROL] = ("control", seen(self.reconstructed[1]))
+                measured = evaluate(
+                    (seen(self.data[0]), self.data[0].labels), (seen(self.data[1]), self.data[1].labels), ood,
+                    c.evaluate.detectors, classifier=kind, seed=seed, resamples=c.evaluate.resamples,
+                )  # fmt: skip
+                lines += [row_to_json(row) for row in measured.rows]
+                for detector, by_set in measured.scores.items():
+                    save_tensors(folder / f"{kind}-s{seed}-{detector}.safetensors", by_set)
+                headline[f"{kind}-s{seed}"] = next(
+                    {"fpr95_id": row.fpr95_id, "auroc": row.auroc, "accuracy": row.accuracy}
+                    for row in measured.rows if row.group == "all" and row.detector == c.evaluate.detectors[0]
+                )  # fmt: skip
+        write_bytes(self.run / "results.jsonl", ("\n".join(lines) + "\n").encode())
+        return headline
+
+    def _report(self, folder: Path) -> Json:
+        from .present import present
+        from .report import report
+
+        page = report(present(self))
+        write_bytes(folder / "index.html", page.encode())
+        return {"bytes": len(page)}
+
+    # Running -----------------------------------------------------------------------------------------------------------------
+
+    def go(self, say: Callable[[str], None], until: str = "report", redo: Sequence[str] = ()) -> None:
+        """Runs the stages up to `until` that are not finished; `redo` names stages to make afresh with all that follows."""
+        with self.run.locked():
+            self.check()
+            order = list(self.stages)
+            for name in [*redo, until]:
+                if not any(stage == name or stage.startswith(f"{name}/") for stage in order):
+                    raise ValueError(f"There is no stage {name!r}. There are: {', '.join(order)}.")
+            last = max(i for i, stage in enumerate(order) if stage == until or stage.startswith(f"{until}/"))
+            if redo:
+                first = min(i for i, stage in enumerate(order) if any(stage == r or stage.startswith(f"{r}/") for r in redo))
+                for name in reversed(order[first:]):
+                    self.run.remove(name)
+            for name in order:
+                self.run.is_done(name, self.stages[name].inputs)
+            write_json(self.run / "run.json", self.describe())
+            for name in order[: last + 1]:
+                stage = self.stages[name]
+                if self.run.is_done(name, stage.inputs):
+                    say(f"  {name:24} done before")
+                    continue
+                began = time.monotonic()
+                summary = stage.work(self.run.begin(name, stage.inputs))
+                self.run.finish(name, stage.inputs, time.monotonic() - began, summary)
+                say(f"  {name:24} {time.monotonic() - began:6.1f} s   {_in_words(summary)}")
+
+    def describe(self) -> Json:
+        """What `run.json` holds: the resolved configuration and what it ran on."""
+        from . import __version__
+
+        versions = {"oodream": __version__, "torch": torch.__version__}
+        return {"config": to_json(self.config), "device": str(self.device), "versions": versions}
+
+
+def from_pngs(files: Sequence[Path]) -> Tensor:
+    """uint8 (M, 3, H, W) from PNG files as they are, without any transform."""
+    from numpy import asarray
+
+    return torch.stack([torch.from_numpy(asarray(Image.open(file)).copy()).permute(2, 0, 1) for file in files])
+
+
+def _share(hits: Tensor) -> float:
+    return round(hits.float().mean().item(), 4)
+
+
+def _in_words(summary: Json) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if not isinstance(value, dict))

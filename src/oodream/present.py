@@ -1,0 +1,144 @@
+"""From a finished run to what its report shows: picks examples, joins pictures with their provenance, names the sets."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import torch
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from .builtin import FAR_SETS, NEAR
+from .decode import provenance
+from .evaluate import row_from_json
+from .report import Answer, FilterCount, ImageSet, Imagined, LatentMap, Report
+from .seeding import generator
+from .store import load_tensors
+from .types import Row
+from .vision import outputs
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+GALLERY_PER_CLASS = 12
+ANSWERS_PER_SET = 3
+
+
+def rows(p: Pipeline) -> list[Row]:
+    """All measured rows of the run."""
+    return [row_from_json(line) for line in (p.run / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def headline(p: Pipeline) -> str:
+    """The run in one line, from the first detector's mean over all OOD sets and seeds."""
+
+    def mean(kind: str, metric: str) -> float:
+        found = [
+            getattr(r, metric)
+            for r in rows(p)
+            if (r.classifier, r.group, r.detector) == (kind, "all", p.config.evaluate.detectors[0])
+        ]
+        return 100 * sum(found) / len(found)
+
+    plain, dream = ({m: mean(kind, m) for m in ("fpr95_id", "auroc", "accuracy")} for kind in ("plain", "dream"))
+    return (
+        f"Unknown images accepted while 95 % of known ones are: {dream['fpr95_id']:.1f} % (plain: {plain['fpr95_id']:.1f} %).\n"
+        f"AUROC {dream['auroc']:.1f} % ({plain['auroc']:.1f} %). Accuracy {dream['accuracy']:.1f} % ({plain['accuracy']:.1f} %)."
+    )
+
+
+def present(p: Pipeline) -> Report:
+    """The report's content, read from the run folder."""
+    c, stamps = p.config, {name: p.run.stamp(name) for name in p.stages}
+    finished = {name: stamp for name, stamp in stamps.items() if stamp}
+    kinds = {"plain": "cross-entropy on the training images", "dream": "the same budget, beside imagined outliers"}
+    kept = finished["filter"]["summary"]
+    per_class = len(p.outliers) // len(p.book.names)
+    return Report(
+        title=f"{p.run.path.name}: a classifier that says “unknown”",
+        preset=p.run.path.name,
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        command=shlex.join(["oodream", "run", "--run", str(p.run.path), "--data", c.data]),
+        classes=p.book.names,
+        classifiers=kinds,
+        versions=p.describe()["versions"],
+        config=p.describe()["config"],
+        seconds={name: stamp["seconds"] for name, stamp in finished.items()},
+        sets=[
+            ImageSet(name="id", group="id", n=len(p.data[1]), description="test images of the known classes"),
+            *(
+                ImageSet(name=name, group=group, n=len(images), description=describe(name))
+                for name, (group, images) in p.ood.items()
+            ),
+        ],
+        rows=rows(p),
+        detector=c.evaluate.detectors[0],
+        scores={kind: load_tensors(p.run / "scores" / f"{kind}-s0-{c.evaluate.detectors[0]}.safetensors") for kind in kinds},
+        latent_map=latent_map(p),
+        gallery=gallery(p),
+        class_samples=dict(zip(p.book.names, load_tensors(p.run / "classes" / "plain.safetensors")["images"][:, :8], strict=True)),
+        answers=answers(p),
+        reconstructed_id={kind: finished[f"classifier/{kind}-s0"]["summary"]["reconstructed_id_auroc"] for kind in kinds},
+        filtered={name: FilterCount(drawn=per_class, kept=kept["kept_per_class"][name]) for name in p.book.names},
+    )
+
+
+def describe(name: str) -> str:
+    """One line about a built-in OOD set; empty for a user's own."""
+    return NEAR if name == "near" else FAR_SETS[name][1] if name in FAR_SETS else ""
+
+
+def gallery(p: Pipeline) -> list[Imagined]:
+    """The first outliers of every class, kept and dropped as they come, beside their anchors."""
+    found = []
+    for c in range(len(p.book.names)):
+        for m in (p.outliers.y_M == c).nonzero()[:GALLERY_PER_CLASS, 0].tolist():
+            told = provenance(p.outliers, p.features, p.book, p.data[0].files, p.decoder.fingerprint, m)
+            found.append(
+                Imagined(
+                    name=told["class"], image_3HW=p.imagined.batch([m])[0], anchor_3HW=p.data[0].batch([told["anchor_index"]])[0],
+                    row=m, seed=told["seed"], knn=told["knn_distance"], cosine=told["cosine_to_class"], prompt=told["prompt"],
+                    pipeline=told["pipeline"], anchor_file=told["anchor"],
+                    dropped="" if p.kept[m] else "the plain classifier takes it for its class",
+                )
+            )  # fmt: skip
+    return found
+
+
+def latent_map(p: Pipeline) -> LatentMap:
+    """Features and outliers on the two directions that separate the classes best."""
+    z, y = p.features.z_ND.numpy(), p.features.y_N.numpy()
+    if len(p.book.names) > 2:
+        flat, method = LinearDiscriminantAnalysis(n_components=2, solver="eigen", shrinkage=0.1).fit(z, y), "linear discriminants"
+    else:
+        flat, method = PCA(2).fit(z), "principal components"
+    return LatentMap(
+        features_N2=flat.transform(z), y_N=y, outliers_M2=flat.transform(p.outliers.z_MD.numpy()), y_M=p.outliers.y_M.numpy(),
+        dropped_M=~p.kept.numpy(), method=method,
+    )  # fmt: skip
+
+
+def threshold(p: Pipeline) -> float:
+    """The energy at or below which 95 % of the ID test images lie."""
+    energies = -outputs(p.classifier("dream", 0), p.data[1], p.device).logits_BC.logsumexp(1)
+    return float(energies.sort().values[-(-95 * len(energies) // 100) - 1])
+
+
+def answers(p: Pipeline) -> list[Answer]:
+    """What the regularised classifier says to some test images of every kind, drawn at random."""
+    model, limit, found = p.classifier("dream", 0), threshold(p), []
+    for name, images, n in [
+        ("id", p.data[1], 3 * ANSWERS_PER_SET),
+        *((name, x, ANSWERS_PER_SET) for name, (_, x) in p.ood.items()),
+    ]:
+        part = images.subset(torch.randperm(len(images), generator=generator(p.config.seed, "answers", name))[:n])
+        logits = outputs(model, part, p.device).logits_BC
+        for i, (score, winner) in enumerate(zip((-logits.logsumexp(1)).tolist(), logits.argmax(1).tolist(), strict=True)):
+            verdict = p.book.names[winner] if score <= limit else "unknown"
+            truth = p.book.names[part.labels[i]] if name == "id" else name
+            found.append(
+                Answer(image_3HW=part.batch([i])[0], truth=truth, known=name == "id", verdict=verdict, score=score, threshold=limit)
+            )
+    return found

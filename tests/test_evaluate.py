@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from statistics import fmean
+
+import pytest
+import torch
+from torch import Tensor
+
+from oodream.evaluate import Evaluation, evaluate, row_from_json, row_to_json
+from oodream.metrics import METRICS, measure
+from oodream.types import Output
+
+CLASSES, WIDTH = 3, 8
+
+
+def outputs(n: int, strength: float, seed: int, classes: int = CLASSES) -> tuple[Output, Tensor]:
+    y = torch.arange(n) % classes
+    z = strength * torch.eye(classes, WIDTH)[y] + torch.randn(n, WIDTH, generator=torch.Generator().manual_seed(seed))
+    return Output(logits_BC=z[:, :classes], z_BF=z), y
+
+
+FIT, TEST = outputs(300, 5, 0), outputs(150, 5, 1)
+OOD = {
+    "bags": ("near", outputs(80, 2.5, 2)[0]),
+    "boots": ("near", outputs(60, 2, 3)[0]),
+    "noise": ("far", outputs(90, 0, 4)[0]),
+    "same": ("control", outputs(150, 5, 5)[0]),
+}
+
+
+def run(ood: dict[str, tuple[str, Output]] = OOD, seed: int = 7) -> Evaluation:
+    return evaluate(FIT, TEST, ood, ["energy", "knn"], classifier="plain", seed=seed, resamples=60)
+
+
+@pytest.fixture(scope="module")
+def result() -> Evaluation:
+    return run()
+
+
+def test_one_row_per_detector_and_set_then_the_means(result: Evaluation) -> None:
+    sets = [("bags", "near"), ("boots", "near"), ("noise", "far"), ("same", "control")]
+    means = [("mean", "near"), ("mean", "far"), ("mean", "all")]
+    expected = [(detector, *pair) for detector in ("energy", "knn") for pair in sets + means]
+    assert [(row.detector, row.dataset, row.group) for row in result.rows] == expected
+    assert {(row.classifier, row.seed, row.n_id) for row in result.rows} == {("plain", 7, 150)}
+
+
+def test_rows_are_the_metrics_of_the_scores(result: Evaluation) -> None:
+    for row in result.rows:
+        scores = result.scores[row.detector]
+        if row.dataset != "mean":
+            assert row.n_ood == len(scores[row.dataset])
+            assert {m: getattr(row, m) for m in METRICS} == pytest.approx(measure(scores["id"], scores[row.dataset]))
+    control = next(row for row in result.rows if row.dataset == "same")
+    assert control.auroc == pytest.approx(0.5, abs=0.1)
+
+
+def test_means_are_unweighted_and_leave_controls_out(result: Evaluation) -> None:
+    by = {(row.dataset, row.group): row for row in result.rows if row.detector == "knn"}
+    near, far = [by["bags", "near"], by["boots", "near"]], [by["noise", "far"]]
+    for group, members in (("near", near), ("far", far), ("all", near + far)):
+        mean = by["mean", group]
+        assert {m: getattr(mean, m) for m in METRICS} == pytest.approx(
+            {m: fmean(getattr(row, m) for row in members) for m in METRICS}
+        )
+        assert mean.n_ood == sum(row.n_ood for row in members)
+
+
+def test_intervals_hold_the_value_and_a_mean_of_one_set_is_that_set(result: Evaluation) -> None:
+    by = {(row.dataset, row.group): row for row in result.rows if row.detector == "energy"}
+    for row in by.values():
+        assert set(row.intervals) == {*METRICS, "accuracy"}
+        for metric in ("auroc", "accuracy"):
+            low, high = row.intervals[metric]
+            assert low <= getattr(row, metric) <= high
+    assert by["mean", "far"].intervals == by["noise", "far"].intervals
+
+
+def test_accuracy_is_that_of_the_id_test_set(result: Evaluation) -> None:
+    expected = (TEST[0].logits_BC.argmax(1) == TEST[1]).double().mean().item()
+    assert [row.accuracy for row in result.rows] == pytest.approx([expected] * len(result.rows))
+
+
+def test_same_seed_same_rows_and_a_set_does_not_depend_on_the_others(result: Evaluation) -> None:
+    assert run().rows == result.rows
+    alone = {row.dataset: row for row in run({"boots": OOD["boots"]}).rows}
+    assert alone["boots"] in result.rows
+    other = run(seed=8).rows[0]
+    assert other.auroc == result.rows[0].auroc
+    assert other.intervals["auroc"] != result.rows[0].intervals["auroc"]
+
+
+def test_a_group_without_sets_has_no_mean() -> None:
+    groups = [(row.dataset, row.group) for row in run({"noise": OOD["noise"]}).rows if row.detector == "knn"]
+    assert groups == [("noise", "far"), ("mean", "far"), ("mean", "all")]
+    assert [row.dataset for row in run({"same": OOD["same"]}).rows] == ["same", "same"]
+
+
+def test_rows_survive_json(result: Evaluation) -> None:
+    line = row_to_json(result.rows[0])
+    assert "\n" not in line
+    assert row_from_json(line) == result.rows[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "output", "message"),
+    [
+        ("none", "far", outputs(0, 0, 0)[0], "'none' is empty"),
+        ("wide", "far", outputs(5, 0, 0, classes=4)[0], "'wide' has outputs for 4 classes, the ID test set for 3"),
+        ("odd", "middle", outputs(5, 0, 0)[0], "must be near, far or control"),
+        ("id", "far", outputs(5, 0, 0)[0], "reserved"),
+        ("mean", "far", outputs(5, 0, 0)[0], "reserved"),
+    ],
+)
+def test_unusable_sets_are_refused_by_name(name: str, group: str, output: Output, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run({name: (group, output)})
+
+
+def test_an_empty_id_test_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="ID test set is empty"):
+        evaluate(FIT, outputs(0, 0, 0), OOD, ["energy"], classifier="plain", seed=0)
