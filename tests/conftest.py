@@ -55,12 +55,12 @@ def draw(kind: str, size: int, g: np.random.Generator) -> Image.Image:
     return Image.fromarray((inside * g.uniform(150, 255) + g.uniform(0, 20, inside.shape)).clip(0, 255).astype(np.uint8))
 
 
-@pytest.fixture
-def shapes(tmp_path: Path) -> Path:
-    """A folder of three class folders with 20 images each."""
-    g = np.random.default_rng(0)
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    """A folder of three class folders with 20 images each; copy it to change it."""
+    folder, g = tmp_path_factory.mktemp("data") / "shapes", np.random.default_rng(0)
     for name in NAMES:
-        (tmp_path / "shapes" / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for i in range(20):
-            draw(name, 32, g).save(tmp_path / "shapes" / name / f"{i:02}.png")
-    return tmp_path / "shapes"
+            draw(name, 32, g).save(folder / name / f"{i:02}.png")
+    return folder

@@ -30,31 +30,12 @@ NEVER = re.compile(
     r"shirts?|tshirt|dress|coat|sandals?|jeans|pullover|trousers?|sneakers?|kimono|clothes|am|pm|atm|abc|sign|signs|"
     r"thirty|clock|watch|patterns?|gradients?|cards?|joker)\b"
 )
-FOLDERS = [
-    "animals",
-    "buildings",
-    "containers",
-    "education/books",
-    "electronics",
-    "food",
-    "office",
-    "people/bodypart",
-    "people/smilies",
-    "people/stickmen",
-    "plants",
-    "recreation/music",
-    "recreation/sports",
-    "recreation/toys",
-    "recreation/party",
-    "recreation/holiday",
-    "science",
-    "tools",
-    "transportation/vehicles",
-    "transportation/boating",
-    "signs_and_symbols/weather",
-    "geography/astronomy",
-    "computer/hardware",
-]
+FOLDERS = (
+    "animals buildings containers education/books electronics food office people/bodypart people/smilies "
+    "people/stickmen plants recreation/music recreation/sports recreation/toys recreation/party recreation/holiday "
+    "science tools transportation/vehicles transportation/boating signs_and_symbols/weather geography/astronomy "
+    "computer/hardware"
+).split()
 COLOURS = {
     "red": (220, 40, 40), "orange": (245, 140, 30), "yellow": (245, 220, 50), "green": (50, 170, 70), "blue": (50, 90, 220),
     "purple": (140, 60, 190), "pink": (245, 130, 180), "brown": (130, 80, 40), "grey": (140, 140, 140), "white": (245, 245, 245),

@@ -176,6 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         print(f"oodream: there is no command {args[0]!r}.\n\n{HELP}", file=sys.stderr)
         return 2
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     warnings.showwarning = lambda message, *_, **__: print(f"  note: {message}", file=sys.stderr)
     try:
         return COMMANDS[args[0]](args[1:])

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from .config import FitDecoder, to_json
@@ -127,6 +130,16 @@ class Fitting:
         torch.save(state, buffer)
         write_bytes(self.file, buffer.getvalue())
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block the modules hold the moving average."""
+        self.average.store(self.parameters)
+        self.average.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            self.average.restore(self.parameters)
+
     def finish(self) -> None:
         """Puts the moving average into the modules, for good."""
         self.average.copy_to(self.parameters)
@@ -235,6 +248,10 @@ def fit_unet(
     texts = sorted({t.format(c) for c in captions for t in config.templates} | {""})
     ids = pipeline.tokenizer(texts, padding="max_length", truncation=True, max_length=config.tokens, return_tensors="pt").input_ids
     row_of = {t: i for i, t in enumerate(texts)}
+    often: Counter[str] = Counter()
+    for caption, weight in zip(captions, weights.tolist(), strict=True):
+        often[caption] += weight
+    shown = [config.templates[-1].format(caption) for caption, _ in often.most_common(16)]
     fitting = Fitting(
         nn.ModuleDict({"text": text, "unet": unet}), work / "unet.state", config.unet_steps, config.unet_lr, config.ema
     )
@@ -257,8 +274,24 @@ def fit_unet(
         fitting.update((predicted.float() - target.to(device)).square().mean())
         if fitting.step % config.save_every == 0 or fitting.step == config.unet_steps:
             fitting.save()
+            with fitting.averaged():
+                sample_grid(pipeline, shown, work / "samples" / f"{fitting.step:07}.png")
     fitting.finish()
     return fitting.loss
+
+
+def sample_grid(pipeline: StableDiffusionPipeline, prompts: Sequence[str], file: Path) -> None:
+    """Draws one picture for every prompt, always from the same noise, into one PNG."""
+    from diffusers.utils import make_image_grid
+
+    pipeline.set_progress_bar_config(disable=True)
+    noise = [generator(0, "grid", i) for i in range(len(prompts))]
+    drawn = pipeline(list(prompts), generator=noise, num_inference_steps=15, guidance_scale=3.0).images
+    columns = math.ceil(len(drawn) ** 0.5)
+    blank = [Image.new("RGB", drawn[0].size)] * (-len(drawn) % columns)
+    buffer = io.BytesIO()
+    make_image_grid(drawn + blank, rows=-(-len(drawn) // columns), cols=columns).save(buffer, "PNG")
+    write_bytes(file, buffer.getvalue())
 
 
 def to_signed(images: torch.Tensor) -> torch.Tensor:

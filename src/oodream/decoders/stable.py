@@ -7,6 +7,7 @@ last bits of a matrix product depend on its shape: so an image has the same byte
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -127,7 +128,7 @@ def load(source: str, device: torch.device) -> Any:
     known = folder.is_dir()
     if known and not (folder / "model_index.json").is_file():
         raise DecoderError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
-    if not known and source.count("/") != 1:
+    if not known and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
         raise DecoderError(f"There is no decoder folder {source}. Name a diffusers folder, a hub id (owner/name) or 'embedded'.")
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     try:
@@ -135,7 +136,7 @@ def load(source: str, device: torch.device) -> Any:
             warnings.simplefilter("ignore")
             pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
                 str(folder) if known else source,
-                torch_dtype=dtype,
+                dtype=dtype,
                 use_safetensors=True,
                 safety_checker=None,
                 requires_safety_checker=False,

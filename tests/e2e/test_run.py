@@ -1,0 +1,268 @@
+"""Whole runs through the command line, on real components, tiny."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from oodream.cli import main
+from oodream.present import threshold
+from oodream.store import load_tensors, read_json
+
+TINY = (
+    "--decode.steps 2 --decode.tile 4 --sample.per-class 8 --sample.options candidates 20 anchors 5 "
+    "--align.optimisation.epochs 2 --align.optimisation.batch 16 --train.optimisation.epochs 2 "
+    "--train.optimisation.batch 16 --evaluate.n-far 30 --evaluate.resamples 20 --evaluate.detectors energy msp "
+    "max_logit mahalanobis --device cpu"
+).split()
+
+# Sums in training are split over threads, so equal bytes need equally many.
+SAME_THREADS = {**os.environ, "OMP_NUM_THREADS": "2"}
+
+
+def command(shapes: Path, decoder: Path, run: Path, *more: str) -> list[str]:
+    return ["run", "--data", str(shapes), "--run", str(run), "--decode.source", str(decoder), *TINY, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(shapes, tiny_pipeline, tmp_path_factory):
+    """A run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "calm"
+    assert main(command(shapes, tiny_pipeline, run)) == 0
+    return run
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def test_a_run_leaves_what_the_design_says(finished):
+    stages = ("classes", "align", "features", "outliers", "images/imagined", "images/reconstructed", "classifier/plain-s0")
+    for stage in (*stages, "filter", "classifier/dream-s0", "scores", "report"):
+        assert read_json(finished / stage / "stage.json")["seconds"] >= 0
+        assert not (finished / stage / "begun.json").exists()
+    lines = [json.loads(line) for line in (finished / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()]
+    assert len(lines) == 24
+    for line in lines:
+        assert (finished / "images" / "imagined" / line["file_name"]).is_file()
+        assert {"row", "class", "prompt", "anchor", "seed", "knn_distance", "cosine_to_class", "pipeline"} <= line.keys()
+    rows = [json.loads(line) for line in (finished / "results.jsonl").read_text().splitlines()]
+    assert {row["classifier"] for row in rows} == {"plain", "dream"}
+    assert {row["dataset"] for row in rows} == {"digits", "letters", "photos", "textures", "noise", "reconstructed", "mean"}
+    assert read_json(finished / "run.json")["config"]["sample"]["per_class"] == 8
+    page = (finished / "report" / "index.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert "circle" in page
+
+
+def test_the_imagefolder_is_readable_by_datasets(finished):
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(finished / "images" / "imagined"), split="train")
+    assert len(loaded) == 24
+    assert loaded[0]["image"].size == (32, 32)
+    assert "prompt" in loaded.column_names
+
+
+def test_every_training_prints_its_control(finished):
+    for kind in ("plain", "dream"):
+        summary = read_json(finished / "classifier" / f"{kind}-s0" / "stage.json")["summary"]
+        assert 0 <= summary["reconstructed_id_auroc"] <= 1
+        assert 0 <= summary["accuracy"] <= 1
+
+
+def test_running_again_does_nothing(finished, shapes, tiny_pipeline, capsys):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name not in ("run.json", ".lock")}
+    assert main(command(shapes, tiny_pipeline, finished)) == 0
+    assert capsys.readouterr().out.count("done before") == 11
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def images_of(run: Path) -> dict[str, bytes]:
+    folder = run / "images" / "imagined"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(finished, shapes, tiny_pipeline, tmp_path):
+    """SIGKILL at several moments, wherever the run then is."""
+    run = tmp_path / "killed"
+    args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)]
+    marks = ["align/begun.json", "images/imagined/circle-0/000003.png", "classifier/dream-s0/begun.json"]
+    for mark in marks:
+        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS)
+        deadline = time.monotonic() + 120
+        while not (run / mark).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert main(command(shapes, tiny_pipeline, run)) == 0
+    assert images_of(run) == images_of(finished)
+    assert (run / "results.jsonl").read_text() == (finished / "results.jsonl").read_text()
+    for kind in ("plain", "dream"):
+        a, b = (load_tensors(r / "classifier" / f"{kind}-s0" / "model.safetensors") for r in (run, finished))
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_half_decoded_images_are_completed(copied, finished, shapes, tiny_pipeline):
+    stamp = copied / "images" / "imagined" / "stage.json"
+    inputs = read_json(stamp)["inputs"]
+    stamp.unlink()
+    (stamp.parent / "begun.json").write_text(json.dumps(inputs))
+    gone = sorted((copied / "images" / "imagined").rglob("*.png"))[::3]
+    for file in gone:
+        file.unlink()
+    assert main(command(shapes, tiny_pipeline, copied, "--until", "images")) == 0
+    assert images_of(copied) == images_of(finished)
+
+
+def test_interrupt_says_how_to_go_on(shapes, tiny_pipeline, tmp_path):
+    run = tmp_path / "stopped"
+    args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)]
+    process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (run / "align" / "begun.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "same command again" in errors
+    assert "Traceback" not in errors
+
+
+def test_changed_inputs_are_refused_and_redo_makes_them(copied, shapes, tiny_pipeline, capsys):
+    assert main(command(shapes, tiny_pipeline, copied, "--sample.options", "cosine", "0.5")) == 2
+    message = capsys.readouterr().err
+    assert "outliers was made from other inputs" in message
+    assert "--redo outliers" in message
+    assert main(command(shapes, tiny_pipeline, copied, "--train.leak-threshold", "0.99", "--redo", "filter")) == 0
+    out = capsys.readouterr().out
+    assert "images/imagined          done before" in out
+    assert read_json(copied / "filter" / "stage.json")["inputs"]["threshold"] == 0.99
+
+
+def test_changed_images_are_refused(copied, shapes, tiny_pipeline, tmp_path, capsys):
+    other = Path(shutil.copytree(shapes, tmp_path / "other" / "shapes"))
+    next((other / "star").iterdir()).unlink()
+    assert main(command(other, tiny_pipeline, copied)) == 2
+    assert "--redo align" in capsys.readouterr().err
+
+
+def test_two_processes_in_one_run_are_refused(finished, shapes, tiny_pipeline, capsys):
+    from oodream.store import RunDir
+
+    code = (
+        "import sys, time; from pathlib import Path; from oodream.store import RunDir\n"
+        "with RunDir(Path(sys.argv[1])).locked(): print(1, flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(finished)], stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    assert main(command(shapes, tiny_pipeline, finished)) == 2
+    holder.kill()
+    holder.wait()
+    assert "Another oodream process" in capsys.readouterr().err
+    with RunDir(finished).locked():
+        pass
+
+
+def test_ood_folders_are_measured_in_their_group(copied, shapes, tiny_pipeline, tmp_path):
+    folder = tmp_path / "strange things"
+    shutil.copytree(shapes / "star", folder / "nested")
+    args = command(shapes, tiny_pipeline, copied, "--ood", f"near={folder}", "--redo", "scores")
+    assert main(args) == 0
+    rows = [json.loads(line) for line in (copied / "results.jsonl").read_text().splitlines()]
+    assert {row["group"] for row in rows if row["dataset"] == "strange things"} == {"near"}
+    assert any(row["dataset"] == "mean" and row["group"] == "near" for row in rows)
+
+
+def test_threshold_accepts_the_stated_share(finished, shapes, tiny_pipeline):
+    from oodream.config import Config, overlay
+    from oodream.pipeline import Pipeline
+    from oodream.store import RunDir
+    from oodream.vision import outputs
+
+    config = overlay(Config(), read_json(finished / "run.json")["config"])
+    pipeline = Pipeline(config, RunDir(finished))
+    energy = -outputs(pipeline.classifier("dream", 0), pipeline.data[1], pipeline.device).logits_BC.logsumexp(1)
+    assert (energy <= threshold(pipeline)).float().mean() >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--decode.source", "/nowhere"], "no decoder folder /nowhere"),
+        (["--sample.options", "k", "400"], "Class 'circle' has 16 images; the 400-th neighbour needs 401"),
+        (["--sample.sampler", "knnn"], "Did you mean 'knn'"),
+        (["--train.loss", "energy-logistic"], "Did you mean 'energy_logistic'"),
+        (["--train.backbone", "resnet9"], "resnet8"),
+        (["--evaluate.detectors", "enrgy"], "Did you mean 'energy'"),
+        (["--decode.prompt", "a picture"], "needs {} once"),
+        (["--device", "cuda"], "CUDA"),
+        (["--until", "dreaming"], "There is no stage 'dreaming'"),
+        (["--preset", "fashon"], "There is no preset"),
+        (["--ood", "/nowhere"], "/nowhere is not a folder"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_any_work(shapes, tiny_pipeline, tmp_path, capsys, more, message):
+    if more == ["--device", "cuda"] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(command(shapes, tiny_pipeline, tmp_path / "run", *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "classes").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["circle"], "only one class"),
+        (["circle", "\u732b\u732b"], "does not know the class name '\u732b\u732b'"),
+        (["circle", "red circle blue star " * 6], "Shorten the class name"),
+    ],
+)
+def test_class_names_that_cannot_work(shapes, tiny_pipeline, tmp_path, capsys, names, message):
+    for name in names:
+        shutil.copytree(shapes / "circle", tmp_path / "data" / name.strip())
+    assert main(command(tmp_path / "data", tiny_pipeline, tmp_path / "run")) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unwritable_run_folder(shapes, tiny_pipeline, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(command(shapes, tiny_pipeline, tmp_path / "file" / "run")) == 2
+    assert "file" in capsys.readouterr().err
+
+
+def test_config_file_and_its_mistakes(shapes, tiny_pipeline, tmp_path, capsys):
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps({"sample": {"per_clas": 3}}))
+    assert main(command(shapes, tiny_pipeline, tmp_path / "run", "--config", str(file))) == 2
+    assert "no option 'sample.per_clas'. Did you mean 'per_class'" in capsys.readouterr().err
+    file.write_text(json.dumps({"seed": 5, "sample": {"options": {"cosine": 0.7}}}))
+    assert main(["run", "--data", str(shapes), "--config", str(file), "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert '"seed": 5' in plan
+    assert '"cosine": 0.7' in plan
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = "import sys; from oodream.cli import main; main(['--help']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    for args in (["-c", code], ["-m", "oodream.cli", "run", "--help"]):
+        began = time.monotonic()
+        subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "100"})
+        assert time.monotonic() - began < 5  # a second on a quiet machine; the imports above are the real gate
+
+
+def test_unknown_command_and_version(capsys):
+    assert main(["dreem"]) == 2
+    assert "there is no command 'dreem'" in capsys.readouterr().err
+    assert main(["--version"]) == 0
+    assert main(["list"]) == 0
+    assert "energy_logistic" in capsys.readouterr().out
+    assert main(["doctor"]) == 0

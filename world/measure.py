@@ -1,0 +1,92 @@
+"""Measures the embedded decoder and draws its grids; the model card quotes what this prints.
+
+    python world/measure.py --grid src/oodream/assets/decoder/world.png     # about ten minutes on 2 cores
+
+Asked and drawn: how many images of a plain class prompt does a classifier trained on all real training images call that class?
+Copied: how far is a drawn image from its nearest training image, and how far is a real test image?
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from oodream.builtin import FASHION_ID, fashion
+from oodream.config import Optimisation, Train
+from oodream.decoders.stable import StableDecoder
+from oodream.loop import Mixture
+from oodream.train import train
+from oodream.vision import outputs
+
+WORLD = (
+    "dog face|cat face|panda|penguin|fish|butterfly|elephant|bird|red apple|banana|pizza|ice cream|birthday cake|"
+    "hamburger|car|airplane|sailboat|bicycle|house|tree|cactus|rose|sun|rainbow|red heart|blue star|green square|"
+    "yellow circle|purple triangle|grinning face|crying face|alien|ghost|robot|umbrella|guitar|key|lamp|book|"
+    "laptop|soccer ball|balloon|grey dog face|grey car|grey guitar|grey teapot|grey hammer|grey tree"
+).split("|")
+
+
+def nearest(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Root mean square distance per pixel (0-255) from each image to the nearest of the others."""
+    a, b = (x.float().mean(1).flatten(1) for x in (images, others))
+    return torch.cat([torch.cdist(part, b).min(1).values for part in a.split(128)]) / a.shape[1] ** 0.5
+
+
+def grid(images: torch.Tensor, captions: list[str], columns: int) -> Image.Image:
+    """Pictures with captions below, at three times their size."""
+    side, line = 96, 14
+    canvas = Image.new("RGB", (columns * side, -(-len(images) // columns) * (side + line)), "white")
+    pen = ImageDraw.Draw(canvas)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = i % columns * side, i // columns * (side + line)
+        canvas.paste(Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.NEAREST), (x, y))
+        pen.text((x + 3, y + side + 1), caption[:15], fill="black")
+    return canvas
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--decoder", default="embedded")
+    parser.add_argument("--per-class", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--grid", type=Path, required=True)
+    args = parser.parse_args()
+    decoder = StableDecoder(args.decoder, names=FASHION_ID)
+
+    Path(args.grid).parent.mkdir(parents=True, exist_ok=True)
+    drawn_world = decoder.plain([f"a picture of a {caption}" for caption in WORLD], torch.arange(len(WORLD)))
+    grid(drawn_world, WORLD, 12).save(args.grid)
+    y = torch.arange(len(FASHION_ID)).repeat_interleave(args.per_class)
+    drawn = decoder.plain([decoder.book.prompts[c] for c in y.tolist()], torch.arange(len(y)))
+    first = torch.cat([torch.arange(12) + c * args.per_class for c in range(len(FASHION_ID))])
+    grid(drawn[first], [FASHION_ID[c] for c in y[first].tolist()], 12).save(args.grid.with_name("garments.png"))
+
+    real, test = (fashion(split, FASHION_ID, full=True) for split in ("train", "test"))
+    budget = Train(loss="cross_entropy", optimisation=Optimisation(epochs=args.epochs))
+    with tempfile.TemporaryDirectory() as scratch:
+        judge, _ = train(Mixture(id=real), budget, 0, torch.device("cpu"), Path(scratch) / "state", "judge")
+    judge.eval()
+    with torch.no_grad():
+        said = judge(drawn).logits_BC.argmax(1)
+    hits = said == y
+    test_hits = outputs(judge, test, torch.device("cpu")).logits_BC.argmax(1) == test.labels
+    copied, unseen = (
+        nearest(images, real.batch(range(len(real)))) for images in (drawn, test.batch(torch.randperm(len(test))[: len(drawn)]))
+    )
+    print(json.dumps({
+        "as_asked": round(hits.float().mean().item(), 4),
+        "as_asked_by_class": {name: round(hits[y == c].float().mean().item(), 3) for c, name in enumerate(FASHION_ID)},
+        "judge_accuracy_on_real_test_images": round(test_hits.float().mean().item(), 4),
+        "drawn": len(drawn),
+        "nearest_training_image_of_drawn": {"min": round(copied.min().item(), 1), "median": round(copied.median().item(), 1)},
+        "nearest_training_image_of_real_test": {"min": round(unseen.min().item(), 1), "median": round(unseen.median().item(), 1)},
+    }, indent=2))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
