@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
-from oodream.decoders.stable import StableDecoder
+from oodream.decoders.stable import DecoderError, StableDecoder
 from oodream.text import PromptError, class_book, locate, scaled, splice, spliced_ids
 from oodream.types import ClassBook
 
@@ -152,3 +155,38 @@ def test_book_is_the_one_list(tiny_pipeline):
     assert isinstance(decoder.book, ClassBook)
     assert decoder.book.names == ("circle", "star")
     assert decoder.fingerprint in decoder.book.space
+
+
+def test_images_leave_at_the_size_asked_for(tiny_pipeline):
+    decoder = StableDecoder(str(tiny_pipeline), names=["circle"], steps=2, tile=2, size=24)
+    assert decoder.resolution == 32
+    assert decoder.plain(["a circle"], torch.tensor([0])).shape == (1, 3, 24, 24)
+    flat = torch.full((1, 3, 24, 24), 90, dtype=torch.uint8)
+    assert decoder.reconstruct(flat).shape == (1, 3, 24, 24)
+
+
+def test_reconstruction_is_the_vae_there_and_back(tiny_pipeline):
+    decoder = StableDecoder(str(tiny_pipeline), names=["circle"], tile=2)
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    vae = decoder.pipeline.vae
+    with torch.no_grad():
+        expected = vae.decode(vae.encode(images.float() / 127.5 - 1).latent_dist.mean).sample
+    off = (decoder.reconstruct(images).float() - ((expected.clamp(-1, 1) + 1) * 127.5)).abs()
+    assert off.max() < 0.6
+
+
+@pytest.mark.parametrize("missing", ["vae", "unet", "text_encoder", "tokenizer", "model_index.json"])
+def test_a_decoder_with_a_missing_part_is_refused(tiny_pipeline, tmp_path, missing):
+    folder = Path(shutil.copytree(tiny_pipeline, tmp_path / "broken"))
+    shutil.rmtree(folder / missing) if (folder / missing).is_dir() else (folder / missing).unlink()
+    with pytest.raises(DecoderError, match=r"cannot be loaded|not a diffusers pipeline"):
+        StableDecoder(str(folder), names=["circle"])
+
+
+def test_a_pickled_checkpoint_is_refused(tiny_pipeline, tmp_path):
+    folder = Path(shutil.copytree(tiny_pipeline, tmp_path / "pickled"))
+    weights = next((folder / "unet").glob("*.safetensors"))
+    torch.save({}, weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(DecoderError, match="safetensors"):
+        StableDecoder(str(folder), names=["circle"])

@@ -108,7 +108,14 @@ class Pipeline:
         names = self.data[0].classes
         prompts = [c.prompt.format(name) for name in names]
         return StableDecoder(
-            c.source, names=names, prompts=prompts, steps=c.steps, guidance=c.guidance, tile=c.tile, device=self.device
+            c.source,
+            names=names,
+            prompts=prompts,
+            size=self.config.size,
+            steps=c.steps,
+            guidance=c.guidance,
+            tile=c.tile,
+            device=self.device,
         )
 
     @property
@@ -126,8 +133,6 @@ class Pipeline:
             backbone(name, 2)
         if c.decode.prompt.count("{}") != 1:
             raise ValueError(f"decode.prompt needs {{}} once, where the class name goes: {c.decode.prompt!r}.")
-        if self.data[0].size != self.decoder.resolution and c.decode.source == "embedded":
-            raise ValueError(f"The embedded decoder draws {self.decoder.resolution} pixels; use --size {self.decoder.resolution}.")
         _ = self.book, self.ood
 
     # What comes out ----------------------------------------------------------------------------------------------------------

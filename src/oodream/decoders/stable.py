@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..registry import register
 from ..seeding import generator
+from ..store import read_json
 from ..text import class_book, scaled, splice, spliced_ids
 from ..types import ClassBook, Generated
 
@@ -32,17 +34,20 @@ class DecoderError(ValueError):
 class StableDecoder:
     """A Stable Diffusion pipeline with the classes' prompts prepared; `book` holds the class vectors.
 
+    Images leave it `size` pixels wide (bicubic, antialiased), whatever the pipeline's own resolution.
+
     `source` is a diffusers folder or hub id ("embedded" is the one in this package); only safetensors are read. `steps` of
     DPM-Solver++ and `guidance` (classifier-free) are per image. Raises DecoderError when a part is missing.
     """
 
     def __init__(
         self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (),
-        steps: int = 15, guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
+        size: int | None = None, steps: int = 15, guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
         self.device = torch.device(device)
         self.steps, self.guidance, self.tile = steps, guidance, tile
         self.pipeline = load(source, self.device)
+        self.size = size or self.resolution
         self.fingerprint = weights_hash(self.pipeline)
         self.book: ClassBook = class_book(
             self.pipeline.tokenizer, self.pipeline.text_encoder, names, prompts, space=f"input-table:{self.fingerprint}"
@@ -53,7 +58,7 @@ class StableDecoder:
 
     @property
     def resolution(self) -> int:
-        """Width and height of its images, in pixels."""
+        """Width and height at which the pipeline draws, in pixels."""
         return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
 
     def _encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -85,8 +90,8 @@ class StableDecoder:
 
         @torch.no_grad()
         def through(rows: Tensor) -> Tensor:
-            x = (images_B3HW[rows].float() / 127.5 - 1).to(self.device, self.pipeline.vae.dtype)
-            return to_uint8(self.pipeline.vae.decode(self.pipeline.vae.encode(x).latent_dist.mean).sample)
+            x = resized(images_B3HW[rows].float() / 127.5 - 1, self.resolution).to(self.device, self.pipeline.vae.dtype)
+            return to_uint8(self.pipeline.vae.decode(self.pipeline.vae.encode(x).latent_dist.mean).sample, self.size)
 
         return self._tiled(len(images_B3HW), through)
 
@@ -109,12 +114,17 @@ class StableDecoder:
             prompt_embeds=states_BLD, negative_prompt_embeds=self._uncond.expand_as(states_BLD), latents=noise.to(states_BLD),
             num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="latent",
         ).images  # fmt: skip
-        return to_uint8(pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample)
+        return to_uint8(pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample, self.size)
 
 
-def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] as uint8, rounded."""
-    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def to_uint8(x: Tensor, size: int) -> Tensor:
+    """[-1, 1] as uint8 at `size` pixels, rounded."""
+    return ((resized(x.float(), size).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def resized(x: Tensor, size: int) -> Tensor:
+    """Images (B, 3, H, W) at `size` pixels: bicubic, antialiased; as they are where they have that size."""
+    return x if x.shape[-1] == size else interpolate(x, (size, size), mode="bicubic", antialias=True)
 
 
 def load(source: str, device: torch.device) -> Any:
@@ -126,8 +136,8 @@ def load(source: str, device: torch.device) -> Any:
     transformers.utils.logging.disable_progress_bar()
     folder = EMBEDDED if source == "embedded" else Path(source)
     known = folder.is_dir()
-    if known and not (folder / "model_index.json").is_file():
-        raise DecoderError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
+    if known:
+        check_folder(folder)
     if not known and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
         raise DecoderError(f"There is no decoder folder {source}. Name a diffusers folder, a hub id (owner/name) or 'embedded'.")
     dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -146,6 +156,19 @@ def load(source: str, device: torch.device) -> Any:
     pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises DecoderError unless every part of a `StableDiffusionPipeline` is there; diffusers would invent a missing tokenizer."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise DecoderError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
+    parts = read_json(index)
+    if (kind := parts.get("_class_name")) != "StableDiffusionPipeline":
+        raise DecoderError(f"{folder} holds a {kind}; a StableDiffusionPipeline (SD 1.x or 2.x) is needed.")
+    for part in ("tokenizer", "text_encoder", "unet", "vae", "scheduler"):
+        if not any((folder / part).glob("*.json")):
+            raise DecoderError(f"{folder} cannot be loaded: its part {part!r} is missing.")
 
 
 def weights_hash(pipeline: Any) -> str:
