@@ -15,7 +15,7 @@ from PIL import Image
 
 from oodream import builtin
 from oodream.builtin import DEBIAN, FAR_SETS, FASHION, FASHION_ID, FASHION_NEAR, fashion, near
-from oodream.data import DataError
+from oodream.images import DataError
 
 
 def test_sample_sizes_and_labels() -> None:

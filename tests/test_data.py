@@ -13,19 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from oodream import data
-from oodream.data import (
-    DataError,
-    captioned_folder,
-    from_array,
-    from_files,
-    load_folder,
-    load_hub,
-    load_ood,
-    read_image,
-    square,
-    to_rgb,
-)
+from oodream import images as image_sets
+from oodream.data import captioned_folder, load_folder, load_hub, load_ood
+from oodream.images import DataError, from_array, from_files, image_files, read_image, square, to_rgb
 
 RED, WHITE = (200, 30, 30), (255, 255, 255)
 
@@ -60,7 +50,7 @@ def centre(path: Path) -> list[int]:
 def test_every_common_format_shows_the_same_colour(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a.{suffix}")
     assert centre(path) == pytest.approx(RED, abs=4)
-    assert data.image_files(tmp_path) == [path]
+    assert image_files(tmp_path) == [path]
 
 
 def test_modes(tmp_path: Path) -> None:
@@ -159,7 +149,7 @@ def test_images_by_index_batch_and_subset() -> None:
 
 def test_fingerprint_is_of_content_alone(tmp_path: Path) -> None:
     folder = class_folder(tmp_path / "here", a=3, b=3)
-    files, labels = data.image_files(folder), [0, 0, 0, 1, 1, 1]
+    files, labels = image_files(folder), [0, 0, 0, 1, 1, 1]
     images = from_files("one", files, labels, ("a", "b"), 8)
     copy = from_array("two", images.batch(range(6)), torch.tensor(labels), ("a", "b"))
     assert copy.fingerprint() == images.fingerprint() == images.subset(torch.arange(6)).fingerprint()
@@ -179,10 +169,10 @@ def test_fingerprint_is_of_content_alone(tmp_path: Path) -> None:
 def test_a_set_too_large_for_memory_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = class_folder(tmp_path, a=22, b=2)
     (folder / "a" / "000.png").write_bytes(b"")
-    files, labels = data.image_files(folder), [0] * 22 + [1] * 2
+    files, labels = image_files(folder), [0] * 22 + [1] * 2
     with pytest.warns(UserWarning, match=r"000\.png"):
         held = from_files("x", files, labels, ("a", "b"), 8)
-    monkeypatch.setattr(data, "IN_MEMORY", 24 * 3 * 64 - 1)
+    monkeypatch.setattr(image_sets, "IN_MEMORY", 24 * 3 * 64 - 1)
     with pytest.warns(UserWarning, match=r"000\.png"):
         streamed = from_files("x", files, labels, ("a", "b"), 8)
     assert streamed.fingerprint() == held.fingerprint()
@@ -322,7 +312,7 @@ def test_bad_folders_say_what_is_wrong_before_any_image_is_read(
     folder = tmp_path / "data"
     folder.mkdir()
     make(folder)
-    monkeypatch.setattr(data, "read_image", lambda *_: pytest.fail("read an image"))
+    monkeypatch.setattr(image_sets, "read_image", lambda *_: pytest.fail("read an image"))
     with pytest.raises(DataError, match=message) as caught:
         load_folder(folder, 8)
     assert str(folder) in str(caught.value)
@@ -330,7 +320,7 @@ def test_bad_folders_say_what_is_wrong_before_any_image_is_read(
 
 def test_a_class_that_only_has_broken_images(tmp_path: Path) -> None:
     folder = class_folder(tmp_path, a=60, b=2)
-    for file in data.image_files(folder / "b"):
+    for file in image_files(folder / "b"):
         file.write_bytes(b"")
     with pytest.warns(UserWarning, match="2 of 62"), pytest.raises(DataError, match=r"fewer than 2 readable images: b \(0\)"):
         load_folder(folder, 8)

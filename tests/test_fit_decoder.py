@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import TINY
 
-from oodream.data import DataError, captioned_folder
+from oodream.data import captioned_folder
 from oodream.fit_decoder import draw, encode_all, fit_decoder, fit_tokenizer
+from oodream.images import DataError
 
 CPU = torch.device("cpu")
 

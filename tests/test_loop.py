@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oodream.config import Optimisation
-from oodream.data import from_array
+from oodream.images import from_array
 from oodream.loop import Mixture, augment, epoch_batches, fit, one_cycle
 from oodream.registry import make
 from oodream.seeding import seeded

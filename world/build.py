@@ -21,7 +21,7 @@ import emoji
 from PIL import Image, ImageDraw, ImageFont, ImageStat
 
 from oodream.builtin import FASHION_ID, fashion
-from oodream.data import square, to_rgb
+from oodream.images import square, to_rgb
 
 SIZE, PASTE = 32, 96
 NEVER = re.compile(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from .config import Align
-from .data import Images
+from .images import Images
 from .loop import Mixture, fit
 from .registry import make
 from .seeding import seeded

@@ -2,7 +2,7 @@
 
 Fashion-MNIST serves as in-distribution data (8 classes) and near-OOD (bag, ankle boot). Far-OOD: scikit-learn's handwritten
 digits and sample photographs, letters drawn with matplotlib's fonts, procedural textures, noise. All become RGB squares through
-:func:`oodream.data.square`, the same antialiased transform a folder of files goes through.
+:func:`oodream.images.square`, the same antialiased transform a folder of files goes through.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from .data import DataError, Images, from_array, square, to_rgb
+from .images import DataError, Images, from_array, square, to_rgb
 from .seeding import derive, generator
 
 FASHION = ("tshirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")

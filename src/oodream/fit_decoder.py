@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, StableDiffusionPipeline
     from transformers import CLIPTokenizer
 
-    from .data import Images
+    from .images import Images
 
 
 def fit_decoder(

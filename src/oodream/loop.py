@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import Optimisation
-from .data import Images
+from .images import Images
 from .seeding import derive, generator
 from .store import progress, write_bytes
 from .types import Loss, Output

@@ -25,10 +25,11 @@ from . import registry
 from .align import align, embed, encoder
 from .builtin import FAR_SETS, FASHION_ID, fashion, near
 from .config import Config, Train, to_json
-from .data import Images, from_array, load_folder, load_hub, load_ood
+from .data import load_folder, load_hub, load_ood
 from .decode import decode, provenance
 from .decoders.stable import StableDecoder
 from .evaluate import evaluate, row_to_json
+from .images import Images, from_array
 from .loop import Mixture
 from .metrics import auroc
 from .sample import sample

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .data import Images
+from .images import Images
 from .types import ClassBook, Output
 
 BACKBONES: dict[str, dict[str, tuple[int, ...] | int]] = {
