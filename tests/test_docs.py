@@ -13,7 +13,12 @@ import pytest
 from oodream.cli import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "world" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "world" / "README.md",
+    ROOT / "src/oodream/assets/decoder/README.md",
+]
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.S)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -79,7 +80,7 @@ def run(args: Sequence[str], preset: str | None = None) -> int:
     from .store import RunDir
 
     print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
-    pipeline = Pipeline(config, RunDir(folder))
+    pipeline = Pipeline(config, RunDir(folder), shlex.join(["oodream", preset or "run", *args]))
     pipeline.go(lambda line: print(line, flush=True), until=where.until, redo=where.redo)
     if where.until == "report":
         from .present import headline

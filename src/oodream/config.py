@@ -45,7 +45,7 @@ class Align:
     backbone: str = "resnet8"
     """network (see `oodream list`)"""
     temperature: float = 0.1
-    """of the cosine"""
+    """of the cosine; the pull towards the class vector ends sooner the lower it is and the fewer the classes are"""
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=5))
 
 
@@ -87,9 +87,9 @@ class Train:
     """loss of the regularised classifier (see `oodream list`)"""
     loss_options: dict[str, Option] = field(default_factory=dict)
     """the loss's options, as `beta 1.0`"""
-    reconstructed_share: float = 0.5
+    reconstructed_share: float = 0.25
     """share of every ID batch that has been through the VAE, so that its traces say nothing about ID and OOD"""
-    outlier_ratio: float = 1.0
+    outlier_ratio: float = 0.5
     """outliers beside every ID image"""
     leak_threshold: float = 0.95
     """an outlier is dropped when the plain classifier gives its own class a higher probability"""

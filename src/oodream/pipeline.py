@@ -42,7 +42,7 @@ PLAIN, DREAM = "plain", "dream"
 FASHION_DATA = ("fashion", "fashion-full")
 CONTROL = "reconstructed"
 CONTROL_IMAGES = 1000
-SAMPLES_PER_CLASS = 16
+SAMPLES_PER_CLASS = 8
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def slug(name: str) -> str:
 class Pipeline:
     """One run. Objects are read from the run folder when a stage first needs them."""
 
-    def __init__(self, config: Config, run: RunDir) -> None:
-        self.config, self.run = config, run
+    def __init__(self, config: Config, run: RunDir, command: str = "") -> None:
+        self.config, self.run, self.command = config, run, command
         self.device = device_of(config.device)
 
     # What goes in ------------------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ class Pipeline:
         from . import __version__
 
         versions = {"oodream": __version__, "torch": torch.__version__}
-        return {"config": to_json(self.config), "device": str(self.device), "versions": versions}
+        return {"command": self.command, "config": to_json(self.config), "device": str(self.device), "versions": versions}
 
 
 def from_pngs(files: Sequence[Path]) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import datetime, timezone
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,7 +60,7 @@ def present(p: Pipeline) -> Report:
         title=f"{p.run.path.name}: a classifier that says “unknown”",
         preset=p.run.path.name,
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        command=shlex.join(["oodream", "run", "--run", str(p.run.path), "--data", c.data]),
+        command=p.command,
         classes=p.book.names,
         classifiers=kinds,
         versions=p.describe()["versions"],
@@ -80,7 +80,10 @@ def present(p: Pipeline) -> Report:
         gallery=gallery(p),
         class_samples=dict(zip(p.book.names, load_tensors(p.run / "classes" / "plain.safetensors")["images"][:, :8], strict=True)),
         answers=answers(p),
-        reconstructed_id={kind: finished[f"classifier/{kind}-s0"]["summary"]["reconstructed_id_auroc"] for kind in kinds},
+        reconstructed_id={
+            kind: fmean(finished[f"classifier/{kind}-s{seed}"]["summary"]["reconstructed_id_auroc"] for seed in range(c.seeds))
+            for kind in kinds
+        },
         filtered={name: FilterCount(drawn=per_class, kept=kept["kept_per_class"][name]) for name in p.book.names},
     )
 

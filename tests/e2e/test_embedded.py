@@ -1,0 +1,68 @@
+"""The embedded decoder and the main job on it, with a fraction of the demo's budget."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from oodream.builtin import FASHION_ID
+from oodream.cli import main
+from oodream.config import Optimisation, Train
+from oodream.decoders.stable import EMBEDDED, StableDecoder
+from oodream.store import read_json
+
+SMALL = (
+    "--sample.per-class 40 --decode.steps 8 --align.optimisation.epochs 2 --train.optimisation.epochs 3 --evaluate.n-far 300 "
+    "--evaluate.resamples 50 --device cpu"
+).split()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedded") / "demo"
+    assert main(["demo", "--run", str(folder), *SMALL]) == 0
+    return folder
+
+
+def mean(run, classifier: str, group: str, metric: str) -> float:
+    rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    (row,) = [r for r in rows if (r["classifier"], r["group"], r["dataset"], r["detector"]) == (classifier, group, "mean", "energy")]
+    return row[metric]
+
+
+def test_the_outliers_help(run):
+    assert mean(run, "dream", "all", "fpr95_id") < 2 / 3 * mean(run, "plain", "all", "fpr95_id")
+    assert mean(run, "dream", "far", "auroc") > mean(run, "plain", "far", "auroc")
+    assert mean(run, "dream", "all", "accuracy") > 0.75
+
+
+def test_the_network_did_not_learn_to_see_the_decoder(run):
+    summary = read_json(run / "classifier" / "dream-s0" / "stage.json")["summary"]
+    assert summary["reconstructed_id_auroc"] < 0.6
+
+
+def test_plain_prompts_draw_their_class(run):
+    """By the plain classifier, which has seen real images alone."""
+    from oodream.store import load_tensors
+    from oodream.vision import backbone
+
+    judge = backbone(Train(optimisation=Optimisation()).backbone, len(FASHION_ID))
+    judge.load_state_dict(load_tensors(run / "classifier" / "plain-s0" / "model.safetensors"))
+    drawn = load_tensors(run / "classes" / "plain.safetensors")["images"]
+    with torch.no_grad():
+        said = judge.eval()(drawn.flatten(0, 1)).logits_BC.argmax(1).view(drawn.shape[:2])
+    assert (said == torch.arange(len(FASHION_ID))[:, None]).float().mean() > 0.85
+
+
+def test_every_class_of_the_embedded_data_is_one_known_token():
+    decoder = StableDecoder(names=FASHION_ID)
+    for name in FASHION_ID:
+        assert len(decoder.pipeline.tokenizer(name, add_special_tokens=False).input_ids) == 1
+
+
+def test_it_is_small_and_holds_no_pickle():
+    files = [p for p in EMBEDDED.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files if p.suffix == ".safetensors") < 24e6
+    assert {p.suffix for p in files} <= {".safetensors", ".json", ".md", ".png"}
