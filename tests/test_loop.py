@@ -119,3 +119,9 @@ def test_one_cycle():
     assert one_cycle(0.2) == pytest.approx(1.0)
     assert one_cycle(0.6) == pytest.approx(0.5)
     assert one_cycle(1.0) == pytest.approx(0.0)
+
+
+def test_small_sets_are_passed_over_more_often(tmp_path):
+    config = Optimisation(batch=16, epochs=2, least_steps=9)
+    log = fit(network(), make("losses", "cross_entropy"), Mixture(id=images(32)), config, 0, CPU, tmp_path / "s", "t")
+    assert len(log) == 5

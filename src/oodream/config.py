@@ -26,6 +26,8 @@ class Optimisation:
 
     epochs: int = 6
     """passes over the ID training images"""
+    least_steps: int = 0
+    """more passes are made until there are as many steps; for small data sets"""
     batch: int = 128
     """ID images in a batch"""
     lr: float = 0.1

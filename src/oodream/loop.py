@@ -74,7 +74,8 @@ def fit(
     """
     everything = nn.ModuleDict({"model": model, "loss": loss}).to(device)
     steps = max(1, len(data.id) // config.batch)
-    total = steps * config.epochs
+    epochs = max(config.epochs, -(-config.least_steps // steps))
+    total = steps * epochs
     optimizer = torch.optim.SGD(
         everything.parameters(), lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
@@ -86,7 +87,7 @@ def fit(
         log = saved["log"]
 
     def batches() -> Iterator[tuple[int, tuple[Tensor, Tensor, int]]]:
-        for epoch in range(len(log), config.epochs):
+        for epoch in range(len(log), epochs):
             for batch in epoch_batches(data, config, derive(seed, what), epoch):
                 yield epoch, batch
 

@@ -42,7 +42,9 @@ PRESETS = {
     "folder": Preset(
         about="your folder of class folders, 32 pixels, embedded decoder",
         config=Config(
-            data="", train=Train(optimisation=Optimisation(epochs=12)), align=Align(optimisation=Optimisation(epochs=12))
+            data="",
+            align=Align(optimisation=Optimisation(epochs=12, least_steps=600)),
+            train=Train(optimisation=Optimisation(epochs=12, least_steps=600)),
         ),
     ),
 }
