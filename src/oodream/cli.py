@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ def run(args: Sequence[str], preset: str | None = None) -> int:
 
     print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
     pipeline = Pipeline(config, RunDir(folder), shlex.join(["oodream", preset or "run", *args]))
-    pipeline.go(lambda line: print(line, flush=True), until=where.until, redo=where.redo)
+    pipeline.go(say, until=where.until, redo=where.redo)
     if where.until == "report":
         from .present import headline
 
@@ -165,6 +166,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point: 0 done, 2 refused with a reason, 130 interrupted."""
+    if argv is None:
+        signal.signal(signal.SIGINT, Interrupts.handle)
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(HELP)
@@ -190,6 +193,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"oodream: {error}", file=sys.stderr)
         return 2
+
+
+class Interrupts:
+    """Ctrl-C, remembered: Python drops a KeyboardInterrupt that falls into a destructor or a callback of C code."""
+
+    seen = False
+
+    @classmethod
+    def handle(cls, *_: object) -> None:
+        cls.seen = True
+        raise KeyboardInterrupt
+
+
+def say(line: str) -> None:
+    """Prints a finished stage's line; the place where a dropped Ctrl-C takes effect."""
+    print(line, flush=True)
+    if Interrupts.seen:
+        raise KeyboardInterrupt
 
 
 def _peek(args: Sequence[str]) -> dict[str, str]:

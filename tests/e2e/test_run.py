@@ -138,6 +138,18 @@ def test_interrupt_says_how_to_go_on(shapes, tiny_pipeline, tmp_path):
     assert "Traceback" not in errors
 
 
+def test_an_interrupt_that_python_dropped_stops_after_the_stage(monkeypatch, capsys):
+    from oodream.cli import Interrupts, say
+
+    monkeypatch.setattr(Interrupts, "seen", False)  # and again so after the test
+    say("one")
+    with pytest.raises(KeyboardInterrupt):
+        Interrupts.handle()
+    with pytest.raises(KeyboardInterrupt):
+        say("two")
+    assert capsys.readouterr().out == "one\ntwo\n"
+
+
 def test_changed_inputs_are_refused_and_redo_makes_them(copied, shapes, tiny_pipeline, capsys):
     assert main(command(shapes, tiny_pipeline, copied, "--sample.options", "cosine", "0.5")) == 2
     message = capsys.readouterr().err
