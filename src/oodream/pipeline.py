@@ -98,6 +98,8 @@ class Pipeline:
         for folder in config.ood:
             group, _, path = folder.rpartition("=") if folder.startswith(("near=", "far=")) else ("far", "", folder)
             images = load_ood(Path(path), config.size)
+            if images.name in {*sets, *FAR_SETS, "near", "id", "mean", CONTROL}:
+                raise ValueError(f"The OOD folder {path} is called as another set is ({images.name}). Rename it.")
             sets[images.name] = (group, images)
         if config.data in FASHION_DATA:
             sets["near"] = ("near", near(config.size, full=config.data == "fashion-full"))

@@ -77,7 +77,7 @@ def present(p: Pipeline) -> Report:
         detector=c.evaluate.detectors[0],
         scores={kind: load_tensors(p.run / "scores" / f"{kind}-s0-{c.evaluate.detectors[0]}.safetensors") for kind in kinds},
         latent_map=latent_map(p),
-        gallery=gallery(p),
+        gallery=gallery(p, kept["reason"]),
         class_samples=dict(zip(p.book.names, load_tensors(p.run / "classes" / "plain.safetensors")["images"][:, :8], strict=True)),
         answers=answers(p),
         reconstructed_id={
@@ -93,7 +93,7 @@ def describe(name: str) -> str:
     return NEAR if name == "near" else FAR_SETS[name][1] if name in FAR_SETS else ""
 
 
-def gallery(p: Pipeline) -> list[Imagined]:
+def gallery(p: Pipeline, reason: str) -> list[Imagined]:
     """The first outliers of every class, kept and dropped as they come, beside their anchors."""
     found = []
     for c in range(len(p.book.names)):
@@ -104,7 +104,7 @@ def gallery(p: Pipeline) -> list[Imagined]:
                     name=told["class"], image_3HW=p.imagined.batch([m])[0], anchor_3HW=p.data[0].batch([told["anchor_index"]])[0],
                     row=m, seed=told["seed"], knn=told["knn_distance"], cosine=told["cosine_to_class"], prompt=told["prompt"],
                     pipeline=told["pipeline"], anchor_file=told["anchor"],
-                    dropped="" if p.kept[m] else "the plain classifier takes it for its class",
+                    dropped="" if p.kept[m] else reason,
                 )
             )  # fmt: skip
     return found

@@ -221,11 +221,13 @@ def test_threshold_accepts_the_stated_share(finished, shapes, tiny_pipeline):
         (["--until", "dreaming"], "There is no stage 'dreaming'"),
         (["--preset", "fashon"], "There is no preset"),
         (["--ood", "/nowhere"], "/nowhere is not a folder"),
+        (["--ood", "SHAPES", "SHAPES"], "called as another set is (shapes)"),
     ],
 )
 def test_what_can_be_known_is_refused_before_any_work(shapes, tiny_pipeline, tmp_path, capsys, more, message):
     if more == ["--device", "cuda"] and torch.cuda.is_available():
         pytest.skip("there is a GPU")
+    more = [str(shapes) if word == "SHAPES" else word for word in more]
     assert main(command(shapes, tiny_pipeline, tmp_path / "run", *more)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "classes").exists()
