@@ -13,7 +13,7 @@ from oodream.config import FitDecoder
 
 NAMES = ("circle", "square", "star")
 TINY = FitDecoder(
-    vae_channels=(8, 8, 8), unet_channels=(16, 32), text_width=32, text_layers=1, vocabulary=600, vae_steps=3, unet_steps=3,
+    vae_channels=(8, 8, 8), unet_channels=(16, 32), text_width=32, text_layers=1, vocabulary=700, vae_steps=3, unet_steps=3,
     batch=4, save_every=2, unet_lr=1e-3, tokens=20,
 )  # fmt: skip
 

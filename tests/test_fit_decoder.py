@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY
 
 from oodream.data import captioned_folder
+from oodream.decoders.stable import DecoderError
 from oodream.fit_decoder import draw, encode_all, fit_decoder, fit_tokenizer
 from oodream.images import DataError
 
@@ -105,6 +107,52 @@ def test_tokenizer_is_clips(tmp_path):
     assert ids[0] == tokenizer.bos_token_id
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.model_max_length == TINY.tokens
+
+
+def test_tokenizer_knows_every_printable_character(tmp_path):
+    tokenizer = fit_tokenizer(["red circle", "blue star"] * 20, TINY, tmp_path / "t")
+    for character in map(chr, range(33, 127)):
+        ids = tokenizer(f"a{character} {character}a {character}", add_special_tokens=False).input_ids
+        assert tokenizer.eos_token_id not in ids  # CLIP's unknown token is its end token
+    assert len(set(tokenizer.get_vocab().values())) == len(tokenizer) <= TINY.vocabulary
+
+
+def test_an_existing_decoder_goes_on_learning(fitted, captioned, tmp_path):
+    old, out = fitted[0], tmp_path / "next"
+    config = dataclasses.replace(TINY, start=str(old), unet_steps=2)
+    summary = fit_decoder(*captioned, out, config, CPU)
+    assert summary["vae_loss"] is None
+    a, b = weights_of(old), weights_of(out)
+    kept = {name for name in a if torch.equal(a[name], b[name])}
+    assert {name for name in a if name.startswith("vae.")} <= kept
+    assert not any(name.startswith("unet.conv_in") for name in kept)
+    assert (a["unet.conv_in.weight"].float() - b["unet.conv_in.weight"].float()).abs().max() < 0.02  # two small steps away
+    assert json.loads((out / "vae" / "config.json").read_text())["scaling_factor"] == pytest.approx(
+        json.loads((old / "vae" / "config.json").read_text())["scaling_factor"]
+    )
+
+
+def test_an_old_vocabulary_is_completed(captioned, tiny_pipeline, tmp_path):
+    import shutil
+
+    from diffusers import StableDiffusionPipeline
+
+    old = Path(shutil.copytree(tiny_pipeline, tmp_path / "old"))
+    file = old / "tokenizer" / "tokenizer.json"
+    state = json.loads(file.read_text())
+    last = max(state["model"]["vocab"], key=state["model"]["vocab"].get)
+    assert last == "~</w>"
+    del state["model"]["vocab"][last]
+    file.write_text(json.dumps(state))
+    fit_decoder(*captioned, tmp_path / "new", dataclasses.replace(TINY, start=str(old), unet_steps=1), CPU)
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "new")
+    assert pipe.tokenizer.tokenize("~") == ["~</w>"]
+    assert pipe.text_encoder.get_input_embeddings().num_embeddings == len(pipe.tokenizer)
+
+
+def test_a_start_of_another_resolution_is_refused(captioned, tiny_pipeline, tmp_path):
+    with pytest.raises(DecoderError, match="draws 32 pixels; fit it with --resolution 32"):
+        fit_decoder(*captioned, tmp_path / "d", dataclasses.replace(TINY, start=str(tiny_pipeline), resolution=64), CPU)
 
 
 def test_captions_may_not_leave_the_folder(shapes, tmp_path):

@@ -13,7 +13,7 @@ ROOT = Path(oodream.__file__).parent
 LAYERS = {
     0: {"types", "seeding", "registry", "store", "config"},
     1: {"knn", "metrics", "samplers", "losses", "detectors", "filters"},
-    2: {"images", "data", "builtin", "text", "vision", "decoders", "loop"},
+    2: {"images", "data", "builtin", "validation", "text", "vision", "decoders", "loop"},
     3: {"align", "sample", "decode", "train", "evaluate", "report", "fit_decoder"},
     4: {"pipeline", "presets", "present", "cli"},
 }

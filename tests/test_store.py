@@ -105,7 +105,7 @@ def test_stamps(tmp_path):
     run.finish("sample", inputs, 1.23, {"outliers": 7})
     assert run.is_done("sample", inputs)
     assert run.stamp("sample")["summary"] == {"outliers": 7}
-    with pytest.raises(StageChanged, match=r"--redo sample"):
+    with pytest.raises(StageChanged, match=r"--redo changed to make sample"):
         run.is_done("sample", {"k": 3, "after": {"align": "xyz"}})
     run.remove("sample")
     assert not run.is_done("sample", {"k": 4})

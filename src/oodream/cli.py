@@ -44,7 +44,7 @@ class Where:
     until: str = "report"
     """last stage to run"""
     redo: tuple[str, ...] = ()
-    """stages to make afresh, with all that follows them"""
+    """stages to make afresh, with all that follows them; "changed": those whose options or images have changed"""
     dry_run: bool = False
     """print the plan and stop"""
 
@@ -71,7 +71,8 @@ def run(args: Sequence[str], preset: str | None = None) -> int:
     config, where = chosen.options, chosen.where
     if not config.data:
         raise ConfigError("Which images? Give --data FOLDER (a folder of class folders), or --preset fashion.")
-    folder = where.run or Path("runs") / (Path(config.data).resolve().name if name == "folder" else name)
+    called = Path(config.data).resolve().name if name == "folder" else name
+    folder = where.run or Path("runs") / (f"{called}-validation" if config.validate else called)
     if where.dry_run:
         print(json.dumps(to_json(config), indent=2))
         print(f"Would run in {folder}: {PRESETS[name].about}.")

@@ -118,6 +118,8 @@ class Config:
     """a folder of class folders, hub:NAME, "fashion" (embedded sample) or "fashion-full" """
     ood: tuple[str, ...] = ()
     """folders of OOD test images (near=FOLDER: like the classes); the built-in far sets are used besides"""
+    validate: tuple[str, ...] = ()
+    """classes to leave out and measure on, with training images held back, in place of every test set; for choosing options"""
     size: int = 32
     """width and height of all images, in pixels"""
     seed: int = 0
@@ -135,8 +137,10 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class FitDecoder:
-    """Sizes, budget and optimisation of a small Stable Diffusion. The defaults made the embedded one."""
+    """Sizes, budget and optimisation of a small Stable Diffusion."""
 
+    start: str = ""
+    """an existing decoder that goes on learning (folder, hub id or "embedded"); its tokenizer, VAE and sizes are kept"""
     resolution: int = 32
     """width and height of its images, in pixels"""
     vae_channels: tuple[int, ...] = (32, 64, 64)

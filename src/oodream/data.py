@@ -39,7 +39,7 @@ def load_folder(folder: Path, size: int, *, seed: int = 0, test_share: float = 0
     parts = {path.name.casefold(): path for path in _subfolders(folder)}
     held_out = next((parts[part] for part in HELD_OUT if part in parts), None)
     if held_out is None or "train" not in parts or not parts.keys() <= {"train", *HELD_OUT}:
-        return _split(_enough(_load_classes(name, folder, size, _class_files(folder, folder, least=2)), 2), seed, test_share)
+        return split(_enough(_load_classes(name, folder, size, _class_files(folder, folder, least=2)), 2), seed, test_share)
     found = _class_files(parts["train"], folder, least=2)
     test = _class_files(held_out, folder, least=1)
     if differing := sorted(found.keys() ^ test.keys()):
@@ -120,7 +120,7 @@ def _enough(images: Images, least: int) -> Images:
     return images
 
 
-def _split(images: Images, seed: int, test_share: float) -> tuple[Images, Images]:
+def split(images: Images, seed: int, test_share: float) -> tuple[Images, Images]:
     """(training, test), stratified: every class has at least one image on either side."""
     test = torch.zeros(len(images), dtype=torch.bool)
     for label, name in enumerate(images.classes):
@@ -151,7 +151,7 @@ def load_hub(name: str, size: int, *, seed: int = 0) -> tuple[Images, Images]:
     held_out = next((part for part in HELD_OUT if part in parts), None)
     short = name.rstrip("/").rpartition("/")[2]
     if held_out is None:
-        return _split(_enough(_hub_images(short, parts["train"], size), 2), seed, 0.2)
+        return split(_enough(_hub_images(short, parts["train"], size), 2), seed, 0.2)
     return tuple(_hub_images(f"{short}-{part}", parts[key], size) for part, key in (("train", "train"), ("test", held_out)))  # type: ignore[return-value]
 
 

@@ -2,8 +2,8 @@
 
 Four parts, in order: a byte-level BPE tokenizer on the captions, an AutoencoderKL, then a CLIP text transformer and a U-Net
 together on the cached latents (v-prediction, dropped captions for classifier-free guidance, exponential moving average).
-Each part resumes from its last saved state by the same call. This is for domains Stable Diffusion does not know, and it made
-the embedded default.
+Each part resumes from its last saved state by the same call. With `start`, an existing decoder goes on learning instead: its
+tokenizer and VAE are kept. This is for domains Stable Diffusion does not know, and it made the embedded default.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .config import FitDecoder, to_json
+from .decoders.stable import DecoderError, load
 from .seeding import generator, seeded
 from .store import atomic_folder, load_tensors, progress, read_json, save_tensors, write_bytes, write_json
 
@@ -49,11 +51,15 @@ def fit_decoder(
         raise ValueError(f"{work} was begun with other images or another configuration; remove it to start afresh.")
     write_json(work / "identity.json", identity)
 
-    tokenizer = fit_tokenizer(captions, config, work / "tokenizer")
-    vae, vae_loss = fit_vae(images, weights, config, work, device)
-    latents = encode_all(vae, images, device, work / "latents.safetensors")
-    vae.register_to_config(scaling_factor=round(1 / latents.sample_std(weights), 5))
-    pipeline = build_pipeline(tokenizer, vae, config)
+    if config.start:
+        pipeline, vae_loss = started(config, work / "tokenizer"), None
+        latents = encode_all(pipeline.vae.to(device), images, device, work / "latents.safetensors")
+    else:
+        tokenizer = fit_tokenizer(captions, config, work / "tokenizer")
+        vae, vae_loss = fit_vae(images, weights, config, work, device)
+        latents = encode_all(vae, images, device, work / "latents.safetensors")
+        vae.register_to_config(scaling_factor=round(1 / latents.sample_std(weights), 5))
+        pipeline = build_pipeline(tokenizer, vae, config)
     unet_loss = fit_unet(pipeline, latents, captions, weights, config, work, device)
     with atomic_folder(out) as folder:
         pipeline.to(dtype=torch.float16).save_pretrained(folder)
@@ -71,9 +77,40 @@ def fit_tokenizer(captions: Sequence[str], config: FitDecoder, folder: Path) -> 
     if not (folder / "tokenizer.json").exists():
         texts = [*captions, *config.templates]
         empty = CLIPTokenizer(model_max_length=config.tokens)
-        with atomic_folder(folder) as fresh:
-            empty.train_new_from_iterator([texts], vocab_size=config.vocabulary, show_progress=False).save_pretrained(fresh)
+        trained = empty.train_new_from_iterator([texts], vocab_size=config.vocabulary - 94, show_progress=False)
+        save_complete(trained, folder)
     return CLIPTokenizer.from_pretrained(folder)
+
+
+def save_complete(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Saves the tokenizer with every printable ASCII character also as the end of a word: no English text has an unknown part.
+
+    One learnt from captions lacks the endings that no caption has ("class 1").
+    """
+    with atomic_folder(folder) as fresh:
+        tokenizer.save_pretrained(fresh)
+        state = read_json(fresh / "tokenizer.json")
+        vocabulary = state["model"]["vocab"]
+        for number in range(ord("!"), ord("~") + 1):
+            vocabulary.setdefault(f"{chr(number)}</w>", len(vocabulary))
+        write_json(fresh / "tokenizer.json", state)
+
+
+def started(config: FitDecoder, folder: Path) -> StableDiffusionPipeline:
+    """The decoder `config.start`, its tokenizer made complete in `folder`; DecoderError where its resolution is another."""
+    from transformers import CLIPTokenizer
+
+    pipeline = load(config.start, torch.device("cpu"))
+    own = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    if own != config.resolution:
+        raise DecoderError(f"The decoder {config.start} draws {own} pixels; fit it with --resolution {own}.")
+    if not folder.exists():
+        save_complete(pipeline.tokenizer, folder)
+    pipeline.tokenizer = CLIPTokenizer.from_pretrained(folder)
+    with seeded(config.seed, "fit-decoder", "started"):
+        pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer), mean_resizing=False)
+    pipeline.vae.eval().requires_grad_(False)
+    return pipeline
 
 
 def draw(weights: torch.Tensor, config: FitDecoder, purpose: str, step: int) -> tuple[torch.Tensor, torch.Generator]:
@@ -258,6 +295,8 @@ def fit_unet(
     fitting = Fitting(
         nn.ModuleDict({"text": text, "unet": unet}), work / "unet.state", config.unet_steps, config.unet_lr, config.ema
     )
+    # PyTorch's fused attention is slow on a CPU in bfloat16: its backward pass took 44 % of a step.
+    plain = device.type == "cpu"
     start = fitting.step
     for step in progress(range(start, config.unet_steps), total=config.unet_steps, done=start, what="u-net", unit="step"):
         rows, g = draw(weights, config, "unet", step)
@@ -271,7 +310,7 @@ def fit_unet(
         noise = torch.randn(z.shape, generator=g)
         t = torch.randint(noising.config.num_train_timesteps, (config.batch,), generator=g)
         noisy, target = noising.add_noise(z, noise, t), noising.get_velocity(z, noise, t)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type != "cpu"):
+        with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
             context = text(ids[[row_of[p] for p in prompts]].to(device)).last_hidden_state
             predicted = unet(noisy.to(device), t.to(device), context).sample
         fitting.update((predicted.float() - target.to(device)).square().mean())

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,11 +37,13 @@ from .sample import sample
 from .store import RunDir, load_tensors, save_tensors, write_bytes, write_json
 from .train import train
 from .types import ClassBook, Features, Json, Outliers
+from .validation import hold_back
 from .vision import AlignedEncoder, ResNet, backbone, outputs
 
 PLAIN, DREAM = "plain", "dream"
 FASHION_DATA = ("fashion", "fashion-full")
 CONTROL = "reconstructed"
+CHANGED = "changed"
 CONTROL_IMAGES = 1000
 SAMPLES_PER_CLASS = 8
 
@@ -79,9 +82,22 @@ class Pipeline:
 
     # What goes in ------------------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def data(self) -> tuple[Images, Images]:
         """ID images for training and testing."""
+        return self._validation[:2] if self.config.validate else self._given
+
+    @property
+    def ood(self) -> dict[str, tuple[str, Images]]:
+        """OOD test sets by name, with their group."""
+        return self._validation[2] if self.config.validate else self._given_ood
+
+    @cached_property
+    def _validation(self) -> tuple[Images, Images, dict[str, tuple[str, Images]]]:
+        return hold_back(self._given[0], self.config.validate, self.config.seed)
+
+    @cached_property
+    def _given(self) -> tuple[Images, Images]:
         config = self.config
         if config.data in FASHION_DATA:
             full = config.data == "fashion-full"
@@ -91,8 +107,8 @@ class Pipeline:
         return load_folder(Path(config.data), config.size, seed=config.seed)
 
     @cached_property
-    def ood(self) -> dict[str, tuple[str, Images]]:
-        """OOD test sets by name, with their group; the near sets of Fashion-MNIST only beside Fashion-MNIST."""
+    def _given_ood(self) -> dict[str, tuple[str, Images]]:
+        """The near sets of Fashion-MNIST only beside Fashion-MNIST."""
         config = self.config
         sets: dict[str, tuple[str, Images]] = {}
         for folder in config.ood:
@@ -277,9 +293,7 @@ class Pipeline:
             rows = torch.randperm(len(images), generator=g)[:count].sort().values
             pixels = [self.decoder.reconstruct(images.batch(part)) for part in rows.split(1024)]
             file = folder / f"reconstructed-{name}.safetensors"
-            save_tensors(
-                file, {"images": torch.cat(pixels) if pixels else images.batch([]), "labels": images.labels[rows], "rows": rows}
-            )
+            save_tensors(file, {"images": torch.cat(pixels), "labels": images.labels[rows], "rows": rows})
         return {name: count for name, (_, count) in chosen.items()}
 
     def _train(self, kind: str, seed: int, config: Train, folder: Path) -> Json:
@@ -357,10 +371,18 @@ class Pipeline:
     # Running -----------------------------------------------------------------------------------------------------------------
 
     def go(self, say: Callable[[str], None], until: str = "report", redo: Sequence[str] = ()) -> None:
-        """Runs the stages up to `until` that are not finished; `redo` names stages to make afresh with all that follows."""
+        """Runs the stages up to `until` that are not finished.
+
+        `redo` names stages to make afresh with all that follows; "changed" stands for those whose inputs are no longer the same.
+        """
         with self.run.locked():
             self.check()
             order = list(self.stages)
+            if CHANGED in redo:
+                redo = [name for name in redo if name != CHANGED]
+                for name in reversed(order):
+                    if self.run.changed(name, self.stages[name].inputs):
+                        self.run.remove(name)
             for name in [*redo, until]:
                 if not any(stage == name or stage.startswith(f"{name}/") for stage in order):
                     raise ValueError(f"There is no stage {name!r}. There are: {', '.join(order)}.")
@@ -387,7 +409,24 @@ class Pipeline:
         from . import __version__
 
         versions = {"oodream": __version__, "torch": torch.__version__}
-        return {"command": self.command, "config": to_json(self.config), "device": str(self.device), "versions": versions}
+        return {
+            "command": self.command, "config": to_json(self.config), "device": str(self.device), "versions": versions,
+            "git": git_state(),
+        }  # fmt: skip
+
+
+def git_state() -> str | None:
+    """The commit this code stands at, with "+changes" where files differ from it; None where it is not a checkout."""
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed package may lie inside a stranger's repository
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def from_pngs(files: Sequence[Path]) -> Tensor:

@@ -17,11 +17,16 @@ from .report import Answer, FilterCount, ImageSet, Imagined, LatentMap, Report
 from .seeding import generator
 from .store import load_tensors
 from .types import Row
+from .validation import DISTURBED
 from .vision import outputs
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
 
+DESCRIPTIONS = {name: about for name, (_, about) in {**FAR_SETS, **DISTURBED}.items()} | {
+    "near": NEAR,
+    "left-out": "training images of classes left out of training",
+}
 GALLERY_PER_CLASS = 12
 ANSWERS_PER_SET = 3
 
@@ -90,7 +95,7 @@ def present(p: Pipeline) -> Report:
 
 def describe(name: str) -> str:
     """One line about a built-in OOD set; empty for a user's own."""
-    return NEAR if name == "near" else FAR_SETS[name][1] if name in FAR_SETS else ""
+    return DESCRIPTIONS.get(name, "")
 
 
 def gallery(p: Pipeline, reason: str) -> list[Imagined]:

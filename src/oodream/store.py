@@ -138,18 +138,22 @@ class RunDir:
         file = self.path / stage / "stage.json"
         return read_json(file) if file.exists() else None
 
-    def is_done(self, stage: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether the stage is finished with these inputs; StageChanged names what differs when it was made from others."""
+    def changed(self, stage: str, inputs: Mapping[str, Any]) -> list[str]:
+        """How these inputs differ from those the stage was made, or begun, from."""
         stamp = self.stamp(stage)
         begun = self.path / stage / "begun.json"
         made_from = stamp["inputs"] if stamp else read_json(begun) if begun.exists() else None
-        if made_from is not None and (changed := differing(made_from, json.loads(json.dumps(inputs)))):
+        return [] if made_from is None else differing(made_from, json.loads(json.dumps(inputs)))
+
+    def is_done(self, stage: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether the stage is finished with these inputs; StageChanged names what differs when it was made from others."""
+        if changed := self.changed(stage, inputs):
             listed = "; ".join(changed[:4])
             raise StageChanged(
                 f"{self.path / stage} was made from other inputs ({listed}). "
-                f"Add --redo {stage} to make it and what follows afresh, or choose another --run."
+                f"Add --redo changed to make {stage} and what depends on it afresh, or choose another --run."
             )
-        return stamp is not None
+        return self.stamp(stage) is not None
 
     def begin(self, stage: str, inputs: Mapping[str, Any]) -> Path:
         """The stage's folder, marked with the inputs its unfinished contents belong to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -60,7 +61,9 @@ def test_a_run_leaves_what_the_design_says(finished):
     rows = [json.loads(line) for line in (finished / "results.jsonl").read_text().splitlines()]
     assert {row["classifier"] for row in rows} == {"plain", "dream"}
     assert {row["dataset"] for row in rows} == {"digits", "letters", "photos", "textures", "noise", "reconstructed", "mean"}
-    assert read_json(finished / "run.json")["config"]["sample"]["per_class"] == 8
+    run = read_json(finished / "run.json")
+    assert run["config"]["sample"]["per_class"] == 8
+    assert run["git"] is None or len(run["git"].removesuffix("+changes")) == 40
     page = (finished / "report" / "index.html").read_text()
     assert page.lower().startswith("<!doctype html>")
     assert "circle" in page
@@ -154,18 +157,51 @@ def test_changed_inputs_are_refused_and_redo_makes_them(copied, shapes, tiny_pip
     assert main(command(shapes, tiny_pipeline, copied, "--sample.options", "cosine", "0.5")) == 2
     message = capsys.readouterr().err
     assert "outliers was made from other inputs" in message
-    assert "--redo outliers" in message
+    assert "--redo changed to make outliers" in message
     assert main(command(shapes, tiny_pipeline, copied, "--train.leak-threshold", "0.99", "--redo", "filter")) == 0
     out = capsys.readouterr().out
     assert "images/imagined          done before" in out
     assert read_json(copied / "filter" / "stage.json")["inputs"]["threshold"] == 0.99
 
 
+def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny_pipeline, capsys):
+    args = command(shapes, tiny_pipeline, copied, "--sample.options", "cosine", "0.5", "--redo", "changed")
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert out.count("done before") == 5  # classes, align, features, reconstructions, plain classifier
+    assert "outliers                 done before" not in out
+    assert main(args) == 0
+    assert capsys.readouterr().out.count("done before") == 11
+
+
+def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path):
+    run = tmp_path / "validation"
+    assert main(command(shapes, tiny_pipeline, run, "--validate", "star", "--train.reconstructed-share", "0")) == 0
+    rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    assert {row["dataset"] for row in rows} == {"left-out", "shuffled", "inverted", "blended", "reconstructed", "mean"}
+    assert read_json(run / "classes" / "classes.json")["names"] == ["circle", "square"]
+
+
+def test_a_full_disk_in_the_middle_of_a_run(finished, shapes, tiny_pipeline, tmp_path):
+    """The shell's limit on file sizes stands for the full disk: small files can be written and large ones fail half-way."""
+    run = tmp_path / "full"
+    oodream = shlex.join([sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)])
+    limited = f"ulimit -f 60; trap '' XFSZ; exec {oodream}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, env=SAME_THREADS, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "align" in done.stderr
+    assert (run / "classes" / "stage.json").exists()
+    assert not list(run.rglob("*.tmp*"))
+    assert main(command(shapes, tiny_pipeline, run)) == 0
+    assert images_of(run) == images_of(finished)
+
+
 def test_changed_images_are_refused(copied, shapes, tiny_pipeline, tmp_path, capsys):
     other = Path(shutil.copytree(shapes, tmp_path / "other" / "shapes"))
     next((other / "star").iterdir()).unlink()
     assert main(command(other, tiny_pipeline, copied)) == 2
-    assert "--redo align" in capsys.readouterr().err
+    assert "--redo changed to make align" in capsys.readouterr().err
 
 
 def test_two_processes_in_one_run_are_refused(finished, shapes, tiny_pipeline, capsys):

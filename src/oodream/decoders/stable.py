@@ -97,7 +97,7 @@ class StableDecoder:
 
     def _tiled(self, n: int, work: Callable[[Tensor], Tensor]) -> Tensor:
         """`work` on rows 0…n-1, `tile` rows at a time; the last tile is filled up with its first row."""
-        done = []
+        done = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)]
         for start in range(0, n, self.tile):
             rows = torch.arange(start, min(start + self.tile, n))
             padded = torch.cat([rows, rows[:1].expand(self.tile - len(rows))])
