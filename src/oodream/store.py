@@ -33,8 +33,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(f"The disk is full at {path}. Free some room and run the same command again.") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            full = "A limit on file sizes is reached" if error.errno == errno.EFBIG else "The disk is full"
+            raise StoreError(f"{full} at {path}. Free some room and run the same command again.") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StoreError(
                 f"{path} cannot be written ({error.strerror}). Choose another folder or mend its permissions."

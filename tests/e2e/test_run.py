@@ -190,7 +190,7 @@ def test_a_full_disk_in_the_middle_of_a_run(finished, shapes, tiny_pipeline, tmp
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, env=SAME_THREADS, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert "align" in done.stderr
+    assert f"A limit on file sizes is reached at {run / 'align'}" in done.stderr
     assert (run / "classes" / "stage.json").exists()
     assert not list(run.rglob("*.tmp*"))
     assert main(command(shapes, tiny_pipeline, run)) == 0
