@@ -186,7 +186,7 @@ def test_a_full_disk_in_the_middle_of_a_run(finished, shapes, tiny_pipeline, tmp
     """The shell's limit on file sizes stands for the full disk: small files can be written and large ones fail half-way."""
     run = tmp_path / "full"
     oodream = shlex.join([sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)])
-    limited = f"ulimit -f 60; trap '' XFSZ; exec {oodream}"
+    limited = f"ulimit -f 150; trap '' XFSZ; exec {oodream}"
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, env=SAME_THREADS, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
