@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
 
-from oodream.decoders.stable import DecoderError, StableDecoder
 from oodream.text import PromptError, class_book, locate, scaled, splice, spliced_ids
-from oodream.types import ClassBook
 
 
 @pytest.fixture(scope="module")
@@ -115,78 +110,3 @@ def test_names_that_do_not_fit_are_refused(parts, name, prompt, reason):
     tokenizer, encoder = parts
     with pytest.raises(PromptError, match=reason):
         class_book(tokenizer, encoder, [name], [prompt.format(name.strip())])
-
-
-def test_decoder_draws_the_same_image_alone_or_in_company(tiny_pipeline):
-    decoder = StableDecoder(str(tiny_pipeline), names=["circle", "star"], steps=3, tile=4)
-    z = torch.nn.functional.normalize(
-        torch.randn(7, decoder.book.tokens_CD.shape[1], generator=torch.Generator().manual_seed(0)), dim=1
-    )
-    y, seed = torch.arange(7) % 2, torch.arange(7) + 100
-    together = decoder(z, y, seed).images_B3HW
-    alone = torch.cat([decoder(z[i : i + 1], y[i : i + 1], seed[i : i + 1]).images_B3HW for i in range(7)])
-    backwards = decoder(z.flip(0), y.flip(0), seed.flip(0)).images_B3HW.flip(0)
-    assert torch.equal(together, alone)
-    assert torch.equal(together, backwards)
-    assert together.dtype == torch.uint8
-    assert together.shape == (7, 3, 32, 32)
-
-
-def test_decoded_image_depends_on_its_vector_and_seed(tiny_pipeline):
-    """Fails when the splice is removed."""
-    decoder = StableDecoder(str(tiny_pipeline), names=["circle"], steps=3, tile=4, guidance=5.0)
-    z = torch.nn.functional.normalize(
-        torch.randn(2, decoder.book.tokens_CD.shape[1], generator=torch.Generator().manual_seed(3)), dim=1
-    )
-    y = torch.zeros(2, dtype=torch.long)
-    same_noise = decoder._denoise(*_states(decoder, z, y), torch.tensor([5, 5]))
-    assert not torch.equal(same_noise[0], same_noise[1])
-    images = decoder(z[:1].expand(2, -1), y, torch.tensor([1, 2])).images_B3HW
-    assert not torch.equal(images[0], images[1])
-
-
-def _states(decoder: StableDecoder, z: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor]:
-    v = scaled(z, decoder.book.tokens_CD[y])
-    return (splice(decoder.pipeline.text_encoder, decoder._ids_CL[y], decoder._position_C[y], v),)
-
-
-def test_book_is_the_one_list(tiny_pipeline):
-    decoder = StableDecoder(str(tiny_pipeline), names=["circle", "star"])
-    assert isinstance(decoder.book, ClassBook)
-    assert decoder.book.names == ("circle", "star")
-    assert decoder.fingerprint in decoder.book.space
-
-
-def test_images_leave_at_the_size_asked_for(tiny_pipeline):
-    decoder = StableDecoder(str(tiny_pipeline), names=["circle"], steps=2, tile=2, size=24)
-    assert decoder.resolution == 32
-    assert decoder.plain(["a circle"], torch.tensor([0])).shape == (1, 3, 24, 24)
-    flat = torch.full((1, 3, 24, 24), 90, dtype=torch.uint8)
-    assert decoder.reconstruct(flat).shape == (1, 3, 24, 24)
-
-
-def test_reconstruction_is_the_vae_there_and_back(tiny_pipeline):
-    decoder = StableDecoder(str(tiny_pipeline), names=["circle"], tile=2)
-    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    vae = decoder.pipeline.vae
-    with torch.no_grad():
-        expected = vae.decode(vae.encode(images.float() / 127.5 - 1).latent_dist.mean).sample
-    off = (decoder.reconstruct(images).float() - ((expected.clamp(-1, 1) + 1) * 127.5)).abs()
-    assert off.max() < 0.6
-
-
-@pytest.mark.parametrize("missing", ["vae", "unet", "text_encoder", "tokenizer", "model_index.json"])
-def test_a_decoder_with_a_missing_part_is_refused(tiny_pipeline, tmp_path, missing):
-    folder = Path(shutil.copytree(tiny_pipeline, tmp_path / "broken"))
-    shutil.rmtree(folder / missing) if (folder / missing).is_dir() else (folder / missing).unlink()
-    with pytest.raises(DecoderError, match=r"cannot be loaded|not a diffusers pipeline"):
-        StableDecoder(str(folder), names=["circle"])
-
-
-def test_a_pickled_checkpoint_is_refused(tiny_pipeline, tmp_path):
-    folder = Path(shutil.copytree(tiny_pipeline, tmp_path / "pickled"))
-    weights = next((folder / "unet").glob("*.safetensors"))
-    torch.save({}, weights.with_suffix(".bin"))
-    weights.unlink()
-    with pytest.raises(DecoderError, match="safetensors"):
-        StableDecoder(str(folder), names=["circle"])

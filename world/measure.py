@@ -25,9 +25,9 @@ from oodream.vision import outputs
 
 WORLD = (
     "dog face|cat face|panda|penguin|fish|butterfly|elephant|bird|red apple|banana|pizza|ice cream|birthday cake|"
-    "hamburger|car|airplane|sailboat|bicycle|house|tree|cactus|rose|sun|rainbow|red heart|blue star|green square|"
-    "yellow circle|purple triangle|grinning face|crying face|alien|ghost|robot|umbrella|guitar|key|lamp|book|"
-    "laptop|soccer ball|balloon|grey dog face|grey car|grey guitar|grey teapot|grey hammer|grey tree"
+    "hamburger|racing car|airplane|sailboat|bicycle|house|deciduous tree|cactus|rose|sun|rainbow|red heart|blue star|green square|"
+    "yellow circle|purple triangle|grinning face|crying face|alien|ghost|robot|umbrella|guitar|key|diya lamp|open book|"
+    "laptop|soccer ball|balloon|grey dog face|grey racing car|grey guitar|grey teapot|grey hammer|grey deciduous tree"
 ).split("|")
 
 

@@ -6,7 +6,9 @@ norm: for a single-token name (the papers' case) the row itself. A spliced vecto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,25 +69,98 @@ def spliced_ids(tokenizer: Any, book: ClassBook) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor(positions)
 
 
-@torch.no_grad()
-def splice(text_encoder: Any, ids_BL: Tensor, position_B: Tensor, v_BD: Tensor) -> Tensor:
-    """The text transformer's states (B, L, D) for prompts whose token at `position_B` has the input embedding `v_BD`.
+@contextmanager
+def spliced(text_encoder: Any, position_B: Tensor, v_BD: Tensor) -> Iterator[None]:
+    """Within the block, prompt b's token at `position_B` has the input embedding `v_BD`, used as it is, norm included.
 
     The same as overwriting that token's row of the table, for each prompt on its own and without touching the weights: the table's
-    output is replaced on the way, so every text encoder with an input table works. `v_BD` is used as it is, norm included.
+    output is replaced on the way, so every text encoder with an input table works.
     """
-    here = torch.arange(ids_BL.shape[1], device=ids_BL.device)[None, :, None] == position_B[:, None, None]
 
-    def replace(module: Any, args: Any, rows: Tensor) -> Tensor:
-        return torch.where(here, v_BD[:, None, :].to(rows), rows)
+    def exchange(module: Any, args: Any, rows_BLD: Tensor) -> Tensor:
+        here = torch.arange(rows_BLD.shape[1], device=rows_BLD.device)[None, :, None] == position_B[:, None, None]
+        return torch.where(here, v_BD[:, None, :].to(rows_BLD), rows_BLD)
 
-    handle = text_encoder.get_input_embeddings().register_forward_hook(replace)
+    handle = text_encoder.get_input_embeddings().register_forward_hook(exchange)
     try:
-        return text_encoder(ids_BL).last_hidden_state
+        yield
     finally:
         handle.remove()
+
+
+@torch.no_grad()
+def splice(text_encoder: Any, ids_BL: Tensor, position_B: Tensor, v_BD: Tensor) -> Tensor:
+    """The text transformer's states (B, L, D) for prompts whose token at `position_B` has the input embedding `v_BD`."""
+    with spliced(text_encoder, position_B, v_BD):
+        return text_encoder(ids_BL).last_hidden_state
 
 
 def scaled(z_BD: Tensor, tokens_BD: Tensor) -> Tensor:
     """Unit vectors at the norm of their class vectors, ||T(y)||: the one place where the two meet."""
     return normalize(z_BD, dim=1) * tokens_BD.norm(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a U-Net is told of a prompt: the text states (B, L, D) and, with SDXL, a pooled vector (B, P)."""
+
+    states_BLD: Tensor
+    pooled_BP: Tensor | None = None
+
+    def expand(self, n: int) -> Conditioning:
+        """One prompt's conditioning for n images."""
+        pooled = self.pooled_BP if self.pooled_BP is None else self.pooled_BP.expand(n, -1)
+        return Conditioning(self.states_BLD.expand(n, -1, -1), pooled)
+
+    def zeros(self) -> Conditioning:
+        """Zeros of the same shapes: the empty prompt of some SDXL models."""
+        return Conditioning(torch.zeros_like(self.states_BLD), self.pooled_BP if self.pooled_BP is None else self.pooled_BP * 0)
+
+
+class TextSide:
+    """A pipeline's text side with the classes' prompts prepared: its tokenizers and text encoders, one or (SDXL) two, as one.
+
+    With two encoders T(y) is both tables' vectors side by side, (D1 + D2,), and a vector splits at the same place: each part takes
+    the class word's place in its own encoder, at the norm of that encoder's part of T(y). `penultimate` takes the states before
+    the last layer, as SDXL does.
+    """
+
+    def __init__(
+        self, pairs: Sequence[tuple[Any, Any]], names: Sequence[str], prompts: Sequence[str], space: str, penultimate: bool = False
+    ) -> None:
+        self._pairs, self._penultimate = pairs, penultimate
+        books = [class_book(tokenizer, encoder, names, prompts, space) for tokenizer, encoder in pairs]
+        self._tokens = [book.tokens_CD for book in books]
+        self.book = replace(books[0], tokens_CD=torch.cat(self._tokens, 1))
+        self._spliced = [
+            tuple(x.to(encoder.device) for x in spliced_ids(tokenizer, book))
+            for (tokenizer, encoder), book in zip(pairs, books, strict=True)
+        ]
+
+    def splice(self, z_BD: Tensor, y_B: Tensor) -> Conditioning:
+        """The prompt of class `y_B` with a vector in the class word's place; `z_BD` gives its direction, T(y) its norm."""
+        parts = z_BD.split([tokens.shape[1] for tokens in self._tokens], dim=1)
+        found = []
+        for (_, encoder), (ids, position), tokens, z in zip(self._pairs, self._spliced, self._tokens, parts, strict=True):
+            with spliced(encoder, position[y_B], scaled(z, tokens[y_B]).to(encoder.device)):
+                found.append(self._encode(encoder, ids[y_B]))
+        return _joined(found)
+
+    def prompt(self, prompts: Sequence[str]) -> Conditioning:
+        """Ordinary prompts."""
+        found = []
+        for tokenizer, encoder in self._pairs:
+            length = tokenizer.model_max_length
+            ids = tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+            found.append(self._encode(encoder, ids.to(encoder.device)))
+        return _joined(found)
+
+    @torch.no_grad()
+    def _encode(self, encoder: Any, ids_BL: Tensor) -> Conditioning:
+        out = encoder(ids_BL, output_hidden_states=self._penultimate)
+        return Conditioning(out.hidden_states[-2] if self._penultimate else out.last_hidden_state, out.get("text_embeds"))
+
+
+def _joined(parts: Sequence[Conditioning]) -> Conditioning:
+    """The encoders' states side by side, and the last one's pooled vector."""
+    return Conditioning(torch.cat([part.states_BLD for part in parts], 2), parts[-1].pooled_BP)

@@ -1,4 +1,4 @@
-"""Decodes vectors with any diffusers `StableDiffusionPipeline`: the embedded one, SD 1.x, SD 2.x.
+"""Decodes vectors with any diffusers pipeline of the Stable Diffusion family: the embedded one, SD 1.x, 2.x, SDXL.
 
 Each image depends on its own vector, class and seed. All networks run on batches of one fixed size (`tile`, padded), because the
 last bits of a matrix product depend on its shape: so an image has the same bytes alone or among thousands.
@@ -6,6 +6,7 @@ last bits of a matrix product depend on its shape: so an image has the same byte
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import warnings
@@ -17,13 +18,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..images import listed
 from ..registry import register
 from ..seeding import generator
 from ..store import read_json
-from ..text import class_book, scaled, splice, spliced_ids
+from ..text import Conditioning, TextSide
 from ..types import ClassBook, Generated
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "decoder"
+PARTS = {
+    "StableDiffusionPipeline": ("tokenizer", "text_encoder", "unet", "vae", "scheduler"),
+    "StableDiffusionXLPipeline": ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "scheduler"),
+}
+NEEDED = f"and one of these is needed: {', '.join(PARTS)}"
+SCHEDULERS = {
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "ddim": "DDIMScheduler",
+    "pndm": "PNDMScheduler",  # the papers'
+    "euler": "EulerDiscreteScheduler",
+    "lcm": "LCMScheduler",  # for weights distilled for it
+}
 
 
 class DecoderError(ValueError):
@@ -37,53 +52,52 @@ class StableDecoder:
     Images leave it `size` pixels wide (bicubic, antialiased), whatever the pipeline's own resolution.
 
     `source` is a diffusers folder or hub id ("embedded" is the one in this package); only safetensors are read. `steps` of
-    DPM-Solver++ and `guidance` (classifier-free) are per image. Raises DecoderError when a part is missing.
+    `scheduler` and `guidance` (classifier-free) are per image. When memory does not hold a tile, it is halved with a warning, and
+    at last attention is computed in slices. Raises DecoderError when a part is missing.
     """
 
     def __init__(
-        self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (),
-        size: int | None = None, steps: int = 15, guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
+        self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (), size: int | None = None,
+        scheduler: str = "dpm++", steps: int = 15, guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
+        if tile < 1 or tile & (tile - 1):
+            raise ValueError(
+                f"tile is a power of two, not {tile}: with others an image's last bits depend on its place."
+            )
         self.device = torch.device(device)
         self.steps, self.guidance, self.tile = steps, guidance, tile
         self.pipeline = load(source, self.device)
+        self.pipeline.scheduler = make_scheduler(scheduler, self.pipeline.scheduler.config)
         self.size = size or self.resolution
         self.fingerprint = weights_hash(self.pipeline)
-        self.book: ClassBook = class_book(
-            self.pipeline.tokenizer, self.pipeline.text_encoder, names, prompts, space=f"input-table:{self.fingerprint}"
-        )
-        ids, self._position_C = (x.to(self.device) for x in spliced_ids(self.pipeline.tokenizer, self.book))
-        self._ids_CL = ids
-        self._uncond = self._encode_text([""])
+        self._sliced = False
+        xl = hasattr(self.pipeline, "text_encoder_2")
+        pairs = [(self.pipeline.tokenizer, self.pipeline.text_encoder)]
+        if xl:
+            pairs.append((self.pipeline.tokenizer_2, self.pipeline.text_encoder_2))
+        self.text = TextSide(pairs, names, prompts, f"input-table:{self.fingerprint}", penultimate=xl)
+        self._uncond = self.text.prompt([""])
+        if xl and self.pipeline.config.force_zeros_for_empty_prompt:
+            self._uncond = self._uncond.zeros()
+
+    @property
+    def book(self) -> ClassBook:
+        """The class vectors in the pipeline's input token table."""
+        return self.text.book
 
     @property
     def resolution(self) -> int:
         """Width and height at which the pipeline draws, in pixels."""
         return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
 
-    def _encode_text(self, prompts: Sequence[str]) -> Tensor:
-        tokenizer = self.pipeline.tokenizer
-        ids = tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-        ).input_ids
-        with torch.no_grad():
-            return self.pipeline.text_encoder(ids.to(self.device)).last_hidden_state
-
     def __call__(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
         """Images (B, 3, H, W) uint8: vector b takes the class word's place in the prompt of class `y_B`, noise from `seed_B`."""
-        v_BD = scaled(z_BD, self.book.tokens_CD[y_B]).to(self.device)
-
-        def states(rows: Tensor) -> Tensor:
-            return splice(self.pipeline.text_encoder, self._ids_CL[y_B[rows]], self._position_C[y_B[rows]], v_BD[rows])
-
-        images = self._tiled(len(y_B), lambda rows: self._denoise(states(rows), seed_B[rows]))
+        images = self._tiled(len(y_B), lambda rows: self._draw(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows]))
         return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
 
     def plain(self, prompts: Sequence[str], seed_B: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 of ordinary prompts."""
-        return self._tiled(
-            len(prompts), lambda rows: self._denoise(self._encode_text([prompts[i] for i in rows.tolist()]), seed_B[rows])
-        )
+        return self._tiled(len(prompts), lambda rows: self._draw(self.text.prompt([prompts[i] for i in rows]), seed_B[rows]))
 
     def reconstruct(self, images_B3HW: Tensor) -> Tensor:
         """The images after the VAE's encoder (its mean) and decoder, uint8: what decoding alone does to a picture."""
@@ -97,24 +111,71 @@ class StableDecoder:
 
     def _tiled(self, n: int, work: Callable[[Tensor], Tensor]) -> Tensor:
         """`work` on rows 0…n-1, `tile` rows at a time; the last tile is filled up with its first row."""
-        done = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)]
-        for start in range(0, n, self.tile):
+        done, start = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)], 0
+        while start < n:
             rows = torch.arange(start, min(start + self.tile, n))
             padded = torch.cat([rows, rows[:1].expand(self.tile - len(rows))])
-            done.append(work(padded)[: len(rows)].cpu())
+            try:
+                done.append(work(padded)[: len(rows)].cpu())
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                self._spare(error)
+            else:
+                start += len(rows)
         return torch.cat(done)
 
+    def _spare(self, error: RuntimeError) -> None:
+        """Uses less memory from here on; DecoderError when nothing is left to spare."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.tile > 1:
+            self.tile //= 2
+            warnings.warn(
+                f"Memory does not hold the tile: from here on {self.tile} images are drawn together, and may differ in their "
+                f"last bits from those of a larger tile. --decode.tile {self.tile} draws all of them so.",
+                stacklevel=2,
+            )
+        elif not self._sliced:
+            self.pipeline.enable_attention_slicing()
+            self._sliced = True
+        else:
+            raise DecoderError(
+                f"Memory does not hold the drawing of one image of {self.resolution} pixels. Use a smaller decoder or a device "
+                f"with more memory."
+            ) from error
+
     @torch.no_grad()
-    def _denoise(self, states_BLD: Tensor, seed_B: Tensor) -> Tensor:
+    def _draw(self, told: Conditioning, seed_B: Tensor) -> Tensor:
         pipe = self.pipeline
-        size = pipe.unet.config.sample_size
-        shape = (pipe.unet.config.in_channels, size, size)
+        shape = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
         noise = torch.stack([torch.randn(shape, generator=generator(int(s), "image")) for s in seed_B])
+        uncond, pooled = self._uncond.expand(len(seed_B)), {}
+        if told.pooled_BP is not None:
+            pooled = {"pooled_prompt_embeds": told.pooled_BP, "negative_pooled_prompt_embeds": uncond.pooled_BP}
         latents = pipe(
-            prompt_embeds=states_BLD, negative_prompt_embeds=self._uncond.expand_as(states_BLD), latents=noise.to(states_BLD),
+            prompt_embeds=told.states_BLD, negative_prompt_embeds=uncond.states_BLD, **pooled, latents=noise.to(told.states_BLD),
+            generator=[generator(int(s), "steps") for s in seed_B],
             num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="latent",
         ).images  # fmt: skip
-        return to_uint8(pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample, self.size)
+        vae = pipe.vae
+        return to_uint8(vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample, self.size)
+
+
+def make_scheduler(name: str, config: Any) -> Any:
+    """The scheduler called `name` with the pipeline's noise schedule; ValueError names the nearest one."""
+    import diffusers
+
+    if name not in SCHEDULERS:
+        near = difflib.get_close_matches(name, SCHEDULERS, n=1) or ["dpm++"]
+        raise ValueError(f"No scheduler is called {name!r}. Did you mean {near[0]!r}? There are: {', '.join(SCHEDULERS)}.")
+    # Diffusers' defaults for the two others are for pixels (clipping) and for another variant of PNDM.
+    return getattr(diffusers, SCHEDULERS[name]).from_config({**config, "clip_sample": False, "skip_prk_steps": True})
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's or the CPU's allocator gave up."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def to_uint8(x: Tensor, size: int) -> Tensor:
@@ -144,18 +205,24 @@ def load(source: str, device: torch.device) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-                str(folder) if known else source,
-                dtype=dtype,
-                use_safetensors=True,
-                safety_checker=None,
-                requires_safety_checker=False,
-            )
+            where = str(folder) if known else source
+            kind = diffusers.DiffusionPipeline.load_config(where)["_class_name"]
+            if kind not in PARTS:
+                raise DecoderError(f"{source} holds a {kind}, {NEEDED}.")
+            unsafe = {"safety_checker": None, "requires_safety_checker": False} if kind == "StableDiffusionPipeline" else {}
+            pipeline = getattr(diffusers, kind).from_pretrained(where, dtype=dtype, use_safetensors=True, **unsafe)
+    except DecoderError:
+        raise
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DecoderError(f"The decoder {source} cannot be loaded: {error}") from error
-    pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    for encoder in (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
+        if encoder is not None and not isinstance(encoder.get_input_embeddings(), torch.nn.Embedding):
+            raise DecoderError(f"{source}: its {type(encoder).__name__} has no token table, in which vectors could be sampled.")
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    pipeline.to(device)
+    if hasattr(pipeline, "text_encoder_2") and pipeline.vae.config.force_upcast:
+        pipeline.vae.to(torch.float32)  # SDXL's VAE overflows in half precision
+    return pipeline
 
 
 def check_folder(folder: Path) -> None:
@@ -163,18 +230,23 @@ def check_folder(folder: Path) -> None:
     index = folder / "model_index.json"
     if not index.is_file():
         raise DecoderError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
-    parts = read_json(index)
-    if (kind := parts.get("_class_name")) != "StableDiffusionPipeline":
-        raise DecoderError(f"{folder} holds a {kind}; a StableDiffusionPipeline (SD 1.x or 2.x) is needed.")
-    for part in ("tokenizer", "text_encoder", "unet", "vae", "scheduler"):
+    kind = str(read_json(index).get("_class_name"))
+    for part in PARTS.get(kind, ()):
         if not any((folder / part).glob("*.json")):
             raise DecoderError(f"{folder} cannot be loaded: its part {part!r} is missing.")
+    weights = [part for part in PARTS.get(kind, ()) if part.startswith(("text_encoder", "unet", "vae"))]
+    if pickled := [part for part in weights if not any((folder / part).glob("*.safetensors"))]:
+        raise DecoderError(
+            f"{folder}: the weights of {listed(pickled)} are missing or pickled, and a pickle can run anything. Load the pipeline "
+            f"where you trust it and save_pretrained(folder, safe_serialization=True)."
+        )
 
 
 def weights_hash(pipeline: Any) -> str:
     """A hash of all weights and of the tokenizer's vocabulary: equal pipelines, equal hash."""
     digest = hashlib.blake2b(digest_size=8)
-    for part in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
+    second = [pipeline.text_encoder_2] if hasattr(pipeline, "text_encoder_2") else []
+    for part in (pipeline.text_encoder, *second, pipeline.unet, pipeline.vae):
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
