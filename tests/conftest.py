@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,27 @@ TINY = FitDecoder(
     vae_channels=(8, 8, 8), unet_channels=(16, 32), text_width=32, text_layers=1, vocabulary=700, vae_steps=3, unet_steps=3,
     batch=4, save_every=2, unet_lr=1e-3, tokens=20,
 )  # fmt: skip
+
+
+RUN = (
+    "--decode.steps 2 --decode.tile 4 --sample.per-class 8 --sample.options candidates 20 anchors 5 "
+    "--align.optimisation.epochs 2 --align.optimisation.batch 16 --train.optimisation.epochs 2 "
+    "--train.optimisation.batch 16 --align.optimisation.least-steps 0 --train.optimisation.least-steps 0 --evaluate.n-far 30 "
+    "--evaluate.resamples 20 --evaluate.detectors energy msp "
+    "max_logit mahalanobis --device cpu"
+).split()
+
+# Sums in training are split over threads, so equal bytes need equally many.
+SAME_THREADS = {**os.environ, "OMP_NUM_THREADS": "2"}
+
+
+def command(shapes: Path, decoder: Path, run: Path, *more: str) -> list[str]:
+    return ["run", "--data", str(shapes), "--run", str(run), "--decode.source", str(decoder), *RUN, *more]
+
+
+def images_of(run: Path) -> dict[str, bytes]:
+    folder = run / "images" / "imagined"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
 
 
 @pytest.fixture(autouse=True, scope="session")

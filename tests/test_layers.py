@@ -11,11 +11,11 @@ import oodream
 
 ROOT = Path(oodream.__file__).parent
 LAYERS = {
-    0: {"types", "seeding", "registry", "store", "config"},
+    0: {"types", "seeding", "registry", "store", "config", "distributed"},
     1: {"knn", "metrics", "samplers", "losses", "detectors", "filters"},
-    2: {"images", "data", "builtin", "validation", "text", "vision", "decoders", "loop"},
+    2: {"images", "data", "classes", "builtin", "validation", "text", "vision", "decoders", "loop"},
     3: {"align", "sample", "decode", "train", "evaluate", "report", "fit_decoder"},
-    4: {"pipeline", "presets", "present", "cli"},
+    4: {"pipeline", "presets", "drawing", "present", "cli"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

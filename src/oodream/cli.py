@@ -25,6 +25,7 @@ Image classifiers that learn to say "I don't know", from outliers imagined by a 
 
   demo          the whole job on embedded data, with a report to look at
   run           the whole job on your own data, or on a preset
+  decode        a run's images: a share of them on this machine, damaged ones, single ones
   fit-decoder   train a small Stable Diffusion from captioned images
   list          presets, samplers, losses, detectors, backbones
   doctor        what this machine has, and what is missing
@@ -88,6 +89,41 @@ def run(args: Sequence[str], preset: str | None = None) -> int:
         from .present import headline
 
         print(f"\n{headline(pipeline)}\nReport: {(folder / 'report' / 'index.html').resolve()}")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Draw a run's outliers: a share of them (under torchrun or accelerate each process its own), damaged ones, or single ones."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """run folder in which outliers have been sampled (oodream run … --until outliers)"""
+    shard: str = ""
+    """i/n draws the i-th of n parts, counted from 0; `oodream run` then goes on with what all have drawn"""
+    verify: bool = False
+    """draw only images that are missing or damaged"""
+    row: tuple[int, ...] = ()
+    """draw these rows once more, into --out"""
+    out: Path = Path("redrawn")
+    """where --row draws"""
+
+
+def draw(args: Sequence[str]) -> int:
+    """`oodream decode`."""
+    chosen = tyro.cli(Draw, prog="oodream decode", args=list(args))
+
+    from . import distributed, drawing
+
+    pipeline = drawing.begun(chosen.run)
+    if chosen.row:
+        for file in drawing.redraw(pipeline, chosen.row, chosen.out):
+            print(file)
+    elif chosen.verify:
+        print(f"{drawing.verify(pipeline, say)} images were missing or damaged")
+    else:
+        part = distributed.shard(chosen.shard) if chosen.shard else distributed.launched()
+        n = drawing.draw_shard(pipeline, part)
+        print(f"{n} images drawn (part {part.index} of {part.count}). Go on with: {pipeline.command}")
     return 0
 
 
@@ -159,6 +195,7 @@ def doctor(args: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": lambda args: run(args, preset="demo"),
     "run": run,
+    "decode": draw,
     "fit-decoder": fit,
     "list": list_all,
     "doctor": doctor,

@@ -69,12 +69,16 @@ class Decode:
 
     source: str = "embedded"
     """a diffusers folder, a hub id, or "embedded" """
+    scheduler: str = "dpm++"
+    """dpm++, unipc, ddim, pndm, euler or lcm"""
     steps: int = 15
-    """denoising steps (DPM-Solver++)"""
+    """denoising steps"""
     guidance: float = 3.0
     """classifier-free guidance scale"""
     tile: int = 16
-    """images computed together; results do not depend on anything else"""
+    """images drawn together, a power of two; halved when memory runs out; results depend on no other batch size"""
+    format: str = "png"
+    """of the image files: png, jpg or webp"""
     prompt: str = "A high-quality image of the {}"
     """prompt, with {} where the class name stands"""
 

@@ -12,7 +12,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,8 +29,9 @@ from .config import Config, Train, to_json
 from .data import load_folder, load_hub, load_ood
 from .decode import decode, provenance
 from .decoders.stable import StableDecoder
+from .distributed import local_rank
 from .evaluate import evaluate, row_to_json
-from .images import Images, from_array
+from .images import IN_MEMORY, DataError, Images, from_array, from_files
 from .loop import Mixture
 from .metrics import auroc
 from .sample import sample
@@ -46,6 +47,11 @@ CONTROL = "reconstructed"
 CHANGED = "changed"
 CONTROL_IMAGES = 1000
 SAMPLES_PER_CLASS = 8
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"format": "png"},
+    "jpg": {"format": "jpeg", "quality": 95, "subsampling": 0},
+    "webp": {"format": "webp", "lossless": True},
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ def device_of(name: str) -> torch.device:
     """The device called `name`; "auto" is the best there is. ValueError when it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        if name == "cuda":
+            name = f"cuda:{local_rank()}"
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("CUDA is asked for, but PyTorch finds no CUDA device here. Use --device cpu.")
@@ -132,6 +140,7 @@ class Pipeline:
             prompts=prompts,
             size=self.config.size,
             steps=c.steps,
+            scheduler=c.scheduler,
             guidance=c.guidance,
             tile=c.tile,
             device=self.device,
@@ -150,6 +159,8 @@ class Pipeline:
             registry.get("detectors", name)
         for name in (c.align.backbone, c.train.backbone):
             backbone(name, 2)
+        if c.decode.format not in FORMATS:
+            raise ValueError(f"decode.format is {', '.join(FORMATS)}, not {c.decode.format!r}.")
         if c.decode.prompt.count("{}") != 1:
             raise ValueError(f"decode.prompt needs {{}} once, where the class name goes: {c.decode.prompt!r}.")
         _ = self.book, self.ood
@@ -173,9 +184,19 @@ class Pipeline:
         return Outliers(**t, kind="outlier", space=self.book.space)
 
     @cached_property
+    def image_files(self) -> list[Path]:
+        """Where the image of every outlier lies, or will lie."""
+        names, form = self.book.names, self.config.decode.format
+        folder = self.run / "images" / "imagined"
+        return [folder / f"{slug(names[y])}-{y}" / f"{m:06}.{form}" for m, y in enumerate(self.outliers.y_M.tolist())]
+
+    @cached_property
     def imagined(self) -> Images:
         """All decoded outliers, in the order of their rows, labelled with the class they were sampled around."""
-        return self._stored("imagined")
+        images = from_files("imagined", self.image_files, self.outliers.y_M.tolist(), self.book.names, self.config.size)
+        if len(images) != len(self.image_files):
+            raise DataError(f"Imagined images are missing or damaged. Mend them with: oodream decode {self.run.path} --verify")
+        return images
 
     @cached_property
     def reconstructed(self) -> tuple[Images, Images]:
@@ -183,8 +204,7 @@ class Pipeline:
         return self._stored("reconstructed-train"), self._stored("reconstructed-test")
 
     def _stored(self, name: str) -> Images:
-        folder = "imagined" if name == "imagined" else "reconstructed"
-        t = load_tensors(self.run / "images" / folder / f"{name}.safetensors")
+        t = load_tensors(self.run / "images" / "reconstructed" / f"{name}.safetensors")
         return from_array(name, t["images"], t["labels"], self.book.names)
 
     @cached_property
@@ -266,28 +286,32 @@ class Pipeline:
         anchors = (o.z_MD * self.features.z_ND[o.anchor_M]).sum(1)
         return {"outliers": len(o), "mean_cosine_to_anchor": round(anchors.mean().item(), 4)}
 
+    def draw(self, rows: Tensor) -> None:
+        """Decodes `rows` of the outliers into their files, each whole or not at all."""
+        for made in decode(self.outliers, self.decoder, rows):
+            for m, data in zip(made.row_B.tolist(), encoded(made.images_B3HW, self.config.decode.format), strict=True):
+                write_bytes(self.image_files[m], data, sync=False)
+
+    def record(self) -> None:
+        """Writes what is known of every image, its hash included, beside the images."""
+        describe = partial(provenance, self.outliers, self.features, self.book, self.data[0].files, self.decoder.fingerprint)
+        folder = self.run / "images" / "imagined"
+        lines = (
+            {"file_name": str(f.relative_to(folder)), **describe(m), "hash": hash_of_file(f)}
+            for m, f in enumerate(self.image_files)
+        )
+        text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+        write_bytes(folder / "metadata.jsonl", f"{text}\n".encode())
+
     def _imagined(self, folder: Path) -> Json:
-        outliers, book = self.outliers, self.book
-        files = [folder / f"{slug(book.names[y])}-{y}" / f"{m:06}.png" for m, y in enumerate(outliers.y_M.tolist())]
-        missing = torch.tensor([m for m, file in enumerate(files) if not file.exists()], dtype=torch.long)
-        for made in decode(outliers, self.decoder, missing):
-            for m, pixels in zip(made.row_B.tolist(), made.images_B3HW.permute(0, 2, 3, 1).numpy(), strict=True):  # type: ignore[union-attr]
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "PNG")
-                write_bytes(files[m], buffer.getvalue(), sync=False)
-        describe = partial(provenance, outliers, self.features, book, self.data[0].files, self.decoder.fingerprint)
-        lines = [
-            json.dumps({"file_name": str(f.relative_to(folder)), **describe(m)}, ensure_ascii=False) for m, f in enumerate(files)
-        ]
-        write_bytes(folder / "metadata.jsonl", ("\n".join(lines) + "\n").encode())
-        images = from_pngs(files)
-        save_tensors(folder / "imagined.safetensors", {"images": images, "labels": outliers.y_M})
-        return {"images": len(files)}
+        self.draw(torch.tensor([m for m, file in enumerate(self.image_files) if not file.exists()], dtype=torch.long))
+        self.record()
+        return {"images": len(self.image_files)}
 
     def _reconstructed(self, folder: Path) -> Json:
         train_images, test_images = self.data
         g = torch.Generator().manual_seed(self.config.seed)
-        n = round(self.config.train.reconstructed_share * len(train_images))
+        n = min(round(self.config.train.reconstructed_share * len(train_images)), IN_MEMORY // (3 * self.config.size**2))
         chosen = {"train": (train_images, n), "test": (test_images, min(CONTROL_IMAGES, len(test_images)))}
         for name, (images, count) in chosen.items():
             rows = torch.randperm(len(images), generator=g)[:count].sort().values
@@ -429,11 +453,18 @@ def git_state() -> str | None:
         return None
 
 
-def from_pngs(files: Sequence[Path]) -> Tensor:
-    """uint8 (M, 3, H, W) from PNG files as they are, without any transform."""
-    from numpy import asarray
+def encoded(images_B3HW: Tensor | None, form: str) -> Iterator[bytes]:
+    """Each uint8 image as the bytes of a file of that format."""
+    assert images_B3HW is not None
+    for pixels in images_B3HW.permute(0, 2, 3, 1).numpy():
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, **FORMATS[form])
+        yield buffer.getvalue()
 
-    return torch.stack([torch.from_numpy(asarray(Image.open(file)).copy()).permute(2, 0, 1) for file in files])
+
+def hash_of_file(file: Path) -> str:
+    """The file's BLAKE2b hash, 16 bytes in hexadecimal."""
+    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
 
 
 def _share(hits: Tensor) -> float:

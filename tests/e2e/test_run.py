@@ -14,25 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import SAME_THREADS, command, images_of
 
 from oodream.cli import main
 from oodream.present import threshold
 from oodream.store import load_tensors, read_json
-
-TINY = (
-    "--decode.steps 2 --decode.tile 4 --sample.per-class 8 --sample.options candidates 20 anchors 5 "
-    "--align.optimisation.epochs 2 --align.optimisation.batch 16 --train.optimisation.epochs 2 "
-    "--train.optimisation.batch 16 --align.optimisation.least-steps 0 --train.optimisation.least-steps 0 --evaluate.n-far 30 "
-    "--evaluate.resamples 20 --evaluate.detectors energy msp "
-    "max_logit mahalanobis --device cpu"
-).split()
-
-# Sums in training are split over threads, so equal bytes need equally many.
-SAME_THREADS = {**os.environ, "OMP_NUM_THREADS": "2"}
-
-
-def command(shapes: Path, decoder: Path, run: Path, *more: str) -> list[str]:
-    return ["run", "--data", str(shapes), "--run", str(run), "--decode.source", str(decoder), *TINY, *more]
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +75,6 @@ def test_running_again_does_nothing(finished, shapes, tiny_pipeline, capsys):
     assert main(command(shapes, tiny_pipeline, finished)) == 0
     assert capsys.readouterr().out.count("done before") == 11
     assert before == {p: p.stat().st_mtime_ns for p in before}
-
-
-def images_of(run: Path) -> dict[str, bytes]:
-    folder = run / "images" / "imagined"
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(finished, shapes, tiny_pipeline, tmp_path):

@@ -1,0 +1,162 @@
+"""Decoding on several processes, after damage, and of single rows: always the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SAME_THREADS, command, images_of
+from PIL import Image
+
+from oodream.cli import main
+
+
+@pytest.fixture(scope="module")
+def drawn(shapes, tiny_pipeline, tmp_path_factory):
+    """A run up to its images, by one process."""
+    run = tmp_path_factory.mktemp("decode") / "calm"
+    assert main(command(shapes, tiny_pipeline, run, "--until", "images")) == 0
+    return run
+
+
+@pytest.fixture
+def sampled(drawn, tmp_path):
+    """The same run before any image was drawn."""
+    run = Path(shutil.copytree(drawn, tmp_path / "sampled"))
+    shutil.rmtree(run / "images")
+    return run
+
+
+def torchrun(*args: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "oodream.cli"]
+    return subprocess.run([*launcher, *args], capture_output=True, text=True, env=SAME_THREADS, check=False)
+
+
+def test_two_processes_draw_what_one_does(drawn, sampled, shapes, tiny_pipeline, capsys):
+    done = torchrun("decode", str(sampled))
+    assert done.returncode == 0, done.stderr
+    assert "12 images drawn (part 0 of 2)" in done.stdout
+    assert "12 images drawn (part 1 of 2)" in done.stdout
+    assert images_of(sampled) == images_of(drawn)
+    assert main(command(shapes, tiny_pipeline, sampled, "--until", "images")) == 0
+    both = [(run / "images" / "imagined" / "metadata.jsonl").read_text() for run in (drawn, sampled)]
+    assert both[0] == both[1]
+
+
+def test_shards_one_after_another(drawn, sampled, capsys):
+    for i in range(3):
+        assert main(["decode", str(sampled), "--shard", f"{i}/3"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["8", "8", "8"]
+    assert images_of(sampled) == images_of(drawn)
+    assert main(["decode", str(sampled), "--shard", "0/3"]) == 0
+    assert capsys.readouterr().out.startswith("0 images drawn")
+
+
+def test_drawing_killed_at_random_ends_the_same(drawn, sampled):
+    random_ = random.Random(0)
+    args = [sys.executable, "-m", "oodream.cli", "decode", str(sampled)]
+    for _ in range(3):
+        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS)
+        folder, n = sampled / "images" / "imagined", random_.randrange(1, 24)
+        deadline = time.monotonic() + 60
+        while len(list(folder.rglob("*.png"))) < n and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert main(["decode", str(sampled)]) == 0
+    assert images_of(sampled) == images_of(drawn)
+
+
+def test_verify_mends_what_is_missing_or_damaged(drawn, tmp_path, capsys):
+    run = Path(shutil.copytree(drawn, tmp_path / "damaged"))
+    files = sorted((run / "images" / "imagined").rglob("*.png"))
+    files[3].unlink()
+    files[5].write_bytes(files[5].read_bytes()[:40])
+    Image.new("RGB", (32, 32)).save(files[7])
+    stamp = (run / "images" / "imagined" / "stage.json").read_bytes()
+    assert main(["decode", str(run), "--verify"]) == 0
+    out = capsys.readouterr().out
+    assert "3 images were missing or damaged" in out
+    assert all(str(files[i]) in out for i in (3, 5, 7))
+    assert images_of(run) == images_of(drawn)
+    assert (run / "images" / "imagined" / "stage.json").read_bytes() == stamp
+    assert main(["decode", str(run), "--verify"]) == 0
+    assert "0 images were" in capsys.readouterr().out
+
+
+def test_verify_tells_when_other_bytes_come_out(drawn, tmp_path, capsys):
+    """A recorded hash that this machine does not reproduce stands for images drawn on another processor."""
+    run = Path(shutil.copytree(drawn, tmp_path / "elsewhere"))
+    file = run / "images" / "imagined" / "metadata.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[2]["hash"] = "0" * 32
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["decode", str(run), "--verify"]) == 2
+    assert "1 of 1 images came out with other bytes than were recorded (row 2 first)" in capsys.readouterr().err
+
+
+def test_damage_is_named_before_training(drawn, shapes, tiny_pipeline, tmp_path, capsys):
+    run = Path(shutil.copytree(drawn, tmp_path / "damaged"))
+    next((run / "images" / "imagined").rglob("*.png")).write_bytes(b"")
+    assert main(command(shapes, tiny_pipeline, run)) == 2
+    assert f"oodream decode {run} --verify" in capsys.readouterr().err
+
+
+def test_a_row_alone_is_the_same_image(drawn, tmp_path, capsys):
+    assert main(["decode", str(drawn), "--row", "4", "17", "--out", str(tmp_path / "again")]) == 0
+    stored = {Path(name).name: data for name, data in images_of(drawn).items()}
+    again = {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()}
+    assert again == {name: stored[name] for name in ("000004.png", "000017.png")}
+    assert main(["decode", str(drawn), "--row", "24"]) == 2
+    assert "rows 0 to 23" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["jpg", "webp"])
+def test_other_formats(form, shapes, tiny_pipeline, tmp_path):
+    run = tmp_path / form
+    assert main(command(shapes, tiny_pipeline, run, "--decode.format", form, "--until", "filter")) == 0
+    files = sorted((run / "images" / "imagined").rglob(f"*.{form}"))
+    assert len(files) == 24
+    with Image.open(files[0]) as image:
+        assert (image.format, image.size) == ({"jpg": "JPEG", "webp": "WEBP"}[form], (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("make", "args", "message"),
+    [
+        (False, [], "is not a run folder"),
+        (True, [], "has no outliers yet"),
+        (True, ["--shard", "1of3"], "written i/n"),
+        (True, ["--shard", "3/3"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_drawn(make, args, message, drawn, tmp_path, capsys):
+    run = tmp_path / "run"
+    if make:
+        shutil.copytree(drawn, run)
+        if not args:
+            (run / "outliers" / "stage.json").unlink()
+    assert main(["decode", str(run), *args]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_environment_of_launchers(monkeypatch):
+    from oodream.distributed import Shard, launched, local_rank
+
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert (launched(), local_rank()) == (Shard(0, 1), 0)
+    monkeypatch.setitem(os.environ, "RANK", "3")
+    monkeypatch.setitem(os.environ, "WORLD_SIZE", "4")
+    assert launched() == Shard(3, 4)
+    parts = [Shard(i, 4).rows(70, 16).tolist() for i in range(4)]
+    assert sorted(m for part in parts for m in part) == list(range(70))
+    assert parts[0] == [*range(16), *range(64, 70)]
