@@ -435,3 +435,15 @@ def test_metadata_lines_are_checked(tmp_path: Path, line: object) -> None:
     captions(tmp_path, {"file_name": "a.png", "text": "x"}, line)
     with pytest.raises(DataError, match=r"line 2: .*file_name, text"):
         captioned_folder(tmp_path, 8)
+
+
+def test_a_class_list_names_the_folders_to_read(tmp_path: Path) -> None:
+    class_folder(tmp_path / "data", n1=2, n2=2, n3=2)
+    file = tmp_path / "list.toml"
+    file.write_text('[classes]\nn1 = "hen"\nn3 = "kite"\n[prompts]\nkite = "kite bird"\n')
+    train, test = load_folder(tmp_path / "data", 8, classes=file)
+    assert train.classes == test.classes == ("hen", "kite")
+    assert len(train) == len(test) == 2
+    file.write_text('[classes]\nn1 = "hen"\nn4 = "kite"\n')
+    with pytest.raises(DataError, match=r"folders that do not exist.*n4"):
+        load_folder(tmp_path / "data", 8, classes=file)

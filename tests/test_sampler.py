@@ -7,10 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from oodream.knn import kth_distance
 from oodream.registry import make
-from oodream.samplers.knn import KNN
+from oodream.samplers.knn import KNN, Cloud, farthest
 from oodream.seeding import derive, generator
 from oodream.types import Features
 
@@ -38,11 +41,14 @@ def by_hand(f: Features, sampler: KNN, c: int, count: int, seed: int) -> tuple[n
     while len(vectors) < count:
         g = generator(seed, sampler.kind, c, turn)
         picked = order[torch.randperm(len(order), generator=g)[: sampler.anchors].numpy()]
-        noise = torch.randn(len(picked), sampler.candidates, z.shape[1], generator=g).numpy()
+        half = math.ceil(sampler.candidates / 2)
+        p = torch.randn(half, z.shape[1], generator=g).numpy()
+        q = torch.randn(half + len(picked) - 1, z.shape[1], generator=g).numpy()
         for i, b in enumerate(picked):
+            noise = [(p[h] + side * q[i + h]) / math.sqrt(2) for side in (1, -1) for h in range(half)]
             found = []
             for j in range(sampler.candidates):
-                v = z[b] + sampler.sigma(z.shape[1]) * noise[i, j]
+                v = z[b] + sampler.sigma(z.shape[1]) * noise[j]
                 v = v / np.linalg.norm(v)
                 found.append((sorted(np.linalg.norm(v - q) for q in z)[k - 1], v))
             found.sort(key=lambda pair: -sign * pair[0])
@@ -55,9 +61,11 @@ def by_hand(f: Features, sampler: KNN, c: int, count: int, seed: int) -> tuple[n
 
 
 @pytest.mark.parametrize("kind", ["outlier", "inlier"])
-def test_equals_a_plain_loop(kind):
+@pytest.mark.parametrize("kept", [1, 2, 5])
+@pytest.mark.parametrize(("k", "candidates", "anchors"), [(5, 12, 4), (1, 7, 3), (23, 5, 40)])
+def test_equals_a_plain_loop(kind, kept, k, candidates, anchors):
     f = features(n=24)
-    sampler = KNN(kind=kind, k=5, boundary=0.3, cosine=0.8, candidates=12, anchors=4, kept=2)
+    sampler = KNN(kind=kind, k=k, boundary=0.3, cosine=0.8, candidates=candidates, anchors=anchors, kept=kept)
     drawn = sampler(f, 10, seed=3, space="s")
     for c in range(3):
         z, anchor, distance = by_hand(f, sampler, c, 10, seed=3)
@@ -65,6 +73,102 @@ def test_equals_a_plain_loop(kind):
         np.testing.assert_array_equal(drawn.anchor_M[mine].numpy(), anchor)
         np.testing.assert_allclose(drawn.z_MD[mine].numpy(), z, atol=1e-5)
         np.testing.assert_allclose(drawn.knn_M[mine].numpy(), distance, atol=1e-5)
+
+
+def cloud(z, anchors: int, count: int, sigma: float, seed: int = 1) -> Cloud:
+    return Cloud.draw(z[:anchors], count, sigma, torch.Generator().manual_seed(seed))
+
+
+def everyone(c: Cloud) -> torch.Tensor:
+    """Every candidate: (A, count, D)."""
+    a, j = torch.arange(len(c.b_AD)).repeat_interleave(c.count), torch.arange(c.count).repeat(len(c.b_AD))
+    return c.take(a, j).view(len(c.b_AD), c.count, -1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("kept", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("n", "classes", "width", "k", "anchors", "count"),
+    [(400, 1, 32, 120, 20, 200), (300, 4, 16, 40, 5, 301), (1100, 1, 8, 1, 3, 64), (50, 1, 4, 50, 50, 6), (70, 1, 96, 9, 1, 5)],
+)
+def test_the_kept_are_the_extremes_of_all_candidates(sign, kept, n, classes, width, k, anchors, count):
+    """Against all distances in numpy; with several classes in one, the mean says little and the count decides."""
+    z = features(n=n, classes=classes, width=width, spread=0.7).z_ND
+    c = cloud(z, anchors, count, 0.8 / math.sqrt(width))
+    v, d = farthest(c, z, k, kept, sign)
+    rivals = everyone(c).double().numpy()
+    for a in range(anchors):
+        distance = np.sort(np.linalg.norm(rivals[a][:, None] - z.double().numpy(), axis=2), axis=1)[:, k - 1]
+        best = np.argsort(-sign * distance)[:kept]
+        np.testing.assert_allclose(d[a].numpy(), distance[best], atol=1e-6)
+        np.testing.assert_allclose(v[a].numpy(), rivals[a][best], atol=1e-6)
+
+
+def test_candidates_of_one_anchor_are_independent_and_of_two_nearly():
+    width, sigma = 20_000, 0.3
+    c = cloud(torch.zeros(6, width), 6, 10, sigma)
+    noise = torch.stack([torch.cat([c.p_HD + c.q_KD[a : a + 5], c.p_HD - c.q_KD[a : a + 5]]) for a in range(6)])
+    torch.testing.assert_close(everyone(c), normalize(noise, dim=2))
+    correlation = torch.einsum("aid,bjd->abij", noise, noise) / width / sigma**2
+    for a in range(6):
+        torch.testing.assert_close(correlation[a, a], torch.eye(10), atol=0.05, rtol=0)
+        for b in range(a):
+            assert correlation[a, b].abs().max() < 0.55
+
+
+@pytest.mark.parametrize("kind", ["outlier", "inlier"])
+def test_same_distribution_as_with_noise_of_its_own(kind):
+    """Distances and cosines of kept copies against the plain recipe: fresh noise, every distance, topk.
+
+    Of each round only the last anchor is looked at: the test supposes independent draws, and anchors of a round share noise.
+    """
+    f, rounds = features(n=150, classes=1, width=48, spread=0.8), 1500
+    sampler = KNN(kind=kind, k=30, boundary=1.0, cosine=0.77, candidates=40, anchors=4, kept=1)
+    drawn = sampler(f, 4 * rounds, 0, "s")
+    z, b, distance = drawn.z_MD[3::4], f.z_ND[drawn.anchor_M[3::4]], drawn.knn_M[3::4]
+    noise = torch.randn(rounds, 40, 48, generator=torch.Generator().manual_seed(5))
+    v = normalize(b[:, None] + sampler.sigma(48) * noise, dim=2)
+    d = kth_distance(v.flatten(0, 1), f.z_ND, 30).view(rounds, 40)
+    best = (d if kind == "outlier" else -d).argmax(1)
+    row = torch.arange(rounds)
+    assert ks_2samp(distance, d[row, best]).pvalue > 1e-3
+    assert ks_2samp((z * b).sum(1), (v[row, best] * b).sum(1)).pvalue > 1e-3
+    # The gate does tell: against copies before selection it closes.
+    assert ks_2samp(distance, d[row, 0]).pvalue < 1e-6
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the bytes of the largest tensor that any operation returned."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(x, torch.Tensor):
+                self.bytes = max(self.bytes, x.untyped_storage().nbytes())
+        return out
+
+
+def test_memory_is_a_few_blocks():
+    """The published counts: 75,000 candidates of width 768, which would be 230 MB, and 300 MB of distances."""
+    f = features(n=1000, classes=1, width=768)
+    with Largest() as seen:
+        KNN(k=300, cosine=0.769, candidates=1500, anchors=50, kept=2)(f, 200, 0, "s")
+    assert seen.bytes < 2**23
+
+
+def test_the_number_of_threads_changes_nothing():
+    f, threads = features(n=300, classes=1, width=64), torch.get_num_threads()
+    try:
+        drawn = []
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            drawn.append(KNN(k=60)(f, 120, 3, "s"))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(drawn[0].z_MD, drawn[1].z_MD)
+    torch.testing.assert_close(drawn[0].knn_M, drawn[1].knn_M, atol=1e-6, rtol=0)
 
 
 def percentile(sampler: KNN) -> float:

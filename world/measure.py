@@ -69,7 +69,7 @@ def main() -> None:
     real, test = (fashion(split, FASHION_ID, full=True) for split in ("train", "test"))
     budget = Train(loss="cross_entropy", optimisation=Optimisation(epochs=args.epochs))
     with tempfile.TemporaryDirectory() as scratch:
-        judge, _ = train(Mixture(id=real), budget, 0, torch.device("cpu"), Path(scratch) / "state", "judge")
+        judge, _, _ = train(Mixture(id=real), budget, 0, torch.device("cpu"), Path(scratch) / "state", "judge")
     judge.eval()
     with torch.no_grad():
         said = judge(drawn).logits_BC.argmax(1)

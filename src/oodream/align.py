@@ -15,17 +15,17 @@ from .types import ClassBook, Features
 from .vision import AlignedEncoder, outputs
 
 
-def encoder(book: ClassBook, config: Align, seed: int) -> AlignedEncoder:
-    """The untrained encoder; its initial weights depend on the seed alone."""
+def encoder(book: ClassBook, config: Align, seed: int, pretrained: bool = False) -> AlignedEncoder:
+    """The untrained encoder; its initial weights depend on the seed and, if `pretrained`, on the published ones of its name."""
     with seeded(seed, "align"):
-        return AlignedEncoder(config.backbone, book, config.temperature)
+        return AlignedEncoder(config.backbone, book, config.temperature, pretrained)
 
 
 def align(
     images: Images, book: ClassBook, config: Align, seed: int, device: torch.device, state: Path
 ) -> tuple[AlignedEncoder, list[dict[str, float]]]:
     """Trains h so that cos(h(x), T(y)) / temperature classifies N images; returns h and its log."""
-    model = encoder(book, config, seed)
+    model = encoder(book, config, seed, pretrained=True)
     log = fit(model, make("losses", "cross_entropy"), Mixture(id=images), config.optimisation, seed, device, state, "align")
     return model, log
 

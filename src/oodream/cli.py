@@ -25,6 +25,7 @@ Image classifiers that learn to say "I don't know", from outliers imagined by a 
 
   demo          the whole job on embedded data, with a report to look at
   run           the whole job on your own data, or on a preset
+  score         a class, or "unknown", for your images
   decode        a run's images: a share of them on this machine, damaged ones, single ones
   fit-decoder   train a small Stable Diffusion from captioned images
   list          presets, samplers, losses, detectors, backbones
@@ -39,7 +40,7 @@ class Where:
     run: Path | None = None
     """run folder (default: runs/PRESET or runs/FOLDER); the same command again resumes it"""
     preset: str | None = None
-    """where the options start from: demo, fashion or folder"""
+    """where the options start from (see `oodream list`)"""
     config: Path | None = None
     """a JSON file of options, laid over the preset; options on the command line win"""
     until: str = "report"
@@ -128,6 +129,46 @@ def draw(args: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Score:
+    """Say of each image which class it is, or that it is unknown."""
+
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """image files, or folders of them"""
+    run: Path
+    """a run's folder, or a classifier's (RUN/classifier/NAME)"""
+    classifier: str = "dream-s0"
+    """which of the run's classifiers"""
+    json: bool = False
+    """one JSON object for each image"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+
+
+def score(args: Sequence[str]) -> int:
+    """`oodream score`: 0 when every image was read."""
+    chosen = tyro.cli(Score, prog="oodream score", args=list(args))
+
+    from .classifier import load, score_files
+    from .images import image_files
+    from .pipeline import device_of
+
+    folder = chosen.run if (chosen.run / "classifier.json").exists() else chosen.run / "classifier" / chosen.classifier
+    loaded, device = load(folder), device_of(chosen.device)
+    loaded.network.to(device)
+    files = [file for path in chosen.images for file in (image_files(path) if path.is_dir() else [path])]
+    unread = 0
+    for file, verdict in score_files(loaded, files, device):
+        if isinstance(verdict, str):
+            print(f"oodream: {file} cannot be read: {verdict}", file=sys.stderr)
+            unread += 1
+        elif chosen.json:
+            print(json.dumps({"file": str(file), **dataclasses.asdict(verdict)}, ensure_ascii=False))
+        else:
+            print(f"{verdict.answer:20} score {verdict.score:9.3f}, threshold {verdict.threshold:9.3f}   {file}")
+    return 2 if unread else 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fit:
     """Train a small Stable Diffusion (diffusers folder) from captioned images. The same command again resumes."""
 
@@ -164,7 +205,7 @@ def list_all(args: Sequence[str]) -> int:
         for name in registry.names(family):
             first = (registry.get(family, name).__doc__ or "").strip().splitlines()[0]
             print(f"{family[:-1]:9} {name:18} {first}")
-    for name in BACKBONES:
+    for name in (*BACKBONES, "timm:NAME", "hf:NAME"):
         print(f"backbone  {name}")
     return 0
 
@@ -179,7 +220,7 @@ def doctor(args: Sequence[str]) -> int:
     from .builtin import DEBIAN
     from .decoders.stable import EMBEDDED
 
-    for package in ("oodream", "torch", "diffusers", "transformers", "accelerate", "safetensors", "datasets"):
+    for package in ("oodream", "torch", "diffusers", "transformers", "accelerate", "safetensors", "datasets", "timm"):
         try:
             found = version(package)
         except PackageNotFoundError:
@@ -195,6 +236,7 @@ def doctor(args: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": lambda args: run(args, preset="demo"),
     "run": run,
+    "score": score,
     "decode": draw,
     "fit-decoder": fit,
     "list": list_all,

@@ -38,6 +38,8 @@ class Optimisation:
     """random shift, in pixels"""
     flip: bool = True
     """random horizontal flip"""
+    precision: str = "auto"
+    """of the network: bf16 (mixed with float32), fp32, or auto: bf16 on CUDA, fp32 elsewhere"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class Sample:
     sampler: str = "knn"
     """sampler (see `oodream list`)"""
     options: dict[str, Option] = field(default_factory=dict)
-    """the sampler's options, as `k 300 cosine 0.8`"""
+    """the sampler's options, as `k 300 cosine 0.8` (where the preset has some, each is a flag of its own)"""
     per_class: int = 200
     """vectors for every class"""
 
@@ -89,6 +91,8 @@ class Train:
 
     backbone: str = "resnet8"
     """network (see `oodream list`)"""
+    init: str = ""
+    """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the timm: or hf: name"""
     loss: str = "energy_logistic"
     """loss of the regularised classifier (see `oodream list`)"""
     loss_options: dict[str, Option] = field(default_factory=dict)
@@ -120,6 +124,8 @@ class Config:
 
     data: str = "fashion"
     """a folder of class folders, hub:NAME, "fashion" (embedded sample) or "fashion-full" """
+    classes: str = ""
+    """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml or its folders"""
     ood: tuple[str, ...] = ()
     """folders of OOD test images (near=FOLDER: like the classes); the built-in far sets are used besides"""
     validate: tuple[str, ...] = ()

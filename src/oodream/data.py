@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,14 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .classes import plain, prompts_for, read
 from .images import DataError, Images, from_files, from_sources, image_files, listed
 from .seeding import generator
 from .types import OOD
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,20 +23,23 @@ if TYPE_CHECKING:
 HELD_OUT = ("test", "val", "valid", "validation")
 
 
-def load_folder(folder: Path, size: int, *, seed: int = 0, test_share: float = 0.2) -> tuple[Images, Images]:
+def load_folder(
+    folder: Path, size: int, *, seed: int = 0, test_share: float = 0.2, classes: Path | None = None
+) -> tuple[Images, Images]:
     """(training, test) images of a folder of class folders; images nested inside a class folder count, hidden ones do not.
 
     With nothing but `train` and `test` (or `val`) inside, these hold the class folders and are the split; else every class gives
     `test_share` of its images, at least one, drawn by `seed`. A class is called as its folder (underscores are spaces) or as the
-    table `[classes]` of `classes.toml` says (folder = "name"). Raises DataError for whatever would not make a data set.
+    table `[classes]` of `classes.toml` says (folder = "name"; the file is described in `classes`). With a list in `classes` only
+    its folders are read: a hundred classes of ImageNet, say. Raises DataError for whatever would not make a data set.
     """
     folder, name = Path(folder), Path(folder).resolve().name
     parts = {path.name.casefold(): path for path in _subfolders(folder)}
     held_out = next((parts[part] for part in HELD_OUT if part in parts), None)
     if held_out is None or "train" not in parts or not parts.keys() <= {"train", *HELD_OUT}:
-        return split(_enough(_load_classes(name, folder, size, _class_files(folder, folder, least=2)), 2), seed, test_share)
-    found = _class_files(parts["train"], folder, least=2)
-    test = _class_files(held_out, folder, least=1)
+        return split(_enough(_load_classes(name, folder, size, _class_files(folder, folder, 2, classes)), 2), seed, test_share)
+    found = _class_files(parts["train"], folder, 2, classes)
+    test = _class_files(held_out, folder, 1, classes)
     if differing := sorted(found.keys() ^ test.keys()):
         raise DataError(f"{folder}: train and {held_out.name} differ in these classes: {listed(differing)}. Both need the same.")
     return (
@@ -65,13 +63,16 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _class_files(folder: Path, top: Path, least: int) -> dict[str, list[Path]]:
-    """Image files by class name, in the order of the folders; `classes.toml` is looked for in `top`."""
-    named = _class_names(top)
+def _class_files(folder: Path, top: Path, least: int, only: Path | None) -> dict[str, list[Path]]:
+    """Image files by class name, in the order of the folders, of the list `only` or else of those that `classes.toml` names."""
+    list_file = only or top / "classes.toml"
+    named, words = read(list_file) if list_file.exists() else ({}, {})
     found: dict[str, list[Path]] = {}
     folders: dict[str, Path] = {}
     for path in _subfolders(folder):
-        name = _plain(named.pop(unicodedata.normalize("NFC", path.name), path.name.replace("_", " ")))
+        if only and unicodedata.normalize("NFC", path.name) not in named:
+            continue
+        name = plain(named.pop(unicodedata.normalize("NFC", path.name), path.name.replace("_", " ")))
         if not name:
             raise DataError(f"{path}: nothing is left of this folder's name to call the class by. Rename it.")
         if twin := folders.get(name.casefold()):
@@ -81,30 +82,13 @@ def _class_files(folder: Path, top: Path, least: int) -> dict[str, list[Path]]:
         what = "has images but no class folders" if image_files(folder) else "is empty"
         raise DataError(f"{folder} {what}. Put the images of each class into a folder of its own, named after the class.")
     if named:
-        raise DataError(f"{top / 'classes.toml'} names folders that do not exist in {folder}: {listed(named)}.")
+        raise DataError(f"{list_file} names folders that do not exist in {folder}: {listed(named)}.")
     if len(found) == 1:
         raise DataError(f"{folder} has only one class ({next(iter(found))}). A classifier needs at least two class folders.")
     if few := [f"{name} ({len(files)})" for name, files in found.items() if len(files) < least]:
         raise DataError(f"{folder}: classes with fewer than {least} images: {listed(few)}. Add images or remove the folder.")
+    prompts_for(tuple(found), words)
     return found
-
-
-def _class_names(folder: Path) -> dict[str, str]:
-    """Class names by folder name (NFC) from `classes.toml`; empty when there is none."""
-    path = folder / "classes.toml"
-    if not path.exists():
-        return {}
-    try:
-        names = tomllib.loads(path.read_text(encoding="utf-8")).get("classes")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(names, Mapping) or not all(isinstance(name, str) and name.strip() for name in names.values()):
-        raise DataError(f'{path}: expected a table [classes] with lines such as folder = "name".')
-    return {unicodedata.normalize("NFC", key): name for key, name in names.items()}
-
-
-def _plain(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def _load_classes(name: str, folder: Path, size: int, found: Mapping[str, list[Path]]) -> Images:
@@ -173,7 +157,7 @@ def _hub_images(name: str, data: Dataset, size: int) -> Images:
             return BytesIO(value["bytes"])
         return Path(value.get("path") or "missing")
 
-    classes = [_plain(text.replace("_", " ")) for text in data.features[label].names]
+    classes = [plain(text.replace("_", " ")) for text in data.features[label].names]
     return from_sources(name, source, [f"{name}[{row}]" for row in range(len(labels))], labels, classes, size)
 
 

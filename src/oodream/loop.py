@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from torch.nn import functional as F
 
 from .config import Optimisation
 from .images import Images
-from .seeding import derive, generator
+from .seeding import derive, generator, seeded
 from .store import progress, write_bytes
 from .types import Loss, Output
+
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,9 @@ def fit(
     """Trains `model` in place (ID and outliers in one forward pass) and returns each epoch's mean loss parts and ID accuracy.
 
     `state` is where the resume state lies between epochs; the caller removes it. Raises FloatingPointError on a loss that is not
-    finite.
+    finite, ValueError on an unknown precision.
     """
+    cast = autocast(config.precision, device)
     everything = nn.ModuleDict({"model": model, "loss": loss}).to(device)
     steps = max(1, len(data.id) // config.batch)
     epochs = max(config.epochs, -(-config.least_steps // steps))
@@ -98,9 +102,11 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = config.lr * one_cycle((step + 1) / total)
         labels = labels.to(device)
-        both = model(images.to(device))
-        id = Output(logits_BC=both.logits_BC[:n], z_BF=both.z_BF[:n])
-        ood = Output(logits_BC=both.logits_BC[n:], z_BF=both.z_BF[n:]) if len(both) > n else None
+        with cast, seeded(seed, what, step):  # dropout, where a network has it, belongs to the step
+            both = model(images.to(device))
+        logits, z = both.logits_BC.float(), both.z_BF.float()
+        id = Output(logits_BC=logits[:n], z_BF=z[:n])
+        ood = Output(logits_BC=logits[n:], z_BF=z[n:]) if len(both) > n else None
         terms = loss(id, labels, ood)
         value = terms.total.item()
         if not math.isfinite(value):
@@ -120,6 +126,14 @@ def fit(
             torch.save({"modules": everything.state_dict(), "optimizer": optimizer.state_dict(), "log": log}, buffer)
             write_bytes(state, buffer.getvalue())
     return log
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward pass: bfloat16 beside float32, or nothing; ValueError on an unknown precision."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {', '.join(PRECISIONS)}, not {precision!r}.")
+    mixed = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext()
 
 
 def one_cycle(t: float) -> float:

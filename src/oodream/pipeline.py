@@ -13,7 +13,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,25 @@ from torch import Tensor, nn
 from . import registry
 from .align import align, embed, encoder
 from .builtin import FAR_SETS, FASHION_ID, fashion, near
+from .classes import find, named, prompts_for, read, renamed
+from .classifier import Classifier, limit
+from .classifier import load as load_classifier
 from .config import Config, Train, to_json
 from .data import load_folder, load_hub, load_ood
 from .decode import decode, provenance
 from .decoders.stable import StableDecoder
 from .distributed import local_rank
 from .evaluate import evaluate, row_to_json
+from .explore import COSINES, away, between
 from .images import IN_MEMORY, DataError, Images, from_array, from_files
-from .loop import Mixture
+from .loop import Mixture, autocast
 from .metrics import auroc
 from .sample import sample
 from .store import RunDir, load_tensors, save_tensors, write_bytes, write_json
-from .train import train
+from .train import SCRATCH, train
 from .types import ClassBook, Features, Json, Outliers
 from .validation import hold_back
-from .vision import AlignedEncoder, ResNet, backbone, outputs
+from .vision import AlignedEncoder, backbone, outputs, weights_file
 
 PLAIN, DREAM = "plain", "dream"
 FASHION_DATA = ("fashion", "fashion-full")
@@ -47,6 +51,7 @@ CONTROL = "reconstructed"
 CHANGED = "changed"
 CONTROL_IMAGES = 1000
 SAMPLES_PER_CLASS = 8
+PATHS = 6  # classes whose surroundings are drawn
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"format": "png"},
     "jpg": {"format": "jpeg", "quality": 95, "subsampling": 0},
@@ -111,8 +116,20 @@ class Pipeline:
             full = config.data == "fashion-full"
             return tuple(fashion(split, FASHION_ID, size=config.size, full=full) for split in ("train", "test"))  # type: ignore[return-value]
         if config.data.startswith("hub:"):
-            return load_hub(config.data.removeprefix("hub:"), config.size, seed=config.seed)
-        return load_folder(Path(config.data), config.size, seed=config.seed)
+            found = load_hub(config.data.removeprefix("hub:"), config.size, seed=config.seed)
+            return found if self._class_list is None else tuple(renamed(images, named(config.classes)[0]) for images in found)  # type: ignore[return-value]
+        return load_folder(Path(config.data), config.size, seed=config.seed, classes=self._class_list)
+
+    @cached_property
+    def _class_list(self) -> Path | None:
+        return find(self.config.classes) if self.config.classes else None
+
+    def _prompts(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Each class's prompt: the template, with the words that the class list has for it."""
+        own = Path(self.config.data) / "classes.toml"
+        source = self._class_list or (own if own.is_file() else None)
+        words = read(source)[1] if source else {}
+        return prompts_for(names, {name: text for name, text in words.items() if name in names}, self.config.decode.prompt)
 
     @cached_property
     def _given_ood(self) -> dict[str, tuple[str, Images]]:
@@ -133,11 +150,10 @@ class Pipeline:
     def decoder(self) -> StableDecoder:
         c = self.config.decode
         names = self.data[0].classes
-        prompts = [c.prompt.format(name) for name in names]
         return StableDecoder(
             c.source,
             names=names,
-            prompts=prompts,
+            prompts=self._prompts(names),
             size=self.config.size,
             steps=c.steps,
             scheduler=c.scheduler,
@@ -159,6 +175,8 @@ class Pipeline:
             registry.get("detectors", name)
         for name in (c.align.backbone, c.train.backbone):
             backbone(name, 2)
+        for optimisation in (c.align.optimisation, c.train.optimisation):
+            autocast(optimisation.precision, self.device)
         if c.decode.format not in FORMATS:
             raise ValueError(f"decode.format is {', '.join(FORMATS)}, not {c.decode.format!r}.")
         if c.decode.prompt.count("{}") != 1:
@@ -212,11 +230,11 @@ class Pipeline:
         """True (M,) for outliers that stay."""
         return load_tensors(self.run / "filter" / "kept.safetensors")["kept"].bool()
 
-    def classifier(self, kind: str, seed: int) -> ResNet:
-        """A trained classifier of this run, on the device, in evaluation mode."""
-        model = backbone(self.config.train.backbone, len(self.book.names))
-        model.load_state_dict(load_tensors(self.run / "classifier" / f"{kind}-s{seed}" / "model.safetensors"))
-        return model.to(self.device).eval()
+    def classifier(self, kind: str, seed: int) -> Classifier:
+        """A trained classifier of this run, on the device."""
+        found = load_classifier(self.run / "classifier" / f"{kind}-s{seed}")
+        found.network.to(self.device)
+        return found
 
     # Stages ------------------------------------------------------------------------------------------------------------------
 
@@ -235,13 +253,24 @@ class Pipeline:
             found[name] = Stage(name, {**inputs, "after": {stage: self.hash_of(stage) for stage in after}}, work)
 
         train_images = self.data[0].fingerprint()
-        regime = {key: value for key, value in options["train"].items() if key in ("backbone", "optimisation")}
-        plain = Train(backbone=c.train.backbone, loss="cross_entropy", optimisation=c.train.optimisation)
-        add("classes", self._classes, names=list(self.book.names), decode=options["decode"], space=self.book.space, seed=c.seed)
+        if c.train.init not in ("", SCRATCH):
+            options["train"]["init"] = hash_of_file(weights_file(Path(c.train.init)))
+        regime = {key: value for key, value in options["train"].items() if key in ("backbone", "init", "optimisation")}
+        plain = replace(c.train, loss="cross_entropy", loss_options={})
+        add(
+            "classes",
+            self._classes,
+            names=list(self.book.names),
+            prompts=list(self.book.prompts),
+            decode=options["decode"],
+            space=self.book.space,
+            seed=c.seed,
+        )
         add("align", self._align, ["classes"], align=options["align"], images=train_images, seed=c.seed)
         add("features", self._features, ["align"])
         add("outliers", self._outliers, ["features"], sample=options["sample"], seed=c.seed)
         add("images/imagined", self._imagined, ["outliers"])
+        add("paths", self._paths, ["outliers"])
         add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=self.data[1].fingerprint(),
             share=c.train.reconstructed_share)  # fmt: skip
         for seed in range(c.seeds):
@@ -269,7 +298,8 @@ class Pipeline:
     def _align(self, folder: Path) -> Json:
         state = folder / "resume.state"
         model, log = align(self.data[0], self.book, self.config.align, self.config.seed, self.device, state)
-        self._save_model(folder, model, log)
+        save_tensors(folder / "encoder.safetensors", model.state_dict())
+        self._finish_training(folder, log)
         predicted = outputs(model, self.data[1], self.device).logits_BC.argmax(1)
         return {"accuracy": _share(predicted == self.data[1].labels)}
 
@@ -295,9 +325,9 @@ class Pipeline:
     def record(self) -> None:
         """Writes what is known of every image, its hash included, beside the images."""
         describe = partial(provenance, self.outliers, self.features, self.book, self.data[0].files, self.decoder.fingerprint)
-        folder = self.run / "images" / "imagined"
+        folder, words = self.run / "images" / "imagined", self.decoder.text.neighbours(self.outliers.z_MD)
         lines = (
-            {"file_name": str(f.relative_to(folder)), **describe(m), "hash": hash_of_file(f)}
+            {"file_name": str(f.relative_to(folder)), **describe(m), "words": words[m], "hash": hash_of_file(f)}
             for m, f in enumerate(self.image_files)
         )
         text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
@@ -307,6 +337,18 @@ class Pipeline:
         self.draw(torch.tensor([m for m, file in enumerate(self.image_files) if not file.exists()], dtype=torch.long))
         self.record()
         return {"images": len(self.image_files)}
+
+    def _paths(self, folder: Path) -> Json:
+        """Two strips for each of the first classes: from T(y) to its first outlier, and away from that outlier's anchor."""
+        tokens, o, images = self.book.tokens_CD, self.outliers, {}
+        for c in range(min(PATHS, len(tokens))):
+            m = int((o.y_M == c).nonzero()[0, 0])
+            walks = {"between": between(tokens[c], o.z_MD[m], len(COSINES)), "away": away(self.features.z_ND[o.anchor_M[m]], c)}
+            for name, z in walks.items():
+                seeds = o.seed_M[m].expand(len(z))
+                images[f"{name}-{c}"] = self.decoder(z, torch.full((len(z),), c), seeds).images_B3HW
+        save_tensors(folder / "paths.safetensors", images)  # type: ignore[arg-type]
+        return {"strips": len(images)}
 
     def _reconstructed(self, folder: Path) -> Json:
         train_images, test_images = self.data
@@ -336,17 +378,25 @@ class Pipeline:
                 outliers=kept,
                 ratio=config.outlier_ratio,
             )
-        model, log = train(mixture, config, seed, self.device, folder / "resume.state", f"train {kind} (seed {seed})")
-        self._save_model(folder, model, log)
-        test, control = (outputs(model, images, self.device) for images in (self.data[1], self.reconstructed[1]))
+        network, loss, log = train(mixture, config, seed, self.device, folder / "resume.state", f"train {kind} (seed {seed})")
+        test, control = (outputs(network, images, self.device) for images in (self.data[1], self.reconstructed[1]))
+        energy = -test.logits_BC.logsumexp(1)
+        told = {
+            "backbone": config.backbone,
+            "loss": config.loss,
+            "loss_options": config.loss_options,
+            "thresholded_on": len(energy),
+        }
+        Classifier(
+            network=network, loss=loss, names=self.book.names, size=self.config.size, threshold=limit(energy), told=told
+        ).save(folder)
+        self._finish_training(folder, log)
         return {
             "accuracy": _share(test.logits_BC.argmax(1) == self.data[1].labels),
-            "reconstructed_id_auroc": round(auroc(-test.logits_BC.logsumexp(1), -control.logits_BC.logsumexp(1)), 4),
+            "reconstructed_id_auroc": round(auroc(energy, -control.logits_BC.logsumexp(1)), 4),
         }
 
-    def _save_model(self, folder: Path, model: nn.Module, log: list[dict[str, float]]) -> None:
-        name = "encoder" if isinstance(model, AlignedEncoder) else "model"
-        save_tensors(folder / f"{name}.safetensors", model.state_dict())
+    def _finish_training(self, folder: Path, log: list[dict[str, float]]) -> None:
         write_json(folder / "log.json", log)
         (folder / "resume.state").unlink(missing_ok=True)
 
@@ -354,7 +404,7 @@ class Pipeline:
         leak = registry.make(
             "filters",
             "id_leak",
-            classifier=self.classifier(PLAIN, 0),
+            classifier=self.classifier(PLAIN, 0).network,
             threshold=self.config.train.leak_threshold,
         )
         kept = torch.cat([leak(x, y) for x, y in self.imagined.batches(512)])
@@ -366,8 +416,7 @@ class Pipeline:
         c, lines, headline = self.config, [], {}
         for kind in (PLAIN, DREAM):
             for seed in range(c.seeds):
-                model = self.classifier(kind, seed)
-                seen = partial(outputs, model, device=self.device)
+                seen = partial(outputs, self.classifier(kind, seed).network, device=self.device)
                 ood = {name: (group, seen(images)) for name, (group, images) in self.ood.items()}
                 ood[CONTROL] = ("control", seen(self.reconstructed[1]))
                 measured = evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -11,14 +12,13 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from .builtin import FAR_SETS, NEAR
-from .decode import provenance
 from .evaluate import row_from_json
-from .report import Answer, FilterCount, ImageSet, Imagined, LatentMap, Report
+from .explore import COSINES
+from .report import Answer, FilterCount, ImageSet, Imagined, LatentMap, Report, Strip
 from .seeding import generator
 from .store import load_tensors
 from .types import Row
 from .validation import DISTURBED
-from .vision import outputs
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
@@ -84,6 +84,7 @@ def present(p: Pipeline) -> Report:
         latent_map=latent_map(p),
         gallery=gallery(p, kept["reason"]),
         class_samples=dict(zip(p.book.names, load_tensors(p.run / "classes" / "plain.safetensors")["images"][:, :8], strict=True)),
+        strips=strips(p),
         answers=answers(p),
         reconstructed_id={
             kind: fmean(finished[f"classifier/{kind}-s{seed}"]["summary"]["reconstructed_id_auroc"] for seed in range(c.seeds))
@@ -100,19 +101,36 @@ def describe(name: str) -> str:
 
 def gallery(p: Pipeline, reason: str) -> list[Imagined]:
     """The first outliers of every class, kept and dropped as they come, beside their anchors."""
+    lines = (p.run / "images" / "imagined" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     found = []
     for c in range(len(p.book.names)):
         for m in (p.outliers.y_M == c).nonzero()[:GALLERY_PER_CLASS, 0].tolist():
-            told = provenance(p.outliers, p.features, p.book, p.data[0].files, p.decoder.fingerprint, m)
+            told = json.loads(lines[m])
             found.append(
                 Imagined(
                     name=told["class"], image_3HW=p.imagined.batch([m])[0], anchor_3HW=p.data[0].batch([told["anchor_index"]])[0],
                     row=m, seed=told["seed"], knn=told["knn_distance"], cosine=told["cosine_to_class"], prompt=told["prompt"],
-                    pipeline=told["pipeline"], anchor_file=told["anchor"],
+                    pipeline=told["pipeline"], anchor_file=told["anchor"], words=told["words"],
                     dropped="" if p.kept[m] else reason,
                 )
             )  # fmt: skip
     return found
+
+
+def strips(p: Pipeline) -> dict[str, list[Strip]]:
+    """The drawn paths, by class."""
+    images, names = load_tensors(p.run / "paths" / "paths.safetensors"), p.book.names
+    steps = [f"{100 * i / (len(COSINES) - 1):.0f} %" for i in range(len(COSINES))]
+    return {
+        names[c]: [
+            Strip(about=f"From the word “{names[c]}” to its first outlier:", images_N3HW=images[f"between-{c}"], labels=steps),
+            Strip(
+                about="Away from that outlier’s anchor, by the cosine that is left to it:",
+                images_N3HW=images[f"away-{c}"], labels=[f"{cosine:g}" for cosine in COSINES],
+            ),
+        ]
+        for c in range(len(images) // 2)
+    }  # fmt: skip
 
 
 def latent_map(p: Pipeline) -> LatentMap:
@@ -128,25 +146,20 @@ def latent_map(p: Pipeline) -> LatentMap:
     )  # fmt: skip
 
 
-def threshold(p: Pipeline) -> float:
-    """The energy at or below which 95 % of the ID test images lie."""
-    energies = -outputs(p.classifier("dream", 0), p.data[1], p.device).logits_BC.logsumexp(1)
-    return float(energies.sort().values[-(-95 * len(energies) // 100) - 1])
-
-
 def answers(p: Pipeline) -> list[Answer]:
     """What the regularised classifier says to some test images of every kind, drawn at random."""
-    model, limit, found = p.classifier("dream", 0), threshold(p), []
+    classifier, found = p.classifier("dream", 0), []
     for name, images, n in [
         ("id", p.data[1], 3 * ANSWERS_PER_SET),
         *((name, x, ANSWERS_PER_SET) for name, (_, x) in p.ood.items()),
     ]:
         part = images.subset(torch.randperm(len(images), generator=generator(p.config.seed, "answers", name))[:n])
-        logits = outputs(model, part, p.device).logits_BC
-        for i, (score, winner) in enumerate(zip((-logits.logsumexp(1)).tolist(), logits.argmax(1).tolist(), strict=True)):
-            verdict = p.book.names[winner] if score <= limit else "unknown"
+        for i, verdict in enumerate(classifier(part, p.device)):
             truth = p.book.names[part.labels[i]] if name == "id" else name
             found.append(
-                Answer(image_3HW=part.batch([i])[0], truth=truth, known=name == "id", verdict=verdict, score=score, threshold=limit)
-            )
+                Answer(
+                    image_3HW=part.batch([i])[0], truth=truth, known=name == "id",
+                    verdict=verdict.answer, score=verdict.score, threshold=verdict.threshold,
+                )
+            )  # fmt: skip
     return found

@@ -50,7 +50,7 @@ class Imagined:
     """One generated outlier beside the training image it was sampled around, with what is needed to draw it again.
 
     Images are uint8 (3, H, W). `row` and `knn` are those of `Outliers`, `cosine` is to the class vector T(y), `pipeline` the
-    decoder's hash. `dropped` says why a filter took it out of training; empty when it was kept.
+    decoder's hash, `words` the vocabulary's nearest. `dropped` says why a filter took it out of training; empty when it was kept.
     """
 
     name: str
@@ -63,7 +63,17 @@ class Imagined:
     prompt: str
     pipeline: str
     anchor_file: str
+    words: Sequence[str] = ()
     dropped: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Pictures along a path through the latent space, uint8 (N, 3, H, W), with a short label for each."""
+
+    about: str
+    images_N3HW: torch.Tensor
+    labels: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +130,9 @@ class Report:
     Rows of group "control" are listed apart, without a best.
     `detector` is the one the headline, the main table and `scores` are about; `scores` (N,), higher for OOD, are kept by
     classifier and set, the ID test set under "id".
-    `class_samples` are images uint8 (K, 3, H, W) decoded from the plain class prompt. `reconstructed_id` is, by classifier, the
-    AUROC in [0, 1] of decoded-again ID images against ID images. The caller decides how many pictures there are.
+    `class_samples` are images uint8 (K, 3, H, W) decoded from the plain class prompt, `strips` paths by class.
+    `reconstructed_id` is, by classifier, the AUROC in [0, 1] of decoded-again ID images against ID images. The caller decides how
+    many pictures there are.
     """
 
     title: str
@@ -140,6 +151,7 @@ class Report:
     latent_map: LatentMap | None = None
     gallery: Sequence[Imagined] = ()
     class_samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    strips: Mapping[str, Sequence[Strip]] = field(default_factory=dict)
     answers: Sequence[Answer] = ()
     reconstructed_id: Mapping[str, float] = field(default_factory=dict)
     filtered: Mapping[str, FilterCount] = field(default_factory=dict)

@@ -6,6 +6,7 @@ norm: for a single-token name (the papers' case) the row itself. A spliced vecto
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -154,6 +155,23 @@ class TextSide:
             ids = tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
             found.append(self._encode(encoder, ids.to(encoder.device)))
         return _joined(found)
+
+    def words(self) -> tuple[list[str], Tensor]:
+        """The vocabulary's whole words of three letters or more, and their unit vectors (V, D) in the space of T(y)."""
+        tokens = {token: i for token, i in self._pairs[0][0].get_vocab().items() if re.fullmatch(r"[a-z]{3,}</w>", token)}
+        for tokenizer, _ in self._pairs[1:]:
+            tokens = {token: i for token, i in tokens.items() if tokenizer.get_vocab().get(token) == i}
+        rows = torch.tensor(sorted(tokens.values()))
+        tables = [encoder.get_input_embeddings().weight.detach().float().cpu()[rows] for _, encoder in self._pairs]
+        return [token[:-4] for token in sorted(tokens, key=lambda t: tokens[t])], normalize(torch.cat(tables, 1), dim=1)
+
+    def neighbours(self, z_MD: Tensor, n: int = 3) -> list[list[str]]:
+        """The n words whose vectors have the largest cosine to each vector, nearest first."""
+        words, table_VD = self.words()
+        nearest = (
+            (normalize(part, dim=1) @ table_VD.T).topk(min(n, len(words)), dim=1).indices.tolist() for part in z_MD.split(1024)
+        )
+        return [[words[i] for i in row] for part in nearest for row in part]
 
     @torch.no_grad()
     def _encode(self, encoder: Any, ids_BL: Tensor) -> Conditioning:

@@ -17,7 +17,6 @@ import torch
 from conftest import SAME_THREADS, command, images_of
 
 from oodream.cli import main
-from oodream.present import threshold
 from oodream.store import load_tensors, read_json
 
 
@@ -35,15 +34,16 @@ def copied(finished, tmp_path):
 
 
 def test_a_run_leaves_what_the_design_says(finished):
-    stages = ("classes", "align", "features", "outliers", "images/imagined", "images/reconstructed", "classifier/plain-s0")
-    for stage in (*stages, "filter", "classifier/dream-s0", "scores", "report"):
+    stages = ("classes", "align", "features", "outliers", "images/imagined", "paths", "images/reconstructed")
+    for stage in (*stages, "classifier/plain-s0", "filter", "classifier/dream-s0", "scores", "report"):
         assert read_json(finished / stage / "stage.json")["seconds"] >= 0
         assert not (finished / stage / "begun.json").exists()
     lines = [json.loads(line) for line in (finished / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()]
     assert len(lines) == 24
     for line in lines:
         assert (finished / "images" / "imagined" / line["file_name"]).is_file()
-        assert {"row", "class", "prompt", "anchor", "seed", "knn_distance", "cosine_to_class", "pipeline"} <= line.keys()
+        assert {"row", "class", "prompt", "anchor", "seed", "knn_distance", "cosine_to_class", "pipeline", "hash"} <= line.keys()
+        assert len(line["words"]) == 3
     rows = [json.loads(line) for line in (finished / "results.jsonl").read_text().splitlines()]
     assert {row["classifier"] for row in rows} == {"plain", "dream"}
     assert {row["dataset"] for row in rows} == {"digits", "letters", "photos", "textures", "noise", "reconstructed", "mean"}
@@ -73,7 +73,7 @@ def test_every_training_prints_its_control(finished):
 def test_running_again_does_nothing(finished, shapes, tiny_pipeline, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name not in ("run.json", ".lock")}
     assert main(command(shapes, tiny_pipeline, finished)) == 0
-    assert capsys.readouterr().out.count("done before") == 11
+    assert capsys.readouterr().out.count("done before") == 12
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
@@ -152,7 +152,7 @@ def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny
     assert out.count("done before") == 5  # classes, align, features, reconstructions, plain classifier
     assert "outliers                 done before" not in out
     assert main(args) == 0
-    assert capsys.readouterr().out.count("done before") == 11
+    assert capsys.readouterr().out.count("done before") == 12
 
 
 def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path):
@@ -216,12 +216,32 @@ def test_threshold_accepts_the_stated_share(finished, shapes, tiny_pipeline):
     from oodream.config import Config, overlay
     from oodream.pipeline import Pipeline
     from oodream.store import RunDir
-    from oodream.vision import outputs
 
     config = overlay(Config(), read_json(finished / "run.json")["config"])
     pipeline = Pipeline(config, RunDir(finished))
-    energy = -outputs(pipeline.classifier("dream", 0), pipeline.data[1], pipeline.device).logits_BC.logsumexp(1)
-    assert (energy <= threshold(pipeline)).float().mean() >= 0.95
+    verdicts = list(pipeline.classifier("dream", 0)(pipeline.data[1], pipeline.device))
+    accepted = [v.answer != "unknown" for v in verdicts]
+    assert sum(accepted) / len(accepted) >= 0.95
+    assert sum(accepted) - 1 < 0.95 * len(accepted), "and not one more than it takes"
+    assert all((v.answer == v.likeliest) == (v.score <= v.threshold) for v in verdicts)
+    assert sorted(verdicts, key=lambda v: v.score) == sorted(verdicts, key=lambda v: -v.known), "phi falls with the score"
+
+
+def test_score_says_a_class_or_unknown(finished, shapes, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = [str(shapes / "circle"), str(shapes / "star" / "00.png"), str(tmp_path / "broken.png"), str(tmp_path / "none.png")]
+    assert main(["score", *images, "--run", str(finished), "--json"]) == 2
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) == 21
+    assert lines[-1]["file"] == images[1]
+    assert all(line["answer"] in ("circle", "square", "star", "unknown") and 0 <= line["known"] <= 1 for line in lines)
+    assert "broken.png cannot be read" in err
+    assert "none.png cannot be read" in err
+    assert main(["score", images[1], "--run", str(finished / "classifier" / "plain-s0")]) == 0
+    assert "threshold" in capsys.readouterr().out
+    assert main(["score", images[1], "--run", str(tmp_path)]) == 2
+    assert "holds no classifier" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -298,3 +318,35 @@ def test_unknown_command_and_version(capsys):
     assert main(["list"]) == 0
     assert "energy_logistic" in capsys.readouterr().out
     assert main(["doctor"]) == 0
+
+
+def test_words_of_the_class_list_stand_in_the_prompts(shapes, tiny_pipeline, tmp_path, capsys):
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    (data / "classes.toml").write_text('[classes]\nstar = "star"\n[prompts]\nstar = "blue star"\n')
+    args = command(data, tiny_pipeline, tmp_path / "run", "--until", "classes")
+    assert main(args) == 0
+    told = read_json(tmp_path / "run" / "classes" / "classes.json")
+    assert told["prompts"] == [f"A high-quality image of the {name}" for name in ("circle", "square", "blue star")]
+    listed = tmp_path / "list.toml"
+    listed.write_text('[classes]\ncircle = "circle"\nstar = "red star"\n')
+    assert main([*args, "--classes", str(listed)]) == 2
+    assert "--redo changed to make classes" in capsys.readouterr().err
+    assert main([*args, "--classes", str(listed), "--redo", "changed"]) == 0
+    assert read_json(tmp_path / "run" / "classes" / "classes.json")["names"] == ["circle", "red star"]
+
+
+def test_both_classifiers_begin_with_given_weights(finished, shapes, tiny_pipeline, tmp_path, capsys):
+    init = finished / "classifier" / "plain-s0"
+    run = tmp_path / "run"
+    args = command(
+        shapes, tiny_pipeline, run, "--train.init", str(init), "--train.optimisation.lr", "1e-9", "--until", "classifier"
+    )
+    assert main(args) == 0
+    a, *others = (
+        load_tensors(folder / "model.safetensors")
+        for folder in (init, *(run / "classifier" / f"{k}-s0" for k in ("plain", "dream")))
+    )
+    for b in others:
+        assert torch.allclose(a["head.weight"], b["head.weight"], atol=1e-5)
+    assert main([*args, "--train.init", str(tmp_path / "none.safetensors")]) == 2
+    assert "does not exist" in capsys.readouterr().err

@@ -61,9 +61,7 @@ class StableDecoder:
         scheduler: str = "dpm++", steps: int = 15, guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
         if tile < 1 or tile & (tile - 1):
-            raise ValueError(
-                f"tile is a power of two, not {tile}: with others an image's last bits depend on its place."
-            )
+            raise ValueError(f"tile is a power of two, not {tile}: with others an image's last bits depend on its place.")
         self.device = torch.device(device)
         self.steps, self.guidance, self.tile = steps, guidance, tile
         self.pipeline = load(source, self.device)

@@ -1,0 +1,150 @@
+"""Other people's image networks behind our convention: timm's and transformers', by name.
+
+What is theirs ends here: their names, configurations, published weights and errors. `vision.backbone` is the way in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .types import Output
+
+SCRATCH = 'Training without published weights: init "scratch".'
+PICKLED = (".bin", ".pt", ".pth")
+HEADS = ("classifier", "head", "fc", "score")
+
+
+class Adapted(nn.Module):
+    """A classifier on uint8 images (B, 3, H, W) made of another library's: its last layer, at `head`, is taken out.
+
+    What arrived there is z (B, F), so head(z) = logits (B, C) by construction. `mean` and `std` are the network's own, for pixels
+    in [0, 1]; they are stored with the weights, so that these are complete.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, body: nn.Module, head: str, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.body, self.head = body, _linear(body.get_submodule(head))
+        parent, _, last = head.rpartition(".")
+        setattr(body.get_submodule(parent), last, nn.Identity())
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        z = self.body((images_B3HW.float() / 255 - self.mean) / self.std)
+        z = getattr(z, "logits", z).flatten(1)
+        return Output(logits_BC=self.head(z), z_BF=z)
+
+
+def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
+    """timm's model `name`, with its weights if `pretrained`. ValueError: no timm, no such model, no weights, no one linear head."""
+    try:
+        import timm
+    except Exception as error:  # torchvision, which it imports, fails with others than ImportError beside another torch
+        raise ValueError(
+            f"timm:{name} needs timm, which cannot be imported ({_line(error)}). Install it: pip install 'oodream[timm]'"
+        ) from error
+    known = timm.list_models()
+    if (architecture := name.split(".")[0]) not in known:
+        near = difflib.get_close_matches(architecture, known, n=3)
+        raise ValueError(f"timm has no model {architecture!r}." + (f" It has {', '.join(near)}." if near else ""))
+    try:
+        body = timm.create_model(name, pretrained=pretrained, num_classes=classes)
+    except Exception as error:  # whatever the hub's client raises
+        raise ValueError(f"timm:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()) from error
+    heads = [path for path, module in body.named_modules() if module is body.get_classifier()]
+    if not heads or not _is_linear(body.get_classifier()):
+        raise ValueError(f"timm:{name} does not end in one linear layer, which features and detectors need. Choose another model.")
+    return Adapted(body, heads[0], body.pretrained_cfg["mean"], body.pretrained_cfg["std"])
+
+
+def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
+    """The transformers image classifier in folder or hub repository `name`, with its weights (safetensors) if `pretrained`.
+
+    No code from the repository is run. ValueError: no such network, pickled or missing weights, no one linear head.
+    """
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    if pretrained:
+        _check_folder(Path(name))
+    missing: set[str] = set()
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config.num_labels = classes
+        if pretrained:
+            body, found = AutoModelForImageClassification.from_pretrained(
+                name, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+                ignore_mismatched_sizes=True, output_loading_info=True,
+            )  # fmt: skip
+            missing = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+        else:
+            body = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(f"hf:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()) from error
+    heads = [
+        path
+        for path, module in body.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == classes and any(h in path.split(".")[0] for h in HEADS)
+    ]
+    if len(heads) != 1:
+        raise ValueError(f"hf:{name} ends in {len(heads)} linear layers; features and detectors need one. Choose another model.")
+    if alien := sorted(key for key in missing if not key.startswith(heads[0])):
+        raise ValueError(f"The weights of hf:{name} lack {', '.join(alien[:3])} ({len(alien)} in all). {SCRATCH}")
+    return Adapted(body, heads[0], *_normalisation(name, pretrained))
+
+
+ADAPTERS: dict[str, Callable[[str, int, bool], nn.Module]] = {"timm": from_timm, "hf": from_transformers}
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+
+
+def _linear(module: nn.Module) -> nn.Linear:
+    """A linear layer as it is, a 1 x 1 convolution as the linear layer it is on pooled features."""
+    if isinstance(module, nn.Linear):
+        return module
+    assert isinstance(module, nn.Conv2d)
+    linear = nn.Linear(module.in_channels, module.out_channels, bias=module.bias is not None)
+    linear.load_state_dict({name: weight.flatten(1) if weight.ndim > 1 else weight for name, weight in module.state_dict().items()})
+    return linear
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder whose weights are pickles."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    if pickles := sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED):
+        raise ValueError(
+            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code, and only safetensors are read. Convert it "
+            f"where you trust it: AutoModelForImageClassification.from_pretrained({str(folder)!r}).save_pretrained('NEW FOLDER')."
+        )
+    raise ValueError(f"{folder} has no weights (model.safetensors). {SCRATCH}")
+
+
+def _normalisation(name: str, told: bool) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation from `preprocessor_config.json`; 0.5 where there is none."""
+    from transformers import ImageProcessingMixin
+
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(name)
+    except OSError:
+        if told:
+            warnings.warn(f"hf:{name} has no preprocessor_config.json: pixels are normalised with mean and std 0.5.", stacklevel=2)
+        found = {}
+    if not found.get("do_normalize", True):
+        return [0.0] * 3, [1.0] * 3
+    return found.get("image_mean") or [0.5] * 3, found.get("image_std") or [0.5] * 3
+
+
+def _line(error: Exception) -> str:
+    """The first line of a foreign message, ended with a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."

@@ -1,0 +1,74 @@
+"""Presets are runnable configurations, and those named after DREAM-OOD hold the constants of its published code."""
+
+from __future__ import annotations
+
+import pytest
+
+from oodream import registry
+from oodream.cli import main
+from oodream.config import Config, overlay, to_json
+from oodream.decoders.stable import SCHEDULERS
+from oodream.presets import PRESETS
+from oodream.vision import BACKBONES
+
+DREAM = {name: preset.config for name, preset in PRESETS.items() if name.endswith("-dream")}
+# scripts/get_embed_*.py: --gaussian_mag_ood_det, --ood_det_select over the images of a class that are used.
+NOISE = {"cifar10-dream": (0.07, 50 / 500), "cifar100-dream": (0.07, 50 / 500), "imagenet100-dream": (0.03, 200 / 1000)}
+# scripts/pretrain_*.py and scripts/train_*.py: epochs, rate, batch; --energy_weight; width of the images.
+TRAINING = {"cifar10-dream": (200, 0.1, 256), "cifar100-dream": (200, 0.1, 256), "imagenet100-dream": (100, 0.1, 160)}
+BETA = {"cifar10-dream": 2.5, "cifar100-dream": 2.5, "imagenet100-dream": 1.0}
+SIZE = {"cifar10-dream": 32, "cifar100-dream": 32, "imagenet100-dream": 224}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_part_exists(name):
+    config = PRESETS[name].config
+    registry.make("samplers", config.sample.sampler, **config.sample.options)
+    registry.make("losses", config.train.loss, **config.train.loss_options)
+    assert {config.align.backbone, config.train.backbone} <= BACKBONES.keys()
+    assert config.decode.scheduler in SCHEDULERS
+    assert overlay(Config(), to_json(config)) == config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_command_line_knows_it(name, capsys):
+    assert main(["run", "--preset", name, "--data", "photos", "--dry-run"]) == 0
+    assert PRESETS[name].about in capsys.readouterr().out
+
+
+def test_imagenet_must_be_brought_along(capsys):
+    assert main(["run", "--preset", "imagenet100-dream", "--dry-run"]) == 2
+    assert "Give --data FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", DREAM)
+def test_sampler_has_the_published_constants(name):
+    config = DREAM[name].sample
+    sampler = registry.make("samplers", config.sampler, **config.options)
+    sigma, boundary = NOISE[name]
+    assert sampler.sigma(768) == pytest.approx(sigma, rel=5e-4)
+    assert sampler.boundary == pytest.approx(boundary)
+    assert (sampler.k, sampler.candidates, sampler.anchors, sampler.kept) == (300, 1500, 50, 2)
+    assert (sampler.kind, sampler.select, config.per_class) == ("outlier", "distance", 1000)
+
+
+@pytest.mark.parametrize("name", DREAM)
+def test_the_published_selection_is_one_flag_away(name, capsys):
+    assert main(["run", "--preset", name, "--data", "photos", "--sample.options.select", "random", "--dry-run"]) == 0
+    assert '"select": "random"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", DREAM)
+def test_decoder_and_training_have_the_published_constants(name):
+    config = DREAM[name]
+    decode = config.decode
+    assert (decode.source, decode.scheduler, decode.steps) == ("CompVis/stable-diffusion-v1-4", "pndm", 50)
+    assert (decode.guidance, decode.prompt) == (7.5, "A high-quality image of the {}")
+    assert config.align.temperature == 0.1
+    for part in (config.align, config.train):
+        budget = part.optimisation
+        assert part.backbone == "resnet34"
+        assert (budget.epochs, budget.lr, budget.batch, budget.weight_decay) == (*TRAINING[name], 5e-4)
+    assert registry.make("losses", config.train.loss, **config.train.loss_options).beta == BETA[name]
+    assert (config.train.outlier_ratio, config.train.reconstructed_share, config.train.leak_threshold) == (1.0, 0.0, 1.0)
+    assert config.size == SIZE[name]
