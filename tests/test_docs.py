@@ -50,6 +50,12 @@ def test_oodream_commands_are_understood(page, line, capsys):
     assert args[0] in COMMANDS
     if args[0] in ("run", "demo"):
         assert main([*args, "--dry-run"]) == 0
+    elif args[0] == "decode":
+        assert main(args) == 2
+        assert f"{args[1]} is not a run folder" in capsys.readouterr().err
+    elif args[0] == "score":
+        assert main(args) == 2
+        assert "holds no classifier" in capsys.readouterr().err
     elif args[0] == "fit-decoder":
         images = args[1]
         assert main([*args, "--seed", "0"]) == 2
