@@ -107,6 +107,8 @@ class Draw:
     """draw these rows once more, into --out"""
     out: Path = Path("redrawn")
     """where --row draws"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
 
 
 def draw(args: Sequence[str]) -> int:
@@ -115,16 +117,16 @@ def draw(args: Sequence[str]) -> int:
 
     from . import distributed, drawing
 
-    pipeline = drawing.begun(chosen.run)
+    begun = drawing.begun(chosen.run, chosen.device)
     if chosen.row:
-        for file in drawing.redraw(pipeline, chosen.row, chosen.out):
+        for file in drawing.redraw(begun, chosen.row, chosen.out):
             print(file)
     elif chosen.verify:
-        print(f"{drawing.verify(pipeline, say)} images were missing or damaged")
+        print(f"{drawing.verify(begun, say)} images were missing or damaged")
     else:
         part = distributed.shard(chosen.shard) if chosen.shard else distributed.launched()
-        n = drawing.draw_shard(pipeline, part)
-        print(f"{n} images drawn (part {part.index} of {part.count}). Go on with: {pipeline.command}")
+        n = drawing.draw_shard(begun, part)
+        print(f"{n} images drawn (part {part.index} of {part.count}). Go on with: {begun.command}")
     return 0
 
 

@@ -63,9 +63,11 @@ def fit_decoder(
     unet_loss = fit_unet(pipeline, latents, captions, weights, config, work, device)
     with atomic_folder(out) as folder:
         pipeline.to(dtype=torch.float16).save_pretrained(folder)
-        # transformers would load what this says and diffusers float32, and the two do not multiply.
-        text = folder / "text_encoder" / "config.json"
-        write_json(text, read_json(text) | {"dtype": "float32"})
+        for file in (folder / "model_index.json", *folder.glob("*/config.json")):
+            told = read_json(file)
+            told.pop("_name_or_path", None)  # a path of this machine
+            # transformers would load what this says and diffusers float32, and the two do not multiply.
+            write_json(file, told | ({"dtype": "float32"} if file.parent.name == "text_encoder" else {}))
     parameters = {name: sum(p.numel() for p in getattr(pipeline, name).parameters()) for name in ("vae", "text_encoder", "unet")}
     return {"parameters": parameters, "vae_loss": vae_loss, "unet_loss": unet_loss, "images": len(images)}
 

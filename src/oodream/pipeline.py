@@ -7,19 +7,16 @@ its options, what it reads, and so, hashed, everything before it.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from . import registry
@@ -30,7 +27,7 @@ from .classifier import Classifier, limit
 from .classifier import load as load_classifier
 from .config import Config, Train, to_json
 from .data import load_folder, load_hub, load_ood
-from .decode import decode, provenance
+from .decode import FORMATS, Drawing, provenance
 from .decoders.stable import StableDecoder
 from .distributed import local_rank
 from .evaluate import evaluate, row_to_json
@@ -47,16 +44,12 @@ from .vision import AlignedEncoder, backbone, outputs, weights_file
 
 PLAIN, DREAM = "plain", "dream"
 FASHION_DATA = ("fashion", "fashion-full")
+IMAGINED = "images/imagined"
 CONTROL = "reconstructed"
 CHANGED = "changed"
 CONTROL_IMAGES = 1000
 SAMPLES_PER_CLASS = 8
 PATHS = 6  # classes whose surroundings are drawn
-FORMATS: dict[str, dict[str, Any]] = {
-    "png": {"format": "png"},
-    "jpg": {"format": "jpeg", "quality": 95, "subsampling": 0},
-    "webp": {"format": "webp", "lossless": True},
-}
 
 
 @dataclass(frozen=True)
@@ -80,10 +73,9 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def slug(name: str) -> str:
-    """A class name as a folder name: no separators, no dots, so that it cannot leave the run folder."""
-    plain = re.sub(r"[^\w-]+", "_", name).strip("_")
-    return plain or hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+def hashed(inputs: Json) -> str:
+    """The hash by which a stage's inputs are known to the stages after it."""
+    return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 class Pipeline:
@@ -202,17 +194,15 @@ class Pipeline:
         return Outliers(**t, kind="outlier", space=self.book.space)
 
     @cached_property
-    def image_files(self) -> list[Path]:
-        """Where the image of every outlier lies, or will lie."""
-        names, form = self.book.names, self.config.decode.format
-        folder = self.run / "images" / "imagined"
-        return [folder / f"{slug(names[y])}-{y}" / f"{m:06}.{form}" for m, y in enumerate(self.outliers.y_M.tolist())]
+    def drawing(self) -> Drawing:
+        """The files of the imagined images."""
+        return Drawing(outliers=self.outliers, decoder=self.decoder, folder=self.run / IMAGINED, format=self.config.decode.format)
 
     @cached_property
     def imagined(self) -> Images:
         """All decoded outliers, in the order of their rows, labelled with the class they were sampled around."""
-        images = from_files("imagined", self.image_files, self.outliers.y_M.tolist(), self.book.names, self.config.size)
-        if len(images) != len(self.image_files):
+        images = from_files("imagined", self.drawing.files, self.outliers.y_M.tolist(), self.book.names, self.config.size)
+        if len(images) != len(self.outliers):
             raise DataError(f"Imagined images are missing or damaged. Mend them with: oodream decode {self.run.path} --verify")
         return images
 
@@ -240,8 +230,7 @@ class Pipeline:
 
     def hash_of(self, stage: str) -> str:
         """The hash of a stage's inputs and so, recursively, of all that it was made from."""
-        inputs = self.stages[stage].inputs
-        return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return hashed(self.stages[stage].inputs)
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -254,7 +243,7 @@ class Pipeline:
 
         train_images = self.data[0].fingerprint()
         if c.train.init not in ("", SCRATCH):
-            options["train"]["init"] = hash_of_file(weights_file(Path(c.train.init)))
+            options["train"]["init"] = hashlib.blake2b(weights_file(Path(c.train.init)).read_bytes(), digest_size=16).hexdigest()
         regime = {key: value for key, value in options["train"].items() if key in ("backbone", "init", "optimisation")}
         plain = replace(c.train, loss="cross_entropy", loss_options={})
         add(
@@ -269,14 +258,14 @@ class Pipeline:
         add("align", self._align, ["classes"], align=options["align"], images=train_images, seed=c.seed)
         add("features", self._features, ["align"])
         add("outliers", self._outliers, ["features"], sample=options["sample"], seed=c.seed)
-        add("images/imagined", self._imagined, ["outliers"])
+        add(IMAGINED, self._imagined, ["outliers"])
         add("paths", self._paths, ["outliers"])
         add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=self.data[1].fingerprint(),
             share=c.train.reconstructed_share)  # fmt: skip
         for seed in range(c.seeds):
             work = partial(self._train, PLAIN, seed, plain)
             add(f"classifier/{PLAIN}-s{seed}", work, ["images/reconstructed"], train=regime, seed=seed)
-        add("filter", self._filter, ["images/imagined", f"classifier/{PLAIN}-s0"], threshold=c.train.leak_threshold)
+        add("filter", self._filter, [IMAGINED, f"classifier/{PLAIN}-s0"], threshold=c.train.leak_threshold)
         for seed in range(c.seeds):
             work = partial(self._train, DREAM, seed, c.train)
             add(f"classifier/{DREAM}-s{seed}", work, ["filter", "images/reconstructed"], train=options["train"], seed=seed)
@@ -316,39 +305,31 @@ class Pipeline:
         anchors = (o.z_MD * self.features.z_ND[o.anchor_M]).sum(1)
         return {"outliers": len(o), "mean_cosine_to_anchor": round(anchors.mean().item(), 4)}
 
-    def draw(self, rows: Tensor) -> None:
-        """Decodes `rows` of the outliers into their files, each whole or not at all."""
-        for made in decode(self.outliers, self.decoder, rows):
-            for m, data in zip(made.row_B.tolist(), encoded(made.images_B3HW, self.config.decode.format), strict=True):
-                write_bytes(self.image_files[m], data, sync=False)
-
-    def record(self) -> None:
-        """Writes what is known of every image, its hash included, beside the images."""
+    def _imagined(self, folder: Path) -> Json:
+        drawing, words = self.drawing, self.decoder.text.neighbours(self.outliers.z_MD)
+        drawing.draw([m for m, file in enumerate(drawing.files) if not file.exists()])
         describe = partial(provenance, self.outliers, self.features, self.book, self.data[0].files, self.decoder.fingerprint)
-        folder, words = self.run / "images" / "imagined", self.decoder.text.neighbours(self.outliers.z_MD)
         lines = (
-            {"file_name": str(f.relative_to(folder)), **describe(m), "words": words[m], "hash": hash_of_file(f)}
-            for m, f in enumerate(self.image_files)
+            {"file_name": str(file.relative_to(folder)), **describe(m), "words": words[m], "hash": drawing.hash(m)}
+            for m, file in enumerate(drawing.files)
         )
         text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
         write_bytes(folder / "metadata.jsonl", f"{text}\n".encode())
-
-    def _imagined(self, folder: Path) -> Json:
-        self.draw(torch.tensor([m for m, file in enumerate(self.image_files) if not file.exists()], dtype=torch.long))
-        self.record()
-        return {"images": len(self.image_files)}
+        return {"images": len(drawing.files)}
 
     def _paths(self, folder: Path) -> Json:
         """Two strips for each of the first classes: from T(y) to its first outlier, and away from that outlier's anchor."""
-        tokens, o, images = self.book.tokens_CD, self.outliers, {}
+        tokens, o, walks = self.book.tokens_CD, self.outliers, {}
         for c in range(min(PATHS, len(tokens))):
             m = int((o.y_M == c).nonzero()[0, 0])
-            walks = {"between": between(tokens[c], o.z_MD[m], len(COSINES)), "away": away(self.features.z_ND[o.anchor_M[m]], c)}
-            for name, z in walks.items():
-                seeds = o.seed_M[m].expand(len(z))
-                images[f"{name}-{c}"] = self.decoder(z, torch.full((len(z),), c), seeds).images_B3HW
-        save_tensors(folder / "paths.safetensors", images)  # type: ignore[arg-type]
-        return {"strips": len(images)}
+            walks[f"between-{c}"] = between(tokens[c], o.z_MD[m], len(COSINES)), c, m
+            walks[f"away-{c}"] = away(self.features.z_ND[o.anchor_M[m]], c), c, m
+        z, y, seed = zip(*((z, torch.tensor([c] * len(z)), o.seed_M[m].expand(len(z))) for z, c, m in walks.values()), strict=True)
+        images = self.decoder(torch.cat(z), torch.cat(y), torch.cat(seed)).images_B3HW
+        assert images is not None
+        strips = dict(zip(walks, images.split(len(COSINES)), strict=True))
+        save_tensors(folder / "paths.safetensors", strips)
+        return {"strips": len(strips)}
 
     def _reconstructed(self, folder: Path) -> Json:
         train_images, test_images = self.data
@@ -500,20 +481,6 @@ def git_state() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def encoded(images_B3HW: Tensor | None, form: str) -> Iterator[bytes]:
-    """Each uint8 image as the bytes of a file of that format."""
-    assert images_B3HW is not None
-    for pixels in images_B3HW.permute(0, 2, 3, 1).numpy():
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, **FORMATS[form])
-        yield buffer.getvalue()
-
-
-def hash_of_file(file: Path) -> str:
-    """The file's BLAKE2b hash, 16 bytes in hexadecimal."""
-    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
 
 
 def _share(hits: Tensor) -> float:

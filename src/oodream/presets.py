@@ -46,6 +46,21 @@ def dream_train(optimisation: Optimisation, beta: float) -> Train:
     )  # fmt: skip
 
 
+def cifar(name: str, about: str) -> Preset:
+    """A CIFAR data set of the hub with the constants for CIFAR-100."""
+    return Preset(
+        about=f"{about}; needs a GPU, Stable Diffusion 1.4, oodream[hub]",
+        config=Config(
+            data=f"hub:uoft-cs/{name}",
+            classes=name,
+            align=Align(backbone="resnet34", optimisation=CIFAR),
+            sample=Sample(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=1000),
+            decode=DREAM_DECODE,
+            train=dream_train(CIFAR, beta=2.5),
+        ),
+    )
+
+
 PRESETS = {
     "demo": Preset(
         about="the embedded sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; minutes on 2 cores",
@@ -73,29 +88,8 @@ PRESETS = {
             train=Train(optimisation=Optimisation(epochs=12, least_steps=600)),
         ),
     ),
-    # Not in the paper: CIFAR-100's constants.
-    "cifar10-dream": Preset(
-        about="CIFAR-10 (hub) with DREAM-OOD's constants for CIFAR-100; needs a GPU, Stable Diffusion 1.4, oodream[hub]",
-        config=Config(
-            data="hub:uoft-cs/cifar10",
-            classes="cifar10",
-            align=Align(backbone="resnet34", optimisation=CIFAR),
-            sample=Sample(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=1000),
-            decode=DREAM_DECODE,
-            train=dream_train(CIFAR, beta=2.5),
-        ),
-    ),
-    "cifar100-dream": Preset(
-        about="CIFAR-100 (hub) with DREAM-OOD's constants; needs a GPU, Stable Diffusion 1.4, oodream[hub]",
-        config=Config(
-            data="hub:uoft-cs/cifar100",
-            classes="cifar100",
-            align=Align(backbone="resnet34", optimisation=CIFAR),
-            sample=Sample(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=1000),
-            decode=DREAM_DECODE,
-            train=dream_train(CIFAR, beta=2.5),
-        ),
-    ),
+    "cifar10-dream": cifar("cifar10", "CIFAR-10 (hub) with DREAM-OOD's constants for CIFAR-100, for it is not in the paper"),
+    "cifar100-dream": cifar("cifar100", "CIFAR-100 (hub) with DREAM-OOD's constants"),
     # The published code fine-tunes a cross-entropy classifier here (20 epochs, rate 0.001, batch 80). There is no option for that
     # yet, and from scratch such a budget would train nothing: this is the budget of its other trainings on ImageNet-100.
     "imagenet100-dream": Preset(
