@@ -23,13 +23,15 @@ VARIANTS = {
     "preset": {},
     "outlier ratio 0.25": {"train": {"outlier_ratio": 0.25}},
     "outlier ratio 1": {"train": {"outlier_ratio": 1.0}},
+    "no outlier turned grey": {"train": {"grey": 0.0}},
+    "all outliers grey": {"train": {"grey": 1.0}},
     "no leak filter": {"train": {"leak_threshold": 1.0}},
     "nothing reconstructed": {"train": {"reconstructed_share": 0.0}},
     "half reconstructed": {"train": {"reconstructed_share": 0.5}},
     "cosine 0.95": {"sample": {"options": {"cosine": 0.95}}},
     "cosine 0.6": {"sample": {"options": {"cosine": 0.6}}},
     "random selection": {"sample": {"options": {"select": "random"}}},
-    "temperature 0.1": {"align": {"temperature": 0.1}},
+    "temperature 0.25": {"align": {"temperature": 0.25}},
     "temperature 0.5": {"align": {"temperature": 0.5}},
 }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from oodream.config import Optimisation
 from oodream.images import from_array
-from oodream.loop import Mixture, augment, epoch_batches, fit, one_cycle
+from oodream.loop import Mixture, augment, epoch_batches, fit, greyscale, one_cycle
 from oodream.registry import make
 from oodream.seeding import seeded
 from oodream.types import Loss, Terms
@@ -38,6 +40,29 @@ def test_a_batch_is_id_with_its_reconstructed_share_and_then_outliers():
         assert ((brightness > 80) & (brightness < 140)).sum() == 4
         assert (brightness[16:] > 160).all()
         assert len(pixels) == 24
+
+
+def test_a_share_of_the_outliers_is_turned_grey():
+    parts = {"id": images(400), "outliers": images(400)}
+    config = Optimisation(batch=400, crop_padding=0, flip=False)
+
+    def grey(share: float) -> torch.Tensor:
+        ((pixels, _, n),) = epoch_batches(Mixture(**parts, grey=share), config, 0, 0)
+        without_colour = (pixels == pixels[:, :1]).flatten(1).all(1)
+        assert not without_colour[:n].any(), "ID images stay as they are"
+        return without_colour[n:].float().mean()
+
+    assert grey(0.0) == 0
+    assert grey(0.5).item() == pytest.approx(0.5, abs=0.1)
+    assert grey(1.0) == 1
+
+
+def test_greyscale_is_pillows():
+    x = images(3).batch(range(3))
+    for ours, pixels in zip(greyscale(x), x, strict=True):
+        theirs = torch.from_numpy(np.asarray(Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")).copy())
+        assert (ours.int() - theirs.int()).abs().max() <= 1
+        assert (ours == ours[:1]).all()
 
 
 def test_every_id_image_is_seen_once_an_epoch():

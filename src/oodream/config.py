@@ -101,6 +101,8 @@ class Train:
     """share of every ID batch that has been through the VAE, so that its traces say nothing about ID and OOD"""
     outlier_ratio: float = 0.5
     """outliers beside every ID image"""
+    grey: float = 0.5
+    """share of the outliers turned grey where ID images are, so that colour alone does not tell them apart"""
     leak_threshold: float = 0.95
     """an outlier is dropped when the plain classifier gives its own class a higher probability"""
     optimisation: Optimisation = field(default_factory=Optimisation)

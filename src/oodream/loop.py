@@ -27,13 +27,17 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """What a batch is made of: ID images, a share of which come from `reconstructed`, and `ratio` outliers for every ID image."""
+    """What a batch is made of: ID images, a share of which come from `reconstructed`, and `ratio` outliers for every ID image.
+
+    A share `grey` of the outliers is turned grey.
+    """
 
     id: Images
     reconstructed: Images | None = None
     share: float = 0.0
     outliers: Images | None = None
     ratio: float = 1.0
+    grey: float = 0.0
 
 
 def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Tensor:
@@ -50,6 +54,12 @@ def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Te
     return padded[torch.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def greyscale(images_B3HW: Tensor) -> Tensor:
+    """The images' luma (ITU-R BT.601, as Pillow's mode L) in all three channels; uint8 in and out."""
+    weight = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    return (images_B3HW.float() * weight).sum(1, keepdim=True).round().to(torch.uint8).expand_as(images_B3HW)
+
+
 def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, int]]:
     """(images, ID labels, number of ID images): ID rows first, then outliers; a function of (seed, epoch) alone."""
     g = generator(seed, "epoch", epoch)
@@ -63,7 +73,11 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int) ->
             labels = torch.cat([data.reconstructed.labels[other], labels[n:]])
         if data.outliers is not None:
             other = torch.randint(len(data.outliers), (round(data.ratio * len(rows)),), generator=g)
-            images = torch.cat([images, data.outliers.batch(other)])
+            outliers = data.outliers.batch(other)
+            if data.grey > 0:
+                turned = torch.rand(len(outliers), generator=g) < data.grey
+                outliers = torch.where(turned[:, None, None, None], greyscale(outliers), outliers)
+            images = torch.cat([images, outliers])
         yield augment(images, config, g), labels, len(rows)
 
 

@@ -358,6 +358,7 @@ class Pipeline:
                 share=config.reconstructed_share,
                 outliers=kept,
                 ratio=config.outlier_ratio,
+                grey=config.grey * share_of_grey(self.data[0]),
             )
         network, loss, log = train(mixture, config, seed, self.device, folder / "resume.state", f"train {kind} (seed {seed})")
         test, control = (outputs(network, images, self.device) for images in (self.data[1], self.reconstructed[1]))
@@ -481,6 +482,12 @@ def git_state() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def share_of_grey(images: Images, n: int = 1000) -> float:
+    """The share of images without colour, among the first n."""
+    x = images.batch(range(min(n, len(images))))
+    return _share((x == x[:, :1]).flatten(1).all(1))
 
 
 def _share(hits: Tensor) -> float:

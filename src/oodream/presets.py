@@ -16,12 +16,6 @@ class Preset:
     about: str
 
 
-# Cross-entropy stops pulling an embedding towards T(y) once cos / temperature exceeds the other classes' by a few units: with 100
-# classes and 0.1 that is near cos = 1, with 8 classes far from it (measured: 0.53, against 0.63 at 0.25), and vectors sampled
-# around such features decode into things that have nothing to do with the class.
-FEW_CLASSES = 0.25
-
-
 # What follows are the constants of DREAM-OOD's published code (deeplearning-wisc/dream-ood at fcb89c6); docs/faithfulness.md says
 # where each stands there and what differs all the same.
 def dream_options(sigma: float, boundary: float) -> dict[str, Option]:
@@ -42,7 +36,7 @@ def dream_train(optimisation: Optimisation, beta: float) -> Train:
     """As many outliers as ID images in a batch, and nothing that the published code does not have."""
     return Train(
         backbone="resnet34", loss_options={"beta": beta}, optimisation=optimisation, outlier_ratio=1.0,
-        reconstructed_share=0.0, leak_threshold=1.0,
+        reconstructed_share=0.0, grey=0.0, leak_threshold=1.0,
     )  # fmt: skip
 
 
@@ -65,7 +59,7 @@ PRESETS = {
     "demo": Preset(
         about="the embedded sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; minutes on 2 cores",
         config=Config(
-            align=Align(temperature=FEW_CLASSES, optimisation=Optimisation(epochs=4)),
+            align=Align(optimisation=Optimisation(epochs=4)),
             sample=Sample(per_class=150),
             train=Train(optimisation=Optimisation(epochs=8)),
             evaluate=Evaluate(resamples=300),
@@ -75,7 +69,7 @@ PRESETS = {
         about="all of Fashion-MNIST (48,000 images, 8 classes), embedded decoder; about an hour on 2 cores for 3 seeds",
         config=Config(
             data="fashion-full",
-            align=Align(temperature=FEW_CLASSES, optimisation=Optimisation(epochs=4)),
+            align=Align(optimisation=Optimisation(epochs=4)),
             sample=Sample(per_class=400),
             train=Train(optimisation=Optimisation(epochs=6)),
         ),
