@@ -36,8 +36,9 @@ def save_full_size_pipeline(folder: Path) -> None:
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     ).half()  # fmt: skip
     scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1
-    )
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, set_alpha_to_one=False,
+        steps_offset=1,
+    )  # fmt: skip
     StableDiffusionPipeline(
         vae=vae, text_encoder=CLIPTextModel(text).half(), tokenizer=tokenizer, unet=unet, scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
@@ -48,7 +49,8 @@ def save_full_size_pipeline(folder: Path) -> None:
 def test_stable_diffusion_1_4s_shape_on_a_cpu(tmp_path, record_property):
     save_full_size_pipeline(tmp_path)
     began = time.perf_counter()
-    decoder = StableDecoder(str(tmp_path / "sd"), names=["circle", "star"], steps=2, scheduler="pndm", guidance=7.5, tile=1, size=224)
+    options = {"steps": 2, "scheduler": "pndm", "guidance": 7.5, "tile": 1, "size": 224}
+    decoder = StableDecoder(str(tmp_path / "sd"), names=["circle", "star"], **options)
     loaded = time.perf_counter()
     assert sum(p.numel() for p in decoder.pipeline.unet.parameters()) == 859_520_964
     assert decoder.book.tokens_CD.shape == (2, 768)
