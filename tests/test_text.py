@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oodream.text import PromptError, class_book, locate, scaled, splice, spliced_ids
+from oodream.text import PromptError, class_book, locate, scaled, spliced, spliced_ids
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +14,13 @@ def parts(tiny_pipeline):
 
     pipe = StableDiffusionPipeline.from_pretrained(tiny_pipeline, safety_checker=None, requires_safety_checker=False)
     return pipe.tokenizer, pipe.text_encoder.eval()
+
+
+@torch.no_grad()
+def splice(encoder, ids: torch.Tensor, position: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The text states of prompts with vectors in the class word's place."""
+    with spliced(encoder, position, v):
+        return encoder(ids).last_hidden_state
 
 
 def table(encoder) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Builds the captioned pictures from which the embedded Stable Diffusion was trained.
 
-    python world/build.py OUT          # about two minutes on one core
+    python world/build.py OUT          # under a minute on one core
     oodream fit-decoder OUT --out src/oodream/assets/decoder
 
 Sources (Debian packages; licences in world/README.md): dataset-fashion-mnist, fonts-noto-color-emoji;

@@ -89,13 +89,6 @@ def spliced(text_encoder: Any, position_B: Tensor, v_BD: Tensor) -> Iterator[Non
         handle.remove()
 
 
-@torch.no_grad()
-def splice(text_encoder: Any, ids_BL: Tensor, position_B: Tensor, v_BD: Tensor) -> Tensor:
-    """The text transformer's states (B, L, D) for prompts whose token at `position_B` has the input embedding `v_BD`."""
-    with spliced(text_encoder, position_B, v_BD):
-        return text_encoder(ids_BL).last_hidden_state
-
-
 def scaled(z_BD: Tensor, tokens_BD: Tensor) -> Tensor:
     """Unit vectors at the norm of their class vectors, ||T(y)||: the one place where the two meet."""
     return normalize(z_BD, dim=1) * tokens_BD.norm(dim=1, keepdim=True)
