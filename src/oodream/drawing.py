@@ -1,7 +1,8 @@
 """`oodream decode`: the images of a run that was begun, on as many processes and machines as there are; mending and redrawing them.
 
 Nothing is exchanged between processes. Each draws its own rows into the run folder, every file whole or not at all; `oodream run`
-finds them there and goes on. A row's image is the same whoever draws it. Only the run folder and the decoder are needed, no data.
+finds them there and goes on. On machines of one kind a row's image is the same whoever draws it; `verify` tells where it is not.
+Only the run folder and the decoder are needed, no data.
 """
 
 from __future__ import annotations

@@ -363,12 +363,7 @@ class Pipeline:
         network, loss, log = train(mixture, config, seed, self.device, folder / "resume.state", f"train {kind} (seed {seed})")
         test, control = (outputs(network, images, self.device) for images in (self.data[1], self.reconstructed[1]))
         energy = -test.logits_BC.logsumexp(1)
-        told = {
-            "backbone": config.backbone,
-            "loss": config.loss,
-            "loss_options": config.loss_options,
-            "thresholded_on": len(energy),
-        }
+        told = {"backbone": config.backbone, "loss": config.loss, "loss_options": config.loss_options}
         Classifier(
             network=network, loss=loss, names=self.book.names, size=self.config.size, threshold=limit(energy), told=told
         ).save(folder)
