@@ -18,7 +18,7 @@ from oodream.pipeline import CHANGED, Pipeline
 from oodream.presets import PRESETS
 from oodream.store import RunDir, read_json, write_json
 
-COLOUR, EVERY, WARM = {"grey": 0.0}, {"outlier_ratio": 1.0}, {"temperature": 0.25}
+COLOUR, EVERY, WARM = {"grey": 0.0}, {"ratio": 1.0}, {"temperature": 0.25}
 # The README's rows, ordered so that few stages are made again.
 VARIANTS = {
     "as shipped": {},

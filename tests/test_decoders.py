@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from oodream.decoders.stable import SCHEDULERS, DecoderError, StableDecoder
+from oodream.decoders.stable import SCHEDULERS, DecoderError, StableDecoder, peak
 from oodream.types import ClassBook
 
 
@@ -210,3 +211,31 @@ def test_a_text_encoder_without_a_token_table_is_refused(tiny_pipeline, monkeypa
     monkeypatch.setattr(CLIPTextModel, "get_input_embeddings", lambda self: None)
     with pytest.raises(DecoderError, match="has no token table"):
         StableDecoder(str(tiny_pipeline), names=["circle"])
+
+
+def test_a_tile_of_0_is_found_and_stays(tiny_pipeline):
+    decoder = StableDecoder(str(tiny_pipeline), names=["circle"], steps=2, tile=0)
+    z, y, seed = unit(3, 32), torch.zeros(3, dtype=torch.long), torch.arange(3)
+    images = decoder(z, y, seed).images_B3HW
+    assert decoder.tile == 64  # this pipeline is tiny
+    fixed = StableDecoder(str(tiny_pipeline), names=["circle"], steps=2, tile=64)
+    assert torch.equal(images, fixed(z, y, seed).images_B3HW)
+
+
+@pytest.mark.parametrize(("free", "tile"), [(10.0, 1), (25.0, 2), (49.0, 2), (50.0, 4), (1e6, 64)])
+def test_the_tile_is_the_largest_that_fits(tiny_pipeline, monkeypatch, free, tile):
+    """One image takes 10, every further one 10 more, and a fifth of the memory is left alone."""
+    decoder = StableDecoder(str(tiny_pipeline), names=["circle"], steps=2, tile=0)
+    needed = iter((10, 20))
+    monkeypatch.setattr("oodream.decoders.stable.peak", lambda device, work: next(needed))
+    monkeypatch.setattr("oodream.decoders.stable.free_memory", lambda device: free)
+    assert decoder.largest_tile() == tile
+
+
+def test_memory_is_measured():
+    def work():
+        held = torch.ones(50_000_000)  # 200 MB
+        time.sleep(0.1)
+        return held
+
+    assert 150e6 < peak(torch.device("cpu"), work) < 400e6

@@ -13,7 +13,20 @@ ROOT = Path(oodream.__file__).parent
 LAYERS = {
     0: {"types", "seeding", "registry", "store", "config", "distributed"},
     1: {"knn", "metrics", "samplers", "losses", "detectors", "filters"},
-    2: {"images", "data", "classes", "builtin", "validation", "text", "vision", "backbones", "classifier", "decoders", "loop"},
+    2: {
+        "images",
+        "data",
+        "classes",
+        "builtin",
+        "validation",
+        "shifts",
+        "text",
+        "vision",
+        "backbones",
+        "classifier",
+        "decoders",
+        "loop",
+    },
     3: {"align", "sample", "decode", "train", "evaluate", "report", "explore", "fit_decoder"},
     4: {"pipeline", "presets", "drawing", "present", "cli"},
 }

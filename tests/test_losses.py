@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from oodream.losses.energy_logistic import EnergyLogistic
 from oodream.registry import make, names
-from oodream.types import Output
+from oodream.types import Output, Step
 
 
 def output(logits: torch.Tensor) -> Output:
     return Output(logits_BC=logits, z_BF=logits)
+
+
+def step(id: torch.Tensor, y: torch.Tensor, ood: torch.Tensor | None = None, weight: torch.Tensor | None = None) -> Step:
+    weight = torch.ones(len(y)) if weight is None else weight
+    return Step(id=output(id), y_B=y, weight_B=weight, ood=None if ood is None else output(ood))
 
 
 def test_equals_the_papers_formula():
@@ -23,7 +29,7 @@ def test_equals_the_papers_formula():
     with torch.no_grad():
         loss.slope.fill_(0.3)
         loss.offset.fill_(-0.2)
-    terms = loss(output(id), y, output(ood))
+    terms = loss(step(id, y, ood))
     slope = np.log1p(np.exp(0.3))
 
     def phi(logits):
@@ -52,23 +58,30 @@ def test_outliers_end_with_the_lower_logsumexp(seed, start):
     optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.1, momentum=0.9)
     for _ in range(300):
         optimizer.zero_grad()
-        loss(output(model(x_id)), y, output(model(x_ood))).total.backward()
+        loss(step(model(x_id), y, model(x_ood))).total.backward()
         optimizer.step()
     assert model(x_id).logsumexp(1).mean() > model(x_ood).logsumexp(1).mean() + 1
 
 
 def test_outliers_are_needed():
     with pytest.raises(ValueError, match="needs outliers"):
-        EnergyLogistic()(output(torch.zeros(2, 3)), torch.tensor([0, 1]), None)
+        EnergyLogistic()(step(torch.zeros(2, 3), torch.tensor([0, 1])))
 
 
 @pytest.mark.parametrize("name", names("losses"))
 def test_every_loss_is_finite_differentiable_and_owns_its_parameters(name):
     loss = make("losses", name)
     logits = torch.randn(4, 3, requires_grad=True)
-    terms = loss(output(logits), torch.tensor([0, 1, 2, 0]), output(torch.randn(5, 3)))
+    terms = loss(step(logits, torch.tensor([0, 1, 2, 0]), torch.randn(5, 3)))
     terms.total.backward()
     assert terms.total.ndim == 0
     assert torch.isfinite(terms.total)
     assert logits.grad is not None
     assert all(torch.isfinite(part) for part in terms.parts.values())
+
+
+def test_weights_weigh_rows_of_the_cross_entropy():
+    logits, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    doubled = make("losses", "cross_entropy")(step(logits, y, weight=torch.tensor([1.0, 1.0, 2.0, 0.0]))).total
+    repeated = F.cross_entropy(logits[[0, 1, 2, 2]], y[[0, 1, 2, 2]])
+    assert doubled.item() == pytest.approx(repeated.item(), rel=1e-6)

@@ -171,3 +171,27 @@ def test_roc_is_thin_and_lies_on_the_full_curve() -> None:
 def test_roc_of_constant_scores_is_the_diagonal() -> None:
     fpr, tpr = roc(torch.zeros(5), torch.zeros(4))
     assert fpr.tolist() == tpr.tolist() == [0, 1]
+
+
+def brute_nearest(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Share of negatives at or below the threshold whose recall of positives (low values) is nearest to 95 %.
+
+    Thresholds ascend until all positives are taken in; of two as near the later one counts.
+    """
+    best, found = np.inf, np.nan
+    for threshold in sorted({*positive.tolist(), *negative.tolist()}):
+        recall = (positive <= threshold).sum()
+        if abs(20 * recall - 19 * len(positive)) <= best:
+            best, found = abs(20 * recall - 19 * len(positive)), (negative <= threshold).mean()
+        if recall == len(positive):
+            return float(found)
+    raise AssertionError
+
+
+@given(scores, scores)
+@settings(max_examples=150, deadline=None)
+def test_the_nearest_fpr95_agrees_with_a_loop(id_N: Tensor, ood_M: Tensor) -> None:
+    found = measure(id_N, ood_M, nearest=True)
+    assert found["fpr95_id"] == pytest.approx(brute_nearest(id_N.numpy(), ood_M.numpy()))
+    assert found["fpr95_ood"] == pytest.approx(brute_nearest(-ood_M.numpy(), -id_N.numpy()))
+    assert found["auroc"] == measure(id_N, ood_M)["auroc"]

@@ -70,5 +70,5 @@ def test_decoder_and_training_have_the_published_constants(name):
         assert part.backbone == "resnet34"
         assert (budget.epochs, budget.lr, budget.batch, budget.weight_decay) == (*TRAINING[name], 5e-4)
     assert registry.make("losses", config.train.loss, **config.train.loss_options).beta == BETA[name]
-    assert (config.train.outlier_ratio, config.train.reconstructed_share, config.train.leak_threshold) == (1.0, 0.0, 1.0)
+    assert (config.train.ratio, config.train.reconstructed_share, config.train.leak_threshold) == (1.0, 0.0, 1.0)
     assert config.size == SIZE[name]

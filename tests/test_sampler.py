@@ -248,3 +248,40 @@ def test_bad_options_are_refused(bad):
 def test_unknown_option_is_named():
     with pytest.raises(ValueError, match="sgma"):
         make("samplers", "knn", sgma=3)
+
+
+def test_a_feature_that_counts_itself_has_neighbour_k_minus_one():
+    """Boundary and candidates' distances: only the first are about features, so only they change."""
+    f = features()
+    own = make("samplers", "knn", k=8, count_self=True, select="random", boundary=0.1)(f, 6, 0, "s")
+    other = make("samplers", "knn", k=7, select="random", boundary=0.1)(f, 6, 0, "s")
+    assert torch.equal(own.z_MD, other.z_MD)
+    assert torch.equal(own.anchor_M, other.anchor_M)
+    assert (own.knn_M > other.knn_M).all()
+
+
+@pytest.mark.parametrize("select", ["distance", "random"])
+def test_shared_noise_is_one_noise_for_all_anchors(select):
+    f, sampler = features(), make("samplers", "knn", k=7, candidates=9, anchors=4, kept=9, shared_noise=True, select=select)
+    o = sampler(f, 4 * 9, 0, "s")
+    c0 = o.y_M == 0
+    sigma, z, b = sampler.sigma(16), o.z_MD[c0].view(4, 9, 16), f.z_ND[o.anchor_M[c0]].view(4, 9, 16)
+    # v = (b + e) / |b + e|: with e at hand for one anchor, the other anchors' vectors follow.
+    g = generator(0, "outlier", 0, 0)
+    torch.randperm(12, generator=g)
+    e = torch.randn(9, 16, generator=g) * sigma
+    for a in range(4):
+        expected = normalize(b[a, 0] + e, dim=1)
+        nearest = torch.cdist(z[a], expected).min(1)
+        assert nearest.values.max() < 1e-5
+        assert sorted(nearest.indices.tolist()) == list(range(9))
+
+
+def test_several_images_of_every_vector():
+    f = features()
+    one, four = (make("samplers", "knn", k=7, images=n)(f, 12, 0, "s") for n in (1, 4))
+    mine = four.y_M == 1
+    assert len(four.z_MD[mine].unique(dim=0)) == 3
+    assert torch.equal(four.z_MD[mine][::4], one.z_MD[one.y_M == 1][:3])
+    assert len(four.seed_M.unique()) == len(four.seed_M)
+    assert len(make("samplers", "knn", k=7, images=5)(f, 12, 0, "s").z_MD) == 36

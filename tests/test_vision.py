@@ -319,9 +319,9 @@ class Watching(Loss):
         super().__init__()
         self.seen: set[torch.dtype] = set()
 
-    def forward(self, id, y_B, ood):
-        self.seen |= {id.logits_BC.dtype, id.z_BF.dtype, ood.logits_BC.dtype, ood.z_BF.dtype}
-        return Terms(total=F.cross_entropy(id.logits_BC, y_B))
+    def forward(self, step):
+        self.seen |= {part.dtype for output in (step.id, step.ood) for part in (output.logits_BC, output.z_BF)}
+        return Terms(total=F.cross_entropy(step.id.logits_BC, step.y_B))
 
 
 def trained(precision, tmp_path):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from .config import Align
+from .config import Align, Optimisation
 from .images import Images
-from .loop import Mixture, fit
+from .loop import Mixture, augment, fit
 from .registry import make
-from .seeding import seeded
+from .seeding import generator, seeded
 from .types import ClassBook, Features
-from .vision import AlignedEncoder, outputs
+from .vision import SCRATCH, AlignedEncoder, load_weights, outputs
 
 
 def encoder(book: ClassBook, config: Align, seed: int, pretrained: bool = False) -> AlignedEncoder:
@@ -24,8 +27,13 @@ def encoder(book: ClassBook, config: Align, seed: int, pretrained: bool = False)
 def align(
     images: Images, book: ClassBook, config: Align, seed: int, device: torch.device, state: Path
 ) -> tuple[AlignedEncoder, list[dict[str, float]]]:
-    """Trains h so that cos(h(x), T(y)) / temperature classifies N images; returns h and its log."""
-    model = encoder(book, config, seed, pretrained=True)
+    """Trains h so that cos(h(x), T(y)) / temperature classifies N images; returns h and its log.
+
+    ValueError when the weights it is to begin with cannot be read or do not fit.
+    """
+    model = encoder(book, config, seed, pretrained=not config.init)
+    if config.init and config.init != SCRATCH:
+        load_weights(model.network, Path(config.init), new_head=True)
     log = fit(model, make("losses", "cross_entropy"), Mixture(id=images), config.optimisation, seed, device, state, "align")
     return model, log
 
@@ -34,3 +42,12 @@ def embed(model: AlignedEncoder, images: Images, device: torch.device, encoder_h
     """Unit-norm embeddings of all images, un-augmented."""
     z = outputs(model, images, device).z_BF
     return Features(z_ND=z, y_N=images.labels, index_N=torch.arange(len(images)), encoder=encoder_hash)
+
+
+def views(images: Images, optimisation: Optimisation, seed: int) -> Images:
+    """The same images, each as one random training view of it."""
+
+    def read(index: Sequence[int]) -> Tensor:
+        return augment(images.batch(index), optimisation, generator(seed, "view", *index[:1]))
+
+    return replace(images, read=read)

@@ -1,7 +1,8 @@
 """Class lists: the class words, what their prompts say, and the folders they belong to; built-in ones and `classes.toml` files.
 
 A list is a TOML file. `[classes]` holds folder = "name", in the order of the labels; `[prompts]` may hold name = "words", and
-these words, the name among them, then stand in the prompt in the name's place: kite = "kite bird". Images are not read here.
+these words, the name among them, then stand in the prompt in the name's place: kite = "kite bird"; `[aliases]` may hold
+folder = "name" for other folders that show a class, as other data sets call it. Images are not read here.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def named(source: str, template: str = TEMPLATE) -> tuple[tuple[str, ...], tuple
     Raises DataError for a list that does not exist or cannot be read, two classes of one name, and where `prompts_for` does.
     """
     path = find(source)
-    names, words = read(path)
+    names, words, _ = read(path)
     seen: dict[str, str] = {}
     for folder, name in names.items():
         if twin := seen.get(name.casefold()):
@@ -53,8 +54,11 @@ def named(source: str, template: str = TEMPLATE) -> tuple[tuple[str, ...], tuple
     return tuple(names.values()), prompts_for(tuple(names.values()), words, template), tuple(names)
 
 
-def read(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """(names by folder, prompt words by name) of a TOML file, in its order, NFC; DataError when it is not as described above."""
+def read(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """(names by folder, prompt words by name, names by alias) of a TOML file, in its order, NFC.
+
+    DataError when it is not as described above.
+    """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -63,10 +67,16 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, str]]:
         raise DataError(f'{path}: expected a table [classes] with lines such as folder = "name".')
     if not _texts(words := tables.pop("prompts", {})):
         raise DataError(f'{path}: expected in the table [prompts] lines such as kite = "kite bird".')
+    if not _texts(aliases := tables.pop("aliases", {})):
+        raise DataError(f'{path}: expected in the table [aliases] lines such as folder = "name".')
     if tables:
-        raise DataError(f"{path}: only [classes] and [prompts] are known, not {', '.join(tables)}.")
-    by_folder = {unicodedata.normalize("NFC", folder): plain(name) for folder, name in names.items()}
-    return by_folder, {plain(name): plain(text) for name, text in words.items()}
+        raise DataError(f"{path}: only [classes], [prompts] and [aliases] are known, not {', '.join(tables)}.")
+    by_folder, by_alias = (
+        {unicodedata.normalize("NFC", folder): plain(name) for folder, name in table.items()} for table in (names, aliases)
+    )
+    if strange := sorted({*by_alias.values()} - {*by_folder.values()}):
+        raise DataError(f"{path}: [aliases] names {strange[0]!r}, which is no class.")
+    return by_folder, {plain(name): plain(text) for name, text in words.items()}, by_alias
 
 
 def prompts_for(names: Sequence[str], words: Mapping[str, str], template: str = TEMPLATE) -> tuple[str, ...]:

@@ -80,13 +80,15 @@ def run(args: Sequence[str], preset: str | None = None) -> int:
         print(f"Would run in {folder}: {PRESETS[name].about}.")
         return 0
 
+    from .distributed import leads
     from .pipeline import Pipeline
     from .store import RunDir
 
-    print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
+    if leads():
+        print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
     pipeline = Pipeline(config, RunDir(folder), shlex.join(["oodream", preset or "run", *args]))
     pipeline.go(say, until=where.until, redo=where.redo)
-    if where.until == "report":
+    if where.until == "report" and leads():
         from .present import headline
 
         print(f"\n{headline(pipeline)}\nReport: {(folder / 'report' / 'index.html').resolve()}")

@@ -36,6 +36,8 @@ class Optimisation:
     """L2 penalty"""
     crop_padding: int = 2
     """random shift, in pixels"""
+    least_area: float = 1.0
+    """below 1: in place of shifts, random crops of at least this share of the area, resized (ImageNet's usual is 0.08)"""
     flip: bool = True
     """random horizontal flip"""
     precision: str = "auto"
@@ -50,6 +52,10 @@ class Align:
     """network (see `oodream list`)"""
     temperature: float = 0.1
     """of the cosine; the pull towards the class vector ends sooner the lower it is and the fewer the classes are"""
+    init: str = ""
+    """weights to begin with: a safetensors file or "scratch"; empty: those of the timm: or hf: name"""
+    augmented_features: bool = False
+    """take the features of augmented training images, as the published code does, in place of the images themselves"""
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=5))
 
 
@@ -78,7 +84,7 @@ class Decode:
     guidance: float = 3.0
     """classifier-free guidance scale"""
     tile: int = 16
-    """images drawn together, a power of two; halved when memory runs out; results depend on no other batch size"""
+    """images drawn together, a power of two; 0: as many as memory holds; halved when it runs out; no other batch size matters"""
     format: str = "png"
     """of the image files: png, jpg or webp"""
     prompt: str = "A high-quality image of the {}"
@@ -99,12 +105,16 @@ class Train:
     """the loss's options, as `beta 1.0`"""
     reconstructed_share: float = 0.25
     """share of every ID batch that has been through the VAE, so that its traces say nothing about ID and OOD"""
-    outlier_ratio: float = 0.5
-    """outliers beside every ID image"""
+    ratio: float = 0.5
+    """imagined images, outliers or inliers, beside every ID image"""
+    inlier_weight: float = 1.0
+    """of an imagined inlier in the cross-entropy, where a real image weighs 1"""
     grey: float = 0.5
-    """share of the outliers turned grey where ID images are, so that colour alone does not tell them apart"""
+    """share of the imagined images turned grey where ID images are, so that colour alone does not tell them apart"""
     leak_threshold: float = 0.95
     """an outlier is dropped when the plain classifier gives its own class a higher probability"""
+    drift_threshold: float = 0.0
+    """an inlier is dropped when the plain classifier gives its own class a lower probability"""
     optimisation: Optimisation = field(default_factory=Optimisation)
 
 
@@ -116,6 +126,12 @@ class Evaluate:
     """detectors (see `oodream list`); the first one is the headline's"""
     n_far: int = 1000
     """images in each built-in far-OOD set"""
+    n_corrupted: int = 1000
+    """ID test images that are corrupted, in every way and severity, to see how far the accuracy holds"""
+    ood_ratio: float = 0.0
+    """cuts every OOD set to this many images for every ID test image (the published code: 0.2); 0: whole sets"""
+    nearest: bool = False
+    """FPR95 where 95 % is nearest, as in the published code, and not where it is first reached"""
     resamples: int = 500
     """bootstrap resamples behind every interval"""
 
@@ -130,6 +146,8 @@ class Config:
     """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml or its folders"""
     ood: tuple[str, ...] = ()
     """folders of OOD test images (near=FOLDER: like the classes); the built-in far sets are used besides"""
+    shifted: tuple[str, ...] = ()
+    """folders of class folders that show known classes otherwise (ImageNet-A, -V2); corrupted test images are used besides"""
     validate: tuple[str, ...] = ()
     """classes to leave out and measure on, with training images held back, in place of every test set; for choosing options"""
     size: int = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -57,6 +57,29 @@ def load_ood(folder: Path, size: int) -> Images:
     return from_files(folder.resolve().name, files, [OOD] * len(files), (), size)
 
 
+def load_shifted(folder: Path, size: int, names: Sequence[str], classes: Path | None) -> Images:
+    """Images of known classes as another source shows them: those subfolders of `folder` that are called as one of `names`.
+
+    A folder is called as such, or as the list in `classes` (or else the folder's own `classes.toml`) says, aliases included; all
+    other subfolders are left out, and not every class needs one. DataError when none is left.
+    """
+    list_file = classes or folder / "classes.toml"
+    by_folder, _, aliases = read(list_file) if list_file.exists() else ({}, {}, {})
+    position = {name.casefold(): label for label, name in enumerate(names)}
+    files: list[Path] = []
+    labels: list[int] = []
+    for path in _subfolders(folder):
+        key = unicodedata.normalize("NFC", path.name)
+        name = plain(by_folder.get(key) or aliases.get(key) or path.name.replace("_", " ")).casefold()
+        if name in position:
+            found = image_files(path)
+            files += found
+            labels += [position[name]] * len(found)
+    if not files:
+        raise DataError(f"{folder} has no images in folders called as the known classes are: {listed(names)}.")
+    return from_files(folder.resolve().name, files, labels, names, size)
+
+
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. Name a folder that holds one folder of images per class.")
@@ -66,7 +89,7 @@ def _subfolders(folder: Path) -> list[Path]:
 def _class_files(folder: Path, top: Path, least: int, only: Path | None) -> dict[str, list[Path]]:
     """Image files by class name, in the order of the folders, of the list `only` or else of those that `classes.toml` names."""
     list_file = only or top / "classes.toml"
-    named, words = read(list_file) if list_file.exists() else ({}, {})
+    named, words, _ = read(list_file) if list_file.exists() else ({}, {}, {})
     found: dict[str, list[Path]] = {}
     folders: dict[str, Path] = {}
     for path in _subfolders(folder):

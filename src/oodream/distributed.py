@@ -1,13 +1,18 @@
-"""Which part of the work is this process's: no-ops in one process, torchrun's and accelerate's variables in several."""
+"""Which part of the work is this process's, and what processes tell each other: no-ops where there is one process.
+
+Processes are started by torchrun or accelerate, whose variables are read here; accelerate joins them, PyTorch's
+DistributedDataParallel averages their gradients.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -42,3 +47,32 @@ def shard(text: str) -> Shard:
 def local_rank() -> int:
     """Which of this machine's devices is this process's."""
     return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def leads() -> bool:
+    """Whether this process writes what all share: the only one, or the first of several."""
+    return launched().index == 0
+
+
+def wait(device: torch.device) -> None:
+    """Returns when every process has come here; joins them at the first call."""
+    if launched().count > 1:
+        from accelerate import PartialState
+
+        # One process may work for hours on what cannot be shared, while the others wait.
+        PartialState(cpu=device.type == "cpu", timeout=timedelta(days=30)).wait_for_everyone()
+
+
+def averaged(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module, whose gradients become the mean over all processes; as it is in one process. Needs `wait` before."""
+    if launched().count == 1:
+        return module
+    return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean of every process's values."""
+    if launched().count > 1:
+        torch.distributed.all_reduce(values)
+        values /= launched().count
+    return values

@@ -17,6 +17,7 @@ from .decode import Drawing
 from .decoders.stable import StableDecoder
 from .distributed import Shard
 from .pipeline import IMAGINED, device_of, hashed
+from .registry import make
 from .store import RunDir, StoreError, load_tensors, read_json
 from .types import Json, Outliers
 
@@ -43,9 +44,10 @@ def begun(path: Path, device: str) -> Begun:
     c = config.decode
     decoder = StableDecoder(
         c.source, names=told["names"], prompts=told["prompts"], size=config.size, scheduler=c.scheduler, steps=c.steps,
-        guidance=c.guidance, tile=c.tile, device=device_of(device),
+        guidance=c.guidance, tile=told["tile"], device=device_of(device),
     )  # fmt: skip
-    outliers = Outliers(**load_tensors(run / "outliers" / "outliers.safetensors"), kind="outlier", space=told["space"])
+    kind = make("samplers", config.sample.sampler, **config.sample.options).kind
+    outliers = Outliers(**load_tensors(run / "outliers" / "outliers.safetensors"), kind=kind, space=told["space"])
     drawing = Drawing(outliers=outliers, decoder=decoder, folder=run / IMAGINED, format=c.format)
     return Begun(run=run, command=described["command"], drawing=drawing, inputs={"after": {"outliers": hashed(stamp["inputs"])}})
 

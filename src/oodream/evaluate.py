@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import registry
 from .metrics import METRICS, bootstrap, interval, measure, wilson
-from .types import Json, Output, Row
+from .types import Accuracy, Json, Output, Row
 
 MEANS = {"near": ("near",), "far": ("far",), "all": ("near", "far")}
 
@@ -37,13 +37,15 @@ def evaluate(
     classifier: str,
     seed: int,
     resamples: int = 500,
+    nearest: bool = False,
 ) -> Evaluation:
     """A row per detector and OOD set, then the unweighted means over near sets, far sets and both.
 
     `fit` (ID training) and `test` (ID test) are outputs with labels (N,); `ood` maps a set's name to its group, "near", "far" or
     "control", and its outputs; controls enter no mean, and a group without sets has none. Intervals are 95 %: percentile
     bootstrap over ID and OOD images jointly (a mean is taken per resample), Wilson for `accuracy` (argmax on `test`). They tell
-    how well the images measure this one classifier, not how classifiers trained from other seeds would differ.
+    how well the images measure this one classifier, not how classifiers trained from other seeds would differ. `nearest` is as in
+    `metrics.measure`.
     ValueError names a set that is empty, has another number of classes, an unknown group or a reserved name.
     """
     test_output, test_y = test
@@ -57,8 +59,11 @@ def evaluate(
         id_N = detector.score(test_output).cpu()
         ood_scores = {key: detector.score(output).cpu() for key, (_, output) in ood.items()}
         scores[name] = {"id": id_N, **ood_scores}
-        point = {key: measure(id_N, ood_M) for key, ood_M in ood_scores.items()}
-        drawn = {key: bootstrap(id_N, ood_M, seed=seed, resamples=resamples, stream=key) for key, ood_M in ood_scores.items()}
+        point = {key: measure(id_N, ood_M, nearest=nearest) for key, ood_M in ood_scores.items()}
+        drawn = {
+            key: bootstrap(id_N, ood_M, seed=seed, resamples=resamples, stream=key, nearest=nearest)
+            for key, ood_M in ood_scores.items()
+        }
         for (dataset, group), keys in members.items():
             if not keys:
                 continue
@@ -80,7 +85,17 @@ def evaluate(
     return Evaluation(rows=rows, scores=scores)
 
 
-def row_to_json(row: Row) -> str:
+def accuracy(output: Output, y_N: Tensor, *, classifier: str, seed: int, dataset: str, severity: int = 0) -> Accuracy:
+    """How often the largest logit is the label's; ValueError for an empty set."""
+    if not len(output):
+        raise ValueError(f"The set {dataset!r} is empty.")
+    hits, n = int((output.logits_BC.argmax(1) == y_N).sum()), len(y_N)
+    return Accuracy(
+        classifier=classifier, seed=seed, dataset=dataset, severity=severity, accuracy=hits / n, interval=wilson(hits, n), n=n
+    )
+
+
+def row_to_json(row: Row | Accuracy) -> str:
     """One line of JSON."""
     return json.dumps(asdict(row), allow_nan=False)
 
@@ -89,6 +104,12 @@ def row_from_json(line: str) -> Row:
     """The row that `row_to_json` wrote."""
     fields = json.loads(line)
     return Row(**fields | {"intervals": {name: (low, high) for name, (low, high) in fields["intervals"].items()}})
+
+
+def accuracy_from_json(line: str) -> Accuracy:
+    """The measurement that `row_to_json` wrote."""
+    fields = json.loads(line)
+    return Accuracy(**fields | {"interval": tuple(fields["interval"])})
 
 
 def _check(test: Output, ood: Mapping[str, tuple[str, Output]]) -> None:

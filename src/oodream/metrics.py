@@ -18,11 +18,15 @@ METRICS = ("auroc", "aupr_out", "aupr_in", "fpr95_id", "fpr95_ood")
 _CELLS = 2**18  # counts held at once by the bootstrap: fits the cache
 
 
-def measure(id_N: Tensor, ood_M: Tensor) -> dict[str, float]:
-    """All of METRICS, each in [0, 1], by name; ValueError for an empty set or NaN (infinities rank as any number)."""
+def measure(id_N: Tensor, ood_M: Tensor, *, nearest: bool = False) -> dict[str, float]:
+    """All of METRICS, each in [0, 1], by name; ValueError for an empty set or NaN (infinities rank as any number).
+
+    With `nearest` both FPR95 are taken where the share is nearest to 95 % (of two as near, the greater), as DREAM-OOD's published
+    code does, and not where it first reaches 95 %.
+    """
     levels, id_level_N, ood_level_M = _levels(id_N, ood_M)
     id_1K, ood_1K = (level.bincount(minlength=len(levels))[None] for level in (id_level_N, ood_level_M))
-    return {name: value_1.item() for name, value_1 in _from_counts(id_1K, ood_1K).items()}
+    return {name: value_1.item() for name, value_1 in _from_counts(id_1K, ood_1K, nearest=nearest).items()}
 
 
 def auroc(id_N: Tensor, ood_M: Tensor) -> float:
@@ -56,7 +60,9 @@ def fpr95_ood(id_N: Tensor, ood_M: Tensor) -> float:
     return measure(id_N, ood_M)["fpr95_ood"]
 
 
-def bootstrap(id_N: Tensor, ood_M: Tensor, *, seed: int, resamples: int, stream: str = "") -> dict[str, Tensor]:
+def bootstrap(
+    id_N: Tensor, ood_M: Tensor, *, seed: int, resamples: int, stream: str = "", nearest: bool = False
+) -> dict[str, Tensor]:
     """METRICS on each of R resamples: name -> float64 (R,). ID and OOD are drawn apart, with replacement; errors as `measure`.
 
     Resample r of the ID scores depends on `seed` alone, that of the OOD scores on `seed` and `stream` (the OOD set's name): so a
@@ -69,7 +75,7 @@ def bootstrap(id_N: Tensor, ood_M: Tensor, *, seed: int, resamples: int, stream:
     for start in range(0, resamples, at_once):
         r = min(at_once, resamples - start)
         counts = (_draw(level, r, len(levels), g) for level, g in zip(level_of, generators, strict=True))
-        parts.append(_from_counts(*counts))
+        parts.append(_from_counts(*counts, nearest=nearest))
     return {name: torch.cat([part[name] for part in parts]) for name in METRICS}
 
 
@@ -116,17 +122,24 @@ def _draw(level_N: Tensor, r: int, k: int, generator: torch.Generator) -> Tensor
     return (level_N[pick_RN] + k * torch.arange(r)[:, None]).flatten().bincount(minlength=r * k).view(r, k)
 
 
-def _from_counts(id_RK: Tensor, ood_RK: Tensor) -> dict[str, Tensor]:
+def _from_counts(id_RK: Tensor, ood_RK: Tensor, *, nearest: bool) -> dict[str, Tensor]:
     """METRICS of R score sets given as counts on K ascending levels; integers up to the last division, so ties are exact."""
     n, m = int(id_RK[0].sum()), int(ood_RK[0].sum())
     id_upto_RK, ood_upto_RK = id_RK.cumsum(1), ood_RK.cumsum(1)
     id_from_RK, ood_from_RK = n - id_upto_RK + id_RK, m - ood_upto_RK + ood_RK
 
-    # 95 % as a count, rounded up in integers: 0.95 * n in floats may miss a threshold that reaches it exactly.
-    need_n, need_m = ((19 * total + 19) // 20 for total in (n, m))
-    accept_R1 = torch.searchsorted(id_upto_RK, id_upto_RK.new_full((len(id_RK), 1), need_n))
-    below_RK = ood_upto_RK - ood_RK
-    flag_R1 = torch.searchsorted(below_RK, below_RK.new_full((len(id_RK), 1), m - need_m), right=True) - 1
+    if nearest:
+        # 20 times the distance of each count from 95 %, in integers; of thresholds that take in everything the first one counts.
+        off_id = (20 * id_upto_RK - 19 * n).abs().masked_fill(id_upto_RK - id_RK == n, 20 * n)
+        off_ood = (20 * ood_from_RK - 19 * m).abs().masked_fill(ood_from_RK - ood_RK == m, 20 * m)
+        accept_R1 = id_RK.shape[1] - 1 - off_id.flip(1).argmin(1, keepdim=True)
+        flag_R1 = off_ood.argmin(1, keepdim=True)
+    else:
+        # 95 % as a count, rounded up in integers: 0.95 * n in floats may miss a threshold that reaches it exactly.
+        need_n, need_m = ((19 * total + 19) // 20 for total in (n, m))
+        accept_R1 = torch.searchsorted(id_upto_RK, id_upto_RK.new_full((len(id_RK), 1), need_n))
+        below_RK = ood_upto_RK - ood_RK
+        flag_R1 = torch.searchsorted(below_RK, below_RK.new_full((len(id_RK), 1), m - need_m), right=True) - 1
 
     def average_precision(hits_RK: Tensor, true_RK: Tensor, false_RK: Tensor) -> Tensor:
         # A level that no resampled score reaches has no precision, and no hits to weigh it with.

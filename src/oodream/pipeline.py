@@ -11,6 +11,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,27 +21,30 @@ import torch
 from torch import Tensor, nn
 
 from . import registry
-from .align import align, embed, encoder
+from .align import align, embed, encoder, views
+from .backbones import ADAPTERS
 from .builtin import FAR_SETS, FASHION_ID, fashion, near
 from .classes import find, named, prompts_for, read, renamed
 from .classifier import Classifier, limit
 from .classifier import load as load_classifier
 from .config import Config, Train, to_json
-from .data import load_folder, load_hub, load_ood
+from .data import load_folder, load_hub, load_ood, load_shifted
 from .decode import FORMATS, Drawing, provenance
 from .decoders.stable import StableDecoder
-from .distributed import local_rank
-from .evaluate import evaluate, row_to_json
+from .distributed import launched, leads, local_rank, wait
+from .evaluate import accuracy, evaluate, row_to_json
 from .explore import COSINES, away, between
 from .images import IN_MEMORY, DataError, Images, from_array, from_files
 from .loop import Mixture, autocast
 from .metrics import auroc
 from .sample import sample
-from .store import RunDir, load_tensors, save_tensors, write_bytes, write_json
-from .train import SCRATCH, train
-from .types import ClassBook, Features, Json, Outliers
+from .seeding import generator
+from .shifts import CORRUPTIONS, SEVERITIES, corrupted
+from .store import RunDir, load_tensors, read_json, save_tensors, write_bytes, write_json
+from .train import train
+from .types import ClassBook, Features, Json, Outliers, Sampler
 from .validation import hold_back
-from .vision import AlignedEncoder, backbone, outputs, weights_file
+from .vision import SCRATCH, AlignedEncoder, backbone, outputs, weights_file
 
 PLAIN, DREAM = "plain", "dream"
 FASHION_DATA = ("fashion", "fashion-full")
@@ -50,15 +54,20 @@ CHANGED = "changed"
 CONTROL_IMAGES = 1000
 SAMPLES_PER_CLASS = 8
 PATHS = 6  # classes whose surroundings are drawn
+FILTERS = {"outlier": ("id_leak", "leak_threshold"), "inlier": ("class_drift", "drift_threshold")}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A folder of the run: what it is made from, and the work that fills it and returns a summary of numbers."""
+    """A folder of the run: what it is made from, and the work that fills it and returns a summary of numbers.
+
+    Of several processes all do the work of a `shared` stage together, and the first one alone that of any other.
+    """
 
     name: str
     inputs: Json
     work: Callable[[Path], Json]
+    shared: bool = False
 
 
 def device_of(name: str) -> torch.device:
@@ -92,10 +101,33 @@ class Pipeline:
         """ID images for training and testing."""
         return self._validation[:2] if self.config.validate else self._given
 
-    @property
+    @cached_property
     def ood(self) -> dict[str, tuple[str, Images]]:
         """OOD test sets by name, with their group."""
-        return self._validation[2] if self.config.validate else self._given_ood
+        sets = self._validation[2] if self.config.validate else self._given_ood
+        if (ratio := self.config.evaluate.ood_ratio) == 0:
+            return sets
+        most = max(1, round(ratio * len(self.data[1])))
+
+        def cut(name: str, images: Images) -> Images:
+            return images.subset(torch.randperm(len(images), generator=generator(self.config.seed, "cut", name))[:most])
+
+        return {name: (group, cut(name, images)) for name, (group, images) in sets.items()}
+
+    @cached_property
+    def shifted(self) -> dict[tuple[str, int], Images]:
+        """Sets of known classes that look otherwise, by name and severity: the user's (severity 0), and corrupted test images."""
+        c, (_, test) = self.config, self.data
+        sets: dict[tuple[str, int], Images] = {}
+        for folder in () if c.validate else c.shifted:
+            images = load_shifted(Path(folder), c.size, test.classes, self._class_list)
+            if (images.name, 0) in sets or images.name in CORRUPTIONS:
+                raise ValueError(f"The shifted folder {folder} is called as another set is ({images.name}). Rename it.")
+            sets[images.name, 0] = images
+        if (n := c.evaluate.n_corrupted) > 0:
+            for kind in CORRUPTIONS:
+                sets |= {(kind, severity): corrupted(test, kind, severity, n, c.seed) for severity in SEVERITIES}
+        return sets
 
     @cached_property
     def _validation(self) -> tuple[Images, Images, dict[str, tuple[str, Images]]]:
@@ -138,8 +170,16 @@ class Pipeline:
             sets["near"] = ("near", near(config.size, full=config.data == "fashion-full"))
         return sets | {name: ("far", make(config.size, config.evaluate.n_far, 0)) for name, (make, _) in FAR_SETS.items()}
 
-    @cached_property
+    @property
     def decoder(self) -> StableDecoder:
+        """The decoder; the tile that was found for the run, where one was to be found, stays its tile."""
+        told = self.run / "classes" / "classes.json"
+        if self._decoder.tile == 0 and told.exists():
+            self._decoder.tile = read_json(told)["tile"]
+        return self._decoder
+
+    @cached_property
+    def _decoder(self) -> StableDecoder:
         c = self.config.decode
         names = self.data[0].classes
         return StableDecoder(
@@ -158,11 +198,17 @@ class Pipeline:
     def book(self) -> ClassBook:
         return self.decoder.book
 
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The sampler; its kind says what the run imagines, outliers or inliers."""
+        return registry.make("samplers", self.config.sample.sampler, **self.config.sample.options)
+
     def check(self) -> None:
         """Raises what can be known before any work: data, names against the tokenizer, options, k against class sizes."""
         c = self.config
-        registry.make("samplers", c.sample.sampler, **c.sample.options).check(self.data[0].labels, self.data[0].classes)
-        registry.make("losses", c.train.loss, **c.train.loss_options)
+        self.sampler.check(self.data[0].labels, self.data[0].classes)
+        if registry.make("losses", c.train.loss, **c.train.loss_options).outliers and self.sampler.kind != "outlier":
+            raise ValueError(f"The loss {c.train.loss} needs outliers, and the sampler gives {self.sampler.kind}s.")
         for name in c.evaluate.detectors:
             registry.get("detectors", name)
         for name in (c.align.backbone, c.train.backbone):
@@ -173,7 +219,9 @@ class Pipeline:
             raise ValueError(f"decode.format is {', '.join(FORMATS)}, not {c.decode.format!r}.")
         if c.decode.prompt.count("{}") != 1:
             raise ValueError(f"decode.prompt needs {{}} once, where the class name goes: {c.decode.prompt!r}.")
-        _ = self.book, self.ood
+        if min(c.evaluate.ood_ratio, c.evaluate.n_corrupted) < 0:
+            raise ValueError("evaluate.ood_ratio and evaluate.n_corrupted are 0 or more.")
+        _ = self.book, self.ood, self.shifted
 
     # What comes out ----------------------------------------------------------------------------------------------------------
 
@@ -191,7 +239,7 @@ class Pipeline:
     @cached_property
     def outliers(self) -> Outliers:
         t = load_tensors(self.run / "outliers" / "outliers.safetensors")
-        return Outliers(**t, kind="outlier", space=self.book.space)
+        return Outliers(**t, kind=self.sampler.kind, space=self.book.space)
 
     @cached_property
     def drawing(self) -> Drawing:
@@ -200,7 +248,7 @@ class Pipeline:
 
     @cached_property
     def imagined(self) -> Images:
-        """All decoded outliers, in the order of their rows, labelled with the class they were sampled around."""
+        """All decoded vectors, in the order of their rows, labelled with the class they were sampled around."""
         images = from_files("imagined", self.drawing.files, self.outliers.y_M.tolist(), self.book.names, self.config.size)
         if len(images) != len(self.outliers):
             raise DataError(f"Imagined images are missing or damaged. Mend them with: oodream decode {self.run.path} --verify")
@@ -217,7 +265,7 @@ class Pipeline:
 
     @cached_property
     def kept(self) -> Tensor:
-        """True (M,) for outliers that stay."""
+        """True (M,) for imagined images that stay."""
         return load_tensors(self.run / "filter" / "kept.safetensors")["kept"].bool()
 
     def classifier(self, kind: str, seed: int) -> Classifier:
@@ -238,12 +286,12 @@ class Pipeline:
         found: dict[str, Stage] = {}
         self.__dict__["stages"] = found  # hash_of looks at the stages before
 
-        def add(name: str, work: Callable[[Path], Json], after: Sequence[str] = (), **inputs: Any) -> None:
-            found[name] = Stage(name, {**inputs, "after": {stage: self.hash_of(stage) for stage in after}}, work)
+        def add(name: str, work: Callable[[Path], Json], after: Sequence[str] = (), shared: bool = False, **inputs: Any) -> None:
+            found[name] = Stage(name, {**inputs, "after": {stage: self.hash_of(stage) for stage in after}}, work, shared)
 
         train_images = self.data[0].fingerprint()
-        if c.train.init not in ("", SCRATCH):
-            options["train"]["init"] = hashlib.blake2b(weights_file(Path(c.train.init)).read_bytes(), digest_size=16).hexdigest()
+        for verb, training in (("align", c.align), ("train", c.train)):
+            options[verb]["init"] = begins_with(training.backbone, training.init)
         regime = {key: value for key, value in options["train"].items() if key in ("backbone", "init", "optimisation")}
         plain = replace(c.train, loss="cross_entropy", loss_options={})
         add(
@@ -255,24 +303,28 @@ class Pipeline:
             space=self.book.space,
             seed=c.seed,
         )
-        add("align", self._align, ["classes"], align=options["align"], images=train_images, seed=c.seed)
+        add("align", self._align, ["classes"], shared=True, align=options["align"], images=train_images, seed=c.seed)
         add("features", self._features, ["align"])
         add("outliers", self._outliers, ["features"], sample=options["sample"], seed=c.seed)
-        add(IMAGINED, self._imagined, ["outliers"])
+        add(IMAGINED, self._imagined, ["outliers"], shared=True)
         add("paths", self._paths, ["outliers"])
         add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=self.data[1].fingerprint(),
             share=c.train.reconstructed_share)  # fmt: skip
         for seed in range(c.seeds):
             work = partial(self._train, PLAIN, seed, plain)
-            add(f"classifier/{PLAIN}-s{seed}", work, ["images/reconstructed"], train=regime, seed=seed)
-        add("filter", self._filter, [IMAGINED, f"classifier/{PLAIN}-s0"], threshold=c.train.leak_threshold)
+            add(f"classifier/{PLAIN}-s{seed}", work, ["images/reconstructed"], shared=True, train=regime, seed=seed)
+        threshold = getattr(c.train, FILTERS[self.sampler.kind][1])
+        add("filter", self._filter, [IMAGINED, f"classifier/{PLAIN}-s0"], threshold=threshold)
         for seed in range(c.seeds):
             work = partial(self._train, DREAM, seed, c.train)
-            add(f"classifier/{DREAM}-s{seed}", work, ["filter", "images/reconstructed"], train=options["train"], seed=seed)
+            after = ["filter", "images/reconstructed"]
+            add(f"classifier/{DREAM}-s{seed}", work, after, shared=True, train=options["train"], seed=seed)
         trained = [name for name in found if name.startswith("classifier/")]
         sets = {name: [group, images.fingerprint()] for name, (group, images) in self.ood.items()}
         add("scores", self._scores, trained, evaluate=options["evaluate"], sets=sets, seed=c.seed)
-        add("report", self._report, ["scores"])
+        shifts = {f"{name}-{severity}": images.fingerprint() for (name, severity), images in self.shifted.items()}
+        add("shifts", self._shifts, trained, sets=shifts)
+        add("report", self._report, ["scores", "shifts"])
         return found
 
     def _classes(self, folder: Path) -> Json:
@@ -281,19 +333,25 @@ class Pipeline:
         prompts = [prompt for prompt in book.prompts for _ in range(SAMPLES_PER_CLASS)]
         drawn = self.decoder.plain(prompts, torch.arange(len(prompts)) + self.config.seed)
         save_tensors(folder / "plain.safetensors", {"images": drawn.unflatten(0, (len(book.names), -1))})
-        write_json(folder / "classes.json", {"names": book.names, "prompts": book.prompts, "space": book.space})
+        told = {"names": book.names, "prompts": book.prompts, "space": book.space, "tile": self.decoder.tile}
+        write_json(folder / "classes.json", told)
         return {"classes": len(book.names), "width": book.tokens_CD.shape[1]}
 
     def _align(self, folder: Path) -> Json:
         state = folder / "resume.state"
         model, log = align(self.data[0], self.book, self.config.align, self.config.seed, self.device, state)
+        if not leads():
+            return {}
         save_tensors(folder / "encoder.safetensors", model.state_dict())
         self._finish_training(folder, log)
         predicted = outputs(model, self.data[1], self.device).logits_BC.argmax(1)
         return {"accuracy": _share(predicted == self.data[1].labels)}
 
     def _features(self, folder: Path) -> Json:
-        f = embed(self.encoder, self.data[0], self.device, self.hash_of("align"))
+        images, c = self.data[0], self.config
+        if c.align.augmented_features:
+            images = views(images, c.align.optimisation, c.seed)
+        f = embed(self.encoder, images, self.device, self.hash_of("align"))
         save_tensors(folder / "features.safetensors", {"z_ND": f.z_ND, "y_N": f.y_N, "index_N": f.index_N})
         own = (f.z_ND * nn.functional.normalize(self.book.tokens_CD, dim=1)[f.y_N]).sum(1)
         return {"features": len(f.y_N), "mean_cosine_to_class": round(own.mean().item(), 4)}
@@ -307,7 +365,11 @@ class Pipeline:
 
     def _imagined(self, folder: Path) -> Json:
         drawing, words = self.drawing, self.decoder.text.neighbours(self.outliers.z_MD)
-        drawing.draw([m for m, file in enumerate(drawing.files) if not file.exists()])
+        mine = launched().rows(len(drawing.files), self.decoder.tile).tolist()
+        drawing.draw([m for m in mine if not drawing.files[m].exists()])
+        wait(self.device)
+        if not leads():
+            return {}
         describe = partial(provenance, self.outliers, self.features, self.book, self.data[0].files, self.decoder.fingerprint)
         lines = (
             {"file_name": str(file.relative_to(folder)), **describe(m), "words": words[m], "hash": drawing.hash(m)}
@@ -348,19 +410,22 @@ class Pipeline:
         if kind == DREAM:
             kept = self.imagined.subset(self.kept.nonzero()[:, 0])
             if len(kept) == 0:
-                raise ValueError(
-                    "The filter kept no outlier: sample further from the classes (a lower cosine) or raise leak_threshold."
-                )
-            reconstructed = self.reconstructed[0] if config.reconstructed_share > 0 else None
+                what = {"outlier": "further from (a lower cosine) or raise", "inlier": "nearer to (a higher cosine) or lower"}
+                kind, threshold = self.sampler.kind, FILTERS[self.sampler.kind][1]
+                raise ValueError(f"The filter kept no {kind}: sample {what[kind]} {threshold}.")
             mixture = Mixture(
                 id=self.data[0],
-                reconstructed=reconstructed,
+                reconstructed=self.reconstructed[0] if config.reconstructed_share > 0 else None,
                 share=config.reconstructed_share,
-                outliers=kept,
-                ratio=config.outlier_ratio,
+                inliers=kept if self.sampler.kind == "inlier" else None,
+                weight=config.inlier_weight,
+                outliers=kept if self.sampler.kind == "outlier" else None,
+                ratio=config.ratio,
                 grey=config.grey * share_of_grey(self.data[0]),
             )
         network, loss, log = train(mixture, config, seed, self.device, folder / "resume.state", f"train {kind} (seed {seed})")
+        if not leads():
+            return {}
         test, control = (outputs(network, images, self.device) for images in (self.data[1], self.reconstructed[1]))
         energy = -test.logits_BC.logsumexp(1)
         told = {"backbone": config.backbone, "loss": config.loss, "loss_options": config.loss_options}
@@ -378,16 +443,13 @@ class Pipeline:
         (folder / "resume.state").unlink(missing_ok=True)
 
     def _filter(self, folder: Path) -> Json:
-        leak = registry.make(
-            "filters",
-            "id_leak",
-            classifier=self.classifier(PLAIN, 0).network,
-            threshold=self.config.train.leak_threshold,
-        )
-        kept = torch.cat([leak(x, y) for x, y in self.imagined.batches(512)])
+        name, threshold = FILTERS[self.sampler.kind]
+        judge, limit = self.classifier(PLAIN, 0).network, getattr(self.config.train, threshold)
+        stays = registry.make("filters", name, classifier=judge, threshold=limit)
+        kept = torch.cat([stays(x, y) for x, y in self.imagined.batches(512)])
         save_tensors(folder / "kept.safetensors", {"kept": kept})
         per_class = {name: int((kept & (self.imagined.labels == c)).sum()) for c, name in enumerate(self.book.names)}
-        return {"drawn": len(kept), "kept": int(kept.sum()), "reason": leak.reason, "kept_per_class": per_class}
+        return {"drawn": len(kept), "kept": int(kept.sum()), "reason": stays.reason, "kept_per_class": per_class}
 
     def _scores(self, folder: Path) -> Json:
         c, lines, headline = self.config, [], {}
@@ -398,7 +460,7 @@ class Pipeline:
                 ood[CONTROL] = ("control", seen(self.reconstructed[1]))
                 measured = evaluate(
                     (seen(self.data[0]), self.data[0].labels), (seen(self.data[1]), self.data[1].labels), ood,
-                    c.evaluate.detectors, classifier=kind, seed=seed, resamples=c.evaluate.resamples,
+                    c.evaluate.detectors, classifier=kind, seed=seed, resamples=c.evaluate.resamples, nearest=c.evaluate.nearest,
                 )  # fmt: skip
                 lines += [row_to_json(row) for row in measured.rows]
                 for detector, by_set in measured.scores.items():
@@ -409,6 +471,24 @@ class Pipeline:
                 )  # fmt: skip
         write_bytes(self.run / "results.jsonl", ("\n".join(lines) + "\n").encode())
         return headline
+
+    def _shifts(self, folder: Path) -> Json:
+        lines, means = [], {}
+        for kind in (PLAIN, DREAM):
+            for seed in range(self.config.seeds):
+                network = self.classifier(kind, seed).network
+                measured = [
+                    accuracy(
+                        outputs(network, images, self.device), images.labels,
+                        classifier=kind, seed=seed, dataset=name, severity=severity,
+                    )
+                    for (name, severity), images in self.shifted.items()
+                ]  # fmt: skip
+                lines += [row_to_json(row) for row in measured]
+                if measured:
+                    means[f"{kind}-s{seed}"] = round(sum(row.accuracy for row in measured) / len(measured), 4)
+        write_bytes(folder / "accuracy.jsonl", "".join(f"{line}\n" for line in lines).encode())
+        return means
 
     def _report(self, folder: Path) -> Json:
         from .present import present
@@ -425,34 +505,51 @@ class Pipeline:
 
         `redo` names stages to make afresh with all that follows; "changed" stands for those whose inputs are no longer the same.
         """
-        with self.run.locked():
+        with self.run.locked() if leads() else nullcontext():
             self.check()
-            order = list(self.stages)
-            if CHANGED in redo:
-                redo = [name for name in redo if name != CHANGED]
-                for name in reversed(order):
-                    if self.run.changed(name, self.stages[name].inputs):
-                        self.run.remove(name)
-            for name in [*redo, until]:
-                if not any(stage == name or stage.startswith(f"{name}/") for stage in order):
-                    raise ValueError(f"There is no stage {name!r}. There are: {', '.join(order)}.")
-            last = max(i for i, stage in enumerate(order) if stage == until or stage.startswith(f"{until}/"))
-            if redo:
-                first = min(i for i, stage in enumerate(order) if any(stage == r or stage.startswith(f"{r}/") for r in redo))
-                for name in reversed(order[first:]):
+            self._prepare(until, redo)
+            wait(self.device)  # the first process is done removing
+            for name in self._until(until):
+                self._stage(self.stages[name], say)
+
+    def _until(self, name: str) -> list[str]:
+        """The stages up to `name`, or up to the last one in the folder `name`."""
+        order = list(self.stages)
+        return order[: 1 + max(i for i, stage in enumerate(order) if stage == name or stage.startswith(f"{name}/"))]
+
+    def _stage(self, stage: Stage, say: Callable[[str], None]) -> None:
+        if self.run.is_done(stage.name, stage.inputs):
+            if leads():
+                say(f"  {stage.name:24} done before")
+            return
+        began = time.monotonic()
+        folder = self.run.begin(stage.name, stage.inputs) if leads() else self.run / stage.name
+        wait(self.device)
+        summary = stage.work(folder) if stage.shared or leads() else {}
+        wait(self.device)
+        if leads():
+            self.run.finish(stage.name, stage.inputs, time.monotonic() - began, summary)
+            say(f"  {stage.name:24} {time.monotonic() - began:6.1f} s   {_in_words(summary)}")
+        wait(self.device)
+
+    def _prepare(self, until: str, redo: Sequence[str]) -> None:
+        """The run folder as the stages need it: refused, or with what is to be made afresh removed."""
+        order = list(self.stages)
+        for name in [*redo, until]:
+            if name != CHANGED and not any(stage == name or stage.startswith(f"{name}/") for stage in order):
+                raise ValueError(f"There is no stage {name!r}. There are: {', '.join(order)}.")
+        if not leads():
+            return
+        if CHANGED in redo:
+            for name in reversed(order):
+                if self.run.changed(name, self.stages[name].inputs):
                     self.run.remove(name)
-            for name in order:
-                self.run.is_done(name, self.stages[name].inputs)
-            write_json(self.run / "run.json", self.describe())
-            for name in order[: last + 1]:
-                stage = self.stages[name]
-                if self.run.is_done(name, stage.inputs):
-                    say(f"  {name:24} done before")
-                    continue
-                began = time.monotonic()
-                summary = stage.work(self.run.begin(name, stage.inputs))
-                self.run.finish(name, stage.inputs, time.monotonic() - began, summary)
-                say(f"  {name:24} {time.monotonic() - began:6.1f} s   {_in_words(summary)}")
+        if named := [i for i, stage in enumerate(order) if any(stage == name or stage.startswith(f"{name}/") for name in redo)]:
+            for name in reversed(order[min(named) :]):
+                self.run.remove(name)
+        for name in order:
+            self.run.is_done(name, self.stages[name].inputs)
+        write_json(self.run / "run.json", self.describe())
 
     def describe(self) -> Json:
         """What `run.json` holds: the resolved configuration and what it ran on."""
@@ -477,6 +574,20 @@ def git_state() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def begins_with(name: str, init: str) -> str:
+    """What a training begins with: a hash of the weights in the file `init`, or of the published ones of a hub's network."""
+    if init == SCRATCH or not (init or name.partition(":")[0] in ADAPTERS):
+        return init
+    digest = hashlib.blake2b(digest_size=16)
+    if init:
+        digest.update(weights_file(Path(init)).read_bytes())
+    else:
+        for key, tensor in sorted(backbone(name, 2, pretrained=True).state_dict().items()):
+            if not key.startswith("head."):
+                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def share_of_grey(images: Images, n: int = 1000) -> float:

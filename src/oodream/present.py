@@ -12,12 +12,12 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from .builtin import FAR_SETS, NEAR
-from .evaluate import row_from_json
+from .evaluate import accuracy_from_json, row_from_json
 from .explore import COSINES
 from .report import Answer, FilterCount, ImageSet, Imagined, LatentMap, Report, Strip
 from .seeding import generator
 from .store import load_tensors
-from .types import Row
+from .types import Accuracy, Row
 from .validation import DISTURBED
 
 if TYPE_CHECKING:
@@ -36,8 +36,13 @@ def rows(p: Pipeline) -> list[Row]:
     return [row_from_json(line) for line in (p.run / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def shifts(p: Pipeline) -> list[Accuracy]:
+    """All accuracies on shifted sets."""
+    return [accuracy_from_json(line) for line in (p.run / "shifts" / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def headline(p: Pipeline) -> str:
-    """The run in one line, from the first detector's mean over all OOD sets and seeds."""
+    """The run in a few lines: the first detector's mean over all OOD sets and seeds, and the mean accuracy on shifted sets."""
 
     def mean(kind: str, metric: str) -> float:
         found = [
@@ -48,7 +53,9 @@ def headline(p: Pipeline) -> str:
         return 100 * sum(found) / len(found)
 
     plain, dream = ({m: mean(kind, m) for m in ("fpr95_id", "auroc", "accuracy")} for kind in ("plain", "dream"))
-    return (
+    moved = {kind: [100 * a.accuracy for a in shifts(p) if a.classifier == kind] for kind in ("plain", "dream")}
+    shifted = f"Accuracy on shifted sets {fmean(moved['dream']):.1f} % ({fmean(moved['plain']):.1f} %).\n" if moved["dream"] else ""
+    return shifted + (
         f"Unknown images accepted while 95 % of known ones are: {dream['fpr95_id']:.1f} % (plain: {plain['fpr95_id']:.1f} %).\n"
         f"AUROC {dream['auroc']:.1f} % ({plain['auroc']:.1f} %). Accuracy {dream['accuracy']:.1f} % ({plain['accuracy']:.1f} %)."
     )
@@ -58,11 +65,12 @@ def present(p: Pipeline) -> Report:
     """The report's content, read from the run folder."""
     c, stamps = p.config, {name: p.run.stamp(name) for name in p.stages}
     finished = {name: stamp for name, stamp in stamps.items() if stamp}
-    kinds = {"plain": "cross-entropy on the training images", "dream": "the same budget, beside imagined outliers"}
+    kinds = {"plain": "cross-entropy on the training images", "dream": f"the same budget, beside imagined {p.sampler.kind}s"}
+    does = "says “unknown”" if p.sampler.kind == "outlier" else "has seen imagined images of what it knows"
     kept = finished["filter"]["summary"]
     per_class = len(p.outliers) // len(p.book.names)
     return Report(
-        title=f"{p.run.path.name}: a classifier that says “unknown”",
+        title=f"{p.run.path.name}: a classifier that {does}",
         preset=p.run.path.name,
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         command=p.command,
@@ -79,6 +87,8 @@ def present(p: Pipeline) -> Report:
             ),
         ],
         rows=rows(p),
+        shifts=shifts(p),
+        kind=p.sampler.kind,
         detector=c.evaluate.detectors[0],
         scores={kind: load_tensors(p.run / "scores" / f"{kind}-s0-{c.evaluate.detectors[0]}.safetensors") for kind in kinds},
         latent_map=latent_map(p),
@@ -120,12 +130,12 @@ def gallery(p: Pipeline, reason: str) -> list[Imagined]:
 def strips(p: Pipeline) -> dict[str, list[Strip]]:
     """The drawn paths, by class."""
     images, names = load_tensors(p.run / "paths" / "paths.safetensors"), p.book.names
-    steps = [f"{100 * i / (len(COSINES) - 1):.0f} %" for i in range(len(COSINES))]
+    kind, steps = p.sampler.kind, [f"{100 * i / (len(COSINES) - 1):.0f} %" for i in range(len(COSINES))]
     return {
         names[c]: [
-            Strip(about=f"From the word “{names[c]}” to its first outlier:", images_N3HW=images[f"between-{c}"], labels=steps),
+            Strip(about=f"From the word “{names[c]}” to its first {kind}:", images_N3HW=images[f"between-{c}"], labels=steps),
             Strip(
-                about="Away from that outlier’s anchor, by the cosine that is left to it:",
+                about=f"Away from that {kind}’s anchor, by the cosine that is left to it:",
                 images_N3HW=images[f"away-{c}"], labels=[f"{cosine:g}" for cosine in COSINES],
             ),
         ]

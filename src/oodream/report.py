@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from .metrics import roc
-from .types import Json, Row
+from .types import Accuracy, Json, Row
 
 ASSETS = Path(__file__).parent / "assets" / "report"
 COLUMNS = {
@@ -131,8 +131,9 @@ class Report:
     `detector` is the one the headline, the main table and `scores` are about; `scores` (N,), higher for OOD, are kept by
     classifier and set, the ID test set under "id".
     `class_samples` are images uint8 (K, 3, H, W) decoded from the plain class prompt, `strips` paths by class.
-    `reconstructed_id` is, by classifier, the AUROC in [0, 1] of decoded-again ID images against ID images. The caller decides how
-    many pictures there are.
+    `reconstructed_id` is, by classifier, the AUROC in [0, 1] of decoded-again ID images against ID images. `shifts` are accuracies
+    on known classes that look otherwise. `kind` says whether "outlier"s or "inlier"s were imagined: with inliers the headline is
+    about accuracy. The caller decides how many pictures there are.
     """
 
     title: str
@@ -146,6 +147,8 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     sets: Sequence[ImageSet] = ()
     rows: Sequence[Row] = ()
+    shifts: Sequence[Accuracy] = ()
+    kind: str = "outlier"
     detector: str = "energy"
     scores: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     latent_map: LatentMap | None = None
@@ -169,10 +172,10 @@ def report(content: Report) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {f.__name__: f for f in (png, duration, percent, signed, number, hue)}
-    lines = measured_lines(content)
+    lines, shifts = measured_lines(content), shift_tables(content)
     return environment.get_template("index.html.j2").render(
-        r=content, lines=lines, headline=headline(content, lines), key_figures=key_figures(content, lines), metrics=COLUMNS,
-        detector=content.detector, base=next(iter(content.classifiers)), final=list(content.classifiers)[-1],
+        r=content, lines=lines, shifts=shifts, headline=headline(content, lines, shifts), key_figures=key_figures(content, lines),
+        metrics=COLUMNS, detector=content.detector, base=next(iter(content.classifiers)), final=list(content.classifiers)[-1],
         figures=score_figures(content), map=drawn_map(content), config=json.dumps(content.config, indent=2, ensure_ascii=False,
         default=str), seeds=len({row.seed for row in content.rows}), warn_reconstructed=WARN_RECONSTRUCTED,
     )  # fmt: skip
@@ -218,17 +221,21 @@ class Line:
         return {k for k, c in cells.items() if round(c.value, 1) == top} if len(cells) > 1 else set()
 
 
-def measure(rows: Sequence[Row], metric: str) -> Measure:
-    """The metric's mean over rows that differ by seed."""
-    values = [100 * getattr(row, metric) for row in rows]
+def spread(values: Sequence[float], interval: tuple[float, float] | None) -> Measure:
+    """The mean of one value in percent for each seed, with their deviation, or with the interval (shares) of a single one."""
     mean = statistics.fmean(values)
     if len(values) > 1:
         sd = statistics.stdev(values)
         return Measure(value=mean, low=mean - sd, high=mean + sd, spread=f"± {sd:.1f}")
-    if metric in rows[0].intervals:
-        low, high = (100 * bound for bound in rows[0].intervals[metric])
+    if interval:
+        low, high = (100 * bound for bound in interval)
         return Measure(value=mean, low=low, high=high, spread=f"{low:.1f}–{high:.1f}")
     return Measure(value=mean, low=mean, high=mean, spread="")
+
+
+def measure(rows: Sequence[Row], metric: str) -> Measure:
+    """The metric's mean over rows that differ by seed."""
+    return spread([100 * getattr(row, metric) for row in rows], rows[0].intervals.get(metric))
 
 
 def measured_lines(content: Report) -> list[Line]:
@@ -261,8 +268,50 @@ def _mean_cells(content: Report, lines: Sequence[Line], group: str, metric: str)
     return [cells[name, content.detector] for name in dict.fromkeys((names[0], names[-1])) if (name, content.detector) in cells]
 
 
-def headline(content: Report, lines: Sequence[Line]) -> tuple[str, str]:
+@dataclass(frozen=True, kw_only=True)
+class ShiftTable:
+    """Accuracies on sets of one sort: `cells[set][column][classifier]`, and how many images a set has."""
+
+    cells: Mapping[str, Mapping[str, Mapping[str, Measure]]]
+    n: Mapping[str, int]
+
+
+def shift_tables(content: Report) -> list[ShiftTable]:
+    """The corruptions by severity, with means over rows and columns, then the other shifted sets."""
+
+    def measured(found: Sequence[Accuracy]) -> dict[str, Measure]:
+        return {name: of([a for a in found if a.classifier == name]) for name in content.classifiers}
+
+    def of(found: Sequence[Accuracy]) -> Measure:
+        seeds = sorted({a.seed for a in found})
+        values = [100 * statistics.fmean(a.accuracy for a in found if a.seed == seed) for seed in seeds]
+        # Corruptions share their images: their intervals say nothing about that of a mean, and would fill the table.
+        return spread(values, None if found[0].severity else found[0].interval)
+
+    tables = []
+    for part in ([a for a in content.shifts if a.severity], [a for a in content.shifts if not a.severity]):
+        columns: dict[str, set[int]] = {f"severity {s}" if s else "accuracy": {s} for s in sorted({a.severity for a in part})}
+        rows = {a.dataset: {a.dataset} for a in part}
+        if any(a.severity for a in part):
+            columns, rows = {"mean": set.union(*columns.values())} | columns, rows | {"mean": set(rows)}
+        cells = {
+            name: {c: measured([a for a in part if a.dataset in sets and a.severity in s]) for c, s in columns.items()}
+            for name, sets in rows.items()
+        }
+        if part:
+            tables.append(ShiftTable(cells=cells, n={a.dataset: a.n for a in part}))
+    return tables
+
+
+def headline(content: Report, lines: Sequence[Line], shifts: Sequence[ShiftTable]) -> tuple[str, str]:
     """The result in one plain sentence, and one about how sure it is."""
+    baseline = next(iter(content.classifiers))
+    if content.kind == "inlier" and shifts and (mean := shifts[0].cells.get("mean")):
+        base, final = mean["mean"][baseline], mean["mean"][list(content.classifiers)[-1]]
+        clean = _mean_cells(content, lines, "all", "accuracy")
+        text = f"Names {final.text}\u00a0% of corrupted images rightly, where {baseline} does {base.text}\u00a0%"
+        text += f"; of undisturbed ones {clean[-1].text}\u00a0% vs {clean[0].text}\u00a0%." if clean else "."
+        return text, how_sure(base, final)
     accepted = _mean_cells(content, lines, "all", "fpr95_id")
     accuracy = _mean_cells(content, lines, "all", "accuracy")
     if lines and not accepted:
@@ -274,15 +323,20 @@ def headline(content: Report, lines: Sequence[Line]) -> tuple[str, str]:
     if len(accepted) == 1:
         text = f"Accepts {final.text}\u00a0% of unknown images {condition}; accuracy {accuracy[-1].text}\u00a0%"
         return text + ".", f"Interval {final.spread}." if final.spread else ""
-    comparison = "instead of" if final.value < base.value else f"where {next(iter(content.classifiers))} accepts"
+    comparison = "instead of" if final.value < base.value else f"where {baseline} accepts"
     text = (
         f"Accepts {final.text}\u00a0% of unknown images {comparison} {base.text}\u00a0% {condition}; "
         f"accuracy {accuracy[-1].text}\u00a0% vs {accuracy[0].text}\u00a0%."
     )
+    return text, how_sure(base, final)
+
+
+def how_sure(base: Measure, final: Measure) -> str:
+    """Both values with their intervals, and whether these overlap; empty where there are none."""
     if not (base.spread and final.spread):
-        return text, ""
+        return ""
     sure = "The intervals overlap: this difference may be chance." if final.high >= base.low and base.high >= final.low else ""
-    return text, f"{final.text} ({final.spread}) against {base.text} ({base.spread}). {sure}".strip()
+    return f"{final.text} ({final.spread}) against {base.text} ({base.spread}). {sure}".strip()
 
 
 def key_figures(content: Report, lines: Sequence[Line]) -> list[tuple[str, list[Measure]]]:

@@ -21,6 +21,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from .distributed import leads
+
 T = TypeVar("T")
 
 
@@ -186,5 +188,6 @@ def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: 
     quiet = not sys.stderr.isatty()
     interval = 30.0 if quiet else 0.2
     return tqdm(
-        items, total=total, initial=done, desc=what, unit=unit, mininterval=interval, maxinterval=60, dynamic_ncols=not quiet
-    )
+        items, total=total, initial=done, desc=what, unit=unit, mininterval=interval, maxinterval=60, dynamic_ncols=not quiet,
+        disable=not leads(),
+    )  # fmt: skip

@@ -12,9 +12,7 @@ from .loop import Mixture, fit
 from .registry import make
 from .seeding import seeded
 from .types import Loss
-from .vision import backbone, load_weights
-
-SCRATCH = "scratch"
+from .vision import SCRATCH, backbone, load_weights
 
 
 def train(

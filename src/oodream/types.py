@@ -87,6 +87,20 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one training step shows a loss: everything in it comes from one forward pass of the classifier.
+
+    `id` are the outputs for B known images, real or imagined, with labels `y_B` and weights `weight_B` (a real image weighs 1);
+    `ood` those for outliers, None where there are none.
+    """
+
+    id: Output
+    y_B: Tensor
+    weight_B: Tensor
+    ood: Output | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Terms:
     """What every loss returns: the scalar to minimise, and its parts by name for the log."""
 
@@ -118,6 +132,22 @@ class Row:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """The share of a shifted set's images, all of known classes, that a classifier names rightly, with its 95 % interval.
+
+    `severity` is that of a corruption, 0 for a set that is not one.
+    """
+
+    classifier: str
+    seed: int
+    dataset: str
+    severity: int
+    accuracy: float
+    interval: tuple[float, float]
+    n: int
+
+
 class Sampler(Protocol):
     """Draws `per_class` vectors of every class around its features; `check` refuses labels it cannot work with, before any work."""
 
@@ -137,10 +167,12 @@ class Decoder(Protocol):
 
 
 class Loss(nn.Module):
-    """A training loss that owns its auxiliary networks. `id` and `ood` come from one forward pass of the classifier."""
+    """A training loss that owns its auxiliary networks; `outliers` says whether it cannot do without outliers."""
 
-    def forward(self, id: Output, y_B: Tensor, ood: Output | None) -> Terms:
-        raise TypeError(f"{type(self).__name__} does not define forward(id, y_B, ood).")
+    outliers = False
+
+    def forward(self, step: Step) -> Terms:
+        raise TypeError(f"{type(self).__name__} does not define forward(step).")
 
 
 class Detector(Protocol):

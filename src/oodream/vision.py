@@ -20,6 +20,8 @@ from .images import Images
 from .store import StoreError, load_tensors
 from .types import ClassBook, Output
 
+SCRATCH = "scratch"  # in place of a file of weights
+
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     if inputs == outputs and stride == 1:

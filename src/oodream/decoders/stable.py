@@ -9,11 +9,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import threading
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -30,6 +33,8 @@ PARTS = {
     "StableDiffusionPipeline": ("tokenizer", "text_encoder", "unet", "vae", "scheduler"),
     "StableDiffusionXLPipeline": ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "scheduler"),
 }
+MOST = 64  # images that are drawn together where memory allows: more are not faster
+PROBE_STEPS = 2
 NEEDED = f"and one of these is needed: {', '.join(PARTS)}"
 SCHEDULERS = {
     "dpm++": "DPMSolverMultistepScheduler",
@@ -52,15 +57,16 @@ class StableDecoder:
     Images leave it `size` pixels wide (bicubic, antialiased), whatever the pipeline's own resolution.
 
     `source` is a diffusers folder or hub id ("embedded" is the one in this package); only safetensors are read. `steps` of
-    `scheduler` and `guidance` (classifier-free) are per image. When memory does not hold a tile, it is halved with a warning, and
-    at last attention is computed in slices. Raises DecoderError when a part is missing.
+    `scheduler` and `guidance` (classifier-free) are per image. A tile of 0 is found when the first image is drawn: the largest that
+    memory holds. When memory does not hold a tile, it is halved with a warning, and at last attention is computed in slices.
+    Raises DecoderError when a part is missing.
     """
 
     def __init__(
         self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (), size: int | None = None,
         scheduler: str = "dpm++", steps: int = 15, guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
-        if tile < 1 or tile & (tile - 1):
+        if tile < 0 or tile & (tile - 1):
             raise ValueError(f"tile is a power of two, not {tile}: with others an image's last bits depend on its place.")
         self.device = torch.device(device)
         self.steps, self.guidance, self.tile = steps, guidance, tile
@@ -109,6 +115,7 @@ class StableDecoder:
 
     def _tiled(self, n: int, work: Callable[[Tensor], Tensor]) -> Tensor:
         """`work` on rows 0…n-1, `tile` rows at a time; the last tile is filled up with its first row."""
+        self.tile = self.tile or self.largest_tile()
         done, start = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)], 0
         while start < n:
             rows = torch.arange(start, min(start + self.tile, n))
@@ -122,6 +129,23 @@ class StableDecoder:
             else:
                 start += len(rows)
         return torch.cat(done)
+
+    def largest_tile(self) -> int:
+        """The largest power of two, at most 64, of images whose drawing fits in four fifths of the memory that is free.
+
+        Memory is measured while one and while two images are drawn; it grows evenly from there.
+        """
+        told, seeds = self.text.prompt([""]), torch.zeros(1, dtype=torch.long)
+        try:
+            one, two = (peak(self.device, partial(self._draw, told.expand(n), seeds.expand(n), PROBE_STEPS)) for n in (1, 2))
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return 1
+        free, tile = 0.8 * free_memory(self.device), MOST
+        while tile > 1 and one + (tile - 1) * max(0, two - one) > free:
+            tile //= 2
+        return tile
 
     def _spare(self, error: RuntimeError) -> None:
         """Uses less memory from here on; DecoderError when nothing is left to spare."""
@@ -144,7 +168,7 @@ class StableDecoder:
             ) from error
 
     @torch.no_grad()
-    def _draw(self, told: Conditioning, seed_B: Tensor) -> Tensor:
+    def _draw(self, told: Conditioning, seed_B: Tensor, steps: int = 0) -> Tensor:
         pipe = self.pipeline
         shape = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
         noise = torch.stack([torch.randn(shape, generator=generator(int(s), "image")) for s in seed_B])
@@ -154,7 +178,7 @@ class StableDecoder:
         latents = pipe(
             prompt_embeds=told.states_BLD, negative_prompt_embeds=uncond.states_BLD, **pooled, latents=noise.to(told.states_BLD),
             generator=[generator(int(s), "steps") for s in seed_B],
-            num_inference_steps=self.steps, guidance_scale=self.guidance, output_type="latent",
+            num_inference_steps=steps or self.steps, guidance_scale=self.guidance, output_type="latent",
         ).images  # fmt: skip
         vae = pipe.vae
         return to_uint8(vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample, self.size)
@@ -169,6 +193,38 @@ def make_scheduler(name: str, config: Any) -> Any:
         raise ValueError(f"No scheduler is called {name!r}. Did you mean {near[0]!r}? There are: {', '.join(SCHEDULERS)}.")
     # Diffusers' defaults for the two others are for pixels (clipping) and for another variant of PNDM.
     return getattr(diffusers, SCHEDULERS[name]).from_config({**config, "clip_sample": False, "skip_prk_steps": True})
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    return psutil.virtual_memory().available
+
+
+def peak(device: torch.device, work: Callable[[], object]) -> int:
+    """The most bytes that `work` held beyond what was held before it."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    process, done, seen = psutil.Process(), threading.Event(), [0]
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            seen[0] = max(seen[0], process.memory_info().rss - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return seen[0]
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -18,16 +18,16 @@ from . import NotFitted, checked
 class KNN:
     """Score = Euclidean distance to the `k`-th nearest ID training feature, features scaled to unit norm (Sun et al. 2022).
 
-    Nothing is excluded: score images that `fit` has not seen.
+    Nothing is excluded: score images that `fit` has not seen. With fewer than `k` features the farthest counts.
     """
 
     k: int = 50
     bank_NF_: Tensor | None = field(default=None, init=False, repr=False)
 
     def fit(self, output: Output, y_N: Tensor) -> KNN:
-        """Keeps the features; ValueError for NaN, infinity, or fewer than `k` of them."""
-        if len(output) < self.k:
-            raise ValueError(f"The {self.k}-th neighbour needs at least {self.k} training features; there are {len(output)}.")
+        """Keeps the features; ValueError for NaN, infinity, or no features at all."""
+        if not len(output):
+            raise ValueError("There are no training features to be a neighbour of.")
         self.bank_NF_ = _unit(output)
         return self
 
@@ -35,7 +35,7 @@ class KNN:
         """float64 (N,), in [0, 2], higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features."""
         if self.bank_NF_ is None:
             raise NotFitted(self)
-        return kth_distance(_unit(output), self.bank_NF_, self.k).double()
+        return kth_distance(_unit(output), self.bank_NF_, min(self.k, len(self.bank_NF_))).double()
 
 
 def _unit(output: Output) -> Tensor:

@@ -19,9 +19,14 @@ class IdLeak:
     threshold: float = 0.95
     reason: str = "the plain classifier takes it for its class"
 
-    @torch.no_grad()
     def __call__(self, images_B3HW: Tensor, y_B: Tensor) -> Tensor:
         """True (B,) for images (uint8) that stay."""
-        self.classifier.eval()
-        p = self.classifier(images_B3HW.to(next(self.classifier.parameters()).device)).logits_BC.softmax(1).cpu()
-        return p.gather(1, y_B[:, None])[:, 0] <= self.threshold
+        return own_probability(self.classifier, images_B3HW, y_B) <= self.threshold
+
+
+@torch.no_grad()
+def own_probability(classifier: nn.Module, images_B3HW: Tensor, y_B: Tensor) -> Tensor:
+    """The probability (B,) that the classifier gives each image's own class."""
+    classifier.eval()
+    p = classifier(images_B3HW.to(next(classifier.parameters()).device)).logits_BC.softmax(1).cpu()
+    return p.gather(1, y_B[:, None])[:, 0]

@@ -1,17 +1,22 @@
-"""Cross-entropy on ID images alone: the plain classifier."""
+"""Cross-entropy on known images alone: the plain classifier, and DREAM-ID's."""
 
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn import functional as F
 
 from ..registry import register
-from ..types import Loss, Output, Terms
+from ..types import Loss, Step, Terms
 
 
 @register("losses", "cross_entropy")
 class CrossEntropy(Loss):
-    """CE(logits, y); outliers, if any, are ignored."""
+    """CE(logits, y), the weighted mean over known images; outliers, if any, are ignored."""
 
-    def forward(self, id: Output, y_B: Tensor, ood: Output | None) -> Terms:
-        return Terms(total=cross_entropy(id.logits_BC, y_B))
+    def forward(self, step: Step) -> Terms:
+        return Terms(total=cross_entropy(step))
+
+
+def cross_entropy(step: Step) -> Tensor:
+    """The weighted mean of -log softmax(logits)_y over a step's known images: a scalar."""
+    return (step.weight_B * F.cross_entropy(step.id.logits_BC, step.y_B, reduction="none")).sum() / step.weight_B.sum()

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registry import register
-from ..types import Loss, Output, Terms
+from ..types import Loss, Step, Terms
+from .cross_entropy import cross_entropy
 
 
 @register("losses", "energy_logistic")
@@ -19,6 +20,8 @@ class EnergyLogistic(Loss):
     therefore positive by construction. ID and outliers weigh the same whatever their numbers.
     """
 
+    outliers = True
+
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
         self.beta = beta
@@ -29,9 +32,9 @@ class EnergyLogistic(Loss):
         """The head's logit for "ID", (B,)."""
         return F.softplus(self.slope) * logits_BC.logsumexp(1) + self.offset
 
-    def forward(self, id: Output, y_B: Tensor, ood: Output | None) -> Terms:
-        if ood is None:
+    def forward(self, step: Step) -> Terms:
+        if step.ood is None:
             raise ValueError("energy_logistic needs outliers; use cross_entropy to train without.")
-        ce = F.cross_entropy(id.logits_BC, y_B)
-        energy = 0.5 * (F.softplus(-self.phi(id.logits_BC)).mean() + F.softplus(self.phi(ood.logits_BC)).mean())
+        ce = cross_entropy(step)
+        energy = 0.5 * (F.softplus(-self.phi(step.id.logits_BC)).mean() + F.softplus(self.phi(step.ood.logits_BC)).mean())
         return Terms(total=ce + self.beta * energy, parts={"ce": ce, "energy": energy})

@@ -28,7 +28,9 @@ class KNN:
 
     `k` defaults to a fifth of the class. `cosine` is the mean cos(copy, b) before selection and stands for sigma at any width D:
     sigma^2 = (1 / cosine^2 - 1) / D; the papers' sigmas at D = 768 are 0.77 (ImageNet-100) and 0.46 (CIFAR-100).
-    `select="random"` keeps random copies, as the published code in effect does.
+
+    As the published code does: `select="random"` keeps random copies (in effect); `count_self` makes each feature its own first
+    neighbour; `shared_noise` gives all anchors of a round the same noise; and `images` seeds are drawn for every vector.
     """
 
     kind: str = "outlier"
@@ -39,6 +41,9 @@ class KNN:
     anchors: int = 50
     kept: int = 2
     select: str = "distance"
+    count_self: bool = False
+    shared_noise: bool = False
+    images: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in ("outlier", "inlier"):
@@ -49,6 +54,8 @@ class KNN:
             raise ValueError("cosine lies in (0, 1) and boundary in (0, 1].")
         if not 1 <= self.kept <= self.candidates or self.anchors < 1:
             raise ValueError("kept lies in [1, candidates], and anchors is at least 1.")
+        if self.images < 1:
+            raise ValueError("Every vector needs at least one image.")
 
     def sigma(self, width: int) -> float:
         """The noise's standard deviation per coordinate at embedding width D."""
@@ -62,8 +69,10 @@ class KNN:
         classes = features.y_N.unique().tolist()
         self.check(features.y_N, list(map(str, range(max(classes) + 1))))
         ks = {c: self.neighbour(int((features.y_N == c).sum())) for c in classes}
-        drawn = [self._of_class(features, c, ks[c], per_class, seed) for c in classes]
-        z, anchor, knn = (torch.stack(part, 1).flatten(0, 1) for part in zip(*drawn, strict=True))
+        drawn = [self._of_class(features, c, ks[c], math.ceil(per_class / self.images), seed) for c in classes]
+        z, anchor, knn = (
+            torch.stack(part, 1).repeat_interleave(self.images, 0)[:per_class].flatten(0, 1) for part in zip(*drawn, strict=True)
+        )
         y = torch.tensor(classes).repeat(per_class)
         seeds = torch.tensor([derive(seed, self.kind, "image", m) for m in range(len(y))])
         return Outliers(z_MD=z, y_M=y, anchor_M=anchor, knn_M=knn, seed_M=seeds, kind=self.kind, space=space)
@@ -83,18 +92,19 @@ class KNN:
         rows = (features.y_N == c).nonzero()[:, 0]
         z_ND = normalize(features.z_ND[rows].float(), dim=1)
         sigma, sign = self.sigma(z_ND.shape[1]), 1 if self.kind == "outlier" else -1
-        distance = kth_distance(z_ND, z_ND, k, self_Q=torch.arange(len(rows)))
+        distance = kth_distance(z_ND, z_ND, k, self_Q=None if self.count_self else torch.arange(len(rows)))
         boundary = (-sign * distance).argsort(stable=True)[: math.ceil(self.boundary * len(rows))]
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         while (missing := per_class - sum(len(v) for v, _, _ in found)) > 0:
             g = generator(seed, self.kind, c, len(found))
             b_A = boundary[torch.randperm(len(boundary), generator=g)[: self.anchors]]
             if self.select == "random":
-                noise_AMD = torch.randn(len(b_A), self.kept, z_ND.shape[1], generator=g)
+                noise_AMD = torch.randn(1 if self.shared_noise else len(b_A), self.kept, z_ND.shape[1], generator=g)
                 v_MD = normalize(z_ND[b_A, None] + sigma * noise_AMD, dim=2).flatten(0, 1)
                 d_M = kth_distance(v_MD, z_ND, k)
             else:
-                cloud = Cloud.draw(z_ND[b_A], self.candidates, sigma, g).first(math.ceil(missing / self.kept))
+                draw = Cloud.shared if self.shared_noise else Cloud.draw
+                cloud = draw(z_ND[b_A], self.candidates, sigma, g).first(math.ceil(missing / self.kept))
                 v_MD, d_M = (x.flatten(0, 1) for x in farthest(cloud, z_ND, k, self.kept, sign))
             found.append((v_MD, rows[b_A].repeat_interleave(self.kept)[: len(v_MD)], d_M))
         z, anchor, knn = (torch.cat(part)[:per_class] for part in zip(*found, strict=True))
@@ -123,6 +133,12 @@ class Cloud:
         half = (count + 1) // 2
         p_HD, q_KD = (torch.randn(n, b_AD.shape[1], generator=g).mul_(sigma / math.sqrt(2)) for n in (half, half + len(b_AD) - 1))
         return cls(b_AD=b_AD, p_HD=p_HD, q_KD=q_KD, count=count)
+
+    @classmethod
+    def shared(cls, b_AD: Tensor, count: int, sigma: float, g: torch.Generator) -> Cloud:
+        """A cloud in which candidate c of every anchor has the same noise."""
+        p_HD = torch.randn(count, b_AD.shape[1], generator=g).mul_(sigma)
+        return cls(b_AD=b_AD, p_HD=p_HD, q_KD=p_HD.new_zeros(count + len(b_AD) - 1, b_AD.shape[1]), count=count)
 
     def first(self, anchors: int) -> Cloud:
         """The same candidates of the first `anchors` anchors only."""
