@@ -17,6 +17,7 @@ from conftest import SAME_THREADS, command, images_of
 from PIL import Image
 
 from oodream.cli import main
+from oodream.store import load_tensors
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +61,39 @@ def test_shards_one_after_another(drawn, sampled, capsys):
     assert capsys.readouterr().out.startswith("0 images drawn")
 
 
-def test_drawing_killed_at_random_ends_the_same(drawn, sampled):
-    random_ = random.Random(0)
-    args = [sys.executable, "-m", "oodream.cli", "decode", str(sampled)]
-    for _ in range(3):
+def kill_while_drawing(run: Path, times: int, seed: int) -> None:
+    """`oodream decode` begun and killed, each time when a random number of further images have been drawn."""
+    random_, args = random.Random(seed), [sys.executable, "-m", "oodream.cli", "decode", str(run)]
+    folder, total = run / "images" / "imagined", len(load_tensors(run / "outliers" / "outliers.safetensors")["y_M"])
+    for left in range(times, 0, -1):
+        drawn = sum(1 for _ in folder.rglob("*.png"))
+        stop = drawn + random_.randrange(1, max(2, 2 * (total - drawn) // (left + 1)))
         process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS)
-        folder, n = sampled / "images" / "imagined", random_.randrange(1, 24)
-        deadline = time.monotonic() + 60
-        while len(list(folder.rglob("*.png"))) < n and process.poll() is None and time.monotonic() < deadline:
+        deadline = time.monotonic() + 300
+        while sum(1 for _ in folder.rglob("*.png")) < stop and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
+        assert process.poll() is None, "it ended before it was killed"
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+def test_drawing_killed_at_random_ends_the_same(drawn, sampled):
+    kill_while_drawing(sampled, 3, seed=0)
     assert main(["decode", str(sampled)]) == 0
     assert images_of(sampled) == images_of(drawn)
+
+
+@pytest.mark.slow
+def test_two_thousand_embedded_images_killed_ten_times(tmp_path):
+    args = ["run", "--preset", "demo", "--sample.per-class", "250", "--decode.steps", "2", "--device", "cpu"]
+    assert main([*args, "--run", str(tmp_path / "calm"), "--until", "outliers"]) == 0
+    shutil.copytree(tmp_path / "calm", tmp_path / "killed")
+    assert main([*args, "--run", str(tmp_path / "calm"), "--until", "images/imagined"]) == 0
+    kill_while_drawing(tmp_path / "killed", 10, seed=1)
+    assert main([*args, "--run", str(tmp_path / "killed"), "--until", "images/imagined"]) == 0
+    calm, killed = (images_of(tmp_path / name) for name in ("calm", "killed"))
+    assert len(calm) == 2000
+    assert calm == killed
 
 
 def test_verify_mends_what_is_missing_or_damaged(drawn, tmp_path, capsys):

@@ -1,0 +1,71 @@
+"""DREAM-ID through the command line: inliers beside real images, accuracy on shifted sets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from conftest import command
+
+from oodream.cli import main
+from oodream.shifts import CORRUPTIONS, SEVERITIES
+from oodream.store import read_json
+
+INLIERS = ("--sample.options", "kind", "inlier", "candidates", "20", "anchors", "5")
+
+
+@pytest.fixture(scope="module")
+def finished(shapes, tiny_pipeline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inliers")
+    other = folder / "seen-elsewhere"
+    shutil.copytree(shapes / "star", other / "star")
+    shutil.copytree(shapes / "circle", other / "moon")  # no class is called so
+    more = (*INLIERS, "--train.loss", "cross_entropy", "--train.ratio", "1", "--shifted", str(other))
+    assert main(command(shapes, tiny_pipeline, folder / "run", *more)) == 0
+    return folder / "run"
+
+
+def test_a_run_of_inliers(finished):
+    lines = [json.loads(line) for line in (finished / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {"inlier"}
+    assert read_json(finished / "filter" / "stage.json")["summary"]["kept"] == 24
+    log = read_json(finished / "classifier" / "dream-s0" / "log.json")
+    assert "energy" not in log[0]
+    assert read_json(finished / "classifier" / "dream-s0" / "classifier.json")["loss"] == "cross_entropy"
+
+
+def test_accuracy_is_measured_on_every_shifted_set(finished):
+    rows = [json.loads(line) for line in (finished / "shifts" / "accuracy.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * (1 + len(CORRUPTIONS) * len(SEVERITIES))
+    assert {row["n"] for row in rows if row["severity"]} == {12}
+    assert [row["n"] for row in rows if not row["severity"]] == [20, 20]  # the stars
+    for row in rows:
+        assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
+
+
+def test_the_report_speaks_of_accuracy(finished):
+    page = (finished / "report" / "index.html").read_text()
+    assert "of corrupted images rightly" in page
+    assert "Imagined inliers" in page
+    assert "Under shift" in page
+    assert "seen-elsewhere" in page
+
+
+def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "copy")
+    more = (*INLIERS, "--train.loss", "cross_entropy", "--train.ratio", "1", "--train.drift-threshold", "1.1")
+    assert main(command(shapes, tiny_pipeline, run, *more, "--redo", "changed")) == 2
+    assert "The filter kept no inlier: sample nearer to (a higher cosine) or lower drift_threshold" in capsys.readouterr().err
+
+
+def test_a_loss_for_outliers_is_refused(shapes, tiny_pipeline, tmp_path, capsys):
+    assert main(command(shapes, tiny_pipeline, tmp_path / "run", *INLIERS)) == 2
+    assert "energy_logistic needs outliers, and the sampler gives inliers" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "classes").exists()
+
+
+def test_a_shifted_folder_without_a_known_class_is_refused(shapes, tiny_pipeline, tmp_path, capsys):
+    shutil.copytree(shapes / "star", tmp_path / "other" / "dog")
+    assert main(command(shapes, tiny_pipeline, tmp_path / "run", "--shifted", str(tmp_path / "other"))) == 2
+    assert "no images in folders called as the known classes are" in capsys.readouterr().err
