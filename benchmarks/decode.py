@@ -1,7 +1,7 @@
 """Decoding vectors with the embedded Stable Diffusion, against the published recipe on the same weights in the same run.
 
 The recipe: PLMS with 50 steps; batches of 4 that share one vector and one prompt; the prompt, and the empty one, encoded for every
-batch. Here: DPM-Solver++ with 15 steps, a vector of its own for every image, 16 of them together.
+batch. Here: DPM-Solver++ with 10 steps, a vector of its own for every image, 16 of them together.
 
 python benchmarks/decode.py
 """

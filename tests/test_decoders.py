@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from oodream.decoders.stable import SCHEDULERS, DecoderError, StableDecoder, peak
+from oodream import memory
+from oodream.decoders.stable import SCHEDULERS, DecoderError, StableDecoder
 from oodream.types import ClassBook
 
 
@@ -227,15 +228,20 @@ def test_the_tile_is_the_largest_that_fits(tiny_pipeline, monkeypatch, free, til
     """One image takes 10, every further one 10 more, and a fifth of the memory is left alone."""
     decoder = StableDecoder(str(tiny_pipeline), names=["circle"], steps=2, tile=0)
     needed = iter((10, 20))
-    monkeypatch.setattr("oodream.decoders.stable.peak", lambda device, work: next(needed))
-    monkeypatch.setattr("oodream.decoders.stable.free_memory", lambda device: free)
+
+    class Watch(memory.Watch):
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            self.most = self.before + next(needed)
+
+    monkeypatch.setattr(memory, "Watch", Watch)
+    monkeypatch.setattr(memory, "free", lambda device: free)
     assert decoder.largest_tile() == tile
 
 
 def test_memory_is_measured():
-    def work():
+    with memory.Watch(torch.device("cpu")) as watch:
         held = torch.ones(50_000_000)  # 200 MB
         time.sleep(0.1)
-        return held
-
-    assert 150e6 < peak(torch.device("cpu"), work) < 400e6
+    assert held.sum() > 0
+    assert 150e6 < watch.most - watch.before < 400e6

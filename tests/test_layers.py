@@ -11,7 +11,7 @@ import oodream
 
 ROOT = Path(oodream.__file__).parent
 LAYERS = {
-    0: {"types", "seeding", "registry", "store", "config", "distributed"},
+    0: {"types", "seeding", "registry", "store", "config", "distributed", "memory"},
     1: {"knn", "metrics", "samplers", "losses", "detectors", "filters"},
     2: {
         "images",
@@ -25,10 +25,12 @@ LAYERS = {
         "backbones",
         "classifier",
         "decoders",
+        "paths",
+        "mixture",
         "loop",
     },
     3: {"align", "sample", "decode", "train", "evaluate", "report", "explore", "fit_decoder"},
-    4: {"pipeline", "presets", "drawing", "present", "cli"},
+    4: {"given", "pipeline", "presets", "drawing", "present", "compare", "cli"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -10,7 +10,8 @@ from PIL import Image
 from oodream.config import Optimisation
 from oodream.distributed import Shard
 from oodream.images import from_array
-from oodream.loop import Mixture, augment, epoch_batches, fit, greyscale, one_cycle, resized_crop
+from oodream.loop import fit, one_cycle
+from oodream.mixture import Mixture, augment, epoch_batches, greyscale, resized_crop
 from oodream.registry import make
 from oodream.seeding import seeded
 from oodream.types import Loss, Terms

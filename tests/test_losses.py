@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 from oodream.losses.energy_logistic import EnergyLogistic
 from oodream.registry import make, names
-from oodream.types import Output, Step
+from oodream.types import Output, Sizes, Step
 
 
 def output(logits: torch.Tensor) -> Output:
@@ -71,13 +73,22 @@ def test_outliers_are_needed():
 @pytest.mark.parametrize("name", names("losses"))
 def test_every_loss_is_finite_differentiable_and_owns_its_parameters(name):
     loss = make("losses", name)
+    loss.build(Sizes(features=3, text=5, teacher=7, latent=(4, 8, 8)))
     logits = torch.randn(4, 3, requires_grad=True)
-    terms = loss(step(logits, torch.tensor([0, 1, 2, 0]), torch.randn(5, 3)))
+    told = step(logits, torch.tensor([0, 1, 2, 0]), torch.randn(5, 3))
+    terms = loss(
+        replace(
+            told, vector_OD=torch.randn(5, 5), near_O=torch.arange(5) % 3, latent_OFHW=torch.randn(5, 4, 8, 8),
+            tokens_CD=torch.randn(3, 5), teacher=Output(logits_BC=torch.randn(4, 3), z_BF=torch.randn(4, 7)),
+        )
+    )  # fmt: skip
     terms.total.backward()
     assert terms.total.ndim == 0
     assert torch.isfinite(terms.total)
     assert logits.grad is not None
     assert all(torch.isfinite(part) for part in terms.parts.values())
+    for parameter in loss.parameters():
+        assert parameter.grad is not None
 
 
 def test_weights_weigh_rows_of_the_cross_entropy():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from oodream import registry
 from oodream.cli import main
 from oodream.config import Config, overlay, to_json
 from oodream.decoders.stable import SCHEDULERS
-from oodream.presets import PRESETS
+from oodream.presets import COMPARISONS, PRESETS
+from oodream.train import make_loss, own_options
 from oodream.vision import BACKBONES
 
 DREAM = {name: preset.config for name, preset in PRESETS.items() if name.endswith("-dream")}
@@ -24,7 +27,7 @@ SIZE = {"cifar10-dream": 32, "cifar100-dream": 32, "imagenet100-dream": 224}
 def test_every_part_exists(name):
     config = PRESETS[name].config
     registry.make("samplers", config.sample.sampler, **config.sample.options)
-    registry.make("losses", config.train.loss, **config.train.loss_options)
+    make_loss(config.train)
     assert {config.align.backbone, config.train.backbone} <= BACKBONES.keys()
     assert config.decode.scheduler in SCHEDULERS
     assert overlay(Config(), to_json(config)) == config
@@ -52,10 +55,49 @@ def test_sampler_has_the_published_constants(name):
     assert (sampler.kind, sampler.select, config.per_class) == ("outlier", "distance", 1000)
 
 
+SWITCHES = """
+--sample.options.select random --sample.options.count-self --sample.options.shared-noise --sample.options.images 4
+--align.augmented-features --evaluate.nearest --evaluate.ood-ratio 0.2
+"""
+
+
 @pytest.mark.parametrize("name", DREAM)
-def test_the_published_selection_is_one_flag_away(name, capsys):
-    assert main(["run", "--preset", name, "--data", "photos", "--sample.options.select", "random", "--dry-run"]) == 0
-    assert '"select": "random"' in capsys.readouterr().out
+def test_what_the_published_code_does_is_a_flag_away(name, capsys):
+    assert main(["run", "--preset", name, "--data", "photos", *SWITCHES.split(), "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    config = overlay(Config(), json.loads(told[: told.rindex("}") + 1]))
+    options = config.sample.options
+    assert (options["select"], options["count_self"], options["shared_noise"], options["images"]) == ("random", True, True, 4)
+    assert (config.align.augmented_features, config.evaluate.nearest, config.evaluate.ood_ratio) == (True, True, 0.2)
+    registry.make("samplers", "knn", **options)
+
+
+INLIERS = {"kind": "inlier", "k": 300, "boundary": 1.0, "candidates": 1500, "anchors": 100, "kept": 1}
+
+
+def test_dream_id_has_the_published_constants():
+    config = PRESETS["imagenet100-dream-id"].config
+    assert INLIERS.items() <= config.sample.options.items()
+    assert registry.make("samplers", "knn", **config.sample.options).sigma(768) == pytest.approx(0.01, rel=5e-4)
+    budget = config.train.optimisation
+    assert (budget.epochs, budget.lr, budget.batch, budget.batch * config.train.ratio) == (100, 0.1, 160, 256)
+    assert (config.train.loss, config.train.inlier_weight, config.train.drift_threshold) == (("cross_entropy",), 1.0, 0.0)
+
+
+@pytest.mark.parametrize("name", ["cifar10-oal", "cifar100-oal", "imagenet-oal"])
+def test_oal_has_the_published_constants(name):
+    config = PRESETS[name].config
+    assert (config.size, config.decode.output, config.decode.scheduler, config.decode.steps) == (224, "latents", "pndm", 50)
+    options = own_options(config.train)
+    assert options["kd"] == {"logit": 4.0, "feature": 8.0}
+    assert config.train.init == "plain"
+    assert registry.make("samplers", "knn", **config.sample.options).sigma(768) == pytest.approx(0.07, rel=5e-4)
+
+
+@pytest.mark.parametrize("arm", COMPARISONS["oal"].arms)
+def test_every_arm_is_a_configuration(arm):
+    base = PRESETS[COMPARISONS["oal"].preset].config
+    make_loss(overlay(base, COMPARISONS["oal"].arms[arm]).train)
 
 
 @pytest.mark.parametrize("name", DREAM)
@@ -69,6 +111,6 @@ def test_decoder_and_training_have_the_published_constants(name):
         budget = part.optimisation
         assert part.backbone == "resnet34"
         assert (budget.epochs, budget.lr, budget.batch, budget.weight_decay) == (*TRAINING[name], 5e-4)
-    assert registry.make("losses", config.train.loss, **config.train.loss_options).beta == BETA[name]
+    assert make_loss(config.train).beta == BETA[name]
     assert (config.train.ratio, config.train.reconstructed_share, config.train.leak_threshold) == (1.0, 0.0, 1.0)
     assert config.size == SIZE[name]

@@ -16,7 +16,8 @@ from transformers import BertConfig, ResNetConfig, ResNetForImageClassification,
 from oodream.align import align
 from oodream.config import Align, Optimisation, Train
 from oodream.images import from_array
-from oodream.loop import Mixture, fit
+from oodream.loop import fit
+from oodream.mixture import Mixture
 from oodream.registry import make
 from oodream.seeding import seeded
 from oodream.store import save_tensors

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from oodream.builtin import FASHION_ID, fashion
 from oodream.config import Optimisation, Train
 from oodream.decoders.stable import StableDecoder
-from oodream.loop import Mixture
+from oodream.mixture import Mixture
 from oodream.train import train
 from oodream.vision import outputs
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .config import Align, Optimisation
 from .images import Images
-from .loop import Mixture, augment, fit
+from .loop import fit
+from .mixture import Mixture, augment
 from .registry import make
 from .seeding import generator, seeded
 from .types import ClassBook, Features

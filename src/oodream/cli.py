@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from .config import Config, ConfigError, FitDecoder, overlay, to_json
-from .presets import PRESETS
+from .presets import COMPARISONS, PRESETS
 
 HELP = """usage: oodream COMMAND [OPTIONS]      (oodream COMMAND --help lists a command's options)
 
@@ -27,6 +27,7 @@ Image classifiers that learn to say "I don't know", from outliers imagined by a 
   run           the whole job on your own data, or on a preset
   score         a class, or "unknown", for your images
   decode        a run's images: a share of them on this machine, damaged ones, single ones
+  compare       several methods under one budget and the same seeds, in one table
   fit-decoder   train a small Stable Diffusion from captioned images
   list          presets, samplers, losses, detectors, backbones
   doctor        what this machine has, and what is missing
@@ -96,11 +97,67 @@ def run(args: Sequence[str], preset: str | None = None) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Several methods under one budget and the same seeds; one table."""
+
+    arms: str = "oal"
+    """a comparison by name (see `oodream list`), or a JSON file {"arm": {option: value}}"""
+    run: Path | None = None
+    """folder of the arms' run folders (default: runs/compare-NAME)"""
+    preset: str | None = None
+    """where the common options start from"""
+    only: tuple[str, ...] = ()
+    """of these arms alone"""
+    dry_run: bool = False
+    """print the arms and stop"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Several methods under one budget and the same seeds; one table."""
+
+    where: Annotated[Compared, tyro.conf.arg(name="")]
+    options: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def compare(args: Sequence[str]) -> int:
+    """`oodream compare`."""
+    first = _peek(args)
+    named = COMPARISONS.get(first.get("--arms", Compared.arms))
+    name = first.get("--preset") or (named.preset if named else "demo")
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
+    default = Compare(where=Compared(preset=name), options=PRESETS[name].config)
+    chosen = tyro.cli(Compare, prog="oodream compare", args=list(args), default=default)
+    where, config = chosen.where, chosen.options
+
+    from .compare import compare, read_arms, table
+
+    if where.arms not in COMPARISONS and not Path(where.arms).is_file():
+        raise ConfigError(f"There is no comparison {where.arms!r}. There are: {', '.join(COMPARISONS)}; or name a JSON file.")
+    arms = COMPARISONS[where.arms].arms if where.arms in COMPARISONS else read_arms(Path(where.arms).read_text(encoding="utf-8"))
+    if unknown := [arm for arm in where.only if arm not in arms]:
+        raise ConfigError(f"There is no arm {unknown[0]!r}. There are: {', '.join(arms)}.")
+    arms = {arm: options for arm, options in arms.items() if not where.only or arm in where.only}
+    for options in arms.values():
+        overlay(config, options)
+    if where.dry_run:
+        print(json.dumps(arms, indent=2))
+        return 0
+    folder = where.run or Path("runs") / f"compare-{Path(where.arms).stem}"
+    lines = compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say)
+    print(f"\n{table(lines)}\nTable: {(folder / 'comparison.md').resolve()}")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Draw:
     """Draw a run's outliers: a share of them (under torchrun or accelerate each process its own), damaged ones, or single ones."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """run folder in which outliers have been sampled (oodream run … --until outliers)"""
+    output: Annotated[str, tyro.conf.arg(name="as")] = ""
+    """images or latents, where they should be other than the run's own"""
     shard: str = ""
     """i/n draws the i-th of n parts, counted from 0; `oodream run` then goes on with what all have drawn"""
     verify: bool = False
@@ -119,7 +176,7 @@ def draw(args: Sequence[str]) -> int:
 
     from . import distributed, drawing
 
-    begun = drawing.begun(chosen.run, chosen.device)
+    begun = drawing.begun(chosen.run, chosen.device, chosen.output)
     if chosen.row:
         for file in drawing.redraw(begun, chosen.row, chosen.out):
             print(file)
@@ -205,10 +262,12 @@ def list_all(args: Sequence[str]) -> int:
 
     for name, preset in PRESETS.items():
         print(f"preset    {name:18} {preset.about}")
+    for name, comparison in COMPARISONS.items():
+        print(f"arms      {name:18} {comparison.about}")
     for family in registry.FAMILIES:
         for name in registry.names(family):
             first = (registry.get(family, name).__doc__ or "").strip().splitlines()[0]
-            print(f"{family[:-1]:9} {name:18} {first}")
+            print(f"{registry.singular(family):9} {name:18} {first}")
     for name in (*BACKBONES, "timm:NAME", "hf:NAME"):
         print(f"backbone  {name}")
     return 0
@@ -242,6 +301,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "score": score,
     "decode": draw,
+    "compare": compare,
     "fit-decoder": fit,
     "list": list_all,
     "doctor": doctor,
@@ -302,7 +362,7 @@ def _peek(args: Sequence[str]) -> dict[str, str]:
     found = {}
     for i, arg in enumerate(args):
         key, equals, value = arg.partition("=")
-        if key in ("--preset", "--config", "--data"):
+        if key in ("--preset", "--config", "--data", "--arms"):
             found[key] = value if equals else next(iter(args[i + 1 : i + 2]), "")
     return found
 

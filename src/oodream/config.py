@@ -77,9 +77,11 @@ class Decode:
 
     source: str = "embedded"
     """a diffusers folder, a hub id, or "embedded" """
+    output: str = "images"
+    """images (DREAM-OOD), or latents, which the VAE never decodes (OAL)"""
     scheduler: str = "dpm++"
     """dpm++, unipc, ddim, pndm, euler or lcm"""
-    steps: int = 15
+    steps: int = 10
     """denoising steps"""
     guidance: float = 3.0
     """classifier-free guidance scale"""
@@ -99,10 +101,18 @@ class Train:
     """network (see `oodream list`)"""
     init: str = ""
     """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the timm: or hf: name"""
-    loss: str = "energy_logistic"
-    """loss of the regularised classifier (see `oodream list`)"""
+    loss: tuple[str, ...] = ("energy_logistic",)
+    """losses of the regularised classifier, which add up (see `oodream list`); one used twice is told apart as NAME@LABEL"""
     loss_options: dict[str, Option] = field(default_factory=dict)
-    """the loss's options, as `beta 1.0`"""
+    """their options: of the first one as `beta 1.0`, of any as `kd.logit 4`"""
+    path: str = "stem"
+    """how latents reach the classifier (see `oodream list`); "none": only losses with networks of their own see them"""
+    latent_share: float = 0.5
+    """share of every ID batch whose latents come along with the outliers' """
+    teacher: str = ""
+    """a classifier's folder, for a loss that distils; empty: this run's plain classifier of the same seed"""
+    most: int = 0
+    """of the imagined images that are kept, at most the first so many are used (they take turns by class); 0: all"""
     reconstructed_share: float = 0.25
     """share of every ID batch that has been through the VAE, so that its traces say nothing about ID and OOD"""
     ratio: float = 0.5

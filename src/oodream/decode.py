@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .config import Decode
 from .decoders.stable import StableDecoder
-from .store import progress, write_bytes
+from .distributed import Shard
+from .store import load_tensors, progress, save_tensors, write_bytes
 from .types import ClassBook, Features, Generated, Outliers
 
+SHARD = 256  # latents in a file
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"format": "png"},
     "jpg": {"format": "jpeg", "quality": 95, "subsampling": 0},
@@ -28,12 +31,17 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 def decode(outliers: Outliers, decoder: StableDecoder, rows: Tensor) -> Iterator[Generated]:
     """The images of `rows` (M,) in batches of the decoder's tile; raises ValueError for vectors of another space."""
-    if outliers.space != decoder.book.space:
-        raise ValueError(f"The vectors are of space {outliers.space!r} and the decoder of {decoder.book.space!r}. Sample again.")
-    tiles = rows.split(decoder.tile)
+    check_space(outliers, decoder)
+    tiles = rows.split(decoder.tile or decoder.largest_tile())
     for part in progress(tiles, total=len(tiles), what="decode", unit="tile"):
         made = decoder(outliers.z_MD[part], outliers.y_M[part], outliers.seed_M[part])
         yield Generated(images_B3HW=made.images_B3HW, y_B=made.y_B, row_B=part)
+
+
+def check_space(outliers: Outliers, decoder: StableDecoder) -> None:
+    """ValueError for vectors of another space than the decoder's."""
+    if outliers.space != decoder.book.space:
+        raise ValueError(f"The vectors are of space {outliers.space!r} and the decoder of {decoder.book.space!r}. Sample again.")
 
 
 def provenance(
@@ -58,21 +66,51 @@ def provenance(
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """An imagefolder with a file for every row of the outliers, in a folder for every class."""
+    """The files of what is decoded from a run's vectors: `files[m]` is where row m lies, or will lie.
+
+    What is drawn together has one file: `block` rows, of which processes take turns.
+    """
 
     outliers: Outliers
     decoder: StableDecoder
     folder: Path
+
+    @property
+    def block(self) -> int:
+        """Rows that one process draws at a time."""
+        return self.decoder.tile or self.decoder.largest_tile()
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The file of every row."""
+        raise NotImplementedError
+
+    def missing(self, part: Shard) -> list[int]:
+        """Those of a part's rows that have no file yet."""
+        there = {file: file.exists() for file in dict.fromkeys(self.files)}
+        return [m for m in part.rows(len(self.files), self.block).tolist() if not there[self.files[m]]]
+
+    def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
+        """Decodes rows into their files, or into files in another folder; each whole or not at all. Returns the files."""
+        raise NotImplementedError
+
+    def hash(self, file: Path) -> str | None:
+        """The BLAKE2b hash of a file, 16 bytes in hexadecimal; None where there is none."""
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() if file.exists() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures(Drawing):
+    """An imagefolder with a file for every row, in a folder for every class."""
+
     format: str = "png"
 
     @cached_property
     def files(self) -> list[Path]:
-        """Where the image of every row lies, or will lie."""
         names = self.decoder.book.names
         return [self.folder / f"{slug(names[y])}-{y}" / f"{m:06}.{self.format}" for m, y in enumerate(self.outliers.y_M.tolist())]
 
     def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
-        """Decodes rows into their files, or into files of the same names in another folder; each whole or not at all."""
         drawn = []
         for made in decode(self.outliers, self.decoder, torch.tensor(rows, dtype=torch.long)):
             assert made.images_B3HW is not None
@@ -83,10 +121,55 @@ class Drawing:
                 write_bytes(drawn[-1], buffer.getvalue(), sync=False)
         return drawn
 
-    def hash(self, m: int) -> str | None:
-        """The BLAKE2b hash of a row's file, 16 bytes in hexadecimal; None where there is no file."""
-        file = self.files[m]
-        return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() if file.exists() else None
+
+@dataclass(frozen=True, kw_only=True)
+class LatentShards(Drawing):
+    """Safetensors files of `SHARD` rows each: the latents (B, F, h, w), float16, and their rows."""
+
+    @property
+    def block(self) -> int:
+        return SHARD
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return [self.folder / f"latents-{m // SHARD:05}.safetensors" for m in range(len(self.outliers))]
+
+    def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
+        """As for pictures; single rows of a shard only into another folder."""
+        drawn, wanted = [], torch.tensor(rows, dtype=torch.long)
+        for part in wanted.split(1) if into else [wanted[wanted // SHARD == shard] for shard in (wanted // SHARD).unique()]:
+            o, first = self.outliers, int(part[0])
+            check_space(o, self.decoder)
+            tiles = part.split(self.decoder.tile or self.decoder.largest_tile())
+            steps = progress(tiles, total=len(tiles), what=self.files[first].stem, unit="tile")
+            made = [self.decoder.latents(o.z_MD[tile], o.y_M[tile], o.seed_M[tile]).latents_BFHW for tile in steps]
+            drawn.append(into / f"latent-{first:06}.safetensors" if into else self.files[first])
+            save_tensors(drawn[-1], {"latents_BFHW": torch.cat([x for x in made if x is not None]), "row_B": part})
+        return drawn
+
+
+OUTPUTS = ("images", "latents")
+
+
+def drawing(config: Decode, outliers: Outliers, decoder: StableDecoder, run: Path) -> Drawing:
+    """What a run draws, where it lies in the run's folder."""
+    told: Any = {"outliers": outliers, "decoder": decoder, "folder": run / imagined(config)}
+    return Pictures(**told, format=config.format) if config.output == "images" else LatentShards(**told)
+
+
+def imagined(config: Decode) -> str:
+    """The folder of what is imagined, below the run's."""
+    return f"{config.output}/imagined"
+
+
+def latent_rows(files: Sequence[Path]) -> Callable[[Tensor], Tensor]:
+    """Latents by row from files of `SHARD` rows each; the files are mapped, not read, so memory does not grow with them."""
+    shards = [load_tensors(file)["latents_BFHW"] for file in files]
+
+    def read(rows: Tensor) -> Tensor:
+        return torch.stack([shards[m // SHARD][m % SHARD] for m in rows.tolist()])
+
+    return read
 
 
 def slug(name: str) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .config import Config, overlay
-from .decode import Drawing
+from .decode import OUTPUTS, Drawing, drawing, imagined
 from .decoders.stable import StableDecoder
 from .distributed import Shard
-from .pipeline import IMAGINED, device_of, hashed
+from .pipeline import device_of, hashed
 from .registry import make
 from .store import RunDir, StoreError, load_tensors, read_json
 from .types import Json, Outliers
@@ -28,12 +28,16 @@ class Begun:
 
     run: RunDir
     command: str
+    stage: str
     drawing: Drawing
     inputs: Json
 
 
-def begun(path: Path, device: str) -> Begun:
-    """The run in a folder, as its files describe it; StoreError unless its outliers have been sampled."""
+def begun(path: Path, device: str, output: str = "") -> Begun:
+    """The run in a folder, as its files describe it; StoreError unless its outliers have been sampled.
+
+    `output` may ask for "images" or "latents" other than the run's own; they lie beside those.
+    """
     run = RunDir(path)
     if not (run / "run.json").is_file():
         raise StoreError(f"{path} is not a run folder: it has no run.json. Begin one with: oodream run … --until outliers")
@@ -41,24 +45,30 @@ def begun(path: Path, device: str) -> Begun:
     if (stamp := run.stamp("outliers")) is None:
         raise StoreError(f"{path} has no outliers yet. Sample them with: {described['command']} --until outliers")
     config, told = overlay(Config(), described["config"]), read_json(run / "classes" / "classes.json")
-    c = config.decode
+    described["config"]["decode"]["output"] = output = output or config.decode.output
+    if output not in OUTPUTS:
+        raise ValueError(f"What is drawn are {' or '.join(OUTPUTS)}, not {output!r}.")
+    c = replace(config.decode, output=output)
     decoder = StableDecoder(
         c.source, names=told["names"], prompts=told["prompts"], size=config.size, scheduler=c.scheduler, steps=c.steps,
         guidance=c.guidance, tile=told["tile"], device=device_of(device),
     )  # fmt: skip
     kind = make("samplers", config.sample.sampler, **config.sample.options).kind
     outliers = Outliers(**load_tensors(run / "outliers" / "outliers.safetensors"), kind=kind, space=told["space"])
-    drawing = Drawing(outliers=outliers, decoder=decoder, folder=run / IMAGINED, format=c.format)
-    return Begun(run=run, command=described["command"], drawing=drawing, inputs={"after": {"outliers": hashed(stamp["inputs"])}})
+    inputs = {"decode": described["config"]["decode"], "after": {"outliers": hashed(stamp["inputs"])}}
+    return Begun(
+        run=run, command=described["command"], stage=imagined(c), drawing=drawing(c, outliers, decoder, run.path), inputs=inputs
+    )
 
 
 def draw_shard(b: Begun, part: Shard) -> int:
     """Draws this part's images that are not there yet; returns how many. Other processes may work on other parts meanwhile."""
-    if b.run.is_done(IMAGINED, b.inputs):
+    if b.run.is_done(b.stage, b.inputs):
         return 0
-    b.run.begin(IMAGINED, b.inputs)
-    rows = part.rows(len(b.drawing.outliers), b.drawing.decoder.tile).tolist()
-    return len(b.drawing.draw([m for m in rows if not b.drawing.files[m].exists()]))
+    b.run.begin(b.stage, b.inputs)
+    rows = b.drawing.missing(part)
+    b.drawing.draw(rows)
+    return len(rows)
 
 
 def verify(b: Begun, say: Callable[[str], None]) -> int:
@@ -66,16 +76,19 @@ def verify(b: Begun, say: Callable[[str], None]) -> int:
 
     StoreError when one comes out with other bytes than were recorded: another processor or library then draws here.
     """
-    if not b.run.is_done(IMAGINED, b.inputs):
+    if not b.run.is_done(b.stage, b.inputs):
         raise StoreError(f"The images of {b.run.path} are not all drawn yet. Go on with: {b.command}")
     with b.run.locked():
-        lines = (b.run / IMAGINED / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (b.run / b.stage / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
         recorded = {line["row"]: line["hash"] for line in map(json.loads, lines)}
-        rows = [m for m, value in recorded.items() if b.drawing.hash(m) != value]
-        for m in rows:
-            say(f"  row {m}: {b.drawing.files[m]}")
+        hashes = {file: b.drawing.hash(file) for file in dict.fromkeys(b.drawing.files)}
+        rows = [m for m, value in recorded.items() if hashes[b.drawing.files[m]] != value]
+        mended = {b.drawing.files[m]: m for m in reversed(rows)}
+        for file in sorted(mended):
+            say(f"  row {mended[file]}: {file}")
         b.drawing.draw(rows)
-        if differing := [m for m in rows if b.drawing.hash(m) != recorded[m]]:
+        hashes = {file: b.drawing.hash(file) for file in mended}
+        if differing := [m for m in rows if hashes[b.drawing.files[m]] != recorded[m]]:
             raise StoreError(
                 f"{len(differing)} of {len(rows)} images came out with other bytes than were recorded (row {differing[0]} first): "
                 f"another processor or library draws here. To have all from this one: {b.command} --redo images"

@@ -23,33 +23,27 @@ from torch import Tensor, nn
 from . import registry
 from .align import align, embed, encoder, views
 from .backbones import ADAPTERS
-from .builtin import FAR_SETS, FASHION_ID, fashion, near
-from .classes import find, named, prompts_for, read, renamed
 from .classifier import Classifier, limit
 from .classifier import load as load_classifier
 from .config import Config, Train, to_json
-from .data import load_folder, load_hub, load_ood, load_shifted
-from .decode import FORMATS, Drawing, provenance
+from .decode import FORMATS, OUTPUTS, SHARD, Drawing, drawing, imagined, latent_rows, provenance
 from .decoders.stable import StableDecoder
 from .distributed import launched, leads, local_rank, wait
 from .evaluate import accuracy, evaluate, row_to_json
 from .explore import COSINES, away, between
-from .images import IN_MEMORY, DataError, Images, from_array, from_files
-from .loop import Mixture, autocast
+from .given import CONTROL, Given
+from .images import IN_MEMORY, DataError, Images, from_array, from_files, listed
+from .loop import autocast
+from .memory import Watch
 from .metrics import auroc
+from .mixture import DrawnFrom, LatentBank, Mixture
 from .sample import sample
-from .seeding import generator
-from .shifts import CORRUPTIONS, SEVERITIES, corrupted
-from .store import RunDir, load_tensors, read_json, save_tensors, write_bytes, write_json
-from .train import train
+from .store import RunDir, load_tensors, progress, read_json, save_tensors, write_bytes, write_json
+from .train import NO_PATH, first, make_loss, own_options, train
 from .types import ClassBook, Features, Json, Outliers, Sampler
-from .validation import hold_back
 from .vision import SCRATCH, AlignedEncoder, backbone, outputs, weights_file
 
 PLAIN, DREAM = "plain", "dream"
-FASHION_DATA = ("fashion", "fashion-full")
-IMAGINED = "images/imagined"
-CONTROL = "reconstructed"
 CHANGED = "changed"
 CONTROL_IMAGES = 1000
 SAMPLES_PER_CLASS = 8
@@ -92,83 +86,7 @@ class Pipeline:
 
     def __init__(self, config: Config, run: RunDir, command: str = "") -> None:
         self.config, self.run, self.command = config, run, command
-        self.device = device_of(config.device)
-
-    # What goes in ------------------------------------------------------------------------------------------------------------
-
-    @property
-    def data(self) -> tuple[Images, Images]:
-        """ID images for training and testing."""
-        return self._validation[:2] if self.config.validate else self._given
-
-    @cached_property
-    def ood(self) -> dict[str, tuple[str, Images]]:
-        """OOD test sets by name, with their group."""
-        sets = self._validation[2] if self.config.validate else self._given_ood
-        if (ratio := self.config.evaluate.ood_ratio) == 0:
-            return sets
-        most = max(1, round(ratio * len(self.data[1])))
-
-        def cut(name: str, images: Images) -> Images:
-            return images.subset(torch.randperm(len(images), generator=generator(self.config.seed, "cut", name))[:most])
-
-        return {name: (group, cut(name, images)) for name, (group, images) in sets.items()}
-
-    @cached_property
-    def shifted(self) -> dict[tuple[str, int], Images]:
-        """Sets of known classes that look otherwise, by name and severity: the user's (severity 0), and corrupted test images."""
-        c, (_, test) = self.config, self.data
-        sets: dict[tuple[str, int], Images] = {}
-        for folder in () if c.validate else c.shifted:
-            images = load_shifted(Path(folder), c.size, test.classes, self._class_list)
-            if (images.name, 0) in sets or images.name in CORRUPTIONS:
-                raise ValueError(f"The shifted folder {folder} is called as another set is ({images.name}). Rename it.")
-            sets[images.name, 0] = images
-        if (n := c.evaluate.n_corrupted) > 0:
-            for kind in CORRUPTIONS:
-                sets |= {(kind, severity): corrupted(test, kind, severity, n, c.seed) for severity in SEVERITIES}
-        return sets
-
-    @cached_property
-    def _validation(self) -> tuple[Images, Images, dict[str, tuple[str, Images]]]:
-        return hold_back(self._given[0], self.config.validate, self.config.seed)
-
-    @cached_property
-    def _given(self) -> tuple[Images, Images]:
-        config = self.config
-        if config.data in FASHION_DATA:
-            full = config.data == "fashion-full"
-            return tuple(fashion(split, FASHION_ID, size=config.size, full=full) for split in ("train", "test"))  # type: ignore[return-value]
-        if config.data.startswith("hub:"):
-            found = load_hub(config.data.removeprefix("hub:"), config.size, seed=config.seed)
-            return found if self._class_list is None else tuple(renamed(images, named(config.classes)[0]) for images in found)  # type: ignore[return-value]
-        return load_folder(Path(config.data), config.size, seed=config.seed, classes=self._class_list)
-
-    @cached_property
-    def _class_list(self) -> Path | None:
-        return find(self.config.classes) if self.config.classes else None
-
-    def _prompts(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Each class's prompt: the template, with the words that the class list has for it."""
-        own = Path(self.config.data) / "classes.toml"
-        source = self._class_list or (own if own.is_file() else None)
-        words = read(source)[1] if source else {}
-        return prompts_for(names, {name: text for name, text in words.items() if name in names}, self.config.decode.prompt)
-
-    @cached_property
-    def _given_ood(self) -> dict[str, tuple[str, Images]]:
-        """The near sets of Fashion-MNIST only beside Fashion-MNIST."""
-        config = self.config
-        sets: dict[str, tuple[str, Images]] = {}
-        for folder in config.ood:
-            group, _, path = folder.rpartition("=") if folder.startswith(("near=", "far=")) else ("far", "", folder)
-            images = load_ood(Path(path), config.size)
-            if images.name in {*sets, *FAR_SETS, "near", "id", "mean", CONTROL}:
-                raise ValueError(f"The OOD folder {path} is called as another set is ({images.name}). Rename it.")
-            sets[images.name] = (group, images)
-        if config.data in FASHION_DATA:
-            sets["near"] = ("near", near(config.size, full=config.data == "fashion-full"))
-        return sets | {name: ("far", make(config.size, config.evaluate.n_far, 0)) for name, (make, _) in FAR_SETS.items()}
+        self.device, self.given = device_of(config.device), Given(config)
 
     @property
     def decoder(self) -> StableDecoder:
@@ -181,11 +99,11 @@ class Pipeline:
     @cached_property
     def _decoder(self) -> StableDecoder:
         c = self.config.decode
-        names = self.data[0].classes
+        names = self.given.data[0].classes
         return StableDecoder(
             c.source,
             names=names,
-            prompts=self._prompts(names),
+            prompts=self.given.prompts(names),
             size=self.config.size,
             steps=c.steps,
             scheduler=c.scheduler,
@@ -206,9 +124,17 @@ class Pipeline:
     def check(self) -> None:
         """Raises what can be known before any work: data, names against the tokenizer, options, k against class sizes."""
         c = self.config
-        self.sampler.check(self.data[0].labels, self.data[0].classes)
-        if registry.make("losses", c.train.loss, **c.train.loss_options).outliers and self.sampler.kind != "outlier":
-            raise ValueError(f"The loss {c.train.loss} needs outliers, and the sampler gives {self.sampler.kind}s.")
+        self.sampler.check(self.given.data[0].labels, self.given.data[0].classes)
+        if make_loss(c.train).outliers and self.sampler.kind != "outlier":
+            raise ValueError(f"The loss {'+'.join(c.train.loss)} needs outliers, and the sampler gives {self.sampler.kind}s.")
+        if c.decode.output not in OUTPUTS:
+            raise ValueError(f"decode.output is {' or '.join(OUTPUTS)}, not {c.decode.output!r}.")
+        if self.latents and self.sampler.kind != "outlier":
+            raise ValueError("Inliers are trained on as images; only outliers may be latents.")
+        if c.train.path != NO_PATH:
+            registry.get("paths", c.train.path)
+        if c.train.teacher:
+            self._teacher(0)
         for name in c.evaluate.detectors:
             registry.get("detectors", name)
         for name in (c.align.backbone, c.train.backbone):
@@ -221,7 +147,7 @@ class Pipeline:
             raise ValueError(f"decode.prompt needs {{}} once, where the class name goes: {c.decode.prompt!r}.")
         if min(c.evaluate.ood_ratio, c.evaluate.n_corrupted) < 0:
             raise ValueError("evaluate.ood_ratio and evaluate.n_corrupted are 0 or more.")
-        _ = self.book, self.ood, self.shifted
+        _ = self.book, self.given.ood, self.given.shifted
 
     # What comes out ----------------------------------------------------------------------------------------------------------
 
@@ -243,8 +169,19 @@ class Pipeline:
 
     @cached_property
     def drawing(self) -> Drawing:
-        """The files of the imagined images."""
-        return Drawing(outliers=self.outliers, decoder=self.decoder, folder=self.run / IMAGINED, format=self.config.decode.format)
+        """The files of what is imagined, images or latents."""
+        return drawing(self.config.decode, self.outliers, self.decoder, self.run.path)
+
+    @property
+    def latents(self) -> bool:
+        """Whether what is imagined stays latents."""
+        return self.config.decode.output == "latents"
+
+    def imagined_pictures(self, rows: list[int]) -> Tensor:
+        """Images (B, 3, H, W) uint8 of imagined rows, whether they were decoded or not."""
+        if self.latents:
+            return self.decoder.pictures(latent_rows(list(dict.fromkeys(self.drawing.files)))(torch.tensor(rows)))
+        return self.imagined.batch(rows)
 
     @cached_property
     def imagined(self) -> Images:
@@ -265,7 +202,9 @@ class Pipeline:
 
     @cached_property
     def kept(self) -> Tensor:
-        """True (M,) for imagined images that stay."""
+        """True (M,) for imagined images that stay; all latents do, for the filters look at images."""
+        if self.latents:
+            return torch.ones(len(self.outliers), dtype=torch.bool)
         return load_tensors(self.run / "filter" / "kept.safetensors")["kept"].bool()
 
     def classifier(self, kind: str, seed: int) -> Classifier:
@@ -289,40 +228,38 @@ class Pipeline:
         def add(name: str, work: Callable[[Path], Json], after: Sequence[str] = (), shared: bool = False, **inputs: Any) -> None:
             found[name] = Stage(name, {**inputs, "after": {stage: self.hash_of(stage) for stage in after}}, work, shared)
 
-        train_images = self.data[0].fingerprint()
+        train_images = self.given.data[0].fingerprint()
         for verb, training in (("align", c.align), ("train", c.train)):
             options[verb]["init"] = begins_with(training.backbone, training.init)
         regime = {key: value for key, value in options["train"].items() if key in ("backbone", "init", "optimisation")}
-        plain = replace(c.train, loss="cross_entropy", loss_options={})
-        add(
-            "classes",
-            self._classes,
-            names=list(self.book.names),
-            prompts=list(self.book.prompts),
-            decode=options["decode"],
-            space=self.book.space,
-            seed=c.seed,
-        )
+        plain = replace(c.train, loss=("cross_entropy",), loss_options={}, init="" if c.train.init == PLAIN else c.train.init)
+        add("classes", self._classes, names=list(self.book.names), prompts=list(self.book.prompts), space=self.book.space)
         add("align", self._align, ["classes"], shared=True, align=options["align"], images=train_images, seed=c.seed)
         add("features", self._features, ["align"])
         add("outliers", self._outliers, ["features"], sample=options["sample"], seed=c.seed)
-        add(IMAGINED, self._imagined, ["outliers"], shared=True)
-        add("paths", self._paths, ["outliers"])
-        add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=self.data[1].fingerprint(),
+        made = imagined(c.decode)
+        add(made, self._imagined, ["outliers"], shared=True, decode=options["decode"])
+        add("paths", self._paths, ["outliers"], decode=options["decode"], seed=c.seed)
+        if self.latents:
+            add("latents/known", self._known_latents, ["classes"], images=train_images)
+        add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=self.given.data[1].fingerprint(),
             share=c.train.reconstructed_share)  # fmt: skip
         for seed in range(c.seeds):
             work = partial(self._train, PLAIN, seed, plain)
             add(f"classifier/{PLAIN}-s{seed}", work, ["images/reconstructed"], shared=True, train=regime, seed=seed)
-        threshold = getattr(c.train, FILTERS[self.sampler.kind][1])
-        add("filter", self._filter, [IMAGINED, f"classifier/{PLAIN}-s0"], threshold=threshold)
+        if not self.latents:
+            threshold = getattr(c.train, FILTERS[self.sampler.kind][1])
+            add("filter", self._filter, [made, f"classifier/{PLAIN}-s0"], threshold=threshold)
         for seed in range(c.seeds):
             work = partial(self._train, DREAM, seed, c.train)
-            after = ["filter", "images/reconstructed"]
+            after = [*([made, "latents/known"] if self.latents else ["filter"]), "images/reconstructed"]
+            if make_loss(c.train).teacher or c.train.init == PLAIN:
+                after.append(f"classifier/{PLAIN}-s{seed}")
             add(f"classifier/{DREAM}-s{seed}", work, after, shared=True, train=options["train"], seed=seed)
         trained = [name for name in found if name.startswith("classifier/")]
-        sets = {name: [group, images.fingerprint()] for name, (group, images) in self.ood.items()}
+        sets = {name: [group, images.fingerprint()] for name, (group, images) in self.given.ood.items()}
         add("scores", self._scores, trained, evaluate=options["evaluate"], sets=sets, seed=c.seed)
-        shifts = {f"{name}-{severity}": images.fingerprint() for (name, severity), images in self.shifted.items()}
+        shifts = {f"{name}-{severity}": images.fingerprint() for (name, severity), images in self.given.shifted.items()}
         add("shifts", self._shifts, trained, sets=shifts)
         add("report", self._report, ["scores", "shifts"])
         return found
@@ -330,25 +267,23 @@ class Pipeline:
     def _classes(self, folder: Path) -> Json:
         book = self.book
         save_tensors(folder / "tokens.safetensors", {"tokens_CD": book.tokens_CD}, {"space": book.space})
-        prompts = [prompt for prompt in book.prompts for _ in range(SAMPLES_PER_CLASS)]
-        drawn = self.decoder.plain(prompts, torch.arange(len(prompts)) + self.config.seed)
-        save_tensors(folder / "plain.safetensors", {"images": drawn.unflatten(0, (len(book.names), -1))})
+        self._decoder.tile = self._decoder.tile or self._decoder.largest_tile()
         told = {"names": book.names, "prompts": book.prompts, "space": book.space, "tile": self.decoder.tile}
         write_json(folder / "classes.json", told)
         return {"classes": len(book.names), "width": book.tokens_CD.shape[1]}
 
     def _align(self, folder: Path) -> Json:
         state = folder / "resume.state"
-        model, log = align(self.data[0], self.book, self.config.align, self.config.seed, self.device, state)
+        model, log = align(self.given.data[0], self.book, self.config.align, self.config.seed, self.device, state)
         if not leads():
             return {}
         save_tensors(folder / "encoder.safetensors", model.state_dict())
         self._finish_training(folder, log)
-        predicted = outputs(model, self.data[1], self.device).logits_BC.argmax(1)
-        return {"accuracy": _share(predicted == self.data[1].labels)}
+        predicted = outputs(model, self.given.data[1], self.device).logits_BC.argmax(1)
+        return {"accuracy": _share(predicted == self.given.data[1].labels)}
 
     def _features(self, folder: Path) -> Json:
-        images, c = self.data[0], self.config
+        images, c = self.given.data[0], self.config
         if c.align.augmented_features:
             images = views(images, c.align.optimisation, c.seed)
         f = embed(self.encoder, images, self.device, self.hash_of("align"))
@@ -365,22 +300,28 @@ class Pipeline:
 
     def _imagined(self, folder: Path) -> Json:
         drawing, words = self.drawing, self.decoder.text.neighbours(self.outliers.z_MD)
-        mine = launched().rows(len(drawing.files), self.decoder.tile).tolist()
-        drawing.draw([m for m in mine if not drawing.files[m].exists()])
+        drawing.draw(drawing.missing(launched()))
         wait(self.device)
         if not leads():
             return {}
-        describe = partial(provenance, self.outliers, self.features, self.book, self.data[0].files, self.decoder.fingerprint)
+        describe = partial(provenance, self.outliers, self.features, self.book, self.given.data[0].files, self.decoder.fingerprint)
+        hashes = {file: drawing.hash(file) for file in dict.fromkeys(drawing.files)}
         lines = (
-            {"file_name": str(file.relative_to(folder)), **describe(m), "words": words[m], "hash": drawing.hash(m)}
+            {"file_name": str(file.relative_to(folder)), **describe(m), "words": words[m], "hash": hashes[file]}
             for m, file in enumerate(drawing.files)
         )
         text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
         write_bytes(folder / "metadata.jsonl", f"{text}\n".encode())
-        return {"images": len(drawing.files)}
+        return {self.config.decode.output: len(drawing.files)}
 
     def _paths(self, folder: Path) -> Json:
-        """Two strips for each of the first classes: from T(y) to its first outlier, and away from that outlier's anchor."""
+        """What the decoder makes of every class's plain prompt; and two strips for each of the first classes.
+
+        These lead from T(y) to its first outlier, and away from that outlier's anchor.
+        """
+        prompts = [prompt for prompt in self.book.prompts for _ in range(SAMPLES_PER_CLASS)]
+        drawn = self.decoder.plain(prompts, torch.arange(len(prompts)) + self.config.seed)
+        save_tensors(folder / "plain.safetensors", {"images": drawn.unflatten(0, (len(self.book.names), -1))})
         tokens, o, walks = self.book.tokens_CD, self.outliers, {}
         for c in range(min(PATHS, len(tokens))):
             m = int((o.y_M == c).nonzero()[0, 0])
@@ -394,7 +335,7 @@ class Pipeline:
         return {"strips": len(strips)}
 
     def _reconstructed(self, folder: Path) -> Json:
-        train_images, test_images = self.data
+        train_images, test_images = self.given.data
         g = torch.Generator().manual_seed(self.config.seed)
         n = min(round(self.config.train.reconstructed_share * len(train_images)), IN_MEMORY // (3 * self.config.size**2))
         chosen = {"train": (train_images, n), "test": (test_images, min(CONTROL_IMAGES, len(test_images)))}
@@ -405,38 +346,82 @@ class Pipeline:
             save_tensors(file, {"images": torch.cat(pixels), "labels": images.labels[rows], "rows": rows})
         return {name: count for name, (_, count) in chosen.items()}
 
-    def _train(self, kind: str, seed: int, config: Train, folder: Path) -> Json:
-        mixture = Mixture(id=self.data[0])
-        if kind == DREAM:
-            kept = self.imagined.subset(self.kept.nonzero()[:, 0])
-            if len(kept) == 0:
-                what = {"outlier": "further from (a lower cosine) or raise", "inlier": "nearer to (a higher cosine) or lower"}
-                kind, threshold = self.sampler.kind, FILTERS[self.sampler.kind][1]
-                raise ValueError(f"The filter kept no {kind}: sample {what[kind]} {threshold}.")
-            mixture = Mixture(
-                id=self.data[0],
-                reconstructed=self.reconstructed[0] if config.reconstructed_share > 0 else None,
-                share=config.reconstructed_share,
-                inliers=kept if self.sampler.kind == "inlier" else None,
-                weight=config.inlier_weight,
-                outliers=kept if self.sampler.kind == "outlier" else None,
-                ratio=config.ratio,
-                grey=config.grey * share_of_grey(self.data[0]),
+    def _known_latents(self, folder: Path) -> Json:
+        """The latents of all ID training images, in shards that a killed run goes on from."""
+        images = self.given.data[0]
+        files = [folder / f"latents-{start // SHARD:05}.safetensors" for start in range(0, len(images), SHARD)]
+        for i, file in enumerate(progress(files, total=len(files), what="encode", unit="shard")):
+            if not file.exists():
+                rows = range(i * SHARD, min((i + 1) * SHARD, len(images)))
+                save_tensors(file, {"latents_BFHW": self.decoder.encode(images.batch(rows))})
+        return {"latents": len(images)}
+
+    def _bank(self, kept: Tensor) -> LatentBank:
+        """The latents for training; ValueError for those of another shape than the decoder's."""
+        files = sorted((self.run / "latents" / "known").glob("*.safetensors"))
+        known, ood = latent_rows(files), latent_rows(list(dict.fromkeys(self.drawing.files)))(kept)
+        share = 0.0 if self.config.train.path == NO_PATH else self.config.train.latent_share
+        if (here := known(torch.tensor([0])).shape[1:]) != ood.shape[1:]:
+            raise ValueError(f"Outlier latents have the shape {tuple(ood.shape[1:])}, those of known images {tuple(here)}.")
+        return LatentBank(known=known, ood_MFHW=ood, share=share)
+
+    def _teacher(self, seed: int) -> nn.Module:
+        """The classifier to distil from; ValueError unless it has the same classes in the same order."""
+        if not self.config.train.teacher:
+            return self.classifier(PLAIN, seed).network
+        found = load_classifier(Path(self.config.train.teacher))
+        if found.names != self.book.names:
+            raise ValueError(
+                f"The teacher {self.config.train.teacher} knows {len(found.names)} classes ({listed(found.names)}), and this run "
+                f"has {len(self.book.names)} ({listed(self.book.names)}). They must be the same, in the same order."
             )
-        network, loss, log = train(mixture, config, seed, self.device, folder / "resume.state", f"train {kind} (seed {seed})")
+        return found.network
+
+    def _train(self, kind: str, seed: int, config: Train, folder: Path) -> Json:
+        mixture, teacher = Mixture(id=self.given.data[0]), None
+        if kind == DREAM:
+            mixture = self._mixture(config)
+            teacher = self._teacher(seed) if make_loss(config).teacher else None
+            if config.init == PLAIN:
+                config = replace(config, init=str(self.run / "classifier" / f"{PLAIN}-s{seed}"))
+        what = f"train {kind} (seed {seed})"
+        network, loss, log = train(mixture, config, seed, self.device, folder / "resume.state", what, teacher)
         if not leads():
             return {}
-        test, control = (outputs(network, images, self.device) for images in (self.data[1], self.reconstructed[1]))
+        test, control = (outputs(network, images, self.device) for images in (self.given.data[1], self.reconstructed[1]))
         energy = -test.logits_BC.logsumexp(1)
-        told = {"backbone": config.backbone, "loss": config.loss, "loss_options": config.loss_options}
+        told = {"backbone": config.backbone, "loss": config.loss[0], "loss_options": own_options(config)[config.loss[0]]}
         Classifier(
-            network=network, loss=loss, names=self.book.names, size=self.config.size, threshold=limit(energy), told=told
+            network=network, loss=first(loss), names=self.book.names, size=self.config.size, threshold=limit(energy), told=told
         ).save(folder)
         self._finish_training(folder, log)
         return {
-            "accuracy": _share(test.logits_BC.argmax(1) == self.data[1].labels),
+            "accuracy": _share(test.logits_BC.argmax(1) == self.given.data[1].labels),
             "reconstructed_id_auroc": round(auroc(energy, -control.logits_BC.logsumexp(1)), 4),
         }
+
+    def _mixture(self, config: Train) -> Mixture:
+        """What the regularised classifier is trained on."""
+        kept = self.kept.nonzero()[:, 0]
+        if len(kept) == 0:
+            what = {"outlier": "further from (a lower cosine) or raise", "inlier": "nearer to (a higher cosine) or lower"}
+            kind, threshold = self.sampler.kind, FILTERS[self.sampler.kind][1]
+            raise ValueError(f"The filter kept no {kind}: sample {what[kind]} {threshold}.")
+        kept = kept[: config.most or None]
+        inliers, o = self.sampler.kind == "inlier", self.outliers
+        tokens = nn.functional.normalize(self.book.tokens_CD, dim=1)
+        return Mixture(
+            id=self.given.data[0],
+            reconstructed=self.reconstructed[0] if config.reconstructed_share > 0 else None,
+            share=config.reconstructed_share,
+            inliers=self.imagined.subset(kept) if inliers else None,
+            weight=config.inlier_weight,
+            outliers=None if inliers or self.latents else self.imagined.subset(kept),
+            bank=self._bank(kept) if self.latents else None,
+            drawn_from=None if inliers else DrawnFrom(vector_MD=o.z_MD[kept], near_M=o.y_M[kept], tokens_CD=tokens),
+            ratio=config.ratio,
+            grey=config.grey * share_of_grey(self.given.data[0]),
+        )
 
     def _finish_training(self, folder: Path, log: list[dict[str, float]]) -> None:
         write_json(folder / "log.json", log)
@@ -453,13 +438,14 @@ class Pipeline:
 
     def _scores(self, folder: Path) -> Json:
         c, lines, headline = self.config, [], {}
+        known, test = self.given.data
         for kind in (PLAIN, DREAM):
             for seed in range(c.seeds):
                 seen = partial(outputs, self.classifier(kind, seed).network, device=self.device)
-                ood = {name: (group, seen(images)) for name, (group, images) in self.ood.items()}
+                ood = {name: (group, seen(images)) for name, (group, images) in self.given.ood.items()}
                 ood[CONTROL] = ("control", seen(self.reconstructed[1]))
                 measured = evaluate(
-                    (seen(self.data[0]), self.data[0].labels), (seen(self.data[1]), self.data[1].labels), ood,
+                    (seen(known), known.labels), (seen(test), test.labels), ood,
                     c.evaluate.detectors, classifier=kind, seed=seed, resamples=c.evaluate.resamples, nearest=c.evaluate.nearest,
                 )  # fmt: skip
                 lines += [row_to_json(row) for row in measured.rows]
@@ -482,7 +468,7 @@ class Pipeline:
                         outputs(network, images, self.device), images.labels,
                         classifier=kind, seed=seed, dataset=name, severity=severity,
                     )
-                    for (name, severity), images in self.shifted.items()
+                    for (name, severity), images in self.given.shifted.items()
                 ]  # fmt: skip
                 lines += [row_to_json(row) for row in measured]
                 if measured:
@@ -525,10 +511,11 @@ class Pipeline:
         began = time.monotonic()
         folder = self.run.begin(stage.name, stage.inputs) if leads() else self.run / stage.name
         wait(self.device)
-        summary = stage.work(folder) if stage.shared or leads() else {}
+        with Watch(self.device) as memory:
+            summary = stage.work(folder) if stage.shared or leads() else {}
         wait(self.device)
         if leads():
-            self.run.finish(stage.name, stage.inputs, time.monotonic() - began, summary)
+            self.run.finish(stage.name, stage.inputs, time.monotonic() - began, {**summary, "memory": memory.most})
             say(f"  {stage.name:24} {time.monotonic() - began:6.1f} s   {_in_words(summary)}")
         wait(self.device)
 
@@ -578,7 +565,7 @@ def git_state() -> str | None:
 
 def begins_with(name: str, init: str) -> str:
     """What a training begins with: a hash of the weights in the file `init`, or of the published ones of a hub's network."""
-    if init == SCRATCH or not (init or name.partition(":")[0] in ADAPTERS):
+    if init in (SCRATCH, PLAIN) or not (init or name.partition(":")[0] in ADAPTERS):
         return init
     digest = hashlib.blake2b(digest_size=16)
     if init:
@@ -601,4 +588,6 @@ def _share(hits: Tensor) -> float:
 
 
 def _in_words(summary: Json) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if not isinstance(value, dict))
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if not isinstance(value, dict) and key != "memory"
+    )

@@ -67,7 +67,7 @@ def present(p: Pipeline) -> Report:
     finished = {name: stamp for name, stamp in stamps.items() if stamp}
     kinds = {"plain": "cross-entropy on the training images", "dream": f"the same budget, beside imagined {p.sampler.kind}s"}
     does = "says “unknown”" if p.sampler.kind == "outlier" else "has seen imagined images of what it knows"
-    kept = finished["filter"]["summary"]
+    kept = finished["filter"]["summary"] if "filter" in finished else None
     per_class = len(p.outliers) // len(p.book.names)
     return Report(
         title=f"{p.run.path.name}: a classifier that {does}",
@@ -80,10 +80,10 @@ def present(p: Pipeline) -> Report:
         config=p.describe()["config"],
         seconds={name: stamp["seconds"] for name, stamp in finished.items()},
         sets=[
-            ImageSet(name="id", group="id", n=len(p.data[1]), description="test images of the known classes"),
+            ImageSet(name="id", group="id", n=len(p.given.data[1]), description="test images of the known classes"),
             *(
                 ImageSet(name=name, group=group, n=len(images), description=describe(name))
-                for name, (group, images) in p.ood.items()
+                for name, (group, images) in p.given.ood.items()
             ),
         ],
         rows=rows(p),
@@ -92,15 +92,15 @@ def present(p: Pipeline) -> Report:
         detector=c.evaluate.detectors[0],
         scores={kind: load_tensors(p.run / "scores" / f"{kind}-s0-{c.evaluate.detectors[0]}.safetensors") for kind in kinds},
         latent_map=latent_map(p),
-        gallery=gallery(p, kept["reason"]),
-        class_samples=dict(zip(p.book.names, load_tensors(p.run / "classes" / "plain.safetensors")["images"][:, :8], strict=True)),
+        gallery=gallery(p, kept["reason"] if kept else ""),
+        class_samples=dict(zip(p.book.names, load_tensors(p.run / "paths" / "plain.safetensors")["images"][:, :8], strict=True)),
         strips=strips(p),
         answers=answers(p),
         reconstructed_id={
             kind: fmean(finished[f"classifier/{kind}-s{seed}"]["summary"]["reconstructed_id_auroc"] for seed in range(c.seeds))
             for kind in kinds
         },
-        filtered={name: FilterCount(drawn=per_class, kept=kept["kept_per_class"][name]) for name in p.book.names},
+        filtered={name: FilterCount(drawn=per_class, kept=kept["kept_per_class"][name]) for name in p.book.names} if kept else {},
     )
 
 
@@ -111,14 +111,15 @@ def describe(name: str) -> str:
 
 def gallery(p: Pipeline, reason: str) -> list[Imagined]:
     """The first outliers of every class, kept and dropped as they come, beside their anchors."""
-    lines = (p.run / "images" / "imagined" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (p.drawing.folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     found = []
     for c in range(len(p.book.names)):
-        for m in (p.outliers.y_M == c).nonzero()[:GALLERY_PER_CLASS, 0].tolist():
+        chosen = (p.outliers.y_M == c).nonzero()[:GALLERY_PER_CLASS, 0].tolist()
+        for m, image in zip(chosen, p.imagined_pictures(chosen), strict=True):
             told = json.loads(lines[m])
             found.append(
                 Imagined(
-                    name=told["class"], image_3HW=p.imagined.batch([m])[0], anchor_3HW=p.data[0].batch([told["anchor_index"]])[0],
+                    name=told["class"], image_3HW=image, anchor_3HW=p.given.data[0].batch([told["anchor_index"]])[0],
                     row=m, seed=told["seed"], knn=told["knn_distance"], cosine=told["cosine_to_class"], prompt=told["prompt"],
                     pipeline=told["pipeline"], anchor_file=told["anchor"], words=told["words"],
                     dropped="" if p.kept[m] else reason,
@@ -160,8 +161,8 @@ def answers(p: Pipeline) -> list[Answer]:
     """What the regularised classifier says to some test images of every kind, drawn at random."""
     classifier, found = p.classifier("dream", 0), []
     for name, images, n in [
-        ("id", p.data[1], 3 * ANSWERS_PER_SET),
-        *((name, x, ANSWERS_PER_SET) for name, (_, x) in p.ood.items()),
+        ("id", p.given.data[1], 3 * ANSWERS_PER_SET),
+        *((name, x, ANSWERS_PER_SET) for name, (_, x) in p.given.ood.items()),
     ]:
         part = images.subset(torch.randperm(len(images), generator=generator(p.config.seed, "answers", name))[:n])
         for i, verdict in enumerate(classifier(part, p.device)):

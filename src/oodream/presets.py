@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .config import Align, Config, Decode, Evaluate, Optimisation, Option, Sample, Train
 
@@ -16,6 +17,15 @@ class Preset:
     about: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Arms by name, each with the options in which it differs from the preset."""
+
+    preset: str
+    arms: dict[str, dict[str, Any]]
+    about: str
+
+
 # What follows are the constants of DREAM-OOD's published code (deeplearning-wisc/dream-ood at fcb89c6); docs/faithfulness.md says
 # where each stands there and what differs all the same.
 def dream_options(sigma: float, boundary: float) -> dict[str, Option]:
@@ -23,6 +33,7 @@ def dream_options(sigma: float, boundary: float) -> dict[str, Option]:
     cosine = round(1 / math.sqrt(1 + 768 * sigma**2), 5)
     return {
         "k": 300, "boundary": boundary, "cosine": cosine, "candidates": 1500, "anchors": 50, "kept": 2, "select": "distance",
+        "count_self": False, "shared_noise": False, "images": 1,
     }  # fmt: skip
 
 
@@ -53,6 +64,42 @@ def cifar(name: str, about: str) -> Preset:
             train=dream_train(CIFAR, beta=2.5),
         ),
     )
+
+
+def published_oal() -> dict[str, Any]:
+    """OAL's losses and weights as its code has them (HengGao12/OAL at 16487e8): latents meet the classifier in no way but these."""
+    return {
+        "loss": ["cross_entropy", "kd", "club_joint@vectors", "club_joint@latents"],
+        "loss_options": {
+            "kd.logit": 4.0, "kd.feature": 8.0, "kd.joint": True, "club_joint@vectors.of": "vectors",
+            "club_joint@vectors.weight": 0.1, "club_joint@latents.weight": 0.2, "club_joint@latents.reduction": "column",
+        },
+    }  # fmt: skip
+
+
+OAL_OPTIMISATION = Optimisation(epochs=100, batch=128, lr=0.005, crop_padding=4)
+DREAM_ARM: dict[str, Any] = {
+    "decode": {"output": "images", "steps": 10},
+    "sample": {"per_class": 400},
+    "train": {"loss": ["energy_logistic"], "reconstructed_share": 0.25, "ratio": 0.5},
+}
+
+
+def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, about: str) -> Preset:
+    """OAL's constants, with outliers that meet the classifier and pairs that are true; `published_oal` are the code's losses."""
+    return Preset(
+        about=f"{about} with OAL's constants; needs a GPU and Stable Diffusion 1.4",
+        config=Config(
+            data=data, classes=classes, size=224,
+            align=Align(backbone=backbone, optimisation=IMAGENET),
+            sample=Sample(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=30),
+            decode=replace(DREAM_DECODE, output="latents"),
+            train=Train(
+                backbone=backbone, init="plain", optimisation=optimisation, loss=("energy_logistic", "micl", "kd"),
+                loss_options={"kd.logit": 4.0, "kd.feature": 8.0}, ratio=1.0, reconstructed_share=0.0, grey=0.0,
+            ),
+        ),
+    )  # fmt: skip
 
 
 PRESETS = {
@@ -104,7 +151,7 @@ PRESETS = {
             data="fashion-full",
             align=Align(optimisation=Optimisation(epochs=4)),
             sample=Sample(options={"kind": "inlier", "boundary": 1.0, "cosine": 0.96, "kept": 1}, per_class=400),
-            train=Train(loss="cross_entropy", reconstructed_share=0.0, optimisation=Optimisation(epochs=6)),
+            train=Train(loss=("cross_entropy",), reconstructed_share=0.0, optimisation=Optimisation(epochs=6)),
         ),
     ),
     "imagenet100-dream-id": Preset(
@@ -118,12 +165,51 @@ PRESETS = {
             decode=DREAM_DECODE,
             train=Train(
                 backbone="resnet34",
-                loss="cross_entropy",
+                loss=("cross_entropy",),
                 optimisation=IMAGENET,
                 ratio=256 / 160,
                 reconstructed_share=0.0,
                 grey=0.0,
             ),
         ),
+    ),
+    "fashion-oal": Preset(
+        about="all of Fashion-MNIST with OAL: 320 outliers that stay latents, contrast and distillation; embedded decoder",
+        config=Config(
+            data="fashion-full",
+            align=Align(optimisation=Optimisation(epochs=4)),
+            sample=Sample(per_class=40),
+            decode=Decode(output="latents", steps=5),
+            train=Train(
+                loss=("energy_logistic", "micl", "kd"),
+                reconstructed_share=0.0,
+                optimisation=Optimisation(epochs=6),
+            ),
+        ),
+    ),
+    "cifar10-oal": oal("hub:uoft-cs/cifar10", "cifar10", "resnet18-224", OAL_OPTIMISATION, "CIFAR-10 (hub)"),
+    "cifar100-oal": oal("hub:uoft-cs/cifar100", "cifar100", "resnet18-224", OAL_OPTIMISATION, "CIFAR-100 (hub)"),
+    "imagenet-oal": oal(
+        "", "", "resnet50-224", replace(OAL_OPTIMISATION, epochs=50, lr=5e-5, least_area=0.08), "ImageNet (--data FOLDER)"
+    ),
+}
+
+COMPARISONS = {
+    "oal": Comparison(
+        preset="fashion-oal",
+        about="OAL and its parts, numbers of outliers, and DREAM-OOD",
+        arms={
+            "oal": {},
+            "oal without micl": {"train": {"loss": ["energy_logistic", "kd"]}},
+            "oal without kd": {"train": {"loss": ["energy_logistic", "micl"]}},
+            "oal with club": {"train": {"loss": ["energy_logistic", "club", "kd"]}},
+            "oal with club_joint": {"train": {"loss": ["energy_logistic", "club_joint", "kd"]}},
+            "oal by projector": {"train": {"path": "projector"}},
+            "oal as published": {"train": published_oal() | {"path": "none"}},
+            "ce + kd": {"train": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
+            **{f"oal, {n} outliers": {"sample": {"per_class": 375}, "train": {"most": n}} for n in (50, 150, 300, 1000, 3000)},
+            "dream-ood": DREAM_ARM,
+            **{f"dream-ood, {n} outliers": DREAM_ARM | {"train": DREAM_ARM["train"] | {"most": n}} for n in (50, 150, 300, 1000)},
+        },
     ),
 }

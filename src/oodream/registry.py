@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-FAMILIES = ("samplers", "losses", "detectors", "filters", "decoders")
+FAMILIES = ("samplers", "losses", "detectors", "filters", "decoders", "paths")
 _known: dict[str, dict[str, Any]] = {family: {} for family in FAMILIES}
 
 
@@ -38,7 +38,7 @@ def get(family: str, name: str) -> Any:
     if name not in (known := names(family)):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"No {family[:-1]} is called {name!r}.{hint} There are: {', '.join(known)}.")
+        raise ValueError(f"No {singular(family)} is called {name!r}.{hint} There are: {', '.join(known)}.")
     return _known[family][name]
 
 
@@ -47,4 +47,9 @@ def make(family: str, name: str, **options: Any) -> Any:
     try:
         return get(family, name)(**options)
     except TypeError as error:
-        raise ValueError(f"{family[:-1]} {name!r}: {error}") from error
+        raise ValueError(f"{singular(family)} {name!r}: {error}") from error
+
+
+def singular(family: str) -> str:
+    """What one of a family is called."""
+    return {"losses": "loss"}.get(family, family[:-1])

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -168,10 +168,27 @@ class RunDir:
         write_json(self.path / stage / "stage.json", {"inputs": inputs, "seconds": round(seconds, 2), "summary": summary})
         (self.path / stage / "begun.json").unlink(missing_ok=True)
 
+    def borrow(self, stage: str, inputs: Mapping[str, Any], others: Sequence[RunDir]) -> None:
+        """Takes a stage over from the first other run that finished it with equal inputs, as links, unless there is one here."""
+        if (self.path / stage).exists():
+            return
+        for other in others:
+            if other.stamp(stage) and not other.changed(stage, inputs):
+                with atomic_folder(self.path / stage) as fresh:
+                    shutil.copytree(other / stage, fresh, dirs_exist_ok=True, copy_function=_link)
+                return
+
     def remove(self, stage: str) -> None:
         """Removes a stage; its stamp goes first, so that half a removal is never taken for a finished stage."""
         (self.path / stage / "stage.json").unlink(missing_ok=True)
         shutil.rmtree(self.path / stage, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # other disks, other systems
+        shutil.copy2(source, target)
 
 
 def differing(old: Any, new: Any, at: str = "") -> list[str]:

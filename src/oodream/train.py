@@ -1,31 +1,98 @@
-"""The verb `train`: a classifier, plain or regularised with imagined outliers."""
+"""The verb `train`: a classifier, plain or regularised with imagined images or latents."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from .config import Train
-from .loop import Mixture, fit
+from .config import Option, Train
+from .loop import fit
+from .mixture import Mixture
 from .registry import make
 from .seeding import seeded
-from .types import Loss
+from .types import Loss, Sizes, Step, Terms
 from .vision import SCRATCH, backbone, load_weights
+
+NO_PATH = "none"
+
+
+class Sum(Loss):
+    """Losses that add up; their parts keep their names."""
+
+    def __init__(self, losses: Mapping[str, Loss]) -> None:
+        super().__init__()
+        self.losses = nn.ModuleDict(losses)
+        self.outliers, self.teacher = (any(getattr(loss, need) for loss in losses.values()) for need in ("outliers", "teacher"))
+
+    def build(self, sizes: Sizes) -> None:
+        for loss in self.losses.values():
+            loss.build(sizes)  # type: ignore[operator]
+
+    def forward(self, step: Step) -> Terms:
+        found = {name: loss(step) for name, loss in self.losses.items()}
+        parts = {f"{part}{''.join(name.partition('@')[1:])}": x for name, terms in found.items() for part, x in terms.parts.items()}
+        return Terms(total=torch.stack([terms.total for terms in found.values()]).sum(), parts=parts)
+
+
+def own_options(config: Train) -> dict[str, dict[str, Option]]:
+    """The options of each loss by its name; ValueError for those of a loss that is not there."""
+    if not config.loss:
+        raise ValueError("train.loss needs at least one loss.")
+    options: dict[str, dict[str, Option]] = {name: {} for name in config.loss}
+    for key, value in config.loss_options.items():
+        loss, _, option = key.rpartition(".")
+        if (loss or config.loss[0]) not in options:
+            raise ValueError(f"The option {key} is of a loss that is not used; the losses are {', '.join(config.loss)}.")
+        options[loss or config.loss[0]][option] = value
+    return options
+
+
+def make_loss(config: Train) -> Loss:
+    """The configured losses as one."""
+    losses = {name: make("losses", name.partition("@")[0], **options) for name, options in own_options(config).items()}
+    return Sum(losses) if len(losses) > 1 else next(iter(losses.values()))
+
+
+def first(loss: Loss) -> Loss:
+    """The first of several losses, or the only one: the one that a trained classifier keeps."""
+    return next(iter(loss.losses.values())) if isinstance(loss, Sum) else loss  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def width(model: nn.Module, size: int) -> int:
+    """How wide the features of a network are, for images of that size."""
+    was = model.training
+    z = model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=next(model.parameters()).device)).z_BF
+    model.train(was)
+    return int(z.shape[1])
 
 
 def train(
-    data: Mixture, config: Train, seed: int, device: torch.device, state: Path, what: str
+    data: Mixture, config: Train, seed: int, device: torch.device, state: Path, what: str, teacher: nn.Module | None = None
 ) -> tuple[nn.Module, Loss, list[dict[str, float]]]:
     """Trains a classifier on the mixture; returns it with its loss (which holds phi) and its log.
 
-    The seed fixes its weights and every batch. ValueError when the weights it is to begin with cannot be read or do not fit.
+    The seed fixes its weights and every batch. ValueError when the weights it is to begin with cannot be read or do not fit, or
+    when a loss lacks what it needs.
     """
+    options: dict[str, Any] = {}
     with seeded(seed, "train"):
         model = backbone(config.backbone, len(data.id.classes), pretrained=not config.init)
         if config.init and config.init != SCRATCH:
             load_weights(model, Path(config.init), new_head=True)
-        loss = make("losses", config.loss, **config.loss_options)
-    log = fit(model, loss, data, config.optimisation, seed, device, state, what)
+        loss = make_loss(config)
+        latent = tuple(data.bank.ood_MFHW.shape[1:]) if data.bank else None
+        loss.build(
+            Sizes(
+                features=width(model, data.id.size), text=data.drawn_from.vector_MD.shape[1] if data.drawn_from else 0,
+                teacher=width(teacher, data.id.size) if teacher else 0, latent=latent,  # type: ignore[arg-type]
+            )
+        )  # fmt: skip
+        if data.bank and config.path != NO_PATH:
+            options["path"] = make("paths", config.path, model=model, latent=latent, size=data.id.size)
+    log = fit(model, loss, data, config.optimisation, seed, device, state, what, teacher=teacher, **options)
     return model, loss, log

@@ -90,14 +90,42 @@ class Output:
 class Step:
     """What one training step shows a loss: everything in it comes from one forward pass of the classifier.
 
-    `id` are the outputs for B known images, real or imagined, with labels `y_B` and weights `weight_B` (a real image weighs 1);
-    `ood` those for outliers, None where there are none.
+    `id` are the outputs for B known images, real or imagined, or their latents, with labels `y_B` and weights `weight_B` (a real
+    image weighs 1). `ood` are those for O outliers, images or latents (then also in `latent_OFHW`), with the unit vectors
+    `vector_OD` they were drawn from and the classes `near_O` these lie around. `tokens_CD` are the classes' vectors, and `teacher`
+    the outputs of a teacher for the first rows of `id`. What a training does not have is None.
     """
 
     id: Output
     y_B: Tensor
     weight_B: Tensor
     ood: Output | None = None
+    vector_OD: Tensor | None = None
+    near_O: Tensor | None = None
+    latent_OFHW: Tensor | None = None
+    tokens_CD: Tensor | None = None
+    teacher: Output | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latents:
+    """The latents of a step (L, F, h, w): first those of K known images, which are given as images, too; then outliers."""
+
+    latent_LFHW: Tensor
+    pair_K3HW: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a loss's own networks are made for: widths of features, text vectors and a teacher's features, shape of the latents.
+
+    Of what a training does not have the size is 0 or None.
+    """
+
+    features: int
+    text: int = 0
+    teacher: int = 0
+    latent: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,12 +195,25 @@ class Decoder(Protocol):
 
 
 class Loss(nn.Module):
-    """A training loss that owns its auxiliary networks; `outliers` says whether it cannot do without outliers."""
+    """A training loss that owns its auxiliary networks.
+
+    `outliers` and `teacher` say whether it cannot do without; `build` makes its networks once their sizes are known.
+    """
 
     outliers = False
+    teacher = False
+
+    def build(self, sizes: Sizes) -> None:
+        """Nothing to build, unless a loss has networks."""
 
     def forward(self, step: Step) -> Terms:
         raise TypeError(f"{type(self).__name__} does not define forward(step).")
+
+
+class Path(Protocol):
+    """How latents reach a classifier: outputs for images and then latents, and how far known latents are from their images."""
+
+    def __call__(self, model: nn.Module, images_B3HW: Tensor, told: Latents) -> tuple[Output, Tensor]: ...
 
 
 class Detector(Protocol):

@@ -98,8 +98,15 @@ class ResNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images_B3HW: Tensor) -> Output:
-        x = (images_B3HW.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        z = self.stages(self.stem(x)).mean((2, 3))
+        return self.from_map(self.first_map(images_B3HW))
+
+    def first_map(self, images_B3HW: Tensor) -> Tensor:
+        """What the first layer makes of images."""
+        return self.stem((images_B3HW.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last))
+
+    def from_map(self, x: Tensor) -> Output:
+        """What the other layers make of that."""
+        z = self.stages(x).mean((2, 3))
         return Output(logits_BC=self.head(z), z_BF=z)
 
 

@@ -219,7 +219,7 @@ def test_threshold_accepts_the_stated_share(finished, shapes, tiny_pipeline):
 
     config = overlay(Config(), read_json(finished / "run.json")["config"])
     pipeline = Pipeline(config, RunDir(finished))
-    verdicts = list(pipeline.classifier("dream", 0)(pipeline.data[1], pipeline.device))
+    verdicts = list(pipeline.classifier("dream", 0)(pipeline.given.data[1], pipeline.device))
     accepted = [v.answer != "unknown" for v in verdicts]
     assert sum(accepted) / len(accepted) >= 0.95
     assert sum(accepted) - 1 < 0.95 * len(accepted), "and not one more than it takes"

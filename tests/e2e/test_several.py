@@ -57,7 +57,8 @@ from pathlib import Path
 from torch import nn
 from oodream.config import Optimisation
 from oodream.images import from_array
-from oodream.loop import Mixture, fit
+from oodream.loop import fit
+from oodream.mixture import Mixture
 from oodream.registry import make
 from oodream.store import save_tensors
 from oodream.types import Output

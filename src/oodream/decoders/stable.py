@@ -9,18 +9,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-import threading
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .. import memory
 from ..images import listed
 from ..registry import register
 from ..seeding import generator
@@ -64,7 +62,7 @@ class StableDecoder:
 
     def __init__(
         self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (), size: int | None = None,
-        scheduler: str = "dpm++", steps: int = 15, guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
+        scheduler: str = "dpm++", steps: int = 10, guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
         if tile < 0 or tile & (tile - 1):
             raise ValueError(f"tile is a power of two, not {tile}: with others an image's last bits depend on its place.")
@@ -99,6 +97,28 @@ class StableDecoder:
         images = self._tiled(len(y_B), lambda rows: self._draw(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows]))
         return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
 
+    def latents(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
+        """What `__call__` would decode: the denoised latents (B, F, h, w), float16, at the scale in which the U-Net works."""
+        made = self._tiled(
+            len(y_B), lambda rows: self._denoise(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows]).half(), self._no_latents()
+        )
+        return Generated(latents_BFHW=made, y_B=y_B, row_B=torch.arange(len(y_B)))
+
+    def encode(self, images_B3HW: Tensor) -> Tensor:
+        """The latents (B, F, h, w), float16, of images (uint8): the mean of the VAE's encoder, at the scale of `latents`."""
+        vae = self.pipeline.vae
+
+        @torch.no_grad()
+        def through(rows: Tensor) -> Tensor:
+            x = resized(images_B3HW[rows].float() / 127.5 - 1, self.resolution).to(self.device, vae.dtype)
+            return (vae.encode(x).latent_dist.mean * vae.config.scaling_factor).half()
+
+        return self._tiled(len(images_B3HW), through, self._no_latents())
+
+    def pictures(self, latents_BFHW: Tensor) -> Tensor:
+        """Images (B, 3, H, W) uint8 of latents, for people to look at."""
+        return self._tiled(len(latents_BFHW), lambda rows: self._picture(latents_BFHW[rows].to(self.device)))
+
     def plain(self, prompts: Sequence[str], seed_B: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 of ordinary prompts."""
         return self._tiled(len(prompts), lambda rows: self._draw(self.text.prompt([prompts[i] for i in rows]), seed_B[rows]))
@@ -113,10 +133,14 @@ class StableDecoder:
 
         return self._tiled(len(images_B3HW), through)
 
-    def _tiled(self, n: int, work: Callable[[Tensor], Tensor]) -> Tensor:
-        """`work` on rows 0…n-1, `tile` rows at a time; the last tile is filled up with its first row."""
+    def _no_latents(self) -> Tensor:
+        unet = self.pipeline.unet.config
+        return torch.empty(0, unet.in_channels, unet.sample_size, unet.sample_size, dtype=torch.float16)
+
+    def _tiled(self, n: int, work: Callable[[Tensor], Tensor], nothing: Tensor | None = None) -> Tensor:
+        """`work` on rows 0…n-1, `tile` rows at a time, joined to `nothing`; the last tile is filled up with its first row."""
         self.tile = self.tile or self.largest_tile()
-        done, start = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)], 0
+        done, start = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8) if nothing is None else nothing], 0
         while start < n:
             rows = torch.arange(start, min(start + self.tile, n))
             padded = torch.cat([rows, rows[:1].expand(self.tile - len(rows))])
@@ -136,13 +160,17 @@ class StableDecoder:
         Memory is measured while one and while two images are drawn; it grows evenly from there.
         """
         told, seeds = self.text.prompt([""]), torch.zeros(1, dtype=torch.long)
-        try:
-            one, two = (peak(self.device, partial(self._draw, told.expand(n), seeds.expand(n), PROBE_STEPS)) for n in (1, 2))
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            return 1
-        free, tile = 0.8 * free_memory(self.device), MOST
+        used = []
+        for n in (1, 2):
+            try:
+                with memory.Watch(self.device, every=0.005) as watch:
+                    self._draw(told.expand(n), seeds.expand(n), PROBE_STEPS)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                return 1
+            used.append(watch.most - watch.before)
+        (one, two), free, tile = used, 0.8 * memory.free(self.device), MOST
         while tile > 1 and one + (tile - 1) * max(0, two - one) > free:
             tile //= 2
         return tile
@@ -167,21 +195,27 @@ class StableDecoder:
                 f"with more memory."
             ) from error
 
-    @torch.no_grad()
     def _draw(self, told: Conditioning, seed_B: Tensor, steps: int = 0) -> Tensor:
+        return self._picture(self._denoise(told, seed_B, steps))
+
+    @torch.no_grad()
+    def _picture(self, latents_BFHW: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        return to_uint8(vae.decode(latents_BFHW.to(vae.dtype) / vae.config.scaling_factor).sample, self.size)
+
+    @torch.no_grad()
+    def _denoise(self, told: Conditioning, seed_B: Tensor, steps: int = 0) -> Tensor:
         pipe = self.pipeline
         shape = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
         noise = torch.stack([torch.randn(shape, generator=generator(int(s), "image")) for s in seed_B])
         uncond, pooled = self._uncond.expand(len(seed_B)), {}
         if told.pooled_BP is not None:
             pooled = {"pooled_prompt_embeds": told.pooled_BP, "negative_pooled_prompt_embeds": uncond.pooled_BP}
-        latents = pipe(
+        return pipe(
             prompt_embeds=told.states_BLD, negative_prompt_embeds=uncond.states_BLD, **pooled, latents=noise.to(told.states_BLD),
             generator=[generator(int(s), "steps") for s in seed_B],
             num_inference_steps=steps or self.steps, guidance_scale=self.guidance, output_type="latent",
         ).images  # fmt: skip
-        vae = pipe.vae
-        return to_uint8(vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample, self.size)
 
 
 def make_scheduler(name: str, config: Any) -> Any:
@@ -193,38 +227,6 @@ def make_scheduler(name: str, config: Any) -> Any:
         raise ValueError(f"No scheduler is called {name!r}. Did you mean {near[0]!r}? There are: {', '.join(SCHEDULERS)}.")
     # Diffusers' defaults for the two others are for pixels (clipping) and for another variant of PNDM.
     return getattr(diffusers, SCHEDULERS[name]).from_config({**config, "clip_sample": False, "skip_prk_steps": True})
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
-    return psutil.virtual_memory().available
-
-
-def peak(device: torch.device, work: Callable[[], object]) -> int:
-    """The most bytes that `work` held beyond what was held before it."""
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        work()
-        return torch.cuda.max_memory_allocated(device) - before
-    process, done, seen = psutil.Process(), threading.Event(), [0]
-    before = process.memory_info().rss
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            seen[0] = max(seen[0], process.memory_info().rss - before)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        work()
-    finally:
-        done.set()
-        watcher.join()
-    return seen[0]
 
 
 def out_of_memory(error: RuntimeError) -> bool:

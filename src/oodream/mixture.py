@@ -1,0 +1,176 @@
+"""What training batches are made of: known images, imagined ones and latents beside them, and how images are augmented."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .config import Optimisation
+from .distributed import Shard
+from .images import Images
+from .seeding import generator
+from .types import Latents
+
+ALL = Shard()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentBank:
+    """Latents in place of outlier images: `known` gives those of rows of the ID images, `ood_MFHW` are the outliers'.
+
+    A share `share` of every ID batch comes along as latents.
+    """
+
+    known: Callable[[Tensor], Tensor]
+    ood_MFHW: Tensor
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnFrom:
+    """The unit vectors (M, D) that outliers were drawn from, the classes these lie around, and the classes' vectors."""
+
+    vector_MD: Tensor
+    near_M: Tensor
+    tokens_CD: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """What a batch is made of: ID images, a share of which come from `reconstructed`, and imagined images beside them.
+
+    For every ID image there are `ratio` imagined ones: `inliers`, which are of their class and weigh `weight`, or outliers, as
+    images in `outliers` or as latents in `bank`. A share `grey` of imagined images is turned grey.
+    """
+
+    id: Images
+    reconstructed: Images | None = None
+    share: float = 0.0
+    inliers: Images | None = None
+    weight: float = 1.0
+    outliers: Images | None = None
+    bank: LatentBank | None = None
+    drawn_from: DrawnFrom | None = None
+    ratio: float = 1.0
+    grey: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Known images, then outliers: `images_B3HW` uint8; labels and weights of the known ones, those that come as latents included.
+
+    `row_B` are the known images' rows in `Mixture.id`; `near_O` and `vector_OD` belong to the outliers.
+    """
+
+    images_B3HW: Tensor
+    y_B: Tensor
+    weight_B: Tensor
+    row_B: Tensor
+    latents: Latents | None = None
+    near_O: Tensor | None = None
+    vector_OD: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch there."""
+        latents = self.latents and Latents(**{name: x.to(device) for name, x in vars(self.latents).items()})
+        return Batch(**{name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}, latents=latents)
+
+
+def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Tensor:
+    """Random shift by up to `crop_padding` pixels (edges repeated) or resized crop, and, if asked, flip; uint8 in and out."""
+    B, _, H, W = images_B3HW.shape
+    if config.flip:
+        flipped = torch.rand(B, generator=g) < 0.5
+        images_B3HW = torch.where(flipped[:, None, None, None], images_B3HW.flip(3), images_B3HW)
+    if config.least_area < 1:
+        return resized_crop(images_B3HW, config.least_area, g)
+    if (pad := config.crop_padding) == 0:
+        return images_B3HW
+    padded = F.pad(images_B3HW.float(), (pad,) * 4, mode="replicate").to(torch.uint8)
+    top, left = torch.randint(0, 2 * pad + 1, (2, B, 1), generator=g)
+    rows, columns = top + torch.arange(H), left + torch.arange(W)
+    return padded[torch.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def resized_crop(images_B3HW: Tensor, least_area: float, g: torch.Generator) -> Tensor:
+    """A random box of each image, of at least that share of its area and sides of 3:4 to 4:3, at the image's size; uint8.
+
+    The crop of Szegedy et al. (2015), bilinear; a box that is wider or higher than the image is cut to it.
+    """
+    B = len(images_B3HW)
+    area = torch.rand(B, generator=g) * (1 - least_area) + least_area
+    stretch = (torch.rand(B, generator=g) * 2 - 1).mul(math.log(4 / 3) / 2).exp()
+    half_B2 = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], 1).clamp(max=1)
+    centre_B2 = (torch.rand(B, 2, generator=g) * 2 - 1) * (1 - half_B2)
+    theta_B23 = torch.cat([torch.diag_embed(half_B2), centre_B2[:, :, None]], 2)
+    grid = F.affine_grid(theta_B23, list(images_B3HW.shape), align_corners=False)
+    cut = F.grid_sample(images_B3HW.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cut.round().to(torch.uint8)
+
+
+def greyscale(images_B3HW: Tensor) -> Tensor:
+    """The images' luma (ITU-R BT.601, as Pillow's mode L) in all three channels; uint8 in and out."""
+    weight = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    return (images_B3HW.float() * weight).sum(1, keepdim=True).round().to(torch.uint8).expand_as(images_B3HW)
+
+
+def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, part: Shard = ALL) -> Iterator[Batch]:
+    """The batches of an epoch, a function of (seed, epoch) alone; of each, every `part.count`-th row of every kind.
+
+    Reconstructed rows come first, then ID rows, then inliers, then outliers.
+    """
+    g = generator(seed, "epoch", epoch)
+    moves = generator(seed, "augment", epoch, part.index) if part.count > 1 else g
+    order = torch.randperm(len(data.id), generator=g)
+    mine = slice(part.index, None, part.count)
+    for start in range(0, len(order) - config.batch + 1 if len(order) >= config.batch else 1, config.batch):
+        rows = order[start : start + config.batch]
+        count = round(data.ratio * len(rows))
+        pieces: list[tuple[Images, Tensor]] = [(data.id, rows)]
+        if data.reconstructed is not None and (n := round(data.share * len(rows))):
+            pieces = [(data.reconstructed, torch.randint(len(data.reconstructed), (n,), generator=g)), (data.id, rows[n:])]
+        imagined = data.inliers if data.inliers is not None else data.outliers
+        picked = None
+        if imagined is not None or data.bank is not None:
+            among = len(imagined) if imagined is not None else len(data.bank.ood_MFHW)  # type: ignore[union-attr]
+            picked = torch.randint(among, (count,), generator=g)
+        if imagined is not None and picked is not None:
+            pieces.append((imagined, picked))
+        parts = [images.batch(of[mine]) for images, of in pieces]
+        if imagined is not None and data.grey > 0:
+            turned = (torch.rand(count, generator=g) < data.grey)[mine]
+            parts[-1] = torch.where(turned.view(-1, 1, 1, 1), greyscale(parts[-1]), parts[-1])
+        known = pieces[:-1] if data.outliers is not None else pieces
+        y_B, row_B = torch.cat([images.labels[of[mine]] for images, of in known]), torch.cat([of[mine] for _, of in known])
+        weight_B = torch.ones(len(y_B))
+        if data.inliers is not None:
+            weight_B[-len(parts[-1]) :] = data.weight
+        images_B3HW = augment(torch.cat(parts), config, moves)
+        latents = None
+        if data.bank is not None and picked is not None:
+            pairs = rows[len(rows) - round(data.bank.share * len(rows)) :][mine]
+            latents = latent_batch(data, pairs, picked[mine], config, moves)
+            y_B, weight_B = torch.cat([y_B, data.id.labels[pairs]]), torch.cat([weight_B, torch.ones(len(pairs))])
+        near = vector = None
+        if data.drawn_from is not None and picked is not None:
+            near, vector = data.drawn_from.near_M[picked[mine]], data.drawn_from.vector_MD[picked[mine]]
+        yield Batch(
+            images_B3HW=images_B3HW, y_B=y_B, weight_B=weight_B, row_B=row_B, latents=latents, near_O=near, vector_OD=vector
+        )
+
+
+def latent_batch(data: Mixture, pairs: Tensor, picked: Tensor, config: Optimisation, g: torch.Generator) -> Latents:
+    """The latents of ID rows `pairs`, whose images come along, and of outliers `picked`; all flipped at random where images are."""
+    assert data.bank is not None
+    latents = torch.cat([data.bank.known(pairs).float(), data.bank.ood_MFHW[picked].float()])
+    images = data.id.batch(pairs)
+    if config.flip:
+        flipped = (torch.rand(len(latents), generator=g) < 0.5)[:, None, None, None]
+        latents = torch.where(flipped, latents.flip(3), latents)
+        images = torch.where(flipped[: len(images)], images.flip(3), images)
+    return Latents(latent_LFHW=latents, pair_K3HW=images)
