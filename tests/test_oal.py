@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -283,7 +284,10 @@ def test_the_references_reductions():
 def bank(n: int = 24, m: int = 6) -> LatentBank:
     g = torch.Generator().manual_seed(3)
     known = torch.randn(n, 4, 8, 8, generator=g).half()
-    return LatentBank(known=lambda rows: known[rows], ood_MFHW=torch.randn(m, 4, 8, 8, generator=g).half(), share=0.5)
+    pairs = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8), torch.randn(4, 4, 8, 8).half()
+    return LatentBank(
+        known=lambda rows: known[rows], coloured=pairs, ood_MFHW=torch.randn(m, 4, 8, 8, generator=g).half(), share=0.5
+    )
 
 
 def mixture(**other) -> Mixture:
@@ -327,7 +331,9 @@ def test_a_path_gives_outputs_for_images_then_latents_and_learns_the_pairs(name)
     # Latents from which the images can be told: their own 8 x 8 means.
     images = (F.interpolate(coarse, (32, 32), mode="bilinear") * 255).to(torch.uint8)
     latent = torch.cat([F.avg_pool2d(images.float() / 127.5 - 1, 4), torch.zeros(16, 1, 8, 8)], 1)
-    told = Latents(latent_LFHW=torch.cat([latent, torch.randn(5, 4, 8, 8)]), pair_K3HW=images)
+    told = Latents(
+        latent_LFHW=torch.cat([latent, torch.randn(5, 4, 8, 8)]), pair_K3HW=images, grey_L=torch.zeros(21, dtype=torch.bool)
+    )
     out, first = path(model, images[:3], told)
     assert out.logits_BC.shape == (3 + 16 + 5, 3)
     assert out.z_BF.shape == (24, 128)
@@ -386,3 +392,45 @@ def test_losses_that_lack_what_they_need_say_so():
             made(name)(step(**{lacking: None}))
     with pytest.raises(ValueError, match="of vectors"):
         make("losses", "club").build(Sizes(features=6, text=5))
+
+
+def test_previews_learn_before_the_classifier_and_stay(tmp_path):
+    """Latents that hold the image's 8 x 8 means: previews come near the images, and no gradient of the classifier reaches them."""
+    with seeded(0, "preview"):
+        model = backbone("resnet8", 3)
+        path = make("paths", "preview", model=model, latent=(4, 8, 8), size=32, steps=200)
+    coarse = F.interpolate(torch.rand(24, 3, 4, 4), (32, 32), mode="bilinear")
+    images = from_array("x", (coarse * 255).to(torch.uint8), torch.arange(24) % 3, "abc")
+
+    def encode(x):
+        return torch.cat([F.avg_pool2d(x.float() / 127.5 - 1, 4), torch.zeros(len(x), 1, 8, 8)], 1)
+
+    pixels = images.batch(range(24))
+    other = LatentBank(
+        known=lambda rows: encode(pixels[rows]),
+        coloured=(pixels[:4], encode(pixels[:4])),
+        ood_MFHW=torch.randn(6, 4, 8, 8),
+        share=0.5,
+    )
+    path.learn(mixture(id=images, bank=other), 0, CPU)
+    assert (path.draw(encode(pixels)).float() - pixels.float()).abs().mean() < 12
+    told = Latents(latent_LFHW=encode(pixels[:5]), pair_K3HW=pixels[:2], grey_L=torch.tensor([True, False, False, True, False]))
+    out, off = path(model, pixels[:3], told)
+    assert out.logits_BC.shape == (8, 3)
+    assert off is None
+    assert not any(p.requires_grad for p in path.parameters())
+
+
+def test_outliers_are_mixed_with_known_latents():
+    plain, mixed = mixture(), mixture(bank=replace(bank(), least=0.4))
+    a, b = (next(epoch_batches(m, Optimisation(batch=8, flip=False), 0, 0)).latents.latent_LFHW for m in (plain, mixed))
+    assert torch.equal(a[:4], b[:4]), "known ones stay"
+    for ood, made in zip(a[4:], b[4:], strict=True):
+        shares = []
+        for known in mixed.bank.known(torch.arange(24)).float():
+            d = (ood - known).flatten()
+            share = (d @ (made - known).flatten()) / (d @ d)
+            if torch.allclose(share * ood + (1 - share) * known, made, atol=1e-3):
+                shares.append(share.item())
+        assert len(shares) == 1
+        assert 0.4 <= shares[0] <= 1

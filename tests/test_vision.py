@@ -269,7 +269,7 @@ def test_only_safetensors_are_read(tmp_path):
 
 
 def begun(state, **options):
-    config = Train(loss="cross_entropy", optimisation=NONE, **options)
+    config = Train(loss=("cross_entropy",), optimisation=NONE, **options)
     return train(Mixture(id=images()), config, 0, CPU, state, "t")[0]
 
 

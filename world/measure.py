@@ -67,7 +67,7 @@ def main() -> None:
     grid(drawn[first], [FASHION_ID[c] for c in y[first].tolist()], 12).save(args.grid.with_name("garments.png"))
 
     real, test = (fashion(split, FASHION_ID, full=True) for split in ("train", "test"))
-    budget = Train(loss="cross_entropy", optimisation=Optimisation(epochs=args.epochs))
+    budget = Train(loss=("cross_entropy",), optimisation=Optimisation(epochs=args.epochs))
     with tempfile.TemporaryDirectory() as scratch:
         judge, _, _ = train(Mixture(id=real), budget, 0, torch.device("cpu"), Path(scratch) / "state", "judge")
     judge.eval()

@@ -34,6 +34,9 @@ Image classifiers that learn to say "I don't know", from outliers imagined by a 
 """
 
 
+SEVERAL = ("--ood", "--shifted", "--validate", "--redo", "--only")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """Which run, and how far."""
@@ -62,6 +65,7 @@ class Run:
 
 def run(args: Sequence[str], preset: str | None = None) -> int:
     """`oodream run` and, with `preset`, `oodream demo`."""
+    args = _joined(args)
     first = _peek(args)
     name = first.get("--preset") or preset or ("folder" if "--data" in first else "fashion")
     if name not in PRESETS:
@@ -122,6 +126,7 @@ class Compare:
 
 def compare(args: Sequence[str]) -> int:
     """`oodream compare`."""
+    args = _joined(args)
     first = _peek(args)
     named = COMPARISONS.get(first.get("--arms", Compared.arms))
     name = first.get("--preset") or (named.preset if named else "demo")
@@ -355,6 +360,26 @@ def say(line: str) -> None:
     print(line, flush=True)
     if Interrupts.seen:
         raise KeyboardInterrupt
+
+
+def _joined(args: Sequence[str]) -> list[str]:
+    """The arguments with the values of an option given several times behind its first place: `--ood A --ood B` is `--ood A B`."""
+    single: list[str] = []
+    several: dict[str, list[str]] = {}
+    into = single
+    for arg in args:
+        key, equals, value = arg.partition("=")
+        if key in SEVERAL:
+            if key not in several:
+                single.append(key)
+            into = several.setdefault(key, [])
+            into += [value] if equals else []
+        elif arg.startswith("--"):
+            into = single
+            single.append(arg)
+        else:
+            into.append(arg)
+    return [part for arg in single for part in (arg, *several.get(arg, ()))]
 
 
 def _peek(args: Sequence[str]) -> dict[str, str]:

@@ -109,6 +109,8 @@ class Train:
     """how latents reach the classifier (see `oodream list`); "none": only losses with networks of their own see them"""
     latent_share: float = 0.5
     """share of every ID batch whose latents come along with the outliers' """
+    least_outlier: float = 1.0
+    """below 1: an outlier's latent is mixed with that of a known image, of which it keeps at least this share itself"""
     teacher: str = ""
     """a classifier's folder, for a loss that distils; empty: this run's plain classifier of the same seed"""
     most: int = 0

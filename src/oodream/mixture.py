@@ -23,12 +23,16 @@ ALL = Shard()
 class LatentBank:
     """Latents in place of outlier images: `known` gives those of rows of the ID images, `ood_MFHW` are the outliers'.
 
-    A share `share` of every ID batch comes along as latents.
+    A share `share` of every ID batch comes along as latents. An outlier is mixed with the latent of a random known image, of which
+    at most the share 1 - `least` is taken: so every outlier is many, on the way from what is known to what is not. `coloured` are
+    some known images in random colours, uint8 (P, 3, H, W), and their latents (P, F, h, w), for a path to learn from.
     """
 
     known: Callable[[Tensor], Tensor]
+    coloured: tuple[Tensor, Tensor]
     ood_MFHW: Tensor
     share: float
+    least: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +117,16 @@ def resized_crop(images_B3HW: Tensor, least_area: float, g: torch.Generator) -> 
     return cut.round().to(torch.uint8)
 
 
+def coloured(images_B3HW: Tensor, g: torch.Generator) -> Tensor:
+    """The images' luma as a mixture of two random colours, one for black and one for white; uint8 in and out."""
+    share = greyscale(images_B3HW)[:, :1].float() / 255
+    dark, light = torch.rand(2, len(images_B3HW), 3, 1, 1, generator=g) * 255
+    return (dark + share * (light - dark)).round().to(torch.uint8)
+
+
 def greyscale(images_B3HW: Tensor) -> Tensor:
     """The images' luma (ITU-R BT.601, as Pillow's mode L) in all three channels; uint8 in and out."""
-    weight = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    weight = torch.tensor([0.299, 0.587, 0.114], device=images_B3HW.device)[:, None, None]
     return (images_B3HW.float() * weight).sum(1, keepdim=True).round().to(torch.uint8).expand_as(images_B3HW)
 
 
@@ -167,10 +178,15 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
 def latent_batch(data: Mixture, pairs: Tensor, picked: Tensor, config: Optimisation, g: torch.Generator) -> Latents:
     """The latents of ID rows `pairs`, whose images come along, and of outliers `picked`; all flipped at random where images are."""
     assert data.bank is not None
-    latents = torch.cat([data.bank.known(pairs).float(), data.bank.ood_MFHW[picked].float()])
+    ood = data.bank.ood_MFHW[picked].float()
+    if data.bank.least < 1:
+        share = data.bank.least + (1 - data.bank.least) * torch.rand(len(ood), 1, 1, 1, generator=g)
+        ood = share * ood + (1 - share) * data.bank.known(torch.randint(len(data.id), (len(ood),), generator=g)).float()
+    latents = torch.cat([data.bank.known(pairs).float(), ood])
     images = data.id.batch(pairs)
     if config.flip:
         flipped = (torch.rand(len(latents), generator=g) < 0.5)[:, None, None, None]
         latents = torch.where(flipped, latents.flip(3), latents)
         images = torch.where(flipped[: len(images)], images.flip(3), images)
-    return Latents(latent_LFHW=latents, pair_K3HW=images)
+    grey = torch.rand(len(latents), generator=g) < data.grey
+    return Latents(latent_LFHW=latents, pair_K3HW=images, grey_L=grey)

@@ -36,8 +36,9 @@ from .images import IN_MEMORY, DataError, Images, from_array, from_files, listed
 from .loop import autocast
 from .memory import Watch
 from .metrics import auroc
-from .mixture import DrawnFrom, LatentBank, Mixture
+from .mixture import DrawnFrom, LatentBank, Mixture, coloured
 from .sample import sample
+from .seeding import generator
 from .store import RunDir, load_tensors, progress, read_json, save_tensors, write_bytes, write_json
 from .train import NO_PATH, first, make_loss, own_options, train
 from .types import ClassBook, Features, Json, Outliers, Sampler
@@ -47,6 +48,7 @@ PLAIN, DREAM = "plain", "dream"
 CHANGED = "changed"
 CONTROL_IMAGES = 1000
 SAMPLES_PER_CLASS = 8
+COLOURED = 4096  # known images in random colours that are encoded for the latents' path to learn from
 PATHS = 6  # classes whose surroundings are drawn
 FILTERS = {"outlier": ("id_leak", "leak_threshold"), "inlier": ("class_drift", "drift_threshold")}
 
@@ -127,6 +129,10 @@ class Pipeline:
         self.sampler.check(self.given.data[0].labels, self.given.data[0].classes)
         if make_loss(c.train).outliers and self.sampler.kind != "outlier":
             raise ValueError(f"The loss {'+'.join(c.train.loss)} needs outliers, and the sampler gives {self.sampler.kind}s.")
+        if c.sample.per_class < 1 or c.train.most < 0:
+            raise ValueError(
+                "sample.per_class is at least 1 and train.most 0 (all) or more: without outliers there is nothing to learn."
+            )
         if c.decode.output not in OUTPUTS:
             raise ValueError(f"decode.output is {' or '.join(OUTPUTS)}, not {c.decode.output!r}.")
         if self.latents and self.sampler.kind != "outlier":
@@ -241,7 +247,7 @@ class Pipeline:
         add(made, self._imagined, ["outliers"], shared=True, decode=options["decode"])
         add("paths", self._paths, ["outliers"], decode=options["decode"], seed=c.seed)
         if self.latents:
-            add("latents/known", self._known_latents, ["classes"], images=train_images)
+            add("latents/known", self._known_latents, ["classes"], images=train_images, seed=c.seed)
         add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=self.given.data[1].fingerprint(),
             share=c.train.reconstructed_share)  # fmt: skip
         for seed in range(c.seeds):
@@ -354,16 +360,21 @@ class Pipeline:
             if not file.exists():
                 rows = range(i * SHARD, min((i + 1) * SHARD, len(images)))
                 save_tensors(file, {"latents_BFHW": self.decoder.encode(images.batch(rows))})
+        g = generator(self.config.seed, "coloured")
+        pixels = coloured(images.batch(torch.randperm(len(images), generator=g)[:COLOURED]), g)
+        save_tensors(folder / "coloured.safetensors", {"images": pixels, "latents": self.decoder.encode(pixels)})
         return {"latents": len(images)}
 
     def _bank(self, kept: Tensor) -> LatentBank:
         """The latents for training; ValueError for those of another shape than the decoder's."""
-        files = sorted((self.run / "latents" / "known").glob("*.safetensors"))
+        folder = self.run / "latents" / "known"
+        files, pairs = sorted(folder.glob("latents-*.safetensors")), load_tensors(folder / "coloured.safetensors")
         known, ood = latent_rows(files), latent_rows(list(dict.fromkeys(self.drawing.files)))(kept)
         share = 0.0 if self.config.train.path == NO_PATH else self.config.train.latent_share
         if (here := known(torch.tensor([0])).shape[1:]) != ood.shape[1:]:
             raise ValueError(f"Outlier latents have the shape {tuple(ood.shape[1:])}, those of known images {tuple(here)}.")
-        return LatentBank(known=known, ood_MFHW=ood, share=share)
+        both = pairs["images"], pairs["latents"]
+        return LatentBank(known=known, coloured=both, ood_MFHW=ood, share=share, least=self.config.train.least_outlier)
 
     def _teacher(self, seed: int) -> nn.Module:
         """The classifier to distil from; ValueError unless it has the same classes in the same order."""

@@ -93,6 +93,8 @@ def train(
             )
         )  # fmt: skip
         if data.bank and config.path != NO_PATH:
-            options["path"] = make("paths", config.path, model=model, latent=latent, size=data.id.size)
+            options["path"] = path = make("paths", config.path, model=model, latent=latent, size=data.id.size)
+            if hasattr(path, "learn"):
+                path.learn(data, seed, device)
     log = fit(model, loss, data, config.optimisation, seed, device, state, what, teacher=teacher, **options)
     return model, loss, log

@@ -109,10 +109,14 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Latents:
-    """The latents of a step (L, F, h, w): first those of K known images, which are given as images, too; then outliers."""
+    """The latents of a step (L, F, h, w): first those of K known images, which are given as images, too; then outliers.
+
+    `grey_L` (bool) says which should lose their colour, where a path can do that.
+    """
 
     latent_LFHW: Tensor
     pair_K3HW: Tensor
+    grey_L: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,9 +215,12 @@ class Loss(nn.Module):
 
 
 class Path(Protocol):
-    """How latents reach a classifier: outputs for images and then latents, and how far known latents are from their images."""
+    """How latents reach a classifier: outputs for images and then latents, and how far known latents are from their images.
 
-    def __call__(self, model: nn.Module, images_B3HW: Tensor, told: Latents) -> tuple[Output, Tensor]: ...
+    A path that has a method `learn(data, seed, device)` learns before the classifier, and has no such distance.
+    """
+
+    def __call__(self, model: nn.Module, images_B3HW: Tensor, told: Latents) -> tuple[Output, Tensor | None]: ...
 
 
 class Detector(Protocol):

@@ -51,7 +51,7 @@ def test_plain_prompts_draw_their_class(run):
 
     judge = backbone(Train(optimisation=Optimisation()).backbone, len(FASHION_ID))
     judge.load_state_dict(load_tensors(run / "classifier" / "plain-s0" / "model.safetensors"))
-    drawn = load_tensors(run / "classes" / "plain.safetensors")["images"]
+    drawn = load_tensors(run / "paths" / "plain.safetensors")["images"]
     with torch.no_grad():
         said = judge.eval()(drawn.flatten(0, 1)).logits_BC.argmax(1).view(drawn.shape[:2])
     assert (said == torch.arange(len(FASHION_ID))[:, None]).float().mean() > 0.85

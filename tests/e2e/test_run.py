@@ -350,3 +350,12 @@ def test_both_classifiers_begin_with_given_weights(finished, shapes, tiny_pipeli
         assert torch.allclose(a["head.weight"], b["head.weight"], atol=1e-5)
     assert main([*args, "--train.init", str(tmp_path / "none.safetensors")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_an_option_given_several_times_keeps_all_its_values(capsys):
+    args = "--ood near=a --size 64 --ood=b c --preset demo --validate coat --ood d --seed 3 --dry-run"
+    assert main(["run", *args.split()]) == 0
+    told = capsys.readouterr().out
+    config = json.loads(told[: told.rindex("}") + 1])
+    assert config["ood"] == ["near=a", "b", "c", "d"]
+    assert (config["validate"], config["size"], config["seed"]) == (["coat"], 64, 3)

@@ -27,10 +27,11 @@ class Projector(nn.Module):
 
     def forward(self, model: nn.Module, images_B3HW: Tensor, told: Latents) -> tuple[Output, Tensor]:
         """Outputs for the images, then for the latents; and how far the features of known latents are from their images'."""
-        seen, z = model(images_B3HW), self.network(told.latent_LFHW)
+        seen, made = model(images_B3HW), self.network(told.latent_LFHW)
+        z = made.detach()
         with torch.no_grad():
             was = model.training
             target = model.eval()(told.pair_K3HW).z_BF
             model.train(was)
-        off = apart(z, target)
+        off = apart(made, target)
         return Output(logits_BC=torch.cat([seen.logits_BC, model.head(z)]), z_BF=torch.cat([seen.z_BF, z])), off  # type: ignore[operator]

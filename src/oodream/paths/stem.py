@@ -45,4 +45,4 @@ class Stem(nn.Module):
         with torch.no_grad():
             target = model.eval().first_map(told.pair_K3HW)  # what the pairs look like must not move its statistics
         model.train(was)
-        return model.from_map(torch.cat([model.first_map(images_B3HW), maps])), apart(maps, target)
+        return model.from_map(torch.cat([model.first_map(images_B3HW), maps.detach()])), apart(maps, target)

@@ -1,0 +1,181 @@
+"""OAL through the command line: outliers that stay latents, and methods compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SAME_THREADS, command, save_tiny_pipeline
+
+from oodream.cli import main
+from oodream.compare import read_arms
+from oodream.decode import SHARD
+from oodream.store import load_tensors, read_json
+
+OAL = (
+    "--decode.output", "latents", "--train.loss", "energy_logistic", "micl", "kd", "--train.reconstructed-share", "0",
+    "--sample.per-class", "100",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(shapes, tiny_pipeline, tmp_path_factory):
+    run = tmp_path_factory.mktemp("latents") / "run"
+    assert main(command(shapes, tiny_pipeline, run, *OAL)) == 0
+    return run
+
+
+def bytes_of(run: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(run)): file.read_bytes() for file in sorted((run / "latents").rglob("*.safetensors"))}
+
+
+def test_a_run_whose_outliers_stay_latents(finished):
+    shards = sorted((finished / "latents" / "imagined").glob("*.safetensors"))
+    assert [len(load_tensors(file)["row_B"]) for file in shards] == [SHARD, 300 - SHARD]
+    latents = load_tensors(shards[0])["latents_BFHW"]
+    assert (latents.dtype, latents.shape[1:]) == (torch.float16, (4, 8, 8))
+    lines = [json.loads(line) for line in (finished / "latents" / "imagined" / "metadata.jsonl").read_text().splitlines()]
+    assert len(lines) == 300
+    assert lines[0].keys() >= {"row", "class", "prompt", "anchor", "seed", "knn_distance", "pipeline", "hash"}
+    assert not (finished / "images" / "imagined").exists(), "nothing was decoded"
+    log = read_json(finished / "classifier" / "dream-s0" / "log.json")[-1]
+    assert {"ce", "energy", "micl", "kd", "path"} <= log.keys()
+    page = (finished / "report" / "index.html").read_text()
+    assert page.count("Imagined outlier of circle") == 12, "the report shows pictures all the same"
+
+
+def test_latents_are_what_pictures_are_decoded_from(finished, shapes, tiny_pipeline):
+    from oodream.drawing import begun
+
+    latents, pictures = (begun(finished, "cpu", output).drawing for output in ("latents", "images"))
+    read = load_tensors(latents.files[0])["latents_BFHW"][:4]
+    o = pictures.outliers
+    decoded = pictures.decoder(o.z_MD[:4], o.y_M[:4], o.seed_M[:4]).images_B3HW
+    again = latents.decoder.pictures(read)
+    assert (decoded.int() - again.int()).abs().max() <= 2  # half precision on the way
+
+
+def test_a_killed_run_of_latents_ends_the_same(finished, shapes, tiny_pipeline, tmp_path):
+    run = tmp_path / "killed"
+    args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run, *OAL)]
+    for mark in ("latents/imagined/latents-00000.safetensors", "latents/known/begun.json", "classifier/dream-s0/begun.json"):
+        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS)
+        deadline = time.monotonic() + 120
+        while not (run / mark).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert main(command(shapes, tiny_pipeline, run, *OAL)) == 0
+    assert bytes_of(run) == bytes_of(finished)
+    assert (run / "results.jsonl").read_text() == (finished / "results.jsonl").read_text()
+
+
+def test_shards_are_drawn_by_parts_mended_and_drawn_alone(finished, tmp_path, capsys):
+    run = Path(shutil.copytree(finished, tmp_path / "copy"))
+    shutil.rmtree(run / "latents" / "imagined")
+    for i in range(2):
+        assert main(["decode", str(run), "--shard", f"{i}/2"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [str(SHARD), str(300 - SHARD)]
+    assert bytes_of(run) == bytes_of(finished)
+    run = Path(shutil.copytree(finished, tmp_path / "damaged"))
+    (run / "latents" / "imagined" / "latents-00001.safetensors").write_bytes(b"damaged")
+    assert main(["decode", str(run), "--verify"]) == 0
+    assert f"{300 - SHARD} images were missing or damaged" in capsys.readouterr().out
+    assert bytes_of(run) == bytes_of(finished)
+    assert main(["decode", str(run), "--row", "7", "--out", str(tmp_path / "one")]) == 0
+    alone = load_tensors(tmp_path / "one" / "latent-000007.safetensors")["latents_BFHW"][0]
+    assert torch.equal(alone, load_tensors(run / "latents" / "imagined" / "latents-00000.safetensors")["latents_BFHW"][7])
+
+
+def test_pictures_of_a_run_of_latents_and_latents_of_one_of_pictures(finished, tmp_path, capsys):
+    run = Path(shutil.copytree(finished, tmp_path / "copy"))
+    assert main(["decode", str(run), "--as", "images"]) == 0
+    assert len(list((run / "images" / "imagined").rglob("*.png"))) == 300
+    assert main(["decode", str(run), "--as", "poems"]) == 2
+    assert "images or latents, not 'poems'" in capsys.readouterr().err
+
+
+def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, capsys):
+    other = save_tiny_pipeline(tmp_path / "other", seed=1)
+    run = Path(shutil.copytree(finished, tmp_path / "copy"))
+    assert main(command(shapes, other, run, *OAL)) == 2
+    assert "was made from other inputs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--sample.per-class", "0"], "without outliers there is nothing to learn"),
+        (["--sample.options", "kind", "inlier", "--train.loss", "cross_entropy"], "only outliers may be latents"),
+        (["--train.path", "stairs"], "No path is called 'stairs'. There are: preview, projector, stem"),
+        (["--train.loss", "micle"], "No loss is called 'micle'. Did you mean 'micl'"),
+        (["--train.teacher", "nowhere"], "nowhere holds no classifier"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(shapes, tiny_pipeline, tmp_path, capsys, more, message):
+    assert main(command(shapes, tiny_pipeline, tmp_path / "run", *OAL, *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "classes").exists()
+
+
+def test_a_teacher_of_other_classes_is_refused(finished, shapes, tiny_pipeline, tmp_path, capsys):
+    teacher = Path(shutil.copytree(finished / "classifier" / "plain-s0", tmp_path / "teacher"))
+    args = command(shapes, tiny_pipeline, tmp_path / "run", *OAL, "--train.teacher", str(teacher), "--until", "classes")
+    assert main(args) == 0
+    told = read_json(teacher / "classifier.json")
+    (teacher / "classifier.json").write_text(json.dumps({**told, "names": told["names"][::-1]}))
+    assert main(args) == 2
+    assert "in the same order" in capsys.readouterr().err
+
+
+def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_path, capsys):
+    arms = {
+        "latents": {},
+        "latents, 9": {"train": {"most": 9}},
+        "pictures": {"decode": {"output": "images"}, "train": {"loss": ["energy_logistic"]}},
+        "kd alone": {"train": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
+        "as published": {"train": {"loss": ["cross_entropy", "club_joint"], "path": "none"}},
+    }
+    (tmp_path / "arms.json").write_text(json.dumps(arms))
+    args = [
+        "compare",
+        *command(shapes, tiny_pipeline, tmp_path / "out", *OAL)[1:],
+        "--arms",
+        str(tmp_path / "arms.json"),
+        "--seeds",
+        "2",
+    ]
+    assert main(args) == 0
+    rows = (tmp_path / "out" / "comparison.md").read_text().splitlines()
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == ["plain", *arms]
+    found = {line["arm"]: line for line in read_json(tmp_path / "out" / "comparison.json")}
+    assert [found[arm]["outliers"] for arm in ("plain", "latents", "latents, 9", "kd alone")] == [0, 300, 9, 0]
+    assert found["latents, 9"]["synthesis"] == pytest.approx(found["latents"]["synthesis"] * 9 / 300)
+    assert all("±" in cell["spread"] for line in found.values() for cell in line["cells"].values())
+    one, two = ((tmp_path / "out" / arm / "align" / "encoder.safetensors").stat() for arm in ("latents", "pictures"))
+    assert one.st_ino == two.st_ino, "aligned once"
+    began = time.monotonic()
+    assert main(args) == 0
+    assert time.monotonic() - began < 20, "nothing is done again"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("[]", "Arms are written"), ('{"a": 1}', "Arms are written"), ('{"a b": {}, "a_b": {}}', "one folder")]
+)
+def test_arms_that_are_none(text, message):
+    with pytest.raises(ValueError, match=message):
+        read_arms(text)
+
+
+def test_an_arm_with_a_wrong_option_stops_before_work(shapes, tiny_pipeline, tmp_path, capsys):
+    (tmp_path / "arms.json").write_text('{"a": {}, "b": {"train": {"rat": 1}}}')
+    assert main(["compare", *command(shapes, tiny_pipeline, tmp_path / "out")[1:], "--arms", str(tmp_path / "arms.json")]) == 2
+    assert "Did you mean 'ratio'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
