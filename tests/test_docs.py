@@ -48,7 +48,7 @@ def test_make_targets_exist(page, line):
 def test_oodream_commands_are_understood(page, line, capsys):
     args = shlex.split(line)[1:]
     assert args[0] in COMMANDS
-    if args[0] in ("run", "demo"):
+    if args[0] in ("run", "demo", "compare"):
         assert main([*args, "--dry-run"]) == 0
     elif args[0] == "decode":
         assert main(args) == 2
@@ -64,13 +64,20 @@ def test_oodream_commands_are_understood(page, line, capsys):
         assert main(args) == 0
 
 
+@pytest.mark.parametrize(("page", "line"), [x for x in LINES if x[1].startswith("torchrun ")])
+def test_launched_commands_are_understood(page, line):
+    launch, _, own = line.partition(" -- oodream.cli ")
+    assert launch.split()[:2] == ["torchrun", "--nproc-per-node"]
+    assert main([*shlex.split(own), "--dry-run"]) == 0
+
+
 @pytest.mark.parametrize(("page", "line"), [x for x in LINES if x[1].startswith("python ")])
 def test_scripts_exist(page, line):
     assert (ROOT / line.split()[1]).is_file()
 
 
 def test_no_other_kind_of_command():
-    known = ("make ", "oodream ", "python ", "pip install ", "apt-get install ", "git clone ", "cd ")
+    known = ("make ", "oodream ", "torchrun ", "python ", "pip install ", "apt-get install ", "git clone ", "cd ")
     assert [line for _, line in LINES if not line.startswith(known)] == []
 
 

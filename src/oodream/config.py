@@ -105,9 +105,9 @@ class Train:
     """losses of the regularised classifier, which add up (see `oodream list`); one used twice is told apart as NAME@LABEL"""
     loss_options: dict[str, Option] = field(default_factory=dict)
     """their options: of the first one as `beta 1.0`, of any as `kd.logit 4`"""
-    path: str = "stem"
+    path: str = "preview"
     """how latents reach the classifier (see `oodream list`); "none": only losses with networks of their own see them"""
-    latent_share: float = 0.5
+    latent_share: float = 0.25
     """share of every ID batch whose latents come along with the outliers' """
     least_outlier: float = 1.0
     """below 1: an outlier's latent is mixed with that of a known image, of which it keeps at least this share itself"""

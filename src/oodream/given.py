@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -46,19 +46,25 @@ class Given:
         return {name: (group, cut(name, images)) for name, (group, images) in sets.items()}
 
     @cached_property
-    def shifted(self) -> dict[tuple[str, int], Images]:
-        """Sets of known classes that look otherwise, by name and severity: the user's (severity 0), and corrupted test images."""
+    def shifted(self) -> dict[str, Images]:
+        """The user's folders of known classes that look otherwise, by name."""
         c, (_, test) = self.config, self.data
-        sets: dict[tuple[str, int], Images] = {}
+        sets: dict[str, Images] = {}
         for folder in () if c.validate else c.shifted:
             images = load_shifted(Path(folder), c.size, test.classes, self._class_list)
-            if (images.name, 0) in sets or images.name in CORRUPTIONS:
+            if images.name in {*sets, *CORRUPTIONS, "mean"}:
                 raise ValueError(f"The shifted folder {folder} is called as another set is ({images.name}). Rename it.")
-            sets[images.name, 0] = images
-        if (n := c.evaluate.n_corrupted) > 0:
-            for kind in CORRUPTIONS:
-                sets |= {(kind, severity): corrupted(test, kind, severity, n, c.seed) for severity in SEVERITIES}
+            sets[images.name] = images
         return sets
+
+    def disturbed(self) -> Iterator[tuple[str, int, Images]]:
+        """Name, severity and images of every shifted set, one at a time: the user's (severity 0), then corrupted test images."""
+        for name, images in self.shifted.items():
+            yield name, 0, images
+        if (n := self.config.evaluate.n_corrupted) > 0:
+            for kind in CORRUPTIONS:
+                for severity in SEVERITIES:
+                    yield kind, severity, corrupted(self.data[1], kind, severity, n, self.config.seed)
 
     @cached_property
     def _validation(self) -> tuple[Images, Images, dict[str, tuple[str, Images]]]:

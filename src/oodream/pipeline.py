@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -39,9 +40,10 @@ from .metrics import auroc
 from .mixture import DrawnFrom, LatentBank, Mixture, coloured
 from .sample import sample
 from .seeding import generator
+from .shifts import CORRUPTIONS, SEVERITIES
 from .store import RunDir, load_tensors, progress, read_json, save_tensors, write_bytes, write_json
 from .train import NO_PATH, first, make_loss, own_options, train
-from .types import ClassBook, Features, Json, Outliers, Sampler
+from .types import Accuracy, ClassBook, Features, Json, Outliers, Sampler
 from .vision import SCRATCH, AlignedEncoder, backbone, outputs, weights_file
 
 PLAIN, DREAM = "plain", "dream"
@@ -234,11 +236,15 @@ class Pipeline:
         def add(name: str, work: Callable[[Path], Json], after: Sequence[str] = (), shared: bool = False, **inputs: Any) -> None:
             found[name] = Stage(name, {**inputs, "after": {stage: self.hash_of(stage) for stage in after}}, work, shared)
 
-        train_images = self.given.data[0].fingerprint()
+        train_images, test_images = (images.fingerprint() for images in self.given.data)
         for verb, training in (("align", c.align), ("train", c.train)):
             options[verb]["init"] = begins_with(training.backbone, training.init)
+        if c.train.teacher:
+            options["train"]["teacher"] = begins_with(c.train.backbone, c.train.teacher)
         regime = {key: value for key, value in options["train"].items() if key in ("backbone", "init", "optimisation")}
-        plain = replace(c.train, loss=("cross_entropy",), loss_options={}, init="" if c.train.init == PLAIN else c.train.init)
+        plain = replace(c.train, loss=("cross_entropy",), loss_options={})
+        if c.train.init == PLAIN:
+            plain, regime["init"] = replace(plain, init=""), begins_with(c.train.backbone, "")
         add("classes", self._classes, names=list(self.book.names), prompts=list(self.book.prompts), space=self.book.space)
         add("align", self._align, ["classes"], shared=True, align=options["align"], images=train_images, seed=c.seed)
         add("features", self._features, ["align"])
@@ -248,7 +254,7 @@ class Pipeline:
         add("paths", self._paths, ["outliers"], decode=options["decode"], seed=c.seed)
         if self.latents:
             add("latents/known", self._known_latents, ["classes"], images=train_images, seed=c.seed)
-        add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=self.given.data[1].fingerprint(),
+        add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=test_images,
             share=c.train.reconstructed_share)  # fmt: skip
         for seed in range(c.seeds):
             work = partial(self._train, PLAIN, seed, plain)
@@ -265,8 +271,9 @@ class Pipeline:
         trained = [name for name in found if name.startswith("classifier/")]
         sets = {name: [group, images.fingerprint()] for name, (group, images) in self.given.ood.items()}
         add("scores", self._scores, trained, evaluate=options["evaluate"], sets=sets, seed=c.seed)
-        shifts = {f"{name}-{severity}": images.fingerprint() for (name, severity), images in self.given.shifted.items()}
-        add("shifts", self._shifts, trained, sets=shifts)
+        shifts = {name: images.fingerprint() for name, images in self.given.shifted.items()}
+        corruptions = {"kinds": list(CORRUPTIONS), "severities": SEVERITIES, "of": test_images, "n": c.evaluate.n_corrupted}
+        add("shifts", self._shifts, trained, sets=shifts, corruptions=corruptions, seed=c.seed)
         add("report", self._report, ["scores", "shifts"])
         return found
 
@@ -470,22 +477,16 @@ class Pipeline:
         return headline
 
     def _shifts(self, folder: Path) -> Json:
-        lines, means = [], {}
-        for kind in (PLAIN, DREAM):
-            for seed in range(self.config.seeds):
-                network = self.classifier(kind, seed).network
-                measured = [
-                    accuracy(
-                        outputs(network, images, self.device), images.labels,
-                        classifier=kind, seed=seed, dataset=name, severity=severity,
-                    )
-                    for (name, severity), images in self.given.shifted.items()
-                ]  # fmt: skip
-                lines += [row_to_json(row) for row in measured]
-                if measured:
-                    means[f"{kind}-s{seed}"] = round(sum(row.accuracy for row in measured) / len(measured), 4)
+        arms = [(kind, seed) for kind in (PLAIN, DREAM) for seed in range(self.config.seeds)]
+        networks = {arm: self.classifier(*arm).network for arm in arms}
+        found: dict[tuple[str, int], list[Accuracy]] = {arm: [] for arm in arms}
+        for name, severity, images in self.given.disturbed():
+            for (kind, seed), network in networks.items():
+                seen = outputs(network, images, self.device)
+                found[kind, seed].append(accuracy(seen, images.labels, classifier=kind, seed=seed, dataset=name, severity=severity))
+        lines = [row_to_json(row) for rows in found.values() for row in rows]
         write_bytes(folder / "accuracy.jsonl", "".join(f"{line}\n" for line in lines).encode())
-        return means
+        return {f"{kind}-s{seed}": round(fmean(row.accuracy for row in rows), 4) for (kind, seed), rows in found.items() if rows}
 
     def _report(self, folder: Path) -> Json:
         from .present import present

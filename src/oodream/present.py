@@ -89,6 +89,7 @@ def present(p: Pipeline) -> Report:
         rows=rows(p),
         shifts=shifts(p),
         kind=p.sampler.kind,
+        latents=p.latents,
         detector=c.evaluate.detectors[0],
         scores={kind: load_tensors(p.run / "scores" / f"{kind}-s0-{c.evaluate.detectors[0]}.safetensors") for kind in kinds},
         latent_map=latent_map(p),

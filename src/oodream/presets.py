@@ -80,7 +80,7 @@ def published_oal() -> dict[str, Any]:
 OAL_OPTIMISATION = Optimisation(epochs=100, batch=128, lr=0.005, crop_padding=4)
 DREAM_ARM: dict[str, Any] = {
     "decode": {"output": "images", "steps": 10},
-    "sample": {"per_class": 400},
+    "sample": {"per_class": 150},
     "train": {"loss": ["energy_logistic"], "reconstructed_share": 0.25, "ratio": 0.5},
 }
 
@@ -146,12 +146,12 @@ PRESETS = {
         ),
     ),
     "fashion-id": Preset(
-        about="all of Fashion-MNIST with imagined inliers (DREAM-ID): accuracy on corrupted images; embedded decoder",
+        about="the demo's images with DREAM-ID: imagined inliers, accuracy on corrupted images; embedded decoder",
         config=Config(
-            data="fashion-full",
             align=Align(optimisation=Optimisation(epochs=4)),
-            sample=Sample(options={"kind": "inlier", "boundary": 1.0, "cosine": 0.96, "kept": 1}, per_class=400),
-            train=Train(loss=("cross_entropy",), reconstructed_share=0.0, optimisation=Optimisation(epochs=6)),
+            sample=Sample(options={"kind": "inlier", "boundary": 1.0, "cosine": 0.96, "kept": 1}, per_class=150),
+            train=Train(loss=("cross_entropy",), reconstructed_share=0.0, optimisation=Optimisation(epochs=8)),
+            evaluate=Evaluate(resamples=300),
         ),
     ),
     "imagenet100-dream-id": Preset(
@@ -174,17 +174,13 @@ PRESETS = {
         ),
     ),
     "fashion-oal": Preset(
-        about="all of Fashion-MNIST with OAL: 320 outliers that stay latents, contrast and distillation; embedded decoder",
+        about="the demo's images with OAL: 120 outliers that stay latents, contrast and distillation; embedded decoder",
         config=Config(
-            data="fashion-full",
             align=Align(optimisation=Optimisation(epochs=4)),
-            sample=Sample(per_class=40),
+            sample=Sample(per_class=15),
             decode=Decode(output="latents", steps=5),
-            train=Train(
-                loss=("energy_logistic", "micl", "kd"),
-                reconstructed_share=0.0,
-                optimisation=Optimisation(epochs=6),
-            ),
+            train=Train(loss=("energy_logistic", "micl", "kd"), reconstructed_share=0.0, optimisation=Optimisation(epochs=8)),
+            evaluate=Evaluate(resamples=300),
         ),
     ),
     "cifar10-oal": oal("hub:uoft-cs/cifar10", "cifar10", "resnet18-224", OAL_OPTIMISATION, "CIFAR-10 (hub)"),
@@ -204,12 +200,14 @@ COMPARISONS = {
             "oal without kd": {"train": {"loss": ["energy_logistic", "micl"]}},
             "oal with club": {"train": {"loss": ["energy_logistic", "club", "kd"]}},
             "oal with club_joint": {"train": {"loss": ["energy_logistic", "club_joint", "kd"]}},
+            "oal, energy alone": {"train": {"loss": ["energy_logistic"]}},
             "oal by projector": {"train": {"path": "projector"}},
+            "oal by stem": {"train": {"path": "stem"}},
             "oal as published": {"train": published_oal() | {"path": "none"}},
             "ce + kd": {"train": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
             **{f"oal, {n} outliers": {"sample": {"per_class": 375}, "train": {"most": n}} for n in (50, 150, 300, 1000, 3000)},
             "dream-ood": DREAM_ARM,
-            **{f"dream-ood, {n} outliers": DREAM_ARM | {"train": DREAM_ARM["train"] | {"most": n}} for n in (50, 150, 300, 1000)},
+            **{f"dream-ood, {n} outliers": DREAM_ARM | {"train": DREAM_ARM["train"] | {"most": n}} for n in (50, 120, 300)},
         },
     ),
 }

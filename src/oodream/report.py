@@ -133,7 +133,7 @@ class Report:
     `class_samples` are images uint8 (K, 3, H, W) decoded from the plain class prompt, `strips` paths by class.
     `reconstructed_id` is, by classifier, the AUROC in [0, 1] of decoded-again ID images against ID images. `shifts` are accuracies
     on known classes that look otherwise. `kind` says whether "outlier"s or "inlier"s were imagined: with inliers the headline is
-    about accuracy. The caller decides how many pictures there are.
+    about accuracy. `latents` says that they were trained on as latents. The caller decides how many pictures there are.
     """
 
     title: str
@@ -149,6 +149,7 @@ class Report:
     rows: Sequence[Row] = ()
     shifts: Sequence[Accuracy] = ()
     kind: str = "outlier"
+    latents: bool = False
     detector: str = "energy"
     scores: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     latent_map: LatentMap | None = None

@@ -23,7 +23,7 @@ class MICL(Loss):
 
     outliers = True
 
-    def __init__(self, weight: float = 0.1, temperature: float = 0.1) -> None:
+    def __init__(self, weight: float = 0.03, temperature: float = 0.1) -> None:
         super().__init__()
         self.weight, self.temperature = weight, temperature
 
