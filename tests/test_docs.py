@@ -17,6 +17,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "world" / "README.md",
+    ROOT / "experiments" / "README.md",
     ROOT / "src/oodream/assets/decoder/README.md",
 ]
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.S)

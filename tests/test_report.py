@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from oodream import metrics
-from oodream.report import Answer, FilterCount, ImageSet, Imagined, LatentMap, Report, png, report
-from oodream.types import Row
+from oodream.report import Answer, FilterCount, ImageSet, Imagined, LatentMap, Report, png, report, shift_tables
+from oodream.types import Accuracy, Row
 
 CLASSES = ("coat", "<script>alert(1)</script>", 'x" onerror="alert(2)')
 HOSTILE = "<img src=x onerror=alert(3)>{{ 7 * 7 }}"
@@ -273,3 +273,46 @@ def test_refuses_what_it_cannot_show(full: Report) -> None:
         png(torch.zeros(3, 8, 8))
     with pytest.raises(ValueError, match="'bag'"):
         report(replace(full, scores={"plain": {"id": torch.ones(5), "bag": torch.tensor([float("nan")])}}))
+
+
+def accuracies(classifier: str, seed: int, gain: float) -> list[Accuracy]:
+    found = [
+        Accuracy(classifier=classifier, seed=seed, dataset=name, severity=s, accuracy=value / 100 + gain, interval=(0.2, 0.9), n=50)
+        for name, value in (("blur", 60), ("jpeg", 40))
+        for s in (1, 5)
+    ]
+    return [
+        *found,
+        Accuracy(classifier=classifier, seed=seed, dataset="night", severity=0, accuracy=0.5 + gain, interval=(0.4, 0.6), n=9),
+    ]
+
+
+def test_accuracy_under_shift_by_severity_with_means(full: Report) -> None:
+    names = list(full.classifiers)
+    shifts = [a for i, name in enumerate(names) for seed in (0, 1) for a in accuracies(name, seed, 0.1 * i + 0.02 * seed)]
+    corrupted, others = shift_tables(replace(full, shifts=shifts))
+    cells = corrupted.cells
+    assert list(cells) == ["blur", "jpeg", "mean"]
+    assert list(cells["blur"]) == ["mean", "severity 1", "severity 5"]
+    assert cells["mean"]["mean"][names[0]].value == pytest.approx(51.0)
+    assert cells["blur"]["severity 1"][names[0]].spread == "± 1.4"
+    assert cells["mean"]["mean"][names[-1]].value == pytest.approx(51.0 + 10 * (len(names) - 1))
+    assert list(others.cells) == ["night"]
+    assert others.n == {"night": 9}
+    page = report(replace(full, shifts=shifts))
+    assert "Under shift" in page
+    assert "Under shift" not in report(full)
+
+
+def test_a_run_of_inliers_is_about_accuracy(full: Report) -> None:
+    shifts = [a for i, name in enumerate(full.classifiers) for a in accuracies(name, 0, 0.1 * i)]
+    page = report(replace(full, kind="inlier", shifts=shifts))
+    last = 50 + 10 * (len(full.classifiers) - 1)
+    assert f"Names {last}.0\u00a0% of corrupted images rightly, where {next(iter(full.classifiers))} does 50.0\u00a0%" in page
+    assert "Imagined inliers" in page
+    assert "Imagined outliers" not in page
+
+
+def test_latents_say_that_no_picture_was_seen(full: Report) -> None:
+    assert "decoded for this page alone" in report(replace(full, latents=True))
+    assert "decoded for this page alone" not in report(full)
