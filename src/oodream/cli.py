@@ -266,13 +266,13 @@ def list_all(args: Sequence[str]) -> int:
     from .vision import BACKBONES
 
     for name, preset in PRESETS.items():
-        print(f"preset    {name:18} {preset.about}")
+        print(f"preset    {name:20} {preset.about}")
     for name, comparison in COMPARISONS.items():
-        print(f"arms      {name:18} {comparison.about}")
+        print(f"arms      {name:20} {comparison.about}")
     for family in registry.FAMILIES:
         for name in registry.names(family):
             first = (registry.get(family, name).__doc__ or "").strip().splitlines()[0]
-            print(f"{registry.singular(family):9} {name:18} {first}")
+            print(f"{registry.singular(family):9} {name:20} {first}")
     for name in (*BACKBONES, "timm:NAME", "hf:NAME"):
         print(f"backbone  {name}")
     return 0

@@ -100,7 +100,8 @@ class Train:
     backbone: str = "resnet8"
     """network (see `oodream list`)"""
     init: str = ""
-    """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the timm: or hf: name"""
+    """weights to begin with: a safetensors file, a classifier's folder, "scratch" or "plain" (this run's plain classifier of the
+    same seed, for the regularised one); empty: those of the timm: or hf: name"""
     loss: tuple[str, ...] = ("energy_logistic",)
     """losses of the regularised classifier, which add up (see `oodream list`); one used twice is told apart as NAME@LABEL"""
     loss_options: dict[str, Option] = field(default_factory=dict)
