@@ -362,7 +362,7 @@ def test_stem_is_for_built_in_networks():
 )
 def test_the_whole_recipe_trains_at_any_batch_size(batch, losses, tmp_path):
     """A batch of one, one that leaves images over, one larger than the data."""
-    config = Train(loss=losses, optimisation=Optimisation(epochs=1, batch=batch), ratio=1.0)
+    config = Train(path="stem", loss=losses, optimisation=Optimisation(epochs=1, batch=batch), ratio=1.0)
     data = mixture(ratio=1.0)
     _, loss, log = train(data, config, 0, CPU, tmp_path / "s", "t", teacher=backbone("resnet8", 3))
     assert isinstance(loss, Sum)
@@ -415,10 +415,12 @@ def test_previews_learn_before_the_classifier_and_stay(tmp_path):
     path.learn(mixture(id=images, bank=other), 0, CPU)
     assert (path.draw(encode(pixels)).float() - pixels.float()).abs().mean() < 12
     told = Latents(latent_LFHW=encode(pixels[:5]), pair_K3HW=pixels[:2], grey_L=torch.tensor([True, False, False, True, False]))
+    path.zero_grad()
     out, off = path(model, pixels[:3], told)
     assert out.logits_BC.shape == (8, 3)
     assert off is None
-    assert not any(p.requires_grad for p in path.parameters())
+    out.logits_BC.sum().backward()
+    assert all(p.grad is None for p in path.parameters())
 
 
 def test_outliers_are_mixed_with_known_latents():

@@ -108,6 +108,8 @@ class Train:
     """their options: of the first one as `beta 1.0`, of any as `kd.logit 4`"""
     path: str = "preview"
     """how latents reach the classifier (see `oodream list`); "none": only losses with networks of their own see them"""
+    path_options: dict[str, Option] = field(default_factory=dict)
+    """the path's options, as `steps 600`"""
     latent_share: float = 0.25
     """share of every ID batch whose latents come along with the outliers' """
     least_outlier: float = 1.0

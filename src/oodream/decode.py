@@ -167,7 +167,7 @@ def latent_rows(files: Sequence[Path]) -> Callable[[Tensor], Tensor]:
     shards = [load_tensors(file)["latents_BFHW"] for file in files]
 
     def read(rows: Tensor) -> Tensor:
-        return torch.stack([shards[m // SHARD][m % SHARD] for m in rows.tolist()])
+        return torch.stack([shards[m // SHARD][m % SHARD] for m in rows.tolist()]) if len(rows) else shards[0][:0]
 
     return read
 

@@ -93,8 +93,12 @@ def train(
             )
         )  # fmt: skip
         if data.bank and config.path != NO_PATH:
-            options["path"] = path = make("paths", config.path, model=model, latent=latent, size=data.id.size)
+            options["path"] = path = make(
+                "paths", config.path, model=model, latent=latent, size=data.id.size, **config.path_options
+            )
             if hasattr(path, "learn"):
-                path.learn(data, seed, device)
+                if not state.exists():  # a state holds what was learned
+                    path.learn(data, seed, device)
+                path.requires_grad_(False)
     log = fit(model, loss, data, config.optimisation, seed, device, state, what, teacher=teacher, **options)
     return model, loss, log

@@ -21,8 +21,8 @@ class Preview(nn.Module):
     """Convolutions from latents (B, F, h, w) to images as wide as the classifier's, doubling their side on the way; any classifier.
 
     They learn before the classifier does, from known images and their latents and from known images in random colours and theirs
-    (outliers have colours that known images lack), and then stay. If the classifier's losses reached them, both would agree on a
-    mark for outliers, and nothing would be learned about images.
+    (outliers have colours that known images lack), and then stay: who trains a classifier freezes them. If the classifier's losses
+    reached them, both would agree on a mark for outliers, and nothing would be learned about images.
     """
 
     def __init__(self, model: nn.Module, latent: tuple[int, int, int], size: int, width: int = 48, steps: int = 600) -> None:
@@ -38,7 +38,7 @@ class Preview(nn.Module):
     def learn(self, data: Mixture, seed: int, device: torch.device, batch: int = 64) -> None:
         """Least squares on pairs drawn by `seed`."""
         assert data.bank is not None
-        self.to(device).requires_grad_(True)
+        self.to(device)
         optimizer = torch.optim.Adam(self.parameters(), 2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=self.steps)
         g = generator(seed, "preview")
@@ -52,7 +52,6 @@ class Preview(nn.Module):
             loss.backward()
             optimizer.step()
             schedule.step()
-        self.requires_grad_(False)
 
     def forward(self, model: nn.Module, images_B3HW: Tensor, told: Latents) -> tuple[Output, None]:
         """Outputs for the images, then for the latents."""
