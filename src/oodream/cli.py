@@ -150,8 +150,8 @@ def compare(args: Sequence[str]) -> int:
         print(json.dumps(arms, indent=2))
         return 0
     folder = where.run or Path("runs") / f"compare-{Path(where.arms).stem}"
-    lines = compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say)
-    print(f"\n{table(lines)}\nTable: {(folder / 'comparison.md').resolve()}")
+    if lines := compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say):
+        print(f"\n{table(lines)}\nTable: {(folder / 'comparison.md').resolve()}")
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from .config import Config, overlay
 from .decode import imagined, slug
+from .distributed import leads, wait
 from .evaluate import accuracy_from_json, row_from_json
 from .pipeline import DREAM, PLAIN, Pipeline
 from .report import Measure, measure, spread
@@ -45,6 +46,8 @@ def compare(
 ) -> list[Line]:
     """Runs every arm (resuming what is there) and writes `comparison.md` and `comparison.json`; returns the lines.
 
+    Of several processes, which train and draw together, only the first one writes and has lines.
+
     The first line is the plain classifier. ConfigError names an option that an arm gets wrong, before any work.
     """
     pipelines = {}
@@ -52,11 +55,15 @@ def compare(
         pipelines[name] = Pipeline(overlay(base, options), RunDir(folder / slug(name)), command)
     lines: list[Line] = []
     for i, (name, pipeline) in enumerate(pipelines.items()):
-        say(f"{name}: {pipeline.run.path}")
-        earlier = [p.run for p in list(pipelines.values())[:i]]
-        for stage in pipeline.stages.values():
-            pipeline.run.borrow(stage.name, stage.inputs, earlier)
+        if leads():
+            say(f"{name}: {pipeline.run.path}")
+            earlier = [p.run for p in list(pipelines.values())[:i]]
+            for stage in pipeline.stages.values():
+                pipeline.run.borrow(stage.name, stage.inputs, earlier)
+        wait(pipeline.device)
         pipeline.go(say)
+        if not leads():
+            continue
         if not lines:
             lines.append(line(PLAIN, pipeline, PLAIN))
         lines.append(line(name, pipeline, DREAM))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,7 +66,7 @@ def provenance(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class Drawing(ABC):
     """The files of what is decoded from a run's vectors: `files[m]` is where row m lies, or will lie.
 
     What is drawn together has one file: `block` rows, of which processes take turns.
@@ -80,19 +81,19 @@ class Drawing:
         """Rows that one process draws at a time."""
         return self.decoder.tile or self.decoder.largest_tile()
 
-    @cached_property
+    @property
+    @abstractmethod
     def files(self) -> list[Path]:
         """The file of every row."""
-        raise NotImplementedError
 
     def missing(self, part: Shard) -> list[int]:
         """Those of a part's rows that have no file yet."""
         there = {file: file.exists() for file in dict.fromkeys(self.files)}
         return [m for m in part.rows(len(self.files), self.block).tolist() if not there[self.files[m]]]
 
+    @abstractmethod
     def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
         """Decodes rows into their files, or into files in another folder; each whole or not at all. Returns the files."""
-        raise NotImplementedError
 
     def hash(self, file: Path) -> str | None:
         """The BLAKE2b hash of a file, 16 bytes in hexadecimal; None where there is none."""

@@ -51,7 +51,7 @@ def begun(path: Path, device: str, output: str = "") -> Begun:
     c = replace(config.decode, output=output)
     decoder = StableDecoder(
         c.source, names=told["names"], prompts=told["prompts"], size=config.size, scheduler=c.scheduler, steps=c.steps,
-        guidance=c.guidance, tile=told["tile"], device=device_of(device),
+        guidance=c.guidance, tile=c.tile or told["tile"], device=device_of(device),
     )  # fmt: skip
     kind = make("samplers", config.sample.sampler, **config.sample.options).kind
     outliers = Outliers(**load_tensors(run / "outliers" / "outliers.safetensors"), kind=kind, space=told["space"])

@@ -447,8 +447,8 @@ class Pipeline:
 
     def _filter(self, folder: Path) -> Json:
         name, threshold = FILTERS[self.sampler.kind]
-        judge, limit = self.classifier(PLAIN, 0).network, getattr(self.config.train, threshold)
-        stays = registry.make("filters", name, classifier=judge, threshold=limit)
+        options = {"classifier": self.classifier(PLAIN, 0).network, "threshold": getattr(self.config.train, threshold)}
+        stays = registry.make("filters", name, **options)
         kept = torch.cat([stays(x, y) for x, y in self.imagined.batches(512)])
         save_tensors(folder / "kept.safetensors", {"kept": kept})
         per_class = {name: int((kept & (self.imagined.labels == c)).sum()) for c, name in enumerate(self.book.names)}

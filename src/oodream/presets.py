@@ -163,14 +163,7 @@ PRESETS = {
             align=Align(backbone="resnet34", optimisation=IMAGENET),
             sample=Sample(options=INLIERS, per_class=1000),
             decode=DREAM_DECODE,
-            train=Train(
-                backbone="resnet34",
-                loss=("cross_entropy",),
-                optimisation=IMAGENET,
-                ratio=256 / 160,
-                reconstructed_share=0.0,
-                grey=0.0,
-            ),
+            train=replace(dream_train(IMAGENET, beta=1.0), loss=("cross_entropy",), loss_options={}, ratio=256 / 160),
         ),
     ),
     "fashion-oal": Preset(

@@ -181,3 +181,12 @@ def test_environment_of_launchers(monkeypatch):
     parts = [Shard(i, 4).rows(70, 16).tolist() for i in range(4)]
     assert sorted(m for part in parts for m in part) == list(range(70))
     assert parts[0] == [*range(16), *range(64, 70)]
+
+
+def test_a_changed_tile_is_that_of_other_processes_too(drawn, shapes, tiny_pipeline, tmp_path):
+    """The classes stay as they are then, and with them the tile that was recorded there."""
+    from oodream.drawing import begun
+
+    run = Path(shutil.copytree(drawn, tmp_path / "copy"))
+    assert main(command(shapes, tiny_pipeline, run, "--decode.tile", "2", "--until", "images", "--redo", "changed")) == 0
+    assert begun(run, "cpu").drawing.decoder.tile == 2
