@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oodream.evaluate import Evaluation, evaluate, row_from_json, row_to_json
+from oodream.evaluate import Evaluation, evaluate_outputs, row_from_json, row_to_json
 from oodream.metrics import METRICS, measure
 from oodream.types import Output
 
@@ -29,7 +29,7 @@ OOD = {
 
 
 def run(ood: dict[str, tuple[str, Output]] = OOD, seed: int = 7) -> Evaluation:
-    return evaluate(FIT, TEST, ood, ["energy", "knn"], classifier="plain", seed=seed, resamples=60)
+    return evaluate_outputs(FIT, TEST, ood, ["energy", "knn"], classifier="plain", seed=seed, resamples=60)
 
 
 @pytest.fixture(scope="module")
@@ -119,4 +119,4 @@ def test_unusable_sets_are_refused_by_name(name: str, group: str, output: Output
 
 def test_an_empty_id_test_set_is_refused() -> None:
     with pytest.raises(ValueError, match="ID test set is empty"):
-        evaluate(FIT, outputs(0, 0, 0), OOD, ["energy"], classifier="plain", seed=0)
+        evaluate_outputs(FIT, outputs(0, 0, 0), OOD, ["energy"], classifier="plain", seed=0)

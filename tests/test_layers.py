@@ -12,7 +12,7 @@ import oodream
 ROOT = Path(oodream.__file__).parent
 LAYERS = {
     0: {"types", "seeding", "registry", "store", "config", "distributed", "memory"},
-    1: {"knn", "metrics", "samplers", "losses", "detectors", "filters"},
+    1: {"knn", "metrics", "uncertainty", "samplers", "losses", "detectors", "filters"},
     2: {
         "images",
         "data",
@@ -22,6 +22,7 @@ LAYERS = {
         "shifts",
         "text",
         "vision",
+        "passes",
         "backbones",
         "classifier",
         "decoders",

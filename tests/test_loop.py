@@ -15,7 +15,8 @@ from oodream.mixture import Mixture, augment, epoch_batches, greyscale, resized_
 from oodream.registry import make
 from oodream.seeding import seeded
 from oodream.types import Loss, Terms
-from oodream.vision import backbone, outputs
+from oodream.passes import outputs
+from oodream.vision import backbone
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,8 @@ from oodream.losses.micl import info_nce
 from oodream.mixture import DrawnFrom, LatentBank, Mixture, epoch_batches
 from oodream.registry import make
 from oodream.seeding import seeded
-from oodream.train import Sum, make_loss, own_options, train
+from oodream.registry import own_options
+from oodream.train import Sum, make_loss, train
 from oodream.types import Latents, Output, Sizes, Step
 from oodream.vision import backbone
 
@@ -372,14 +373,14 @@ def test_the_whole_recipe_trains_at_any_batch_size(batch, losses, tmp_path):
 
 def test_options_belong_to_their_loss():
     config = Train(loss=("energy_logistic", "kd"), loss_options={"beta": 2.0, "kd.logit": 3.0})
-    assert own_options(config) == {"energy_logistic": {"beta": 2.0}, "kd": {"logit": 3.0}}
+    assert own_options("losses", config.loss, config.loss_options) == {"energy_logistic": {"beta": 2.0}, "kd": {"logit": 3.0}}
     assert make_loss(config).teacher
     twice = make_loss(Train(loss=("cross_entropy", "club_joint@a", "club_joint@b"), loss_options={"club_joint@b.weight": 3.0}))
     assert [loss.weight for loss in list(twice.losses.values())[1:]] == [0.2, 3.0]
     twice.build(SIZES)
     assert {"club_joint@a", "club_joint@b"} <= twice(step()).parts.keys()
     with pytest.raises(ValueError, match=r"micl.weight is of a loss that is not used; the losses are energy_logistic, kd"):
-        own_options(Train(loss=("energy_logistic", "kd"), loss_options={"micl.weight": 2.0}))
+        make_loss(Train(loss=("energy_logistic", "kd"), loss_options={"micl.weight": 2.0}))
 
 
 def test_losses_that_lack_what_they_need_say_so():

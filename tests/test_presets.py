@@ -11,7 +11,8 @@ from oodream.cli import main
 from oodream.config import Config, overlay, to_json
 from oodream.decoders.stable import SCHEDULERS
 from oodream.presets import COMPARISONS, PRESETS
-from oodream.train import make_loss, own_options
+from oodream.registry import own_options
+from oodream.train import make_loss
 from oodream.vision import BACKBONES
 
 DREAM = {name: preset.config for name, preset in PRESETS.items() if name.endswith("-dream")}
@@ -88,7 +89,7 @@ def test_dream_id_has_the_published_constants():
 def test_oal_has_the_published_constants(name):
     config = PRESETS[name].config
     assert (config.size, config.decode.output, config.decode.scheduler, config.decode.steps) == (224, "latents", "pndm", 50)
-    options = own_options(config.train)
+    options = own_options("losses", config.train.loss, config.train.loss_options)
     assert options["kd"] == {"logit": 4.0, "feature": 8.0}
     assert config.train.init == "plain"
     assert registry.make("samplers", "knn", **config.sample.options).sigma(768) == pytest.approx(0.07, rel=5e-4)

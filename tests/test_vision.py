@@ -23,7 +23,8 @@ from oodream.seeding import seeded
 from oodream.store import save_tensors
 from oodream.train import train
 from oodream.types import ClassBook, Loss, Terms
-from oodream.vision import BACKBONES, backbone, load_weights, outputs
+from oodream.passes import outputs
+from oodream.vision import BACKBONES, backbone, load_weights
 
 CPU = torch.device("cpu")
 NONE = Optimisation(epochs=0)

@@ -21,7 +21,7 @@ from oodream.config import Optimisation, Train
 from oodream.decoders.stable import StableDecoder
 from oodream.mixture import Mixture
 from oodream.train import train
-from oodream.vision import outputs
+from oodream.passes import outputs
 
 WORLD = (
     "dog face|cat face|panda|penguin|fish|butterfly|elephant|bird|red apple|banana|pizza|ice cream|birthday cake|"

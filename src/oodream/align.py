@@ -13,10 +13,11 @@ from .config import Align, Optimisation
 from .images import Images
 from .loop import fit
 from .mixture import Mixture, augment
+from .passes import outputs
 from .registry import make
 from .seeding import generator, seeded
 from .types import ClassBook, Features
-from .vision import SCRATCH, AlignedEncoder, load_weights, outputs
+from .vision import SCRATCH, AlignedEncoder, load_weights
 
 
 def encoder(book: ClassBook, config: Align, seed: int, pretrained: bool = False) -> AlignedEncoder:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from .images import Images, from_array, read_image
+from .passes import outputs
 from .registry import make
 from .store import StoreError, load_tensors, read_json, save_tensors, write_json
 from .types import Json, Loss
-from .vision import backbone, outputs
+from .vision import backbone
 
 ACCEPTED = 0.95
 BATCH = 256

@@ -138,7 +138,9 @@ class Evaluate:
     """What is measured."""
 
     detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
-    """detectors (see `oodream list`); the first one is the headline's"""
+    """detectors (see `oodream list`); the first one is the headline's; one used twice is told apart as NAME@LABEL"""
+    detector_options: dict[str, Option] = field(default_factory=dict)
+    """their options: of any as `ash.percentile 0.8`"""
     n_far: int = 1000
     """images in each built-in far-OOD set"""
     n_corrupted: int = 1000

@@ -1,6 +1,6 @@
-"""The verb that measures: outputs of one classifier on ID and OOD images in, rows of numbers with intervals out.
+"""The verb that measures: one classifier, ID and OOD images in, rows of numbers with intervals out.
 
-Forward passes and files belong elsewhere; here every detector reads the same outputs, and every interval the same resamples.
+The network runs once over each image set; every detector reads the same outputs, and every interval the same resamples.
 """
 
 from __future__ import annotations
@@ -8,14 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import registry
-from .metrics import METRICS, bootstrap, interval, measure, wilson
-from .types import Accuracy, Json, Output, Row
+from .detectors import views_of
+from .images import Images
+from .metrics import METRICS, autc, bootstrap, calibration_error, interval, measure, oscr, wilson
+from .passes import head_of, outputs
+from .types import Accuracy, Detector, Head, Json, Loss, Output, Row
+from .uncertainty import delong
 
 MEANS = {"near": ("near",), "far": ("far",), "all": ("near", "far")}
 
@@ -28,14 +33,57 @@ class Evaluation:
     scores: dict[str, dict[str, Tensor]]
 
 
+Detectors = Sequence[str] | Mapping[str, Detector]
+
+
 def evaluate(
+    model: nn.Module,
+    detectors: Detectors,
+    *,
+    fit: Images,
+    test: Images,
+    ood: Mapping[str, tuple[str, Images]],
+    classifier: str = "classifier",
+    seed: int = 0,
+    resamples: int = 500,
+    nearest: bool = False,
+    loss: Loss | None = None,
+    cache: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> Evaluation:
+    """`evaluate_outputs` of a network (uint8 images to `Output`) that is run once over each set.
+
+    `fit` are ID training images and `test` ID test images, with labels; `ood` maps a set's name to its group and images.
+    `detectors` are names, or detectors by the name their rows should have. `loss` is what the network was trained with, where it
+    holds class weights. In the folder `cache` outputs are kept (see `passes.outputs`).
+    """
+    made, device = _made(detectors), torch.device(device)
+    model.to(device)
+    views = views_of(list(made.values()))
+    at_fit = outputs(model, fit, device, views=[view for view in views if view.for_fit], cache=cache)
+    seen = {name: outputs(model, images, device, views=views, cache=cache) for name, (_, images) in ood.items()}
+    return evaluate_outputs(
+        (at_fit, fit.labels),
+        (outputs(model, test, device, views=views, cache=cache), test.labels),
+        {name: (group, seen[name]) for name, (group, _) in ood.items()},
+        made,
+        head=head_of(model, loss),
+        classifier=classifier,
+        seed=seed,
+        resamples=resamples,
+        nearest=nearest,
+    )
+
+
+def evaluate_outputs(
     fit: tuple[Output, Tensor],
     test: tuple[Output, Tensor],
     ood: Mapping[str, tuple[str, Output]],
-    detectors: Sequence[str],
+    detectors: Detectors,
     *,
-    classifier: str,
-    seed: int,
+    head: Head | None = None,
+    classifier: str = "classifier",
+    seed: int = 0,
     resamples: int = 500,
     nearest: bool = False,
 ) -> Evaluation:
@@ -43,32 +91,42 @@ def evaluate(
 
     `fit` (ID training) and `test` (ID test) are outputs with labels (N,); `ood` maps a set's name to its group, "near", "far" or
     "control", and its outputs; controls enter no mean, and a group without sets has none. Intervals are 95 %: percentile
-    bootstrap over ID and OOD images jointly (a mean is taken per resample), Wilson for `accuracy` (argmax on `test`). They tell
-    how well the images measure this one classifier, not how classifiers trained from other seeds would differ. `nearest` is as in
-    `metrics.measure`.
+    bootstrap over ID and OOD images jointly (a mean is taken per resample), Wilson for `accuracy` (argmax on `test`); without
+    `resamples` DeLong's for the AUROC of a set, and none for the other metrics. They tell how well the images measure this one
+    classifier, not how classifiers trained from other seeds would differ. `nearest` is as in `metrics.measure`.
     ValueError names a set that is empty, has another number of classes, an unknown group or a reserved name.
     """
     test_output, test_y = test
     _check(test_output, ood)
-    hits, n_id = int((test_output.logits_BC.argmax(1) == test_y).sum()), len(test_output)
+    right_N = test_output.logits_BC.argmax(1) == test_y
+    hits, n_id = int(right_N.sum()), len(test_output)
+    ece = calibration_error(test_output.logits_BC, test_y)
     members = {(name, group): [name] for name, (group, _) in ood.items()}
     members |= {("mean", mean): [name for name, (group, _) in ood.items() if group in parts] for mean, parts in MEANS.items()}
     rows, scores = [], {}
-    for name in detectors:
-        detector = registry.make("detectors", name).fit(*fit)
+    for name, detector in _made(detectors).items():
+        detector = detector.fit(*fit, head)
         id_N = detector.score(test_output).cpu()
         ood_scores = {key: detector.score(output).cpu() for key, (_, output) in ood.items()}
         scores[name] = {"id": id_N, **ood_scores}
-        point = {key: measure(id_N, ood_M, nearest=nearest) for key, ood_M in ood_scores.items()}
+        point = {
+            key: {**measure(id_N, ood_M, nearest=nearest), "autc": autc(id_N, ood_M), "oscr": oscr(id_N, ood_M, right_N)}
+            for key, ood_M in ood_scores.items()
+        }
         drawn = {
             key: bootstrap(id_N, ood_M, seed=seed, resamples=resamples, stream=key, nearest=nearest)
             for key, ood_M in ood_scores.items()
+            if resamples
         }
         for (dataset, group), keys in members.items():
             if not keys:
                 continue
-            values: Json = {metric: fmean(point[key][metric] for key in keys) for metric in METRICS}
-            intervals = {metric: interval(torch.stack([drawn[key][metric] for key in keys]).mean(0)) for metric in METRICS}
+            values: Json = {metric: fmean(point[key][metric] for key in keys) for metric in (*METRICS, "autc", "oscr")}
+            intervals: dict[str, tuple[float, float]] = {}
+            if resamples:
+                intervals = {metric: interval(torch.stack([drawn[key][metric] for key in keys]).mean(0)) for metric in METRICS}
+            elif len(keys) == 1:
+                intervals = {"auroc": delong(id_N, ood_scores[keys[0]]).interval}
             row = Row(
                 classifier=classifier,
                 detector=name,
@@ -76,6 +134,7 @@ def evaluate(
                 group=group,
                 seed=seed,
                 accuracy=hits / n_id,
+                calibration_error=ece,
                 n_id=n_id,
                 n_ood=sum(len(ood_scores[key]) for key in keys),
                 intervals=intervals | {"accuracy": wilson(hits, n_id)},
@@ -110,6 +169,10 @@ def accuracy_from_json(line: str) -> Accuracy:
     """The measurement that `row_to_json` wrote."""
     fields = json.loads(line)
     return Accuracy(**fields | {"interval": tuple(fields["interval"])})
+
+
+def _made(detectors: Detectors) -> dict[str, Detector]:
+    return dict(detectors) if isinstance(detectors, Mapping) else {name: registry.make("detectors", name) for name in detectors}
 
 
 def _check(test: Output, ood: Mapping[str, tuple[str, Output]]) -> None:

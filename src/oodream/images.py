@@ -7,6 +7,7 @@ Label -1 marks an out-of-distribution image. Where sets come from is the busines
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -107,6 +108,15 @@ class Images:
     def as_ood(self, name: str | None = None) -> Images:
         """The same images as an OOD set: every label -1, no classes."""
         return replace(self, name=name or self.name, labels=torch.full_like(self.labels, OOD), classes=())
+
+    def identity(self) -> str:
+        """A hash that changes with the images: of the files' paths, lengths and times where all are files, else of the pixels."""
+        try:
+            told = [(file, (stat := Path(file).stat()).st_size, stat.st_mtime_ns) for file in self.files]
+        except OSError:
+            return self.fingerprint()
+        told_of_all = json.dumps([self.size, self.classes, self.labels.tolist(), told])
+        return hashlib.blake2b(told_of_all.encode(), digest_size=16).hexdigest()
 
     def fingerprint(self) -> str:
         """A hash of pixels, labels and class names; equal sets have equal fingerprints wherever they are stored."""

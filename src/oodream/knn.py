@@ -32,3 +32,10 @@ def kth_distance(query_QD: Tensor, base_ND: Tensor, k: int, *, self_Q: Tensor | 
         # The distance itself comes from the difference: expanding the square would cancel all digits of a close neighbour.
         distances.append((query_BD - base_ND[kth_B]).norm(dim=1))
     return torch.cat(distances) if distances else query_QD.new_empty(0)
+
+
+def largest_products(query_QD: Tensor, base_ND: Tensor, k: int, *, chunk_bytes: int = 2**26) -> Tensor:
+    """The k largest inner products of each query with the base points, descending (Q, k); memory as `kth_distance`."""
+    rows = max(1, chunk_bytes // (base_ND.element_size() * len(base_ND)))
+    parts = [(part_BD @ base_ND.T).topk(k, dim=1).values for part_BD in query_QD.split(rows)]
+    return torch.cat(parts) if parts else query_QD.new_empty(0, k)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from .config import Optimisation
 from .distributed import averaged, launched, leads, mean, wait
 from .mixture import Batch, Mixture, epoch_batches
+from .passes import outputs
 from .seeding import derive, seeded
 from .store import progress, write_bytes
 from .types import Loss, Output, Step, Terms
-from .vision import outputs
 
 PRECISIONS = ("auto", "bf16", "fp32")
 

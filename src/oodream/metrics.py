@@ -60,6 +60,69 @@ def fpr95_ood(id_N: Tensor, ood_M: Tensor) -> float:
     return measure(id_N, ood_M)["fpr95_ood"]
 
 
+def fpr_at(id_N: Tensor, ood_M: Tensor, tpr: float, *, positive: str) -> float:
+    """The false positive rate at a true positive rate of at least `tpr`, for any `tpr` in (0, 1]; errors as `measure`.
+
+    With `positive` "id" the share of OOD accepted where `tpr` of ID is, with "ood" the share of ID flagged where `tpr` of OOD is.
+    """
+    if not 0 < tpr <= 1 or positive not in ("id", "ood"):
+        raise ValueError(f"tpr lies in (0, 1] and positive is id or ood; they are {tpr} and {positive!r}.")
+    _levels(id_N, ood_M)
+    hits, others = (id_N, ood_M) if positive == "id" else (-ood_M, -id_N)
+    need = math.ceil(round(tpr * len(hits), 9))  # 0.95 * 20 is 19, whatever floats say
+    limit = hits.double().sort().values[need - 1]
+    return (others.double() <= limit).double().mean().item()
+
+
+def aupr_trapezoid(id_N: Tensor, ood_M: Tensor, *, positive: str) -> float:
+    """Area under the precision-recall curve by trapezoids, as OpenOOD and pytorch-ood compute it; errors as `measure`.
+
+    It interpolates linearly between points, which overstates the area, most for tied scores; `aupr_out` and `aupr_in` do not.
+    """
+    levels, id_level_N, ood_level_M = _levels(id_N, ood_M)
+    id_K, ood_K = (level.bincount(minlength=len(levels)).double() for level in (id_level_N, ood_level_M))
+    hit_K, other_K = (id_K, ood_K) if positive == "id" else (ood_K.flip(0), id_K.flip(0))
+    hits_K, others_K = hit_K.cumsum(0), other_K.cumsum(0)
+    precision = torch.cat([hits_K.new_ones(1), hits_K / (hits_K + others_K)])
+    recall = torch.cat([hits_K.new_zeros(1), hits_K / hits_K[-1]])
+    return torch.trapezoid(precision, recall).item()
+
+
+def autc(id_N: Tensor, ood_M: Tensor) -> float:
+    """Area under the threshold curve, in [0, 1], lower the better (Humblot-Renaux et al. 2023, "Beyond AUROC & co.").
+
+    With pooled scores scaled to [0, 1] it is the mean, over all thresholds, of the false positive and the false negative rate: in
+    closed form (mean ID score + 1 - mean OOD score) / 2. Scores that are all alike give 0.5. It depends on the scores' scale, not
+    on their order alone. Errors as `measure`, and ValueError for infinite scores.
+    """
+    _levels(id_N, ood_M)
+    id_N, ood_M = id_N.double(), ood_M.double()
+    low, high = (f(torch.stack([f(id_N), f(ood_M)])) for f in (torch.min, torch.max))
+    if not (low.isfinite() and high.isfinite()):
+        raise ValueError("Infinite scores have no place on a scale from 0 to 1, which the area under the threshold curve needs.")
+    return 0.5 if low == high else (0.5 * (1 + (id_N.mean() - ood_M.mean()) / (high - low))).item()
+
+
+def oscr(id_N: Tensor, ood_M: Tensor, right_N: Tensor) -> float:
+    """Area under the curve of rightly classified and accepted ID against accepted OOD (Dhamija et al. 2018); errors as `measure`.
+
+    The chance that an ID image is rightly classified, `right_N` (bool), and has a lower score than an OOD image; ties count one
+    half. At most the accuracy, and at most the AUROC.
+    """
+    if not right_N.any():
+        _levels(id_N, ood_M)
+        return 0.0
+    return auroc(id_N[right_N], ood_M) * right_N.double().mean().item()
+
+
+def calibration_error(logits_NC: Tensor, y_N: Tensor, bins: int = 15) -> float:
+    """Expected calibration error: |accuracy - mean confidence|, averaged over images in bins of equal width (Guo et al. 2017)."""
+    confidence_N, guess_N = logits_NC.double().softmax(1).max(1)
+    at_N = (confidence_N * bins).ceil().long().clamp(1, bins) - 1
+    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, at_N, (guess_N == y_N).double() - confidence_N)
+    return (gap.abs().sum() / len(y_N)).item()
+
+
 def bootstrap(
     id_N: Tensor, ood_M: Tensor, *, seed: int, resamples: int, stream: str = "", nearest: bool = False
 ) -> dict[str, Tensor]:

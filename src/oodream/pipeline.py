@@ -38,13 +38,14 @@ from .loop import autocast
 from .memory import Watch
 from .metrics import auroc
 from .mixture import DrawnFrom, LatentBank, Mixture, coloured
+from .passes import outputs
 from .sample import sample
 from .seeding import generator
 from .shifts import CORRUPTIONS, SEVERITIES
 from .store import RunDir, load_tensors, progress, read_json, save_tensors, write_bytes, write_json
-from .train import NO_PATH, first, make_loss, own_options, train
+from .train import NO_PATH, first, make_loss, train
 from .types import Accuracy, ClassBook, Features, Json, Outliers, Sampler
-from .vision import SCRATCH, AlignedEncoder, backbone, outputs, weights_file
+from .vision import SCRATCH, AlignedEncoder, backbone, weights_file
 
 PLAIN, DREAM = "plain", "dream"
 CHANGED = "changed"
@@ -143,8 +144,7 @@ class Pipeline:
             registry.get("paths", c.train.path)
         if c.train.teacher:
             self._teacher(0)
-        for name in c.evaluate.detectors:
-            registry.get("detectors", name)
+        registry.make_all("detectors", c.evaluate.detectors, c.evaluate.detector_options)
         for name in (c.align.backbone, c.train.backbone):
             backbone(name, 2)
         for optimisation in (c.align.optimisation, c.train.optimisation):
@@ -408,7 +408,8 @@ class Pipeline:
             return {}
         test, control = (outputs(network, images, self.device) for images in (self.given.data[1], self.reconstructed[1]))
         energy = -test.logits_BC.logsumexp(1)
-        told = {"backbone": config.backbone, "loss": config.loss[0], "loss_options": own_options(config)[config.loss[0]]}
+        own = registry.own_options("losses", config.loss, config.loss_options)
+        told = {"backbone": config.backbone, "loss": config.loss[0], "loss_options": own[config.loss[0]]}
         Classifier(
             network=network, loss=first(loss), names=self.book.names, size=self.config.size, threshold=limit(energy), told=told
         ).save(folder)
@@ -459,13 +460,21 @@ class Pipeline:
         known, test = self.given.data
         for kind in (PLAIN, DREAM):
             for seed in range(c.seeds):
-                seen = partial(outputs, self.classifier(kind, seed).network, device=self.device)
-                ood = {name: (group, seen(images)) for name, (group, images) in self.given.ood.items()}
-                ood[CONTROL] = ("control", seen(self.reconstructed[1]))
+                found = self.classifier(kind, seed)
                 measured = evaluate(
-                    (seen(known), known.labels), (seen(test), test.labels), ood,
-                    c.evaluate.detectors, classifier=kind, seed=seed, resamples=c.evaluate.resamples, nearest=c.evaluate.nearest,
-                )  # fmt: skip
+                    found.network,
+                    registry.make_all("detectors", c.evaluate.detectors, c.evaluate.detector_options),
+                    fit=known,
+                    test=test,
+                    ood={**self.given.ood, CONTROL: ("control", self.reconstructed[1])},
+                    classifier=kind,
+                    seed=seed,
+                    resamples=c.evaluate.resamples,
+                    nearest=c.evaluate.nearest,
+                    loss=found.loss,
+                    cache=self.run / "cache",
+                    device=self.device,
+                )
                 lines += [row_to_json(row) for row in measured.rows]
                 for detector, by_set in measured.scores.items():
                     save_tensors(folder / f"{kind}-s{seed}-{detector}.safetensors", by_set)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 FAMILIES = ("samplers", "losses", "detectors", "filters", "decoders", "paths")
@@ -48,6 +49,24 @@ def make(family: str, name: str, **options: Any) -> Any:
         return get(family, name)(**options)
     except TypeError as error:
         raise ValueError(f"{singular(family)} {name!r}: {error}") from error
+
+
+def own_options(family: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of each of several extensions: `NAME.option` is NAME's, `option` the first one's; ValueError for any other's."""
+    if not names:
+        raise ValueError(f"At least one {singular(family)} is needed.")
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in options.items():
+        name, _, option = key.rpartition(".")
+        if (name or names[0]) not in found:
+            raise ValueError(f"The option {key} is of a {singular(family)} that is not used; the {family} are {', '.join(names)}.")
+        found[name or names[0]][option] = value
+    return found
+
+
+def make_all(family: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Several extensions by name, each with its own options. One used twice is told apart as NAME@LABEL."""
+    return {name: make(family, name.partition("@")[0], **own) for name, own in own_options(family, names, options).items()}
 
 
 def singular(family: str) -> str:

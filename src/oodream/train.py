@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import Option, Train
+from .config import Train
 from .loop import fit
 from .mixture import Mixture
-from .registry import make
+from .registry import make, make_all
 from .seeding import seeded
 from .types import Loss, Sizes, Step, Terms
 from .vision import SCRATCH, backbone, load_weights
@@ -38,22 +38,9 @@ class Sum(Loss):
         return Terms(total=torch.stack([terms.total for terms in found.values()]).sum(), parts=parts)
 
 
-def own_options(config: Train) -> dict[str, dict[str, Option]]:
-    """The options of each loss by its name; ValueError for those of a loss that is not there."""
-    if not config.loss:
-        raise ValueError("train.loss needs at least one loss.")
-    options: dict[str, dict[str, Option]] = {name: {} for name in config.loss}
-    for key, value in config.loss_options.items():
-        loss, _, option = key.rpartition(".")
-        if (loss or config.loss[0]) not in options:
-            raise ValueError(f"The option {key} is of a loss that is not used; the losses are {', '.join(config.loss)}.")
-        options[loss or config.loss[0]][option] = value
-    return options
-
-
 def make_loss(config: Train) -> Loss:
     """The configured losses as one."""
-    losses = {name: make("losses", name.partition("@")[0], **options) for name, options in own_options(config).items()}
+    losses = make_all("losses", config.loss, config.loss_options)
     return Sum(losses) if len(losses) > 1 else next(iter(losses.values()))
 
 
@@ -88,7 +75,8 @@ def train(
         latent = tuple(data.bank.ood_MFHW.shape[1:]) if data.bank else None
         loss.build(
             Sizes(
-                features=width(model, data.id.size), text=data.drawn_from.vector_MD.shape[1] if data.drawn_from else 0,
+                features=width(model, data.id.size), classes=len(data.id.classes),
+                text=data.drawn_from.vector_MD.shape[1] if data.drawn_from else 0,
                 teacher=width(teacher, data.id.size) if teacher else 0, latent=latent,  # type: ignore[arg-type]
             )
         )  # fmt: skip

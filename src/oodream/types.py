@@ -77,13 +77,58 @@ class Generated:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What every classifier returns: `logits_BC` and the penultimate features `z_BF`."""
+    """What every classifier returns: `logits_BC` and the penultimate features `z_BF`, of width 0 where a network shows none.
+
+    `views` holds, by a view's key, what detectors had computed beside them (B, …).
+    """
 
     logits_BC: Tensor
     z_BF: Tensor
+    views: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.logits_BC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A classifier's last layer, logits = z weight' + bias, and the classes' weights in the energy, if it was trained with some."""
+
+    weight_CF: Tensor
+    bias_C: Tensor
+    energy_C: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One batch on its way through a network, as a view sees it: the images as floats in [0, 255], the network, and its output.
+
+    `images_B3HW` requires gradients, and `output` has a graph, if a view wants the "gradient". `map_BFHW` is what was averaged to
+    z, if one wants the "map".
+    """
+
+    model: nn.Module
+    images_B3HW: Tensor
+    output: Output
+    map_BFHW: Tensor | None = None
+
+
+class View(Protocol):
+    """What a detector needs of images beside the outputs; computed while these are. Its `key` tells what and with which options.
+
+    `wants` is "gradient", "map", or "": the outputs alone. `for_fit` says whether `Detector.fit` reads it, too.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def wants(self) -> str: ...
+
+    @property
+    def for_fit(self) -> bool: ...
+
+    def __call__(self, seen: Seen) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +172,7 @@ class Sizes:
     """
 
     features: int
+    classes: int = 0
     text: int = 0
     teacher: int = 0
     latent: tuple[int, int, int] | None = None
@@ -145,7 +191,9 @@ class Row:
     """One measured number set: a detector on a classifier, ID test set against one OOD set (or a mean over a group of sets).
 
     Rates are in [0, 1]. `fpr95_id`: share of OOD accepted when at least 95 % of ID is accepted; `fpr95_ood`: share of ID flagged
-    when at least 95 % of OOD is flagged. `intervals` holds (low, high) by field name. A mean's `dataset` is "mean".
+    when at least 95 % of OOD is flagged. `autc` is lower the better, `oscr` counts only ID images that are rightly classified, and
+    `accuracy` and `calibration_error` are those of the classifier alone. `intervals` holds (low, high) by field name. A mean's
+    `dataset` is "mean".
     """
 
     classifier: str
@@ -158,7 +206,10 @@ class Row:
     aupr_in: float
     fpr95_id: float
     fpr95_ood: float
+    autc: float
+    oscr: float
     accuracy: float
+    calibration_error: float
     n_id: int
     n_ood: int
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -224,9 +275,13 @@ class Path(Protocol):
 
 
 class Detector(Protocol):
-    """Scores outputs, higher for OOD, after `fit` has seen outputs of ID training images."""
+    """Scores outputs, higher for OOD, after `fit` has seen outputs of ID training images, their labels and the network's head.
 
-    def fit(self, output: Output, y_N: Tensor) -> Detector: ...
+    It is a dataclass: its fields are its options, and those that `fit` fills (init=False) are tensors. A detector that needs more
+    of an image than its outputs has a property `views`.
+    """
+
+    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Detector: ...
 
     def score(self, output: Output) -> Tensor: ...
 

@@ -1,7 +1,7 @@
 """Image networks: uint8 images in, `Output(logits, z)` out. Normalisation lives inside, so nobody can apply another one.
 
-Here are the built-in residual networks, `backbone`, which makes every network by name, weights from files, the text-aligned
-encoder over a network, and the single forward pass over a set. Networks of timm and transformers are adapted in `backbones`.
+Here are the built-in residual networks, `backbone`, which makes every network by name, weights from files, and the text-aligned
+encoder over a network. Other people's networks are adapted in `backbones`; passes over image sets are in `passes`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbones import ADAPTERS
-from .images import Images
 from .store import StoreError, load_tensors
 from .types import ClassBook, Output
 
@@ -192,11 +191,3 @@ class AlignedEncoder(nn.Module):
     def forward(self, images_B3HW: Tensor) -> Output:
         z = F.normalize(self.network(images_B3HW).logits_BC, dim=1)
         return Output(logits_BC=z @ self.tokens_CD.T / self.temperature, z_BF=z)
-
-
-@torch.no_grad()
-def outputs(model: nn.Module, images: Images, device: torch.device, batch: int = 512) -> Output:
-    """The model's outputs for a whole set, in order, in evaluation mode, on the CPU."""
-    model.eval()
-    parts = [model(x.to(device)) for x, _ in images.batches(batch)]
-    return Output(logits_BC=torch.cat([p.logits_BC.cpu() for p in parts]), z_BF=torch.cat([p.z_BF.cpu() for p in parts]))

@@ -12,7 +12,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from oodream import registry
-from oodream.detectors.mahalanobis import RIDGE
+from oodream.detectors import RIDGE
 from oodream.types import Output
 
 

@@ -8,16 +8,13 @@ from torch import Tensor
 
 from ..registry import register
 from ..types import Output
-from . import checked
+from . import Fixed, checked
 
 
 @register("detectors", "energy")
 @dataclass
-class Energy:
+class Energy(Fixed):
     """Score = E(x) = -log sum_c exp f_c(x) (Liu et al. 2020, equation 4 with temperature 1)."""
-
-    def fit(self, output: Output, y_N: Tensor) -> Energy:
-        return self
 
     def score(self, output: Output) -> Tensor:
         """float64 (N,), in nats, higher = OOD; ValueError for NaN or infinite logits."""

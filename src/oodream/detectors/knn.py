@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn import functional
 
 from ..knn import kth_distance
 from ..registry import register
-from ..types import Output
-from . import NotFitted, checked
+from ..types import Head, Output
+from . import NotFitted, checked, fitted, unit
 
 
 @register("detectors", "knn")
@@ -22,9 +21,9 @@ class KNN:
     """
 
     k: int = 50
-    bank_NF_: Tensor | None = field(default=None, init=False, repr=False)
+    bank_NF_: Tensor | None = fitted()
 
-    def fit(self, output: Output, y_N: Tensor) -> KNN:
+    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> KNN:
         """Keeps the features; ValueError for NaN, infinity, or no features at all."""
         if not len(output):
             raise ValueError("There are no training features to be a neighbour of.")
@@ -39,4 +38,4 @@ class KNN:
 
 
 def _unit(output: Output) -> Tensor:
-    return functional.normalize(checked(output.z_BF, "features"), dim=1).float()
+    return unit(checked(output.z_BF, "features")).float()

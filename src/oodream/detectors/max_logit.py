@@ -8,16 +8,13 @@ from torch import Tensor
 
 from ..registry import register
 from ..types import Output
-from . import checked
+from . import Fixed, checked
 
 
 @register("detectors", "max_logit")
 @dataclass
-class MaxLogit:
+class MaxLogit(Fixed):
     """Score = -max_c f_c(x) (Hendrycks et al. 2022, "Scaling out-of-distribution detection for real-world settings")."""
-
-    def fit(self, output: Output, y_N: Tensor) -> MaxLogit:
-        return self
 
     def score(self, output: Output) -> Tensor:
         """float64 (N,), in logits, higher = OOD; ValueError for NaN or infinite logits."""

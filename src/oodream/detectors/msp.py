@@ -9,22 +9,23 @@ from torch import Tensor
 
 from ..registry import register
 from ..types import Output
-from . import checked
+from . import Fixed, checked
 
 
 @register("detectors", "msp")
 @dataclass
-class MSP:
+class MSP(Fixed):
     """Score = log(1 - max softmax): a monotone form of the negative maximum softmax probability (Hendrycks & Gimpel 2017).
 
     1 - p is summed from the other classes in log space, float64, so confident scores neither saturate nor tie.
     """
 
-    def fit(self, output: Output, y_N: Tensor) -> MSP:
-        return self
-
     def score(self, output: Output) -> Tensor:
         """float64 (N,), at most 0, higher = OOD; ValueError for NaN or infinite logits."""
-        logits_NC = checked(output.logits_BC, "logits")
-        others_NC = logits_NC.scatter(1, logits_NC.argmax(1, keepdim=True), -torch.inf)
-        return others_NC.logsumexp(1) - logits_NC.logsumexp(1)
+        return log_unsure(checked(output.logits_BC, "logits"))
+
+
+def log_unsure(logits_NC: Tensor) -> Tensor:
+    """log(1 - max softmax) (N,)."""
+    others_NC = logits_NC.scatter(1, logits_NC.argmax(1, keepdim=True), -torch.inf)
+    return others_NC.logsumexp(1) - logits_NC.logsumexp(1)

@@ -1,0 +1,26 @@
+"""Energy of features cut off where ID features seldom reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..registry import register
+from . import Shaped, fitted, quantile, share
+
+
+@register("detectors", "react")
+@dataclass
+class ReAct(Shaped):
+    """Energy of min(z, c), c the quantile `percentile` of all ID training activations (Sun et al. 2021)."""
+
+    percentile: float = 0.9
+    limit_: Tensor | None = fitted()
+
+    def learn(self, z_NF: Tensor) -> None:
+        self.limit_ = quantile(z_NF, share(self.percentile, "percentile"))
+
+    def shape(self, z_NF: Tensor) -> Tensor:
+        assert self.limit_ is not None
+        return z_NF.clamp(max=self.limit_)

@@ -1,0 +1,106 @@
+"""What can be said of an AUROC, or of a difference between methods, beyond its value.
+
+Two sources of chance are kept apart. *Images*: another sample of test images would give another number; DeLong's variance and test
+(and the bootstrap in `metrics`) measure that, for one classifier. *Seeds*: another training would give another classifier; `paired`
+measures that, from one number for each seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import norm, rankdata, t
+from torch import Tensor
+
+Z95 = 1.959964
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """An AUROC with DeLong's variance, and the 95 % interval on the logit scale, which stays inside [0, 1]."""
+
+    value: float
+    variance: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A mean difference (second less first), its 95 % interval, and the two-sided p-value of its being zero."""
+
+    value: float
+    interval: tuple[float, float]
+    p: float
+
+
+def delong(id_N: Tensor, ood_M: Tensor) -> Area:
+    """The AUROC, OOD positive, with DeLong's variance (DeLong et al. 1988, computed by midranks: Sun & Xu 2014).
+
+    Ties count one half. ValueError for NaN, or with fewer than two scores on a side. Where ID and OOD are wholly apart the
+    estimated variance is zero; the interval then is that of the rule of three, 1 - 3 / min(N, M).
+    """
+    value, placed = _placements([(id_N, ood_M)])
+    variance = float(_covariance(placed)[0, 0])
+    return Area(value=float(value[0]), variance=variance, interval=_interval(float(value[0]), variance, min(len(id_N), len(ood_M))))
+
+
+def delong_test(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Difference:
+    """Whether two scores of the *same* ID and OOD images differ in AUROC (DeLong et al. 1988): paired, two-sided, normal.
+
+    Each argument is (ID scores, OOD scores), the images in the same order. ValueError as `delong`, or for other numbers of images.
+    """
+    if [len(scores) for scores in first] != [len(scores) for scores in second]:
+        raise ValueError("A paired test needs both methods' scores of the same images.")
+    value, placed = _placements([first, second])
+    cov = _covariance(placed)
+    difference, deviation = float(value[1] - value[0]), math.sqrt(max(0.0, float(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1])))
+    p = float(2 * norm.sf(abs(difference) / deviation)) if deviation else float(difference == 0)
+    return Difference(value=difference, interval=(difference - Z95 * deviation, difference + Z95 * deviation), p=p)
+
+
+def paired(first_S: Sequence[float], second_S: Sequence[float]) -> Difference:
+    """Whether two methods differ over S seeds, from one number for each: Student's paired t-test (Student 1908).
+
+    ValueError for other than equal numbers of two or more. Differences that are all equal give p = 0, or 1 when they are zero.
+    """
+    if len(first_S) != len(second_S) or len(first_S) < 2:
+        raise ValueError(f"A paired test needs the same two or more seeds of both; there are {len(first_S)} and {len(second_S)}.")
+    apart_S = torch.tensor(second_S, dtype=torch.float64) - torch.tensor(first_S, dtype=torch.float64)
+    if apart_S.isnan().any():
+        raise ValueError("The numbers to compare contain NaN.")
+    n, mean, error = len(apart_S), apart_S.mean().item(), (apart_S.std() / math.sqrt(len(apart_S))).item()
+    half = float(t.ppf(0.975, n - 1)) * error
+    p = float(2 * t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+    return Difference(value=mean, interval=(mean - half, mean + half), p=p)
+
+
+def _placements(methods: Sequence[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """AUROCs, and the share of the other side that each score of ID (K, N) and OOD (K, M) is rightly apart from."""
+    values, of_id, of_ood = [], [], []
+    for scores in methods:
+        id_N, ood_M = (side.detach().cpu().double().numpy() for side in scores)
+        if min(len(id_N), len(ood_M)) < 2:
+            raise ValueError(f"DeLong's variance needs two scores of each side; there are {len(id_N)} ID and {len(ood_M)} OOD.")
+        if np.isnan(id_N).any() or np.isnan(ood_M).any():
+            raise ValueError("The scores contain NaN.")
+        together = rankdata(np.concatenate([id_N, ood_M]))
+        of_ood.append((together[len(id_N) :] - rankdata(ood_M)) / len(id_N))
+        of_id.append(1 - (together[: len(id_N)] - rankdata(id_N)) / len(ood_M))
+        values.append(of_ood[-1].mean())
+    return np.array(values), (np.array(of_id), np.array(of_ood))
+
+
+def _covariance(placed: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The covariance of the AUROCs (K, K)."""
+    return np.asarray(sum(np.atleast_2d(np.cov(side)) / side.shape[1] for side in placed))
+
+
+def _interval(value: float, variance: float, least: int) -> tuple[float, float]:
+    if value in (0.0, 1.0):
+        return (1 - min(1.0, 3 / least), 1.0) if value else (0.0, min(1.0, 3 / least))
+    centre, half = math.log(value / (1 - value)), Z95 * math.sqrt(variance) / (value * (1 - value))
+    return tuple(1 / (1 + math.exp(-min(700.0, max(-700.0, x)))) for x in (centre - half, centre + half))  # type: ignore[return-value]
