@@ -24,14 +24,16 @@ LAYERS = {
         "vision",
         "passes",
         "backbones",
+        "exported",
+        "protocols",
         "classifier",
         "decoders",
         "paths",
         "mixture",
         "loop",
     },
-    3: {"align", "sample", "decode", "train", "evaluate", "report", "explore", "fit_decoder"},
-    4: {"given", "pipeline", "presets", "drawing", "present", "compare", "cli"},
+    3: {"align", "sample", "decode", "train", "evaluate", "search", "report", "explore", "fit_decoder"},
+    4: {"given", "pipeline", "presets", "drawing", "present", "compare", "benchmarking", "cli"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -7,10 +7,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import Tensor
 
-from oodream.metrics import METRICS, aupr_in, aupr_out, auroc, bootstrap, fpr95_id, fpr95_ood, interval, measure, roc, wilson
+from oodream.metrics import (
+    METRICS,
+    aupr_in,
+    aupr_out,
+    aupr_trapezoid,
+    auroc,
+    autc,
+    bootstrap,
+    calibration_error,
+    fpr95_id,
+    fpr95_ood,
+    fpr_at,
+    interval,
+    measure,
+    oscr,
+    roc,
+    wilson,
+)  # fmt: skip
 
 scores = st.lists(st.integers(-6, 6), min_size=1, max_size=45).map(lambda values: torch.tensor(values, dtype=torch.float64))
 
@@ -195,3 +212,70 @@ def test_the_nearest_fpr95_agrees_with_a_loop(id_N: Tensor, ood_M: Tensor) -> No
     assert found["fpr95_id"] == pytest.approx(brute_nearest(id_N.numpy(), ood_M.numpy()))
     assert found["fpr95_ood"] == pytest.approx(brute_nearest(-ood_M.numpy(), -id_N.numpy()))
     assert found["auroc"] == measure(id_N, ood_M)["auroc"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores, st.sampled_from([0.05, 0.5, 0.8, 0.95, 0.99, 1.0]))
+def test_the_fpr_at_any_tpr_agrees_with_a_loop(id_N: Tensor, ood_M: Tensor, tpr: float) -> None:
+    levels = sorted(set(id_N.tolist() + ood_M.tolist()))
+    accept = next(t for t in levels if (id_N <= t).double().mean() >= tpr - 1e-12)
+    flag = next(t for t in reversed(levels) if (ood_M >= t).double().mean() >= tpr - 1e-12)
+    assert fpr_at(id_N, ood_M, tpr, positive="id") == pytest.approx((ood_M <= accept).double().mean().item())
+    assert fpr_at(id_N, ood_M, tpr, positive="ood") == pytest.approx((id_N >= flag).double().mean().item())
+    assert fpr_at(id_N, ood_M, 0.95, positive="id") == pytest.approx(fpr95_id(id_N, ood_M))
+    assert fpr_at(id_N, ood_M, 0.95, positive="ood") == pytest.approx(fpr95_ood(id_N, ood_M))
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores)
+def test_the_trapezoid_area_is_scikit_learns(id_N: Tensor, ood_M: Tensor) -> None:
+    pooled = torch.cat([id_N, ood_M]).numpy()
+    is_ood = np.concatenate([np.zeros(len(id_N)), np.ones(len(ood_M))])
+    for positive, truth, score in (("ood", is_ood, pooled), ("id", 1 - is_ood, -pooled)):
+        precision, recall, _ = precision_recall_curve(truth, score)
+        assert aupr_trapezoid(id_N, ood_M, positive=positive) == pytest.approx(auc(recall, precision), abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores)
+def test_autc_is_the_mean_error_over_thresholds(id_N: Tensor, ood_M: Tensor) -> None:
+    low, high = torch.cat([id_N, ood_M]).aminmax()
+    if low == high:
+        assert autc(id_N, ood_M) == 0.5
+        return
+    t_K = (torch.arange(12_000, dtype=torch.float64) + 0.5) / 12_000 * (high - low) + low
+    false = (id_N[:, None] > t_K).double().mean(0) + (ood_M[:, None] <= t_K).double().mean(0)
+    assert autc(id_N, ood_M) == pytest.approx(0.5 * false.mean().item(), abs=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores, st.integers(0, 2**30))
+def test_oscr_counts_pairs_of_a_right_id_image_and_an_ood_image(id_N: Tensor, ood_M: Tensor, seed: int) -> None:
+    right_N = torch.rand(len(id_N), generator=torch.Generator().manual_seed(seed)) < 0.6
+    above = (ood_M > id_N[:, None]).double() + 0.5 * (ood_M == id_N[:, None]).double()
+    assert oscr(id_N, ood_M, right_N) == pytest.approx((above * right_N[:, None]).mean().item(), abs=1e-12)
+    assert oscr(id_N, ood_M, right_N) <= min(auroc(id_N, ood_M), right_N.double().mean().item()) + 1e-12
+    assert oscr(id_N, ood_M, torch.ones_like(right_N)) == pytest.approx(auroc(id_N, ood_M))
+
+
+def test_the_calibration_error_of_known_confidences() -> None:
+    # Two classes: confidence 0.9 and right half of the time; confidence 0.6 and always right.
+    sure, unsure = np.log([0.9, 0.1]), np.log([0.6, 0.4])
+    logits = torch.tensor(np.array([sure] * 4 + [unsure] * 4))
+    y = torch.tensor([0, 0, 1, 1, 0, 0, 0, 0])
+    assert calibration_error(logits, y) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+    assert calibration_error(torch.tensor([[1e4, 0.0]]), torch.tensor([0])) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: autc(torch.tensor([0.0, torch.inf]), torch.zeros(2)), "Infinite scores"),
+        (lambda: oscr(torch.zeros(0), torch.zeros(2), torch.zeros(0, dtype=torch.bool)), "no ID scores"),
+        (lambda: fpr_at(torch.zeros(2), torch.zeros(2), 0.0, positive="id"), "tpr lies in"),
+        (lambda: fpr_at(torch.zeros(2), torch.zeros(2), 0.9, positive="both"), "id or ood"),
+    ],
+)
+def test_what_has_no_value_is_refused(call: Callable[[], float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -14,16 +14,17 @@ from torch.nn import functional as F
 from transformers import BertConfig, ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification, ViTModel
 
 from oodream.align import align
+from oodream.backbones import split
 from oodream.config import Align, Optimisation, Train
 from oodream.images import from_array
 from oodream.loop import fit
 from oodream.mixture import Mixture
+from oodream.passes import outputs
 from oodream.registry import make
 from oodream.seeding import seeded
 from oodream.store import save_tensors
 from oodream.train import train
 from oodream.types import ClassBook, Loss, Terms
-from oodream.passes import outputs
 from oodream.vision import BACKBONES, backbone, load_weights
 
 CPU = torch.device("cpu")
@@ -356,3 +357,85 @@ def test_auto_is_float32_on_the_cpu(tmp_path):
 def test_an_unknown_precision_is_refused(tmp_path):
     with pytest.raises(ValueError, match="precision is auto, bf16, fp32, not 'fp16'"):
         trained("fp16", tmp_path)
+
+
+# Any network
+
+
+class Plain(nn.Module):
+    """Somebody's network, with layers after which a careless split would go wrong."""
+
+    def __init__(self, ends: str) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classifier = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 3))
+        self.ends = ends
+
+    def forward(self, x):
+        y = self.classifier(self.body(x))
+        return y.softmax(1) if self.ends == "softmax" else y
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_any_network_is_split_where_its_logits_come_from(pooled):
+    with seeded(0, "test"):
+        network = (
+            Plain("")
+            if not pooled
+            else nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 3, 1), nn.Flatten())
+        )
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    found = split(network, 16, mean, std)
+    check_convention(found, 16)
+    x = (pixels(2, 16).float() / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(found(pixels(2, 16)).logits_BC, network.eval()(x))
+    assert found.head.in_features == (6 if pooled else 8)
+
+
+def test_a_network_that_ends_otherwise_is_refused():
+    with pytest.raises(ValueError, match="Plain come from no linear layer"):
+        split(Plain("softmax"), 16)
+
+
+def test_exchange_formats_give_their_own_logits(tmp_path):
+    """Traced by PyTorch, exported to ONNX, and read back by name: the same logits, and no features."""
+    with seeded(0, "test"):
+        network = Plain("").eval()
+    scripted, onnx = tmp_path / "n.ts", tmp_path / "n.onnx"
+    x = pixels(2, 16).float() / 255
+    torch.jit.trace(network, x).save(scripted)
+    torch.onnx.export(network, (x,), onnx, input_names=["x"], dynamic_shapes=({0: "batch"},), dynamo=True, verbose=False)
+    with torch.no_grad():
+        expected = network(pixels(5, 16).float() / 255)
+    for name in (f"torchscript:{scripted}", f"onnx:{onnx}"):
+        found = backbone(name, 3, pretrained=True)(pixels(5, 16))
+        torch.testing.assert_close(found.logits_BC, expected, rtol=1e-4, atol=1e-5)
+        assert found.z_BF.shape == (5, 0)
+        with pytest.raises(ValueError, match="knows 3 classes, and 4 are asked for"):
+            backbone(name, 4, pretrained=True)(pixels(5, 16))
+        with pytest.raises(ValueError, match="can be measured and not be trained"):
+            backbone(name, 3)
+
+
+def test_what_is_no_such_file_is_refused(tmp_path):
+    (tmp_path / "text").write_text("no network")
+    for family in ("onnx", "torchscript"):
+        with pytest.raises(ValueError, match="does not exist"):
+            backbone(f"{family}:{tmp_path / 'none'}", 3, pretrained=True)
+        with pytest.raises(ValueError, match="is no "):
+            backbone(f"{family}:{tmp_path / 'text'}", 3, pretrained=True)
+
+
+def test_torchvisions_networks_are_split():
+    """With torchvision where it is installed; without it, the error says what is missing."""
+    try:
+        import torchvision
+    except Exception:
+        with pytest.raises(ValueError, match="needs torchvision"):
+            backbone("torchvision:resnet18", 3)
+        return
+    assert torchvision
+    check_convention(backbone("torchvision:resnet18", 3), 64)
+    with pytest.raises(ValueError, match="no image classifier 'resnet19'"):
+        backbone("torchvision:resnet19", 3)

@@ -1,10 +1,11 @@
-"""Other people's image networks behind our convention: timm's and transformers', by name.
+"""Other people's image networks behind our convention: timm's, transformers' and torchvision's by name, any other by `split`.
 
-What is theirs ends here: their names, configurations, published weights and errors. `vision.backbone` is the way in.
+What is theirs ends here: their names, configurations, published weights and errors. `vision.backbone` is the way in by name.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .exported import from_onnx, from_torchscript
 from .types import Output
 
 SCRATCH = 'Training without published weights: init "scratch".'
@@ -42,6 +44,59 @@ class Adapted(nn.Module):
         z = self.body((images_B3HW.float() / 255 - self.mean) / self.std)
         z = getattr(z, "logits", z).flatten(1)
         return Output(logits_BC=self.head(z), z_BF=z)
+
+
+def split(network: nn.Module, size: int, mean: Sequence[float] = (0.0,) * 3, std: Sequence[float] = (1.0,) * 3) -> Adapted:
+    """A copy of any image classifier as one that shows its features: its last linear layer is found by looking at what runs.
+
+    `network` takes floats (B, 3, size, size), pixels in [0, 1] less `mean` over `std`, and returns logits, or an object that has
+    them as `logits`. ValueError when its logits come from no linear layer, or do not come out the same after the split.
+    """
+    body = copy.deepcopy(network).eval()
+    device = next((p.device for p in body.parameters()), torch.device("cpu"))
+    pixels = torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).to(device)
+    called: list[tuple[nn.Module, Tensor]] = []
+    layers = {module: path for path, module in body.named_modules() if _is_linear(module)}
+    hooks = [layer.register_forward_hook(lambda layer, _, result: called.append((layer, result))) for layer in layers]
+    with torch.no_grad():
+        whole = body((pixels.float() / 255 - pixels.new_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+                     / pixels.new_tensor(std, dtype=torch.float32).view(-1, 1, 1))  # fmt: skip
+    for hook in hooks:
+        hook.remove()
+    whole = getattr(whole, "logits", whole)
+    ends = [layer for layer, result in called if result.numel() == whole.numel() and torch.equal(result.flatten(1), whole)]
+    if not ends or not layers[ends[-1]]:
+        raise ValueError(f"The logits of this {type(network).__name__} come from no linear layer, which features and heads need.")
+    found = Adapted(body, layers[ends[-1]], mean, std).to(device).eval()
+    with torch.no_grad():
+        again = found(pixels).logits_BC
+    if not torch.allclose(again, whole, rtol=1e-4, atol=1e-5):
+        raise ValueError(f"Split at {layers[ends[-1]]!r}, this {type(network).__name__} gives other logits than before.")
+    return found
+
+
+def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
+    """torchvision's model `name`, with its default weights if `pretrained`. ValueError: no torchvision, model, weights or head."""
+    try:
+        from torchvision import models
+    except Exception as error:  # beside another torch it fails with others than ImportError
+        raise ValueError(
+            f"torchvision:{name} needs torchvision, which cannot be imported ({_line(error)}). Install it for your torch."
+        ) from error
+    known = models.list_models(models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        raise ValueError(f"torchvision has no image classifier {name!r}." + (f" It has {', '.join(near)}." if near else ""))
+    published = models.get_model_weights(name).DEFAULT
+    told = published.transforms()
+    try:
+        body = models.get_model(name, weights=published if pretrained else None)
+    except Exception as error:  # whatever the download raises
+        raise ValueError(f"torchvision:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()) from error
+    found = split(body, told.crop_size[0], told.mean, told.std)
+    if found.head.out_features != classes:
+        found.head = nn.Linear(found.head.in_features, classes)
+    return found.train()
 
 
 def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
@@ -101,7 +156,13 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
     return Adapted(body, heads[0], *_normalisation(name, pretrained))
 
 
-ADAPTERS: dict[str, Callable[[str, int, bool], nn.Module]] = {"timm": from_timm, "hf": from_transformers}
+ADAPTERS: dict[str, Callable[[str, int, bool], nn.Module]] = {
+    "timm": from_timm,
+    "hf": from_transformers,
+    "torchvision": from_torchvision,
+    "onnx": from_onnx,
+    "torchscript": from_torchscript,
+}
 
 
 def _is_linear(module: nn.Module) -> bool:

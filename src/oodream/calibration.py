@@ -82,8 +82,8 @@ def _too_few(n: int, alpha: float, confidence: float | None) -> str:
     best = 1 / (n + 1) if confidence is None else 1 - (1 - confidence) ** (1 / n)
     how = "" if confidence is None else f" with {confidence:.4g} confidence"
     return (
-        f"To promise a false-alarm rate of {alpha:.4g}{how} takes {least(alpha, confidence):,} held-out scores, and there are {n:,}: "
-        f"with these {math.ceil(1000 * best) / 1000:.3f} can be promised."
+        f"To promise a false-alarm rate of {alpha:.4g}{how} takes {least(alpha, confidence):,} held-out scores, and there "
+        f"are {n:,}: these can promise {math.ceil(1000 * best) / 1000:.3f}."
     )
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from .vision import backbone
 
 ACCEPTED = 0.95
 BATCH = 256
+NAMED = ("timm", "hf", "torchvision")  # families whose names stand for architectures, and run no code from elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,27 +52,35 @@ class Classifier:
     told: Json
 
     def __call__(self, images: Images, device: torch.device) -> Iterator[Verdict]:
-        """A verdict for every image, in order."""
-        logits = outputs(self.network, images, device).logits_BC
-        score, winner = -logits.logsumexp(1), logits.argmax(1)
-        known: Sequence[float | None] = [None] * len(score)
+        """A verdict for every image, in order, by the energy."""
+        logits_NC = outputs(self.network, images, device).logits_BC
+        return self.verdicts(logits_NC, -logits_NC.logsumexp(1), self.threshold)
+
+    def verdicts(self, logits_NC: Tensor, score_N: Tensor, threshold: float) -> Iterator[Verdict]:
+        """A verdict for each row of logits and its score: above the threshold it is "unknown"."""
+        known: Sequence[float | None] = [None] * len(score_N)
         if (phi := getattr(self.loss, "phi", None)) is not None:
             with torch.no_grad():
-                known = phi(logits).sigmoid().tolist()
-        for s, w, k in zip(score.tolist(), winner.tolist(), known, strict=True):
+                known = phi(logits_NC).sigmoid().tolist()
+        for s, w, k in zip(score_N.tolist(), logits_NC.argmax(1).tolist(), known, strict=True):
             name = self.names[w]
-            answer = name if s <= self.threshold else "unknown"
-            yield Verdict(answer=answer, score=s, threshold=self.threshold, likeliest=name, known=k)
+            answer = name if s <= threshold else "unknown"
+            yield Verdict(answer=answer, score=s, threshold=threshold, likeliest=name, known=k)
 
     def save(self, folder: Path) -> None:
         """Writes the folder; `load` reads it."""
+        self.save_weights(folder)
+        write_json(folder / "classifier.json", self.described())
+
+    def save_weights(self, folder: Path) -> None:
+        """Writes the tensors alone."""
         save_tensors(folder / "model.safetensors", self.network.state_dict())
         if parameters := self.loss.state_dict():
             save_tensors(folder / "loss.safetensors", parameters)
-        write_json(
-            folder / "classifier.json",
-            {"names": self.names, "size": self.size, "threshold": self.threshold, "accepted": ACCEPTED, **self.told},
-        )
+
+    def described(self) -> Json:
+        """All but the tensors, for `from_description`."""
+        return {"names": self.names, "size": self.size, "threshold": self.threshold, "accepted": ACCEPTED, **self.told}
 
 
 def limit(score_N: Tensor, accepted: float = ACCEPTED) -> float:
@@ -78,12 +88,23 @@ def limit(score_N: Tensor, accepted: float = ACCEPTED) -> float:
     return float(score_N.sort().values[math.ceil(accepted * len(score_N)) - 1])
 
 
-def load(folder: Path) -> Classifier:
-    """The classifier in a folder; StoreError when there is none. Only JSON and safetensors are read."""
+def load(folder: Path, plugins: bool = True) -> Classifier:
+    """The classifier in a folder; StoreError when there is none. Only JSON and safetensors are read; plug-ins as below."""
     if not (folder / "classifier.json").is_file():
         raise StoreError(f"{folder} holds no classifier: it has no classifier.json. A run's lie in RUN/classifier/NAME.")
-    told = read_json(folder / "classifier.json")
+    return from_description(read_json(folder / "classifier.json"), folder, plugins)
+
+
+def from_description(told: Json, folder: Path, plugins: bool) -> Classifier:
+    """The classifier so described, with its tensors in `folder`.
+
+    Without `plugins` a loss named by its module is refused (StoreError), for that module would be imported; and so is a network
+    in a file of another format.
+    """
+    told = dict(told)
     names, size, threshold = tuple(told.pop("names")), told.pop("size"), told.pop("threshold")
+    check_plugin(told["loss"], folder, plugins)
+    check_plugin(told["backbone"], folder, plugins, NAMED)
     network, loss = backbone(told["backbone"], len(names)), make("losses", told["loss"], **told["loss_options"])
     network.load_state_dict(load_tensors(folder / "model.safetensors"))
     if loss.state_dict():
@@ -91,7 +112,22 @@ def load(folder: Path) -> Classifier:
     return Classifier(network=network.eval(), loss=loss, names=names, size=size, threshold=threshold, told=told)
 
 
-def score_files(classifier: Classifier, files: Sequence[Path], device: torch.device) -> Iterator[tuple[Path, Verdict | str]]:
+def check_plugin(name: str, folder: Path, plugins: bool, harmless: Sequence[str] = ()) -> None:
+    """Refuses a name that would run code from elsewhere, unless that is wanted."""
+    if ":" in name and name.partition(":")[0] not in harmless and not plugins:
+        raise StoreError(f"{folder} names the plug-in {name!r}, and loading it runs its code. Allow plug-ins if you trust both.")
+
+
+class Judge(Protocol):
+    """What gives verdicts: a classifier, or a guard."""
+
+    @property
+    def size(self) -> int: ...
+
+    def __call__(self, images: Images, device: torch.device) -> Iterator[Verdict]: ...
+
+
+def score_files(classifier: Judge, files: Sequence[Path], device: torch.device) -> Iterator[tuple[Path, Verdict | str]]:
     """Each file with its verdict, or with the reason why it cannot be read; memory does not grow with their number."""
     for start in range(0, len(files), BATCH):
         part = files[start : start + BATCH]

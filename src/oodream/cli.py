@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from .config import Config, ConfigError, FitDecoder, overlay, to_json
+from .config import Config, ConfigError, FitDecoder, Option, overlay, to_json
 from .presets import COMPARISONS, PRESETS
 
 HELP = """usage: oodream COMMAND [OPTIONS]      (oodream COMMAND --help lists a command's options)
@@ -28,13 +29,14 @@ Image classifiers that learn to say "I don't know", from outliers imagined by a 
   score         a class, or "unknown", for your images
   decode        a run's images: a share of them on this machine, damaged ones, single ones
   compare       several methods under one budget and the same seeds, in one table
+  evaluate      a network on a protocol (OpenOOD's, DREAM-OOD's, your own), by any detectors
   fit-decoder   train a small Stable Diffusion from captioned images
   list          presets, samplers, losses, detectors, backbones
   doctor        what this machine has, and what is missing
 """
 
 
-SEVERAL = ("--ood", "--shifted", "--validate", "--redo", "--only")
+SEVERAL = ("--root", "--ood", "--shifted", "--validate", "--redo", "--only")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,68 @@ def compare(args: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A network on a protocol: AUROC, FPR95 and accuracy, with intervals, for every set."""
+
+    protocol: str
+    """a protocol by name (see `oodream list`), or a TOML file of your own"""
+    model: str = ""
+    """a classifier's folder, or a network by name: timm:NAME or hf:NAME with published weights, others with --weights"""
+    root: tuple[Path, ...] = ()
+    """folders that hold the images and lists; no other file is read (default: a protocol file's own folder)"""
+    detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
+    """detectors (see `oodream list`); "all": every one that the network can serve"""
+    detector_options: dict[str, Option] = dataclasses.field(default_factory=dict)
+    """their options: of any as `ash.percentile 0.8`"""
+    weights: Path | None = None
+    """a safetensors file of the network's weights"""
+    out: Path | None = None
+    """folder to write (default: runs/evaluate-PROTOCOL-MODEL); the network's outputs are kept there for the next time"""
+    hub: bool = False
+    """take what is not below a root, but on the hub, from there"""
+    size: int = 0
+    """width and height of all images, in pixels; 0: the classifier's, else the protocol's"""
+    crop: float = 0.0
+    """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the protocol's"""
+    fit: int = 0
+    """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
+    most: int = 0
+    """at most this many images of every set, drawn by the seed; 0: all"""
+    seed: int = 0
+    """of everything random"""
+    resamples: int = 500
+    """bootstrap resamples behind every interval"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+    dry_run: bool = False
+    """print what is there, what is missing and where to get it, and stop"""
+
+
+def evaluate(args: Sequence[str]) -> int:
+    """`oodream evaluate`."""
+    chosen = tyro.cli(Measured, prog="oodream evaluate", args=_joined(args))
+
+    from . import benchmarking, protocols
+
+    benchmark = protocols.load(chosen.protocol)
+    own = (Path(chosen.protocol).parent,) if chosen.protocol.endswith(".toml") else ()
+    roots = chosen.root or own
+    if chosen.dry_run:
+        print(benchmarking.overview(benchmark, roots, chosen.hub))
+        return 0
+    if not chosen.model:
+        raise ConfigError("Which network? Give --model: a classifier's folder, or a name such as timm:resnet50.a1_in1k.")
+    model = "-".join(re.findall(r"[\w.]+", chosen.model))
+    out = chosen.out or Path("runs") / f"evaluate-{benchmark.name}-{model}"
+    job = benchmarking.Job(
+        detectors=chosen.detectors, options=chosen.detector_options, out=out, roots=roots, hub=chosen.hub, size=chosen.size,
+        crop=chosen.crop, fit=chosen.fit, most=chosen.most, seed=chosen.seed, resamples=chosen.resamples, device=chosen.device,
+    )  # fmt: skip
+    print(f"\n{benchmarking.measure(benchmark, chosen.model, chosen.weights, job, say)}\nResults: {out.resolve()}")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Draw:
     """Draw a run's outliers: a share of them (under torchrun or accelerate each process its own), damaged ones, or single ones."""
 
@@ -262,13 +326,15 @@ def fit(args: Sequence[str]) -> int:
 
 def list_all(args: Sequence[str]) -> int:
     """`oodream list`."""
-    from . import registry
+    from . import protocols, registry
     from .vision import BACKBONES
 
     for name, preset in PRESETS.items():
         print(f"preset    {name:20} {preset.about}")
     for name, comparison in COMPARISONS.items():
         print(f"arms      {name:20} {comparison.about}")
+    for name in protocols.names():
+        print(f"protocol  {name:20} {protocols.load(name).about}")
     for family in registry.FAMILIES:
         for name in registry.names(family):
             first = (registry.get(family, name).__doc__ or "").strip().splitlines()[0]
@@ -307,6 +373,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "score": score,
     "decode": draw,
     "compare": compare,
+    "evaluate": evaluate,
     "fit-decoder": fit,
     "list": list_all,
     "doctor": doctor,

@@ -151,6 +151,10 @@ class Evaluate:
     """FPR95 where 95 % is nearest, as in the published code, and not where it is first reached"""
     resamples: int = 500
     """bootstrap resamples behind every interval"""
+    false_alarms: float = 0.05
+    """share of known images that the run's guard may call unknown"""
+    confidence: float = 0.95
+    """that the guard's threshold keeps to that share; 0: it does on average over draws of the known test images"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -95,12 +96,13 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A set that is there: its `place` in words, the files with their labels, and how it differs from the protocol."""
+    """A set that is there: its `place` in words, the files with their labels, its list's hash, and how it is not the protocol's."""
 
     set: ImageSet
     place: str
     files: tuple[Path, ...] = ()
     labels: tuple[int, ...] = ()
+    sha256: str = ""
     remarks: tuple[str, ...] = ()
 
 
@@ -287,26 +289,22 @@ def _search(item: ImageSet, benchmark: Benchmark, inside: _Inside, hub: bool) ->
 
 def _attempts(item: ImageSet, benchmark: Benchmark, inside: _Inside) -> Iterator[Found | str]:
     """The set at each place where it may lie, or why it is not there."""
+    searches: list[Callable[[], Found]] = []
     if item.list:
-        lists = [root / item.list for root in inside.roots]
-        for file in lists:
-            if file.is_file():
-                yield _tried(lambda file=file: _by_list(item, benchmark, inside, file))  # type: ignore[misc]
-        if lists and not any(file.is_file() for file in lists):
-            yield "no list " + " or ".join(map(str, lists))
-    for root in inside.roots:
-        for folder in item.folders:
-            if (root / folder).is_dir():
-                yield _tried(lambda place=root / folder: _by_folder(item, benchmark, inside, place))  # type: ignore[misc]
-            elif not item.list:
-                yield f"no folder {root / folder}"
-
-
-def _tried(search: Callable[[], Found]) -> Found | str:
-    try:
-        return search()
-    except DataError as error:
-        return str(error).rstrip(".")
+        lists = [root / item.list for root in inside.roots if (root / item.list).is_file()]
+        searches += [partial(_by_list, item, benchmark, inside, file) for file in lists]
+        if not lists:
+            yield f"no list {item.list}" + (f" (sha256 {item.sha256})" if item.sha256 else "")
+    if item.folders:
+        folders = [root / folder for root in inside.roots for folder in item.folders if (root / folder).is_dir()]
+        searches += [partial(_by_folder, item, benchmark, inside, folder) for folder in folders]
+        if not folders:
+            yield f"no folder {' or '.join(item.folders)}"
+    for search in searches:
+        try:
+            yield search()
+        except DataError as error:
+            yield str(error).rstrip(".")
 
 
 def _by_list(item: ImageSet, benchmark: Benchmark, inside: _Inside, file: Path) -> Found:
@@ -334,7 +332,8 @@ def _by_list(item: ImageSet, benchmark: Benchmark, inside: _Inside, file: Path) 
             raise DataError(f"{file}, line {number}: {error}") from None
     if gone := [path for path in files if not path.is_file()]:
         raise DataError(f"{len(gone)} of the {len(files)} images in the list {file} are not there; the first is {gone[0]}.")
-    return Found(set=item, place=str(file), files=tuple(files), labels=tuple(label for _, label in lines), remarks=tuple(remarks))
+    labels = tuple(label for _, label in lines)
+    return Found(set=item, place=str(file), files=tuple(files), labels=labels, sha256=told, remarks=tuple(remarks))
 
 
 def _lines(data: bytes, file: Path, count: int) -> Iterator[tuple[str, int]]:
@@ -405,21 +404,23 @@ def explain(located: Located, roots: Sequence[Path]) -> str:
     benchmark = located.benchmark
     below = f" below {' and '.join(map(str, roots))}" if roots else ""
     total = len(located.found) + len(located.missing)
-    lines = [f"{benchmark.name}: {len(located.missing)} of {total} image sets are not there{below}:"]
+    lines = [f"{benchmark.name}: {len(located.missing)} of {total} image sets are not there{below}."]
     wanted: dict[str, None] = {}
     for missing in located.missing:
         item = missing.set
-        size = f", {item.count} images" if item.count else ""
-        lines.append(f"  {item.name} ({item.group}{size}): " + "; ".join(missing.reasons) + ".")
-        if item.list:
-            lines.append(f"    list {item.list}" + (f", sha256 {item.sha256}" if item.sha256 else ""))
+        size = f", {item.count:,} images" if item.count else ""
+        lines.append(f"  {item.name} ({item.group}{size}): {'; '.join(missing.reasons)}.")
+        unlisted = bool(item.list) and not any((root / item.list).is_file() for root in roots)
+        into = benchmark.sources[item.source].into if item.source else "."
+        if unlisted:
             wanted[LISTS] = None
-        wanted[item.source] = None
+        if not (unlisted and into != "." and any((root / into).is_dir() for root in roots)):
+            wanted[item.source] = None
     if sources := [(name, benchmark.sources[name]) for name in wanted if name in benchmark.sources]:
-        lines.append("Where to get it:")
+        lines.append("Where to get it (ROOT is the folder that --root names):")
     for name, source in sources:
-        told = "".join([f", {source.file}" if source.file else "", f" (md5 {source.md5})" if source.md5 else ""])
-        into = "the root" if source.into == "." else f"ROOT/{source.into}"
+        told = (f", {source.file}" if source.file else "") + (f" (md5 {source.md5})" if source.md5 else "")
+        into = "ROOT" if source.into == "." else f"ROOT/{source.into}"
         lines.append(f"  {name}: {source.url}{told}, into {into}" + (f"; {source.note}" if source.note else ""))
     return "\n".join(lines)
 
@@ -440,18 +441,26 @@ def find(
 ) -> dict[str, tuple[str, Images]]:
     """All sets of `groups` by name, with their group, as squares of `size` pixels (0, and crop 0: the protocol's).
 
-    `most` cuts every set of a group to so many images drawn by `seed`. Warns of each set that is not the protocol's own. DataError
+    `most` cuts every set of a group to so many images, drawn by `seed`. Warns of each set that is not the protocol's own. DataError
     lists all that is missing, where it was looked for, and where to get it, before any picture is read.
     """
     located = locate(benchmark, roots, groups, hub=hub)
     if located.missing:
         raise DataError(explain(located, roots))
+    return read_all(located, size, crop=crop, most=most, seed=seed)
+
+
+def read_all(
+    located: Located, size: int = 0, *, crop: float = 0.0, most: Mapping[str, int] | None = None, seed: int = 0
+) -> dict[str, tuple[str, Images]]:
+    """The sets that were found, as `find` has them."""
     for remark in [remark for found in located.found for remark in found.remarks]:
-        warnings.warn(f"{benchmark.name}: {remark}.", stacklevel=2)
+        warnings.warn(f"{located.benchmark.name}: {remark}.", stacklevel=3)
+    cut = most or {}
     return {
         found.set.name: (
             found.set.group,
-            read(found, located.benchmark, size, crop=crop, most=(most or {}).get(found.set.group, 0), seed=seed),
+            read(found, located.benchmark, size, crop=crop, most=cut.get(found.set.group, 0), seed=seed),
         )
         for found in located.found
     }

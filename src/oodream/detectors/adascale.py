@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +49,8 @@ class AdaSCALE(Shaped):
     Q = sum of relu(z') over the largest `k1` (a share) of z, plus `weight` times the sum of |z' - z| over the largest `k2`, z' the
     features after a trivial change of the image; F is Q's empirical distribution on ID training images.
     """
+
+    GRID: ClassVar = {"low": (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95), "high": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)}
 
     low: float = 0.75
     high: float = 0.85

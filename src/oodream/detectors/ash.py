@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ class ASH(Shaped):
     `variant` says what becomes of these: "s" scales them by exp(sum before / sum after), "p" leaves them, "b" makes them equal,
     with the sum before.
     """
+
+    GRID: ClassVar = {"variant": ("s", "p", "b"), "percentile": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)}
 
     variant: str = "s"
     percentile: float = 0.9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ class DICE(Shaped):
 
     The mean is over ID training features (Sun & Li 2022).
     """
+
+    GRID: ClassVar = {"percentile": (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)}
 
     percentile: float = 0.9
 

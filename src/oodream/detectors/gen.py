@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ class GEN(Fixed):
 
     All classes where there are fewer than `m`. Both logarithms are exact for confident outputs, too.
     """
+
+    GRID: ClassVar = {"gamma": (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0), "m": (10, 50, 100, 200, 500, 1000)}
 
     gamma: float = 0.1
     m: int = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +20,8 @@ class KNN:
 
     Nothing is excluded: score images that `fit` has not seen. With fewer than `k` features the farthest counts.
     """
+
+    GRID: ClassVar = {"k": (1, 10, 50, 100, 200, 500, 1000)}
 
     k: int = 50
     bank_NF_: Tensor | None = fitted()

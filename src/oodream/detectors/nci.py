@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ class NCI:
 
     w_best is the predicted class's row of the head, the mean that of ID training features.
     """
+
+    GRID: ClassVar = {"alpha": (0.0001, 0.001, 0.01, 0.1)}
 
     alpha: float = 0.0001
     mean_F_: Tensor | None = fitted()

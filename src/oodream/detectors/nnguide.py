@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class NNGuide:
 
     i runs over all ID training features, or the first `share` of a fixed permutation of them (the paper's 1 % on ImageNet).
     """
+
+    GRID: ClassVar = {"k": (1, 10, 50, 100, 500)}
 
     k: int = 10
     share: float = 1.0

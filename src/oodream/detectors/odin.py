@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ class ODIN(Fixed):
 
     x' = x - `epsilon` sign(-d log max softmax(f(x) / T) / dx); epsilon is in units of pixels in [0, 1], before normalisation.
     """
+
+    GRID: ClassVar = {"temperature": (1.0, 10.0, 100.0, 1000.0), "epsilon": (0.0, 0.0014, 0.0028)}
 
     temperature: float = 1000.0
     epsilon: float = 0.0014

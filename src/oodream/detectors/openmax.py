@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from scipy.stats import weibull_min
@@ -22,6 +23,8 @@ class OpenMax:
     from their mean. The `alpha` largest logits give up the share (alpha - rank) / alpha times the Weibull's distribution function
     at their distance, and that is the logit of "unknown".
     """
+
+    GRID: ClassVar = {"tail": (10, 20, 40), "alpha": (2, 3, 5, 10)}
 
     tail: int = 20
     alpha: int = 3

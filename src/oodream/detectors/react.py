@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from . import Shaped, fitted, quantile, share
 @dataclass
 class ReAct(Shaped):
     """Energy of min(z, c), c the quantile `percentile` of all ID training activations (Sun et al. 2021)."""
+
+    GRID: ClassVar = {"percentile": (0.8, 0.85, 0.9, 0.95, 0.99)}
 
     percentile: float = 0.9
     limit_: Tensor | None = fitted()

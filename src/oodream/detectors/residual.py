@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class Residual:
     The origin is o = -W^+ b, where the head's logits vanish. `dim` is the subspace's dimension; 0 takes the paper's: 1000 for
     features wider than 2047, 512 from 768 on, else half of the width.
     """
+
+    GRID: ClassVar = {"dim": (8, 16, 32, 64, 128, 256, 512, 1000)}
 
     dim: int = 0
     origin_F_: Tensor | None = fitted()

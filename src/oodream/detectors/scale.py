@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from .ash import kept
 @dataclass
 class Scale(Shaped):
     """Energy of z exp(sum of z / sum of its largest 1 - `percentile`), nothing pruned (Xu et al. 2024)."""
+
+    GRID: ClassVar = {"percentile": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)}
 
     percentile: float = 0.85
 

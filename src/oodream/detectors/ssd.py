@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from sklearn.cluster import KMeans
@@ -20,6 +21,8 @@ class SSD:
 
     Labels are not used; one cluster is the paper's default. Every cluster has a covariance of its own.
     """
+
+    GRID: ClassVar = {"clusters": (1, 5, 10, 20)}
 
     clusters: int = 1
     whiten_MFF_: Tensor | None = fitted()

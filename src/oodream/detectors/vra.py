@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ class VRA(Shaped):
 
     alpha and beta are the quantiles `low` and `high` of all ID training activations.
     """
+
+    GRID: ClassVar = {"low": (0.01, 0.05, 0.1, 0.15, 0.6), "high": (0.85, 0.9, 0.95, 0.99)}
 
     low: float = 0.6
     high: float = 0.95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class WeiPer:
     compares one image's histogram of values, smoothed over `smooth` bins, with the training images' mean histogram, by the
     symmetric Kullback-Leibler divergence; MSP is the mean over the copies of the largest softmax probability.
     """
+
+    GRID: ClassVar = {"delta": (1.8, 2.1, 2.4), "lambda_1": (0.1, 1.0, 2.5)}
 
     repeats: int = 100
     delta: float = 2.1

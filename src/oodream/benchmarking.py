@@ -1,0 +1,314 @@
+"""`oodream evaluate`: one network on one protocol, measured by any number of detectors; rows, tables and what they were made of.
+
+What a protocol is lives in `protocols`, how is measured in `evaluate`; here they meet a network, a folder to write and a person.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import registry
+from .classifier import load
+from .detectors import Fixed, views_of
+from .evaluate import evaluate_outputs, row_to_json
+from .images import DataError, Images, listed
+from .passes import hash_of, head_of, outputs
+from .pipeline import device_of
+from .protocols import KNOWN, MEASURED, UNKNOWN, Benchmark, Found, Located, explain, locate, read_all
+from .store import write_bytes, write_json
+from .types import Detector, Json, Loss, Output, Row
+from .vision import backbone, load_weights
+
+ALL = "all"
+TABLES = {
+    "auroc": "AUROC, %",
+    "fpr95_id": "fpr95_id, %: unknown images accepted where 95 % of the known ones are",
+    "fpr95_ood": "fpr95_ood, %: known images flagged where 95 % of the unknown ones are",
+}
+Say = Callable[[str], None]
+Sets = Mapping[str, tuple[str, Images]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network to be measured, with its image size, class names and training loss where it has its own."""
+
+    name: str
+    network: nn.Module
+    size: int = 0
+    names: tuple[str, ...] = ()
+    loss: Loss | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """How a network is measured; 0 leaves sizes to the network or the protocol, and numbers of images as they are."""
+
+    detectors: tuple[str, ...]
+    options: Mapping[str, Any]
+    out: Path
+    roots: tuple[Path, ...] = ()
+    hub: bool = False
+    size: int = 0
+    crop: float = 0.0
+    fit: int = 0
+    most: int = 0
+    seed: int = 0
+    resamples: int = 500
+    device: str = "auto"
+
+
+def open_model(source: str, weights: Path | None, benchmark: Benchmark) -> Model:
+    """A classifier's folder, or a network by name with its published weights or those of a safetensors file.
+
+    ValueError when it has another number of classes than the protocol, or would have random weights.
+    """
+    folder, count = Path(source), len(benchmark.classes)
+    if folder.is_dir():
+        if weights is not None:
+            raise ValueError(f"{source} has weights of its own; leave --weights out.")
+        found = load(folder)
+        return Model(name=source, network=found.network, size=found.size, names=found.names, loss=found.loss)
+    network = backbone(source, count, pretrained=weights is None)
+    if weights is not None:
+        load_weights(network, weights)
+    elif ":" not in source:
+        raise ValueError(
+            f"{source} has no published weights. Name a file with --weights FILE.safetensors, or a classifier's folder."
+        )
+    elif (known := _published(network).get("num_classes", count)) != count:
+        raise ValueError(f"{source} knows {known} classes and {benchmark.name} has {count}: its last layer would be random.")
+    return Model(name=source, network=network.eval())
+
+
+def _published(network: nn.Module) -> Mapping[str, Any]:
+    """What timm says a network was trained on; empty for others."""
+    return getattr(getattr(network, "body", None), "pretrained_cfg", None) or {}
+
+
+def overview(benchmark: Benchmark, roots: Sequence[Path], hub: bool) -> str:
+    """What is there of all sets, what is missing and where to get it; no picture is opened."""
+    located = locate(benchmark, roots, hub=hub)
+    names = located.benchmark.classes
+    lines = [f"{benchmark.name}: {benchmark.about}", f"  {benchmark.size} pixels, {len(names) or 'as yet unknown'} classes"]
+    for found in located.found:
+        n = len(found.files) or found.set.count
+        lines.append(f"  {found.set.name} ({found.set.group}{f', {n:,} images' if n else ''}): {found.place}")
+        lines += [f"    {remark}" for remark in found.remarks]
+    return "\n".join([*lines, explain(located, roots) or "Nothing is missing.", *(f"- {note}" for note in benchmark.notes)])
+
+
+def measure(benchmark: Benchmark, source: str, weights: Path | None, job: Job, say: Say = print) -> str:
+    """Measures a network on a protocol; writes results.jsonl, results.md and evaluation.json into `job.out`, returns the tables.
+
+    The detectors are names, with options as NAME.option, or "all": every one that the network can serve. `fit` cuts the training
+    images they are fitted to, and `most` every set, to so many images. When no detector learns, no training images are needed.
+    DataError, before any picture is read, for all that is missing; ValueError for a network that does not fit.
+    """
+    everything = job.detectors == (ALL,)
+    chosen = registry.names("detectors") if everything else job.detectors
+    made: dict[str, Detector] = registry.make_all("detectors", chosen, job.options)
+    learns = not all(isinstance(detector, Fixed) for detector in made.values())
+    located = locate(benchmark, job.roots, [group for group in MEASURED if learns or group != "train"], hub=job.hub)
+    if located.missing:
+        raise DataError(explain(located, job.roots))
+    benchmark = located.benchmark
+    model, device = open_model(source, weights, benchmark), device_of(job.device)
+    job = replace(job, size=job.size or model.size or benchmark.size, crop=job.crop or (1.0 if model.size else benchmark.crop))
+    notes = _notes(located, model, job)
+    sets = _read(located, model, job)
+    model.network.to(device)
+    refused: dict[str, str] = {}
+    if everything:
+        made = _served(made, model.network, next(images for group, images in sets.values() if group == "test"), device, refused)
+    seen = _seen(model.network, sets, made, job, device, say)
+    notes += _accuracy_note(benchmark, sets, seen)
+    rows: list[Row] = []
+    for found in _rows(benchmark, model, made, sets, seen, job, say, refused if everything else None):
+        rows += found
+        write_bytes(job.out / "results.jsonl", "".join(row_to_json(row) + "\n" for row in rows).encode())
+    notes += [f"{name} is left out: {why}" for name, why in refused.items()]
+    if not rows:
+        raise ValueError("\n".join([f"None of the detectors can be used with {model.name}.", *notes]))
+    text = tables(benchmark, rows, notes)
+    write_bytes(job.out / "results.md", text.encode())
+    write_json(job.out / "evaluation.json", _facts(benchmark, model, located.found, sets, job, notes))
+    return text
+
+
+def least_accuracy(benchmark: Benchmark) -> float:
+    """The accuracy below which something is wrong: the protocol's, else three times chance, but no more than half-way to 1."""
+    chance = 1 / len(benchmark.classes)
+    return benchmark.least_accuracy or min(3 * chance, (1 + chance) / 2)
+
+
+def _notes(located: Located, model: Model, job: Job) -> list[str]:
+    """What makes these numbers others than the protocol's."""
+    notes = [f"{remark[0].upper()}{remark[1:]}." for found in located.found for remark in found.remarks]
+    own = _published(model.network).get("input_size", (3, job.size, job.size))[-1]
+    if own != job.size:
+        notes.append(f"{model.name} was trained on images {own} pixels wide and sees {job.size}; --size {own} gives it its own.")
+        warnings.warn(notes[-1], stacklevel=3)
+    if job.most:
+        notes.append(f"Of every set at most {job.most} images were used: these are not the protocol's numbers.")
+    if job.fit:
+        notes.append(f"The detectors were fitted to at most {job.fit} training images.")
+    return notes
+
+
+def _read(located: Located, model: Model, job: Job) -> Sets:
+    """The image sets, with the network's labels and class names where it has its own."""
+    labels = _labels(model, located.benchmark)
+    fit = min(job.fit or job.most, job.most or job.fit)
+    sets = read_all(located, job.size, crop=job.crop, most=dict.fromkeys(KNOWN + UNKNOWN, job.most) | {"train": fit}, seed=job.seed)
+    if labels is None:
+        return sets
+    return {
+        name: (group, replace(images, labels=labels[images.labels], classes=model.names) if group in KNOWN else images)
+        for name, (group, images) in sets.items()
+    }
+
+
+def _labels(model: Model, benchmark: Benchmark) -> Tensor | None:
+    """The network's label of each of the protocol's classes, if they are in another order; ValueError if they are others."""
+    ours, theirs = ([name.casefold() for name in names] for names in (model.names, benchmark.classes))
+    unnamed = benchmark.classes == tuple(map(str, range(len(ours))))
+    if not ours or ours == theirs or unnamed:
+        return None
+    if sorted(ours) != sorted(theirs):
+        lacking = listed(name for name, key in zip(benchmark.classes, theirs, strict=True) if key not in ours)
+        raise ValueError(
+            f"{model.name} knows {len(ours)} classes and {benchmark.name} has {len(theirs)}"
+            + (f"; it does not know {lacking}." if lacking else ": it knows more.")
+        )
+    return torch.tensor([ours.index(name) for name in theirs])
+
+
+def _served(
+    detectors: Mapping[str, Detector], network: nn.Module, test: Images, device: torch.device, refused: dict[str, str]
+) -> dict[str, Detector]:
+    """The detectors whose views the network can give, as two images show; the others go to `refused`, with the reason."""
+    served = {}
+    for name, detector in detectors.items():
+        try:
+            outputs(network, test.subset(torch.arange(min(2, len(test)))), device, views=views_of([detector]))
+        except ValueError as error:
+            refused[name] = str(error)
+        else:
+            served[name] = detector
+    return served
+
+
+def _seen(
+    network: nn.Module, sets: Sets, detectors: Mapping[str, Detector], job: Job, device: torch.device, say: Say
+) -> dict[str, Output]:
+    """The network's outputs for every set, with the detectors' views, kept in the folder `cache`."""
+    views, seen = views_of(list(detectors.values())), {}
+    # The cache knows files by path, length and time; what is cut away of a picture it must be told.
+    cache = job.out / "cache" / f"crop-{job.crop:g}"
+    for name, (group, images) in sets.items():
+        start = monotonic()
+        wanted = [view for view in views if view.for_fit] if group == "train" else views
+        seen[name] = outputs(network, images, device, views=wanted, cache=cache)
+        say(f"  {name:20} {len(images):9,} images {monotonic() - start:8.1f} s")
+    return seen
+
+
+def _accuracy_note(benchmark: Benchmark, sets: Sets, seen: Mapping[str, Output]) -> list[str]:
+    """A warning, also given at once, when the network cannot be the one that was trained, or sees other images."""
+    name, images = next((name, images) for name, (group, images) in sets.items() if group == "test")
+    accuracy = (seen[name].logits_BC.argmax(1) == images.labels).double().mean().item()
+    if accuracy >= (least := least_accuracy(benchmark)):
+        return []
+    note = (
+        f"The accuracy is {100 * accuracy:.1f} %. Below {100 * least:.0f} % something is wrong: the network sees other images than "
+        "in training (size, crop, normalisation, order of the classes), or is not trained. The other numbers then mean nothing."
+    )
+    warnings.warn(note, stacklevel=3)
+    return [note]
+
+
+def _rows(
+    benchmark: Benchmark,
+    model: Model,
+    detectors: Mapping[str, Detector],
+    sets: Sets,
+    seen: Mapping[str, Output],
+    job: Job,
+    say: Say,
+    refused: dict[str, str] | None,
+) -> Iterator[list[Row]]:
+    """Each detector's rows; one that cannot be used with this network goes to `refused`, or is an error where that is None."""
+    known = {group: (seen[name], images.labels) for name, (group, images) in sets.items() if group in KNOWN}
+    ood = {name: (group, seen[name]) for name, (group, _) in sets.items() if group in UNKNOWN}
+    for name, detector in detectors.items():
+        start = monotonic()
+        try:
+            measured = evaluate_outputs(
+                known.get("train", known["test"]),  # without training images no detector learns
+                known["test"],
+                ood,
+                {name: detector},
+                head=head_of(model.network, model.loss),
+                classifier=model.name,
+                seed=job.seed,
+                resamples=job.resamples,
+                nearest=benchmark.nearest,
+            )
+        except ValueError as error:
+            if refused is None:
+                raise ValueError(f"{name}: {error}") from error
+            refused[name] = str(error)
+            continue
+        say(f"  {name:20} {monotonic() - start:25.1f} s")
+        yield measured.rows
+
+
+def _facts(benchmark: Benchmark, model: Model, found: Sequence[Found], sets: Sets, job: Job, notes: Sequence[str]) -> Json:
+    return {
+        "protocol": {"name": benchmark.name, "sha256": benchmark.digest},
+        "model": {"name": model.name, "weights": hash_of(model.network)},
+        "size": job.size, "crop": job.crop, "fit": job.fit, "most": job.most, "seed": job.seed, "resamples": job.resamples,
+        "notes": list(notes),
+        "sets": {
+            f.set.name: {"group": f.set.group, "place": f.place, "list_sha256": f.sha256, "images": len(sets[f.set.name][1])}
+            for f in found
+        },
+    }  # fmt: skip
+
+
+def tables(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The rows as Markdown: a table for AUROC and for either FPR95, detectors by their near mean (far, where nothing is near)."""
+    by: dict[str, dict[tuple[str, str], Row]] = {row.detector: {} for row in rows}
+    for row in rows:
+        by[row.detector][row.dataset, row.group] = row
+    columns = list(dict.fromkeys((row.dataset, row.group) for row in rows if row.group != "all"))
+    columns.sort(key=lambda column: column[0] != "mean")
+    names = sorted(by, key=lambda name: -by[name][columns[0]].auroc)
+    row = rows[0]
+    accuracy = _cell(row.accuracy, row.intervals.get("accuracy"))
+    lines = [f"# {benchmark.name}: {row.classifier}", "", f"{benchmark.about}. Accuracy {accuracy} % on {row.n_id:,} images.", ""]
+    lines += [f"**{note}**\n" for note in notes]
+    for metric, title in TABLES.items():
+        mark = " (the FPR95 of the protocol's publications)" if metric == benchmark.fpr95 else ""
+        heads = ["detector", *(f"{group} mean" if dataset == "mean" else f"{dataset} ({group})" for dataset, group in columns)]
+        lines += [f"## {title}{mark}", "", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+        for name in names:
+            found = [by[name][column] for column in columns]
+            cells = [_cell(getattr(row, metric), row.intervals.get(metric)) for row in found]
+            lines.append(f"| {' | '.join([name, *cells])} |")
+        lines.append("")
+    lines += [f"- {note}" for note in benchmark.notes]
+    return "\n".join([*lines, "- Intervals are 95 %: they tell how well these images measure this one network.", ""])
+
+
+def _cell(value: float, interval: tuple[float, float] | None) -> str:
+    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
