@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import fmean
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from oodream.evaluate import Evaluation, evaluate_outputs, row_from_json, row_to_json
+from oodream.detectors.knn import KNN
+from oodream.evaluate import Evaluation, evaluate, evaluate_outputs, row_from_json, row_to_json
+from oodream.images import Images, from_array
+from oodream.losses.energy_logistic import EnergyLogistic
 from oodream.metrics import METRICS, measure
-from oodream.types import Output
+from oodream.types import Output, Sizes
 
 CLASSES, WIDTH = 3, 8
 
@@ -120,3 +124,63 @@ def test_unusable_sets_are_refused_by_name(name: str, group: str, output: Output
 def test_an_empty_id_test_set_is_refused() -> None:
     with pytest.raises(ValueError, match="ID test set is empty"):
         evaluate_outputs(FIT, outputs(0, 0, 0), OOD, ["energy"], classifier="plain", seed=0)
+
+
+# From images
+
+
+class Tint(nn.Module):
+    """Features are mean colours, classes their channels; it counts the images it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.seen = nn.Linear(3, 3), 0
+        with torch.no_grad():
+            self.head.weight.copy_(20 * torch.eye(3))
+            self.head.bias.zero_()
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        self.seen += len(images_B3HW)
+        z = images_B3HW.float().mean((2, 3)) / 255
+        return Output(logits_BC=self.head(z), z_BF=z)
+
+
+def tinted(n: int, seed: int, known: bool = True) -> Images:
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 3
+    pixels = torch.randint(0, 100, (n, 3, 4, 4), generator=g)
+    pixels[torch.arange(n), y if known else (y + 1) % 3] += 100 if known else 20
+    return from_array("tint", pixels.to(torch.uint8), y, ["red", "green", "blue"])
+
+
+def test_a_network_runs_once_over_each_set_whatever_the_detectors(tmp_path: Path) -> None:
+    network, names = Tint(), ["energy", "msp", "knn", "mahalanobis", "react", "vim", "she"]
+    sets = {"dull": ("far", tinted(40, 2, known=False).as_ood()), "grey": ("near", tinted(50, 3, known=False).as_ood())}
+    given = {"fit": tinted(90, 0), "test": tinted(60, 1), "ood": sets, "resamples": 20}
+    found = evaluate(network, names, **given, cache=tmp_path)
+    assert network.seen == 90 + 60 + 40 + 50
+    assert len(found.rows) == len(names) * 5
+    assert next(row for row in found.rows if row.detector == "energy" and row.group == "all").auroc > 0.9
+    again = evaluate(network, [*names, "scale"], **given, cache=tmp_path)
+    assert network.seen == 240
+    assert again.rows[: len(found.rows)] == found.rows
+
+
+def test_detectors_may_be_given_as_they_are() -> None:
+    given = {"fit": tinted(90, 0), "test": tinted(60, 1), "ood": {"dull": ("far", tinted(40, 2, known=False))}, "resamples": 0}
+    found = evaluate(Tint(), {"one": KNN(k=1), "many": KNN(k=30)}, **given)
+    assert {row.detector for row in found.rows} == {"one", "many"}
+    assert (found.scores["one"]["dull"] < found.scores["many"]["dull"]).all()
+    assert found.rows[0].intervals.keys() == {"auroc", "accuracy"}  # without resamples DeLong's
+
+
+def test_class_weights_come_with_the_loss() -> None:
+    loss = EnergyLogistic(weighted=True)
+    loss.build(Sizes(features=3, classes=3))
+    with torch.no_grad():
+        loss.log_energy_C.copy_(torch.tensor([0.5, 0.0, -0.5]))
+    given = {"fit": tinted(90, 0), "test": tinted(60, 1), "ood": {"dull": ("far", tinted(40, 2, known=False))}, "resamples": 0}
+    found = evaluate(Tint(), ["weighted_energy", "energy"], **given, loss=loss)
+    assert not torch.equal(found.scores["weighted_energy"]["id"], found.scores["energy"]["id"])
+    with pytest.raises(ValueError, match="trained with class weights"):
+        evaluate(Tint(), ["weighted_energy"], **given)

@@ -12,7 +12,7 @@ import oodream
 ROOT = Path(oodream.__file__).parent
 LAYERS = {
     0: {"types", "seeding", "registry", "store", "config", "distributed", "memory"},
-    1: {"knn", "metrics", "uncertainty", "samplers", "losses", "detectors", "filters"},
+    1: {"knn", "metrics", "uncertainty", "calibration", "drift", "samplers", "losses", "detectors", "filters"},
     2: {
         "images",
         "data",
@@ -27,12 +27,15 @@ LAYERS = {
         "exported",
         "protocols",
         "classifier",
+        "pictures",
+        "guard",
+        "graph",
         "decoders",
         "paths",
         "mixture",
         "loop",
     },
-    3: {"align", "sample", "decode", "train", "evaluate", "search", "report", "explore", "fit_decoder"},
+    3: {"align", "sample", "decode", "train", "evaluate", "search", "export", "report", "explore", "fit_decoder"},
     4: {"given", "pipeline", "presets", "drawing", "present", "compare", "benchmarking", "cli"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

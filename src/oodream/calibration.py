@@ -11,8 +11,11 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+import torch
 from scipy.stats import binom
 from torch import Tensor
+
+from .seeding import generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,14 @@ def least(alpha: float, confidence: float | None) -> int:
     if confidence is None:
         return math.ceil(1 / _exact(alpha) - 1)
     return math.ceil(math.log1p(-confidence) / math.log1p(-alpha))
+
+
+def other_half(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> float | None:
+    """The false-alarm rate on one half of the scores at the threshold from the other; None where a half cannot promise alpha."""
+    first_M, second_M = score_N[torch.randperm(len(score_N), generator=generator(seed, "halves"))].tensor_split(2)
+    if len(first_M) < least(alpha, confidence):
+        return None
+    return float((second_M > calibrate(first_M, alpha, confidence)[0]).double().mean())
 
 
 def _too_few(n: int, alpha: float, confidence: float | None) -> str:

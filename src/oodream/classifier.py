@@ -124,6 +124,9 @@ class Judge(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def network(self) -> nn.Module: ...
+
     def __call__(self, images: Images, device: torch.device) -> Iterator[Verdict]: ...
 
 

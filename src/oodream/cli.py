@@ -28,6 +28,7 @@ Image classifiers that learn to say "I don't know", from outliers imagined by a 
   run           the whole job on your own data, or on a preset
   score         a class, or "unknown", for your images
   decode        a run's images: a share of them on this machine, damaged ones, single ones
+  export        a run's guard as a folder for the hub, with a model card, and as an ONNX graph
   compare       several methods under one budget and the same seeds, in one table
   evaluate      a network on a protocol (OpenOOD's, DREAM-OOD's, your own), by any detectors
   fit-decoder   train a small Stable Diffusion from captioned images
@@ -265,11 +266,13 @@ class Score:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """image files, or folders of them"""
     run: Path
-    """a run's folder, or a classifier's (RUN/classifier/NAME)"""
+    """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's"""
     classifier: str = "dream-s0"
     """which of the run's classifiers"""
     json: bool = False
     """one JSON object for each image"""
+    plugins: bool = False
+    """allow a loss or detector that is named by its module, whose code then runs"""
     device: str = "auto"
     """cpu, cuda, mps or auto"""
 
@@ -278,12 +281,12 @@ def score(args: Sequence[str]) -> int:
     """`oodream score`: 0 when every image was read."""
     chosen = tyro.cli(Score, prog="oodream score", args=list(args))
 
-    from .classifier import load, score_files
+    from .classifier import score_files
+    from .guard import judge_of
     from .images import image_files
     from .pipeline import device_of
 
-    folder = chosen.run if (chosen.run / "classifier.json").exists() else chosen.run / "classifier" / chosen.classifier
-    loaded, device = load(folder), device_of(chosen.device)
+    loaded, device = judge_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
     loaded.network.to(device)
     files = [file for path in chosen.images for file in (image_files(path) if path.is_dir() else [path])]
     unread = 0
@@ -296,6 +299,40 @@ def score(args: Sequence[str]) -> int:
         else:
             print(f"{verdict.answer:20} score {verdict.score:9.3f}, threshold {verdict.threshold:9.3f}   {file}")
     return 2 if unread else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A run's guard as a folder that works by itself, for `Guard.load` or the Hugging Face hub."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """a run's folder"""
+    out: Path
+    """folder to write; it is new or empty"""
+    onnx: bool = False
+    """with an ONNX graph, from pixels to answers, which is compared with the guard"""
+    plugins: bool = False
+    """allow a loss or detector that is named by its module, whose code then runs"""
+
+
+def export_guard(args: Sequence[str]) -> int:
+    """`oodream export`."""
+    chosen = tyro.cli(Export, prog="oodream export", args=list(args))
+
+    from .evaluate import row_from_json
+    from .export import export
+    from .guard import Guard, name_of
+    from .pipeline import DREAM
+
+    guard = Guard.load(chosen.run, plugins=chosen.plugins)
+    results = chosen.run / "results.jsonl"
+    rows = [row_from_json(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.is_file() else []
+    mine = [row for row in rows if (row.classifier, row.seed, row.detector) == (DREAM, 0, name_of(guard.detector))]
+    worst = export(guard, chosen.out, mine, chosen.onnx)
+    print(f"{chosen.out.resolve()}: {guard.promise}")
+    if worst is not None:
+        print(f"guard.onnx gives the same answers; its scores differ by {worst:.2g} at most")
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,6 +409,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "score": score,
     "decode": draw,
+    "export": export_guard,
     "compare": compare,
     "evaluate": evaluate,
     "fit-decoder": fit,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from . import registry
 from .calibration import Promise, calibrate
-from .classifier import Classifier, Verdict, check_plugin, from_description
+from .classifier import Classifier, Judge, Verdict, check_plugin, from_description
 from .classifier import load as load_classifier
 from .detectors import restore, state, views_of
 from .drift import Drift, stand_ins
@@ -200,6 +200,20 @@ class Guard:
             )  # fmt: skip
         except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
             raise StoreError(f"{file} or its tensors are damaged, or were written by another version ({error!r}).") from error
+
+
+def judge_of(folder: Path, classifier: str, plugins: bool = False) -> Judge:
+    """What `oodream score` asks: the folder's guard, if that is one of this classifier; else the classifier with its own limit.
+
+    `folder` is a run's, where the classifier is called `classifier`, a classifier's, or an exported guard's. StoreError when it
+    holds none of them; plug-ins as in `Guard.load`.
+    """
+    if (folder / "classifier.json").is_file():
+        return load_classifier(folder, plugins)
+    path = f"classifier/{classifier}"
+    if (folder / OWN).is_file() or ((file := folder / "guard" / IN_RUN).is_file() and read_json(file).get("classifier") == path):
+        return Guard.load(folder, plugins=plugins)
+    return load_classifier(folder / path, plugins)
 
 
 def name_of(detector: Detector) -> str:

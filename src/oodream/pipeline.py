@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from . import registry
 from .align import align, embed, encoder, views
 from .backbones import ADAPTERS
+from .calibration import least, other_half
 from .classifier import Classifier, limit
 from .classifier import load as load_classifier
 from .config import Config, Train, to_json
@@ -33,6 +34,7 @@ from .distributed import launched, leads, local_rank, wait
 from .evaluate import accuracy, evaluate, row_to_json
 from .explore import COSINES, away, between
 from .given import CONTROL, Given
+from .guard import Guard
 from .images import IN_MEMORY, DataError, Images, from_array, from_files, listed
 from .loop import autocast
 from .memory import Watch
@@ -155,6 +157,8 @@ class Pipeline:
             raise ValueError(f"decode.prompt needs {{}} once, where the class name goes: {c.decode.prompt!r}.")
         if min(c.evaluate.ood_ratio, c.evaluate.n_corrupted) < 0:
             raise ValueError("evaluate.ood_ratio and evaluate.n_corrupted are 0 or more.")
+        if not 0 < c.evaluate.false_alarms < 1 or not 0 <= c.evaluate.confidence < 1:
+            raise ValueError("evaluate.false_alarms lies between 0 and 1; and so does evaluate.confidence, or it is 0.")
         _ = self.book, self.given.ood, self.given.shifted
 
     # What comes out ----------------------------------------------------------------------------------------------------------
@@ -270,7 +274,10 @@ class Pipeline:
             add(f"classifier/{DREAM}-s{seed}", work, after, shared=True, train=options["train"], seed=seed)
         trained = [name for name in found if name.startswith("classifier/")]
         sets = {name: [group, images.fingerprint()] for name, (group, images) in self.given.ood.items()}
+        promise = {key: options["evaluate"].pop(key) for key in ("false_alarms", "confidence")}
         add("scores", self._scores, trained, evaluate=options["evaluate"], sets=sets, seed=c.seed)
+        add("guard", self._guard, [f"classifier/{DREAM}-s0"], promise=promise, detector=c.evaluate.detectors[0],
+            options=c.evaluate.detector_options, images=train_images, test=test_images, seed=c.seed)  # fmt: skip
         shifts = {name: images.fingerprint() for name, images in self.given.shifted.items()}
         corruptions = {"kinds": list(CORRUPTIONS), "severities": SEVERITIES, "of": test_images, "n": c.evaluate.n_corrupted}
         add("shifts", self._shifts, trained, sets=shifts, corruptions=corruptions, seed=c.seed)
@@ -484,6 +491,23 @@ class Pipeline:
                 )  # fmt: skip
         write_bytes(self.run / "results.jsonl", ("\n".join(lines) + "\n").encode())
         return headline
+
+    def _guard(self, folder: Path) -> Json:
+        """A guard of the first regularised classifier, with the first detector.
+
+        Its threshold comes from the known test images, which no training has seen. The numbers in `results.jsonl` do not use it:
+        they compare scores over all thresholds, or at those of their own sets.
+        """
+        c, (known, test) = self.config.evaluate, self.given.data
+        alpha, confidence = c.false_alarms, c.confidence or None
+        if len(test) < (needed := least(alpha, confidence)):
+            return {"none": f"it takes {needed} known test images to promise {alpha:g}, and there are {len(test)}"}
+        detector = next(iter(registry.make_all("detectors", c.detectors, c.detector_options).values()))
+        found = self.classifier(DREAM, 0)
+        guard = Guard.calibrate(found, detector, known, test, alpha, confidence, self.device, self.run / "cache")
+        guard.save(folder, f"classifier/{DREAM}-s0")
+        half = other_half(guard.scores(test), alpha, confidence, self.config.seed)
+        return {"threshold": round(guard.threshold, 4), "promised": str(guard.promise), "other_half": half}
 
     def _shifts(self, folder: Path) -> Json:
         arms = [(kind, seed) for kind in (PLAIN, DREAM) for seed in range(self.config.seeds)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ class KLMatching:
             raise ValueError("KLMatching has no training sample.")
         guess_N = log_p_NC.argmax(1)
         rows = [log_p_NC[guess_N == c] for c in guess_N.unique()]
-        self.log_d_CC_ = torch.stack([row.logsumexp(0) - torch.tensor(len(row)).log() for row in rows])
+        self.log_d_CC_ = torch.stack([row.logsumexp(0) - math.log(len(row)) for row in rows])
         return self
 
     def score(self, output: Output) -> Tensor:
