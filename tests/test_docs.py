@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from golden.parity import table
+from torch import nn
 
+from oodream import registry
 from oodream.cli import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +52,7 @@ def test_make_targets_exist(page, line):
 def test_oodream_commands_are_understood(page, line, capsys):
     args = shlex.split(line)[1:]
     assert args[0] in COMMANDS
-    if args[0] in ("run", "demo", "compare"):
+    if args[0] in ("run", "demo", "compare", "evaluate"):
         assert main([*args, "--dry-run"]) == 0
     elif args[0] == "decode":
         assert main(args) == 2
@@ -84,9 +87,20 @@ def test_no_other_kind_of_command():
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"))
 def test_snippets_run(page, code, shapes, tiny_pipeline, tmp_path, monkeypatch):
-    shutil.copytree(shapes, tmp_path / "photos")
+    for folder in ("photos", "strange"):
+        shutil.copytree(shapes, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, page, "exec"), {"DECODER": str(tiny_pipeline)})
+    classes = len([folder for folder in shapes.iterdir() if folder.is_dir()])
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+    exec(compile(code, page, "exec"), {"DECODER": str(tiny_pipeline), "NETWORK": network})
+
+
+def test_the_page_on_detectors_has_them_all_and_the_parity_as_tested():
+    page = (ROOT / "docs" / "detectors.md").read_text(encoding="utf-8")
+    assert table() in page
+    for name in registry.names("detectors"):
+        grid = ", ".join(getattr(registry.get("detectors", name), "GRID", {}))
+        assert re.search(rf"^\| `{name}` \| .* \| {grid} \|$", page, re.M), name
 
 
 def test_links_inside_the_repository_lead_somewhere():

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from oodream import protocols
+from oodream import benchmarking, protocols
 from oodream.benchmarking import least_accuracy
 from oodream.classifier import Classifier
 from oodream.cli import COMMANDS, main
@@ -294,6 +294,30 @@ def test_networks_that_cannot_be_measured(root: Path, more: tuple[str, ...], mes
     assert not (tmp_path / "runs").exists()
 
 
+class Foreign(torch.nn.Module):
+    """As an adapted network of timm says what it was trained on."""
+
+    def __init__(self, classes: int, size: int) -> None:
+        super().__init__()
+        self.inner, self.body = backbone("resnet8", 3), torch.nn.Identity()
+        self.body.pretrained_cfg = {"num_classes": classes, "input_size": (3, size, size)}
+
+    def forward(self, images: torch.Tensor) -> object:
+        return self.inner(images)
+
+
+def test_published_weights_for_other_classes_or_sizes(root: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    more = ("--model", "timm:foreign", "--detectors", "energy", "--out", str(out))
+    monkeypatch.setattr(benchmarking, "backbone", lambda *_, **__: Foreign(1000, SIZE))
+    assert evaluate(root, *more) == 2
+    assert "knows 1000 classes and colours has 3" in capsys.readouterr().err
+    monkeypatch.setattr(benchmarking, "backbone", lambda *_, **__: Foreign(3, 224))
+    assert evaluate(root, *more) == 0
+    assert "224 pixels wide and sees 16" in capsys.readouterr().err
+    assert "224 pixels wide" in (out / "results.md").read_text()
+
+
 def test_the_least_accuracy() -> None:
     benchmark = load("embedded")
     assert least_accuracy(benchmark) == 0.5
@@ -456,7 +480,7 @@ def test_a_class_list_beside_the_protocol(folders: Path) -> None:
 def test_a_list_is_replaced_by_its_folder_with_a_warning(root: Path) -> None:
     (root / "benchmark_imglist" / "colours" / "far.txt").unlink()
     edit(root, 'name = "far-set"', 'name = "far-set"\nfolders = ["images_classic/colours/far"]')
-    with pytest.warns(UserWarning, match="and not the protocol's list"):
+    with pytest.warns(UserWarning, match="stands for the list of far-set"):
         assert len(find(load(str(root / "colours.toml")), [root])["far-set"][1]) == PLACES["far"]
 
 
@@ -466,6 +490,9 @@ def test_the_middle_is_what_a_crop_keeps(root: Path) -> None:
     part = find(benchmark, [root], 6, ("test",), crop=0.75)["test-set"][1]
     assert torch.equal(part.batch([3, 1]), whole.batch([3, 1])[..., 1:7, 1:7])
     assert part.size == 6
+    for size, crop in ((6, 1.5), (-6, 1.0), (6, -0.5)):
+        with pytest.raises(DataError, match="crop a share"):
+            find(benchmark, [root], size, ("test",), crop=crop)
 
 
 def test_a_part_of_every_set_is_the_same_for_the_same_seed(root: Path) -> None:

@@ -152,7 +152,7 @@ def least_accuracy(benchmark: Benchmark) -> float:
 
 def _notes(located: Located, model: Model, job: Job) -> list[str]:
     """What makes these numbers others than the protocol's."""
-    notes = [f"{remark[0].upper()}{remark[1:]}." for found in located.found for remark in found.remarks]
+    notes = [f"{remark}." for found in located.found for remark in found.remarks]
     own = _published(model.network).get("input_size", (3, job.size, job.size))[-1]
     if own != job.size:
         notes.append(f"{model.name} was trained on images {own} pixels wide and sees {job.size}; --size {own} gives it its own.")

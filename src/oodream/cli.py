@@ -321,14 +321,15 @@ def export_guard(args: Sequence[str]) -> int:
 
     from .evaluate import row_from_json
     from .export import export
-    from .guard import Guard, name_of
+    from .guard import Guard
     from .pipeline import DREAM
+    from .store import RunDir
 
-    guard = Guard.load(chosen.run, plugins=chosen.plugins)
-    results = chosen.run / "results.jsonl"
+    guard, results = Guard.load(chosen.run, plugins=chosen.plugins), chosen.run / "results.jsonl"
     rows = [row_from_json(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.is_file() else []
-    mine = [row for row in rows if (row.classifier, row.seed, row.detector) == (DREAM, 0, name_of(guard.detector))]
-    worst = export(guard, chosen.out, mine, chosen.onnx)
+    if stamp := RunDir(chosen.run).stamp("guard"):
+        rows = [row for row in rows if (row.classifier, row.seed, row.detector) == (DREAM, 0, stamp["inputs"]["detector"])]
+    worst = export(guard, chosen.out, rows, chosen.onnx)
     print(f"{chosen.out.resolve()}: {guard.promise}")
     if worst is not None:
         print(f"guard.onnx gives the same answers; its scores differ by {worst:.2g} at most")

@@ -101,8 +101,9 @@ model. A verdict is no explanation; a class is named only with the network's own
 ## How the threshold is promised
 
 The threshold is {_ranked(guard)} of the scores of {guard.promise.n:,} known images that neither the network nor the detector
-has learnt from. The promise holds for pictures that come from where these came from, whatever the scores' distribution. It says nothing about known classes seen otherwise (another camera, weather, style), and nothing about how many
-unknown pictures are caught: that is measured, below, on some kinds of them. `guard.drift` shows whether a stream has moved away.
+has learnt from. The promise holds for pictures that come from where these came from, whatever the scores' distribution. It says
+nothing about known classes seen otherwise (another camera, weather, style), and nothing about how many unknown pictures are caught:
+that is measured, below, on some kinds of them. `guard.drift` shows whether a stream has moved away.
 
 ## Measured
 

@@ -76,22 +76,22 @@ class Guard:
         held_out: Images,
         alpha: float = 0.05,
         confidence: float | None = 0.95,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         cache: Path | None = None,
     ) -> Guard:
         """A guard that calls at most the share `alpha` of known images unknown.
 
         The detector (a name, or one with options) learns from the ID training images `fit`; the threshold comes from `held_out`,
         ID images that neither it nor the network has seen. With a `confidence` the promise holds for this threshold, else on
-        average (see `calibration`). In the folder `cache` the network's outputs are kept. ValueError when the held-out images are
-        too few, of another size, or OOD.
+        average (see `calibration`). The network goes to `device`, or stays where it is. In the folder `cache` its outputs are kept.
+        ValueError when the held-out images are too few, of another size, or OOD.
         """
         if (held_out.labels < 0).any():
             raise ValueError(f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1).")
-        device = torch.device(device)
-        classifier.network.to(device)
+        if device is not None:
+            classifier.network.to(torch.device(device))
         detector = registry.make("detectors", detector) if isinstance(detector, str) else copy.deepcopy(detector)
-        see = partial(outputs, classifier.network, device=device, cache=cache)
+        see = partial(outputs, classifier.network, device=next(classifier.network.parameters()).device, cache=cache)
         views = views_of([detector])
         known = see(_sized(fit, classifier.size), views=[view for view in views if view.for_fit])
         detector = detector.fit(known, fit.labels, head_of(classifier.network, classifier.loss))
@@ -144,6 +144,8 @@ class Guard:
 
     def _parts(self, given: Any, batch: int) -> Iterator[Images]:
         """The pictures as image sets of at most `batch`."""
+        if batch < 1:
+            raise ValueError(f"A batch is at least one picture, not {batch}.")
         if isinstance(given, Images):
             yield from (given.subset(rows) for rows in torch.arange(len(given)).split(batch) if len(rows))
             return

@@ -225,7 +225,7 @@ def _check(benchmark: Benchmark) -> None:
 
 
 def locate(benchmark: Benchmark, roots: Sequence[Path], groups: Collection[str] = KNOWN + UNKNOWN, *, hub: bool = False) -> Located:
-    """Looks for the sets of `groups` below the roots, one after the other, without opening a picture or the network.
+    """Looks for the sets of `groups` below the roots, one after the other, without opening a picture or a connection.
 
     Paths of lists and folders must stay inside the roots, whatever links they go through. With `hub`, sets that are not below a
     root but on the hub count as found; reading fetches them.
@@ -284,7 +284,7 @@ def _search(item: ImageSet, benchmark: Benchmark, inside: _Inside, hub: bool) ->
         return Found(set=item, place=f"hub:{item.hub}")
     if item.hub:
         reasons.append(f"it is on the hub as {item.hub}, which --hub would read")
-    return Missing(set=item, reasons=tuple(reasons) or ("no --root was given to look in",))
+    return Missing(set=item, reasons=tuple(reasons))
 
 
 def _attempts(item: ImageSet, benchmark: Benchmark, inside: _Inside) -> Iterator[Found | str]:
@@ -323,7 +323,7 @@ def _by_list(item: ImageSet, benchmark: Benchmark, inside: _Inside, file: Path) 
             f"{file} lists {len(lines)} images, the protocol {item.count}: its numbers do not compare with the protocol's"
         )
     bases = [root / item.images for root in inside.roots]
-    base = next((base for base in bases if (base / lines[0][0]).is_file()), bases[0]) if lines else bases[0]
+    base = next((base for base in bases if (base / lines[0][0]).is_file()), bases[0])
     files = []
     for number, (path, _) in enumerate(lines, 1):
         try:
@@ -337,7 +337,7 @@ def _by_list(item: ImageSet, benchmark: Benchmark, inside: _Inside, file: Path) 
 
 
 def _lines(data: bytes, file: Path, count: int) -> Iterator[tuple[str, int]]:
-    """(path, label) of every line; the label of an image of no known class (`count` 0) is OOD whatever the list says."""
+    """(path, label) of every line; labels are those of `count` classes, or anything where that is 0."""
     try:
         lines = data.decode().split("\n")
     except UnicodeDecodeError as error:
@@ -355,7 +355,7 @@ def _lines(data: bytes, file: Path, count: int) -> Iterator[tuple[str, int]]:
             raise DataError(f"{file}, line {number}: {path} leads out of the folder of the images.")
         if count and not 0 <= int(label) < count:
             raise DataError(f"{file}, line {number}: there is no class {label}; the labels are 0 to {count - 1}.")
-        yield path, int(label) if count else OOD
+        yield path, int(label)
 
 
 def _by_folder(item: ImageSet, benchmark: Benchmark, inside: _Inside, place: Path) -> Found:
@@ -381,7 +381,7 @@ def _by_folder(item: ImageSet, benchmark: Benchmark, inside: _Inside, place: Pat
         raise DataError(f"{place} has no images.")
     for file in files:
         inside(file)
-    remarks = [f"{item.name} is the folder {place}, and not the protocol's list"] if item.list else []
+    remarks = [f"{place} stands for the list of {item.name}, and not the protocol's choice of images"] if item.list else []
     if item.count and len(files) != item.count:
         remarks.append(
             f"{place} has {len(files)} images, the protocol {item.count}: its numbers do not compare with the protocol's"
@@ -402,7 +402,7 @@ def explain(located: Located, roots: Sequence[Path]) -> str:
     if not located.missing:
         return ""
     benchmark = located.benchmark
-    below = f" below {' and '.join(map(str, roots))}" if roots else ""
+    below = f" below {' and '.join(map(str, roots))}" if roots else ", and no --root was given"
     total = len(located.found) + len(located.missing)
     lines = [f"{benchmark.name}: {len(located.missing)} of {total} image sets are not there{below}."]
     wanted: dict[str, None] = {}
@@ -469,6 +469,8 @@ def read_all(
 def read(found: Found, benchmark: Benchmark, size: int = 0, *, crop: float = 0.0, most: int = 0, seed: int = 0) -> Images:
     """The images of a set that was found, as `find` has them."""
     size, crop = size or benchmark.size, crop or benchmark.crop
+    if size < 1 or not 0 < crop <= 1:
+        raise DataError(f"The size is in pixels, and crop a share above 0 and not above 1; they are {size} and {crop}.")
     item, resized = found.set, round(size / crop)
     if item.builtin:
         images = BUILT_IN[item.builtin](resized, item.count)
