@@ -35,8 +35,8 @@ LAYERS = {
         "mixture",
         "loop",
     },
-    3: {"align", "sample", "decode", "train", "evaluate", "search", "export", "report", "explore", "fit_decoder"},
-    4: {"given", "pipeline", "presets", "drawing", "present", "compare", "benchmarking", "cli"},
+    3: {"align", "sample", "decode", "train", "evaluate", "search", "export", "audit", "report", "explore", "fit_decoder"},
+    4: {"given", "pipeline", "presets", "drawing", "present", "compare", "benchmarking", "auditing", "cli"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

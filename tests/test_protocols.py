@@ -242,6 +242,31 @@ def test_embedded_protocol(tmp_path: Path) -> None:
     assert found["knn", "mean", "near"].auroc == pytest.approx(sum(near) / 2)
 
 
+def test_options_are_searched_on_validation_sets_or_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither changes what is measured on, and what was chosen is told."""
+    torch.manual_seed(0)
+    save_tensors(tmp_path / "w.safetensors", backbone("resnet8", 8).state_dict())
+    for i in range(30):
+        save(picture(i % 5, i), tmp_path / "strange" / f"{i}.png")
+    args = ["evaluate", "--protocol", "embedded", "--model", "resnet8", "--weights", str(tmp_path / "w.safetensors")]
+    args += ["--most", "40", "--detectors", "knn", "msp", "--resamples", "5", "--device", "cpu", "--search"]
+    for where in ("val", str(tmp_path / "strange")):
+        with pytest.warns(UserWarning, match="something is wrong"):
+            measured([*args, where, "--out", str(tmp_path / "out")])
+        told = capsys.readouterr().out
+        assert "of 8 candidates" in told
+        assert f"searched on 40 known and {120 if where == 'val' else 30} unknown images of no test set" in told
+        assert {name for _, name, _ in rows(tmp_path / "out")}.isdisjoint({"val", "shuffled", "strange"})
+    with pytest.raises(DataError, match="no-folder is not a folder"):
+        measured([*args, str(tmp_path / "no-folder"), "--out", str(tmp_path / "out")])
+
+
+def test_a_protocol_without_validation_sets_is_not_searched_on(root: Path, weights: Path, tmp_path: Path) -> None:
+    args = ["evaluate", "--protocol", str(root / "colours.toml"), "--model", "resnet8", "--weights", str(weights)]
+    with pytest.raises(DataError, match="no set of the group val and val-ood to search on"):
+        measured([*args, "--root", str(root), "--search", "val", "--out", str(tmp_path / "out")])
+
+
 def measured(args: list[str]) -> None:
     """`main` without its own way to print warnings."""
     assert COMMANDS[args[0]](args[1:]) == 0

@@ -59,7 +59,7 @@ def test_every_candidate_of_every_grid_can_be_made() -> None:
 
 
 def test_a_better_option_is_found_and_the_detector_comes_fitted() -> None:
-    best, tried = search(Means(), ["ash", "msp"], {"ash.variant": "b"}, fit=FIT, known=KNOWN, unknown=UNKNOWN)
+    best, tried = search(Means(), ["ash", "msp"], {"ash.variant": "b"}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])
     assert tried["ash"].auroc > tried["ash"].default + 0.01
     assert best["ash"].variant == "b"
     assert best["ash"].percentile == tried["ash"].options["percentile"]
@@ -70,20 +70,20 @@ def test_noise_leaves_the_default() -> None:
     """Unknown images that are drawn as the known ones are: some candidate is always a little better, and none truly."""
     for seed in range(5):
         unknown = pictures(200, 10 + seed, known=True)
-        _, tried = search(Means(), ["ash", "knn", "scale"], {}, fit=FIT, known=KNOWN, unknown=unknown)
+        _, tried = search(Means(), ["ash", "knn", "scale"], {}, fit=FIT, known=KNOWN, unknown=[unknown])
         assert all(found.options == {} for found in tried.values())
 
 
 def test_all_candidates_share_one_pass_of_each_set(tmp_path) -> None:
     network = Means()
-    search(network, ["knn", "ash", "scale", "react", "energy"], {}, fit=FIT, known=KNOWN, unknown=UNKNOWN, cache=tmp_path)
+    search(network, ["knn", "ash", "scale", "react", "energy"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN], cache=tmp_path)
     assert network.seen == 800
-    search(network, ["vra", "vim"], {}, fit=FIT, known=KNOWN, unknown=UNKNOWN, cache=tmp_path)
+    search(network, ["vra", "vim"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN], cache=tmp_path)
     assert network.seen == 800
 
 
 def test_options_that_do_not_suit_a_network_are_passed_over() -> None:
-    _, tried = search(Means(), ["vim"], {}, fit=FIT, known=KNOWN, unknown=UNKNOWN)
+    _, tried = search(Means(), ["vim"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])
     assert tried["vim"].candidates == 2  # of widths 8 to 1000 only 8 leaves something of 12, and so does the default
     with pytest.raises(ValueError, match="dim lies between 1 and 11"):
-        search(Means(), ["vim"], {"vim.dim": 12}, fit=FIT, known=KNOWN, unknown=UNKNOWN)
+        search(Means(), ["vim"], {"vim.dim": 12}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])

@@ -1,8 +1,8 @@
 """The verb `audit`: what makes out-of-distribution (OOD) numbers lie, looked for in the image sets themselves.
 
-Pictures that are in two sets; traces of files and pixels by which sets differ whatever they show; known classes that OOD sets name;
-equal pictures with different labels; a reconstructed-ID control that is not at 50 %. Image sets in, findings out: nothing is removed,
-and nothing is known here of runs, folders or pages. A finding is a reason to look, with examples to look at.
+Pictures that are in two sets; traces of files and pixels by which sets differ whatever they show; known classes that OOD sets
+name; equal pictures with different labels; a reconstructed-ID control that is not at 50 %. Image sets in, findings out: nothing is
+removed, and nothing is known here of runs, folders or pages. A finding is a reason to look, with examples to look at.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONTROL_WARNS, CONTROL_FAILS = 0.05, 0.1  # how far from 50 % the control may be
 SAMPLE = 2000  # images of a set whose statistics are taken
 SIDE = 32  # pixels of the thumbnails that are compared
 CONTRAST = 12.0  # grey levels (standard deviation) below which a picture is too plain to recognise
-NEIGHBOURS = 5  # of every picture that are compared with it
+NEIGHBOURS = 3  # of every picture that are compared with it
 ALIKE = 0.97  # least cosine of their spectra
 APART = 0.07  # most that near-duplicates differ by: RMS of thumbnails in units of the picture's own contrast
 CELLS = 2**24  # cosines held at once
@@ -101,6 +101,11 @@ def audit(
     return Audit(sets={name: group for name, (group, _) in sets.items()}, findings=tuple(found))
 
 
+def percent(share: float) -> str:
+    """A share in [0, 1] as "12.3 %"."""
+    return f"{100 * share:.1f} %"
+
+
 def to_json(done: Audit) -> Json:
     """An audit as JSON values."""
     return asdict(done)
@@ -132,8 +137,8 @@ class Looks:
 
 def look(images: Images) -> Looks:
     """Reads a whole set once. About 2.4 kB are kept of a picture, whatever its size."""
-    parts = [_look(x) for x, _ in images.batches(_batch(images))]
-    return Looks(*(torch.cat(part) for part in zip(*parts, strict=True)), smaller=images.size > SIDE)
+    digests, spectra, thumbs = zip(*(_look(x) for x, _ in images.batches(_batch(images))), strict=True)
+    return Looks(torch.cat(digests), torch.cat(spectra), torch.cat(thumbs), smaller=images.size > SIDE)
 
 
 def _batch(images: Images) -> int:
@@ -143,8 +148,8 @@ def _batch(images: Images) -> int:
 def _look(x_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     hashes = (hashlib.blake2b(x.tobytes(), digest_size=8).digest() for x in x_B3HW.contiguous().numpy())
     digest_B = torch.tensor([int.from_bytes(h, "little", signed=True) for h in hashes])
-    side = min(SIDE, x_B3HW.shape[-1])
-    r, g, b = F.adaptive_avg_pool2d(x_B3HW.float(), side).unbind(1)
+    x = x_B3HW.float() if x_B3HW.shape[-1] <= SIDE else F.adaptive_avg_pool2d(x_B3HW.float(), SIDE)
+    (r, g, b), side = x.unbind(1), x.shape[-1]
     grey = 0.299 * r + 0.587 * g + 0.114 * b
     thumb = grey - grey.mean((1, 2), keepdim=True)
     parts = [_magnitudes(thumb, 4)]
@@ -173,11 +178,12 @@ def apart(a_PTT: Tensor, b_PTT: Tensor, subpixel: bool) -> Tensor:
     a = a_PTT[:, 1:-1, 1:-1].flatten(1)
     a = F.normalize(a - a.mean(1, keepdim=True), dim=1)
     b = b_PTT.unfold(1, inner, 1).unfold(2, inner, 1).flatten(3).flatten(1, 2)  # (P, 9, inner * inner)
-    b = F.normalize(b - b.mean(2, keepdim=True), dim=2)
-    best, shift = torch.bmm(b, a[:, :, None])[:, :, 0].max(1)
+    norm = (b.square().mean(2) - b.mean(2).square()).clamp(min=1e-6).sqrt() * inner
+    best, shift = (torch.bmm(b, a[:, :, None])[:, :, 0] / norm).max(1)
     if not subpixel:
         return (2 - 2 * best).clamp(min=0).sqrt()
     b = b[torch.arange(len(b)), shift]
+    b = F.normalize(b - b.mean(1, keepdim=True), dim=1)
     mean = ((a + b) / 2).unflatten(1, (inner, inner))
     slopes = torch.stack([mean[:, 2:, 1:-1] - mean[:, :-2, 1:-1], mean[:, 1:-1, 2:] - mean[:, 1:-1, :-2]], 3).flatten(1, 2) / 2
     rest = (a - b).unflatten(1, (inner, inner))[:, 1:-1, 1:-1].flatten(1)[:, :, None]
@@ -187,10 +193,10 @@ def apart(a_PTT: Tensor, b_PTT: Tensor, subpixel: bool) -> Tensor:
 
 
 def partners(a: Looks, b: Looks) -> tuple[Tensor, Tensor]:
-    """For every picture of `b` the row of the one in `a` that it duplicates (-1: none), and how far they are apart, 0 for equal ones.
+    """For every picture of `b` the row of the one in `a` that it duplicates (-1: none), and how far they are apart: 0 if equal.
 
-    With `a` is `b` a picture's partner is an earlier one. Of the five pictures with the nearest spectra those less than APART away
-    count as near-duplicates; plain pictures have only equal partners.
+    Where `a` is `b` a picture's partner is an earlier one. Near-duplicates are among the NEIGHBOURS with the nearest spectra and
+    at most APART away; plain pictures have only equal partners.
     """
     row_N, apart_N = torch.full((len(b.digest_N),), -1), torch.full((len(b.digest_N),), torch.inf)
     k = min(NEIGHBOURS, len(a.digest_N) - (a is b))
@@ -206,13 +212,13 @@ def partners(a: Looks, b: Looks) -> tuple[Tensor, Tensor]:
             mine, other = start + query[part], at[query[part], nth[part]]
             rms = apart(b.thumb_NTT[mine].float(), a.thumb_NTT[other].float(), subpixel=a.smaller)
             later, earlier = (torch.maximum(mine, other), torch.minimum(mine, other)) if a is b else (mine, other)
+            rms = rms.clamp(min=1e-4)  # 0 is for equal pictures alone
             apart_N.scatter_reduce_(0, later, rms, "amin")
             nearest = rms == apart_N[later]
             row_N[later[nearest]] = earlier[nearest]
-    value, first = np.unique(a.digest_N.numpy(), return_index=True)
-    place = np.searchsorted(value, b.digest_N.numpy()).clip(max=len(value) - 1)
-    equal = torch.from_numpy(first[place])
-    same = torch.from_numpy(value[place]) == b.digest_N
+    digest, first = np.unique(a.digest_N.numpy(), return_index=True)
+    place = np.searchsorted(digest, b.digest_N.numpy()).clip(max=len(digest) - 1)
+    equal, same = torch.from_numpy(first[place]), torch.from_numpy(digest[place]) == b.digest_N
     if a is b:
         same &= equal < torch.arange(len(same))
     row_N[same], apart_N[same] = equal[same], 0
@@ -254,11 +260,11 @@ def duplicates(sets: Mapping[str, tuple[str, Images]]) -> Iterator[Finding]:
             n, count, equal = len(row_N), len(rows), int((apart_N[rows] == 0).sum())
             share = count / n
             where = "an earlier one of the set" if a == b else f"one of {a}"
-            nearly = "" if equal == count else f", {equal} of them to the last bit" if equal else ", though none to the last bit"
+            bits = f"{'all' if equal == count else equal or 'none'} to the last bit"
             severity = ("warning" if share >= LEAK else "fine") if a == b else "problem" if share >= LEAK else "warning"
             yield Finding(
                 kind="duplicates", sets=(a,) if a == b else (a, b), count=count, share=share, severity=severity,
-                message=f"{count:,} of {n:,} pictures of {b} ({share:.1%}) are the same as {where}{nearly}. "
+                message=f"{count:,} of {n:,} pictures of {b} ({percent(share)}) show the same as {where}, {bits}. "
                 + (REPEATED[role[a]] if a == b else SHARED[role[a], role[b]]),
                 examples=tuple(
                     _pair(sets, (a, b), (int(row_N[row]), int(row)), float(apart_N[row]))
@@ -295,7 +301,7 @@ def _mislabelled(name: str, sets: Mapping[str, tuple[str, Images]], digest_N: Te
     yield Finding(
         kind="labels", sets=(name,), count=count, share=share, examples=tuple(examples),
         severity="fine" if not count else "problem" if share >= LEAK else "warning",
-        message=f"{count:,} of {len(images):,} pictures of {name} ({share:.1%}) have an equal one with another label. "
+        message=f"{count:,} of {len(images):,} pictures of {name} ({percent(share)}) have an equal one with another label. "
         + ("Nobody can name them rightly, and a detector that calls them unknown has a point. Correct the labels or drop them."
            if count else "So far as equal pictures tell, the labels agree."),
     )  # fmt: skip
@@ -406,7 +412,7 @@ ADVICE = {
 
 
 def separated(sets: Mapping[str, tuple[str, Images]], seed: int) -> Iterator[Finding]:
-    """How well files and pixels alone tell each set from the test set, whatever the pictures show; at most 2,000 of each are read."""
+    """How well files and pixels alone tell each set from the test set, whatever the pictures show; SAMPLE of each are read."""
 
     def some(name: str) -> Images:
         images = sets[name][1]
@@ -433,12 +439,12 @@ def separated(sets: Mapping[str, tuple[str, Images]], seed: int) -> Iterator[Fin
             limits = {"files": (LEANS, SEPARATES if group in ("near", "far") else 1.1), "pixels": (SEPARATES, 1.1)}[kind]
             severity = SEVERITIES[2 - sum(low >= limit for limit in limits)]
             best = sorted((key for key in found if key != "together"), key=found.__getitem__, reverse=True)
-            single = ", ".join(f"{key} {found[key]:.1%}" for key in best[:3])
+            single = ", ".join(f"{key} {percent(found[key])}" for key in best[:3])
             what = "file's format, size and compression" if kind == "files" else "pixels' fineness, blocks and colour"
             yield Finding(
                 kind=kind, sets=(known, name), count=len(sample), share=found["together"], severity=severity,
-                message=f"The {what} alone tell {name} from {known} at AUROC {found['together']:.1%} ({low:.1%}–{high:.1%}); "
-                f"one by one: {single}." + ("" if severity == "fine" else f" {ADVICE[group]}"),
+                message=f"The {what} alone tell {name} from {known} at AUROC {percent(found['together'])} "
+                f"({percent(low)} to {percent(high)}); one by one: {single}." + ("" if severity == "fine" else f" {ADVICE[group]}"),
                 examples=tuple({"statistic": key, "auroc": round(found[key], 4)} for key in ("together", *best)),
             )  # fmt: skip
 
@@ -447,9 +453,9 @@ def separated(sets: Mapping[str, tuple[str, Images]], seed: int) -> Iterator[Fin
 
 WORD = re.compile(r"n\d{8}|[^\W\d_]+")  # a WordNet id or letters
 STOP = frozenset(
-    "a an and by class classes cropped data dataset for from full id image images img imgs in jpeg jpg large near far new of on ood "
-    "original other out photo photos pic pics picture pictures png raw sample samples set sets small test the to train training "
-    "unknown val valid validation with".split()
+    "a an and by class classes cropped data dataset far for from full id image images img imgs in jpeg jpg large near new of on "
+    "ood original other out photo photos pic pics picture pictures png raw sample samples set sets small test the to train "
+    "training unknown val valid validation with".split()
 )
 
 
@@ -507,7 +513,7 @@ def _forms(word: str) -> set[str]:
 
 
 def _keys(called: str) -> set[str]:
-    """What a class is found by: each of its names, between commas or slashes, in one word; none that are single letters or numbers."""
+    """What a class is found by: each of its names (commas, slashes part them) as one word; no single letters, no numbers."""
     found: set[str] = set()
     for words in map(_words, re.split(r"[,;/()]", called)):
         if words and not STOP.issuperset(words) and len("".join(words)) > 1:
@@ -548,11 +554,11 @@ def controlled(rows: Sequence[Row]) -> Iterator[Finding]:
         sign = "the unknown" if mean > 0.5 else "the known"
         meaning = (
             "As it should be, near 50 %." if severity == "fine"
-            else f"It takes the decoder's traces for a sign of {sign}, and outliers carry them. Raise train.reconstructed_share, or "
-            "use a decoder with a better autoencoder."
+            else f"It takes the decoder's traces for a sign of {sign}, and outliers carry them. Raise "
+            "train.reconstructed_share, or use a decoder with a better autoencoder."
         )  # fmt: skip
         yield Finding(
             kind="control", sets=(classifier,), count=first[0].n_ood, share=mean, severity=severity,
-            message=f"{classifier} tells reconstructed ID images from the untouched ones at AUROC {mean:.1%} ({low:.1%}–{high:.1%}). "
-            + meaning,
+            message=f"{classifier} tells reconstructed ID images from the untouched ones at AUROC {percent(mean)} "
+            f"({percent(low)} to {percent(high)}). {meaning}",
         )  # fmt: skip

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from . import registry
 from .classifier import load
+from .data import load_ood
 from .detectors import Fixed, views_of
 from .evaluate import evaluate_outputs, row_to_json
 from .images import DataError, Images, listed
 from .passes import hash_of, head_of, outputs
 from .pipeline import device_of
 from .protocols import KNOWN, MEASURED, UNKNOWN, Benchmark, Found, Located, explain, locate, read_all
+from .search import search
 from .store import write_bytes, write_json
 from .types import Detector, Json, Loss, Output, Row
 from .vision import backbone, load_weights
@@ -61,6 +63,7 @@ class Job:
     crop: float = 0.0
     fit: int = 0
     most: int = 0
+    search: str = ""
     seed: int = 0
     resamples: int = 500
     device: str = "auto"
@@ -110,14 +113,18 @@ def measure(benchmark: Benchmark, source: str, weights: Path | None, job: Job, s
     """Measures a network on a protocol; writes results.jsonl, results.md and evaluation.json into `job.out`, returns the tables.
 
     The detectors are names, with options as NAME.option, or "all": every one that the network can serve. `fit` cuts the training
-    images they are fitted to, and `most` every set, to so many images. When no detector learns, no training images are needed.
+    images they are fitted to, and `most` every set, to so many images. With `search` options are chosen first, on the protocol's
+    validation sets ("val"), or on its known ones and the images in a folder, of none of its sets. When no detector
+    learns and none is searched for, no training images are needed.
     DataError, before any picture is read, for all that is missing; ValueError for a network that does not fit.
     """
     everything = job.detectors == (ALL,)
     chosen = registry.names("detectors") if everything else job.detectors
     made: dict[str, Detector] = registry.make_all("detectors", chosen, job.options)
     learns = not all(isinstance(detector, Fixed) for detector in made.values())
-    located = locate(benchmark, job.roots, [group for group in MEASURED if learns or group != "train"], hub=job.hub)
+    groups = [group for group in MEASURED if learns or job.search or group != "train"]
+    groups += {"": [], "val": ["val", "val-ood"]}.get(job.search, ["val"])
+    located = locate(benchmark, job.roots, groups, hub=job.hub)
     if located.missing:
         raise DataError(explain(located, job.roots))
     benchmark = located.benchmark
@@ -125,10 +132,17 @@ def measure(benchmark: Benchmark, source: str, weights: Path | None, job: Job, s
     job = replace(job, size=job.size or model.size or benchmark.size, crop=job.crop or (1.0 if model.size else benchmark.crop))
     notes = _notes(located, model, job)
     sets = _read(located, model, job)
+    strange = [load_ood(Path(job.search), job.size)] if job.search not in ("", "val") else []
+    if job.search and (lacking := {"val", *([] if strange else ["val-ood"])} - {group for group, _ in sets.values()}):
+        raise DataError(f"{benchmark.name} has no set of the group {' and '.join(sorted(lacking))} to search on.")
     model.network.to(device)
     refused: dict[str, str] = {}
     if everything:
         made = _served(made, model.network, next(images for group, images in sets.values() if group == "test"), device, refused)
+    if job.search:
+        made, told = _searched(model, sets, strange, made, job, device, say, refused if everything else None)
+        notes += told
+    every, sets = sets, {name: (group, images) for name, (group, images) in sets.items() if group in MEASURED}
     seen = _seen(model.network, sets, made, job, device, say)
     notes += _accuracy_note(benchmark, sets, seen)
     rows: list[Row] = []
@@ -140,7 +154,7 @@ def measure(benchmark: Benchmark, source: str, weights: Path | None, job: Job, s
         raise ValueError("\n".join([f"None of the detectors can be used with {model.name}.", *notes]))
     text = tables(benchmark, rows, notes)
     write_bytes(job.out / "results.md", text.encode())
-    write_json(job.out / "evaluation.json", _facts(benchmark, model, located.found, sets, job, notes))
+    write_json(job.out / "evaluation.json", _facts(benchmark, model, located.found, every, job, notes))
     return text
 
 
@@ -207,17 +221,57 @@ def _served(
     return served
 
 
+def _searched(
+    model: Model,
+    sets: Sets,
+    strange: Sequence[Images],
+    detectors: Mapping[str, Detector],
+    job: Job,
+    device: torch.device,
+    say: Say,
+    refused: dict[str, str] | None,
+) -> tuple[dict[str, Detector], list[str]]:
+    """The detectors with the options that tell validation images apart best, and a note on each that left its default."""
+    known = next(images for group, images in sets.values() if group == "val")
+    unknown = [images for group, images in sets.values() if group == "val-ood"] or strange
+    fit = next(images for group, images in sets.values() if group == "train")
+    best: dict[str, Detector] = {}
+    notes = [f"Options were searched on {len(known)} known and {sum(map(len, unknown))} unknown images of no test set."]
+    for name in detectors:
+        own = {key: value for key, value in job.options.items() if key.rpartition(".")[0] in (name, "")}
+        try:
+            found, tried = search(
+                model.network, [name], own, fit=fit, known=known, unknown=unknown, loss=model.loss, cache=_cache(job), device=device
+            )
+        except ValueError as error:
+            if refused is None:
+                raise ValueError(f"{name}: {error}") from error
+            refused[name] = str(error)
+            continue
+        best |= found
+        one = tried[name]
+        options = ", ".join(f"{key} {value}" for key, value in one.options.items()) or "as it is"
+        gained = f"AUROC {100 * one.auroc:.1f} %, by default {100 * one.default:.1f} %"
+        say(f"  {name:20} {options}, of {one.candidates} candidates ({gained})")
+        if one.auroc > one.default:
+            notes.append(f"{name}: {options} ({gained}, on validation images).")
+    return best, notes
+
+
+def _cache(job: Job) -> Path:
+    """Where outputs are kept: the cache knows files by path, length and time; what is cut away of a picture it must be told."""
+    return job.out / "cache" / f"crop-{job.crop:g}"
+
+
 def _seen(
     network: nn.Module, sets: Sets, detectors: Mapping[str, Detector], job: Job, device: torch.device, say: Say
 ) -> dict[str, Output]:
     """The network's outputs for every set, with the detectors' views, kept in the folder `cache`."""
     views, seen = views_of(list(detectors.values())), {}
-    # The cache knows files by path, length and time; what is cut away of a picture it must be told.
-    cache = job.out / "cache" / f"crop-{job.crop:g}"
     for name, (group, images) in sets.items():
         start = monotonic()
         wanted = [view for view in views if view.for_fit] if group == "train" else views
-        seen[name] = outputs(network, images, device, views=wanted, cache=cache)
+        seen[name] = outputs(network, images, device, views=wanted, cache=_cache(job))
         say(f"  {name:20} {len(images):9,} images {monotonic() - start:8.1f} s")
     return seen
 

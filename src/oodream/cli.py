@@ -31,6 +31,7 @@ Image classifiers that learn to say "I don't know", from outliers imagined by a 
   export        a run's guard as a folder for the hub, with a model card, and as an ONNX graph
   compare       several methods under one budget and the same seeds, in one table
   evaluate      a network on a protocol (OpenOOD's, DREAM-OOD's, your own), by any detectors
+  audit         what makes OOD numbers lie: pictures in two sets, traces of files, known classes among the unknown
   fit-decoder   train a small Stable Diffusion from captioned images
   list          presets, samplers, losses, detectors, backbones
   doctor        what this machine has, and what is missing
@@ -186,6 +187,9 @@ class Measured:
     """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
     most: int = 0
     """at most this many images of every set, drawn by the seed; 0: all"""
+    search: str = ""
+    """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown images of no test set,
+    as a run's imagined outliers (RUN/images/imagined)"""
     seed: int = 0
     """of everything random"""
     resamples: int = 500
@@ -214,7 +218,8 @@ def evaluate(args: Sequence[str]) -> int:
     out = chosen.out or Path("runs") / f"evaluate-{benchmark.name}-{model}"
     job = benchmarking.Job(
         detectors=chosen.detectors, options=chosen.detector_options, out=out, roots=roots, hub=chosen.hub, size=chosen.size,
-        crop=chosen.crop, fit=chosen.fit, most=chosen.most, seed=chosen.seed, resamples=chosen.resamples, device=chosen.device,
+        crop=chosen.crop, fit=chosen.fit, most=chosen.most, search=chosen.search, seed=chosen.seed,
+        resamples=chosen.resamples, device=chosen.device,
     )  # fmt: skip
     print(f"\n{benchmarking.measure(benchmark, chosen.model, chosen.weights, job, say)}\nResults: {out.resolve()}")
     return 0
@@ -337,6 +342,42 @@ def export_guard(args: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audit:
+    """Look for what makes OOD numbers lie. The exit code is 0 without a problem (there may be warnings), and 1 with one."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """a run's folder, finished or begun; or, without a run, --data and --ood"""
+    data: str = ""
+    """what `oodream run` takes: a folder of class folders, hub:NAME, "fashion" or "fashion-full" """
+    ood: tuple[str, ...] = ()
+    """folders of OOD test images (near=FOLDER: like the classes)"""
+    classes: str = ""
+    """class list: imagenet100, cifar100, cifar10 or a TOML file"""
+    size: int = 32
+    """width and height at which images are compared, in pixels"""
+    seed: int = 0
+    """of the split into training and test images, where there is none, and of samples"""
+    json: bool = False
+    """print JSON"""
+
+
+def audit(args: Sequence[str]) -> int:
+    """`oodream audit`."""
+    chosen = tyro.cli(Audit, prog="oodream audit", args=_joined(args))
+    if bool(chosen.run) == bool(chosen.data):
+        raise ConfigError("Audit what? Name a run's folder, or give --data FOLDER and --ood FOLDER.")
+
+    from . import auditing
+    from .audit import to_json as findings
+
+    given = Config(data=chosen.data, ood=chosen.ood, classes=chosen.classes, size=chosen.size, seed=chosen.seed)
+    done = auditing.of_run(chosen.run) if chosen.run else auditing.of_folders(given)
+    for line in [json.dumps(findings(done), indent=2, ensure_ascii=False)] if chosen.json else auditing.lines(done):
+        print(line)
+    return 1 if done["problem"] else 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fit:
     """Train a small Stable Diffusion (diffusers folder) from captioned images. The same command again resumes."""
 
@@ -413,6 +454,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": export_guard,
     "compare": compare,
     "evaluate": evaluate,
+    "audit": audit,
     "fit-decoder": fit,
     "list": list_all,
     "doctor": doctor,

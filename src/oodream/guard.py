@@ -33,6 +33,7 @@ from .types import Detector, Json, Output
 
 OWN, IN_RUN, TENSORS = "config.json", "guard.json", "guard.safetensors"
 HUB = "hub:"
+LEARNT = "detector."  # begins the names of what the detector has learnt
 WINDOW = 1000
 
 
@@ -163,7 +164,7 @@ class Guard:
         folder = Path(folder)
         if not classifier:
             self.classifier.save_weights(folder)
-        save_tensors(folder / TENSORS, {"score_Q": self.score_Q, **{f"detector.{k}": t for k, t in state(self.detector).items()}})
+        save_tensors(folder / TENSORS, {"score_Q": self.score_Q, **{LEARNT + k: t for k, t in state(self.detector).items()}})
         write_json(folder / (IN_RUN if classifier else OWN), self.described(classifier))
 
     def described(self, classifier: str = "") -> Json:
@@ -193,7 +194,7 @@ class Guard:
             check_plugin(told["detector"]["name"], file.parent, plugins)
             made = registry.make("detectors", told["detector"]["name"], **told["detector"]["options"])
             tensors = load_tensors(file.with_name(TENSORS))
-            learnt = {key.removeprefix("detector."): tensor for key, tensor in tensors.items() if key != "score_Q"}
+            learnt = {key[len(LEARNT) :]: tensor for key, tensor in tensors.items() if key.startswith(LEARNT)}
             promise = Promise(**{key: value for key, value in told["promise"].items() if key != "kind"})
             classifier.network.to(torch.device(device))
             return cls(

@@ -281,7 +281,8 @@ class Pipeline:
         shifts = {name: images.fingerprint() for name, images in self.given.shifted.items()}
         corruptions = {"kinds": list(CORRUPTIONS), "severities": SEVERITIES, "of": test_images, "n": c.evaluate.n_corrupted}
         add("shifts", self._shifts, trained, sets=shifts, corruptions=corruptions, seed=c.seed)
-        add("report", self._report, ["scores", "shifts"])
+        add("audit", self._audit, ["scores"], seed=c.seed)
+        add("report", self._report, ["scores", "shifts", "audit"])
         return found
 
     def _classes(self, folder: Path) -> Json:
@@ -520,6 +521,14 @@ class Pipeline:
         lines = [row_to_json(row) for rows in found.values() for row in rows]
         write_bytes(folder / "accuracy.jsonl", "".join(f"{line}\n" for line in lines).encode())
         return {f"{kind}-s{seed}": round(fmean(row.accuracy for row in rows), 4) for (kind, seed), rows in found.items() if rows}
+
+    def _audit(self, folder: Path) -> Json:
+        from .audit import to_json
+        from .auditing import audited
+
+        done = audited(self.given, self.run)
+        write_json(folder / "audit.json", to_json(done))
+        return {"problems": len(done["problem"]), "warnings": len(done["warning"])}
 
     def _report(self, folder: Path) -> Json:
         from .present import present

@@ -22,9 +22,10 @@ import torch
 from . import builtin, classes
 from .config import ConfigError, overlay
 from .data import load_hub
-from .images import DataError, Images, from_files, image_files, listed
+from .images import DataError, Images, from_array, from_files, image_files, listed
 from .seeding import generator
 from .types import OOD
+from .validation import DISTURBED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -500,11 +501,26 @@ def _middle(images: Images, size: int) -> Images:
     return replace(images, size=size, read=lambda index: images.read(index)[..., part, part])
 
 
-def _fashion(split: str, chosen: Sequence[str]) -> Callable[[int, int], Images]:
+def _fashion(split: str, chosen: Sequence[str], last: bool = False) -> Callable[[int, int], Images]:
+    """The first (or last) `count` images in a fixed random order."""
+
     def make(size: int, count: int) -> Images:
         images = builtin.fashion(split, chosen, size=size)
-        rows = torch.randperm(len(images), generator=generator(0, "fashion", split))[: count or len(images)]
-        return images.subset(rows.sort().values)
+        rows = torch.randperm(len(images), generator=generator(0, "fashion", split))
+        part = rows[-count:] if last else rows[: count or len(images)]
+        return images.subset(part.sort().values)
+
+    return make
+
+
+def _disturbed(name: str) -> Callable[[int, int], Images]:
+    """The validation images, disturbed."""
+
+    def make(size: int, count: int) -> Images:
+        images = BUILT_IN["fashion-val"](size, count)
+        return from_array(
+            name, DISTURBED[name][0](images.batch(range(count)), images.labels, generator(0, name)), images.labels, ()
+        )
 
     return make
 
@@ -516,7 +532,9 @@ def _far(name: str) -> Callable[[int, int], Images]:
 BUILT_IN: dict[str, Callable[[int, int], Images]] = {
     "fashion-train": _fashion("train", builtin.FASHION_ID),
     "fashion-test": _fashion("test", builtin.FASHION_ID),
+    "fashion-val": _fashion("test", builtin.FASHION_ID, last=True),
     "fashion-bag": _fashion("test", ("bag",)),
     "fashion-boot": _fashion("test", ("boot",)),
     **{name: _far(name) for name in builtin.FAR_SETS},
+    **{name: _disturbed(name) for name in DISTURBED},
 }

@@ -44,7 +44,7 @@ def search(
     *,
     fit: Images,
     known: Images,
-    unknown: Images,
+    unknown: Sequence[Images],
     loss: Loss | None = None,
     cache: Path | None = None,
     device: torch.device | str = "cpu",
@@ -52,13 +52,14 @@ def search(
     """Detectors with the options that tell `known` from `unknown` images best by AUROC, and what was tried.
 
     `known` are ID images that neither the network nor a table has seen, `unknown` OOD images of no test set: real ones, or imagined
-    outliers that the network was not trained on. Each detector's `GRID` is searched, with `options` (`NAME.option`) kept as given.
+    outliers that the network was not trained on, all sets together. Each detector's `GRID` is searched, with `options`
+    (`NAME.option`) kept as given.
     """
     own = registry.own_options("detectors", detectors, options)
     made = {name: [registry.make("detectors", _plain(name), **c) for c in candidates(name, own[name])] for name in detectors}
     views, device = views_of([d for several in made.values() for d in several]), torch.device(device)
     model.to(device)
-    seen = [outputs(model, images, device, views=views, cache=cache) for images in (known, unknown)]
+    seen = [outputs(model, images, device, views=views, cache=cache) for images in (known, *unknown)]
     at_fit = outputs(model, fit, device, views=[view for view in views if view.for_fit], cache=cache)
     best, tried = {}, {}
     for name, several in made.items():
@@ -85,7 +86,7 @@ def _best(
     for i, detector in enumerate(detectors):
         try:
             detector = detector.fit(*fit, head)
-            scores[i] = detector.score(seen[0]), detector.score(seen[1])
+            scores[i] = detector.score(seen[0]), torch.cat([detector.score(output) for output in seen[1:]])
         except ValueError:
             if i == 0:
                 raise
