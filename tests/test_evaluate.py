@@ -184,3 +184,11 @@ def test_class_weights_come_with_the_loss() -> None:
     assert not torch.equal(found.scores["weighted_energy"]["id"], found.scores["energy"]["id"])
     with pytest.raises(ValueError, match="trained with class weights"):
         evaluate(Tint(), ["weighted_energy"], **given)
+
+
+def test_labels_that_are_not_the_networks_are_refused() -> None:
+    output, y = TEST
+    with pytest.raises(ValueError, match=r"outputs for 3 classes and 150 ID test images, and there are 150 labels from 1 to 3"):
+        evaluate_outputs(FIT, (output, y + 1), OOD, ["energy"])
+    with pytest.raises(ValueError, match="300 ID training images, and there are 7 labels"):
+        evaluate_outputs((FIT[0], FIT[1][:7]), TEST, OOD, ["energy"])

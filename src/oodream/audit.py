@@ -103,7 +103,7 @@ def audit(
 
 def percent(share: float) -> str:
     """A share in [0, 1] as "12.3 %"."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def to_json(done: Audit) -> Json:

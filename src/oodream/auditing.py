@@ -19,7 +19,7 @@ from .images import Images, from_array, from_files
 from .store import RunDir, StoreError, load_tensors, read_json
 from .types import Row
 
-TRAIN, TEST, IMAGINED = "train", "test", "imagined"
+TRAIN, TEST, IMAGINED = "ID/train", "ID/test", "run/imagined"  # no folder has a slash in its name
 LISTED = 3  # examples in a line
 
 
@@ -41,10 +41,13 @@ def of_folders(config: Config) -> Audit:
 
 
 def audited(given: Given, run: RunDir | None = None) -> Audit:
-    """The audit of all sets given, and of what a run holds beside them: outliers it trains on, reconstructed ID images, their rows.
+    """The audit of `audited_sets`, with what a run has measured on reconstructed ID images."""
+    config, control = given.config, _control(run, given.config) if run else []
+    return audit(audited_sets(given, run), given.data[1].classes, words=_words(config), control=control, seed=config.seed)
 
-    ValueError for an OOD set that is called as another set is.
-    """
+
+def audited_sets(given: Given, run: RunDir | None = None) -> dict[str, tuple[str, Images]]:
+    """All sets given, by name with their group, and those that a run has made: outliers to train on, reconstructed ID images."""
     train, test = given.data
     sets: dict[str, tuple[str, Images]] = {TRAIN: ("train", train), TEST: ("test", test)}
     if run:
@@ -54,10 +57,7 @@ def audited(given: Given, run: RunDir | None = None) -> Audit:
         if file.exists():
             t = load_tensors(file)
             sets[CONTROL] = ("control", from_array(CONTROL, t["images"], t["labels"], train.classes))
-    if taken := sorted({TRAIN, TEST, IMAGINED} & given.ood.keys()):
-        raise ValueError(f"An OOD folder is called {taken[0]!r}, as another set of the audit is. Rename it.")
-    control = _control(run, given.config) if run else []
-    return audit({**sets, **given.ood}, train.classes, words=_words(given.config), control=control, seed=given.config.seed)
+    return {**sets, **given.ood}
 
 
 def _outliers(run: RunDir, config: Config, train: Images) -> Images | None:
@@ -70,7 +70,9 @@ def _outliers(run: RunDir, config: Config, train: Images) -> Images | None:
     kept = load_tensors(filtered)["kept"].tolist() if filtered.exists() else [True] * len(lines)
     lines = [line for line in lines if line["kind"] == "outlier" and kept[line["row"]]]
     labels = [train.classes.index(line["class"]) for line in lines]
-    return from_files(IMAGINED, [folder / line["file_name"] for line in lines], labels, train.classes, train.size) if lines else None
+    return (
+        from_files("imagined", [folder / line["file_name"] for line in lines], labels, train.classes, train.size) if lines else None
+    )
 
 
 def _control(run: RunDir, config: Config) -> list[Row]:
@@ -103,4 +105,4 @@ def lines(done: Audit) -> Iterator[str]:
                 yield f"           {example['class']}: {example['file']}"
             elif "files" in example:
                 yield f"           {' and '.join(example['files'])} (apart {example['apart']:.3f})"
-    yield f"{len(done['problem'])} problems, {len(done['warning'])} warnings."
+    yield f"Problems: {len(done['problem'])}. Warnings: {len(done['warning'])}."

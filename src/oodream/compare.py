@@ -21,6 +21,7 @@ from .pipeline import DREAM, PLAIN, Pipeline
 from .report import Measure, measure, spread
 from .store import RunDir, write_bytes, write_json
 from .types import Json, Row
+from .uncertainty import paired
 
 GROUPS = {"near": ("auroc", "fpr95_id", "fpr95_ood"), "far": ("auroc", "fpr95_id", "fpr95_ood"), "all": ("fpr95_id",)}
 
@@ -29,13 +30,14 @@ GROUPS = {"near": ("auroc", "fpr95_id", "fpr95_ood"), "far": ("auroc", "fpr95_id
 class Line:
     """An arm: how many outliers it was trained with, what was measured, and what it cost.
 
-    `cells` are percent by name, with their spread; the seconds are of drawing these outliers and of one training; `memory` is the
-    most bytes that drawing or training held.
+    `cells` are percent by name, with their spread; `headline` is the mean fpr95_id over all sets, in percent, by seed. The seconds
+    are of drawing these outliers and of one training; `memory` is the most bytes that drawing or training held.
     """
 
     arm: str
     outliers: int
     cells: Mapping[str, Measure]
+    headline: tuple[float, ...]
     synthesis: float
     training: float
     memory: int
@@ -92,33 +94,55 @@ def line(name: str, p: Pipeline, kind: str) -> Line:
             by_seed.setdefault(a.seed, []).append(100 * a.accuracy)
     if by_seed:
         cells["shifted accuracy"] = spread([fmean(values) for values in by_seed.values()], None)
+    headline = tuple(100 * row.fpr95_id for row in sorted(of("all"), key=lambda row: row.seed))
     stamps = {stage: p.run.stamp(stage) or {"seconds": 0.0, "summary": {"memory": 0}} for stage in p.stages}
     trained = [stamps[f"classifier/{kind}-s{seed}"] for seed in range(p.config.seeds)]
     drawn, used, t = stamps[imagined(p.config.decode)], 0, p.config.train
     if kind == DREAM and t.ratio > 0:
         used = min(int(p.kept.sum()), t.most or len(p.outliers))
     return Line(
-        arm=name, outliers=used, cells=cells, synthesis=drawn["seconds"] * used / len(p.outliers),
+        arm=name, outliers=used, cells=cells, headline=headline,
+        synthesis=drawn["seconds"] * used / len(p.outliers),
         training=fmean(stamp["seconds"] for stamp in trained),
         memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([drawn] if used else [])]),
     )  # fmt: skip
 
 
 def table(lines: Sequence[Line]) -> str:
-    """The lines as a Markdown table."""
+    """The lines as a Markdown table; each but the first arm with its difference to that, by a paired test over the seeds."""
     columns = list(dict.fromkeys(name for found in lines for name in found.cells))
-    head = ["arm", "outliers", *(f"{name}, %" for name in columns), "synthesis, s", "ms an outlier", "training, s", "memory, GB"]
+    first = next((found for found in lines if found.arm != PLAIN), None)
+    against = f"all fpr95_id less that of {first.arm} (95 %)" if first else ""
+    head = [
+        "arm",
+        "outliers",
+        *(f"{name}, %" for name in columns),
+        against,
+        "synthesis, s",
+        "ms an outlier",
+        "training, s",
+        "memory, GB",
+    ]
 
     def row(found: Line) -> list[str]:
         each = 1000 * found.synthesis / found.outliers if found.outliers else 0
         cells = [found.cells.get(name) for name in columns]
         return [
             found.arm, str(found.outliers), *(f"{m.text} {_small(m)}".strip() if m else "–" for m in cells),
+            _apart(first, found) if first else "–",
             f"{found.synthesis:.1f}", f"{each:.0f}" if each else "–", f"{found.training:.0f}", f"{found.memory / 1e9:.2f}",
         ]  # fmt: skip
 
     rows = [head, ["---"] * len(head), *map(row, lines)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+def _apart(first: Line, found: Line) -> str:
+    """The mean difference with its interval and p-value; a dash where there are not two seeds."""
+    if found is first or len(found.headline) < 2 or len(found.headline) != len(first.headline):
+        return "–"
+    d = paired(first.headline, found.headline)
+    return f"{d.value:+.1f} ({d.interval[0]:+.1f} to {d.interval[1]:+.1f}; p = {d.p:.2g})"
 
 
 def _small(m: Measure) -> str:

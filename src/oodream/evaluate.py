@@ -97,7 +97,7 @@ def evaluate_outputs(
     ValueError names a set that is empty, has another number of classes, an unknown group or a reserved name.
     """
     test_output, test_y = test
-    _check(test_output, ood)
+    _check(fit, test, ood)
     right_N = test_output.logits_BC.argmax(1) == test_y
     hits, n_id = int(right_N.sum()), len(test_output)
     ece = calibration_error(test_output.logits_BC, test_y)
@@ -175,9 +175,16 @@ def _made(detectors: Detectors) -> dict[str, Detector]:
     return dict(detectors) if isinstance(detectors, Mapping) else {name: registry.make("detectors", name) for name in detectors}
 
 
-def _check(test: Output, ood: Mapping[str, tuple[str, Output]]) -> None:
-    if not len(test):
-        raise ValueError("The ID test set is empty.")
+def _check(fit: tuple[Output, Tensor], known: tuple[Output, Tensor], ood: Mapping[str, tuple[str, Output]]) -> None:
+    classes = known[0].logits_BC.shape[1]
+    for name, (output, y_N) in (("test", known), ("training", fit)):
+        if not len(output):
+            raise ValueError(f"The ID {name} set is empty.")
+        if len(y_N) != len(output) or not 0 <= int(y_N.min()) <= int(y_N.max()) < classes:
+            raise ValueError(
+                f"The network has outputs for {classes} classes and {len(output)} ID {name} images, and there are {len(y_N)} "
+                f"labels from {int(y_N.min())} to {int(y_N.max())}: is this the network's own list of classes?"
+            )
     for name, (group, output) in ood.items():
         if name in ("id", "mean"):
             raise ValueError(f"An OOD set cannot be called {name!r}: the name is reserved.")
@@ -185,5 +192,5 @@ def _check(test: Output, ood: Mapping[str, tuple[str, Output]]) -> None:
             raise ValueError(f"OOD set {name!r} has group {group!r}; it must be near, far or control.")
         if not len(output):
             raise ValueError(f"OOD set {name!r} is empty.")
-        if (given := output.logits_BC.shape[1]) != (classes := test.logits_BC.shape[1]):
+        if (given := output.logits_BC.shape[1]) != classes:
             raise ValueError(f"OOD set {name!r} has outputs for {given} classes, the ID test set for {classes}.")

@@ -114,8 +114,9 @@ def to_onnx(guard: Guard, file: Path) -> float:
                 output_names=["logits", "score", "unknown"], dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
             )  # fmt: skip
     except Exception as error:  # whatever the exporter raises
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise ExportError(f"This network with {name} cannot be traced into a graph: {reason}. {_instead()}") from error
+        raise ExportError(
+            f"This network with {name} cannot be traced into a graph: {_line(error.__cause__ or error)} {_instead()}"
+        ) from error
     assert program is not None
     told = {"names": json.dumps(guard.names), "threshold": repr(guard.threshold), "promise": str(guard.promise)}
     program.model.metadata_props.update(told)
@@ -134,7 +135,7 @@ def compared(guard: Guard, file: Path) -> float:
     try:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has exceptions of its own
-        raise ExportError(f"onnxruntime cannot run this graph: {str(error).splitlines()[0]} {_instead()}") from error
+        raise ExportError(f"onnxruntime cannot run this graph: {_line(error)} {_instead()}") from error
     low, high = guard.score_Q.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
     worst = 0.0
     for pictures in _pictures(guard.size):
@@ -208,6 +209,11 @@ def _rounded(sums: Tensor) -> Tensor:
 
 def _instead() -> str:
     return f"Detectors that can be part of a graph: {', '.join(TRACED)}."
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a foreign message, ended with a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
 
 
 def _pictures(size: int) -> Iterator[np.ndarray]:

@@ -11,13 +11,15 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from .audit import from_json
+from .auditing import audited_sets
 from .builtin import FAR_SETS, NEAR
 from .evaluate import accuracy_from_json, row_from_json
 from .explore import COSINES
-from .report import Answer, FilterCount, ImageSet, Imagined, LatentMap, Report, Strip
+from .report import Answer, Checked, FilterCount, ImageSet, Imagined, LatentMap, Report, Strip
 from .seeding import generator
-from .store import load_tensors
-from .types import Accuracy, Row
+from .store import load_tensors, read_json
+from .types import Accuracy, Json, Row
 from .validation import DISTURBED
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ def present(p: Pipeline) -> Report:
             for kind in kinds
         },
         filtered={name: FilterCount(drawn=per_class, kept=kept["kept_per_class"][name]) for name in p.book.names} if kept else {},
+        audit=checked(p),
     )
 
 
@@ -156,6 +159,27 @@ def latent_map(p: Pipeline) -> LatentMap:
         features_N2=flat.transform(z), y_N=y, outliers_M2=flat.transform(p.outliers.z_MD.numpy()), y_M=p.outliers.y_M.numpy(),
         dropped_M=~p.kept.numpy(), method=method,
     )  # fmt: skip
+
+
+def checked(p: Pipeline) -> list[Checked]:
+    """The run's audit, with the pictures of its examples."""
+    done, sets = from_json(read_json(p.run / "audit" / "audit.json")), audited_sets(p.given, p.run)
+
+    def pair(example: Json) -> tuple[torch.Tensor, torch.Tensor, str]:
+        a, b = (sets[name][1].batch([row])[0] for name, row in zip(example["sets"], example["rows"], strict=True))
+        called = [
+            f"{name} {row}" for name, row in zip(example["sets"], example["labels" if "labels" in example else "rows"], strict=True)
+        ]
+        return a, b, " and ".join(called)
+
+    return [
+        Checked(
+            kind=f.kind, sets=f.sets, severity=f.severity, message=f.message,
+            pairs=[pair(example) for example in f.examples if "rows" in example],
+            aurocs={example["statistic"]: example["auroc"] for example in f.examples if "statistic" in example},
+        )
+        for f in done.findings
+    ]  # fmt: skip
 
 
 def answers(p: Pipeline) -> list[Answer]:

@@ -122,6 +122,22 @@ class FilterCount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What an audit of the image sets says: `severity` is problem, warning or fine.
+
+    `pairs` are two pictures, uint8 (3, H, W), that should not be two, and what to call them; `aurocs` in [0, 1] say by which
+    statistics, and by all "together", the last of `sets` is told from the first whatever its pictures show.
+    """
+
+    kind: str
+    sets: Sequence[str]
+    severity: str
+    message: str
+    pairs: Sequence[tuple[torch.Tensor, torch.Tensor, str]] = ()
+    aurocs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything the page shows. What is empty leaves its section out.
 
@@ -159,6 +175,7 @@ class Report:
     answers: Sequence[Answer] = ()
     reconstructed_id: Mapping[str, float] = field(default_factory=dict)
     filtered: Mapping[str, FilterCount] = field(default_factory=dict)
+    audit: Sequence[Checked] = ()
 
 
 def report(content: Report) -> str:

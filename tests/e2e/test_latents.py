@@ -159,6 +159,8 @@ def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_pa
     assert [found[arm]["outliers"] for arm in ("plain", "latents", "latents, 9", "kd alone")] == [0, 300, 9, 0]
     assert found["latents, 9"]["synthesis"] == pytest.approx(found["latents"]["synthesis"] * 9 / 300)
     assert all("±" in cell["spread"] for line in found.values() for cell in line["cells"].values())
+    assert all(len(line["headline"]) == 2 for line in found.values())
+    assert [" p = " in row for row in rows[2:]] == [True, False, True, True, True, True]
     one, two = ((tmp_path / "out" / arm / "align" / "encoder.safetensors").stat() for arm in ("latents", "pictures"))
     assert one.st_ino == two.st_ino, "aligned once"
     began = time.monotonic()
