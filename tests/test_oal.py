@@ -424,6 +424,24 @@ def test_previews_learn_before_the_classifier_and_stay(tmp_path):
     assert all(p.grad is None for p in path.parameters())
 
 
+def test_outliers_are_recombined_in_boxes():
+    pool = torch.arange(24, dtype=torch.float).view(24, 1, 1, 1).expand(24, 4, 8, 8).half()  # each is known by its value
+    made = mixture(bank=replace(bank(), ood_MFHW=pool, recombined=0.5))
+    batches = [next(epoch_batches(made, Optimisation(batch=8, flip=False), 0, epoch)) for epoch in range(40)]
+    ood = torch.cat([batch.latents.latent_LFHW[4:] for batch in batches])
+    mixed = 0
+    for latent in ood:
+        values = latent.unique()
+        assert len(values) <= 2
+        assert (latent == latent[:1]).all(), "all channels alike"
+        if len(values) == 2:
+            mixed += 1
+            inside = [(latent[0] == value).nonzero() for value in values]
+            areas = [(of.amax(0) - of.amin(0) + 1).prod() == len(of) for of in inside]
+            assert any(areas), "one of the two fills a box"
+    assert 0.25 < mixed / len(ood) < 0.6  # half of them, but for boxes of no pixel and partners that are the same
+
+
 def test_outliers_are_mixed_with_known_latents():
     plain, mixed = mixture(), mixture(bank=replace(bank(), least=0.4))
     a, b = (next(epoch_batches(m, Optimisation(batch=8, flip=False), 0, 0)).latents.latent_LFHW for m in (plain, mixed))

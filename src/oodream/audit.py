@@ -8,6 +8,7 @@ removed, and nothing is known here of runs, folders or pages. A finding is a rea
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import warnings
@@ -44,6 +45,7 @@ CONTRAST = 12.0  # grey levels (standard deviation) below which a picture is too
 NEIGHBOURS = 3  # of every picture that are compared with it
 ALIKE = 0.97  # least cosine of their spectra
 APART = 0.07  # most that near-duplicates differ by: RMS of thumbnails in units of the picture's own contrast
+GAIN = 1.35  # most that their contrasts differ by, as a factor
 CELLS = 2**24  # cosines held at once
 
 
@@ -195,8 +197,8 @@ def apart(a_PTT: Tensor, b_PTT: Tensor, subpixel: bool) -> Tensor:
 def partners(a: Looks, b: Looks) -> tuple[Tensor, Tensor]:
     """For every picture of `b` the row of the one in `a` that it duplicates (-1: none), and how far they are apart: 0 if equal.
 
-    Where `a` is `b` a picture's partner is an earlier one. Near-duplicates are among the NEIGHBOURS with the nearest spectra and
-    at most APART away; plain pictures have only equal partners.
+    Where `a` is `b` a picture's partner is an earlier one. Near-duplicates are among the NEIGHBOURS with the nearest spectra, at
+    most APART away and by at most GAIN lighter or darker; plain pictures have only equal partners.
     """
     row_N, apart_N = torch.full((len(b.digest_N),), -1), torch.full((len(b.digest_N),), torch.inf)
     k = min(NEIGHBOURS, len(a.digest_N) - (a is b))
@@ -210,7 +212,9 @@ def partners(a: Looks, b: Looks) -> tuple[Tensor, Tensor]:
         query, nth = (value >= ALIKE).nonzero(as_tuple=True)
         for part in torch.arange(len(query)).split(1024):
             mine, other = start + query[part], at[query[part], nth[part]]
-            rms = apart(b.thumb_NTT[mine].float(), a.thumb_NTT[other].float(), subpixel=a.smaller)
+            pair = b.thumb_NTT[mine].float(), a.thumb_NTT[other].float()
+            rms, gain = apart(*pair, subpixel=a.smaller), torch.stack([x.flatten(1).std(1) for x in pair]).log()
+            rms[gain.diff(dim=0)[0].abs() > math.log(GAIN)] = torch.inf
             later, earlier = (torch.maximum(mine, other), torch.minimum(mine, other)) if a is b else (mine, other)
             rms = rms.clamp(min=1e-4)  # 0 is for equal pictures alone
             apart_N.scatter_reduce_(0, later, rms, "amin")
@@ -274,7 +278,7 @@ def duplicates(sets: Mapping[str, tuple[str, Images]]) -> Iterator[Finding]:
     if clean:
         yield Finding(
             kind="duplicates", sets=tuple(names), count=0, share=0.0, severity="fine",
-            message=f"{clean} times a set was compared with another, or with itself, and no picture was found twice.",
+            message=f"Comparisons of two sets, or of a set with itself, that found no picture twice: {clean}.",
         )  # fmt: skip
     for name in names:
         if role[name] == "train":
@@ -553,7 +557,8 @@ def controlled(rows: Sequence[Row]) -> Iterator[Finding]:
         severity = SEVERITIES[2 - (off >= CONTROL_WARNS) - (off >= CONTROL_FAILS)]
         sign = "the unknown" if mean > 0.5 else "the known"
         meaning = (
-            "As it should be, near 50 %." if severity == "fine"
+            "50\u00a0% lies within the interval, as it should." if low <= 0.5 <= high
+            else "Near 50\u00a0%, as it should be." if severity == "fine"
             else f"It takes the decoder's traces for a sign of {sign}, and outliers carry them. Raise "
             "train.reconstructed_share, or use a decoder with a better autoencoder."
         )  # fmt: skip
