@@ -425,7 +425,8 @@ def test_previews_learn_before_the_classifier_and_stay(tmp_path):
 
 
 def test_outliers_are_recombined_in_boxes():
-    pool = torch.arange(24, dtype=torch.float).view(24, 1, 1, 1).expand(24, 4, 8, 8).half()  # each is known by its value
+    m = len(bank().ood_MFHW)
+    pool = torch.arange(m, dtype=torch.float).view(m, 1, 1, 1).expand(m, 4, 8, 8).half()  # each is known by its value
     made = mixture(bank=replace(bank(), ood_MFHW=pool, recombined=0.5))
     batches = [next(epoch_batches(made, Optimisation(batch=8, flip=False), 0, epoch)) for epoch in range(40)]
     ood = torch.cat([batch.latents.latent_LFHW[4:] for batch in batches])
