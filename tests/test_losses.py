@@ -10,9 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from oodream.classifier import Classifier, load
 from oodream.losses.energy_logistic import EnergyLogistic
+from oodream.passes import head_of
 from oodream.registry import make, names
+from oodream.seeding import seeded
 from oodream.types import Output, Sizes, Step
+from oodream.vision import backbone
 
 
 def output(logits: torch.Tensor) -> Output:
@@ -96,3 +100,29 @@ def test_weights_weigh_rows_of_the_cross_entropy():
     doubled = make("losses", "cross_entropy")(step(logits, y, weight=torch.tensor([1.0, 1.0, 2.0, 0.0]))).total
     repeated = F.cross_entropy(logits[[0, 1, 2, 2]], y[[0, 1, 2, 2]])
     assert doubled.item() == pytest.approx(repeated.item(), rel=1e-6)
+
+
+def test_weighted_energy_is_learnt_stored_and_scored(tmp_path):
+    """Class weights begin at one, change phi as they should, and come back from a classifier's folder to its head."""
+    logits = 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    plain, loss = make("losses", "energy_logistic"), make("losses", "energy_logistic", weighted=True)
+    loss.build(Sizes(features=128, classes=4))
+    torch.testing.assert_close(loss.phi(logits), plain.phi(logits))
+    with torch.no_grad():
+        loss.log_energy_C.copy_(torch.tensor([0.5, -1.0, 0.0, 2.0]))
+    weights = torch.tensor([0.5, -1.0, 0.0, 2.0]).exp()
+    expected = F.softplus(loss.slope) * (weights * logits.exp()).sum(1).log() + loss.offset
+    torch.testing.assert_close(loss.phi(logits), expected)
+    loss.phi(logits).sum().backward()
+    assert (loss.log_energy_C.grad != 0).all()
+
+    told = {"backbone": "resnet8", "loss": "energy_logistic", "loss_options": {"weighted": True}}
+    with seeded(0, "test"):
+        network = backbone("resnet8", 4)
+    Classifier(network=network, loss=loss, names=tuple("abcd"), size=16, threshold=0.0, told=told).save(tmp_path)
+    found = load(tmp_path)
+    head = head_of(found.network, found.loss)
+    torch.testing.assert_close(head.energy_C, weights)
+    output = Output(logits_BC=logits, z_BF=logits)
+    scores = make("detectors", "weighted_energy").fit(output, torch.zeros(6).long(), head).score(output)
+    torch.testing.assert_close(scores, -(weights.double() * logits.double().exp()).sum(1).log())
