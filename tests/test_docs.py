@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from _guarded import save_run
 from golden.parity import table
 from torch import nn
 
@@ -60,6 +61,9 @@ def test_oodream_commands_are_understood(page, line, capsys):
     elif args[0] == "score":
         assert main(args) == 2
         assert "holds no classifier" in capsys.readouterr().err
+    elif args[0] == "export":
+        assert main(args) == 2
+        assert f"{args[1]} holds no guard" in capsys.readouterr().err
     elif args[0] == "fit-decoder":
         images = args[1]
         assert main([*args, "--seed", "0"]) == 2
@@ -89,6 +93,7 @@ def test_no_other_kind_of_command():
 def test_snippets_run(page, code, shapes, tiny_pipeline, tmp_path, monkeypatch):
     for folder in ("photos", "strange"):
         shutil.copytree(shapes, tmp_path / folder)
+    save_run(tmp_path / "runs" / "photos")
     monkeypatch.chdir(tmp_path)
     classes = len([folder for folder in shapes.iterdir() if folder.is_dir()])
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))

@@ -45,7 +45,7 @@ from .sample import sample
 from .seeding import generator
 from .shifts import CORRUPTIONS, SEVERITIES
 from .store import RunDir, load_tensors, progress, read_json, save_tensors, write_bytes, write_json
-from .train import NO_PATH, first, make_loss, train
+from .train import NO_PATH, first, learn_path, make_loss, train
 from .types import Accuracy, ClassBook, Features, Json, Outliers, Sampler
 from .vision import SCRATCH, AlignedEncoder, backbone, weights_file
 
@@ -189,6 +189,12 @@ class Pipeline:
         """Whether what is imagined stays latents."""
         return self.config.decode.output == "latents"
 
+    @property
+    def learns_path(self) -> bool:
+        """Whether latents reach the classifier by a path that learns before it does."""
+        t = self.config.train
+        return self.latents and t.path != NO_PATH and hasattr(registry.get("paths", t.path), "learn")
+
     def imagined_pictures(self, rows: list[int]) -> Tensor:
         """Images (B, 3, H, W) uint8 of imagined rows, whether they were decoded or not."""
         if self.latents:
@@ -258,6 +264,9 @@ class Pipeline:
         add("paths", self._paths, ["outliers"], decode=options["decode"], seed=c.seed)
         if self.latents:
             add("latents/known", self._known_latents, ["classes"], images=train_images, seed=c.seed)
+            if self.learns_path:
+                how = {key: options["train"][key] for key in ("path", "path_options")}
+                add("latents/path", self._path, ["latents/known"], seed=c.seed, **how)
         add("images/reconstructed", self._reconstructed, ["classes"], images=train_images, test=test_images,
             share=c.train.reconstructed_share)  # fmt: skip
         for seed in range(c.seeds):
@@ -269,6 +278,7 @@ class Pipeline:
         for seed in range(c.seeds):
             work = partial(self._train, DREAM, seed, c.train)
             after = [*([made, "latents/known"] if self.latents else ["filter"]), "images/reconstructed"]
+            after += ["latents/path"] if self.learns_path else []
             if make_loss(c.train).teacher or c.train.init == PLAIN:
                 after.append(f"classifier/{PLAIN}-s{seed}")
             add(f"classifier/{DREAM}-s{seed}", work, after, shared=True, train=options["train"], seed=seed)
@@ -380,6 +390,11 @@ class Pipeline:
         save_tensors(folder / "coloured.safetensors", {"images": pixels, "latents": self.decoder.encode(pixels)})
         return {"latents": len(images)}
 
+    def _path(self, folder: Path) -> Json:
+        data = Mixture(id=self.given.data[0], bank=self._bank(torch.arange(0)))
+        save_tensors(folder / "path.safetensors", learn_path(data, self.config.train, self.config.seed, self.device))
+        return {}
+
     def _bank(self, kept: Tensor) -> LatentBank:
         """The latents for training; ValueError for those of another shape than the decoder's."""
         folder = self.run / "latents" / "known"
@@ -412,7 +427,8 @@ class Pipeline:
             if config.init == PLAIN:
                 config = replace(config, init=str(self.run / "classifier" / f"{PLAIN}-s{seed}"))
         what = f"train {kind} (seed {seed})"
-        network, loss, log = train(mixture, config, seed, self.device, folder / "resume.state", what, teacher)
+        learnt = load_tensors(self.run / "latents" / "path" / "path.safetensors") if kind == DREAM and self.learns_path else None
+        network, loss, log = train(mixture, config, seed, self.device, folder / "resume.state", what, teacher, learnt)
         if not leads():
             return {}
         test, control = (outputs(network, images, self.device) for images in (self.given.data[1], self.reconstructed[1]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .config import Train
 from .loop import fit
@@ -58,13 +58,36 @@ def width(model: nn.Module, size: int) -> int:
     return int(z.shape[1])
 
 
+def learn_path(data: Mixture, config: Train, seed: int, device: torch.device) -> dict[str, Tensor]:
+    """What a path for latents learns before any classifier, as a state that `train` takes; once for all seeds."""
+    with seeded(seed, "path"):
+        path = make_path(data, config, backbone(config.backbone, len(data.id.classes)))
+    path.learn(data, seed, device)  # type: ignore[operator]
+    return path.state_dict()
+
+
+def make_path(data: Mixture, config: Train, model: nn.Module) -> nn.Module:
+    """The configured path, as yet untaught."""
+    assert data.bank is not None
+    latent = tuple(data.bank.coloured[1].shape[1:])
+    path: nn.Module = make("paths", config.path, model=model, latent=latent, size=data.id.size, **config.path_options)
+    return path
+
+
 def train(
-    data: Mixture, config: Train, seed: int, device: torch.device, state: Path, what: str, teacher: nn.Module | None = None
+    data: Mixture,
+    config: Train,
+    seed: int,
+    device: torch.device,
+    state: Path,
+    what: str,
+    teacher: nn.Module | None = None,
+    learnt: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.Module, Loss, list[dict[str, float]]]:
     """Trains a classifier on the mixture; returns it with its loss (which holds phi) and its log.
 
-    The seed fixes its weights and every batch. ValueError when the weights it is to begin with cannot be read or do not fit, or
-    when a loss lacks what it needs.
+    `learnt` is what `learn_path` returned, for a path that learns first; it stays as it is. The seed fixes the weights and every
+    batch. ValueError when the weights it is to begin with cannot be read or do not fit, or when a loss lacks what it needs.
     """
     options: dict[str, Any] = {}
     with seeded(seed, "train"):
@@ -81,12 +104,9 @@ def train(
             )
         )  # fmt: skip
         if data.bank and config.path != NO_PATH:
-            options["path"] = path = make(
-                "paths", config.path, model=model, latent=latent, size=data.id.size, **config.path_options
-            )
-            if hasattr(path, "learn"):
-                if not state.exists():  # a state holds what was learned
-                    path.learn(data, seed, device)
+            options["path"] = path = make_path(data, config, model)
+            if learnt is not None:
+                path.load_state_dict(learnt)
                 path.requires_grad_(False)
     log = fit(model, loss, data, config.optimisation, seed, device, state, what, teacher=teacher, **options)
     return model, loss, log
