@@ -55,7 +55,7 @@ def test_oodream_commands_are_understood(page, line, capsys):
     assert args[0] in COMMANDS
     if args[0] in ("run", "demo", "compare", "evaluate"):
         assert main([*args, "--dry-run"]) == 0
-    elif args[0] == "decode":
+    elif args[0] in ("decode", "audit"):
         assert main(args) == 2
         assert f"{args[1]} is not a run folder" in capsys.readouterr().err
     elif args[0] == "score":

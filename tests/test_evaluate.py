@@ -104,6 +104,8 @@ def test_rows_survive_json(result: Evaluation) -> None:
     line = row_to_json(result.rows[0])
     assert "\n" not in line
     assert row_from_json(line) == result.rows[0]
+    with pytest.raises(ValueError, match=r"another version \(autc\)"):
+        row_from_json(line.replace('"autc"', '"x"').replace(f'"x": {result.rows[0].autc}, ', ""))
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ GROUPS = ("train", "test", "outliers", "near", "far", "control")
 SEVERITIES = ("problem", "warning", "fine")
 EXAMPLES = 6
 LEAK = 0.01  # from this share of a set on, pictures it has in common with another are a problem, below it a warning
-SEPARATES = 0.95  # AUROC from which file facts are a problem, and pixel statistics a warning
-LEANS = 0.75  # AUROC from which file facts are a warning
+SEPARATES, LEANS = 0.95, 0.75  # AUROC from which file facts are a problem, and a warning
+TRACES = 0.9  # AUROC from which pixel statistics are a warning; they see some content, too
 CONTROL_WARNS, CONTROL_FAILS = 0.05, 0.1  # how far from 50 % the control may be
 SAMPLE = 2000  # images of a set whose statistics are taken
 SIDE = 32  # pixels of the thumbnails that are compared
@@ -210,7 +210,7 @@ def partners(a: Looks, b: Looks) -> tuple[Tensor, Tensor]:
             cosine[here, start + here] = -1
         value, at = cosine.topk(k, dim=1)
         query, nth = (value >= ALIKE).nonzero(as_tuple=True)
-        for part in torch.arange(len(query)).split(1024):
+        for part in (slice(i, i + 1024) for i in range(0, len(query), 1024)):
             mine, other = start + query[part], at[query[part], nth[part]]
             pair = b.thumb_NTT[mine].float(), a.thumb_NTT[other].float()
             rms, gain = apart(*pair, subpixel=a.smaller), torch.stack([x.flatten(1).std(1) for x in pair]).log()
@@ -350,7 +350,7 @@ def pixel_statistics(x_B3HW: Tensor) -> Facts:
 def file_facts(files: Sequence[str]) -> Facts | None:
     """What N files on disk are, from their headers: name -> text or float (N,). None when one of them cannot be opened.
 
-    The "JPEG quality" is that of the IJG tables which sum to the file's luminance table; 100 for other formats.
+    The "JPEG quality" is 100 for other formats.
     """
     rows = []
     for file in files:
@@ -367,7 +367,7 @@ def file_facts(files: Sequence[str]) -> Facts | None:
 
 
 def jpeg_quality(tables: Mapping[int, Sequence[int]] | None) -> float:
-    """The quality (1 to 100) of IJG's scale whose luminance table has the sum of the first of these tables; 100 without any."""
+    """The quality (1 to 100) on IJG's scale by the sum of the luminance table, rough below 20; 100 without tables."""
     if not tables or 0 not in tables:
         return 100.0
     scale = 100 * sum(tables[0]) / BASE_SUM
@@ -440,8 +440,9 @@ def separated(sets: Mapping[str, tuple[str, Images]], seed: int) -> Iterator[Fin
             test = known_facts[kind]
             assert test is not None
             found, (low, high) = told_apart(test, facts, seed)
-            limits = {"files": (LEANS, SEPARATES if group in ("near", "far") else 1.1), "pixels": (SEPARATES, 1.1)}[kind]
-            severity = SEVERITIES[2 - sum(low >= limit for limit in limits)]
+            severity = "warning" if low >= (LEANS if kind == "files" else TRACES) else "fine"
+            if kind == "files" and low >= SEPARATES and group in ("near", "far"):
+                severity = "problem"
             best = sorted((key for key in found if key != "together"), key=found.__getitem__, reverse=True)
             single = ", ".join(f"{key} {percent(found[key])}" for key in best[:3])
             what = "file's format, size and compression" if kind == "files" else "pixels' fineness, blocks and colour"
@@ -520,7 +521,7 @@ def _keys(called: str) -> set[str]:
     """What a class is found by: each of its names (commas, slashes part them) as one word; no single letters, no numbers."""
     found: set[str] = set()
     for words in map(_words, re.split(r"[,;/()]", called)):
-        if words and not STOP.issuperset(words) and len("".join(words)) > 1:
+        if len("".join(words)) > 1:
             found |= {"".join([*words[:-1], form]) for form in _forms(words[-1])}
     return found
 

@@ -160,8 +160,10 @@ def row_to_json(row: Row | Accuracy) -> str:
 
 
 def row_from_json(line: str) -> Row:
-    """The row that `row_to_json` wrote."""
+    """The row that `row_to_json` wrote; ValueError for one of another version."""
     fields = json.loads(line)
+    if unlike := sorted(fields.keys() ^ Row.__dataclass_fields__.keys()):
+        raise ValueError(f"This row of results is of another version ({', '.join(unlike)}). Measure again: --redo scores.")
     return Row(**fields | {"intervals": {name: (low, high) for name, (low, high) in fields["intervals"].items()}})
 
 

@@ -42,9 +42,7 @@ class Square(nn.Module):
     """uint8 (B, 3, H, W) of any size as `images.square` reads it: the centre square, resized to `size`, bicubic and antialiased.
 
     Pillow resizes in two passes, with 22-bit weights, and rounds to uint8 after each. Here each is a product with a matrix of the
-    same weights, in float64, which holds their sums exactly: so pixels are equal, not just close (tests compare them). There is
-    one exception. Pillow 13 and later make the vertical pass first for tall pictures, H - size > 2 (W - size) with H > size;
-    here the horizontal one always is, as in all Pillow before. Then pixels of such pictures differ by how they are rounded.
+    same weights, in float64, which holds their sums exactly: so pixels are equal, not just close (tests compare them).
     """
 
     def __init__(self, size: int) -> None:
@@ -96,7 +94,7 @@ def to_onnx(guard: Guard, file: Path) -> float:
 
     Its input is `images` uint8 RGB (B, 3, H, W), upright, any B, H and W; its outputs are `logits`, `score` and `unknown`, as
     `Deployed`'s; class names, threshold and promise are in its metadata. ExportError: missing packages, a detector that needs more
-    than outputs or does what ONNX cannot, other answers than the guard's.
+    than outputs or does what ONNX cannot, other answers than the guard's; then there is no file.
     """
     try:
         import onnxruntime  # noqa: F401
@@ -121,7 +119,11 @@ def to_onnx(guard: Guard, file: Path) -> float:
     told = {"names": json.dumps(guard.names), "threshold": repr(guard.threshold), "promise": str(guard.promise)}
     program.model.metadata_props.update(told)
     program.save(file)
-    return compared(guard, file)
+    try:
+        return compared(guard, file)
+    except ExportError:
+        file.unlink()
+        raise
 
 
 def compared(guard: Guard, file: Path) -> float:

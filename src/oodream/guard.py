@@ -98,9 +98,7 @@ class Guard:
         detector = detector.fit(known, fit.labels, head_of(classifier.network, classifier.loss))
         score_N = detector.score(see(_sized(held_out, classifier.size), views=views)).cpu()
         threshold, promise = calibrate(score_N, alpha, confidence)
-        return cls(
-            classifier=classifier, detector=detector, threshold=threshold, promise=promise, score_Q=stand_ins(score_N)
-        )  # fmt: skip
+        return cls(classifier=classifier, detector=detector, threshold=threshold, promise=promise, score_Q=stand_ins(score_N))
 
     # Answers -----------------------------------------------------------------------------------------------------------------
 

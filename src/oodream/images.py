@@ -56,8 +56,14 @@ def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The centre square, `size` pixels wide: the shorter side is resized (bicubic, antialiased), the rest is cut away."""
-    return ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+    """The centre square, `size` pixels wide: the shorter side is resized (bicubic, antialiased), the rest is cut away.
+
+    First to its width, then to its height, whatever order Pillow would take: so any other program can do the same to the bit.
+    """
+    (w, h), side = image.size, min(image.size)
+    left, top = (w - side) / 2, (h - side) / 2
+    narrow = image.resize((size, h), Image.Resampling.BICUBIC, box=(left, 0, left + side, h))
+    return narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, top + side))
 
 
 def read_image(source: Path | BytesIO, size: int) -> torch.Tensor:

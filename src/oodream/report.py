@@ -149,7 +149,8 @@ class Report:
     `class_samples` are images uint8 (K, 3, H, W) decoded from the plain class prompt, `strips` paths by class.
     `reconstructed_id` is, by classifier, the AUROC in [0, 1] of decoded-again ID images against ID images. `shifts` are accuracies
     on known classes that look otherwise. `kind` says whether "outlier"s or "inlier"s were imagined: with inliers the headline is
-    about accuracy. `latents` says that they were trained on as latents. The caller decides how many pictures there are.
+    about accuracy. `latents` says that they were trained on as latents. `audit` is what an audit of the sets found, worst first.
+    The caller decides how many pictures there are.
     """
 
     title: str

@@ -35,7 +35,7 @@ def copied(finished, tmp_path):
 
 def test_a_run_leaves_what_the_design_says(finished):
     stages = ("classes", "align", "features", "outliers", "images/imagined", "paths", "images/reconstructed")
-    for stage in (*stages, "classifier/plain-s0", "filter", "classifier/dream-s0", "scores", "shifts", "report"):
+    for stage in (*stages, "classifier/plain-s0", "filter", "classifier/dream-s0", "scores", "guard", "shifts", "audit", "report"):
         assert read_json(finished / stage / "stage.json")["seconds"] >= 0
         assert not (finished / stage / "begun.json").exists()
     lines = [json.loads(line) for line in (finished / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()]
@@ -73,7 +73,7 @@ def test_every_training_prints_its_control(finished):
 def test_running_again_does_nothing(finished, shapes, tiny_pipeline, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name not in ("run.json", ".lock")}
     assert main(command(shapes, tiny_pipeline, finished)) == 0
-    assert capsys.readouterr().out.count("done before") == 13
+    assert capsys.readouterr().out.count("done before") == 15
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
@@ -152,7 +152,7 @@ def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny
     assert out.count("done before") == 5  # classes, align, features, reconstructions, plain classifier
     assert "outliers                 done before" not in out
     assert main(args) == 0
-    assert capsys.readouterr().out.count("done before") == 13
+    assert capsys.readouterr().out.count("done before") == 15
 
 
 def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path):
