@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import registry
 from .classifier import load
+from .config import Measure
 from .data import load_ood
 from .detectors import Fixed, views_of
 from .evaluate import evaluate_outputs, row_to_json
@@ -51,22 +52,12 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """How a network is measured; 0 leaves sizes to the network or the protocol, and numbers of images as they are."""
+class Job(Measure):
+    """How a network is measured, from which folders (and the hub, if asked), into which one."""
 
-    detectors: tuple[str, ...]
-    options: Mapping[str, Any]
     out: Path
     roots: tuple[Path, ...] = ()
     hub: bool = False
-    size: int = 0
-    crop: float = 0.0
-    fit: int = 0
-    most: int = 0
-    search: str = ""
-    seed: int = 0
-    resamples: int = 500
-    device: str = "auto"
 
 
 def open_model(source: str, weights: Path | None, benchmark: Benchmark) -> Model:
@@ -120,7 +111,7 @@ def measure(benchmark: Benchmark, source: str, weights: Path | None, job: Job, s
     """
     everything = job.detectors == (ALL,)
     chosen = registry.names("detectors") if everything else job.detectors
-    made: dict[str, Detector] = registry.make_all("detectors", chosen, job.options)
+    made: dict[str, Detector] = registry.make_all("detectors", chosen, job.detector_options)
     learns = not all(isinstance(detector, Fixed) for detector in made.values())
     groups = [group for group in MEASURED if learns or job.search or group != "train"]
     groups += {"": [], "val": ["val", "val-ood"]}.get(job.search, ["val"])
@@ -238,7 +229,7 @@ def _searched(
     best: dict[str, Detector] = {}
     notes = [f"Options were searched on {len(known)} known and {sum(map(len, unknown))} unknown images of no test set."]
     for name in detectors:
-        own = {key: value for key, value in job.options.items() if key.rpartition(".")[0] in (name, "")}
+        own = {key: value for key, value in job.detector_options.items() if key.rpartition(".")[0] in (name, "")}
         try:
             found, tried = search(
                 model.network, [name], own, fit=fit, known=known, unknown=unknown, loss=model.loss, cache=_cache(job), device=device

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from .config import Config, ConfigError, FitDecoder, Option, overlay, to_json
+from .config import Config, ConfigError, FitDecoder, Measure, overlay, to_json
 from .presets import COMPARISONS, PRESETS
 
 HELP = """usage: oodream COMMAND [OPTIONS]      (oodream COMMAND --help lists a command's options)
@@ -161,7 +161,7 @@ def compare(args: Sequence[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A network on a protocol: AUROC, FPR95 and accuracy, with intervals, for every set."""
+    """Which network, on which protocol."""
 
     protocol: str
     """a protocol by name (see `oodream list`), or a TOML file of your own"""
@@ -169,40 +169,28 @@ class Measured:
     """a classifier's folder, or a network by name: timm:NAME or hf:NAME with published weights, others with --weights"""
     root: tuple[Path, ...] = ()
     """folders that hold the images and lists; no other file is read (default: a protocol file's own folder)"""
-    detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
-    """detectors (see `oodream list`); "all": every one that the network can serve"""
-    detector_options: dict[str, Option] = dataclasses.field(default_factory=dict)
-    """their options: of any as `ash.percentile 0.8`"""
     weights: Path | None = None
     """a safetensors file of the network's weights"""
     out: Path | None = None
     """folder to write (default: runs/evaluate-PROTOCOL-MODEL); the network's outputs are kept there for the next time"""
     hub: bool = False
     """take what is not below a root, but on the hub, from there"""
-    size: int = 0
-    """width and height of all images, in pixels; 0: the classifier's, else the protocol's"""
-    crop: float = 0.0
-    """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the protocol's"""
-    fit: int = 0
-    """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
-    most: int = 0
-    """at most this many images of every set, drawn by the seed; 0: all"""
-    search: str = ""
-    """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown images of no test set,
-    as a run's imagined outliers (RUN/images/imagined)"""
-    seed: int = 0
-    """of everything random"""
-    resamples: int = 500
-    """bootstrap resamples behind every interval"""
-    device: str = "auto"
-    """cpu, cuda, mps or auto"""
     dry_run: bool = False
     """print what is there, what is missing and where to get it, and stop"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """A network on a protocol: AUROC, FPR95 and accuracy, with intervals, for every set."""
+
+    where: Annotated[Measured, tyro.conf.arg(name="")]
+    options: Annotated[Measure, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Measure)
+
+
 def evaluate(args: Sequence[str]) -> int:
     """`oodream evaluate`."""
-    chosen = tyro.cli(Measured, prog="oodream evaluate", args=_joined(args))
+    found = tyro.cli(Evaluate, prog="oodream evaluate", args=_joined(args))
+    chosen, options = found.where, found.options
 
     from . import benchmarking, protocols
 
@@ -216,11 +204,7 @@ def evaluate(args: Sequence[str]) -> int:
         raise ConfigError("Which network? Give --model: a classifier's folder, or a name such as timm:resnet50.a1_in1k.")
     model = "-".join(re.findall(r"[\w.]+", chosen.model))
     out = chosen.out or Path("runs") / f"evaluate-{benchmark.name}-{model}"
-    job = benchmarking.Job(
-        detectors=chosen.detectors, options=chosen.detector_options, out=out, roots=roots, hub=chosen.hub, size=chosen.size,
-        crop=chosen.crop, fit=chosen.fit, most=chosen.most, search=chosen.search, seed=chosen.seed,
-        resamples=chosen.resamples, device=chosen.device,
-    )  # fmt: skip
+    job = benchmarking.Job(out=out, roots=roots, hub=chosen.hub, **vars(options))
     print(f"\n{benchmarking.measure(benchmark, chosen.model, chosen.weights, job, say)}\nResults: {out.resolve()}")
     return 0
 

@@ -189,6 +189,33 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How a network is measured on a protocol."""
+
+    detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
+    """detectors (see `oodream list`); "all": every one that the network can serve"""
+    detector_options: dict[str, Option] = field(default_factory=dict)
+    """their options: of any as `ash.percentile 0.8`"""
+    size: int = 0
+    """width and height of all images, in pixels; 0: the classifier's, else the protocol's"""
+    crop: float = 0.0
+    """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the protocol's"""
+    fit: int = 0
+    """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
+    most: int = 0
+    """at most this many images of every set, drawn by the seed; 0: all"""
+    search: str = ""
+    """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown images of no test set,
+    as a run's imagined outliers (RUN/images/imagined)"""
+    seed: int = 0
+    """of everything random"""
+    resamples: int = 500
+    """bootstrap resamples behind every interval"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitDecoder:
     """Sizes, budget and optimisation of a small Stable Diffusion."""
 
