@@ -416,6 +416,8 @@ def test_exchange_formats_give_their_own_logits(tmp_path):
             backbone(name, 4, pretrained=True)(pixels(5, 16))
         with pytest.raises(ValueError, match="can be measured and not be trained"):
             backbone(name, 3)
+    with pytest.raises(ValueError, match="gives no gradients"):
+        backbone(f"onnx:{onnx}", 3, pretrained=True)(pixels(5, 16).float().requires_grad_())
 
 
 def test_what_is_no_such_file_is_refused(tmp_path):

@@ -51,7 +51,9 @@ class Onnx(LogitsOnly):
         self.takes = self.session.get_inputs()[0]
 
     def logits(self, images_B3HW: Tensor) -> Tensor:
-        pixels = images_B3HW if self.takes.type == "tensor(uint8)" else images_B3HW.float() / 255
+        if images_B3HW.requires_grad:
+            raise ValueError(f"{self.file} gives no gradients, and a detector here needs them (odin, adascale).")
+        pixels = images_B3HW.to(torch.uint8) if self.takes.type == "tensor(uint8)" else images_B3HW.float() / 255
         return torch.from_numpy(self.session.run(None, {self.takes.name: pixels.cpu().numpy()})[0])
 
 
