@@ -12,10 +12,10 @@ from oodream.distributed import Shard
 from oodream.images import from_array
 from oodream.loop import fit, one_cycle
 from oodream.mixture import Mixture, augment, epoch_batches, greyscale, resized_crop
+from oodream.passes import outputs
 from oodream.registry import make
 from oodream.seeding import seeded
 from oodream.types import Loss, Terms
-from oodream.passes import outputs
 from oodream.vision import backbone
 
 CPU = torch.device("cpu")

@@ -17,9 +17,8 @@ from oodream.loop import teaching
 from oodream.losses.club import REDUCTIONS, Gaussian
 from oodream.losses.micl import info_nce
 from oodream.mixture import DrawnFrom, LatentBank, Mixture, epoch_batches
-from oodream.registry import make
+from oodream.registry import make, own_options
 from oodream.seeding import seeded
-from oodream.registry import own_options
 from oodream.train import Sum, make_loss, train
 from oodream.types import Latents, Output, Sizes, Step
 from oodream.vision import backbone
@@ -422,25 +421,6 @@ def test_previews_learn_before_the_classifier_and_stay(tmp_path):
     assert off is None
     out.logits_BC.sum().backward()
     assert all(p.grad is None for p in path.parameters())
-
-
-def test_outliers_are_recombined_in_boxes():
-    m = len(bank().ood_MFHW)
-    pool = torch.arange(m, dtype=torch.float).view(m, 1, 1, 1).expand(m, 4, 8, 8).half()  # each is known by its value
-    made = mixture(bank=replace(bank(), ood_MFHW=pool, recombined=0.5))
-    batches = [next(epoch_batches(made, Optimisation(batch=8, flip=False), 0, epoch)) for epoch in range(40)]
-    ood = torch.cat([batch.latents.latent_LFHW[4:] for batch in batches])
-    mixed = 0
-    for latent in ood:
-        values = latent.unique()
-        assert len(values) <= 2
-        assert (latent == latent[:1]).all(), "all channels alike"
-        if len(values) == 2:
-            mixed += 1
-            inside = [(latent[0] == value).nonzero() for value in values]
-            areas = [(of.amax(0) - of.amin(0) + 1).prod() == len(of) for of in inside]
-            assert any(areas), "one of the two fills a box"
-    assert 0.25 < mixed / len(ood) < 0.6  # half of them, but for boxes of no pixel and partners that are the same
 
 
 def test_outliers_are_mixed_with_known_latents():

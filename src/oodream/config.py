@@ -114,8 +114,6 @@ class Train:
     """share of every ID batch whose latents come along with the outliers' """
     least_outlier: float = 1.0
     """below 1: an outlier's latent is mixed with that of a known image, of which it keeps at least this share itself"""
-    recombined: float = 0.0
-    """share of outliers' latents in which a random box comes from another outlier, so that few outliers are many"""
     teacher: str = ""
     """a classifier's folder, for a loss that distils; empty: this run's plain classifier of the same seed"""
     most: int = 0

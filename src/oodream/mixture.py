@@ -24,8 +24,7 @@ class LatentBank:
     """Latents in place of outlier images: `known` gives those of rows of the ID images, `ood_MFHW` are the outliers'.
 
     A share `share` of every ID batch comes along as latents. An outlier is mixed with the latent of a random known image, of which
-    at most the share 1 - `least` is taken: so every outlier is many, on the way from what is known to what is not. In a share
-    `recombined` of them a random box comes from another outlier (as CutMix does with images). `coloured` are
+    at most the share 1 - `least` is taken: so every outlier is many, on the way from what is known to what is not. `coloured` are
     some known images in random colours, uint8 (P, 3, H, W), and their latents (P, F, h, w), for a path to learn from.
     """
 
@@ -34,7 +33,6 @@ class LatentBank:
     ood_MFHW: Tensor
     share: float
     least: float = 1.0
-    recombined: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,14 +175,6 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
         )
 
 
-def boxes(latent_BFHW: Tensor, often: float, g: torch.Generator) -> Tensor:
-    """True (B, 1, H, W) in a random box of a share `often` of the latents; its sides have any length, its centre any place."""
-    B, _, H, W = latent_BFHW.shape
-    used, *of = torch.rand(5, B, 1, generator=g)
-    inside = [(torch.arange(n) + 0.5 - n * of[i]).abs() < n * of[i + 1] / 2 for i, n in ((0, H), (2, W))]
-    return (inside[0][:, :, None] & inside[1][:, None, :] & (used < often)[:, :, None])[:, None]
-
-
 def latent_batch(data: Mixture, pairs: Tensor, picked: Tensor, config: Optimisation, g: torch.Generator) -> Latents:
     """The latents of ID rows `pairs`, whose images come along, and of outliers `picked`; all flipped at random where images are."""
     assert data.bank is not None
@@ -192,9 +182,6 @@ def latent_batch(data: Mixture, pairs: Tensor, picked: Tensor, config: Optimisat
     if data.bank.least < 1:
         share = data.bank.least + (1 - data.bank.least) * torch.rand(len(ood), 1, 1, 1, generator=g)
         ood = share * ood + (1 - share) * data.bank.known(torch.randint(len(data.id), (len(ood),), generator=g)).float()
-    if data.bank.recombined > 0:
-        others = data.bank.ood_MFHW[torch.randint(len(data.bank.ood_MFHW), (len(ood),), generator=g)].float()
-        ood = torch.where(boxes(ood, data.bank.recombined, g), others, ood)
     latents = torch.cat([data.bank.known(pairs).float(), ood])
     images = data.id.batch(pairs)
     if config.flip:

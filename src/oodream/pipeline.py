@@ -404,8 +404,7 @@ class Pipeline:
         if (here := known(torch.tensor([0])).shape[1:]) != ood.shape[1:]:
             raise ValueError(f"Outlier latents have the shape {tuple(ood.shape[1:])}, those of known images {tuple(here)}.")
         both = pairs["images"], pairs["latents"]
-        t = self.config.train
-        return LatentBank(known=known, coloured=both, ood_MFHW=ood, share=share, least=t.least_outlier, recombined=t.recombined)
+        return LatentBank(known=known, coloured=both, ood_MFHW=ood, share=share, least=self.config.train.least_outlier)
 
     def _teacher(self, seed: int) -> nn.Module:
         """The classifier to distil from; ValueError unless it has the same classes in the same order."""

@@ -25,7 +25,7 @@ class Preview(nn.Module):
     reached them, both would agree on a mark for outliers, and nothing would be learned about images.
     """
 
-    def __init__(self, model: nn.Module, latent: tuple[int, int, int], size: int, width: int = 48, steps: int = 600) -> None:
+    def __init__(self, model: nn.Module, latent: tuple[int, int, int], size: int, width: int = 64, steps: int = 2400) -> None:
         super().__init__()
         self.size, self.steps = size, steps
         layers, side = [nn.Conv2d(latent[0], width, 3, padding=1), nn.ReLU()], latent[1]
