@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from oodream.evaluate import evaluate
 from oodream.given import Given
+from oodream.images import from_array
 from oodream.presets import PRESETS
 from oodream.registry import make
 from oodream.seeding import seeded
+from oodream.validation import shuffled
 from oodream.vision import backbone
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,7 +49,9 @@ def main() -> None:
     given = Given(PRESETS["demo"].config)
     train, test = (images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:n])
                    for images, n in zip(given.data, (N_TRAIN, N), strict=True))  # fmt: skip
-    ood = {name: (group, images.subset(torch.arange(N))) for name, (group, images) in given.ood.items()}
+    ood = {name: (group, images.subset(torch.arange(N))) for name, (group, images) in given.ood.items() if len(images) >= N}
+    tiles = shuffled(test.batch(range(N)), test.labels, torch.Generator().manual_seed(0))
+    ood["shuffled"] = ("near", from_array("shuffled", tiles, test.labels, ()).as_ood())
     with seeded(0, "benchmark"):
         network = backbone("resnet18", 8).eval()
 
@@ -61,6 +65,7 @@ def main() -> None:
                 auroc[row.detector][row.dataset] = row.auroc
         return time.perf_counter() - began, auroc
 
+    ours(resamples=0)  # warm
     seconds, auroc = ours(resamples=0)
     with_intervals, _ = ours(resamples=500)
     images = N_TRAIN + N + len(ood) * N

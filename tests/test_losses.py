@@ -126,3 +126,31 @@ def test_weighted_energy_is_learnt_stored_and_scored(tmp_path):
     output = Output(logits_BC=logits, z_BF=logits)
     scores = make("detectors", "weighted_energy").fit(output, torch.zeros(6).long(), head).score(output)
     torch.testing.assert_close(scores, -(weights.double() * logits.double().exp()).sum(1).log())
+
+
+def test_outlier_exposure_asks_for_equal_probabilities():
+    logits, y, ood = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.randn(5, 3)
+    p = ood.double().softmax(1).numpy()
+    expected = F.cross_entropy(logits, y).item() + 0.5 * -np.log(p).mean()
+    assert make("losses", "outlier_exposure")(step(logits, y, ood)).total.item() == pytest.approx(expected, rel=1e-6)
+    flat = make("losses", "outlier_exposure", weight=1.0)(step(logits, y, torch.zeros(2, 3))).parts["uniform"]
+    assert flat.item() == pytest.approx(np.log(3))
+
+
+def test_an_extra_class_is_cross_entropy_over_one_class_more():
+    logits, y, ood = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.randn(5, 3)
+    loss = make("losses", "extra_class")
+    loss.build(Sizes(features=3))
+    with torch.no_grad():
+        known, unknown = (torch.cat([x, x @ loss.extra.weight.T + loss.extra.bias], 1) for x in (logits, ood))
+    expected = F.cross_entropy(known, y) + F.cross_entropy(unknown, torch.full((5,), 3))
+    assert loss(step(logits, y, ood)).total.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["outlier_exposure", "extra_class"])
+def test_losses_on_outliers_need_some(name):
+    loss = make("losses", name)
+    loss.build(Sizes(features=3))
+    assert loss.outliers
+    with pytest.raises(ValueError, match=f"{name} needs outliers"):
+        loss(step(torch.zeros(2, 3), torch.tensor([0, 1])))

@@ -58,18 +58,20 @@ class Job(Measure):
     out: Path
     roots: tuple[Path, ...] = ()
     hub: bool = False
+    plugins: bool = False
 
 
-def open_model(source: str, weights: Path | None, benchmark: Benchmark) -> Model:
+def open_model(source: str, weights: Path | None, benchmark: Benchmark, plugins: bool = False) -> Model:
     """A classifier's folder, or a network by name with its published weights or those of a safetensors file.
 
-    ValueError when it has another number of classes than the protocol, or would have random weights.
+    ValueError when it has another number of classes than the protocol, or would have random weights; plug-ins as in
+    `classifier.load`.
     """
     folder, count = Path(source), len(benchmark.classes)
     if folder.is_dir():
         if weights is not None:
             raise ValueError(f"{source} has weights of its own; leave --weights out.")
-        found = load(folder)
+        found = load(folder, plugins)
         return Model(name=source, network=found.network, size=found.size, names=found.names, loss=found.loss)
     network = backbone(source, count, pretrained=weights is None)
     if weights is not None:
@@ -119,7 +121,7 @@ def measure(benchmark: Benchmark, source: str, weights: Path | None, job: Job, s
     if located.missing:
         raise DataError(explain(located, job.roots))
     benchmark = located.benchmark
-    model, device = open_model(source, weights, benchmark), device_of(job.device)
+    model, device = open_model(source, weights, benchmark, job.plugins), device_of(job.device)
     job = replace(job, size=job.size or model.size or benchmark.size, crop=job.crop or (1.0 if model.size else benchmark.crop))
     notes = _notes(located, model, job)
     sets = _read(located, model, job)
@@ -345,10 +347,13 @@ def tables(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str]) -> s
     for metric, title in TABLES.items():
         mark = " (the FPR95 of the protocol's publications)" if metric == benchmark.fpr95 else ""
         heads = ["detector", *(f"{group} mean" if dataset == "mean" else f"{dataset} ({group})" for dataset, group in columns)]
+        errors = metric == "auroc" and row.misclassified is not None
+        heads += ["misclassified"] if errors else []
         lines += [f"## {title}{mark}", "", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
         for name in names:
             found = [by[name][column] for column in columns]
             cells = [_cell(getattr(row, metric), row.intervals.get(metric)) for row in found]
+            cells += [_cell(found[0].misclassified or 0.0, None)] if errors else []
             lines.append(f"| {' | '.join([name, *cells])} |")
         lines.append("")
     lines += [f"- {note}" for note in benchmark.notes]

@@ -175,6 +175,8 @@ class Measured:
     """folder to write (default: runs/evaluate-PROTOCOL-MODEL); the network's outputs are kept there for the next time"""
     hub: bool = False
     """take what is not below a root, but on the hub, from there"""
+    plugins: bool = False
+    """allow a classifier whose loss is named by its module, whose code then runs"""
     dry_run: bool = False
     """print what is there, what is missing and where to get it, and stop"""
 
@@ -204,7 +206,7 @@ def evaluate(args: Sequence[str]) -> int:
         raise ConfigError("Which network? Give --model: a classifier's folder, or a name such as timm:resnet50.a1_in1k.")
     model = "-".join(re.findall(r"[\w.]+", chosen.model))
     out = chosen.out or Path("runs") / f"evaluate-{benchmark.name}-{model}"
-    job = benchmarking.Job(out=out, roots=roots, hub=chosen.hub, **vars(options))
+    job = benchmarking.Job(out=out, roots=roots, hub=chosen.hub, plugins=chosen.plugins, **vars(options))
     print(f"\n{benchmarking.measure(benchmark, chosen.model, chosen.weights, job, say)}\nResults: {out.resolve()}")
     return 0
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from . import registry
 from .detectors import views_of
 from .images import Images
-from .metrics import METRICS, autc, bootstrap, calibration_error, interval, measure, oscr, wilson
+from .metrics import METRICS, auroc, autc, bootstrap, calibration_error, interval, measure, oscr, wilson
 from .passes import head_of, outputs
 from .types import Accuracy, Detector, Head, Json, Loss, Output, Row
 from .uncertainty import delong
@@ -109,6 +109,7 @@ def evaluate_outputs(
         id_N = detector.score(test_output).cpu()
         ood_scores = {key: detector.score(output).cpu() for key, (_, output) in ood.items()}
         scores[name] = {"id": id_N, **ood_scores}
+        errors = auroc(id_N[right_N], id_N[~right_N]) if 0 < hits < n_id else None
         point = {
             key: {**measure(id_N, ood_M, nearest=nearest), "autc": autc(id_N, ood_M), "oscr": oscr(id_N, ood_M, right_N)}
             for key, ood_M in ood_scores.items()
@@ -135,6 +136,7 @@ def evaluate_outputs(
                 seed=seed,
                 accuracy=hits / n_id,
                 calibration_error=ece,
+                misclassified=errors,
                 n_id=n_id,
                 n_ood=sum(len(ood_scores[key]) for key in keys),
                 intervals=intervals | {"accuracy": wilson(hits, n_id)},

@@ -18,6 +18,8 @@ from .images import Images
 from .store import load_tensors, save_tensors
 from .types import Head, Loss, Output, Seen, View
 
+READ = 512  # images read at once
+AT_ONCE = {"cpu": 32}  # images computed at once where not all that were read are: a processor's caches hold so many activations
 WITH_GRADIENTS = 128  # images at once, at most, where a graph is kept
 
 
@@ -25,13 +27,14 @@ def outputs(
     model: nn.Module,
     images: Images,
     device: torch.device,
-    batch: int = 512,
+    batch: int = 0,
     views: Sequence[View] = (),
     cache: Path | None = None,
 ) -> Output:
     """The model's outputs for a whole set, in order, in evaluation mode, on the CPU, with what `views` make of the images.
 
-    In the folder `cache` they are kept, and taken from there when weights, architecture and images are the same.
+    `batch` images are computed at once; 0: as many as are fastest. In the folder `cache` outputs are kept, and taken from there when
+    weights, architecture and images are the same.
     """
     if cache is None:
         return _run(model, images, device, batch, views)
@@ -71,11 +74,12 @@ def hash_of(model: nn.Module) -> str:
 
 def _run(model: nn.Module, images: Images, device: torch.device, batch: int, views: Sequence[View]) -> Output:
     gradient = any(view.wants == "gradient" for view in views)
+    batch = batch or AT_ONCE.get(device.type, READ)
     batch = min(batch, WITH_GRADIENTS) if gradient else batch
     find = _map_finder(model, images, device) if any(view.wants == "map" for view in views) else None
     model.eval()
     parts: list[Output] = []
-    for pixels, _ in images.batches(batch):
+    for pixels in (part for read, _ in images.batches(READ) for part in read.split(batch)):
         x = pixels.to(device)
         if views:
             x = x.float().requires_grad_(gradient)

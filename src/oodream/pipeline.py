@@ -410,7 +410,7 @@ class Pipeline:
         """The classifier to distil from; ValueError unless it has the same classes in the same order."""
         if not self.config.train.teacher:
             return self.classifier(PLAIN, seed).network
-        found = load_classifier(Path(self.config.train.teacher))
+        found = load_classifier(Path(self.config.train.teacher), plugins=False)
         if found.names != self.book.names:
             raise ValueError(
                 f"The teacher {self.config.train.teacher} knows {len(found.names)} classes ({listed(found.names)}), and this run "

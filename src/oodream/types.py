@@ -192,8 +192,9 @@ class Row:
 
     Rates are in [0, 1]. `fpr95_id`: share of OOD accepted when at least 95 % of ID is accepted; `fpr95_ood`: share of ID flagged
     when at least 95 % of OOD is flagged. `autc` is lower the better, `oscr` counts only ID images that are rightly classified, and
-    `accuracy` and `calibration_error` are those of the classifier alone. `intervals` holds (low, high) by field name. A mean's
-    `dataset` is "mean".
+    `accuracy` and `calibration_error` are those of the classifier alone; `misclassified` is the AUROC by which the score tells
+    wrongly classified ID test images from the others (None: there are none of one kind). `intervals` holds (low, high) by field
+    name. A mean's `dataset` is "mean".
     """
 
     classifier: str
@@ -210,6 +211,7 @@ class Row:
     oscr: float
     accuracy: float
     calibration_error: float
+    misclassified: float | None
     n_id: int
     n_ood: int
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
