@@ -270,8 +270,8 @@ def test_a_protocol_without_validation_sets_is_not_searched_on(root: Path, weigh
 def test_a_classifier_that_names_a_plug_in_runs_nothing(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "stranger"
     told = {"backbone": "resnet8", "loss": "cross_entropy", "loss_options": {}}
-    network = backbone("resnet8", 3)
-    Classifier(network=network, loss=make("losses", "cross_entropy"), names=CLASSES, size=SIZE, threshold=0.0, told=told).save(folder)
+    network, loss = backbone("resnet8", 3), make("losses", "cross_entropy")
+    Classifier(network=network, loss=loss, names=CLASSES, size=SIZE, threshold=0.0, told=told).save(folder)
     described = json.loads((folder / "classifier.json").read_text())
     (folder / "classifier.json").write_text(json.dumps({**described, "loss": "os:system"}))
     args = ["evaluate", "--protocol", str(root / "colours.toml"), "--root", str(root), "--model", str(folder)]

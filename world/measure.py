@@ -20,8 +20,8 @@ from oodream.builtin import FASHION_ID, fashion
 from oodream.config import Optimisation, Train
 from oodream.decoders.stable import StableDecoder
 from oodream.mixture import Mixture
-from oodream.train import train
 from oodream.passes import outputs
+from oodream.train import train
 
 WORLD = (
     "dog face|cat face|panda|penguin|fish|butterfly|elephant|bird|red apple|banana|pizza|ice cream|birthday cake|"

@@ -33,8 +33,8 @@ def outputs(
 ) -> Output:
     """The model's outputs for a whole set, in order, in evaluation mode, on the CPU, with what `views` make of the images.
 
-    `batch` images are computed at once; 0: as many as are fastest. In the folder `cache` outputs are kept, and taken from there when
-    weights, architecture and images are the same.
+    `batch` images are computed at once; 0: as many as are fastest. In the folder `cache` outputs are kept, and taken from there
+    when weights, architecture and images are the same.
     """
     if cache is None:
         return _run(model, images, device, batch, views)
