@@ -33,7 +33,7 @@ Image classifiers that learn to say "I don't know", from outliers imagined by a 
   evaluate      a network on a protocol (OpenOOD's, DREAM-OOD's, your own), by any detectors
   audit         what makes OOD numbers lie: pictures in two sets, traces of files, known classes among the unknown
   fit-decoder   train a small Stable Diffusion from captioned images
-  list          presets, samplers, losses, detectors, backbones
+  list          presets, comparisons, protocols, samplers, losses, detectors, backbones
   doctor        what this machine has, and what is missing
 """
 
