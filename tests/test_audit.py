@@ -294,7 +294,8 @@ def test_known_classes_are_found_by_name(file, expected):
 def row(classifier: str, auroc: float, half: float, seed: int = 0) -> Row:
     return Row(
         classifier=classifier, detector="energy", dataset="reconstructed", group="control", seed=seed, auroc=auroc, aupr_out=0.5,
-        aupr_in=0.5, fpr95_id=0.95, fpr95_ood=0.95, accuracy=0.9, n_id=1000, n_ood=1000, autc=0.5, oscr=0.5, calibration_error=0.1,
+        aupr_in=0.5, fpr95_id=0.95, fpr95_ood=0.95, accuracy=0.9, n_id=1000, n_ood=1000, autc=0.5, oscr=0.5,
+        calibration_error=0.1, misclassified=None,
         intervals={"auroc": (auroc - half, auroc + half)},
     )  # fmt: skip
 

@@ -80,11 +80,12 @@ def test_intervals_hold_the_value_and_a_mean_of_one_set_is_that_set(result: Eval
     assert by["mean", "far"].intervals == by["noise", "far"].intervals
 
 
-def test_wrongly_classified_images_are_told_by_the_same_scores(result: Evaluation) -> None:
-    output, y = TEST
+def test_wrongly_classified_images_are_told_by_the_same_scores() -> None:
+    output, y = outputs(150, 1.0, 1)
     right = output.logits_BC.argmax(1) == y
-    for row in result.rows:
-        scores = result.scores[row.detector]["id"]
+    found = evaluate_outputs(FIT, (output, y), OOD, ["energy", "knn"], resamples=0)
+    for row in found.rows:
+        scores = found.scores[row.detector]["id"]
         assert row.misclassified == pytest.approx(measure(scores[right], scores[~right])["auroc"])
     sure = Output(logits_BC=20 * torch.eye(CLASSES)[y], z_BF=output.z_BF)
     assert evaluate_outputs(FIT, (sure, y), OOD, ["energy"], resamples=0).rows[0].misclassified is None
