@@ -19,7 +19,7 @@ from oodream.losses.micl import info_nce
 from oodream.mixture import DrawnFrom, LatentBank, Mixture, epoch_batches
 from oodream.registry import make, own_options
 from oodream.seeding import seeded
-from oodream.train import Sum, make_loss, train
+from oodream.train import Sum, learn_path, make_loss, train
 from oodream.types import Latents, Output, Sizes, Step
 from oodream.vision import backbone
 
@@ -392,6 +392,15 @@ def test_losses_that_lack_what_they_need_say_so():
             made(name)(step(**{lacking: None}))
     with pytest.raises(ValueError, match="of vectors"):
         make("losses", "club").build(Sizes(features=6, text=5))
+
+
+def test_a_classifier_is_not_trained_through_previews_that_have_learnt_nothing(tmp_path):
+    config = Train(path="preview", loss=("energy_logistic",), optimisation=Optimisation(epochs=1, batch=8), ratio=1.0)
+    with pytest.raises(ValueError, match="preview learns before a classifier does"):
+        train(mixture(), config, 0, CPU, tmp_path / "s", "t")
+    learnt = learn_path(mixture(), replace(config, path_options={"steps": 2}), 0, CPU)
+    _, _, log = train(mixture(), config, 0, CPU, tmp_path / "s", "t", learnt=learnt)
+    assert math.isfinite(log[0]["energy"])
 
 
 def test_previews_learn_before_the_classifier_and_stay(tmp_path):

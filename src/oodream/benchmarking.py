@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import registry
 from .classifier import load
-from .config import Measure
+from .config import Measurement
 from .data import load_ood
 from .detectors import Fixed, views_of
 from .evaluate import evaluate_outputs, row_to_json
@@ -52,7 +52,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job(Measure):
+class Job(Measurement):
     """How a network is measured, from which folders (and the hub, if asked), into which one."""
 
     out: Path

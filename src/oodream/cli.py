@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from .config import Config, ConfigError, FitDecoder, Measure, overlay, to_json
+from .config import Config, ConfigError, FitDecoder, Measurement, overlay, to_json
 from .presets import COMPARISONS, PRESETS
 
 HELP = """usage: oodream COMMAND [OPTIONS]      (oodream COMMAND --help lists a command's options)
@@ -186,7 +186,7 @@ class Evaluate:
     """A network on a protocol: AUROC, FPR95 and accuracy, with intervals, for every set."""
 
     where: Annotated[Measured, tyro.conf.arg(name="")]
-    options: Annotated[Measure, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Measure)
+    options: Annotated[Measurement, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Measurement)
 
 
 def evaluate(args: Sequence[str]) -> int:
@@ -392,6 +392,7 @@ def fit(args: Sequence[str]) -> int:
 def list_all(args: Sequence[str]) -> int:
     """`oodream list`."""
     from . import protocols, registry
+    from .backbones import ADAPTERS
     from .vision import BACKBONES
 
     for name, preset in PRESETS.items():
@@ -404,7 +405,7 @@ def list_all(args: Sequence[str]) -> int:
         for name in registry.names(family):
             first = (registry.get(family, name).__doc__ or "").strip().splitlines()[0]
             print(f"{registry.singular(family):9} {name:20} {first}")
-    for name in (*BACKBONES, "timm:NAME", "hf:NAME"):
+    for name in (*BACKBONES, *(f"{family}:NAME" for family in ADAPTERS)):
         print(f"backbone  {name}")
     return 0
 

@@ -187,7 +187,7 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class Measurement:
     """How a network is measured on a protocol."""
 
     detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")

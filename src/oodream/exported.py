@@ -5,6 +5,7 @@ Pixels go in as the file's input wants them: uint8, or floats in [0, 1], normali
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from .types import Output
 
 
-class LogitsOnly(nn.Module):
+class LogitsOnly(nn.Module, ABC):
     """A classifier on uint8 images (B, 3, H, W) of which nothing but logits (B, C) is seen; its features have width 0.
 
     ValueError, at the first batch, for another number of classes.
@@ -31,8 +32,9 @@ class LogitsOnly(nn.Module):
             raise ValueError(f"{self.file} knows {logits_BC.shape[1]} classes, and {self.classes} are asked for.")
         return Output(logits_BC=logits_BC, z_BF=logits_BC.new_empty(len(logits_BC), 0))
 
+    @abstractmethod
     def logits(self, images_B3HW: Tensor) -> Tensor:
-        raise NotImplementedError
+        """What the file says of uint8 images (B, 3, H, W)."""
 
 
 class Onnx(LogitsOnly):

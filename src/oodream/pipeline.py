@@ -30,6 +30,7 @@ from .classifier import load as load_classifier
 from .config import Config, Train, to_json
 from .decode import FORMATS, OUTPUTS, SHARD, Drawing, drawing, imagined, latent_rows, provenance
 from .decoders.stable import StableDecoder
+from .detectors import views_of
 from .distributed import launched, leads, local_rank, wait
 from .evaluate import accuracy, evaluate, row_to_json
 from .explore import COSINES, away, between
@@ -523,7 +524,8 @@ class Pipeline:
         found = self.classifier(DREAM, 0)
         guard = Guard.calibrate(found, detector, known, test, alpha, confidence, self.device, self.run / "cache")
         guard.save(folder, f"classifier/{DREAM}-s0")
-        half = other_half(guard.scores(test), alpha, confidence, self.config.seed)
+        seen = outputs(found.network, test, self.device, views=views_of([guard.detector]), cache=self.run / "cache")
+        half = other_half(guard.detector.score(seen), alpha, confidence, self.config.seed)
         return {"threshold": round(guard.threshold, 4), "promised": str(guard.promise), "other_half": half}
 
     def _shifts(self, folder: Path) -> Json:

@@ -105,6 +105,8 @@ def train(
         )  # fmt: skip
         if data.bank and config.path != NO_PATH:
             options["path"] = path = make_path(data, config, model)
+            if hasattr(path, "learn") and learnt is None:
+                raise ValueError(f"The path {config.path} learns before a classifier does: pass what learn_path returned.")
             if learnt is not None:
                 path.load_state_dict(learnt)
                 path.requires_grad_(False)

@@ -130,8 +130,8 @@ class Shaped:
         """Takes from ID training features what `shape` needs: nothing, unless a subclass does."""
 
     def shape(self, z_NF: Tensor) -> Tensor:
-        """The reshaped features."""
-        raise NotImplementedError
+        """The reshaped features: as they are, unless a subclass does otherwise."""
+        return z_NF
 
     def fit(self: T, output: Output, y_N: Tensor, head: Head | None = None) -> T:
         """Keeps the head; ValueError for NaN or a network without one."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..registry import register
 from ..types import Head, Output, Seen, View
-from . import Shaped, checked, fitted, seen, share
+from . import NotFitted, Shaped, checked, fitted, seen, share
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class AdaSCALE(Shaped):
     def score(self, output: Output) -> Tensor:
         """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN, infinity or outputs without the view."""
         if self.q_N_ is None:
-            return super().score(output)
+            raise NotFitted(self)
         z_NF = checked(output.z_BF, "features")
         below_N = torch.searchsorted(self.q_N_, self._q(output), right=True) / len(self.q_N_)
         p_N = self.low + (1 - below_N) * (self.high - self.low)
@@ -84,9 +84,6 @@ class AdaSCALE(Shaped):
         total_NF = ordered_NF.cumsum(1)
         ratio_N1 = total_NF[:, -1:] / total_NF.gather(1, kept_N1 - 1).clamp(min=1e-30)
         return super().score(Output(logits_BC=output.logits_BC, z_BF=z_NF * ratio_N1.exp()))
-
-    def shape(self, z_NF: Tensor) -> Tensor:
-        return z_NF
 
     def _q(self, output: Output) -> Tensor:
         z_NF, moved_NF = checked(output.z_BF, "features"), seen(output, self.views[0])

@@ -33,6 +33,3 @@ class DICE(Shaped):
         limit = quantile(given_CF, share(self.percentile, "percentile"))
         self.weight_CF_ = torch.where(given_CF > limit, self.weight_CF_, 0.0)
         return self
-
-    def shape(self, z_NF: Tensor) -> Tensor:
-        return z_NF

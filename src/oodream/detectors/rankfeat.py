@@ -41,9 +41,6 @@ class RankFeat(Shaped):
     def views(self) -> Sequence[View]:
         return [WithoutRankOne()]
 
-    def shape(self, z_NF: Tensor) -> Tensor:
-        return z_NF
-
     def score(self, output: Output) -> Tensor:
         """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN, infinity or outputs without the view."""
         return super().score(Output(logits_BC=output.logits_BC, z_BF=seen(output, self.views[0])))

@@ -14,21 +14,18 @@ from .mahalanobis import Mahalanobis
 
 @register("detectors", "relative_mahalanobis")
 @dataclass
-class RelativeMahalanobis:
+class RelativeMahalanobis(Mahalanobis):
     """Score = min_c MD_c(z) - MD_0(z), MD_0 with mean and covariance of all features (Ren et al. 2021).
 
     MD_c is squared and as in `mahalanobis`; what is unusual for every class alike cancels.
     """
 
-    whiten_FF_: Tensor | None = fitted()
-    means_CF_: Tensor | None = fitted()
     background_FF_: Tensor | None = fitted()
     mean_F_: Tensor | None = fitted()
 
     def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> RelativeMahalanobis:
         """Learns both Gaussians; ValueError as `mahalanobis`."""
-        classes = Mahalanobis().fit(output, y_N)
-        self.whiten_FF_, self.means_CF_ = classes.whiten_FF_, classes.means_CF_
+        super().fit(output, y_N, head)
         z_NF = checked(output.z_BF, "features")
         self.background_FF_ = whitening(z_NF - z_NF.mean(0))
         self.mean_F_ = z_NF.mean(0) @ self.background_FF_
@@ -38,7 +35,5 @@ class RelativeMahalanobis:
         """float64 (N,), a difference of squared distances, higher = OOD; NotFitted before `fit`, ValueError for NaN or infinity."""
         if self.background_FF_ is None or self.mean_F_ is None:
             raise NotFitted(self)
-        classes = Mahalanobis()
-        classes.whiten_FF_, classes.means_CF_ = self.whiten_FF_, self.means_CF_
         all_N = (checked(output.z_BF, "features") @ self.background_FF_ - self.mean_F_).square().sum(1)
-        return classes.score(output) - all_N
+        return super().score(output) - all_N
