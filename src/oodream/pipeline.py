@@ -293,7 +293,7 @@ class Pipeline:
         corruptions = {"kinds": list(CORRUPTIONS), "severities": SEVERITIES, "of": test_images, "n": c.evaluate.n_corrupted}
         add("shifts", self._shifts, trained, sets=shifts, corruptions=corruptions, seed=c.seed)
         add("audit", self._audit, ["scores"], seed=c.seed)
-        add("report", self._report, ["scores", "shifts", "audit"])
+        add("report", self._report, ["scores", "guard", "shifts", "audit"])
         return found
 
     def _classes(self, folder: Path) -> Json:

@@ -14,8 +14,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from .audit import from_json
 from .auditing import audited_sets
 from .builtin import FAR_SETS, NEAR
+from .classifier import Judge
 from .evaluate import accuracy_from_json, row_from_json
 from .explore import COSINES
+from .guard import Guard, judge_of
 from .report import Answer, Checked, FilterCount, ImageSet, Imagined, LatentMap, Report, Strip
 from .seeding import generator
 from .store import load_tensors, read_json
@@ -71,6 +73,7 @@ def present(p: Pipeline) -> Report:
     does = "says “unknown”" if p.sampler.kind == "outlier" else "has seen imagined images of what it knows"
     kept = finished["filter"]["summary"] if "filter" in finished else None
     per_class = len(p.outliers) // len(p.book.names)
+    judge = judge_of(p.run.path, "dream-s0", plugins=True)
     return Report(
         title=f"{p.run.path.name}: a classifier that {does}",
         preset=p.run.path.name,
@@ -98,7 +101,8 @@ def present(p: Pipeline) -> Report:
         gallery=gallery(p, kept["reason"] if kept else ""),
         class_samples=dict(zip(p.book.names, load_tensors(p.run / "paths" / "plain.safetensors")["images"][:, :8], strict=True)),
         strips=strips(p),
-        answers=answers(p),
+        answers=answers(p, judge),
+        promise=f"{judge.promise}" if isinstance(judge, Guard) else "95 % of known images are accepted",
         reconstructed_id={
             kind: fmean(finished[f"classifier/{kind}-s{seed}"]["summary"]["reconstructed_id_auroc"] for seed in range(c.seeds))
             for kind in kinds
@@ -182,15 +186,15 @@ def checked(p: Pipeline) -> list[Checked]:
     ]  # fmt: skip
 
 
-def answers(p: Pipeline) -> list[Answer]:
-    """What the regularised classifier says to some test images of every kind, drawn at random."""
-    classifier, found = p.classifier("dream", 0), []
+def answers(p: Pipeline, judge: Judge) -> list[Answer]:
+    """What is said to some test images of every kind, drawn at random."""
+    found = []
     for name, images, n in [
         ("id", p.given.data[1], 3 * ANSWERS_PER_SET),
         *((name, x, ANSWERS_PER_SET) for name, (_, x) in p.given.ood.items()),
     ]:
         part = images.subset(torch.randperm(len(images), generator=generator(p.config.seed, "answers", name))[:n])
-        for i, verdict in enumerate(classifier(part, p.device)):
+        for i, verdict in enumerate(judge(part, p.device)):
             truth = p.book.names[part.labels[i]] if name == "id" else name
             found.append(
                 Answer(

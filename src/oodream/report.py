@@ -150,7 +150,8 @@ class Report:
     `reconstructed_id` is, by classifier, the AUROC in [0, 1] of decoded-again ID images against ID images. `shifts` are accuracies
     on known classes that look otherwise. `kind` says whether "outlier"s or "inlier"s were imagined: with inliers the headline is
     about accuracy. `latents` says that they were trained on as latents. `audit` is what an audit of the sets found, worst first.
-    The caller decides how many pictures there are.
+    `answers` are examples of what is deployed, and `promise` says what its limit keeps. The caller decides how many pictures there
+    are.
     """
 
     title: str
@@ -174,6 +175,7 @@ class Report:
     class_samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
     strips: Mapping[str, Sequence[Strip]] = field(default_factory=dict)
     answers: Sequence[Answer] = ()
+    promise: str = ""
     reconstructed_id: Mapping[str, float] = field(default_factory=dict)
     filtered: Mapping[str, FilterCount] = field(default_factory=dict)
     audit: Sequence[Checked] = ()

@@ -44,6 +44,13 @@ def test_the_network_did_not_learn_to_see_the_decoder(run):
     assert summary["reconstructed_id_auroc"] < 0.6
 
 
+def test_the_report_answers_as_what_is_deployed_does(run):
+    summary = read_json(run / "guard" / "stage.json")["summary"]
+    page = (run / "report" / "index.html").read_text()
+    assert f"mean unknown: {summary['promised']}." in page
+    assert f"{summary['threshold']:.2f}".replace("-", "−") in page.replace("-", "−")
+
+
 def test_plain_prompts_draw_their_class(run):
     """By the plain classifier, which has seen real images alone."""
     from oodream.store import load_tensors
