@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from oodream import registry
 from oodream.detectors import views_of
 from oodream.images import from_array, from_files
-from oodream.passes import hash_of, head_of, outputs
+from oodream.passes import cost, hash_of, head_of, outputs
 from oodream.seeding import seeded
 from oodream.types import Output, Seen
 from oodream.vision import backbone
@@ -178,3 +178,21 @@ def test_the_identity_of_files_changes_with_them(tmp_path: Path) -> None:
     assert before != from_files("f", files, [0, 1, 2], ["a", "b", "c"], 16).identity()
     os.utime(files[1], ns=(1, 1))
     assert before != images.identity()
+
+
+class Small(nn.Module):
+    """Six channels by a convolution, then two logits of all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.drop, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Dropout(), nn.Linear(6 * 8 * 8, 2)
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        z = self.drop(self.convolution(images_B3HW.float())).flatten(1)
+        return Output(logits_BC=self.head(z), z_BF=z)
+
+
+def test_cost_is_counted_by_hand() -> None:
+    network = Small().train()
+    assert cost(network, 8) == (6 * 27 + 6 + 2 * 384 + 2, 2 * (8 * 8 * 6 * 27 + 2 * 384))
+    assert network.training, "as it was"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .graph import to_onnx
 from .guard import OWN, Guard, name_of
+from .passes import cost
 from .store import StoreError, atomic_folder, write_bytes
 from .types import Row
 
@@ -36,6 +37,7 @@ def export(guard: Guard, folder: Path, rows: Sequence[Row] = (), onnx: bool = Fa
 def card(guard: Guard, rows: Sequence[Row], name: str, onnx: bool = False) -> str:
     """The model card: YAML front matter as the hub reads it, then what the guard is for, what it promises, and its limits."""
     detector, backbone = name_of(guard.detector), guard.classifier.told["backbone"]
+    parameters, flop = cost(guard.network, guard.size)
     metrics = [
         {
             "task": {"type": "image-classification", "name": "Out-of-distribution detection"},
@@ -75,7 +77,7 @@ def card(guard: Guard, rows: Sequence[Row], name: str, onnx: bool = False) -> st
 
 An image classifier that says "unknown" of a picture that shows none of its {len(guard.names)} classes: {", ".join(guard.names)}.
 
-- Network: `{backbone}`, images of {guard.size} x {guard.size} pixels
+- Network: `{backbone}`, images of {guard.size} x {guard.size} pixels; {parameters:,} parameters, {flop / 1e6:,.1f} MFLOP an image
 - Detector: `{detector}`; a score above {guard.threshold:.6g} means unknown
 - Promise: {guard.promise}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .images import Images
 from .store import load_tensors, save_tensors
@@ -61,6 +62,20 @@ def head_of(network: nn.Module, loss: Loss | None = None) -> Head | None:
     bias_C = weight.new_zeros(len(weight)) if bias is None else bias.detach().cpu()
     energy = getattr(loss, "energy_C", None)
     return Head(weight_CF=weight, bias_C=bias_C, energy_C=None if energy is None else energy.detach().cpu())
+
+
+@torch.no_grad()
+def cost(model: nn.Module, size: int) -> tuple[int, int]:
+    """The parameters, and the floating-point operations that one image of that size takes.
+
+    Of the latter those of convolutions, matrix products and attention count, a multiplication and an addition each as one.
+    """
+    was = model.training
+    image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=next(model.parameters()).device)
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(image)
+    model.train(was)
+    return sum(p.numel() for p in model.parameters()), int(counter.get_total_flops())
 
 
 def hash_of(model: nn.Module) -> str:

@@ -41,7 +41,7 @@ from .loop import autocast
 from .memory import Watch
 from .metrics import auroc
 from .mixture import DrawnFrom, LatentBank, Mixture, coloured
-from .passes import outputs
+from .passes import cost, outputs
 from .sample import sample
 from .seeding import generator
 from .shifts import CORRUPTIONS, SEVERITIES
@@ -439,9 +439,12 @@ class Pipeline:
             network=network, loss=first(loss), names=self.book.names, size=self.config.size, threshold=limit(energy), told=told
         ).save(folder)
         self._finish_training(folder, log)
+        parameters, flop = cost(network, self.config.size)
         return {
             "accuracy": _share(test.logits_BC.argmax(1) == self.given.data[1].labels),
             "reconstructed_id_auroc": round(auroc(energy, -control.logits_BC.logsumexp(1)), 4),
+            "parameters": parameters,
+            "mflop_an_image": round(flop / 1e6, 1),
         }
 
     def _mixture(self, config: Train) -> Mixture:

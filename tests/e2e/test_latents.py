@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SAME_THREADS, command, save_tiny_pipeline
+from transformers import ViTConfig, ViTForImageClassification
 
 from oodream.cli import main
 from oodream.compare import read_arms
@@ -133,6 +134,30 @@ def test_a_teacher_of_other_classes_is_refused(finished, shapes, tiny_pipeline, 
     (teacher / "classifier.json").write_text(json.dumps({**told, "names": told["names"][::-1]}))
     assert main(args) == 2
     assert "in the same order" in capsys.readouterr().err
+
+
+def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(finished, shapes, tiny_pipeline, tmp_path):
+    """A vision transformer from a folder of transformers', logits and features of another width."""
+    vit = ViTForImageClassification(
+        ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8)
+    )
+    vit.save_pretrained(tmp_path / "vit")
+    tuned = ["--train.backbone", f"hf:{tmp_path / 'vit'}", "--until", "classifier/plain-s0"]
+    assert main(command(shapes, tiny_pipeline, tmp_path / "teacher", *OAL, *tuned)) == 0
+    teacher = tmp_path / "teacher" / "classifier" / "plain-s0"
+    body = load_tensors(teacher / "model.safetensors")
+    changed = [
+        name for name, x in vit.state_dict().items() if (found := body.get(f"body.{name}")) is not None and not found.equal(x)
+    ]
+    assert changed, "fine-tuned, and from the folder's weights"
+    taught = ["--train.teacher", str(teacher), "--train.loss-options", "kd.feature", "8"]
+    assert main(command(shapes, tiny_pipeline, tmp_path / "run", *OAL, *taught)) == 0
+    log = read_json(tmp_path / "run" / "classifier" / "dream-s0" / "log.json")[-1]
+    assert 0 < log["kd"] < float("inf")
+    assert 0 < log["kd_feature"] < float("inf")
+    a, b = (load_tensors(run / "classifier" / "dream-s0" / "model.safetensors") for run in (tmp_path / "run", finished))
+    assert a.keys() == b.keys()
+    assert not all(a[name].equal(b[name]) for name in a), "another teacher teaches something else"
 
 
 def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_path, capsys):
