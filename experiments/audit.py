@@ -144,7 +144,7 @@ def repeated(what: str, a: Looks, b: Looks) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
-    photographs = crops(parser.parse_args().pictures)
+    photographs = crops(sorted(parser.parse_args().pictures))
     train, test, files = (fashion(split, FASHION, size=s, full=True) for split, s in (("train", 32), ("test", 32), ("train", 28)))
     garments = [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in files.batch(range(HIDDEN))]
     seen_train = look(train)

@@ -32,6 +32,7 @@ LAYERS = {
         "graph",
         "decoders",
         "paths",
+        "augment",
         "mixture",
         "loop",
     },

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from oodream.augment import greyscale
 from oodream.config import Optimisation, Train
 from oodream.images import from_array
 from oodream.loop import teaching
@@ -331,9 +332,7 @@ def test_a_path_gives_outputs_for_images_then_latents_and_learns_the_pairs(name)
     # Latents from which the images can be told: their own 8 x 8 means.
     images = (F.interpolate(coarse, (32, 32), mode="bilinear") * 255).to(torch.uint8)
     latent = torch.cat([F.avg_pool2d(images.float() / 127.5 - 1, 4), torch.zeros(16, 1, 8, 8)], 1)
-    told = Latents(
-        latent_LFHW=torch.cat([latent, torch.randn(5, 4, 8, 8)]), pair_K3HW=images, grey_L=torch.zeros(21, dtype=torch.bool)
-    )
+    told = Latents(latent_LFHW=torch.cat([latent, torch.randn(5, 4, 8, 8)]), pair_K3HW=images, shown=lambda x: x)
     out, first = path(model, images[:3], told)
     assert out.logits_BC.shape == (3 + 16 + 5, 3)
     assert out.z_BF.shape == (24, 128)
@@ -423,7 +422,7 @@ def test_previews_learn_before_the_classifier_and_stay(tmp_path):
     )
     path.learn(mixture(id=images, bank=other), 0, CPU)
     assert (path.draw(encode(pixels)).float() - pixels.float()).abs().mean() < 12
-    told = Latents(latent_LFHW=encode(pixels[:5]), pair_K3HW=pixels[:2], grey_L=torch.tensor([True, False, False, True, False]))
+    told = Latents(latent_LFHW=encode(pixels[:5]), pair_K3HW=pixels[:2], shown=greyscale)
     path.zero_grad()
     out, off = path(model, pixels[:3], told)
     assert out.logits_BC.shape == (8, 3)

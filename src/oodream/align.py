@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .augment import augment
 from .config import Align, Optimisation
 from .images import Images
 from .loop import fit
-from .mixture import Mixture, augment
+from .mixture import Mixture
 from .passes import outputs
 from .registry import make
 from .seeding import generator, seeded

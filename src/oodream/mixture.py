@@ -1,15 +1,14 @@
-"""What training batches are made of: known images, imagined ones and latents beside them, and how images are augmented."""
+"""What training batches are made of: known images, and imagined ones or their latents beside them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from .augment import augment, vary
 from .config import Optimisation
 from .distributed import Shard
 from .images import Images
@@ -49,7 +48,8 @@ class Mixture:
     """What a batch is made of: ID images, a share of which come from `reconstructed`, and imagined images beside them.
 
     For every ID image there are `ratio` imagined ones: `inliers`, which are of their class and weigh `weight`, or outliers, as
-    images in `outliers` or as latents in `bank`. A share `grey` of imagined images is turned grey.
+    images in `outliers` or as latents in `bank`. A share `grey` of imagined images is turned grey, and a share `varied` of outliers
+    is shown in other poses, another in other tones.
     """
 
     id: Images
@@ -62,6 +62,7 @@ class Mixture:
     drawn_from: DrawnFrom | None = None
     ratio: float = 1.0
     grey: float = 0.0
+    varied: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,53 +82,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch there."""
-        latents = self.latents and Latents(**{name: x.to(device) for name, x in vars(self.latents).items()})
+        told = self.latents
+        latents = told and replace(told, latent_LFHW=told.latent_LFHW.to(device), pair_K3HW=told.pair_K3HW.to(device))
         return Batch(**{name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}, latents=latents)
-
-
-def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Tensor:
-    """Random shift by up to `crop_padding` pixels (edges repeated) or resized crop, and, if asked, flip; uint8 in and out."""
-    B, _, H, W = images_B3HW.shape
-    if config.flip:
-        flipped = torch.rand(B, generator=g) < 0.5
-        images_B3HW = torch.where(flipped[:, None, None, None], images_B3HW.flip(3), images_B3HW)
-    if config.least_area < 1:
-        return resized_crop(images_B3HW, config.least_area, g)
-    if (pad := config.crop_padding) == 0:
-        return images_B3HW
-    padded = F.pad(images_B3HW.float(), (pad,) * 4, mode="replicate").to(torch.uint8)
-    top, left = torch.randint(0, 2 * pad + 1, (2, B, 1), generator=g)
-    rows, columns = top + torch.arange(H), left + torch.arange(W)
-    return padded[torch.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def resized_crop(images_B3HW: Tensor, least_area: float, g: torch.Generator) -> Tensor:
-    """A random box of each image, of at least that share of its area and sides of 3:4 to 4:3, at the image's size; uint8.
-
-    The crop of Szegedy et al. (2015), bilinear; a box that is wider or higher than the image is cut to it.
-    """
-    B = len(images_B3HW)
-    area = torch.rand(B, generator=g) * (1 - least_area) + least_area
-    stretch = (torch.rand(B, generator=g) * 2 - 1).mul(math.log(4 / 3) / 2).exp()
-    half_B2 = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], 1).clamp(max=1)
-    centre_B2 = (torch.rand(B, 2, generator=g) * 2 - 1) * (1 - half_B2)
-    theta_B23 = torch.cat([torch.diag_embed(half_B2), centre_B2[:, :, None]], 2)
-    grid = F.affine_grid(theta_B23, list(images_B3HW.shape), align_corners=False)
-    cut = F.grid_sample(images_B3HW.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return cut.round().to(torch.uint8)
-
-
-def coloured(images_B3HW: Tensor, g: torch.Generator) -> Tensor:
-    """The images' luma as a mixture of two random colours, one for black and one for white; uint8 in and out."""
-    share = greyscale(images_B3HW)[:, :1].float() / 255
-    dark, light = torch.rand(2, len(images_B3HW), 3, 1, 1, generator=g) * 255
-    return (dark + share * (light - dark)).round().to(torch.uint8)
-
-
-def greyscale(images_B3HW: Tensor) -> Tensor:
-    """The images' luma (ITU-R BT.601, as Pillow's mode L) in all three channels; uint8 in and out."""
-    weight = torch.tensor([0.299, 0.587, 0.114], device=images_B3HW.device)[:, None, None]
-    return (images_B3HW.float() * weight).sum(1, keepdim=True).round().to(torch.uint8).expand_as(images_B3HW)
 
 
 def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, part: Shard = ALL) -> Iterator[Batch]:
@@ -138,6 +95,7 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
     g = generator(seed, "epoch", epoch)
     moves = generator(seed, "augment", epoch, part.index) if part.count > 1 else g
     order = torch.randperm(len(data.id), generator=g)
+    looks = generator(seed, "vary", epoch, part.index)
     mine = slice(part.index, None, part.count)
     for start in range(0, len(order) - config.batch + 1 if len(order) >= config.batch else 1, config.batch):
         rows = order[start : start + config.batch]
@@ -153,9 +111,9 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
         if imagined is not None and picked is not None:
             pieces.append((imagined, picked))
         parts = [images.batch(of[mine]) for images, of in pieces]
-        if imagined is not None and data.grey > 0:
-            turned = (torch.rand(count, generator=g) < data.grey)[mine]
-            parts[-1] = torch.where(turned.view(-1, 1, 1, 1), greyscale(parts[-1]), parts[-1])
+        if imagined is not None and (data.grey > 0 or data.varied > 0):
+            grey_B = (torch.rand(count, generator=g) < data.grey)[mine]
+            parts[-1] = vary(grey_B, data.varied, looks)(parts[-1])
         known = pieces[:-1] if data.outliers is not None else pieces
         y_B, row_B = torch.cat([images.labels[of[mine]] for images, of in known]), torch.cat([of[mine] for _, of in known])
         weight_B = torch.ones(len(y_B))
@@ -165,7 +123,7 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
         latents = None
         if data.bank is not None and picked is not None:
             pairs = rows[len(rows) - round(data.bank.share * len(rows)) :][mine]
-            latents = latent_batch(data, pairs, picked[mine], config, moves)
+            latents = latent_batch(data, pairs, picked[mine], config, moves, looks)
             y_B, weight_B = torch.cat([y_B, data.id.labels[pairs]]), torch.cat([weight_B, torch.ones(len(pairs))])
         near = vector = None
         if data.drawn_from is not None and picked is not None:
@@ -175,8 +133,13 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
         )
 
 
-def latent_batch(data: Mixture, pairs: Tensor, picked: Tensor, config: Optimisation, g: torch.Generator) -> Latents:
-    """The latents of ID rows `pairs`, whose images come along, and of outliers `picked`; all flipped at random where images are."""
+def latent_batch(
+    data: Mixture, pairs: Tensor, picked: Tensor, config: Optimisation, g: torch.Generator, looks: torch.Generator
+) -> Latents:
+    """The latents of ID rows `pairs`, whose images come along, and of outliers `picked`; all flipped at random where images are.
+
+    Pictures that a path draws of outliers are varied by the generator `looks`.
+    """
     assert data.bank is not None
     ood = data.bank.ood_MFHW[picked].float()
     if data.bank.least < 1:
@@ -189,4 +152,4 @@ def latent_batch(data: Mixture, pairs: Tensor, picked: Tensor, config: Optimisat
         latents = torch.where(flipped, latents.flip(3), latents)
         images = torch.where(flipped[: len(images)], images.flip(3), images)
     grey = torch.rand(len(latents), generator=g) < data.grey
-    return Latents(latent_LFHW=latents, pair_K3HW=images, grey_L=grey)
+    return Latents(latent_LFHW=latents, pair_K3HW=images, shown=vary(grey, data.varied, looks, known=len(images)))

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from . import registry
 from .align import align, embed, encoder, views
+from .augment import coloured
 from .backbones import ADAPTERS
 from .calibration import least, other_half
 from .classifier import Classifier, limit
@@ -40,7 +41,7 @@ from .images import IN_MEMORY, DataError, Images, from_array, from_files, listed
 from .loop import autocast
 from .memory import Watch
 from .metrics import auroc
-from .mixture import DrawnFrom, LatentBank, Mixture, coloured
+from .mixture import DrawnFrom, LatentBank, Mixture
 from .passes import cost, outputs
 from .sample import sample
 from .seeding import generator
@@ -468,6 +469,7 @@ class Pipeline:
             drawn_from=None if inliers else DrawnFrom(vector_MD=o.z_MD[kept], near_M=o.y_M[kept], tokens_CD=tokens),
             ratio=config.ratio,
             grey=config.grey * share_of_grey(self.given.data[0]),
+            varied=0.0 if inliers else config.varied,
         )
 
     def _finish_training(self, folder: Path, log: list[dict[str, float]]) -> None:

@@ -6,7 +6,7 @@ Signs, stated once: a score is higher for OOD; the label of an OOD image is -1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -156,12 +156,12 @@ class Step:
 class Latents:
     """The latents of a step (L, F, h, w): first those of K known images, which are given as images, too; then outliers.
 
-    `grey_L` (bool) says which should lose their colour, where a path can do that.
+    `shown` makes of their pictures, uint8 (L, 3, H, W), what should be seen of them, where a path draws pictures.
     """
 
     latent_LFHW: Tensor
     pair_K3HW: Tensor
-    grey_L: Tensor
+    shown: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

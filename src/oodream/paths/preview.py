@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..mixture import Mixture, greyscale
+from ..mixture import Mixture
 from ..registry import register
 from ..seeding import generator
 from ..store import progress
@@ -55,9 +55,7 @@ class Preview(nn.Module):
 
     def forward(self, model: nn.Module, images_B3HW: Tensor, told: Latents) -> tuple[Output, None]:
         """Outputs for the images, then for the latents."""
-        drawn = self.draw(told.latent_LFHW)
-        drawn = torch.where(told.grey_L[:, None, None, None], greyscale(drawn), drawn)
-        return model(torch.cat([images_B3HW, drawn])), None
+        return model(torch.cat([images_B3HW, told.shown(self.draw(told.latent_LFHW))])), None
 
     @torch.no_grad()
     def draw(self, latent_BFHW: Tensor) -> Tensor:
