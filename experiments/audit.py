@@ -3,7 +3,8 @@
 python experiments/audit.py PICTURE [PICTURE ...]
 
 Fashion-MNIST (the full set: Debian's package dataset-fashion-mnist or the hub) and the pictures named, photographs at best, of
-which crops are taken that do not overlap. Prints the tables of docs/audit.md; the same pictures give the same numbers.
+which crops are taken that do not overlap. Prints the tables of docs/audit.md; the same pictures in the same order give the
+same numbers.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def repeated(what: str, a: Looks, b: Looks) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
-    photographs = crops(sorted(parser.parse_args().pictures))
+    photographs = crops(parser.parse_args().pictures)
     train, test, files = (fashion(split, FASHION, size=s, full=True) for split, s in (("train", 32), ("test", 32), ("train", 28)))
     garments = [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in files.batch(range(HIDDEN))]
     seen_train = look(train)

@@ -81,7 +81,7 @@ OAL_OPTIMISATION = Optimisation(epochs=100, batch=128, lr=0.005, crop_padding=4)
 DREAM_ARM: dict[str, Any] = {
     "decode": {"output": "images", "steps": 10},
     "sample": {"per_class": 150},
-    "train": {"loss": ["energy_logistic"], "reconstructed_share": 0.25, "ratio": 0.5},
+    "train": {"loss": ["energy_logistic"], "reconstructed_share": 0.25, "varied": 0.0},
 }
 
 
@@ -171,8 +171,10 @@ PRESETS = {
         config=Config(
             align=Align(optimisation=Optimisation(epochs=4)),
             sample=Sample(per_class=15),
-            decode=Decode(output="latents", steps=5),
-            train=Train(loss=("energy_logistic", "micl", "kd"), reconstructed_share=0.0, optimisation=Optimisation(epochs=8)),
+            decode=Decode(output="latents", steps=4),
+            train=Train(
+                loss=("energy_logistic", "micl", "kd"), reconstructed_share=0.0, varied=0.5, optimisation=Optimisation(epochs=8)
+            ),
             evaluate=Evaluate(resamples=300),
         ),
     ),
@@ -189,18 +191,21 @@ COMPARISONS = {
         about="OAL and its parts, numbers of outliers, and DREAM-OOD",
         arms={
             "oal": {},
+            "dream-ood": DREAM_ARM,
+            "dream-ood, varied": DREAM_ARM | {"train": DREAM_ARM["train"] | {"varied": 0.5}},
+            "dream-ood, varied, 120 outliers": DREAM_ARM | {"train": DREAM_ARM["train"] | {"varied": 0.5, "most": 120}},
+            "dream-ood, 120 outliers": DREAM_ARM | {"train": DREAM_ARM["train"] | {"most": 120}},
+            "oal, not varied": {"train": {"varied": 0.0}},
             "oal without micl": {"train": {"loss": ["energy_logistic", "kd"]}},
             "oal without kd": {"train": {"loss": ["energy_logistic", "micl"]}},
+            "oal, energy alone": {"train": {"loss": ["energy_logistic"]}},
             "oal with club": {"train": {"loss": ["energy_logistic", "club", "kd"]}},
             "oal with club_joint": {"train": {"loss": ["energy_logistic", "club_joint", "kd"]}},
-            "oal, energy alone": {"train": {"loss": ["energy_logistic"]}},
-            "oal by projector": {"train": {"path": "projector"}},
-            "oal by stem": {"train": {"path": "stem"}},
             "oal as published": {"train": published_oal() | {"path": "none"}},
             "ce + kd": {"train": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
             **{f"oal, {n} outliers": {"sample": {"per_class": 375}, "train": {"most": n}} for n in (50, 150, 300, 1000, 3000)},
-            "dream-ood": DREAM_ARM,
-            **{f"dream-ood, {n} outliers": DREAM_ARM | {"train": DREAM_ARM["train"] | {"most": n}} for n in (50, 120, 300)},
+            "oal by projector": {"train": {"path": "projector"}},
+            "oal by stem": {"train": {"path": "stem"}},
         },
     ),
 }
