@@ -173,7 +173,7 @@ PRESETS = {
             sample=Sample(per_class=15),
             decode=Decode(output="latents", steps=4),
             train=Train(
-                loss=("energy_logistic", "micl", "kd"), reconstructed_share=0.0, varied=0.5, optimisation=Optimisation(epochs=8)
+                loss=("energy_logistic", "micl", "kd"), reconstructed_share=0.0, varied=0.8, optimisation=Optimisation(epochs=8)
             ),
             evaluate=Evaluate(resamples=300),
         ),
