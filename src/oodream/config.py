@@ -127,7 +127,8 @@ class Train:
     grey: float = 0.5
     """share of the imagined images turned grey where ID images are, so that colour alone does not tell them apart"""
     varied: float = 0.0
-    """share of the outliers shown turned, stretched and moved, and share shown in other tones, anew each time: many of one"""
+    """share of the outliers shown turned, stretched and moved, and share shown in other tones, anew each time: many of one; latents
+    where the path draws them"""
     leak_threshold: float = 0.95
     """an outlier is dropped when the plain classifier gives its own class a higher probability"""
     drift_threshold: float = 0.0

@@ -57,6 +57,7 @@ CONTROL_IMAGES = 1000
 SAMPLES_PER_CLASS = 8
 COLOURED = 4096  # known images in random colours that are encoded for the latents' path to learn from
 PATHS = 6  # classes whose surroundings are drawn
+SHARES = ("latent_share", "least_outlier", "reconstructed_share", "grey", "varied", "leak_threshold", "drift_threshold")
 FILTERS = {"outlier": ("id_leak", "leak_threshold"), "inlier": ("class_drift", "drift_threshold")}
 
 
@@ -140,6 +141,11 @@ class Pipeline:
             raise ValueError(
                 "sample.per_class is at least 1 and train.most 0 (all) or more: without outliers there is nothing to learn."
             )
+        for name in SHARES:
+            if not 0 <= (share := getattr(c.train, name)) <= 1:
+                raise ValueError(f"train.{name} lies between 0 and 1, and not at {share:g}.")
+        if c.train.ratio < 0 or (c.train.ratio == 0 and make_loss(c.train).outliers):
+            raise ValueError(f"train.ratio is above 0 where the loss needs outliers, and never below 0; not {c.train.ratio:g}.")
         if c.decode.output not in OUTPUTS:
             raise ValueError(f"decode.output is {' or '.join(OUTPUTS)}, not {c.decode.output!r}.")
         if self.latents and self.sampler.kind != "outlier":

@@ -118,6 +118,8 @@ def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, caps
         (["--train.path", "stairs"], "No path is called 'stairs'. There are: preview, projector, stem"),
         (["--train.loss", "micle"], "No loss is called 'micle'. Did you mean 'micl'"),
         (["--train.teacher", "nowhere"], "nowhere holds no classifier"),
+        (["--train.varied", "1.5"], "train.varied lies between 0 and 1, and not at 1.5"),
+        (["--train.ratio", "0"], "train.ratio is above 0 where the loss needs outliers"),
     ],
 )
 def test_mistakes_are_named_before_any_work(shapes, tiny_pipeline, tmp_path, capsys, more, message):
