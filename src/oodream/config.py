@@ -126,7 +126,7 @@ class Train:
     """of an imagined inlier in the cross-entropy, where a real image weighs 1"""
     grey: float = 0.5
     """share of the imagined images turned grey where ID images are, so that colour alone does not tell them apart"""
-    varied: float = 0.0
+    varied: float = 0.5
     """share of the outliers shown turned, stretched and moved, and share shown in other tones, anew each time: many of one; latents
     where the path draws them"""
     leak_threshold: float = 0.95

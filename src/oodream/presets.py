@@ -47,7 +47,7 @@ def dream_train(optimisation: Optimisation, beta: float) -> Train:
     """As many outliers as ID images in a batch, and nothing that the published code does not have."""
     return Train(
         backbone="resnet34", loss_options={"beta": beta}, optimisation=optimisation, ratio=1.0,
-        reconstructed_share=0.0, grey=0.0, leak_threshold=1.0,
+        reconstructed_share=0.0, grey=0.0, varied=0.0, leak_threshold=1.0,
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, abou
             decode=replace(DREAM_DECODE, output="latents"),
             train=Train(
                 backbone=backbone, init="plain", optimisation=optimisation, loss=("energy_logistic", "micl", "kd"),
-                loss_options={"kd.logit": 4.0, "kd.feature": 8.0}, ratio=1.0, reconstructed_share=0.0, grey=0.0,
+                loss_options={"kd.logit": 4.0, "kd.feature": 8.0}, ratio=1.0, reconstructed_share=0.0, grey=0.0, varied=0.0,
             ),
         ),
     )  # fmt: skip
