@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from oodream.augment import AWAY, BRIGHTER, GAIN, SCALE, STRETCH, Variation, augment, greyscale, resized_crop, vary
 from oodream.config import Optimisation
+from oodream.distributed import Shard
 from oodream.images import from_array
 from oodream.mixture import Mixture, epoch_batches
 
@@ -131,3 +132,12 @@ def test_outliers_are_varied_anew_and_known_images_never():
     (again,), (other,) = epoch_batches(data, PLAIN, 0, 0), epoch_batches(data, PLAIN, 0, 1)
     assert torch.equal(again.images_B3HW, batch.images_B3HW)
     assert {x.numpy().tobytes() for x in other.images_B3HW[16:]} != outliers
+
+
+def test_processes_vary_as_one_would():
+    known = from_array("id", pixels(16), torch.arange(16) % 2, "ab")
+    data = Mixture(id=known, outliers=from_array("ood", pixels(9), torch.full((9,), -1), []), ratio=0.5, varied=0.7, grey=0.5)
+    (whole,) = epoch_batches(data, PLAIN, 0, 0)
+    parts = [next(epoch_batches(data, PLAIN, 0, 0, Shard(index=i, count=2))) for i in range(2)]
+    together = torch.stack([part.images_B3HW[8:] for part in parts], 1).flatten(0, 1)
+    assert torch.equal(together, whole.images_B3HW[16:])

@@ -31,6 +31,9 @@ class Variation:
     gain_B: Tensor
     offset_B: Tensor
 
+    def __getitem__(self, rows: Tensor | slice) -> Variation:
+        return Variation(**{name: x[rows] for name, x in vars(self).items()})
+
     def __call__(self, images_B3HW: Tensor) -> Tensor:
         grey, moved, pose, toned, gain, offset = (x.to(images_B3HW.device) for x in vars(self).values())
         shown = torch.where(_each(grey), greyscale(images_B3HW), images_B3HW)

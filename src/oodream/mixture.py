@@ -95,7 +95,7 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
     g = generator(seed, "epoch", epoch)
     moves = generator(seed, "augment", epoch, part.index) if part.count > 1 else g
     order = torch.randperm(len(data.id), generator=g)
-    looks = generator(seed, "vary", epoch, part.index)
+    looks = generator(seed, "vary", epoch, 0)  # the same in every process
     mine = slice(part.index, None, part.count)
     for start in range(0, len(order) - config.batch + 1 if len(order) >= config.batch else 1, config.batch):
         rows = order[start : start + config.batch]
@@ -112,8 +112,8 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
             pieces.append((imagined, picked))
         parts = [images.batch(of[mine]) for images, of in pieces]
         if imagined is not None and (data.grey > 0 or data.varied > 0):
-            grey_B = (torch.rand(count, generator=g) < data.grey)[mine]
-            parts[-1] = vary(grey_B, data.varied, looks)(parts[-1])
+            grey_B = torch.rand(count, generator=g) < data.grey
+            parts[-1] = vary(grey_B, data.varied, looks)[mine](parts[-1])
         known = pieces[:-1] if data.outliers is not None else pieces
         y_B, row_B = torch.cat([images.labels[of[mine]] for images, of in known]), torch.cat([of[mine] for _, of in known])
         weight_B = torch.ones(len(y_B))
@@ -122,8 +122,7 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
         images_B3HW = augment(torch.cat(parts), config, moves)
         latents = None
         if data.bank is not None and picked is not None:
-            pairs = rows[len(rows) - round(data.bank.share * len(rows)) :][mine]
-            latents = latent_batch(data, pairs, picked[mine], config, moves, looks)
+            latents, pairs = latent_batch(data, rows, picked, config, mine, moves, looks)
             y_B, weight_B = torch.cat([y_B, data.id.labels[pairs]]), torch.cat([weight_B, torch.ones(len(pairs))])
         near = vector = None
         if data.drawn_from is not None and picked is not None:
@@ -134,13 +133,18 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
 
 
 def latent_batch(
-    data: Mixture, pairs: Tensor, picked: Tensor, config: Optimisation, g: torch.Generator, looks: torch.Generator
-) -> Latents:
-    """The latents of ID rows `pairs`, whose images come along, and of outliers `picked`; all flipped at random where images are.
+    data: Mixture, rows: Tensor, picked: Tensor, config: Optimisation, mine: slice, g: torch.Generator, looks: torch.Generator
+) -> tuple[Latents, Tensor]:
+    """The latents of a share of the ID rows, which are told, too, and of outliers `picked`; of both kinds those that are `mine`.
 
-    Pictures that a path draws of outliers are varied by the generator `looks`.
+    All are flipped at random where images are. How pictures of outliers are varied is drawn by `looks`.
     """
     assert data.bank is not None
+    pairs = rows[len(rows) - round(data.bank.share * len(rows)) :]
+    coloured = torch.zeros(len(pairs) + len(picked), dtype=torch.bool)
+    pair_rows, ood_rows = torch.arange(len(coloured)).tensor_split([len(pairs)])
+    shown = vary(coloured, data.varied, looks, known=len(pairs))[torch.cat([pair_rows[mine], ood_rows[mine]])]
+    pairs, picked = pairs[mine], picked[mine]
     ood = data.bank.ood_MFHW[picked].float()
     if data.bank.least < 1:
         share = data.bank.least + (1 - data.bank.least) * torch.rand(len(ood), 1, 1, 1, generator=g)
@@ -152,4 +156,4 @@ def latent_batch(
         latents = torch.where(flipped, latents.flip(3), latents)
         images = torch.where(flipped[: len(images)], images.flip(3), images)
     grey = torch.rand(len(latents), generator=g) < data.grey
-    return Latents(latent_LFHW=latents, pair_K3HW=images, shown=vary(grey, data.varied, looks, known=len(images)))
+    return Latents(latent_LFHW=latents, pair_K3HW=images, shown=replace(shown, grey_B=grey)), pairs
