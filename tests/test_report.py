@@ -278,14 +278,26 @@ def test_refuses_what_it_cannot_show(full: Report) -> None:
 
 def accuracies(classifier: str, seed: int, gain: float) -> list[Accuracy]:
     found = [
-        Accuracy(classifier=classifier, seed=seed, dataset=name, severity=s, accuracy=value / 100 + gain, interval=(0.2, 0.9), n=50)
+        Accuracy(
+            classifier=classifier,
+            seed=seed,
+            dataset=name,
+            severity=s,
+            accuracy=value / 100 + gain,
+            refused=value / 200,
+            interval=(0.2, 0.9),
+            n=50,
+        )
         for name, value in (("blur", 60), ("jpeg", 40))
         for s in (1, 5)
     ]
     return [
         *found,
-        Accuracy(classifier=classifier, seed=seed, dataset="night", severity=0, accuracy=0.5 + gain, interval=(0.4, 0.6), n=9),
-    ]
+        Accuracy(
+            classifier=classifier, seed=seed, dataset="night", severity=0, accuracy=0.5 + gain, refused=gain,
+            interval=(0.4, 0.6), n=9,
+        ),
+    ]  # fmt: skip
 
 
 def test_accuracy_under_shift_by_severity_with_means(full: Report) -> None:
@@ -302,6 +314,7 @@ def test_accuracy_under_shift_by_severity_with_means(full: Report) -> None:
     assert others.n == {"night": 9}
     page = report(replace(full, shifts=shifts))
     assert "Under shift" in page
+    assert f"{names[0]} calls 20.2&nbsp;%" in page.replace("\xa0", "&nbsp;"), "(2 * 30 + 2 * 20 + 0 or 2) / 5"
     assert "Under shift" not in report(full)
 
 

@@ -18,7 +18,7 @@ from .decode import imagined, slug
 from .distributed import leads, wait
 from .evaluate import accuracy_from_json, row_from_json
 from .pipeline import DREAM, PLAIN, Pipeline
-from .report import Measure, measure, spread
+from .report import Measure, measure, shifted
 from .store import RunDir, write_bytes, write_json
 from .types import Json, Row
 from .uncertainty import paired
@@ -88,12 +88,7 @@ def line(name: str, p: Pipeline, kind: str) -> Line:
         f"{group} {metric}": measure(of(group), metric) for group, metrics in GROUPS.items() if of(group) for metric in metrics
     }
     shifts = [accuracy_from_json(text) for text in (p.run / "shifts" / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()]
-    by_seed: dict[int, list[float]] = {}
-    for a in shifts:
-        if a.classifier == kind:
-            by_seed.setdefault(a.seed, []).append(100 * a.accuracy)
-    if by_seed:
-        cells["shifted accuracy"] = spread([fmean(values) for values in by_seed.values()], None)
+    cells |= {f"shifted {metric}": shifted(shifts, kind, metric) for metric in ("accuracy", "refused") if shifts}
     headline = tuple(100 * row.fpr95_id for row in sorted(of("all"), key=lambda row: row.seed))
     stamps = {stage: p.run.stamp(stage) or {"seconds": 0.0, "summary": {"memory": 0}} for stage in p.stages}
     trained = [stamps[f"classifier/{kind}-s{seed}"] for seed in range(p.config.seeds)]

@@ -146,14 +146,16 @@ def evaluate_outputs(
     return Evaluation(rows=rows, scores=scores)
 
 
-def accuracy(output: Output, y_N: Tensor, *, classifier: str, seed: int, dataset: str, severity: int = 0) -> Accuracy:
-    """How often the largest logit is the label's; ValueError for an empty set."""
+def accuracy(output: Output, y_N: Tensor, limit: float, *, classifier: str, seed: int, dataset: str, severity: int = 0) -> Accuracy:
+    """How often the largest logit is the label's, and the energy (higher for OOD) above `limit`; ValueError for an empty set."""
     if not len(output):
         raise ValueError(f"The set {dataset!r} is empty.")
     hits, n = int((output.logits_BC.argmax(1) == y_N).sum()), len(y_N)
+    refused = int((-output.logits_BC.logsumexp(1) > limit).sum())
     return Accuracy(
-        classifier=classifier, seed=seed, dataset=dataset, severity=severity, accuracy=hits / n, interval=wilson(hits, n), n=n
-    )
+        classifier=classifier, seed=seed, dataset=dataset, severity=severity, accuracy=hits / n, refused=refused / n,
+        interval=wilson(hits, n), n=n,
+    )  # fmt: skip
 
 
 def row_to_json(row: Row | Accuracy) -> str:
@@ -170,8 +172,10 @@ def row_from_json(line: str) -> Row:
 
 
 def accuracy_from_json(line: str) -> Accuracy:
-    """The measurement that `row_to_json` wrote."""
+    """The measurement that `row_to_json` wrote; ValueError for one of another version."""
     fields = json.loads(line)
+    if unlike := sorted(fields.keys() ^ Accuracy.__dataclass_fields__.keys()):
+        raise ValueError(f"This accuracy is of another version ({', '.join(unlike)}). Measure again: --redo shifts.")
     return Accuracy(**fields | {"interval": tuple(fields["interval"])})
 
 

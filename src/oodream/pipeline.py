@@ -57,7 +57,7 @@ CONTROL_IMAGES = 1000
 SAMPLES_PER_CLASS = 8
 COLOURED = 4096  # known images in random colours that are encoded for the latents' path to learn from
 PATHS = 6  # classes whose surroundings are drawn
-SHARES = ("latent_share", "least_outlier", "reconstructed_share", "grey", "varied", "leak_threshold", "drift_threshold")
+SHARES = ("latent_share", "least_outlier", "reconstructed_share", "grey", "varied")
 FILTERS = {"outlier": ("id_leak", "leak_threshold"), "inlier": ("class_drift", "drift_threshold")}
 
 
@@ -541,12 +541,16 @@ class Pipeline:
 
     def _shifts(self, folder: Path) -> Json:
         arms = [(kind, seed) for kind in (PLAIN, DREAM) for seed in range(self.config.seeds)]
-        networks = {arm: self.classifier(*arm).network for arm in arms}
+        classifiers = {arm: self.classifier(*arm) for arm in arms}
         found: dict[tuple[str, int], list[Accuracy]] = {arm: [] for arm in arms}
         for name, severity, images in self.given.disturbed():
-            for (kind, seed), network in networks.items():
-                seen = outputs(network, images, self.device)
-                found[kind, seed].append(accuracy(seen, images.labels, classifier=kind, seed=seed, dataset=name, severity=severity))
+            for (kind, seed), judge in classifiers.items():
+                seen = outputs(judge.network, images, self.device)
+                found[kind, seed].append(
+                    accuracy(
+                        seen, images.labels, judge.threshold, classifier=kind, seed=seed, dataset=name, severity=severity
+                    )
+                )  # fmt: skip
         lines = [row_to_json(row) for rows in found.values() for row in rows]
         write_bytes(folder / "accuracy.jsonl", "".join(f"{line}\n" for line in lines).encode())
         return {f"{kind}-s{seed}": round(fmean(row.accuracy for row in rows), 4) for (kind, seed), rows in found.items() if rows}

@@ -18,7 +18,7 @@ from .classifier import Judge
 from .evaluate import accuracy_from_json, row_from_json
 from .explore import COSINES
 from .guard import Guard, judge_of
-from .report import Answer, Checked, FilterCount, ImageSet, Imagined, LatentMap, Report, Strip
+from .report import Answer, Checked, FilterCount, ImageSet, Imagined, LatentMap, Report, Strip, shifted
 from .seeding import generator
 from .store import load_tensors, read_json
 from .types import Accuracy, Json, Row
@@ -57,9 +57,11 @@ def headline(p: Pipeline) -> str:
         return 100 * sum(found) / len(found)
 
     plain, dream = ({m: mean(kind, m) for m in ("fpr95_id", "auroc", "accuracy")} for kind in ("plain", "dream"))
-    moved = {kind: [100 * a.accuracy for a in shifts(p) if a.classifier == kind] for kind in ("plain", "dream")}
-    shifted = f"Accuracy on shifted sets {fmean(moved['dream']):.1f} % ({fmean(moved['plain']):.1f} %).\n" if moved["dream"] else ""
-    return shifted + (
+    told = ""
+    if moved := shifts(p):
+        (a, b), (c, d) = ([shifted(moved, kind, m).text for kind in ("dream", "plain")] for m in ("accuracy", "refused"))
+        told = f"On shifted sets of known classes: accuracy {a} % ({b} %), called unknown {c} % ({d} %).\n"
+    return told + (
         f"Unknown images accepted while 95 % of known ones are: {dream['fpr95_id']:.1f} % (plain: {plain['fpr95_id']:.1f} %).\n"
         f"AUROC {dream['auroc']:.1f} % ({plain['auroc']:.1f} %). Accuracy {dream['accuracy']:.1f} % ({plain['accuracy']:.1f} %)."
     )

@@ -195,7 +195,9 @@ def report(content: Report) -> str:
     environment.filters |= {f.__name__: f for f in (png, duration, percent, signed, number, hue)}
     lines, shifts = measured_lines(content), shift_tables(content)
     return environment.get_template("index.html.j2").render(
-        r=content, lines=lines, shifts=shifts, headline=headline(content, lines, shifts), key_figures=key_figures(content, lines),
+        r=content, lines=lines, shifts=shifts, refused={
+            name: shifted(content.shifts, name, "refused") for name in content.classifiers if shifts
+        }, headline=headline(content, lines, shifts), key_figures=key_figures(content, lines),
         metrics=COLUMNS, detector=content.detector, base=next(iter(content.classifiers)), final=list(content.classifiers)[-1],
         figures=score_figures(content), map=drawn_map(content), config=json.dumps(content.config, indent=2, ensure_ascii=False,
         default=str), seeds=len({row.seed for row in content.rows}), warn_reconstructed=WARN_RECONSTRUCTED,
@@ -297,17 +299,20 @@ class ShiftTable:
     n: Mapping[str, int]
 
 
+def shifted(found: Sequence[Accuracy], classifier: str, metric: str, interval: tuple[float, float] | None = None) -> Measure:
+    """The mean over shifted sets of a classifier's "accuracy" or "refused", in percent, with the spread over seeds."""
+    mine = [a for a in found if a.classifier == classifier]
+    seeds = sorted({a.seed for a in mine})
+    return spread([100 * statistics.fmean(getattr(a, metric) for a in mine if a.seed == seed) for seed in seeds], interval)
+
+
 def shift_tables(content: Report) -> list[ShiftTable]:
     """The corruptions by severity, with means over rows and columns, then the other shifted sets."""
 
     def measured(found: Sequence[Accuracy]) -> dict[str, Measure]:
-        return {name: of([a for a in found if a.classifier == name]) for name in content.classifiers}
-
-    def of(found: Sequence[Accuracy]) -> Measure:
-        seeds = sorted({a.seed for a in found})
-        values = [100 * statistics.fmean(a.accuracy for a in found if a.seed == seed) for seed in seeds]
         # Corruptions share their images: their intervals say nothing about that of a mean, and would fill the table.
-        return spread(values, None if found[0].severity else found[0].interval)
+        interval = None if found[0].severity else found[0].interval
+        return {name: shifted(found, name, "accuracy", interval) for name in content.classifiers}
 
     tables = []
     for part in ([a for a in content.shifts if a.severity], [a for a in content.shifts if not a.severity]):

@@ -221,7 +221,8 @@ class Row:
 class Accuracy:
     """The share of a shifted set's images, all of known classes, that a classifier names rightly, with its 95 % interval.
 
-    `severity` is that of a corruption, 0 for a set that is not one.
+    `severity` is that of a corruption, 0 for a set that is not one. `refused` is the share of the images whose energy lies above
+    the classifier's limit, which accepts 95 % of the test images.
     """
 
     classifier: str
@@ -229,6 +230,7 @@ class Accuracy:
     dataset: str
     severity: int
     accuracy: float
+    refused: float
     interval: tuple[float, float]
     n: int
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from statistics import fmean
 
 import pytest
+import torch
 from conftest import command
 
+from oodream.classifier import load
 from oodream.cli import main
+from oodream.data import load_shifted
 from oodream.shifts import CORRUPTIONS, SEVERITIES
 from oodream.store import read_json
 
@@ -42,6 +46,11 @@ def test_accuracy_is_measured_on_every_shifted_set(finished):
     assert [row["n"] for row in rows if not row["severity"]] == [20, 20]  # the stars
     for row in rows:
         assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
+    judge = load(finished / "classifier" / "dream-s0")
+    stars = load_shifted(finished.parent / "seen-elsewhere", 32, judge.names, None)
+    refused = [verdict.answer == "unknown" for verdict in judge(stars, torch.device("cpu"))]
+    (row,) = [row for row in rows if row["classifier"] == "dream" and not row["severity"]]
+    assert row["refused"] == pytest.approx(fmean(refused))
 
 
 def test_the_report_speaks_of_accuracy(finished):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,18 @@ class _Club(Loss):
     def _x(self, latents: Tensor) -> Tensor:
         return REDUCTIONS[self.reduction](latents)
 
+    def _steps(
+        self, x: Tensor, y: Tensor, rate: float, learning: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The total, the bound, and what q descends at `rate` of the network's own: each is held constant in the other's term."""
+        for parameter in self.q.parameters():
+            parameter.requires_grad_(False)
+        bound = self.q.bound(x, y)
+        for parameter in self.q.parameters():
+            parameter.requires_grad_(True)
+        descended = learning(x, y.detach())
+        return self.weight * bound + rate * descended, bound, descended
+
     def _outliers(self, step: Step) -> tuple[Tensor, Tensor]:
         """x (O, X) and the classes (O,) that the outliers lie around."""
         x = step.vector_OD if self.of == "vectors" else None if step.latent_OFHW is None else self._x(step.latent_OFHW)
@@ -92,13 +105,8 @@ class Club(_Club):
         x, y = x[partner[paired]], step.id.z_BF[paired]
         if len(y) < 2:
             return Terms(total=step.id.z_BF.sum() * 0, parts={"club": step.id.z_BF.sum() * 0})
-        for parameter in self.q.parameters():
-            parameter.requires_grad_(False)
-        club = self.q.bound(x, y)
-        for parameter in self.q.parameters():
-            parameter.requires_grad_(True)
-        learning = self.q.unlikelihood(x, y.detach())
-        return Terms(total=self.weight * club + self.rate * learning, parts={"club": club, "club_nll": learning})
+        total, club, nll = self._steps(x, y, self.rate, self.q.unlikelihood)
+        return Terms(total=total, parts={"club": club, "club_nll": nll})
 
 
 @register("losses", "club_joint")
@@ -106,10 +114,16 @@ class ClubJoint(_Club):
     """OAL as its authors coded it: random pairs, and q descends the bound itself; no likelihood step.
 
     x and y are independent by construction, so the expected gradient is exactly zero for features and q alike: noise, no
-    information. Here to be compared with.
+    information. Here to be compared with. q's learning rate is `rate` of the network's, as there (1e-4 of 0.005): the bound is not
+    bounded from below, and a faster q follows the noise away until numbers overflow.
     """
+
+    def __init__(self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.02) -> None:
+        super().__init__(weight, of, reduction)
+        self.rate = rate
 
     def forward(self, step: Step) -> Terms:
         x, _ = self._outliers(step)
-        club = self.q.bound(x[torch.arange(len(step.y_B), device=x.device) % len(x)], step.id.z_BF)
-        return Terms(total=self.weight * club, parts={"club_joint": club})
+        x = x[torch.arange(len(step.y_B), device=x.device) % len(x)]
+        total, club, _ = self._steps(x, step.id.z_BF, self.weight * self.rate, self.q.bound)
+        return Terms(total=total, parts={"club_joint": club})
