@@ -1,7 +1,8 @@
 """Decoding vectors with the embedded Stable Diffusion, against the published recipe on the same weights in the same run.
 
 The recipe: PLMS with 50 steps; batches of 4 that share one vector and one prompt; the prompt, and the empty one, encoded for every
-batch. Here: DPM-Solver++ with 10 steps, a vector of its own for every image, 16 of them together.
+batch. Here: DPM-Solver++ with 10 steps, a vector of its own for every image, 16 of them together; and OAL's outliers, 4 steps which
+no VAE decodes.
 
 python benchmarks/decode.py
 """
@@ -62,13 +63,16 @@ def clock(decoder: StableDecoder, work: Callable[[], object]) -> tuple[float, fl
 @torch.no_grad()
 def main() -> None:
     ours = StableDecoder(names=FASHION_ID)
+    oal = StableDecoder(names=FASHION_ID, steps=4)
     theirs = StableDecoder(names=FASHION_ID, scheduler="pndm", steps=50, guidance=7.5)
     z, y = vectors(ours)
     ours(z[:16], y[:16], torch.arange(16))
     rate, evaluations = clock(ours, lambda: ours(z, y, torch.arange(N)))
+    oal_rate, oal_evaluations = clock(oal, lambda: oal.latents(z, y, torch.arange(N)))
     their_rate, their_evaluations = clock(theirs, lambda: recipe(theirs, z, y))
     print(f"{N} images, {torch.get_num_threads()} threads")
     print(f"oodream: {rate:.1f} images a second, {evaluations:.0f} U-Net evaluations for each, {N} vectors")
+    print(f"latents: {oal_rate:.1f} a second, {oal_evaluations:.0f} evaluations: {oal_rate / rate:.1f} times the images' rate")
     print(f"recipe: {their_rate:.1f} images a second, {their_evaluations:.0f} evaluations, {N // RECIPE_BATCH} vectors")
     print(f"oodream is {rate / their_rate:.1f} times as fast")
 
