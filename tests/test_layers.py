@@ -85,6 +85,7 @@ def test_no_global_random_numbers_no_cuda_calls_no_pickle(file):
     assert ".cuda(" not in text
     assert "import pickle" not in text
     assert "trust_remote_code=True" not in text
+    assert text.count("trust_remote_code") == text.count("trust_remote_code=False"), "said in no other way"
     for line in text.splitlines():
         assert "torch.load(" not in line or "weights_only=True" in line
         assert "manual_seed" not in line or "Generator()" in line or part(file) == "seeding"

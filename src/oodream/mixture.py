@@ -141,9 +141,9 @@ def latent_batch(
     """
     assert data.bank is not None
     pairs = rows[len(rows) - round(data.bank.share * len(rows)) :]
-    coloured = torch.zeros(len(pairs) + len(picked), dtype=torch.bool)
-    pair_rows, ood_rows = torch.arange(len(coloured)).tensor_split([len(pairs)])
-    shown = vary(coloured, data.varied, looks, known=len(pairs))[torch.cat([pair_rows[mine], ood_rows[mine]])]
+    no_grey = torch.zeros(len(pairs) + len(picked), dtype=torch.bool)  # which turn grey is drawn below, for mine alone
+    pair_rows, ood_rows = torch.arange(len(no_grey)).tensor_split([len(pairs)])
+    shown = vary(no_grey, data.varied, looks, known=len(pairs))[torch.cat([pair_rows[mine], ood_rows[mine]])]
     pairs, picked = pairs[mine], picked[mine]
     ood = data.bank.ood_MFHW[picked].float()
     if data.bank.least < 1:

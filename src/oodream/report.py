@@ -194,10 +194,10 @@ def report(content: Report) -> str:
     )  # fmt: skip
     environment.filters |= {f.__name__: f for f in (png, duration, percent, signed, number, hue)}
     lines, shifts = measured_lines(content), shift_tables(content)
+    refused = {name: shifted(content.shifts, name, "refused") for name in content.classifiers if shifts}
     return environment.get_template("index.html.j2").render(
-        r=content, lines=lines, shifts=shifts, refused={
-            name: shifted(content.shifts, name, "refused") for name in content.classifiers if shifts
-        }, headline=headline(content, lines, shifts), key_figures=key_figures(content, lines),
+        r=content, lines=lines, shifts=shifts, refused=refused, headline=headline(content, lines, shifts),
+        key_figures=key_figures(content, lines),
         metrics=COLUMNS, detector=content.detector, base=next(iter(content.classifiers)), final=list(content.classifiers)[-1],
         figures=score_figures(content), map=drawn_map(content), config=json.dumps(content.config, indent=2, ensure_ascii=False,
         default=str), seeds=len({row.seed for row in content.rows}), warn_reconstructed=WARN_RECONSTRUCTED,
