@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from oodream.builtin import FASHION_ID
-from oodream.decoders.stable import StableDecoder
-from oodream.seeding import generator
+from oodream.core.seeding import generator
+from oodream.data.builtin import FASHION_ID
+from oodream.synthesis.decoders.stable import StableDecoder
 
 N, RECIPE_BATCH = 64, 4
 

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from oodream.evaluate import evaluate
-from oodream.given import Given
-from oodream.images import from_array
+from oodream.core.registry import make
+from oodream.core.seeding import seeded
+from oodream.data.holdout import shuffled
+from oodream.data.images import from_array
+from oodream.data.inputs import Given
+from oodream.detection.evaluate import evaluate
+from oodream.models.factory import backbone
 from oodream.presets import PRESETS
-from oodream.registry import make
-from oodream.seeding import seeded
-from oodream.validation import shuffled
-from oodream.vision import backbone
 
 sys.path.insert(0, str(Path(__file__).parent))
 N_TRAIN, N = 2000, 1000

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from oodream.metrics import bootstrap, measure
+from oodream.functional.metrics import bootstrap, measure
 
 
 def clock(work) -> float:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from oodream.samplers.knn import KNN
-from oodream.types import Features, Outliers
+from oodream.core.types import Features, Outliers
+from oodream.synthesis.samplers.knn import KNN
 
 try:
     import faiss

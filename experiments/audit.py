@@ -23,10 +23,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from oodream.audit import Looks, look, partners, pixel_statistics, told_apart
-from oodream.builtin import FASHION, fashion
-from oodream.images import from_array, square, to_rgb
-from oodream.seeding import generator
+from oodream.audit.duplicates import Looks, look, partners
+from oodream.audit.shortcuts import pixel_statistics, told_apart
+from oodream.core.seeding import generator
+from oodream.data.builtin import FASHION, fashion
+from oodream.data.images import from_array
+from oodream.data.preprocess import square, to_rgb
 
 SEED, SPLITS = 0, 5
 HIDDEN = 1000  # training pictures of Fashion-MNIST whose copies are looked for

@@ -11,13 +11,14 @@ from statistics import fmean
 
 import torch
 
-from oodream.calibration import calibrate
-from oodream.classifier import load
-from oodream.config import Config, overlay
-from oodream.given import Given
-from oodream.passes import head_of, outputs
-from oodream.registry import make
-from oodream.store import read_json
+from oodream.config import Config
+from oodream.core.files import read_json
+from oodream.core.overlay import overlay
+from oodream.core.registry import make
+from oodream.data.inputs import Given
+from oodream.functional.calibration import calibrate
+from oodream.models.classifier import load
+from oodream.models.inference import head_of, outputs
 
 ALPHA, SPLITS = 0.05, 100
 

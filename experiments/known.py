@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from oodream.cli import main
-from oodream.mixture import LatentBank
-from oodream.pipeline import Pipeline
+from oodream.cli.main import main
+from oodream.run.pipeline import Pipeline
+from oodream.training.batches import LatentBank
 
 OPTIONS = "--preset fashion-oal --seeds 3 --train.varied 1 --train.loss energy_logistic kd --evaluate.n-corrupted 300"
 imagined = Pipeline._bank

@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-from oodream import protocols
-from oodream.benchmarking import ALL, Job, measure
+from oodream.benchmark import protocol as protocols
+from oodream.benchmark.run import ALL, Job, measure
 
 
 def main() -> None:

@@ -9,12 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from _guarded import save_run
-from golden.parity import table
 from torch import nn
 
-from oodream import registry
-from oodream.cli import COMMANDS, main
+from oodream.cli.main import COMMANDS, main
+from oodream.core import registry
+from tests.golden.parity import table
+from tests.helpers.guarded import save_run
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

@@ -6,14 +6,15 @@ import json
 
 import pytest
 
-from oodream import registry
-from oodream.cli import main
-from oodream.config import Config, overlay, to_json
-from oodream.decoders.stable import SCHEDULERS
+from oodream.cli.main import main
+from oodream.config import Config
+from oodream.core import registry
+from oodream.core.overlay import overlay, to_json
+from oodream.core.registry import own_options
+from oodream.models.resnet import BACKBONES
 from oodream.presets import COMPARISONS, PRESETS
-from oodream.registry import own_options
-from oodream.train import make_loss
-from oodream.vision import BACKBONES
+from oodream.synthesis.decoders.stable import SCHEDULERS
+from oodream.training.train import make_loss
 
 DREAM = {name: preset.config for name, preset in PRESETS.items() if name.endswith("-dream")}
 # scripts/get_embed_*.py: --gaussian_mag_ood_det, --ood_det_select over the images of a class that are used.

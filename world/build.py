@@ -21,8 +21,8 @@ from pathlib import Path
 import emoji
 from PIL import Image, ImageDraw, ImageFont, ImageStat
 
-from oodream.builtin import FASHION_ID, fashion
-from oodream.images import square, to_rgb
+from oodream.data.builtin import FASHION_ID, fashion
+from oodream.data.preprocess import square, to_rgb
 
 SIZE, PASTE = 32, 96
 NEVER = re.compile(

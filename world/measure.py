@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from oodream.builtin import FASHION_ID, fashion
 from oodream.config import Optimisation, Train
-from oodream.decoders.stable import StableDecoder
-from oodream.mixture import Mixture
-from oodream.passes import outputs
-from oodream.train import train
+from oodream.data.builtin import FASHION_ID, fashion
+from oodream.models.inference import outputs
+from oodream.synthesis.decoders.stable import StableDecoder
+from oodream.training.batches import Mixture
+from oodream.training.train import train
 
 WORLD = (
     "dog face|cat face|panda|penguin|fish|butterfly|elephant|bird|red apple|banana|pizza|ice cream|birthday cake|"

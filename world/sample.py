@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from oodream.builtin import DEBIAN, FASHION, FASHION_ID, fashion
-from oodream.seeding import generator
+from oodream.core.seeding import generator
+from oodream.data.builtin import DEBIAN, FASHION, FASHION_ID, fashion
 
 
 def sheet(split: str, classes: tuple[str, ...], per_class: int, seed: int, root: Path) -> Image.Image:

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .guard import Guard
+    from .deploy.guard import Guard
 
 __all__ = ["Guard", "__version__"]
 
@@ -19,7 +19,7 @@ except PackageNotFoundError:  # a source tree that is not installed
 def __getattr__(name: str) -> Any:
     """`Guard`, imported when it is first asked for: `import oodream` alone loads no PyTorch."""
     if name == "Guard":
-        from .guard import Guard
+        from .deploy.guard import Guard
 
         return Guard
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SAME_THREADS, command, images_of
 from PIL import Image
 
-from oodream.cli import main
-from oodream.store import load_tensors
+from oodream.cli.main import main
+from oodream.core.files import load_tensors
+from tests.helpers.runs import SAME_THREADS, command, images_of
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_what_cannot_be_drawn(make, args, message, drawn, tmp_path, capsys):
 
 
 def test_environment_of_launchers(monkeypatch):
-    from oodream.distributed import Shard, launched, local_rank
+    from oodream.core.distributed import Shard, launched, local_rank
 
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
@@ -185,7 +185,7 @@ def test_environment_of_launchers(monkeypatch):
 
 def test_a_changed_tile_is_that_of_other_processes_too(drawn, shapes, tiny_pipeline, tmp_path):
     """The classes stay as they are then, and with them the tile that was recorded there."""
-    from oodream.drawing import begun
+    from oodream.run.redraw import begun
 
     run = Path(shutil.copytree(drawn, tmp_path / "copy"))
     assert main(command(shapes, tiny_pipeline, run, "--decode.tile", "2", "--until", "images", "--redo", "changed")) == 0

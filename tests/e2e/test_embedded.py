@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 
-from oodream.builtin import FASHION_ID
-from oodream.cli import main
+from oodream.cli.main import main
 from oodream.config import Optimisation, Train
-from oodream.decoders.stable import EMBEDDED, StableDecoder
-from oodream.store import read_json
+from oodream.core.files import read_json
+from oodream.data.builtin import FASHION_ID
+from oodream.synthesis.decoders.stable import EMBEDDED, StableDecoder
 
 SMALL = (
     "--sample.per-class 40 --decode.steps 8 --align.optimisation.epochs 2 --train.optimisation.epochs 3 --evaluate.n-far 300 "
@@ -53,8 +53,8 @@ def test_the_report_answers_as_what_is_deployed_does(run):
 
 def test_plain_prompts_draw_their_class(run):
     """By the plain classifier, which has seen real images alone."""
-    from oodream.store import load_tensors
-    from oodream.vision import backbone
+    from oodream.core.files import load_tensors
+    from oodream.models.factory import backbone
 
     judge = backbone(Train(optimisation=Optimisation()).backbone, len(FASHION_ID))
     judge.load_state_dict(load_tensors(run / "classifier" / "plain-s0" / "model.safetensors"))

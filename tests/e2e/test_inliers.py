@@ -8,13 +8,13 @@ from statistics import fmean
 
 import pytest
 import torch
-from conftest import command
 
-from oodream.classifier import load
-from oodream.cli import main
-from oodream.data import load_shifted
-from oodream.shifts import CORRUPTIONS, SEVERITIES
-from oodream.store import read_json
+from oodream.cli.main import main
+from oodream.core.files import read_json
+from oodream.data.corruptions import CORRUPTIONS, SEVERITIES
+from oodream.data.folders import load_shifted
+from oodream.models.classifier import load
+from tests.helpers.runs import command
 
 INLIERS = ("--sample.options", "kind", "inlier", "candidates", "20", "anchors", "5")
 

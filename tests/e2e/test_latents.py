@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SAME_THREADS, command, save_tiny_pipeline
 from transformers import ViTConfig, ViTForImageClassification
 
-from oodream.cli import main
-from oodream.compare import read_arms
-from oodream.decode import SHARD
-from oodream.store import load_tensors, read_json
+from oodream.cli.main import main
+from oodream.core.files import load_tensors, read_json
+from oodream.run.compare import read_arms
+from oodream.run.generated import SHARD
+from tests.helpers.runs import SAME_THREADS, command
+from tests.helpers.tiny import save_tiny_pipeline
 
 OAL = (
     "--decode.output", "latents", "--train.loss", "energy_logistic", "micl", "kd", "--train.reconstructed-share", "0",
@@ -53,7 +54,7 @@ def test_a_run_whose_outliers_stay_latents(finished):
 
 
 def test_latents_are_what_pictures_are_decoded_from(finished, shapes, tiny_pipeline):
-    from oodream.drawing import begun
+    from oodream.run.redraw import begun
 
     latents, pictures = (begun(finished, "cpu", output).drawing for output in ("latents", "images"))
     read = load_tensors(latents.files[0])["latents_BFHW"][:4]

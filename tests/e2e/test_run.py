@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SAME_THREADS, command, images_of
 
-from oodream.cli import main
-from oodream.store import load_tensors, read_json
+from oodream.cli.main import main
+from oodream.core.files import load_tensors, read_json
+from tests.helpers.runs import SAME_THREADS, command, images_of
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_interrupt_says_how_to_go_on(shapes, tiny_pipeline, tmp_path):
 
 
 def test_an_interrupt_that_python_dropped_stops_after_the_stage(monkeypatch, capsys):
-    from oodream.cli import Interrupts, say
+    from oodream.cli.console import Interrupts, say
 
     monkeypatch.setattr(Interrupts, "seen", False)  # and again so after the test
     say("one")
@@ -187,10 +187,10 @@ def test_changed_images_are_refused(copied, shapes, tiny_pipeline, tmp_path, cap
 
 
 def test_two_processes_in_one_run_are_refused(finished, shapes, tiny_pipeline, capsys):
-    from oodream.store import RunDir
+    from oodream.run.folder import RunDir
 
     code = (
-        "import sys, time; from pathlib import Path; from oodream.store import RunDir\n"
+        "import sys, time; from pathlib import Path; from oodream.run.folder import RunDir\n"
         "with RunDir(Path(sys.argv[1])).locked(): print(1, flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(finished)], stdout=subprocess.PIPE)
@@ -214,9 +214,10 @@ def test_ood_folders_are_measured_in_their_group(copied, shapes, tiny_pipeline, 
 
 
 def test_threshold_accepts_the_stated_share(finished, shapes, tiny_pipeline):
-    from oodream.config import Config, overlay
-    from oodream.pipeline import Pipeline
-    from oodream.store import RunDir
+    from oodream.config import Config
+    from oodream.core.overlay import overlay
+    from oodream.run.folder import RunDir
+    from oodream.run.pipeline import Pipeline
 
     config = overlay(Config(), read_json(finished / "run.json")["config"])
     pipeline = Pipeline(config, RunDir(finished))
@@ -305,7 +306,7 @@ def test_config_file_and_its_mistakes(shapes, tiny_pipeline, tmp_path, capsys):
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
-    code = "import sys; from oodream.cli import main; main(['--help']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys; from oodream.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     for args in (["-c", code], ["-m", "oodream.cli", "run", "--help"]):
         began = time.monotonic()
         subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "100"})

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-from conftest import SAME_THREADS, command, images_of
 from torch import nn
 
-from oodream.cli import main
-from oodream.store import load_tensors, read_json
+from oodream.cli.main import main
+from oodream.core.files import load_tensors, read_json
+from tests.helpers.runs import SAME_THREADS, command, images_of
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from oodream import registry
-from oodream.detectors import restore, views_of
-from oodream.images import from_array
-from oodream.metrics import aupr_trapezoid, auroc, autc, fpr95_ood, oscr
-from oodream.passes import outputs
-from oodream.types import Head, Output, Seen
+from oodream.core import registry
+from oodream.core.types import Head, Output, Seen
+from oodream.data.images import from_array
+from oodream.detection.detectors import restore, views_of
+from oodream.functional.metrics import aupr_trapezoid, auroc, autc, fpr95_ood, oscr
+from oodream.models.inference import outputs
 
 GOLDEN = load_file(Path(__file__).with_name("pytorch_ood.safetensors"))
 IN = {key.removeprefix("input."): value for key, value in GOLDEN.items() if key.startswith("input.")}

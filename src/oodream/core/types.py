@@ -1,0 +1,252 @@
+"""The nouns every part shares, and the protocols of what can be plugged in.
+
+Shape suffixes in names: N samples, B batch, C classes, M synthetic rows, D embedding width, F feature width, H and W pixels.
+Signs, stated once: a score is higher for OOD; the label of an OOD image is -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+OOD = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBook:
+    """The one list of classes: names, prompts and the class vectors T(y) of a text encoder's input token table.
+
+    `prompts` hold the class name once; `tokens_CD` is float32; `space` names the encoder and table the vectors belong to.
+    """
+
+    names: tuple[str, ...]
+    prompts: tuple[str, ...]
+    tokens_CD: Tensor
+    space: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Unit-norm embeddings `z_ND` (float32) of N ID training images, their labels and rows, and the encoder's hash."""
+
+    z_ND: Tensor
+    y_N: Tensor
+    index_N: Tensor
+    encoder: str
+
+    def __post_init__(self) -> None:
+        if not torch.isfinite(self.z_ND).all():
+            raise ValueError("Features contain NaN or infinity.")
+        if self.z_ND.numel() and (self.z_ND.norm(dim=1) - 1).abs().max() > 1e-3:
+            raise ValueError("Features must have unit norm.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outliers:
+    """M sampled unit-norm vectors; row m alone is enough to draw image m again.
+
+    `anchor_M` is the row of `Features` a vector was sampled around, `knn_M` its distance to the class's k-th nearest feature,
+    `seed_M` the seed of its image, `kind` "outlier" or "inlier", `space` that of the class vectors.
+    """
+
+    z_MD: Tensor
+    y_M: Tensor
+    anchor_M: Tensor
+    knn_M: Tensor
+    seed_M: Tensor
+    kind: str
+    space: str
+
+    def __len__(self) -> int:
+        return len(self.y_M)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """One decoded batch: `images_B3HW` uint8 or `latents_BFHW` float32, with class and row of `Outliers`."""
+
+    y_B: Tensor
+    row_B: Tensor
+    images_B3HW: Tensor | None = None
+    latents_BFHW: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What every classifier returns: `logits_BC` and the penultimate features `z_BF`, of width 0 where a network shows none.
+
+    `views` holds, by a view's key, what detectors had computed beside them (B, …).
+    """
+
+    logits_BC: Tensor
+    z_BF: Tensor
+    views: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.logits_BC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A classifier's last layer, logits = z weight' + bias, and the classes' weights in the energy, if it was trained with some."""
+
+    weight_CF: Tensor
+    bias_C: Tensor
+    energy_C: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One batch on its way through a network, as a view sees it: the images as floats in [0, 255], the network, and its output.
+
+    `images_B3HW` requires gradients, and `output` has a graph, if a view wants the "gradient". `map_BFHW` is what was averaged to
+    z, if one wants the "map".
+    """
+
+    model: nn.Module
+    images_B3HW: Tensor
+    output: Output
+    map_BFHW: Tensor | None = None
+
+
+class View(Protocol):
+    """What a detector needs of images beside the outputs; computed while these are. Its `key` tells what and with which options.
+
+    `wants` is "gradient", "map", or "": the outputs alone. `for_fit` says whether `Detector.fit` reads it, too.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def wants(self) -> str: ...
+
+    @property
+    def for_fit(self) -> bool: ...
+
+    def __call__(self, seen: Seen) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one training step shows a loss: everything in it comes from one forward pass of the classifier.
+
+    `id` are the outputs for B known images, real or imagined, or their latents, with labels `y_B` and weights `weight_B` (a real
+    image weighs 1). `ood` are those for O outliers, images or latents (then also in `latent_OFHW`), with the unit vectors
+    `vector_OD` they were drawn from and the classes `near_O` these lie around. `tokens_CD` are the classes' vectors, and `teacher`
+    the outputs of a teacher for the first rows of `id`. What a training does not have is None.
+    """
+
+    id: Output
+    y_B: Tensor
+    weight_B: Tensor
+    ood: Output | None = None
+    vector_OD: Tensor | None = None
+    near_O: Tensor | None = None
+    latent_OFHW: Tensor | None = None
+    tokens_CD: Tensor | None = None
+    teacher: Output | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latents:
+    """The latents of a step (L, F, h, w): first those of K known images, which are given as images, too; then outliers.
+
+    `shown` makes of their pictures, uint8 (L, 3, H, W), what should be seen of them, where a path draws pictures.
+    """
+
+    latent_LFHW: Tensor
+    pair_K3HW: Tensor
+    shown: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a loss's own networks are made for: widths of features, text vectors and a teacher's features, shape of the latents.
+
+    Of what a training does not have the size is 0 or None.
+    """
+
+    features: int
+    classes: int = 0
+    text: int = 0
+    teacher: int = 0
+    latent: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What every loss returns: the scalar to minimise, and its parts by name for the log."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Sampler(Protocol):
+    """Draws `per_class` vectors of every class around its features; `check` refuses labels it cannot work with, before any work."""
+
+    kind: str
+
+    def check(self, y_N: Tensor, names: Sequence[str]) -> None: ...
+
+    def __call__(self, features: Features, per_class: int, seed: int, space: str) -> Outliers: ...
+
+
+class Decoder(Protocol):
+    """Turns vectors into images: row b of the result depends on row b of the arguments alone."""
+
+    book: ClassBook
+
+    def __call__(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated: ...
+
+
+class Loss(nn.Module):
+    """A training loss that owns its auxiliary networks.
+
+    `outliers` and `teacher` say whether it cannot do without; `build` makes its networks once their sizes are known.
+    """
+
+    outliers = False
+    teacher = False
+
+    def build(self, sizes: Sizes) -> None:
+        """Nothing to build, unless a loss has networks."""
+
+    def forward(self, step: Step) -> Terms:
+        raise TypeError(f"{type(self).__name__} does not define forward(step).")
+
+
+class Path(Protocol):
+    """How latents reach a classifier: outputs for images and then latents, and how far known latents are from their images.
+
+    A path that has a method `learn(data, seed, device)` learns before the classifier, and has no such distance.
+    """
+
+    def __call__(self, model: nn.Module, images_B3HW: Tensor, told: Latents) -> tuple[Output, Tensor | None]: ...
+
+
+class Detector(Protocol):
+    """Scores outputs, higher for OOD, after `fit` has seen outputs of ID training images, their labels and the network's head.
+
+    It is a dataclass: its fields are its options, and those that `fit` fills (init=False) are tensors. A detector that needs more
+    of an image than its outputs has a property `views`.
+    """
+
+    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Detector: ...
+
+    def score(self, output: Output) -> Tensor: ...
+
+
+class Filter(Protocol):
+    """Decides which generated images stay: a bool tensor (B,), with the reason they would go in `reason`."""
+
+    reason: str
+
+    def __call__(self, images_B3HW: Tensor, y_B: Tensor) -> Tensor: ...
+
+
+Json = dict[str, Any]

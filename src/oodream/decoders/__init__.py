@@ -1,1 +1,0 @@
-"""Decoders: vectors in, images or latents out. One method, one file."""

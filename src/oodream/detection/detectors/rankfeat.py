@@ -1,0 +1,46 @@
+"""Energy of a feature map without its strongest singular direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...core.registry import register
+from ...core.types import Output, Seen, View
+from . import Shaped, seen
+
+
+@dataclass(frozen=True)
+class WithoutRankOne:
+    """The mean over positions of a feature map (F x HW) less s_1 u_1 v_1', its first singular triple."""
+
+    key: str = "rankfeat"
+    wants: str = "map"
+    for_fit: bool = False
+
+    def __call__(self, seen: Seen) -> Tensor:
+        assert seen.map_BFHW is not None
+        map_BFP = seen.map_BFHW.flatten(2).double()
+        u_BFR, s_BR, vh_BRP = torch.linalg.svd(map_BFP, full_matrices=False)
+        first_BF = u_BFR[:, :, 0] * s_BR[:, :1] * vh_BRP[:, 0].mean(1, keepdim=True)
+        return map_BFP.mean(2) - first_BF
+
+
+@register("detectors", "rankfeat")
+@dataclass
+class RankFeat(Shaped):
+    """Energy of the last feature map less its first singular triple (Song et al. 2022; "Block 4" alone).
+
+    It needs a network whose features are the mean of a feature map.
+    """
+
+    @property
+    def views(self) -> Sequence[View]:
+        return [WithoutRankOne()]
+
+    def score(self, output: Output) -> Tensor:
+        """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN, infinity or outputs without the view."""
+        return super().score(Output(logits_BC=output.logits_BC, z_BF=seen(output, self.views[0])))

@@ -1,1 +1,0 @@
-"""Filters: which generated images stay. One method, one file."""

@@ -1,1 +1,0 @@
-"""Training losses. One method, one file; a loss owns its auxiliary networks."""

@@ -1,0 +1,211 @@
+"""Other people's image networks behind our convention: timm's, transformers' and torchvision's by name, any other by `split`.
+
+What is theirs ends here: their names, configurations, published weights and errors. `vision.backbone` is the way in by name.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..core.types import Output
+from .serialized import from_onnx, from_torchscript
+
+SCRATCH = 'Training without published weights: init "scratch".'
+PICKLED = (".bin", ".pt", ".pth")
+HEADS = ("classifier", "head", "fc", "score")
+
+
+class Adapted(nn.Module):
+    """A classifier on uint8 images (B, 3, H, W) made of another library's: its last layer, at `head`, is taken out.
+
+    What arrived there is z (B, F), so head(z) = logits (B, C) by construction. `mean` and `std` are the network's own, for pixels
+    in [0, 1]; they are stored with the weights, so that these are complete.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, body: nn.Module, head: str, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.body, self.head = body, _linear(body.get_submodule(head))
+        parent, _, last = head.rpartition(".")
+        setattr(body.get_submodule(parent), last, nn.Identity())
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        z = self.body((images_B3HW.float() / 255 - self.mean) / self.std)
+        z = getattr(z, "logits", z).flatten(1)
+        return Output(logits_BC=self.head(z), z_BF=z)
+
+
+def split(network: nn.Module, size: int, mean: Sequence[float] = (0.0,) * 3, std: Sequence[float] = (1.0,) * 3) -> Adapted:
+    """A copy of any image classifier as one that shows its features: its last linear layer is found by looking at what runs.
+
+    `network` takes floats (B, 3, size, size), pixels in [0, 1] less `mean` over `std`, and returns logits, or an object that has
+    them as `logits`. ValueError when its logits come from no linear layer, or do not come out the same after the split.
+    """
+    body = copy.deepcopy(network).eval()
+    device = next((p.device for p in body.parameters()), torch.device("cpu"))
+    pixels = torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).to(device)
+    called: list[tuple[nn.Module, Tensor]] = []
+    layers = {module: path for path, module in body.named_modules() if _is_linear(module)}
+    hooks = [layer.register_forward_hook(lambda layer, _, result: called.append((layer, result))) for layer in layers]
+    with torch.no_grad():
+        whole = body((pixels.float() / 255 - pixels.new_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+                     / pixels.new_tensor(std, dtype=torch.float32).view(-1, 1, 1))  # fmt: skip
+    for hook in hooks:
+        hook.remove()
+    whole = getattr(whole, "logits", whole)
+    ends = [layer for layer, result in called if result.numel() == whole.numel() and torch.equal(result.flatten(1), whole)]
+    if not ends or not layers[ends[-1]]:
+        raise ValueError(f"The logits of this {type(network).__name__} come from no linear layer, which features and heads need.")
+    found = Adapted(body, layers[ends[-1]], mean, std).to(device).eval()
+    with torch.no_grad():
+        again = found(pixels).logits_BC
+    if not torch.allclose(again, whole, rtol=1e-4, atol=1e-5):
+        raise ValueError(f"Split at {layers[ends[-1]]!r}, this {type(network).__name__} gives other logits than before.")
+    return found
+
+
+def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
+    """torchvision's model `name`, with its default weights if `pretrained`. ValueError: no torchvision, model, weights or head."""
+    try:
+        from torchvision import models
+    except Exception as error:  # beside another torch it fails with others than ImportError
+        raise ValueError(
+            f"torchvision:{name} needs torchvision, which cannot be imported ({_line(error)}). Install it for your torch."
+        ) from error
+    known = models.list_models(models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        raise ValueError(f"torchvision has no image classifier {name!r}." + (f" It has {', '.join(near)}." if near else ""))
+    published = models.get_model_weights(name).DEFAULT
+    told = published.transforms()
+    try:
+        body = models.get_model(name, weights=published if pretrained else None)
+    except Exception as error:  # whatever the download raises
+        raise ValueError(f"torchvision:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()) from error
+    found = split(body, told.crop_size[0], told.mean, told.std)
+    if found.head.out_features != classes:
+        found.head = nn.Linear(found.head.in_features, classes)
+    return found.train()
+
+
+def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
+    """timm's model `name`, with its weights if `pretrained`. ValueError: no timm, no such model, no weights, no one linear head."""
+    try:
+        import timm
+    except Exception as error:  # torchvision, which it imports, fails with others than ImportError beside another torch
+        raise ValueError(
+            f"timm:{name} needs timm, which cannot be imported ({_line(error)}). Install it: pip install 'oodream[timm]'"
+        ) from error
+    known = timm.list_models()
+    if (architecture := name.split(".")[0]) not in known:
+        near = difflib.get_close_matches(architecture, known, n=3)
+        raise ValueError(f"timm has no model {architecture!r}." + (f" It has {', '.join(near)}." if near else ""))
+    try:
+        body = timm.create_model(name, pretrained=pretrained, num_classes=classes)
+    except Exception as error:  # whatever the hub's client raises
+        raise ValueError(f"timm:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()) from error
+    heads = [path for path, module in body.named_modules() if module is body.get_classifier()]
+    if not heads or not _is_linear(body.get_classifier()):
+        raise ValueError(f"timm:{name} does not end in one linear layer, which features and detectors need. Choose another model.")
+    return Adapted(body, heads[0], body.pretrained_cfg["mean"], body.pretrained_cfg["std"])
+
+
+def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
+    """The transformers image classifier in folder or hub repository `name`, with its weights (safetensors) if `pretrained`.
+
+    No code from the repository is run. ValueError: no such network, pickled or missing weights, no one linear head.
+    """
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    if pretrained:
+        _check_folder(Path(name))
+    missing: set[str] = set()
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config.num_labels = classes
+        if pretrained:
+            body, found = AutoModelForImageClassification.from_pretrained(
+                name, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+                ignore_mismatched_sizes=True, output_loading_info=True,
+            )  # fmt: skip
+            missing = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+        else:
+            body = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(f"hf:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()) from error
+    heads = [
+        path
+        for path, module in body.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == classes and any(h in path.split(".")[0] for h in HEADS)
+    ]
+    if len(heads) != 1:
+        raise ValueError(f"hf:{name} ends in {len(heads)} linear layers; features and detectors need one. Choose another model.")
+    if alien := sorted(key for key in missing if not key.startswith(heads[0])):
+        raise ValueError(f"The weights of hf:{name} lack {', '.join(alien[:3])} ({len(alien)} in all). {SCRATCH}")
+    return Adapted(body, heads[0], *_normalisation(name, pretrained))
+
+
+ADAPTERS: dict[str, Callable[[str, int, bool], nn.Module]] = {
+    "timm": from_timm,
+    "hf": from_transformers,
+    "torchvision": from_torchvision,
+    "onnx": from_onnx,
+    "torchscript": from_torchscript,
+}
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+
+
+def _linear(module: nn.Module) -> nn.Linear:
+    """A linear layer as it is, a 1 x 1 convolution as the linear layer it is on pooled features."""
+    if isinstance(module, nn.Linear):
+        return module
+    assert isinstance(module, nn.Conv2d)
+    linear = nn.Linear(module.in_channels, module.out_channels, bias=module.bias is not None)
+    linear.load_state_dict({name: weight.flatten(1) if weight.ndim > 1 else weight for name, weight in module.state_dict().items()})
+    return linear
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder whose weights are pickles."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    if pickles := sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED):
+        raise ValueError(
+            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code, and only safetensors are read. Convert it "
+            f"where you trust it: AutoModelForImageClassification.from_pretrained({str(folder)!r}).save_pretrained('NEW FOLDER')."
+        )
+    raise ValueError(f"{folder} has no weights (model.safetensors). {SCRATCH}")
+
+
+def _normalisation(name: str, told: bool) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation from `preprocessor_config.json`; 0.5 where there is none."""
+    from transformers import ImageProcessingMixin
+
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(name)
+    except OSError:
+        if told:
+            warnings.warn(f"hf:{name} has no preprocessor_config.json: pixels are normalised with mean and std 0.5.", stacklevel=2)
+        found = {}
+    if not found.get("do_normalize", True):
+        return [0.0] * 3, [1.0] * 3
+    return found.get("image_mean") or [0.5] * 3, found.get("image_std") or [0.5] * 3
+
+
+def _line(error: Exception) -> str:
+    """The first line of a foreign message, ended with a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."

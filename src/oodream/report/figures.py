@@ -1,0 +1,110 @@
+"""report.figures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..functional.metrics import roc
+from .content import Report
+
+MAP_POINTS = 4000
+
+
+# Figures
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Two to five round numbers between `low` and `high`."""
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough)
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _scores(scores: torch.Tensor, name: str) -> np.ndarray:
+    values = scores.detach().double().cpu().numpy().ravel()
+    if not np.isfinite(values).all():
+        raise ValueError(f"The scores of {name!r} are not all finite.")
+    return np.sort(values)
+
+
+def _histogram(known: np.ndarray, unknown: np.ndarray, width: float, height: float) -> dict[str, Any]:
+    """Step outlines of two sorted score samples on a common scale, and the threshold that accepts 95 % of the known."""
+    threshold = known[(19 * len(known) + 19) // 20 - 1]
+    ends = np.concatenate([np.quantile(s, (0.005, 0.995)) for s in (known, unknown)])
+    low, high = min(ends.min(), threshold), max(ends.max(), threshold)
+    pad = 0.04 * (high - low) or 1.0
+    low, high = low - pad, high + pad
+    shares = [np.histogram(s.clip(low, high), 48, (low, high))[0] / len(s) for s in (known, unknown)]
+    top = max(s.max() for s in shares)
+
+    def outline(share: np.ndarray) -> str:
+        steps = "".join(f"V{height * (1 - s / top):.1f}h{width / len(share):.3f}" for s in share)
+        return f"M0 {height}{steps}V{height}z"
+
+    def x(value: float) -> float:
+        return round(width * (value - low) / (high - low), 1)
+
+    return {
+        "known": outline(shares[0]), "unknown": outline(shares[1]), "threshold": x(threshold),
+        "accepted": float((unknown <= threshold).mean()), "ticks": [(x(t), f"{t:g}".replace("-", "−")) for t in _ticks(low, high)],
+    }  # fmt: skip
+
+
+def _roc(known: np.ndarray, unknown: np.ndarray, side: float) -> str:
+    """The ROC curve: false alarms rightwards, unknown images found upwards."""
+    fpr, tpr = roc(torch.from_numpy(known), torch.from_numpy(unknown), points=120)
+    return "M" + "L".join(f"{side * f:.1f} {side * (1 - t):.1f}" for f, t in zip(fpr.tolist(), tpr.tolist(), strict=True))
+
+
+def score_figures(content: Report, width: float = 300, height: float = 64, side: float = 100) -> dict[str, Any]:
+    """For every OOD set with scores, controls aside: one histogram and one ROC curve per classifier, as SVG paths."""
+    aside = {"id", *(row.dataset for row in content.rows if row.group == "control")}
+    names = dict.fromkeys(name for by_set in content.scores.values() for name in by_set if name not in aside)
+    figures = {}
+    for name in names:
+        panels = []
+        for classifier in content.classifiers:
+            by_set = content.scores.get(classifier, {})
+            known, unknown = (_scores(by_set.get(s, torch.empty(0)), s) for s in ("id", name))
+            if len(known) and len(unknown):
+                panel = _histogram(known, unknown, width, height)
+                panels.append({"classifier": classifier, "roc": _roc(known, unknown, side), **panel})
+        if panels:
+            figures[name] = panels
+    return {"width": width, "height": height, "side": side, "sets": figures}
+
+
+def drawn_map(content: Report, width: float = 720, height: float = 520) -> dict[str, Any] | None:
+    """The latent map as SVG paths by class: dots for features, crosses for outliers, rings for dropped ones."""
+    if content.latent_map is None or not len(content.latent_map.features_N2):
+        return None
+    m = content.latent_map
+    every = math.ceil(len(m.features_N2) / MAP_POINTS)
+    both = np.concatenate([m.features_N2, m.outliers_M2.reshape(-1, 2)])
+    low, high = np.quantile(both, 0.001, axis=0), np.quantile(both, 0.999, axis=0)
+    scale = 0.9 * np.min(np.array([width, height]) / np.maximum(high - low, 1e-9))
+    centre = (low + high) / 2
+
+    def place(points: np.ndarray) -> np.ndarray:
+        return (points - centre) * scale * (1, -1) + (width / 2, height / 2)
+
+    def marks(points: np.ndarray, shape: str) -> str:
+        return "".join(f"M{x:.1f} {y:.1f}{shape}" for x, y in place(points).tolist())
+
+    drawn = []
+    for k, name in enumerate(content.classes):
+        of_class = m.features_N2[m.y_N == k]
+        outliers, dropped = m.outliers_M2[m.y_M == k], m.dropped_M[m.y_M == k]
+        if len(of_class) or len(outliers):
+            drawn.append({
+                "name": name, "index": k, "features": marks(m.features_N2[::every][m.y_N[::every] == k], "h0"),
+                "kept": marks(outliers[~dropped], "m-2-2l4 4m0-4l-4 4"),
+                "dropped": marks(outliers[dropped], "m-2.5 0a2.5 2.5 0 1 0 5 0a2.5 2.5 0 1 0-5 0"),
+                "label": place(np.median(of_class, axis=0)).round(1).tolist() if len(of_class) else None,
+            })  # fmt: skip
+    return {"width": width, "height": height, "every": every, "classes": drawn, "method": m.method}

@@ -1,1 +1,0 @@
-"""Samplers: features in, vectors out. One method, one file."""

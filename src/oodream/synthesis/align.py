@@ -1,0 +1,73 @@
+"""The verb `align`: an image encoder whose embedding lives in the text's token space (DREAM-OOD, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Align, Optimisation
+from ..core.registry import make
+from ..core.seeding import generator, seeded
+from ..core.types import ClassBook, Features, Output
+from ..data.images import Images
+from ..models.factory import SCRATCH, backbone, load_weights
+from ..models.inference import outputs
+from ..training.augment import augment
+from ..training.batches import Mixture
+from ..training.loop import fit
+
+
+def encoder(book: ClassBook, config: Align, seed: int, pretrained: bool = False) -> AlignedEncoder:
+    """The untrained encoder; its initial weights depend on the seed and, if `pretrained`, on the published ones of its name."""
+    with seeded(seed, "align"):
+        return AlignedEncoder(config.backbone, book, config.temperature, pretrained)
+
+
+def align(
+    images: Images, book: ClassBook, config: Align, seed: int, device: torch.device, state: Path
+) -> tuple[AlignedEncoder, list[dict[str, float]]]:
+    """Trains h so that cos(h(x), T(y)) / temperature classifies N images; returns h and its log.
+
+    ValueError when the weights it is to begin with cannot be read or do not fit.
+    """
+    model = encoder(book, config, seed, pretrained=not config.init)
+    if config.init and config.init != SCRATCH:
+        load_weights(model.network, Path(config.init), new_head=True)
+    log = fit(model, make("losses", "cross_entropy"), Mixture(id=images), config.optimisation, seed, device, state, "align")
+    return model, log
+
+
+def embed(model: AlignedEncoder, images: Images, device: torch.device, encoder_hash: str) -> Features:
+    """Unit-norm embeddings of all images, un-augmented."""
+    z = outputs(model, images, device).z_BF
+    return Features(z_ND=z, y_N=images.labels, index_N=torch.arange(len(images)), encoder=encoder_hash)
+
+
+def views(images: Images, optimisation: Optimisation, seed: int) -> Images:
+    """The same images, each as one random training view of it."""
+
+    def read(index: Sequence[int]) -> Tensor:
+        return augment(images.batch(index), optimisation, generator(seed, "view", *index[:1]))
+
+    return replace(images, read=read)
+
+
+class AlignedEncoder(nn.Module):
+    """h(x) in the text's token space: logits are cos(h(x), T(y)) / temperature, z is h(x) / ||h(x)|| (DREAM-OOD eq. 2)."""
+
+    tokens_CD: Tensor
+
+    def __init__(self, name: str, book: ClassBook, temperature: float, pretrained: bool = False) -> None:
+        super().__init__()
+        self.network = backbone(name, book.tokens_CD.shape[1], pretrained)
+        self.temperature = temperature
+        self.register_buffer("tokens_CD", F.normalize(book.tokens_CD, dim=1))
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        z = F.normalize(self.network(images_B3HW).logits_BC, dim=1)
+        return Output(logits_BC=z @ self.tokens_CD.T / self.temperature, z_BF=z)

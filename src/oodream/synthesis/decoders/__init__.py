@@ -1,0 +1,3 @@
+"""Decoders: vectors in, images or latents out. One method, one file."""
+
+from __future__ import annotations

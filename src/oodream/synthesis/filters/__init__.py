@@ -1,0 +1,3 @@
+"""Filters: which generated images stay. One method, one file."""
+
+from __future__ import annotations

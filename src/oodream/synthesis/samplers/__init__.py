@@ -1,0 +1,3 @@
+"""Samplers: features in, vectors out. One method, one file."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Training losses. One method, one file; a loss owns its auxiliary networks."""
+
+from __future__ import annotations

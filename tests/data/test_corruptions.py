@@ -1,0 +1,83 @@
+"""Shifted sets: corruptions, and folders that show known classes otherwise."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from oodream.core.errors import DataError
+from oodream.data.classes import find
+from oodream.data.corruptions import CORRUPTIONS, corrupted
+from oodream.data.folders import load_shifted
+from oodream.data.images import from_array
+
+
+@pytest.fixture(scope="module")
+def images():
+    g = torch.Generator().manual_seed(0)
+    coarse = torch.rand(40, 3, 4, 4, generator=g)
+    pixels = (torch.nn.functional.interpolate(coarse, (32, 32), mode="bilinear") * 255).to(torch.uint8)
+    return from_array("x", pixels, torch.arange(40) % 3, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_a_corruption_keeps_labels_and_grows_with_severity(images, kind):
+    clean = corrupted(images, kind, 1, 40, 0)
+    rows = [images.batch([int(i) for i in range(40)])]
+    order = corrupted(images, "brightness", 1, 40, 0).labels
+    assert torch.equal(clean.labels, order), "every corruption has the same images"
+    assert clean.batch(range(40)).dtype == torch.uint8
+    original = corrupted(images, "impulse_noise", 0, 40, 0).batch(range(40)).float()  # severity 0 changes nothing
+    assert torch.equal(original.flatten(1).sum(1).sort().values, rows[0].float().flatten(1).sum(1).sort().values)
+    far = [(corrupted(images, kind, s, 40, 0).batch(range(40)).float() - original).abs().mean().item() for s in range(1, 6)]
+    assert far == sorted(far)
+    assert 0.05 < far[0] < far[4] < 128
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_a_corruption_is_a_function_of_its_seed(images, kind):
+    same = [corrupted(images, kind, 3, 10, seed).batch(range(10)) for seed in (1, 1, 2)]
+    assert torch.equal(same[0], same[1])
+    assert not torch.equal(same[0], same[2])
+
+
+def test_shot_noise_is_poissons(images):
+    """Mean and variance of single values, over many draws."""
+    flat = from_array("flat", torch.full((200, 3, 32, 32), 102, dtype=torch.uint8), torch.zeros(200), ("a",))
+    x = corrupted(flat, "shot_noise", 1, 200, 0).batch(range(200)).double() / 255
+    assert x.mean().item() == pytest.approx(0.4, abs=0.01)
+    assert x.var().item() == pytest.approx(0.4 / 40, rel=0.1)
+
+
+def test_folders_are_mapped_onto_the_known_classes(shapes, tmp_path):
+    folder = tmp_path / "other"
+    for name in ("circle", "Star"):
+        shutil.copytree(shapes / name.lower(), folder / name)
+    shutil.copytree(shapes / "square", folder / "not_a_class")
+    found = load_shifted(folder, 32, ("circle", "square", "star"), None)
+    assert sorted(found.labels.unique().tolist()) == [0, 2]
+    assert len(found) == 40
+    (folder / "classes.toml").write_text('[classes]\nnot_a_class = "square"\n')
+    assert len(load_shifted(folder, 32, ("circle", "square", "star"), None)) == 60
+    with pytest.raises(DataError, match="no images in folders called as the known classes are: dog, cat"):
+        load_shifted(folder, 32, ("dog", "cat"), None)
+
+
+def test_imagenet_v2_and_imagenet_a_folders_belong_to_imagenet_100(tmp_path):
+    """V2 calls folders by the index among a thousand classes, A by WordNet ids; most of either are no class of the hundred."""
+    names = ("stingray", "hen", "broccoli")
+    for folder in ("v2/6", "v2/8", "v2/0", "v2/937", "a/n01498041", "a/n01440764"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "x.png")
+    v2 = load_shifted(tmp_path / "v2", 8, names, find("imagenet100"))
+    assert [names[y] for y in v2.labels] == ["stingray", "hen", "broccoli"]
+    assert [names[y] for y in load_shifted(tmp_path / "a", 8, names, find("imagenet100")).labels] == ["stingray"]
+
+
+def test_an_alias_of_no_class_is_refused(tmp_path):
+    (tmp_path / "x.toml").write_text('[classes]\na = "dog"\n[aliases]\nb = "cat"\n')
+    with pytest.raises(DataError, match="'cat', which is no class"):
+        load_shifted(tmp_path, 8, ("dog",), tmp_path / "x.toml")

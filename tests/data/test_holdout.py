@@ -1,0 +1,69 @@
+"""Validation sets come from training images alone, and never from a class that is trained on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from oodream.core.errors import DataError
+from oodream.data.holdout import DISTURBED, blended, hold_back, inverted, shuffled
+from oodream.data.images import from_array
+
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def train():
+    """Image i is filled with i, so that a picture tells where it came from."""
+    n = 100
+    pixels = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, 8, 8).contiguous()
+    return from_array("numbers", pixels, torch.arange(n) % 4, NAMES)
+
+
+def numbers(images) -> set[int]:
+    return set(images.batch(range(len(images)))[:, 0, 0, 0].tolist())
+
+
+def test_classes_are_left_out_and_images_held_back(train):
+    fit, test, sets = hold_back(train, ["b"], 0)
+    assert fit.classes == test.classes == ("a", "c", "d")
+    for part in (fit, test):
+        shown = part.batch(range(len(part)))[:, 0, 0, 0].tolist()
+        assert [part.classes[label] for label in part.labels] == [NAMES[i % 4] for i in shown]
+    assert numbers(fit) | numbers(test) == {i for i in range(100) if i % 4 != 1}
+    assert not numbers(fit) & numbers(test)
+    assert len(test) == 15
+    group, near = sets["left-out"]
+    assert group == "near"
+    assert numbers(near) == {i for i in range(100) if i % 4 == 1}
+    assert {name for name, (group, _) in sets.items() if group == "far"} == set(DISTURBED)
+    assert all((images.labels == -1).all() for _, images in sets.values())
+
+
+def test_the_same_seed_gives_the_same_sets(train):
+    a, b, c = (hold_back(train, ["b"], seed) for seed in (0, 0, 1))
+    assert numbers(a[0]) == numbers(b[0]) != numbers(c[0])
+    for name in DISTURBED:
+        assert torch.equal(a[2][name][1].batch(range(15)), b[2][name][1].batch(range(15)))
+
+
+@pytest.mark.parametrize("classes", [["e"], ["a", "b", "c"]])
+def test_what_cannot_be_left_out(train, classes):
+    with pytest.raises(DataError, match=r"No class is called e|At least two"):
+        hold_back(train, classes, 0)
+
+
+def test_disturbances():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (6, 3, 8, 8), generator=g, dtype=torch.uint8)
+    y = torch.tensor([0, 0, 0, 0, 0, 1])
+    assert torch.equal(inverted(x, y, g).int() + x.int(), torch.full((6, 3, 8, 8), 255))
+    mixed = shuffled(x, y, g)
+    assert not torch.equal(mixed, x)
+    assert torch.equal(mixed.flatten(2).sort().values, x.flatten(2).sort().values)
+    tiles = {tuple(t.flatten().tolist()) for t in x[0].unfold(1, 2, 2).unfold(2, 2, 2).permute(1, 2, 0, 3, 4).reshape(16, -1)}
+    assert tiles == {
+        tuple(t.flatten().tolist()) for t in mixed[0].unfold(1, 2, 2).unfold(2, 2, 2).permute(1, 2, 0, 3, 4).reshape(16, -1)
+    }
+    halves = blended(x, y, g)
+    assert torch.equal(halves[0], ((x[0].int() + x[5].int()) // 2).to(torch.uint8))  # its only stranger is image 5

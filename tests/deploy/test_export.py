@@ -1,0 +1,285 @@
+"""Exported guards: the graph gives the guard's answers from pixels of any size; wrong ones leave no file; the card is true."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import yaml
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from oodream.cli.main import main
+from oodream.core.errors import StoreError
+from oodream.core.files import write_json
+from oodream.core.registry import make, names
+from oodream.core.results import row_to_json
+from oodream.core.types import Sizes
+from oodream.data.builtin import digits
+from oodream.data.preprocess import square
+from oodream.deploy import onnx as graph
+from oodream.deploy.export import export
+from oodream.deploy.guard import Guard
+from oodream.deploy.onnx import TRACED, Deployed, ExportError, Square, compared, to_onnx
+from oodream.detection.evaluate import evaluate
+from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
+
+
+def session(file):
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def photos():
+    """Pieces of two photographs, of many shapes."""
+    g = np.random.default_rng(0)
+    for photo in load_sample_images().images:
+        for _ in range(4):
+            h, w = g.integers(20, 200), g.integers(40, 300)
+            top, left = g.integers(photo.shape[0] - h), g.integers(photo.shape[1] - w)
+            yield np.ascontiguousarray(photo[top : top + h, left : left + w])
+
+
+@pytest.fixture(scope="module")
+def energy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "clothes"
+    rows = evaluate(
+        classifier().network, ["energy"], fit=clothes()[0], test=clothes()[1], resamples=20, classifier="dream",
+        ood={"digits": ("far", digits(SIZE, 200)), "twice": ("control", digits(SIZE, 50))},
+    ).rows  # fmt: skip
+    worst = export(guard(), folder, rows, onnx=True)
+    return SimpleNamespace(folder=folder, rows=rows, worst=worst)
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("size", [8, 12, 32, 61])
+def test_pixels_are_equal_to_pillows(size):
+    g, resize = np.random.default_rng(size), Square(size)
+    for _ in range(40):
+        h, w = g.integers(1, 160, 2).tolist()
+        picture = g.integers(0, 256, (h, w, 3), dtype=np.uint8)
+        expected = np.asarray(square(Image.fromarray(picture), size))
+        found = resize(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+        assert (found == expected).all(), (h, w)
+
+
+def test_pixels_of_photographs_are_equal_however_tall():
+    for photo in load_sample_images().images:
+        for part in (photo, np.ascontiguousarray(photo[:, :90])):
+            expected = np.asarray(square(Image.fromarray(part), 32))
+            found = Square(32)(torch.from_numpy(part).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+            assert (found == expected).all()
+
+
+# Answers
+
+
+def test_the_graph_answers_as_the_guard_does(energy):
+    run, answers = session(energy.folder / "guard.onnx"), set()
+    known = [x.permute(1, 2, 0).numpy() for x in clothes()[1].batch(range(20))]
+    for picture in (*known, *photos(), np.zeros((SIZE, SIZE, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)):
+        logits, score, unknown = run.run(None, {"images": picture.transpose(2, 0, 1)[None]})
+        verdict = guard().predict(picture)
+        assert score[0] == pytest.approx(verdict.score, abs=1e-4)
+        assert guard().names[logits[0].argmax()] == verdict.likeliest
+        assert bool(unknown[0]) == (verdict.answer == "unknown")
+        answers.add(bool(unknown[0]))
+    assert answers == {True, False}
+    assert energy.worst < 1e-4
+
+
+@pytest.mark.parametrize("n", [1, 2, 33])
+def test_batches_of_any_length(energy, n):
+    pictures = np.random.default_rng(n).integers(0, 256, (n, 30, 41, 3), dtype=np.uint8)
+    logits, score, unknown = session(energy.folder / "guard.onnx").run(None, {"images": pictures.transpose(0, 3, 1, 2)})
+    assert (logits.shape, score.shape, unknown.shape) == ((n, 4), (n,), (n,))
+    assert (logits.dtype, score.dtype, unknown.dtype) == (np.float32, np.float64, bool)
+    assert score == pytest.approx([v.score for v in guard().predict(pictures)], abs=1e-4)
+
+
+def test_the_graph_says_what_it_is(energy):
+    model = onnx.load(energy.folder / "guard.onnx")
+    onnx.checker.check_model(model)
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert tuple(json.loads(told["names"])) == guard().names
+    assert float(told["threshold"]) == guard().threshold
+    assert told["promise"] == str(guard().promise)
+    (taken,) = session(energy.folder / "guard.onnx").get_inputs()
+    assert (taken.name, taken.type) == ("images", "tensor(uint8)")
+    assert [isinstance(side, str) for side in taken.shape] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("detector", ["knn", "mahalanobis"])
+def test_detectors_with_a_state(detector, tmp_path):
+    mine = guard(detector)
+    low, high = mine.score_Q.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+    assert to_onnx(mine, tmp_path / "g.onnx") < 1e-3 * (high - low)
+    picture = next(photos())
+    _, score, unknown = session(tmp_path / "g.onnx").run(None, {"images": picture.transpose(2, 0, 1)[None]})
+    verdict = mine.predict(picture)
+    assert score[0] == pytest.approx(verdict.score, rel=1e-4)
+    assert unknown[0] == (verdict.answer == "unknown")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", names("detectors"))
+def test_every_detector_is_traced_or_says_why_not(detector, tmp_path):
+    few = [images.subset(torch.arange(400)) for images in clothes()]
+    weighted = make("losses", "energy_logistic", weighted=True)
+    weighted.build(Sizes(features=128, classes=4))
+    mine = Guard.calibrate(replace(classifier(), loss=weighted), detector, *few)
+    if detector in TRACED:
+        to_onnx(mine, tmp_path / "g.onnx")
+    else:
+        with pytest.raises(ExportError, match=f"{detector} .*Detectors that can be part of a graph: ash, dice"):
+            to_onnx(mine, tmp_path / "g.onnx")
+
+
+# What is refused
+
+
+def test_a_graph_with_other_answers_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "_rounded", lambda sums: (sums / graph.FIXED_POINT).floor().clamp(0, 255))  # always down
+    with pytest.raises(ExportError, match="another answer"):
+        to_onnx(guard(), tmp_path / "g.onnx")
+    with pytest.raises(ExportError, match=r"another answer for a picture of 38 x 27 pixels \(score .*, and not .*not kept"):
+        export(guard(), tmp_path / "g", onnx=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_is_compared_in_all_it_says(energy, tmp_path):
+    file = energy.folder / "guard.onnx"
+    assert compared(guard(), file) == energy.worst
+    with pytest.raises(ExportError, match="another answer"):
+        compared(guard("knn"), file)
+    with pytest.raises(ExportError, match="another answer"):
+        compared(guard(alpha=0.9), file)  # the same scores, another threshold
+    with pytest.raises(ExportError, match="onnxruntime cannot run this graph"):
+        compared(guard(), energy.folder / "config.json")
+
+
+def test_a_detector_that_needs_gradients_cannot_be_a_graph(tmp_path):
+    few = [images.subset(torch.arange(100)) for images in clothes()]
+    mine = Guard.calibrate(classifier(), "odin", *few)
+    with pytest.raises(
+        ExportError, match=r"odin needs more .* than one forward pass\. Detectors that can be .*: ash, dice, energy"
+    ):
+        export(mine, tmp_path / "g", onnx=True)
+    assert list(tmp_path.iterdir()) == []
+    assert export(mine, tmp_path / "g") is None
+    assert Guard.load(tmp_path / "g").threshold == mine.threshold
+
+
+def test_what_cannot_be_traced_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(Deployed, "forward", lambda self, x: self.square(x) if x.sum() > 3 else x)
+    with pytest.raises(ExportError, match="This network with energy cannot be traced into a graph"):
+        to_onnx(guard(), tmp_path / "g.onnx")
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
+def test_missing_packages_name_the_extra(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ExportError, match=rf"needs {package}.*pip install 'oodream\[onnx\]'"):
+        to_onnx(guard(), tmp_path / "g.onnx")
+
+
+def test_what_lies_in_the_folder_stays(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match="holds something already"):
+        export(guard(), tmp_path)
+    with pytest.raises(StoreError, match="holds something already"):
+        export(guard(), tmp_path / "thesis.tex")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "empty").mkdir()
+    export(guard(), tmp_path / "empty")
+
+
+# The folder
+
+
+def test_the_folder_is_a_guard_and_nothing_else(energy):
+    again = Guard.load(energy.folder)
+    assert again.predict(clothes()[1]) == guard().predict(clothes()[1])
+    assert {p.name for p in energy.folder.iterdir()} == {
+        "README.md", "config.json", "model.safetensors", "loss.safetensors", "guard.safetensors", "guard.onnx",
+    }  # fmt: skip
+    told = json.loads((energy.folder / "config.json").read_text())
+    assert told["classifier"]["names"] == list(guard().names)
+    assert (told["detector"]["name"], told["threshold"]) == ("energy", guard().threshold)
+    assert told["promise"] == {"kind": "tolerance", "alpha": 0.05, "confidence": 0.95, "n": 1000}
+
+
+def test_the_card(energy):
+    _, front, text = (energy.folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    told = yaml.safe_load(front)
+    assert (told["library_name"], told["pipeline_tag"]) == ("oodream", "image-classification")
+    results = told["model-index"][0]["results"]
+    (digit_row,) = [row for row in energy.rows if row.dataset == "digits"]
+    assert [result["dataset"]["type"] for result in results] == ["known", "digits"]
+    assert {m["type"]: m["value"] for result in results for m in result["metrics"]} == {
+        "accuracy": round(digit_row.accuracy, 4), "auroc": round(digit_row.auroc, 4), "fpr95": round(digit_row.fpr95_id, 4),
+    }  # fmt: skip
+    assert str(guard().promise) in text
+    assert f"| digits | far | {digit_row.auroc:.1%} |" in text
+    assert "twice" not in text
+    for file in energy.folder.iterdir():
+        assert file.name == "README.md" or f"| `{file.name}` |" in text
+    for heading in ("What it is for", "How the threshold is promised", "Limits", "Measured"):
+        assert f"## {heading}" in text
+
+
+def test_the_cards_snippets_run(energy, tmp_path, monkeypatch):
+    (tmp_path / "clothes").symlink_to(energy.folder)
+    (tmp_path / "guard.onnx").symlink_to(energy.folder / "guard.onnx")
+    Image.fromarray(next(photos())).save(tmp_path / "picture.jpg")
+    monkeypatch.chdir(tmp_path)
+    snippets = [part.split("```")[0] for part in (energy.folder / "README.md").read_text().split("```python\n")[1:]]
+    first, second = {}, {}
+    exec(snippets[0], first)
+    exec(snippets[1], second)
+    assert second["score"][0] == pytest.approx(first["verdict"].score, abs=1e-4)
+
+
+def test_a_card_without_measurements(tmp_path):
+    export(guard(), tmp_path / "g")
+    text = (tmp_path / "g" / "README.md").read_text()
+    assert "Nothing has been measured with this guard." in text
+    assert "model-index" not in text
+    assert "onnx" not in text
+
+
+def test_the_command(energy, tmp_path, capsys):
+    run = save_run(tmp_path / "run")
+    lines = [row_to_json(row) for row in energy.rows]
+    plain = [line.replace('"classifier": "dream"', '"classifier": "plain"').replace('"digits"', '"letters"') for line in lines]
+    (run / "results.jsonl").write_text("\n".join([*plain, *lines]) + "\n")
+    write_json(run / "guard" / "stage.json", {"inputs": {"detector": "energy"}})
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert str(guard().promise) in capsys.readouterr().out
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| digits |" in card
+    assert "letters" not in card
+    assert Guard.load(tmp_path / "out").threshold == guard().threshold
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 2
+    assert "holds something already" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new")]) == 2
+    assert "holds no guard" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_words_for_the_tracer_mean_the_same():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(7, 5, generator=g).double(), torch.randn(4, 5, generator=g).double()
+    plain = torch.cdist(a, b), a.kthvalue(2, dim=1).values, torch.nn.functional.softplus(30 * a)
+    with graph.InOtherWords():
+        other = torch.cdist(a, b), a.kthvalue(2, dim=1).values, torch.nn.functional.softplus(30 * a)
+    for x, y in zip(plain, other, strict=True):
+        torch.testing.assert_close(x, y)

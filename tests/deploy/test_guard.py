@@ -1,0 +1,454 @@
+"""Guards: one answer however a picture is given, promises kept on unseen images, folders that hold nothing but data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import betabinom, binom
+
+import oodream
+from oodream.cli.main import main
+from oodream.config import Config, Evaluate
+from oodream.core.errors import DataError, StoreError
+from oodream.core.files import read_json, save_tensors, write_json
+from oodream.core.registry import make
+from oodream.data.images import from_array
+from oodream.data.preprocess import is_one, squares
+from oodream.deploy.guard import Guard, name_of
+from oodream.detection.detectors import state
+from oodream.functional.calibration import calibrate, conformal, tolerance
+from oodream.models.classifier import Verdict
+from oodream.run.folder import RunDir
+from oodream.run.pipeline import Pipeline
+from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
+from tests.helpers.runs import command
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """A garment in colour, 40 wide and 28 high."""
+    known = clothes()[1].batch([3])[0].permute(1, 2, 0).numpy()
+    tinted = (known * np.array([1.0, 0.8, 0.6])).astype(np.uint8)
+    return np.asarray(Image.fromarray(tinted).resize((40, 28), Image.Resampling.BICUBIC))
+
+
+def file(path, pixels, **more):
+    Image.fromarray(pixels).save(path, **more)
+    return path
+
+
+# Pictures
+
+
+def test_however_a_picture_is_given_it_is_the_same(picture, tmp_path):
+    path = file(tmp_path / "x.png", picture)
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+    ways = [
+        picture, picture / 255, (picture / 255).astype(np.float32), Image.fromarray(picture), path, str(path), tensor,
+        tensor.float() / 255, tensor.double() / 255, np.asfortranarray(picture),
+    ]  # fmt: skip
+    expected = guard().predict(picture)
+    assert isinstance(expected, Verdict)
+    for way in ways:
+        assert is_one(way)
+        assert torch.equal(*(torch.stack(list(squares(x, SIZE))) for x in (way, picture)))
+        assert guard().predict(way) == expected
+        assert guard().predict([way]) == [expected]
+    batches = [
+        picture[None],
+        picture[None] / 255,
+        tensor[None],
+        tensor[None].float() / 255,
+        (x for x in [path]),
+        (Image.open(path),),
+    ]
+    for batch in batches:
+        assert guard().predict(batch) == [expected]
+    assert guard().scores(picture).tolist() == [expected.score]
+
+
+def test_mixtures_keep_their_order(picture, tmp_path):
+    small, grey = picture[::2, ::2], picture[..., 0]
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+    mixed = [picture, file(tmp_path / "x.png", small), torch.stack([tensor, tensor.flip(2)]), Image.fromarray(grey), picture / 255]
+    alone = [*(guard().predict(x) for x in mixed[:2]), *(guard().predict(x) for x in mixed[2]), *map(guard().predict, mixed[3:])]
+    for batch in (1, 2, 256):
+        found = guard().predict(iter(mixed), batch=batch)
+        assert [v.answer for v in found] == [v.answer for v in alone]
+        assert [v.score for v in found] == pytest.approx([v.score for v in alone], abs=1e-4)
+    assert alone[0] == alone[-1] != alone[1]
+
+
+def test_grey_pictures(picture, tmp_path):
+    grey = picture[..., 0].copy()
+    path = file(tmp_path / "grey.png", grey)
+    ways = [grey, grey[..., None], grey / 255, torch.from_numpy(grey), torch.from_numpy(grey)[None], Image.fromarray(grey), path]
+    colour = guard().predict(np.repeat(grey[..., None], 3, axis=2))
+    assert [guard().predict(way) for way in ways] == [colour] * len(ways)
+
+
+def test_transparent_pictures_lie_on_white(picture, tmp_path):
+    alpha = np.zeros((28, 40, 1), np.uint8)
+    alpha[:, 10:] = 255
+    rgba = np.concatenate([picture, alpha], axis=2)
+    on_white = np.where(alpha == 255, picture, 255).astype(np.uint8)
+    path = file(tmp_path / "a.png", rgba)
+    ways = [rgba, rgba / 255, torch.from_numpy(rgba).permute(2, 0, 1), Image.fromarray(rgba), path]
+    assert [guard().predict(way) for way in ways] == [guard().predict(on_white)] * len(ways)
+
+
+def test_exif_rotation(picture, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    path = file(tmp_path / "turned.png", picture, exif=exif)
+    assert guard().predict(path) == guard().predict(np.rot90(picture, -1)) != guard().predict(picture)
+    with Image.open(path) as image:
+        assert guard().predict(image) == guard().predict(path)
+
+
+def test_another_size_is_read_as_training_images_are(tmp_path, picture):
+    from oodream.data.folders import load_folder
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            file(tmp_path / name / f"{i}.png", np.roll(picture, i, axis=1))
+    images, _ = load_folder(tmp_path, SIZE)
+    assert [v.score for v in guard().predict(images)] == [v.score for v in guard().predict(list(images.files))]
+
+
+def test_few_and_many():
+    assert guard().predict([]) == []
+    assert guard().predict(np.zeros((0, 9, 9, 3), np.uint8)) == []
+    assert len(guard().scores(iter(()))) == 0
+    test = clothes()[1]
+    many = guard().predict(test)
+    assert len(many) == len(test)
+    assert [v.score for v in many] == pytest.approx(guard().scores(test.batch(range(len(test))), batch=100).tolist(), abs=1e-4)
+    right = [v.likeliest == test.classes[y] for v, y in zip(many, test.labels, strict=True)]
+    assert sum(right) > 0.6 * len(test)
+    assert sum(v.answer == "unknown" for v in many) <= 0.05 * len(test)
+    assert all(v.answer == ("unknown" if v.score > guard().threshold else v.likeliest) for v in many)
+    assert all(0 <= v.known <= 1 for v in many)
+
+
+REFUSED = [
+    (np.full((9, 9, 3), 200.0), r"Floats are pixels in \[0, 1\], and these reach from 200 to 200"),
+    (torch.full((3, 9, 9), -0.5), r"reach from -0\.5"),
+    (np.full((9, 9), np.nan), "NaN or infinity"),
+    (torch.full((2, 3, 9, 9), torch.inf), "NaN or infinity"),
+    (np.zeros((9, 9, 3), np.int64), "uint8, or floats in .*, not int64"),
+    (np.zeros((9, 9), bool), "not bool"),
+    (np.zeros((3, 9, 9), np.uint8), r"picture's array has the shape \(H, W\), \(H, W, C\) .*not \(3, 9, 9\)"),
+    (torch.zeros(9, 9, 3), r"picture's tensor has the shape \(H, W\), \(C, H, W\) .*not \(9, 9, 3\)"),
+    (np.zeros(9), r"not \(9,\)"),
+    (np.zeros((1, 1, 9, 9, 3)), r"not \(1, 1, 9, 9, 3\)"),
+    (np.zeros((0, 9, 3), np.uint8), "has no pixels"),
+    (7, "A int is no picture"),
+    ([[np.zeros((9, 9))]], "Item 0 is a list, not a picture"),
+    ([np.zeros((9, 9)), None], "Item 1 is a NoneType"),
+]
+
+
+@pytest.mark.parametrize(("given", "why"), REFUSED)
+def test_what_is_no_picture_is_refused_by_name(given, why):
+    with pytest.raises(DataError, match=why):
+        guard().predict(given)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    for path, why in ((tmp_path / "no.png", r"no\.png cannot be read"), (tmp_path / "gone.png", "gone.png cannot be read")):
+        with pytest.raises(DataError, match=why):
+            guard().predict([path])
+    with pytest.raises(DataError, match="is a folder; give the files in it"):
+        guard().predict(str(tmp_path))
+    with pytest.raises(DataError, match="are 20 pixels wide, and this classifier's 12"):
+        guard().predict(from_array("big", torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.zeros(2), ()))
+    with pytest.raises(ValueError, match="at least one picture"):
+        guard().predict(np.zeros((9, 9, 3), np.uint8), batch=0)
+
+
+# Promises
+
+
+@pytest.mark.parametrize("detector", ["energy", "knn"])
+def test_the_promise_is_kept_on_unseen_images_over_100_resamples(detector):
+    """Calibrated on 400 of the 1,000 test images and observed on the other 600, a hundred times.
+
+    Given the rank k, the number of alarms among m unseen images is beta-binomial, whatever the scores' distribution (ties make it
+    smaller): that says how often the *observed* rate may exceed the promised one, and 100 resamples must agree.
+    """
+    scores = guard(detector).scores(clothes()[1])
+    g, n, m, alpha = torch.Generator().manual_seed(0), 400, 600, 0.05
+    observed = {0.95: [], None: []}
+    for _ in range(100):
+        order = torch.randperm(n + m, generator=g)
+        held_out, unseen = scores[order[:n]], scores[order[n:]]
+        for confidence, rates in observed.items():
+            threshold, _ = calibrate(held_out, alpha, confidence)
+            rates.append(float((unseen > threshold).double().mean()))
+    k = int((scores[order[:n]] <= tolerance(scores[order[:n]], alpha, 0.95)).sum())
+    allowed = betabinom.sf(alpha * m, m, n + 1 - k, k)
+    assert sum(rate > alpha for rate in observed[0.95]) <= binom.ppf(0.999, 100, allowed)
+    mean, spread = np.mean(observed[None]), np.std(observed[None]) / 10
+    assert mean <= alpha + 3 * spread
+    assert mean > alpha - 1 / n - 5 * spread - 0.01  # not by flagging nothing
+
+
+@pytest.mark.parametrize("detector", ["energy", "knn"])
+def test_the_promise_is_kept_within_its_confidence(detector):
+    """Held-out images drawn from all 1,000 test images, which are then all there is to be judged: the rate is known exactly."""
+    scores = guard(detector).scores(clothes()[1])
+    g, rates = torch.Generator().manual_seed(1), []
+    for _ in range(100):
+        held_out = scores[torch.randint(len(scores), (300,), generator=g)]
+        rates.append(float((scores > tolerance(held_out, 0.05, 0.9)).double().mean()))
+    assert sum(rate > 0.05 for rate in rates) <= binom.ppf(0.999, 100, 0.1)
+    assert np.mean(rates) > 0.02
+
+
+def test_calibration_uses_the_held_out_images_alone():
+    train, test = clothes()
+    mine = guard("mahalanobis")
+    detector = make("detectors", "mahalanobis")
+    again = Guard.calibrate(classifier(), detector, train, test, alpha=0.05)
+    assert again.threshold == mine.threshold == tolerance(mine.scores(test), 0.05, 0.95)
+    with pytest.raises(RuntimeError, match="fit"):
+        state(detector)  # the one that was given is left as it was
+    average = Guard.calibrate(classifier(), "energy", train, test, alpha=0.05, confidence=None)
+    assert average.threshold == conformal(guard().scores(test), 0.05) <= guard().threshold
+    assert average.promise.kind == "conformal"
+
+
+def test_calibration_refuses(tmp_path):
+    train, test = clothes()
+    with pytest.raises(ValueError, match=r"holds OOD images \(label -1\)"):
+        Guard.calibrate(classifier(), "energy", train, test.as_ood())
+    with pytest.raises(ValueError, match="takes 59 held-out scores, and there are 30"):
+        Guard.calibrate(classifier(), "energy", train, test.subset(torch.arange(30)))
+    with pytest.raises(ValueError, match=r"No detector is called 'enrgy'\. Did you mean 'energy'"):
+        Guard.calibrate(classifier(), "enrgy", train, test)
+
+
+def test_a_detector_that_needs_gradients(tmp_path):
+    few = [images.subset(torch.arange(120)) for images in clothes()]
+    mine = Guard.calibrate(classifier(), make("detectors", "odin", epsilon=0.01), *few)
+    assert sum(v.answer == "unknown" for v in mine.predict(few[1])) <= 6
+    mine.save(tmp_path)
+    assert Guard.load(tmp_path).predict(few[1]) == mine.predict(few[1])
+
+
+def test_drift_of_pictures_and_of_scores():
+    test = clothes()[1]
+    scores = guard().scores(test)
+    seen = guard().drift(test)
+    assert seen.total.n == 1000
+    assert seen.total.distance < 0.002
+    assert seen.total.share <= 0.05
+    for given in (scores, scores.numpy(), scores.tolist(), list(scores.numpy())):
+        assert guard().drift(given).total == seen.total
+    noise = np.random.default_rng(0).integers(0, 256, (300, SIZE, SIZE, 3), dtype=np.uint8)
+    changed = guard().drift(scores, window=300).add(guard().scores(noise))
+    assert changed.latest.p_moved < 1e-6
+    assert guard().drift().total is None
+
+
+# Folders
+
+
+@pytest.mark.parametrize(
+    ("detector", "options"), [("energy", {}), ("mahalanobis", {}), ("ash", {"variant": "b", "percentile": 0.8})]
+)
+def test_a_folder_gives_the_same_guard(detector, options, tmp_path):
+    train, test = clothes()
+    mine = Guard.calibrate(classifier(), make("detectors", detector, **options), train, test)
+    mine.save(tmp_path / "own")
+    classifier().save(tmp_path / "run" / "classifier" / "dream-s0")
+    mine.save(tmp_path / "run" / "guard", "classifier/dream-s0")
+    for folder in (tmp_path / "own", str(tmp_path / "own"), tmp_path / "run", tmp_path / "run" / "guard"):
+        again = Guard.load(folder)
+        assert again.predict(test) == mine.predict(test)
+        assert (again.names, again.size, again.threshold, again.promise) == (mine.names, mine.size, mine.threshold, mine.promise)
+        assert torch.equal(again.score_Q, mine.score_Q)
+        assert type(again.detector) is type(mine.detector)
+        assert all(getattr(again.detector, key) == value for key, value in options.items())
+        assert state(again.detector).keys() == state(mine.detector).keys()
+        assert all(torch.equal(tensor, state(again.detector)[key]) for key, tensor in state(mine.detector).items())
+    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".json", ".safetensors"}
+    again.save(tmp_path / "again")
+    for path in (tmp_path / "own").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("path", ["../other", "/etc", "classifier/../../other", "link"])
+def test_a_path_out_of_the_run_is_refused(path, tmp_path):
+    classifier().save(tmp_path / "other")
+    run = save_run(tmp_path / "run")
+    (run / "link").symlink_to(tmp_path / "other")
+    told = read_json(run / "guard" / "guard.json")
+    write_json(run / "guard" / "guard.json", {**told, "classifier": path})
+    for folder in (run, run / "guard"):
+        with pytest.raises(StoreError, match=f"{path} lies outside"):
+            Guard.load(folder)
+
+
+EVIL = "open(__file__ + '.ran', 'w')\nfrom oodream.detection.detectors.energy import Energy\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told["detector"].update(name="evil_module:Energy"),
+        lambda told: told["detector"].update(name="os:system", options={"command": "touch ran"}),
+        lambda told: told["classifier"].update(loss="evil_module:Energy"),
+        lambda told: told["classifier"].update(backbone="torchscript:evil.pt"),
+    ],
+)
+def test_no_code_is_run_for_a_folder(change, tmp_path, monkeypatch):
+    (tmp_path / "evil_module.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    guard().save(tmp_path / "g")
+    told = read_json(tmp_path / "g" / "config.json")
+    change(told)
+    write_json(tmp_path / "g" / "config.json", told)
+    with pytest.raises(StoreError, match=r"names the plug-in .*runs its code"):
+        Guard.load(tmp_path / "g")
+    assert main(["score", "x.png", "--run", str(tmp_path / "g")]) == 2
+    assert not list(tmp_path.glob("*ran"))
+
+
+def test_plugins_load_when_they_are_wanted(tmp_path, monkeypatch):
+    (tmp_path / "my_detector.py").write_text(
+        "from dataclasses import dataclass\nfrom oodream.detection.detectors import Fixed\n"
+        "@dataclass\nclass Least(Fixed):\n    bias: float = 0.0\n"
+        "    def score(self, output):\n        return output.logits_BC.double().amin(1) + self.bias\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = Guard.calibrate(classifier(), make("detectors", "my_detector:Least", bias=2.0), *clothes())
+    assert name_of(mine.detector) == "my_detector:Least"
+    mine.save(tmp_path / "g")
+    test = clothes()[1]
+    assert Guard.load(tmp_path / "g", plugins=True).predict(test) == mine.predict(test)
+    with pytest.raises(StoreError, match="plug-in 'my_detector:Least'"):
+        Guard.load(tmp_path / "g")
+
+
+def test_damaged_folders_are_named(tmp_path):
+    with pytest.raises(StoreError, match=r"holds no guard: neither config\.json nor guard/guard\.json"):
+        Guard.load(tmp_path)
+    guard().save(tmp_path)
+    told = read_json(tmp_path / "config.json")
+    for key in ("classifier", "detector", "threshold", "promise"):
+        write_json(tmp_path / "config.json", {k: v for k, v in told.items() if k != key})
+        with pytest.raises(StoreError, match=rf"config\.json or its tensors are damaged.*{key}"):
+            Guard.load(tmp_path)
+    write_json(tmp_path / "config.json", {**told, "detector": {"name": "knn", "options": {}}})
+    with pytest.raises(ValueError, match="not what a KNN has learnt"):
+        Guard.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(StoreError, match="is damaged"):
+        Guard.load(tmp_path)
+    write_json(tmp_path / "config.json", told)
+    save_tensors(tmp_path / "guard.safetensors", {"other": torch.zeros(1)})
+    with pytest.raises(StoreError, match="score_Q"):
+        Guard.load(tmp_path)
+
+
+def test_a_hub_repository(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    guard().save(tmp_path)
+    asked = {}
+
+    def snapshot_download(name, allow_patterns):
+        asked[name] = allow_patterns
+        if name != "me/clothes":
+            raise OSError("no such repository")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert Guard.load("hub:me/clothes").threshold == guard().threshold
+    assert asked == {"me/clothes": ["*.json", "*.safetensors"]}
+    with pytest.raises(StoreError, match="hub:me/hats cannot be fetched: no such repository"):
+        Guard.load("hub:me/hats")
+
+
+# The package, the stage and the command
+
+
+def test_the_package_shows_the_guard_and_loads_nothing_for_it():
+    assert oodream.Guard is Guard
+    code = "import sys, oodream; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; print(oodream.__version__)"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    with pytest.raises(AttributeError, match="no attribute 'Gard'"):
+        _ = oodream.Gard
+
+
+def stage(folder, test, **options):
+    train = clothes()[0]
+    run = RunDir(folder)
+    classifier().save(run / "classifier" / "dream-s0")
+    a_run = SimpleNamespace(
+        config=Config(evaluate=Evaluate(**options)), given=SimpleNamespace(data=(train, test)), run=run, device=CPU,
+        classifier=lambda kind, seed: classifier(),
+    )  # fmt: skip
+    return Pipeline._guard(a_run, run / "guard")
+
+
+def test_the_stage_makes_the_runs_guard_and_checks_it_on_halves(tmp_path):
+    test = clothes()[1]
+    summary = stage(tmp_path, test, detectors=("mahalanobis", "energy"))
+    mine = Guard.load(tmp_path)
+    assert name_of(mine.detector) == "mahalanobis"
+    assert mine.threshold == guard("mahalanobis").threshold == pytest.approx(summary["threshold"], abs=1e-4)
+    assert summary["other_half"] == pytest.approx(0.05, abs=0.04)
+    assert json.loads((tmp_path / "guard" / "guard.json").read_text())["classifier"] == "classifier/dream-s0"
+    assert not (tmp_path / "guard" / "model.safetensors").exists()
+    stage(tmp_path, test, false_alarms=0.2, confidence=0.0, detectors=("ash@b",), detector_options={"ash@b.variant": "b"})
+    assert (Guard.load(tmp_path).promise.kind, Guard.load(tmp_path).detector.variant) == ("conformal", "b")
+
+
+def test_too_few_test_images_make_no_guard_and_no_error(tmp_path):
+    summary = stage(tmp_path, clothes()[1].subset(torch.arange(58)))
+    assert summary == {"none": "it takes 59 known test images to promise 0.05, and there are 58"}
+    with pytest.raises(StoreError, match="holds no guard"):
+        Guard.load(tmp_path)
+
+
+def test_impossible_promises_are_refused_before_any_work(shapes, tiny_pipeline, tmp_path, capsys):
+    for option in (("--evaluate.false-alarms", "0"), ("--evaluate.confidence", "1")):
+        assert main([*command(shapes, tiny_pipeline, tmp_path / "run"), *option]) == 2
+        assert "lies between 0 and 1" in capsys.readouterr().err
+
+
+def test_score_asks_the_guard_of_its_classifier(tmp_path, picture, capsys):
+    run, path = save_run(tmp_path / "run"), file(tmp_path / "x.png", picture)
+    (tmp_path / "bad.png").write_bytes(b"no")
+    classifier().save(run / "classifier" / "plain-s0")
+
+    def scored(*more, code=0):
+        assert main(["score", str(path), *more, "--json", "--device", "cpu"]) == code
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    expected = guard().predict(path)
+    assert scored("--run", str(run)) == [{"file": str(path), **vars(expected)}]
+    assert scored(str(tmp_path / "bad.png"), "--run", str(run), code=2)[0]["score"] == expected.score
+    guard().save(tmp_path / "exported")
+    assert scored("--run", str(tmp_path / "exported"))[0]["threshold"] == guard().threshold
+    for own in (["--run", str(run), "--classifier", "plain-s0"], ["--run", str(run / "classifier" / "dream-s0")]):
+        assert scored(*own)[0]["threshold"] == classifier().threshold != guard().threshold
+    (run / "guard" / "guard.json").unlink()
+    assert scored("--run", str(run))[0]["threshold"] == classifier().threshold
+    assert main(["score", str(path), "--run", str(run)]) == 0
+    assert capsys.readouterr().out.split()[1] == "score"

@@ -1,0 +1,153 @@
+"""Thresholds keep what they promise: ranks against exact sums, coverage by simulation, ties, and what is refused."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import comb
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta, binom
+
+from oodream.functional.calibration import Promise, calibrate, conformal, least, other_half, tolerance
+
+
+def exact_rank(n: int, alpha: Fraction, confidence: Fraction) -> int | None:
+    """The least k with P(Binomial(n, 1 - alpha) < k) >= confidence, in whole numbers."""
+    below = Fraction(0)
+    for k in range(1, n + 1):
+        below += comb(n, k - 1) * (1 - alpha) ** (k - 1) * alpha ** (n - k + 1)
+        if below >= confidence:
+            return k
+    return None
+
+
+@pytest.mark.parametrize("n", [1, 10, 58, 59, 60, 92, 93, 100, 240])
+@pytest.mark.parametrize(("alpha", "confidence"), [("0.05", "0.95"), ("0.1", "0.9"), ("0.2", "0.99"), ("0.01", "0.5")])
+def test_tolerance_takes_the_rank_that_exact_sums_give(n, alpha, confidence):
+    rank, scores = exact_rank(n, Fraction(alpha), Fraction(confidence)), torch.arange(n) + 1
+    if rank is None:
+        assert n < least(float(alpha), float(confidence))
+        with pytest.raises(ValueError, match=rf"takes {least(float(alpha), float(confidence)):,} held-out scores"):
+            tolerance(scores, float(alpha), float(confidence))
+    else:
+        assert n >= least(float(alpha), float(confidence))
+        assert tolerance(scores, float(alpha), float(confidence)) == rank
+
+
+def test_tolerance_agrees_with_the_published_numbers():
+    # Wilks: 59 of a kind for 95 % / 95 % with the largest as the limit, 93 with the second largest.
+    assert least(0.05, 0.95) == 59
+    assert tolerance(torch.arange(59), 0.05, 0.95) == 58
+    assert tolerance(torch.arange(93), 0.05, 0.95) == 91
+    assert beta.sf(0.95, 92, 2) >= 0.95 > beta.sf(0.95, 91, 3)
+
+
+@pytest.mark.parametrize("n", [9, 19, 20, 99, 1000])
+@pytest.mark.parametrize("alpha", ["0.05", "0.1", "0.3", "0.01"])
+def test_conformal_takes_the_rank_of_its_formula(n, alpha):
+    share = 1 - Fraction(alpha)
+    rank = -(-(n + 1) * share.numerator // share.denominator)  # rounded up, in whole numbers
+    if rank > n:
+        with pytest.raises(ValueError, match=rf"takes {least(float(alpha), None)} held-out scores, and there are {n}"):
+            conformal(torch.arange(n), float(alpha))
+    else:
+        assert conformal(torch.arange(n) + 1, float(alpha)) == rank
+    assert (least(float(alpha), None) <= n) == (rank <= n)
+
+
+def test_the_error_says_what_these_scores_can_promise():
+    with pytest.raises(ValueError, match=r"takes 59 held-out scores, and there are 12: these can promise 0\.221"):
+        tolerance(torch.arange(12), 0.05, 0.95)
+    tolerance(torch.arange(12), 0.221, 0.95)
+    with pytest.raises(ValueError, match=r"takes 19 .* are 12: these can promise 0\.077"):
+        conformal(torch.arange(12), 0.05)
+    conformal(torch.arange(12), 0.077)
+
+
+def test_the_rate_is_kept_as_often_as_promised_and_no_more_often():
+    draws, n, g = 4000, 120, torch.Generator().manual_seed(0)
+    scores = torch.rand(draws, n, generator=g, dtype=torch.float64)  # of a uniform score the rate above t is 1 - t
+    rates = 1 - torch.tensor([tolerance(row, 0.1, 0.9) for row in scores], dtype=torch.float64)
+    k = exact_rank(n, Fraction("0.1"), Fraction("0.9"))
+    unlucky = beta.cdf(0.9, k, n + 1 - k)
+    assert unlucky <= 0.1
+    low, high = binom.interval(0.9999, draws, unlucky)
+    assert low <= int((rates > 0.1).sum()) <= high
+
+
+def test_conformal_keeps_the_rate_on_average():
+    draws, n, g = 4000, 50, torch.Generator().manual_seed(1)
+    scores = torch.rand(draws, n, generator=g, dtype=torch.float64)
+    rates = 1 - torch.tensor([conformal(row, 0.1) for row in scores], dtype=torch.float64)
+    assert abs(rates.mean() - (1 - 46 / 51)) < 4 * rates.std() / draws**0.5
+    assert rates.mean() < 0.1 < rates.max()
+
+
+@pytest.mark.parametrize("levels", [2, 5, 30])
+def test_ties_make_for_fewer_alarms_never_for_more(levels):
+    draws, n, g = 1000, 100, torch.Generator().manual_seed(levels)
+    scores = torch.randint(levels, (draws, n), generator=g)
+    limits = torch.tensor([tolerance(row, 0.1, 0.95) for row in scores])
+    rates = 1 - (limits + 1) / levels
+    assert int((rates > 0.1 + 1e-9).sum()) <= binom.ppf(0.9999, draws, 0.05)
+    limits = torch.tensor([conformal(row, 0.1) for row in scores])
+    assert (1 - (limits + 1) / levels).mean() <= 0.1 + 1e-9
+
+
+@pytest.mark.parametrize("confidence", [None, 0.95])
+def test_constant_scores_raise_no_alarm(confidence):
+    scores = torch.full((100,), -7.25)
+    threshold, promise = calibrate(scores, 0.05, confidence)
+    assert threshold == -7.25
+    assert not (scores > threshold).any()
+    assert promise == Promise(alpha=0.05, confidence=confidence, n=100)
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=60, max_size=120), st.randoms(use_true_random=False))
+def test_only_ranks_count(values, random):
+    threshold = tolerance(torch.tensor(values), 0.05, 0.95)
+    assert threshold in values
+    shuffled = random.sample(values, len(values))
+    assert tolerance(torch.tensor(shuffled), 0.05, 0.95) == threshold
+    assert tolerance(torch.tensor(values) * 3 + 1, 0.05, 0.95) == 3 * threshold + 1
+    assert tolerance(torch.tensor(values), 0.05, 0.95) >= conformal(torch.tensor(values), 0.05)
+
+
+def test_scores_keep_their_last_digit():
+    scores = -10 + torch.arange(100, dtype=torch.float64) * 1e-12
+    assert tolerance(scores, 0.05, 0.95) in scores.tolist()
+
+
+def test_what_is_refused():
+    scores = torch.arange(100.0)
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            tolerance(torch.cat([scores, torch.tensor([bad])]), 0.05, 0.95)
+    for shape in ((0,), (10, 2)):
+        with pytest.raises(ValueError, match="held-out scores"):
+            conformal(torch.zeros(shape), 0.05)
+    for share in (0.0, 1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="alpha lies between 0 and 1"):
+            calibrate(scores, share, 0.95)
+        with pytest.raises(ValueError, match="confidence lies between 0 and 1"):
+            tolerance(scores, 0.05, share)
+
+
+def test_promises_in_words():
+    assert str(Promise(alpha=0.05, confidence=0.95, n=2000)) == (
+        "at most 5.00% of known images are called unknown, with 0.95 confidence (2,000 held-out images)"
+    )
+    assert "on average" in str(Promise(alpha=0.05, confidence=None, n=2000))
+    assert [Promise(alpha=0.1, confidence=c, n=9).kind for c in (None, 0.9)] == ["conformal", "tolerance"]
+
+
+def test_the_other_half():
+    scores = torch.rand(2000, generator=torch.Generator().manual_seed(0))
+    rates = [other_half(scores, 0.1, None, seed) for seed in range(50)]
+    assert len(set(rates)) > 10
+    assert abs(sum(rates) / 50 - 0.1) < 0.01  # halves of one set repel each other, so the mean is close
+    assert other_half(scores[:117], 0.05, 0.95, 0) is not None
+    assert other_half(scores[:116], 0.05, 0.95, 0) is None

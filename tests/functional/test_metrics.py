@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from torch import Tensor
+
+from oodream.functional.metrics import (  # fmt: skip
+    METRICS,
+    aupr_in,
+    aupr_out,
+    aupr_trapezoid,
+    auroc,
+    autc,
+    bootstrap,
+    calibration_error,
+    fpr95_id,
+    fpr95_ood,
+    fpr_at,
+    interval,
+    measure,
+    oscr,
+    roc,
+    wilson,
+)
+
+scores = st.lists(st.integers(-6, 6), min_size=1, max_size=45).map(lambda values: torch.tensor(values, dtype=torch.float64))
+
+
+def brute_fpr95_id(id_scores: np.ndarray, ood_scores: np.ndarray) -> float:
+    for threshold in sorted(set(id_scores.tolist() + ood_scores.tolist())):
+        if 100 * (id_scores <= threshold).sum() >= 95 * len(id_scores):
+            return float((ood_scores <= threshold).mean())
+    raise AssertionError
+
+
+def brute_fpr95_ood(id_scores: np.ndarray, ood_scores: np.ndarray) -> float:
+    for threshold in sorted(set(id_scores.tolist() + ood_scores.tolist()), reverse=True):
+        if 100 * (ood_scores >= threshold).sum() >= 95 * len(ood_scores):
+            return float((id_scores >= threshold).mean())
+    raise AssertionError
+
+
+def check_against_oracle(id_N: Tensor, ood_M: Tensor) -> None:
+    id_scores, ood_scores = id_N.numpy(), ood_M.numpy()
+    pooled = np.concatenate([id_scores, ood_scores])
+    is_ood = np.concatenate([np.zeros(len(id_scores)), np.ones(len(ood_scores))])
+    expected = {
+        "auroc": roc_auc_score(is_ood, pooled),
+        "aupr_out": average_precision_score(is_ood, pooled),
+        "aupr_in": average_precision_score(1 - is_ood, -pooled),
+        "fpr95_id": brute_fpr95_id(id_scores, ood_scores),
+        "fpr95_ood": brute_fpr95_ood(id_scores, ood_scores),
+    }
+    assert measure(id_N, ood_M) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores, scores)
+def test_small_sets_full_of_ties_agree_with_scikit_learn_and_loops(id_N: Tensor, ood_M: Tensor) -> None:
+    check_against_oracle(id_N, ood_M)
+
+
+@pytest.mark.parametrize(("n", "m"), [(100, 100), (20, 400), (399, 21)])
+def test_continuous_scores_agree_with_scikit_learn_and_loops(n: int, m: int) -> None:
+    g = torch.Generator().manual_seed(n)
+    check_against_oracle(torch.randn(n, generator=g, dtype=torch.float64), torch.randn(m, generator=g, dtype=torch.float64) + 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores)
+def test_any_strictly_increasing_transform_changes_nothing(id_N: Tensor, ood_M: Tensor) -> None:
+    assert measure(id_N.exp() * 3 - 7, ood_M.exp() * 3 - 7) == measure(id_N, ood_M)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores)
+def test_swapping_roles_mirrors_and_everything_is_a_share(id_N: Tensor, ood_M: Tensor) -> None:
+    values, swapped, mirrored = measure(id_N, ood_M), measure(ood_M, id_N), measure(-ood_M, -id_N)
+    assert swapped["auroc"] == pytest.approx(1 - values["auroc"], abs=1e-12)
+    assert mirrored["fpr95_id"] == pytest.approx(values["fpr95_ood"])
+    assert mirrored["aupr_in"] == pytest.approx(values["aupr_out"])
+    assert all(0 <= value <= 1 for value in values.values())
+
+
+def test_the_two_fpr95_differ_on_an_example_worked_by_hand() -> None:
+    # 20 ID scores 1..20: 19 of them are accepted at t = 19, and so are 2 of the 4 OOD scores.
+    # All 4 OOD scores (3 would be 75 %) are flagged from t = 18 on, and so are the ID scores 18, 19 and 20.
+    id_N, ood_M = torch.arange(1.0, 21), torch.tensor([18.0, 19.0, 30.0, 40.0])
+    assert fpr95_id(id_N, ood_M) == pytest.approx(2 / 4)
+    assert fpr95_ood(id_N, ood_M) == pytest.approx(3 / 20)
+
+
+@pytest.mark.parametrize("n", [20, 40, 60, 100, 140, 1000])
+def test_95_percent_reached_exactly_is_reached(n: int) -> None:
+    id_N = torch.arange(n).double()
+    threshold = n * 95 // 100 - 1
+    assert fpr95_id(id_N, torch.tensor([threshold + 0.5])) == 0
+    assert fpr95_id(id_N, torch.tensor([float(threshold)])) == 1
+
+
+def test_constant_scores_have_defined_values() -> None:
+    expected = {"auroc": 0.5, "aupr_out": 0.25, "aupr_in": 0.75, "fpr95_id": 1.0, "fpr95_ood": 1.0}
+    assert measure(torch.zeros(30), torch.zeros(10)) == pytest.approx(expected)
+
+
+def test_perfect_separation_and_infinite_scores() -> None:
+    id_N, ood_M = torch.tensor([-torch.inf, 0.0]), torch.tensor([1.0, torch.inf])
+    assert [metric(id_N, ood_M) for metric in (auroc, aupr_out, aupr_in, fpr95_id, fpr95_ood)] == [1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("call", [measure, roc, lambda a, b: bootstrap(a, b, seed=0, resamples=2)])
+def test_nan_and_empty_sets_are_refused_by_name(call: Callable[[Tensor, Tensor], object]) -> None:
+    good, bad, none = torch.zeros(3), torch.tensor([0.0, torch.nan]), torch.zeros(0)
+    for pair, message in [
+        ((bad, good), "ID scores contain NaN"),
+        ((good, bad), "OOD scores contain NaN"),
+        ((none, good), "no ID scores"),
+        ((good, none), "no OOD scores"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call(*pair)
+
+
+def test_bootstrap_equals_measuring_explicit_resamples() -> None:
+    """The counts of a resample give the metrics of the resampled scores themselves, whatever the chunk."""
+    from oodream.core import seeding
+    from oodream.functional import metrics
+
+    g = torch.Generator().manual_seed(0)
+    id_N, ood_M = torch.randn(37, generator=g).round(decimals=1), (torch.randn(23, generator=g) + 1).round(decimals=1)
+    drawn = bootstrap(id_N, ood_M, seed=5, resamples=8, stream="a")
+    id_g, ood_g = seeding.generator(5, "bootstrap-id"), seeding.generator(5, "bootstrap-ood", "a")
+    for r in range(8):
+        id_pick, ood_pick = torch.randint(37, (37,), generator=id_g), torch.randint(23, (23,), generator=ood_g)
+        assert {name: drawn[name][r].item() for name in METRICS} == pytest.approx(measure(id_N[id_pick], ood_M[ood_pick]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_CELLS", 150)
+        chunked = bootstrap(id_N, ood_M, seed=5, resamples=8, stream="a")
+    assert all(torch.equal(chunked[name], drawn[name]) for name in METRICS)
+
+
+def test_bootstrap_shares_id_resamples_between_sets_and_nothing_else() -> None:
+    id_N = torch.randn(50, generator=torch.Generator().manual_seed(1))
+    at_zero = [bootstrap(id_N, torch.zeros(m), seed=3, resamples=20, stream=f"set {m}")["auroc"] for m in (7, 400)]
+    torch.testing.assert_close(*at_zero, rtol=0, atol=1e-15)
+
+    ood_M = id_N + 0.5
+    a, again, b = (bootstrap(id_N, ood_M, seed=3, resamples=20, stream=stream)["auroc"] for stream in "aab")
+    assert torch.equal(a, again)
+    assert not torch.equal(a, b)
+    assert not torch.equal(a, bootstrap(id_N, ood_M, seed=4, resamples=20, stream="a")["auroc"])
+
+
+def test_bootstrap_interval_covers_the_truth() -> None:
+    truth, covered, rounds = 0.5 * (1 + torch.erf(torch.tensor(0.5)).item()), 0, 100  # Phi(1 / sqrt 2): means one apart
+    for i in range(rounds):
+        g = torch.Generator().manual_seed(i)
+        low, high = interval(
+            bootstrap(torch.randn(150, generator=g), torch.randn(100, generator=g) + 1, seed=i, resamples=200)["auroc"]
+        )
+        covered += low <= truth <= high
+    assert 87 <= covered <= 100
+
+
+def test_wilson_interval_against_published_values() -> None:
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)  # Newcombe 1998, table I
+    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+    assert wilson(20, 20) == pytest.approx((0.8389, 1), abs=5e-5)
+
+
+def test_roc_is_thin_and_lies_on_the_full_curve() -> None:
+    g = torch.Generator().manual_seed(0)
+    id_N, ood_M = torch.randn(3000, generator=g).double(), torch.randn(2000, generator=g).double() + 1
+    fpr, tpr = roc(id_N, ood_M)
+    assert len(fpr) == len(tpr) <= 200
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+    full_fpr, full_tpr, _ = roc_curve([0] * 3000 + [1] * 2000, torch.cat([id_N, ood_M]).numpy(), drop_intermediate=False)
+    full = set(zip(full_fpr.round(9).tolist(), full_tpr.round(9).tolist(), strict=True))
+    assert set(zip(fpr.numpy().round(9).tolist(), tpr.numpy().round(9).tolist(), strict=True)) <= full
+    assert torch.trapezoid(tpr, fpr).item() == pytest.approx(auroc(id_N, ood_M), abs=1e-3)
+
+
+def test_roc_of_constant_scores_is_the_diagonal() -> None:
+    fpr, tpr = roc(torch.zeros(5), torch.zeros(4))
+    assert fpr.tolist() == tpr.tolist() == [0, 1]
+
+
+def brute_nearest(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Share of negatives at or below the threshold whose recall of positives (low values) is nearest to 95 %.
+
+    Thresholds ascend until all positives are taken in; of two as near the later one counts.
+    """
+    best, found = np.inf, np.nan
+    for threshold in sorted({*positive.tolist(), *negative.tolist()}):
+        recall = (positive <= threshold).sum()
+        if abs(20 * recall - 19 * len(positive)) <= best:
+            best, found = abs(20 * recall - 19 * len(positive)), (negative <= threshold).mean()
+        if recall == len(positive):
+            return float(found)
+    raise AssertionError
+
+
+@given(scores, scores)
+@settings(max_examples=150, deadline=None)
+def test_the_nearest_fpr95_agrees_with_a_loop(id_N: Tensor, ood_M: Tensor) -> None:
+    found = measure(id_N, ood_M, nearest=True)
+    assert found["fpr95_id"] == pytest.approx(brute_nearest(id_N.numpy(), ood_M.numpy()))
+    assert found["fpr95_ood"] == pytest.approx(brute_nearest(-ood_M.numpy(), -id_N.numpy()))
+    assert found["auroc"] == measure(id_N, ood_M)["auroc"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores, st.sampled_from([0.05, 0.5, 0.8, 0.95, 0.99, 1.0]))
+def test_the_fpr_at_any_tpr_agrees_with_a_loop(id_N: Tensor, ood_M: Tensor, tpr: float) -> None:
+    levels = sorted(set(id_N.tolist() + ood_M.tolist()))
+    accept = next(t for t in levels if (id_N <= t).double().mean() >= tpr - 1e-12)
+    flag = next(t for t in reversed(levels) if (ood_M >= t).double().mean() >= tpr - 1e-12)
+    assert fpr_at(id_N, ood_M, tpr, positive="id") == pytest.approx((ood_M <= accept).double().mean().item())
+    assert fpr_at(id_N, ood_M, tpr, positive="ood") == pytest.approx((id_N >= flag).double().mean().item())
+    assert fpr_at(id_N, ood_M, 0.95, positive="id") == pytest.approx(fpr95_id(id_N, ood_M))
+    assert fpr_at(id_N, ood_M, 0.95, positive="ood") == pytest.approx(fpr95_ood(id_N, ood_M))
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores)
+def test_the_trapezoid_area_is_scikit_learns(id_N: Tensor, ood_M: Tensor) -> None:
+    pooled = torch.cat([id_N, ood_M]).numpy()
+    is_ood = np.concatenate([np.zeros(len(id_N)), np.ones(len(ood_M))])
+    for positive, truth, score in (("ood", is_ood, pooled), ("id", 1 - is_ood, -pooled)):
+        precision, recall, _ = precision_recall_curve(truth, score)
+        assert aupr_trapezoid(id_N, ood_M, positive=positive) == pytest.approx(auc(recall, precision), abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores)
+def test_autc_is_the_mean_error_over_thresholds(id_N: Tensor, ood_M: Tensor) -> None:
+    low, high = torch.cat([id_N, ood_M]).aminmax()
+    if low == high:
+        assert autc(id_N, ood_M) == 0.5
+        return
+    t_K = (torch.arange(12_000, dtype=torch.float64) + 0.5) / 12_000 * (high - low) + low
+    false = (id_N[:, None] > t_K).double().mean(0) + (ood_M[:, None] <= t_K).double().mean(0)
+    assert autc(id_N, ood_M) == pytest.approx(0.5 * false.mean().item(), abs=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scores, scores, st.integers(0, 2**30))
+def test_oscr_counts_pairs_of_a_right_id_image_and_an_ood_image(id_N: Tensor, ood_M: Tensor, seed: int) -> None:
+    right_N = torch.rand(len(id_N), generator=torch.Generator().manual_seed(seed)) < 0.6
+    above = (ood_M > id_N[:, None]).double() + 0.5 * (ood_M == id_N[:, None]).double()
+    assert oscr(id_N, ood_M, right_N) == pytest.approx((above * right_N[:, None]).mean().item(), abs=1e-12)
+    assert oscr(id_N, ood_M, right_N) <= min(auroc(id_N, ood_M), right_N.double().mean().item()) + 1e-12
+    assert oscr(id_N, ood_M, torch.ones_like(right_N)) == pytest.approx(auroc(id_N, ood_M))
+
+
+def test_the_calibration_error_of_known_confidences() -> None:
+    # Two classes: confidence 0.9 and right half of the time; confidence 0.6 and always right.
+    sure, unsure = np.log([0.9, 0.1]), np.log([0.6, 0.4])
+    logits = torch.tensor(np.array([sure] * 4 + [unsure] * 4))
+    y = torch.tensor([0, 0, 1, 1, 0, 0, 0, 0])
+    assert calibration_error(logits, y) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+    assert calibration_error(torch.tensor([[1e4, 0.0]]), torch.tensor([0])) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: autc(torch.tensor([0.0, torch.inf]), torch.zeros(2)), "Infinite scores"),
+        (lambda: oscr(torch.zeros(0), torch.zeros(2), torch.zeros(0, dtype=torch.bool)), "no ID scores"),
+        (lambda: fpr_at(torch.zeros(2), torch.zeros(2), 0.0, positive="id"), "tpr lies in"),
+        (lambda: fpr_at(torch.zeros(2), torch.zeros(2), 0.9, positive="both"), "id or ood"),
+    ],
+)
+def test_what_has_no_value_is_refused(call: Callable[[], float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

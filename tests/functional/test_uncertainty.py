@@ -1,0 +1,95 @@
+"""DeLong's variance and tests against explicit sums, simulation and scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ttest_rel
+from torch import Tensor
+
+from oodream.functional.metrics import auroc
+from oodream.functional.uncertainty import delong, delong_test, paired
+
+
+def draw(n: int, m: int, seed: int, shift: float = 1.0, ties: bool = False) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    both = torch.randn(n, generator=g, dtype=torch.float64), torch.randn(m, generator=g, dtype=torch.float64) + shift
+    return (both[0].round(), both[1].round()) if ties else both
+
+
+def explicit(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """AUROCs and their covariance by DeLong's sums over all pairs."""
+    v_id, v_ood = [], []
+    for id_N, ood_M in (first, second):
+        psi = (ood_M[:, None] > id_N).double() + 0.5 * (ood_M[:, None] == id_N).double()
+        v_ood.append(psi.mean(1).numpy())
+        v_id.append(psi.mean(0).numpy())
+    cov = np.cov(v_id) / len(v_id[0]) + np.cov(v_ood) / len(v_ood[0])
+    return np.array([v.mean() for v in v_ood]), cov
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_delong_is_the_sum_over_all_pairs(ties: bool) -> None:
+    first, second = draw(60, 45, 0, ties=ties), draw(60, 45, 1, 0.4, ties=ties)
+    second = (second[0] + first[0], second[1] + first[1])
+    values, cov = explicit(first, second)
+    found = delong(*first)
+    assert found.value == pytest.approx(auroc(*first)) == pytest.approx(values[0])
+    assert found.variance == pytest.approx(cov[0, 0])
+    difference = delong_test(first, second)
+    assert difference.value == pytest.approx(values[1] - values[0])
+    half = 1.959964 * np.sqrt(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1])
+    assert difference.interval == pytest.approx((difference.value - half, difference.value + half))
+
+
+def test_delongs_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    truth = 0.7602499389065233  # P(N(1, 1) > N(0, 1))
+    hits = sum(low <= truth <= high for low, high in (delong(*draw(80, 60, seed)).interval for seed in range(300)))
+    assert 270 <= hits <= 297  # 95 % of 300 is 285, and its standard deviation is 3.8
+
+
+def test_delongs_test_rejects_equals_about_as_often_as_it_says() -> None:
+    def p(seed: int) -> float:
+        noise, image = draw(80, 80, 1000 + seed, 0.0), draw(80, 80, seed)
+        other = draw(80, 80, 2000 + seed, 0.0)
+        first, second = ((image[0] + e[0], image[1] + e[1]) for e in (noise, other))
+        return delong_test(first, second).p
+
+    assert 4 <= sum(p(seed) < 0.05 for seed in range(300)) <= 28  # 15 expected
+
+
+def test_wholly_apart_and_wholly_alike() -> None:
+    apart = delong(torch.arange(10.0), torch.arange(20.0, 50.0))
+    assert (apart.value, apart.interval) == (1.0, (0.7, 1.0))
+    assert delong(torch.arange(20.0, 50.0), torch.arange(10.0)).interval == (0.0, pytest.approx(0.3))
+    alike = delong(torch.zeros(5), torch.zeros(7))
+    assert (alike.value, alike.variance, alike.interval) == (0.5, 0.0, (0.5, 0.5))
+    same = draw(9, 9, 0)
+    assert delong_test(same, same).p == 1.0
+
+
+def test_the_paired_test_is_students() -> None:
+    a, b = [0.3, 0.41, 0.36, 0.5], [0.25, 0.33, 0.35, 0.38]
+    expected = ttest_rel(b, a)
+    found = paired(a, b)
+    assert (found.value, found.p) == (pytest.approx(np.mean(b) - np.mean(a)), pytest.approx(expected.pvalue))
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert paired([1.0, 2.0], [1.0, 2.0]).p == 1.0
+    assert paired([1.0, 2.0], [2.0, 3.0]).p == 0.0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: delong(torch.zeros(1), torch.zeros(5)), "needs two scores of each side"),
+        (lambda: delong(torch.tensor([0.0, torch.nan]), torch.zeros(5)), "NaN"),
+        (lambda: delong_test(draw(5, 5, 0), draw(5, 6, 0)), "same images"),
+        (lambda: paired([1.0], [2.0]), "two or more seeds"),
+        (lambda: paired([1.0, 2.0], [2.0]), "there are 2 and 1"),
+        (lambda: paired([1.0, 2.0], [2.0, float("nan")]), "NaN"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,27 @@
+"""The command of a small whole run, and what it leaves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+RUN = (
+    "--decode.steps 2 --decode.tile 4 --sample.per-class 8 --sample.options candidates 20 anchors 5 "
+    "--align.optimisation.epochs 2 --align.optimisation.batch 16 --train.optimisation.epochs 2 "
+    "--train.optimisation.batch 16 --align.optimisation.least-steps 0 --train.optimisation.least-steps 0 --evaluate.n-far 30 "
+    "--evaluate.n-corrupted 12 "
+    "--evaluate.resamples 20 --evaluate.detectors energy msp "
+    "max_logit mahalanobis --device cpu"
+).split()
+
+# Sums in training are split over threads, so equal bytes need equally many.
+SAME_THREADS = {**os.environ, "OMP_NUM_THREADS": "2"}
+
+
+def command(shapes: Path, decoder: Path, run: Path, *more: str) -> list[str]:
+    return ["run", "--data", str(shapes), "--run", str(run), "--decode.source", str(decoder), *RUN, *more]
+
+
+def images_of(run: Path) -> dict[str, bytes]:
+    folder = run / "images" / "imagined"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}

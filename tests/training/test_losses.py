@@ -1,0 +1,156 @@
+"""The energy-logistic loss: its formula, and above all its direction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from oodream.core.registry import make, names
+from oodream.core.seeding import seeded
+from oodream.core.types import Output, Sizes, Step
+from oodream.models.classifier import Classifier, load
+from oodream.models.factory import backbone
+from oodream.models.inference import head_of
+from oodream.training.losses.energy_logistic import EnergyLogistic
+
+
+def output(logits: torch.Tensor) -> Output:
+    return Output(logits_BC=logits, z_BF=logits)
+
+
+def step(id: torch.Tensor, y: torch.Tensor, ood: torch.Tensor | None = None, weight: torch.Tensor | None = None) -> Step:
+    weight = torch.ones(len(y)) if weight is None else weight
+    return Step(id=output(id), y_B=y, weight_B=weight, ood=None if ood is None else output(ood))
+
+
+def test_equals_the_papers_formula():
+    g = torch.Generator().manual_seed(0)
+    id, ood, y = torch.randn(6, 4, generator=g), torch.randn(9, 4, generator=g), torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = EnergyLogistic(beta=0.7)
+    with torch.no_grad():
+        loss.slope.fill_(0.3)
+        loss.offset.fill_(-0.2)
+    terms = loss(step(id, y, ood))
+    slope = np.log1p(np.exp(0.3))
+
+    def phi(logits):
+        return slope * np.log(np.exp(logits.numpy().astype(float)).sum(1)) - 0.2
+
+    p = np.exp(id.numpy()) / np.exp(id.numpy()).sum(1, keepdims=True)
+    ce = -np.log(p[np.arange(6), y]).mean()
+    energy = 0.5 * (-np.log(1 / (1 + np.exp(-phi(id)))).mean() - np.log(1 / (1 + np.exp(phi(ood)))).mean())
+    assert terms.total.item() == pytest.approx(ce + 0.7 * energy, rel=1e-5)
+    assert terms.parts["energy"].item() == pytest.approx(energy, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("start", [-1.0, 0.5])
+def test_outliers_end_with_the_lower_logsumexp(seed, start):
+    """Whatever the start; a free slope ends upside down for some."""
+    g = torch.Generator().manual_seed(seed)
+    x_id, x_ood = torch.randn(64, 8, generator=g) + 1, torch.randn(64, 8, generator=g) - 1
+    y = x_id[:, :3].argmax(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    loss = EnergyLogistic()
+    with torch.no_grad():
+        loss.slope.fill_(start)
+    optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.1, momentum=0.9)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss(step(model(x_id), y, model(x_ood))).total.backward()
+        optimizer.step()
+    assert model(x_id).logsumexp(1).mean() > model(x_ood).logsumexp(1).mean() + 1
+
+
+def test_outliers_are_needed():
+    with pytest.raises(ValueError, match="needs outliers"):
+        EnergyLogistic()(step(torch.zeros(2, 3), torch.tensor([0, 1])))
+
+
+@pytest.mark.parametrize("name", names("losses"))
+def test_every_loss_is_finite_differentiable_and_owns_its_parameters(name):
+    loss = make("losses", name)
+    loss.build(Sizes(features=3, text=5, teacher=7, latent=(4, 8, 8)))
+    logits = torch.randn(4, 3, requires_grad=True)
+    told = step(logits, torch.tensor([0, 1, 2, 0]), torch.randn(5, 3))
+    terms = loss(
+        replace(
+            told, vector_OD=torch.randn(5, 5), near_O=torch.arange(5) % 3, latent_OFHW=torch.randn(5, 4, 8, 8),
+            tokens_CD=torch.randn(3, 5), teacher=Output(logits_BC=torch.randn(4, 3), z_BF=torch.randn(4, 7)),
+        )
+    )  # fmt: skip
+    terms.total.backward()
+    assert terms.total.ndim == 0
+    assert torch.isfinite(terms.total)
+    assert logits.grad is not None
+    assert all(torch.isfinite(part) for part in terms.parts.values())
+    for parameter in loss.parameters():
+        assert parameter.grad is not None
+
+
+def test_weights_weigh_rows_of_the_cross_entropy():
+    logits, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    doubled = make("losses", "cross_entropy")(step(logits, y, weight=torch.tensor([1.0, 1.0, 2.0, 0.0]))).total
+    repeated = F.cross_entropy(logits[[0, 1, 2, 2]], y[[0, 1, 2, 2]])
+    assert doubled.item() == pytest.approx(repeated.item(), rel=1e-6)
+
+
+def test_weighted_energy_is_learnt_stored_and_scored(tmp_path):
+    """Class weights begin at one, change phi as they should, and come back from a classifier's folder to its head."""
+    logits = 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    plain, loss = make("losses", "energy_logistic"), make("losses", "energy_logistic", weighted=True)
+    loss.build(Sizes(features=128, classes=4))
+    torch.testing.assert_close(loss.phi(logits), plain.phi(logits))
+    with torch.no_grad():
+        loss.log_energy_C.copy_(torch.tensor([0.5, -1.0, 0.0, 2.0]))
+    weights = torch.tensor([0.5, -1.0, 0.0, 2.0]).exp()
+    expected = F.softplus(loss.slope) * (weights * logits.exp()).sum(1).log() + loss.offset
+    torch.testing.assert_close(loss.phi(logits), expected)
+    loss.phi(logits).sum().backward()
+    assert (loss.log_energy_C.grad != 0).all()
+
+    told = {"backbone": "resnet8", "loss": "energy_logistic", "loss_options": {"weighted": True}}
+    with seeded(0, "test"):
+        network = backbone("resnet8", 4)
+    Classifier(network=network, loss=loss, names=tuple("abcd"), size=16, threshold=0.0, told=told).save(tmp_path)
+    found = load(tmp_path)
+    head = head_of(found.network, found.loss)
+    torch.testing.assert_close(head.energy_C, weights)
+    output = Output(logits_BC=logits, z_BF=logits)
+    scores = make("detectors", "weighted_energy").fit(output, torch.zeros(6).long(), head).score(output)
+    torch.testing.assert_close(scores, -(weights.double() * logits.double().exp()).sum(1).log())
+
+
+def test_outlier_exposure_asks_for_equal_probabilities():
+    logits, y, ood = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.randn(5, 3)
+    p = ood.double().softmax(1).numpy()
+    expected = F.cross_entropy(logits, y).item() + 0.5 * -np.log(p).mean()
+    assert make("losses", "outlier_exposure")(step(logits, y, ood)).total.item() == pytest.approx(expected, rel=1e-6)
+    flat = make("losses", "outlier_exposure", weight=1.0)(step(logits, y, torch.zeros(2, 3))).parts["uniform"]
+    assert flat.item() == pytest.approx(np.log(3))
+
+
+def test_an_extra_class_is_cross_entropy_over_one_class_more():
+    logits, y, ood = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.randn(5, 3)
+    loss = make("losses", "extra_class")
+    loss.build(Sizes(features=3))
+    with torch.no_grad():
+        known, unknown = (torch.cat([x, x @ loss.extra.weight.T + loss.extra.bias], 1) for x in (logits, ood))
+    expected = F.cross_entropy(known, y) + F.cross_entropy(unknown, torch.full((5,), 3))
+    assert loss(step(logits, y, ood)).total.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["outlier_exposure", "extra_class"])
+def test_losses_on_outliers_need_some(name):
+    loss = make("losses", name)
+    loss.build(Sizes(features=3))
+    assert loss.outliers
+    with pytest.raises(ValueError, match=f"{name} needs outliers"):
+        loss(step(torch.zeros(2, 3), torch.tensor([0, 1])))
