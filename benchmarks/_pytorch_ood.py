@@ -61,7 +61,10 @@ def detectors(model: Any) -> dict[str, Any]:
 
     features = model.features  # one object: the peer's cache knows a network by its id
     head: nn.Linear = model.head
-    maps = {"backbone": lambda images: features(images)[:, :, None, None], "head": lambda map_BF11: head(map_BF11.flatten(1))}
+    maps = {
+        "backbone": lambda images: features(images)[:, :, None, None],
+        "head": lambda map_BF11: head(map_BF11.flatten(1)),
+    }
     return {
         "msp": peers.MaxSoftmax(model),
         "max_logit": peers.MaxLogit(model),

@@ -37,7 +37,9 @@ def recipe(decoder: StableDecoder, z_BD: Tensor, y_B: Tensor) -> None:
         rows = torch.tensor([start])
         told = decoder.text.splice(z_BD[rows], y_B[rows]).expand(RECIPE_BATCH)
         uncond = decoder.text.prompt([""]).expand(RECIPE_BATCH)
-        noise = torch.stack([torch.randn((4, 8, 8), generator=generator(start + i, "image")) for i in range(RECIPE_BATCH)])
+        noise = torch.stack(
+            [torch.randn((4, 8, 8), generator=generator(start + i, "image")) for i in range(RECIPE_BATCH)]
+        )
         decoder.pipeline(
             prompt_embeds=told.states_BLD, negative_prompt_embeds=uncond.states_BLD, latents=noise, num_inference_steps=50,
             guidance_scale=7.5,
@@ -72,8 +74,12 @@ def main() -> None:
     their_rate, their_evaluations = clock(theirs, lambda: recipe(theirs, z, y))
     print(f"{N} images, {torch.get_num_threads()} threads")
     print(f"oodream: {rate:.1f} images a second, {evaluations:.0f} U-Net evaluations for each, {N} vectors")
-    print(f"latents: {oal_rate:.1f} a second, {oal_evaluations:.0f} evaluations: {oal_rate / rate:.1f} times the images' rate")
-    print(f"recipe: {their_rate:.1f} images a second, {their_evaluations:.0f} evaluations, {N // RECIPE_BATCH} vectors")
+    print(
+        f"latents: {oal_rate:.1f} a second, {oal_evaluations:.0f} evaluations: {oal_rate / rate:.1f} times the images' rate"
+    )
+    print(
+        f"recipe: {their_rate:.1f} images a second, {their_evaluations:.0f} evaluations, {N // RECIPE_BATCH} vectors"
+    )
     print(f"oodream is {rate / their_rate:.1f} times as fast")
 
 

@@ -20,14 +20,19 @@ from oodream.core.registry import make
 from oodream.core.seeding import seeded
 from oodream.data.holdout import shuffled
 from oodream.data.images import from_array
-from oodream.data.inputs import Given
+from oodream.data.inputs import DataInputs
 from oodream.detection.evaluate import evaluate
 from oodream.models.factory import backbone
 from oodream.presets import PRESETS
 
 sys.path.insert(0, str(Path(__file__).parent))
 N_TRAIN, N = 2000, 1000
-OPTIONS = {"gen": {"gamma": 0.1}, "knn": {"k": 50}, "react": {"percentile": 0.9}, "ash": {"variant": "s", "percentile": 0.65}}
+OPTIONS = {
+    "gen": {"gamma": 0.1},
+    "knn": {"k": 50},
+    "react": {"percentile": 0.9},
+    "ash": {"variant": "s", "percentile": 0.65},
+}
 NAMES = ("msp", "max_logit", "energy", "entropy", "gen", "knn", "mahalanobis", "vim", "react", "ash")
 
 
@@ -46,10 +51,14 @@ class Plain(nn.Module):
 
 
 def main() -> None:
-    given = Given(PRESETS["demo"].config)
+    given = DataInputs(PRESETS["demo"].config)
     train, test = (images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:n])
                    for images, n in zip(given.data, (N_TRAIN, N), strict=True))  # fmt: skip
-    ood = {name: (group, images.subset(torch.arange(N))) for name, (group, images) in given.ood.items() if len(images) >= N}
+    ood = {
+        name: (group, images.subset(torch.arange(N)))
+        for name, (group, images) in given.ood.items()
+        if len(images) >= N
+    }
     tiles = shuffled(test.batch(range(N)), test.labels, torch.Generator().manual_seed(0))
     ood["shuffled"] = ("near", from_array("shuffled", tiles, test.labels, ()).as_ood())
     with seeded(0, "benchmark"):
@@ -69,7 +78,9 @@ def main() -> None:
     seconds, auroc = ours(resamples=0)
     with_intervals, _ = ours(resamples=500)
     images = N_TRAIN + N + len(ood) * N
-    print(f"ours: {seconds:.1f} s for {len(NAMES)} detectors and {len(ood)} OOD sets, {images:,} images through the network once")
+    print(
+        f"ours: {seconds:.1f} s for {len(NAMES)} detectors and {len(ood)} OOD sets, {images:,} images through the network once"
+    )
     print(f"ours with 500 bootstrap resamples behind every interval: {with_intervals:.1f} s")
     try:
         import pytorch_ood  # noqa: F401
@@ -79,11 +90,20 @@ def main() -> None:
     from _pytorch_ood import cached_benchmark, one_by_one
 
     pixels = {name: images.batch(range(N)) for name, (_, images) in ood.items()}
-    sets = {"train": (train.batch(range(len(train))), train.labels), "test": (test.batch(range(N)), test.labels), **pixels}
+    sets = {
+        "train": (train.batch(range(len(train))), train.labels),
+        "test": (test.batch(range(N)), test.labels),
+        **pixels,
+    }
     for what, run in (("its own cached benchmark", cached_benchmark), ("detector by detector", one_by_one)):
         theirs, their_auroc = run(Plain(network), sets)
-        apart = {name: max(abs(auroc[name][key] - float(value)) for key, value in their_auroc[name].items()) for name in NAMES}
-        print(f"pytorch-ood 0.4.0, {what}: {theirs:.1f} s, {theirs / seconds:.1f} times ours; largest difference of an AUROC:")
+        apart = {
+            name: max(abs(auroc[name][key] - float(value)) for key, value in their_auroc[name].items())
+            for name in NAMES
+        }
+        print(
+            f"pytorch-ood 0.4.0, {what}: {theirs:.1f} s, {theirs / seconds:.1f} times ours; largest difference of an AUROC:"
+        )
         print("  " + ", ".join(f"{name} {most:.0e}" for name, most in apart.items()))
 
 

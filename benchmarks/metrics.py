@@ -49,8 +49,13 @@ def main() -> None:
             rows = np.concatenate([rng.integers(0, 5000, 5000), rng.integers(5000, 10000, 5000)])
             roc_auc_score(label[rows], part[rows])
 
-    ours, theirs = clock(lambda: bootstrap(few_id, few_ood, seed=0, resamples=500)) / 500, clock(resample) / 20
-    print(f"a resample of 10,000 scores: ours {1e3 * ours:.2f} ms for five metrics, scikit-learn {1e3 * theirs:.2f} ms for one")
+    ours, theirs = (
+        clock(lambda: bootstrap(few_id, few_ood, seed=0, resamples=500)) / 500,
+        clock(resample) / 20,
+    )
+    print(
+        f"a resample of 10,000 scores: ours {1e3 * ours:.2f} ms for five metrics, scikit-learn {1e3 * theirs:.2f} ms for one"
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from oodream.core.types import Features, Outliers
+from oodream.core.types import Features, SampledVectors
 from oodream.synthesis.samplers.knn import KNN
 
 try:
@@ -76,12 +76,16 @@ def clock(work: Callable[[], object]) -> tuple[float, float]:
 
 def main() -> None:
     z_ND, total = one_class(), REPEATS * ANCHORS * KEPT
-    features = Features(z_ND=z_ND, y_N=torch.zeros(N, dtype=torch.long), index_N=torch.arange(N), encoder="benchmark")
+    features = Features(
+        z_ND=z_ND, y_N=torch.zeros(N, dtype=torch.long), index_N=torch.arange(N), encoder="benchmark"
+    )
     cosine = 1 / math.sqrt(1 + D * SIGMA**2)
-    sampler = KNN(k=K, boundary=BOUNDARY / N, cosine=cosine, candidates=CANDIDATES, anchors=ANCHORS, kept=KEPT)
+    sampler = KNN(
+        k=K, boundary=BOUNDARY / N, cosine=cosine, candidates=CANDIDATES, anchors=ANCHORS, kept=KEPT
+    )
     print(f"{total:,} outliers of one class, {torch.get_num_threads()} threads")
 
-    drawn: list[Outliers] = []
+    drawn: list[SampledVectors] = []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ours = clock(lambda: drawn.append(sampler(features, total, seed=0, space="benchmark")))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -89,11 +93,17 @@ def main() -> None:
         f"oodream: {ours[0]:.1f} s ({ours[1]:.1f} s of CPU), whole; peak memory {peak / 2**20:.2f} GB, {before / 2**20:.2f} before"
     )
 
-    searches = {"plain matmul and kthvalue": by_matmul, **({f"faiss {faiss.__version__} flat L2": by_faiss} if faiss else {})}
+    searches = {
+        "plain matmul and kthvalue": by_matmul,
+        **({f"faiss {faiss.__version__} flat L2": by_faiss} if faiss else {}),
+    }
     for name, make in searches.items():
         search = make(z_ND)
         wall, cpu = (t * REPEATS / TIMED for t in clock(partial(recipe, z_ND, search, TIMED)))
-        print(f"{name}: {wall:.0f} s ({cpu:.0f} s of CPU), {TIMED} of {REPEATS} repeats timed and scaled linearly:", end=" ")
+        print(
+            f"{name}: {wall:.0f} s ({cpu:.0f} s of CPU), {TIMED} of {REPEATS} repeats timed and scaled linearly:",
+            end=" ",
+        )
         print(f"oodream is {wall / ours[0]:.0f} times as fast ({cpu / ours[1]:.0f} times by CPU)")
 
     # One anchor of each repeat, so that no noise is shared, against fresh noise around the same anchors and every distance.
@@ -105,7 +115,9 @@ def main() -> None:
         plain.append(search(v_CD).topk(KEPT).values.sqrt())
     for name, d in (("oodream", found), ("every distance", torch.stack(plain))):
         error = d.mean(1).std() / math.sqrt(REPEATS)
-        print(f"kept distance around {REPEATS} of the anchors, {name}: {d.mean():.4f} +- {error:.4f}, spread {d.std():.4f}")
+        print(
+            f"kept distance around {REPEATS} of the anchors, {name}: {d.mean():.4f} +- {error:.4f}, spread {d.std():.4f}"
+        )
 
 
 if __name__ == "__main__":

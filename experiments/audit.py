@@ -23,8 +23,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from oodream.audit.duplicates import Looks, look, partners
-from oodream.audit.shortcuts import pixel_statistics, told_apart
+from oodream.audit.duplicates import Looks, look, nearest_duplicates
+from oodream.audit.shortcuts import discriminability, pixel_statistics
 from oodream.core.seeding import generator
 from oodream.data.builtin import FASHION, fashion
 from oodream.data.images import from_array
@@ -32,10 +32,16 @@ from oodream.data.preprocess import square, to_rgb
 
 SEED, SPLITS = 0, 5
 HIDDEN = 1000  # training pictures of Fashion-MNIST whose copies are looked for
-SHORTER, CELL, WIDTHS = 1000, 250, (96, 200)  # pixels: a picture's shorter side at most, its cells, and the crop in each
+SHORTER, CELL, WIDTHS = (
+    1000,
+    250,
+    (96, 200),
+)  # pixels: a picture's shorter side at most, its cells, and the crop in each
 SIZES, STATISTICS_SIZES = (32, 64, 224), (32, 96)
 
-Change = Callable[[Image.Image, int], Image.Image]  # a picture as its file holds it, and the size at which it is wanted
+Change = Callable[
+    [Image.Image, int], Image.Image
+]  # a picture as its file holds it, and the size at which it is wanted
 
 
 def crops(files: Iterable[Path]) -> list[Image.Image]:
@@ -45,7 +51,9 @@ def crops(files: Iterable[Path]) -> list[Image.Image]:
         with Image.open(file) as image:
             picture = to_rgb(image)
         share = min(1, SHORTER / min(picture.size))
-        picture = picture.resize((round(share * picture.width), round(share * picture.height)), Image.Resampling.BICUBIC)
+        picture = picture.resize(
+            (round(share * picture.width), round(share * picture.height)), Image.Resampling.BICUBIC
+        )
         for top in range(0, picture.height - CELL + 1, CELL):
             for left in range(0, picture.width - CELL + 1, CELL):
                 side = draw.randint(*WIDTHS)
@@ -75,7 +83,9 @@ def lighter(picture: Image.Image, factor: float = 1, levels: int = 0) -> Image.I
 
 def cut(picture: Image.Image, share: float) -> Image.Image:
     w, h = picture.size
-    return picture.resize(picture.size, Image.Resampling.BICUBIC, box=(share * w, share * h, (1 - share) * w, (1 - share) * h))
+    return picture.resize(
+        picture.size, Image.Resampling.BICUBIC, box=(share * w, share * h, (1 - share) * w, (1 - share) * h)
+    )
 
 
 COPIES: dict[str, Change] = {
@@ -93,7 +103,10 @@ COPIES: dict[str, Change] = {
 }
 TREATED: dict[str, Change] = {
     "as it is": square,
-    **{name: COPIES[name] for name in ("JPEG 75, the file", "JPEG 75, at size", "scaled to 3/4 and back, at size")},
+    **{
+        name: COPIES[name]
+        for name in ("JPEG 75, the file", "JPEG 75, at size", "scaled to 3/4 and back, at size")
+    },
     "scaled without antialiasing": lambda p, size: p.transform(
         (size, size), Image.Transform.EXTENT, (0, 0, *p.size), Image.Resampling.BILINEAR
     ),
@@ -115,7 +128,7 @@ def plain(seen: Looks) -> Tensor:
 
 def recall(change: Change, pictures: list[Image.Image], size: int, seen: Looks) -> str:
     """The share of copies whose partner is their original; the originals are the first rows of `seen`, plain ones do not count."""
-    row_N, _ = partners(seen, looks(pixels(change(p, size) for p in pictures)))
+    row_N, _ = nearest_duplicates(seen, looks(pixels(change(p, size) for p in pictures)))
     found = row_N == torch.arange(len(pictures))
     return f"{100 * found[~plain(seen)[: len(pictures)]].double().mean().item():.1f} %"
 
@@ -127,7 +140,11 @@ def told(change: Change, pictures: list[Image.Image], size: int) -> str:
     for split in range(SPLITS):
         order = torch.randperm(len(pictures), generator=generator(SEED, "halves", split))
         first, second = order.tensor_split(2)
-        found.append(told_apart(pixel_statistics(as_is[first]), pixel_statistics(changed[second]), split)[0]["together"])
+        found.append(
+            discriminability(pixel_statistics(as_is[first]), pixel_statistics(changed[second]), split)[0][
+                "together"
+            ]
+        )
     return f"{100 * fmean(found):.1f} %"
 
 
@@ -139,16 +156,23 @@ def table(columns: dict[str, Callable[[Change], str]], changes: dict[str, Change
 
 def repeated(what: str, a: Looks, b: Looks) -> None:
     start = time.process_time()
-    row_N, apart_N = partners(a, b)
+    row_N, apart_N = nearest_duplicates(a, b)
     count, equal, seconds = int((row_N >= 0).sum()), int((apart_N == 0).sum()), time.process_time() - start
-    print(f"{what}: {count} of {len(row_N):,} have a partner, {equal} an equal one; {seconds:.1f} s of processor time")
+    print(
+        f"{what}: {count} of {len(row_N):,} have a partner, {equal} an equal one; {seconds:.1f} s of processor time"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
     photographs = crops(parser.parse_args().pictures)
-    train, test, files = (fashion(split, FASHION, size=s, full=True) for split, s in (("train", 32), ("test", 32), ("train", 28)))
+    train, test, files = (
+        fashion(split, FASHION, size=s, full=True)
+        for split, s in (("train", 32), ("test", 32), ("train", 28))
+    )
     garments = [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in files.batch(range(HIDDEN))]
     seen_train = look(train)
     columns = {"Fashion-MNIST, 32 px": partial(recall, pictures=garments, size=32, seen=seen_train)}
@@ -160,7 +184,11 @@ def main() -> None:
         columns[f"photographs, {size} px"] = partial(recall, pictures=photographs, size=size, seen=seen)
     table(columns, COPIES)
     halves = {"garments, 32 px": partial(told, pictures=garments, size=32)}
-    table(halves | {f"photographs, {s} px": partial(told, pictures=photographs, size=s) for s in STATISTICS_SIZES}, TREATED)
+    table(
+        halves
+        | {f"photographs, {s} px": partial(told, pictures=photographs, size=s) for s in STATISTICS_SIZES},
+        TREATED,
+    )
 
 
 if __name__ == "__main__":

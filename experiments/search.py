@@ -20,7 +20,9 @@ from oodream.benchmark.run import ALL, Job, measure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--real", type=Path)
@@ -52,8 +54,12 @@ def main() -> None:
         names = sorted({detector for k, detector, _ in found if k == kind})
         moved = [d for d in names if any(found[kind, d, s] != found[kind, d, "default"] for s in searches)]
         for detector in moved:
-            print(f"| `{detector}` | {' | '.join(f'{fmean(found[kind, detector, s]):.1f}' for s in searches)} |")
-        print(f"| mean of these | {' | '.join(f'{fmean(fmean(found[kind, d, s]) for d in moved):.1f}' for s in searches)} |")
+            print(
+                f"| `{detector}` | {' | '.join(f'{fmean(found[kind, detector, s]):.1f}' for s in searches)} |"
+            )
+        print(
+            f"| mean of these | {' | '.join(f'{fmean(fmean(found[kind, d, s]) for d in moved):.1f}' for s in searches)} |"
+        )
         print(f"| best, not searched | {max((fmean(found[kind, d, 'default']), d) for d in names)} |")
 
 

@@ -85,7 +85,16 @@ def test_scripts_exist(page, line):
 
 
 def test_no_other_kind_of_command():
-    known = ("make ", "oodream ", "torchrun ", "python ", "pip install ", "apt-get install ", "git clone ", "cd ")
+    known = (
+        "make ",
+        "oodream ",
+        "torchrun ",
+        "python ",
+        "pip install ",
+        "apt-get install ",
+        "git clone ",
+        "cd ",
+    )
     assert [line for _, line in LINES if not line.startswith(known)] == []
 
 
@@ -96,7 +105,9 @@ def test_snippets_run(page, code, shapes, tiny_pipeline, tmp_path, monkeypatch):
     save_run(tmp_path / "runs" / "photos")
     monkeypatch.chdir(tmp_path)
     classes = len([folder for folder in shapes.iterdir() if folder.is_dir()])
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
+    )
     exec(compile(code, page, "exec"), {"DECODER": str(tiny_pipeline), "NETWORK": network})
 
 

@@ -9,7 +9,7 @@ import pytest
 from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core import registry
-from oodream.core.overlay import overlay, to_json
+from oodream.core.options import overlay, to_json
 from oodream.core.registry import own_options
 from oodream.models.resnet import BACKBONES
 from oodream.presets import COMPARISONS, PRESETS
@@ -18,9 +18,17 @@ from oodream.training.train import make_loss
 
 DREAM = {name: preset.config for name, preset in PRESETS.items() if name.endswith("-dream")}
 # scripts/get_embed_*.py: --gaussian_mag_ood_det, --ood_det_select over the images of a class that are used.
-NOISE = {"cifar10-dream": (0.07, 50 / 500), "cifar100-dream": (0.07, 50 / 500), "imagenet100-dream": (0.03, 200 / 1000)}
+NOISE = {
+    "cifar10-dream": (0.07, 50 / 500),
+    "cifar100-dream": (0.07, 50 / 500),
+    "imagenet100-dream": (0.03, 200 / 1000),
+}
 # scripts/pretrain_*.py and scripts/train_*.py: epochs, rate, batch; --energy_weight; width of the images.
-TRAINING = {"cifar10-dream": (200, 0.1, 256), "cifar100-dream": (200, 0.1, 256), "imagenet100-dream": (100, 0.1, 160)}
+TRAINING = {
+    "cifar10-dream": (200, 0.1, 256),
+    "cifar100-dream": (200, 0.1, 256),
+    "imagenet100-dream": (100, 0.1, 160),
+}
 BETA = {"cifar10-dream": 2.5, "cifar100-dream": 2.5, "imagenet100-dream": 1.0}
 SIZE = {"cifar10-dream": 32, "cifar100-dream": 32, "imagenet100-dream": 224}
 
@@ -69,8 +77,17 @@ def test_what_the_published_code_does_is_a_flag_away(name, capsys):
     told = capsys.readouterr().out
     config = overlay(Config(), json.loads(told[: told.rindex("}") + 1]))
     options = config.sample.options
-    assert (options["select"], options["count_self"], options["shared_noise"], options["images"]) == ("random", True, True, 4)
-    assert (config.align.augmented_features, config.evaluate.nearest, config.evaluate.ood_ratio) == (True, True, 0.2)
+    assert (options["select"], options["count_self"], options["shared_noise"], options["images"]) == (
+        "random",
+        True,
+        True,
+        4,
+    )
+    assert (config.align.augmented_features, config.evaluate.nearest, config.evaluate.ood_ratio) == (
+        True,
+        True,
+        0.2,
+    )
     registry.make("samplers", "knn", **options)
 
 
@@ -80,20 +97,33 @@ INLIERS = {"kind": "inlier", "k": 300, "boundary": 1.0, "candidates": 1500, "anc
 def test_dream_id_has_the_published_constants():
     config = PRESETS["imagenet100-dream-id"].config
     assert INLIERS.items() <= config.sample.options.items()
-    assert registry.make("samplers", "knn", **config.sample.options).sigma(768) == pytest.approx(0.01, rel=5e-4)
+    assert registry.make("samplers", "knn", **config.sample.options).sigma(768) == pytest.approx(
+        0.01, rel=5e-4
+    )
     budget = config.train.optimisation
     assert (budget.epochs, budget.lr, budget.batch, budget.batch * config.train.ratio) == (100, 0.1, 160, 256)
-    assert (config.train.loss, config.train.inlier_weight, config.train.drift_threshold) == (("cross_entropy",), 1.0, 0.0)
+    assert (config.train.loss, config.train.inlier_weight, config.train.drift_threshold) == (
+        ("cross_entropy",),
+        1.0,
+        0.0,
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar10-oal", "cifar100-oal", "imagenet-oal"])
 def test_oal_has_the_published_constants(name):
     config = PRESETS[name].config
-    assert (config.size, config.decode.output, config.decode.scheduler, config.decode.steps) == (224, "latents", "pndm", 50)
+    assert (config.size, config.decode.output, config.decode.scheduler, config.decode.steps) == (
+        224,
+        "latents",
+        "pndm",
+        50,
+    )
     options = own_options("losses", config.train.loss, config.train.loss_options)
     assert options["kd"] == {"logit": 4.0, "feature": 8.0}
     assert config.train.init == "plain"
-    assert registry.make("samplers", "knn", **config.sample.options).sigma(768) == pytest.approx(0.07, rel=5e-4)
+    assert registry.make("samplers", "knn", **config.sample.options).sigma(768) == pytest.approx(
+        0.07, rel=5e-4
+    )
 
 
 @pytest.mark.parametrize("arm", COMPARISONS["oal"].arms)
@@ -114,5 +144,9 @@ def test_decoder_and_training_have_the_published_constants(name):
         assert part.backbone == "resnet34"
         assert (budget.epochs, budget.lr, budget.batch, budget.weight_decay) == (*TRAINING[name], 5e-4)
     assert make_loss(config.train).beta == BETA[name]
-    assert (config.train.ratio, config.train.reconstructed_share, config.train.leak_threshold) == (1.0, 0.0, 1.0)
+    assert (config.train.ratio, config.train.reconstruction_frac, config.train.leak_threshold) == (
+        1.0,
+        0.0,
+        1.0,
+    )
     assert config.size == SIZE[name]

@@ -12,7 +12,17 @@ import oodream
 ROOT = Path(oodream.__file__).parent
 LAYERS = {
     0: {"types", "seeding", "registry", "store", "config", "distributed", "memory"},
-    1: {"knn", "metrics", "uncertainty", "calibration", "drift", "samplers", "losses", "detectors", "filters"},
+    1: {
+        "knn",
+        "metrics",
+        "uncertainty",
+        "calibration",
+        "drift",
+        "samplers",
+        "losses",
+        "detectors",
+        "filters",
+    },
     2: {
         "images",
         "data",
@@ -36,7 +46,19 @@ LAYERS = {
         "mixture",
         "loop",
     },
-    3: {"align", "sample", "decode", "train", "evaluate", "search", "export", "audit", "report", "explore", "fit_decoder"},
+    3: {
+        "align",
+        "sample",
+        "decode",
+        "train",
+        "evaluate",
+        "search",
+        "export",
+        "audit",
+        "report",
+        "explore",
+        "fit_decoder",
+    },
     4: {"given", "pipeline", "presets", "drawing", "present", "compare", "benchmarking", "auditing", "cli"},
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names}

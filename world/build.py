@@ -38,7 +38,19 @@ COLOURS = {
     "red": (220, 40, 40), "orange": (245, 140, 30), "yellow": (245, 220, 50), "green": (50, 170, 70), "blue": (50, 90, 220),
     "purple": (140, 60, 190), "pink": (245, 130, 180), "brown": (130, 80, 40), "grey": (140, 140, 140), "white": (245, 245, 245),
 }  # fmt: skip
-SHAPES = ["circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond", "hexagon", "crescent", "arrow"]
+SHAPES = [
+    "circle",
+    "square",
+    "triangle",
+    "star",
+    "cross",
+    "ring",
+    "heart",
+    "diamond",
+    "hexagon",
+    "crescent",
+    "arrow",
+]
 
 
 def emojis(font_file: str) -> Iterator[tuple[str, Image.Image]]:
@@ -88,16 +100,31 @@ def shape(kind: str, colour: tuple[int, int, int], random_: random.Random) -> Im
         draw.rectangle((4, 36, 92, 60), fill=colour)
     elif kind == "heart":
         angles = [i * math.pi / 32 for i in range(64)]
-        heights = [13 * math.cos(a) - 5 * math.cos(2 * a) - 2 * math.cos(3 * a) - math.cos(4 * a) for a in angles]
+        heights = [
+            13 * math.cos(a) - 5 * math.cos(2 * a) - 2 * math.cos(3 * a) - math.cos(4 * a) for a in angles
+        ]
         draw.polygon(
-            [(c + 2.7 * 16 * math.sin(a) ** 3, c - 5 - 2.7 * h) for a, h in zip(angles, heights, strict=True)], fill=colour
+            [
+                (c + 2.7 * 16 * math.sin(a) ** 3, c - 5 - 2.7 * h)
+                for a, h in zip(angles, heights, strict=True)
+            ],
+            fill=colour,
         )
     elif kind == "arrow":
         draw.polygon([(4, 36), (50, 36), (50, 12), (92, 48), (50, 84), (50, 60), (4, 60)], fill=colour)
     else:
-        sides = {"square": (4, 1.0, math.pi / 4), "diamond": (4, 1.0, 0.0), "triangle": (3, 1.0, -math.pi / 2)}
-        draw.polygon(polygon(*sides.get(kind, (10, 0.4, -math.pi / 2) if kind == "star" else (6, 1.0, 0.0))), fill=colour)
-    turn = random_.uniform(0, 360) if kind in ("star", "cross", "hexagon", "arrow") else random_.uniform(-8, 8)
+        sides = {
+            "square": (4, 1.0, math.pi / 4),
+            "diamond": (4, 1.0, 0.0),
+            "triangle": (3, 1.0, -math.pi / 2),
+        }
+        draw.polygon(
+            polygon(*sides.get(kind, (10, 0.4, -math.pi / 2) if kind == "star" else (6, 1.0, 0.0))),
+            fill=colour,
+        )
+    turn = (
+        random_.uniform(0, 360) if kind in ("star", "cross", "hexagon", "arrow") else random_.uniform(-8, 8)
+    )
     return image.rotate(turn, resample=Image.Resampling.BICUBIC)
 
 
@@ -127,10 +154,16 @@ def world(args: argparse.Namespace) -> Iterator[tuple[str, str, Image.Image]]:
     random_ = random.Random(args.seed)
     garments = fashion("train", FASHION_ID, root=args.fashion)
     for row, label in enumerate(garments.labels.tolist()):
-        yield "fashion", garments.classes[label], Image.fromarray(garments.batch([row])[0].permute(1, 2, 0).numpy())
+        yield (
+            "fashion",
+            garments.classes[label],
+            Image.fromarray(garments.batch([row])[0].permute(1, 2, 0).numpy()),
+        )
     for name, image in emojis(args.emoji):
         for _ in range(6):
-            background = random_.choice([(0, 0, 0), (0, 0, 0), (255, 255, 255), tuple(random_.randint(0, 255) for _ in range(3))])
+            background = random_.choice(
+                [(0, 0, 0), (0, 0, 0), (255, 255, 255), tuple(random_.randint(0, 255) for _ in range(3))]
+            )
             yield "emoji", name, place(image, background, random_)
         for _ in range(2):
             yield "emoji", f"grey {name}", place(image, (0, 0, 0), random_).convert("L").convert("RGB")
@@ -143,7 +176,9 @@ def world(args: argparse.Namespace) -> Iterator[tuple[str, str, Image.Image]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))

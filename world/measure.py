@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from oodream.config import Optimisation, Train
+from oodream.config import Optimisation, TrainConfig
 from oodream.data.builtin import FASHION_ID, fashion
 from oodream.models.inference import outputs
 from oodream.synthesis.decoders.stable import StableDecoder
@@ -44,13 +44,18 @@ def grid(images: torch.Tensor, captions: list[str], columns: int) -> Image.Image
     pen = ImageDraw.Draw(canvas)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = i % columns * side, i // columns * (side + line)
-        canvas.paste(Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.NEAREST), (x, y))
+        canvas.paste(
+            Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.NEAREST),
+            (x, y),
+        )
         pen.text((x + 3, y + side + 1), caption[:15], fill="black")
     return canvas
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--decoder", default="embedded")
     parser.add_argument("--per-class", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=4)
@@ -64,19 +69,24 @@ def main() -> None:
     y = torch.arange(len(FASHION_ID)).repeat_interleave(args.per_class)
     drawn = decoder.plain([decoder.book.prompts[c] for c in y.tolist()], torch.arange(len(y)))
     first = torch.cat([torch.arange(12) + c * args.per_class for c in range(len(FASHION_ID))])
-    grid(drawn[first], [FASHION_ID[c] for c in y[first].tolist()], 12).save(args.grid.with_name("garments.png"))
+    grid(drawn[first], [FASHION_ID[c] for c in y[first].tolist()], 12).save(
+        args.grid.with_name("garments.png")
+    )
 
     real, test = (fashion(split, FASHION_ID, full=True) for split in ("train", "test"))
-    budget = Train(loss=("cross_entropy",), optimisation=Optimisation(epochs=args.epochs))
+    budget = TrainConfig(loss=("cross_entropy",), optimisation=Optimisation(epochs=args.epochs))
     with tempfile.TemporaryDirectory() as scratch:
-        judge, _, _ = train(Mixture(id=real), budget, 0, torch.device("cpu"), Path(scratch) / "state", "judge")
+        judge, _, _ = train(
+            Mixture(id=real), budget, 0, torch.device("cpu"), Path(scratch) / "state", "judge"
+        )
     judge.eval()
     with torch.no_grad():
         said = judge(drawn).logits_BC.argmax(1)
     hits = said == y
     test_hits = outputs(judge, test, torch.device("cpu")).logits_BC.argmax(1) == test.labels
     copied, unseen = (
-        nearest(images, real.batch(range(len(real)))) for images in (drawn, test.batch(torch.randperm(len(test))[: len(drawn)]))
+        nearest(images, real.batch(range(len(real))))
+        for images in (drawn, test.batch(torch.randperm(len(test))[: len(drawn)]))
     )
     print(json.dumps({
         "as_asked": round(hits.float().mean().item(), 4),

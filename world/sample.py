@@ -25,13 +25,17 @@ def sheet(split: str, classes: tuple[str, ...], per_class: int, seed: int, root:
     columns = []
     for label, name in enumerate(classes):
         rows = (images.labels == label).nonzero().flatten()
-        drawn = rows[torch.randperm(len(rows), generator=generator(seed, "fashion-sample", split, name))[:per_class]]
+        drawn = rows[
+            torch.randperm(len(rows), generator=generator(seed, "fashion-sample", split, name))[:per_class]
+        ]
         columns.append(images.batch(drawn)[:, 0].reshape(-1, 28).numpy())
     return Image.fromarray(np.hstack(columns))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--root", type=Path, default=DEBIAN, help="folder of the full set's IDX files")

@@ -1,47 +1,76 @@
 """Every option there is, as frozen dataclasses: field = flag = JSON key = argument. Nothing heavy is imported here.
 
-They stand together, and not each above its verb, because `oodream --help` reads them and must not load PyTorch to do so.
+A section is the input of the stages that read it: all of its fields, hashed, so a new field cannot leave a stale stage behind. The
+sections stand together, and not each above its stage, because `oodream --help` reads them and must not load PyTorch to do so.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-Option = int | float | str | bool
+from .core.options import Option, Range, Section
+
+__all__ = [
+    "AlignConfig",
+    "Config",
+    "DecodeConfig",
+    "EvaluateConfig",
+    "FilterConfig",
+    "FitDecoderConfig",
+    "GuardConfig",
+    "LatentsConfig",
+    "MeasureConfig",
+    "Optimisation",
+    "ReconstructConfig",
+    "RegularizeConfig",
+    "ReportConfig",
+    "SampleConfig",
+    "ShiftConfig",
+    "TrainConfig",
+]
+
+Count = Annotated[int, Range(1)]
+CountOrNone = Annotated[int, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, open="low")]
+NotNegative = Annotated[float, Range(0)]
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+PROMPT = "A high-quality image of the {}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimisation:
+class Optimisation(Section):
     """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (linear warm-up over a fifth, cosine to zero)."""
 
-    epochs: int = 6
+    epochs: Count = 6
     """passes over the ID training images"""
-    least_steps: int = 0
+    min_steps: CountOrNone = 0
     """more passes are made until there are as many steps; for small data sets"""
-    batch: int = 128
+    batch: Count = 128
     """ID images in a batch"""
-    lr: float = 0.1
+    lr: Positive = 0.1
     """peak learning rate"""
-    weight_decay: float = 5e-4
+    weight_decay: NotNegative = 5e-4
     """L2 penalty"""
-    crop_padding: int = 2
+    crop_padding: CountOrNone = 2
     """random shift, in pixels"""
-    least_area: float = 1.0
+    min_area: Annotated[float, Range(0, 1, "low")] = 1.0
     """below 1: in place of shifts, random crops of at least this share of the area, resized (ImageNet's usual is 0.08)"""
     flip: bool = True
     """random horizontal flip"""
-    precision: str = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     """of the network: bf16 (mixed with float32), fp32, or auto: bf16 on CUDA, fp32 elsewhere"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Align:
+class AlignConfig(Section):
     """The image encoder into the text's token space."""
 
     backbone: str = "resnet8"
     """network (see `oodream list`)"""
-    temperature: float = 0.1
-    """of the cosine; the pull towards the class vector ends sooner the lower it is and the fewer the classes are"""
+    temperature: Positive = 0.1
+    """softmax temperature of the cosine logits"""
     init: str = ""
     """weights to begin with: a safetensors file or "scratch"; empty: those of the timm: or hf: name"""
     augmented_features: bool = False
@@ -50,108 +79,162 @@ class Align:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class SampleConfig(Section):
     """Where vectors are sampled."""
 
     sampler: str = "knn"
     """sampler (see `oodream list`)"""
     options: dict[str, Option] = field(default_factory=dict)
-    """the sampler's options, as `k 300 cosine 0.8` (where the preset has some, each is a flag of its own)"""
-    per_class: int = 200
+    """the sampler's options, as `k=300 cosine=0.8`"""
+    per_class: Count = 200
     """vectors for every class"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decode:
-    """Which Stable Diffusion turns vectors into images, and how."""
+class DecodeConfig(Section):
+    """Which generator turns vectors into images or latents, and how."""
 
+    decoder: str = "stable"
+    """decoder (see `oodream list`)"""
     source: str = "embedded"
     """a diffusers folder, a hub id, or "embedded" """
-    output: str = "images"
+    output: Literal["images", "latents"] = "images"
     """images (DREAM-OOD), or latents, which the VAE never decodes (OAL)"""
     scheduler: str = "dpm++"
     """dpm++, unipc, ddim, pndm, euler or lcm"""
-    steps: int = 10
+    steps: Annotated[int, Range(1, 1000)] = 10
     """denoising steps"""
-    guidance: float = 3.0
+    guidance: NotNegative = 3.0
     """classifier-free guidance scale"""
-    tile: int = 16
+    tile: CountOrNone = 16
     """images drawn together, a power of two; 0: as many as memory holds; halved when it runs out; no other batch size matters"""
-    format: str = "png"
-    """of the image files: png, jpg or webp"""
-    prompt: str = "A high-quality image of the {}"
+    format: Literal["png", "jpg", "webp"] = "png"
+    """of the image files"""
+    prompt: str = PROMPT
     """prompt, with {} where the class name stands"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
-    """The classifier, plain and regularised, on one budget."""
+class ReconstructConfig(Section):
+    """Known images that have been through the VAE, so that its traces say nothing about ID and OOD."""
+
+    frac: Fraction = 0.25
+    """share of every ID batch of the regularized classifier that is reconstructed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig(Section):
+    """Which imagined images stay."""
+
+    filters: tuple[str, ...] = ("auto",)
+    """filters, one after the other (see `oodream list`); auto: id_leak for outliers, class_drift for inliers"""
+    options: dict[str, Option] = field(default_factory=dict)
+    """their options: of the first one as `threshold=0.9`, of any as `id_leak.threshold=0.9`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsConfig(Section):
+    """How latents reach the classifier, where the outliers stay latents."""
+
+    adapter: str = "preview"
+    """latent adapter (see `oodream list`); "none": only losses with networks of their own see latents"""
+    options: dict[str, Option] = field(default_factory=dict)
+    """the adapter's options, as `steps=600`"""
+    frac: Fraction = 0.25
+    """share of every ID batch whose latents come along with the outliers' """
+    min_outlier_weight: Fraction = 1.0
+    """below 1: an outlier's latent is mixed with that of a known image, and keeps at least this weight"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Section):
+    """Both classifiers of a run, the baseline and the regularized one, on one budget."""
 
     backbone: str = "resnet8"
     """network (see `oodream list`)"""
     init: str = ""
-    """weights to begin with: a safetensors file, a classifier's folder, "scratch" or "plain" (this run's plain classifier of the
-    same seed, for the regularised one); empty: those of the timm: or hf: name"""
-    loss: tuple[str, ...] = ("energy_logistic",)
-    """losses of the regularised classifier, which add up (see `oodream list`); one used twice is told apart as NAME@LABEL"""
-    loss_options: dict[str, Option] = field(default_factory=dict)
-    """their options: of the first one as `beta 1.0`, of any as `kd.logit 4`"""
-    path: str = "preview"
-    """how latents reach the classifier (see `oodream list`); "none": only losses with networks of their own see them"""
-    path_options: dict[str, Option] = field(default_factory=dict)
-    """the path's options, as `steps 600`"""
-    latent_share: float = 0.25
-    """share of every ID batch whose latents come along with the outliers' """
-    least_outlier: float = 1.0
-    """below 1: an outlier's latent is mixed with that of a known image, of which it keeps at least this share itself"""
-    teacher: str = ""
-    """a classifier's folder, for a loss that distils; empty: this run's plain classifier of the same seed"""
-    most: int = 0
-    """of the imagined images that are kept, at most the first so many are used (they take turns by class); 0: all"""
-    reconstructed_share: float = 0.25
-    """share of every ID batch that has been through the VAE, so that its traces say nothing about ID and OOD"""
-    ratio: float = 0.5
-    """imagined images, outliers or inliers, beside every ID image"""
-    inlier_weight: float = 1.0
-    """of an imagined inlier in the cross-entropy, where a real image weighs 1"""
-    grey: float = 0.5
-    """share of the imagined images turned grey where ID images are, so that colour alone does not tell them apart"""
-    varied: float = 0.5
-    """share of the outliers shown turned, stretched and moved, and share shown in other tones, anew each time: many of one; latents
-    where the path draws them"""
-    leak_threshold: float = 0.95
-    """an outlier is dropped when the plain classifier gives its own class a higher probability"""
-    drift_threshold: float = 0.0
-    """an inlier is dropped when the plain classifier gives its own class a lower probability"""
+    """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the timm: or hf: name"""
     optimisation: Optimisation = field(default_factory=Optimisation)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class RegularizeConfig(Section):
+    """What the regularized classifier has beside the known images."""
+
+    loss: tuple[str, ...] = ("energy_logistic",)
+    """losses, which add up (see `oodream list`); one used twice is told apart as NAME@LABEL"""
+    loss_options: dict[str, Option] = field(default_factory=dict)
+    """their options: of the first one as `beta=1.0`, of any as `kd.logit=4`"""
+    outliers: Literal["imagined", "known"] = "imagined"
+    """imagined outliers, or the control: known training images in their place, all of them varied"""
+    finetune: bool = False
+    """begin with this run's baseline classifier of the same seed"""
+    teacher: str = ""
+    """a classifier's folder, for a loss that distils; empty: this run's baseline classifier of the same seed"""
+    max_outliers: CountOrNone = 0
+    """of the imagined images that are kept, at most the first so many are used (they take turns by class); 0: all"""
+    ratio: NotNegative = 0.5
+    """imagined images, outliers or inliers, beside every ID image"""
+    inlier_weight: NotNegative = 1.0
+    """of an imagined inlier in the cross-entropy, where a real image weighs 1"""
+    grayscale_prob: Fraction = 0.5
+    """chance that an imagined image is turned gray where ID images are, so that colour alone does not tell them apart"""
+    outlier_aug_prob: Fraction = 0.5
+    """chance that an outlier is shown turned, stretched and moved, and chance that it is shown in other tones, each time anew"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Section):
     """What is measured."""
 
     detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
     """detectors (see `oodream list`); the first one is the headline's; one used twice is told apart as NAME@LABEL"""
     detector_options: dict[str, Option] = field(default_factory=dict)
-    """their options: of any as `ash.percentile 0.8`"""
-    n_far: int = 1000
+    """their options: of any as `ash.percentile=0.8`"""
+    n_far: Count = 1000
     """images in each built-in far-OOD set"""
-    n_corrupted: int = 1000
-    """ID test images that are corrupted, in every way and severity, to see how far the accuracy holds"""
-    ood_ratio: float = 0.0
+    ood_ratio: NotNegative = 0.0
     """cuts every OOD set to this many images for every ID test image (the published code: 0.2); 0: whole sets"""
-    nearest: bool = False
+    fpr95_nearest: bool = False
     """FPR95 where 95 % is nearest, as in the published code, and not where it is first reached"""
-    resamples: int = 500
+    resamples: CountOrNone = 500
     """bootstrap resamples behind every interval"""
-    false_alarms: float = 0.05
-    """share of known images that the run's guard may call unknown"""
-    confidence: float = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig(Section):
+    """The guard that is deployed."""
+
+    detector: str = ""
+    """one of the detectors that are evaluated; empty: the first"""
+    alpha: Annotated[float, Range(0, 1, "both")] = 0.05
+    """share of known images that the guard may flag"""
+    confidence: Annotated[float, Range(0, 1, "high")] = 0.95
     """that the guard's threshold keeps to that share; 0: it does on average over draws of the known test images"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class ShiftConfig(Section):
+    """Accuracy on known classes that look otherwise."""
+
+    n_corrupted: CountOrNone = 1000
+    """ID test images that are corrupted, in every way and severity"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(Section):
+    """What is drawn for the report alone."""
+
+    max_classes: Count = 40
+    """classes that the report shows pictures of"""
+    samples_per_class: Count = 8
+    """pictures of every such class's plain prompt"""
+    strips: CountOrNone = 6
+    """classes whose surroundings in the latent space are drawn"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Section):
     """A whole run, from labelled images to the report."""
 
     data: str = "fashion"
@@ -164,87 +247,96 @@ class Config:
     """folders of class folders that show known classes otherwise (ImageNet-A, -V2); corrupted test images are used besides"""
     validate: tuple[str, ...] = ()
     """classes to leave out and measure on, with training images held back, in place of every test set; for choosing options"""
-    size: int = 32
+    size: Annotated[int, Range(4, 4096)] = 32
     """width and height of all images, in pixels"""
-    seed: int = 0
+    white: NotNegative = 0.0
+    """value of white in pictures of 16 and 32 bits and of floats; 0: found for each image set from all of its pictures"""
+    seed: Seed = 0
     """of everything random"""
-    seeds: int = 1
+    seeds: Count = 1
     """classifiers of each kind, trained with seeds 0, 1, …"""
     device: str = "auto"
     """cpu, cuda, mps or auto"""
-    decode: Decode = field(default_factory=Decode)
-    align: Align = field(default_factory=Align)
-    sample: Sample = field(default_factory=Sample)
-    train: Train = field(default_factory=Train)
-    evaluate: Evaluate = field(default_factory=Evaluate)
+    align: AlignConfig = field(default_factory=AlignConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    latents: LatentsConfig = field(default_factory=LatentsConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    regularize: RegularizeConfig = field(default_factory=RegularizeConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    shift: ShiftConfig = field(default_factory=ShiftConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class MeasureConfig(Section):
     """How a network is measured on a protocol."""
 
     detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
     """detectors (see `oodream list`); "all": every one that the network can serve"""
     detector_options: dict[str, Option] = field(default_factory=dict)
-    """their options: of any as `ash.percentile 0.8`"""
-    size: int = 0
+    """their options: of any as `ash.percentile=0.8`"""
+    size: Annotated[int, Range(0, 4096)] = 0
     """width and height of all images, in pixels; 0: the classifier's, else the protocol's"""
-    crop: float = 0.0
+    crop: Fraction = 0.0
     """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the protocol's"""
-    fit: int = 0
+    fit: CountOrNone = 0
     """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
-    most: int = 0
+    max_images: CountOrNone = 0
     """at most this many images of every set, drawn by the seed; 0: all"""
-    search: str = ""
+    tune: str = ""
     """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown images of no test set,
     as a run's imagined outliers (RUN/images/imagined)"""
-    seed: int = 0
+    seed: Seed = 0
     """of everything random"""
-    resamples: int = 500
+    resamples: CountOrNone = 500
     """bootstrap resamples behind every interval"""
     device: str = "auto"
     """cpu, cuda, mps or auto"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitDecoder:
+class FitDecoderConfig(Section):
     """Sizes, budget and optimisation of a small Stable Diffusion."""
 
     start: str = ""
     """an existing decoder that goes on learning (folder, hub id or "embedded"); its tokenizer, VAE and sizes are kept"""
-    resolution: int = 32
+    resolution: Annotated[int, Range(8)] = 32
     """width and height of its images, in pixels"""
     vae_channels: tuple[int, ...] = (32, 64, 64)
     """autoencoder widths; every level after the first halves the image"""
     unet_channels: tuple[int, ...] = (96, 160)
     """U-Net widths"""
-    text_width: int = 128
+    text_width: Count = 128
     """width of the token table and the text transformer"""
-    text_layers: int = 2
+    text_layers: Count = 2
     """layers of the text transformer"""
-    tokens: int = 24
+    tokens: Annotated[int, Range(3)] = 24
     """longest prompt"""
-    vocabulary: int = 4096
+    vocabulary: Annotated[int, Range(512)] = 4096
     """most tokens of the tokenizer"""
-    vae_steps: int = 3000
+    vae_steps: CountOrNone = 3000
     """training steps of the autoencoder"""
-    unet_steps: int = 8000
+    unet_steps: CountOrNone = 8000
     """training steps of U-Net and text transformer"""
-    batch: int = 48
+    batch: Count = 48
     """images in a batch"""
-    vae_lr: float = 1e-3
+    vae_lr: Positive = 1e-3
     """peak learning rate of the autoencoder"""
-    unet_lr: float = 7e-4
+    unet_lr: Positive = 7e-4
     """peak learning rate of U-Net and text transformer"""
-    drop_caption: float = 0.1
+    drop_caption: Fraction = 0.1
     """share of captions dropped, for classifier-free guidance"""
-    ema: float = 0.9995
+    ema: Annotated[float, Range(0, 1, "high")] = 0.9995
     """decay of the weights' moving average"""
     templates: tuple[str, ...] = ("{}", "a picture of a {}", "A high-quality image of the {}")
     """prompts a caption is put into"""
-    save_every: int = 250
+    save_every: Count = 250
     """steps between saved states and sample grids"""
-    seed: int = 0
+    seed: Seed = 0
     """of everything random"""
     device: str = "auto"
     """cpu, cuda, mps or auto"""

@@ -6,7 +6,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .config import Align, Config, Decode, Evaluate, Optimisation, Option, Sample, Train
+from .config import (
+    AlignConfig,
+    Config,
+    DecodeConfig,
+    EvaluateConfig,
+    FilterConfig,
+    Optimisation,
+    ReconstructConfig,
+    RegularizeConfig,
+    SampleConfig,
+    TrainConfig,
+)  # fmt: skip
+from .core.options import Option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +49,21 @@ def dream_options(sigma: float, boundary: float) -> dict[str, Option]:
     }  # fmt: skip
 
 
-DREAM_DECODE = Decode(source="CompVis/stable-diffusion-v1-4", scheduler="pndm", steps=50, guidance=7.5, tile=0)
-INLIERS: dict[str, Option] = dream_options(sigma=0.01, boundary=1.0) | {"kind": "inlier", "anchors": 100, "kept": 1}
+DREAM_DECODE = DecodeConfig(
+    source="CompVis/stable-diffusion-v1-4", scheduler="pndm", steps=50, guidance=7.5, tile=0
+)
+INLIERS: dict[str, Option] = dream_options(sigma=0.01, boundary=1.0) | {
+    "kind": "inlier",
+    "anchors": 100,
+    "kept": 1,
+}
 CIFAR = Optimisation(epochs=200, batch=256, lr=0.1, crop_padding=4)
-IMAGENET = Optimisation(epochs=100, batch=160, lr=0.1, least_area=0.08)
+IMAGENET = Optimisation(epochs=100, batch=160, lr=0.1, min_area=0.08)
 
 
-def dream_train(optimisation: Optimisation, beta: float) -> Train:
-    """As many outliers as ID images in a batch, and nothing that the published code does not have."""
-    return Train(
-        backbone="resnet34", loss_options={"beta": beta}, optimisation=optimisation, ratio=1.0,
-        reconstructed_share=0.0, grey=0.0, varied=0.0, leak_threshold=1.0,
-    )  # fmt: skip
+# As many outliers as ID images in a batch, and nothing that the published code does not have.
+PUBLISHED = RegularizeConfig(ratio=1.0, grayscale_prob=0.0, outlier_aug_prob=0.0)
+NO_RECONSTRUCTION, NO_FILTER = ReconstructConfig(frac=0.0), FilterConfig(filters=())
 
 
 def cifar(name: str, about: str) -> Preset:
@@ -58,10 +73,13 @@ def cifar(name: str, about: str) -> Preset:
         config=Config(
             data=f"hub:uoft-cs/{name}",
             classes=name,
-            align=Align(backbone="resnet34", optimisation=CIFAR),
-            sample=Sample(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=1000),
+            align=AlignConfig(backbone="resnet34", optimisation=CIFAR),
+            sample=SampleConfig(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=1000),
             decode=DREAM_DECODE,
-            train=dream_train(CIFAR, beta=2.5),
+            reconstruct=NO_RECONSTRUCTION,
+            filter=NO_FILTER,
+            train=TrainConfig(backbone="resnet34", optimisation=CIFAR),
+            regularize=replace(PUBLISHED, loss_options={"beta": 2.5}),
         ),
     )
 
@@ -81,8 +99,14 @@ OAL_OPTIMISATION = Optimisation(epochs=100, batch=128, lr=0.005, crop_padding=4)
 DREAM_ARM: dict[str, Any] = {
     "decode": {"output": "images", "steps": 10},
     "sample": {"per_class": 150},
-    "train": {"loss": ["energy_logistic"], "reconstructed_share": 0.25, "varied": 0.0},
+    "reconstruct": {"frac": 0.25},
+    "regularize": {"loss": ["energy_logistic"], "outlier_aug_prob": 0.0},
 }
+
+
+def overlaid(arm: dict[str, Any], **regularize: Any) -> dict[str, Any]:
+    """An arm with other options of the regularization."""
+    return arm | {"regularize": arm["regularize"] | regularize}
 
 
 def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, about: str) -> Preset:
@@ -91,12 +115,16 @@ def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, abou
         about=f"{about} with OAL's constants; needs a GPU and Stable Diffusion 1.4",
         config=Config(
             data=data, classes=classes, size=224,
-            align=Align(backbone=backbone, optimisation=IMAGENET),
-            sample=Sample(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=30),
+            align=AlignConfig(backbone=backbone, optimisation=IMAGENET),
+            sample=SampleConfig(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=30),
             decode=replace(DREAM_DECODE, output="latents"),
-            train=Train(
-                backbone=backbone, init="plain", optimisation=optimisation, loss=("energy_logistic", "micl", "kd"),
-                loss_options={"kd.logit": 4.0, "kd.feature": 8.0}, ratio=1.0, reconstructed_share=0.0, grey=0.0, varied=0.0,
+            reconstruct=NO_RECONSTRUCTION,
+            train=TrainConfig(backbone=backbone, optimisation=optimisation),
+            regularize=replace(
+                PUBLISHED,
+                loss=("energy_logistic", "micl", "kd"),
+                loss_options={"kd.logit": 4.0, "kd.feature": 8.0},
+                finetune=True,
             ),
         ),
     )  # fmt: skip
@@ -106,30 +134,32 @@ PRESETS = {
     "demo": Preset(
         about="the embedded sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; minutes on 2 cores",
         config=Config(
-            align=Align(optimisation=Optimisation(epochs=4)),
-            sample=Sample(per_class=150),
-            train=Train(optimisation=Optimisation(epochs=8)),
-            evaluate=Evaluate(resamples=300),
+            align=AlignConfig(optimisation=Optimisation(epochs=4)),
+            sample=SampleConfig(per_class=150),
+            train=TrainConfig(optimisation=Optimisation(epochs=8)),
+            evaluate=EvaluateConfig(resamples=300),
         ),
     ),
     "fashion": Preset(
         about="all of Fashion-MNIST (48,000 images, 8 classes), embedded decoder; about 20 minutes on 2 cores with 3 seeds",
         config=Config(
             data="fashion-full",
-            align=Align(optimisation=Optimisation(epochs=4)),
-            sample=Sample(per_class=400),
-            train=Train(optimisation=Optimisation(epochs=6)),
+            align=AlignConfig(optimisation=Optimisation(epochs=4)),
+            sample=SampleConfig(per_class=400),
+            train=TrainConfig(optimisation=Optimisation(epochs=6)),
         ),
     ),
     "folder": Preset(
         about="your folder of class folders, 32 pixels, embedded decoder",
         config=Config(
             data="",
-            align=Align(optimisation=Optimisation(epochs=12, least_steps=600)),
-            train=Train(optimisation=Optimisation(epochs=12, least_steps=600)),
+            align=AlignConfig(optimisation=Optimisation(epochs=12, min_steps=600)),
+            train=TrainConfig(optimisation=Optimisation(epochs=12, min_steps=600)),
         ),
     ),
-    "cifar10-dream": cifar("cifar10", "CIFAR-10 (hub) with DREAM-OOD's constants for CIFAR-100, for it is not in the paper"),
+    "cifar10-dream": cifar(
+        "cifar10", "CIFAR-10 (hub) with DREAM-OOD's constants for CIFAR-100, for it is not in the paper"
+    ),
     "cifar100-dream": cifar("cifar100", "CIFAR-100 (hub) with DREAM-OOD's constants"),
     # The published code fine-tunes a cross-entropy classifier here (20 epochs, rate 0.001, batch 80). From scratch such a budget
     # would train nothing: this is the budget of its other trainings on ImageNet-100.
@@ -139,19 +169,26 @@ PRESETS = {
             data="",
             classes="imagenet100",
             size=224,
-            align=Align(backbone="resnet34", optimisation=IMAGENET),
-            sample=Sample(options=dream_options(sigma=0.03, boundary=200 / 1000), per_class=1000),
+            align=AlignConfig(backbone="resnet34", optimisation=IMAGENET),
+            sample=SampleConfig(options=dream_options(sigma=0.03, boundary=200 / 1000), per_class=1000),
             decode=DREAM_DECODE,
-            train=dream_train(IMAGENET, beta=1.0),
+            reconstruct=NO_RECONSTRUCTION,
+            filter=NO_FILTER,
+            train=TrainConfig(backbone="resnet34", optimisation=IMAGENET),
+            regularize=replace(PUBLISHED, loss_options={"beta": 1.0}),
         ),
     ),
     "fashion-id": Preset(
         about="the demo's images with DREAM-ID: imagined inliers, accuracy on corrupted images; embedded decoder",
         config=Config(
-            align=Align(optimisation=Optimisation(epochs=4)),
-            sample=Sample(options={"kind": "inlier", "boundary": 1.0, "cosine": 0.96, "kept": 1}, per_class=150),
-            train=Train(loss=("cross_entropy",), reconstructed_share=0.0, optimisation=Optimisation(epochs=8)),
-            evaluate=Evaluate(resamples=300),
+            align=AlignConfig(optimisation=Optimisation(epochs=4)),
+            sample=SampleConfig(
+                options={"kind": "inlier", "boundary": 1.0, "cosine": 0.96, "kept": 1}, per_class=150
+            ),
+            reconstruct=NO_RECONSTRUCTION,
+            train=TrainConfig(optimisation=Optimisation(epochs=8)),
+            regularize=RegularizeConfig(loss=("cross_entropy",)),
+            evaluate=EvaluateConfig(resamples=300),
         ),
     ),
     "imagenet100-dream-id": Preset(
@@ -160,28 +197,37 @@ PRESETS = {
             data="",
             classes="imagenet100",
             size=224,
-            align=Align(backbone="resnet34", optimisation=IMAGENET),
-            sample=Sample(options=INLIERS, per_class=1000),
+            align=AlignConfig(backbone="resnet34", optimisation=IMAGENET),
+            sample=SampleConfig(options=INLIERS, per_class=1000),
             decode=DREAM_DECODE,
-            train=replace(dream_train(IMAGENET, beta=1.0), loss=("cross_entropy",), loss_options={}, ratio=256 / 160),
+            reconstruct=NO_RECONSTRUCTION,
+            filter=NO_FILTER,
+            train=TrainConfig(backbone="resnet34", optimisation=IMAGENET),
+            regularize=replace(PUBLISHED, loss=("cross_entropy",), ratio=256 / 160),
         ),
     ),
     "fashion-oal": Preset(
         about="the demo's images with OAL: 120 outliers that stay latents, contrast and distillation; embedded decoder",
         config=Config(
-            align=Align(optimisation=Optimisation(epochs=4)),
-            sample=Sample(per_class=15),
-            decode=Decode(output="latents", steps=4),
-            train=Train(
-                loss=("energy_logistic", "micl", "kd"), reconstructed_share=0.0, varied=0.8, optimisation=Optimisation(epochs=8)
-            ),
-            evaluate=Evaluate(resamples=300),
+            align=AlignConfig(optimisation=Optimisation(epochs=4)),
+            sample=SampleConfig(per_class=15),
+            decode=DecodeConfig(output="latents", steps=4),
+            reconstruct=NO_RECONSTRUCTION,
+            train=TrainConfig(optimisation=Optimisation(epochs=8)),
+            regularize=RegularizeConfig(loss=("energy_logistic", "micl", "kd"), outlier_aug_prob=0.8),
+            evaluate=EvaluateConfig(resamples=300),
         ),
     ),
     "cifar10-oal": oal("hub:uoft-cs/cifar10", "cifar10", "resnet18-224", OAL_OPTIMISATION, "CIFAR-10 (hub)"),
-    "cifar100-oal": oal("hub:uoft-cs/cifar100", "cifar100", "resnet18-224", OAL_OPTIMISATION, "CIFAR-100 (hub)"),
+    "cifar100-oal": oal(
+        "hub:uoft-cs/cifar100", "cifar100", "resnet18-224", OAL_OPTIMISATION, "CIFAR-100 (hub)"
+    ),
     "imagenet-oal": oal(
-        "", "", "resnet50-224", replace(OAL_OPTIMISATION, epochs=50, lr=5e-5, least_area=0.08), "ImageNet (--data FOLDER)"
+        "",
+        "",
+        "resnet50-224",
+        replace(OAL_OPTIMISATION, epochs=50, lr=5e-5, min_area=0.08),
+        "ImageNet (--data FOLDER)",
     ),
 }
 
@@ -192,20 +238,23 @@ COMPARISONS = {
         arms={
             "oal": {},
             "dream-ood": DREAM_ARM,
-            "dream-ood, varied": DREAM_ARM | {"train": DREAM_ARM["train"] | {"varied": 0.5}},
-            "dream-ood, varied, 120 outliers": DREAM_ARM | {"train": DREAM_ARM["train"] | {"varied": 0.5, "most": 120}},
-            "dream-ood, 120 outliers": DREAM_ARM | {"train": DREAM_ARM["train"] | {"most": 120}},
-            "oal, not varied": {"train": {"varied": 0.0}},
-            "oal without micl": {"train": {"loss": ["energy_logistic", "kd"]}},
-            "oal without kd": {"train": {"loss": ["energy_logistic", "micl"]}},
-            "oal, energy alone": {"train": {"loss": ["energy_logistic"]}},
-            "oal with club": {"train": {"loss": ["energy_logistic", "club", "kd"]}},
-            "oal with club_joint": {"train": {"loss": ["energy_logistic", "club_joint", "kd"]}},
-            "oal as published": {"train": published_oal() | {"path": "none"}},
-            "ce + kd": {"train": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
-            **{f"oal, {n} outliers": {"sample": {"per_class": 375}, "train": {"most": n}} for n in (50, 150, 300, 1000, 3000)},
-            "oal by projector": {"train": {"path": "projector"}},
-            "oal by stem": {"train": {"path": "stem"}},
+            "dream-ood, varied": overlaid(DREAM_ARM, outlier_aug_prob=0.5),
+            "dream-ood, varied, 120 outliers": overlaid(DREAM_ARM, outlier_aug_prob=0.5, max_outliers=120),
+            "dream-ood, 120 outliers": overlaid(DREAM_ARM, max_outliers=120),
+            "oal, not varied": {"regularize": {"outlier_aug_prob": 0.0}},
+            "oal without micl": {"regularize": {"loss": ["energy_logistic", "kd"]}},
+            "oal without kd": {"regularize": {"loss": ["energy_logistic", "micl"]}},
+            "oal, energy alone": {"regularize": {"loss": ["energy_logistic"]}},
+            "oal with club": {"regularize": {"loss": ["energy_logistic", "club", "kd"]}},
+            "oal with club_joint": {"regularize": {"loss": ["energy_logistic", "club_joint", "kd"]}},
+            "oal as published": {"regularize": published_oal(), "latents": {"adapter": "none"}},
+            "ce + kd": {"regularize": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
+            **{
+                f"oal, {n} outliers": {"sample": {"per_class": 375}, "regularize": {"max_outliers": n}}
+                for n in (50, 150, 300, 1000, 3000)
+            },
+            "oal by projector": {"latents": {"adapter": "projector"}},
+            "oal by stem": {"latents": {"adapter": "stem"}},
         },
     ),
 }

@@ -13,17 +13,17 @@ from sklearn.metrics import roc_auc_score
 from oodream.audit import audit as module
 from oodream.audit.audit import audit
 from oodream.audit.control import controlled
-from oodream.audit.duplicates import duplicates, look, partners
+from oodream.audit.duplicates import duplicates, look, nearest_duplicates
 from oodream.audit.finding import Audit, from_json, percent, to_json
 from oodream.audit.names import named
-from oodream.audit.shortcuts import jpeg_quality, pixel_statistics, separated, told_apart  # fmt: skip
+from oodream.audit.shortcuts import discriminability, jpeg_quality, pixel_statistics, separated  # fmt: skip
 from oodream.cli.main import main
-from oodream.config import Config, Evaluate
+from oodream.config import Config, EvaluateConfig
 from oodream.core.errors import DataError
 from oodream.core.results import Row, row_to_json
 from oodream.data.folders import load_ood
 from oodream.data.images import Images, from_array
-from oodream.data.inputs import Given
+from oodream.data.inputs import DataInputs
 from oodream.report.content import Checked, Report
 from oodream.report.page import report
 from oodream.run.audit import audited, lines, of_folders, of_run
@@ -36,7 +36,12 @@ def pictures(n: int, seed: int, size: int = 32, detail: int = 6) -> list[Image.I
     return [grid.resize((size, size), Image.Resampling.BICUBIC) for grid in grids]
 
 
-def images(found: list[Image.Image], name: str = "set", labels: list[int] | None = None, classes: tuple[str, ...] = ()) -> Images:
+def images(
+    found: list[Image.Image],
+    name: str = "set",
+    labels: list[int] | None = None,
+    classes: tuple[str, ...] = (),
+) -> Images:
     x = torch.from_numpy(np.stack([np.asarray(p) for p in found])).permute(0, 3, 1, 2)
     return from_array(name, x, torch.tensor(labels or [0] * len(found)), classes)
 
@@ -49,7 +54,9 @@ def compressed(picture: Image.Image, quality: int) -> Image.Image:
 
 def resized(picture: Image.Image, share: float) -> Image.Image:
     side = round(share * picture.width)
-    return picture.resize((side, side), Image.Resampling.BILINEAR).resize(picture.size, Image.Resampling.BICUBIC)
+    return picture.resize((side, side), Image.Resampling.BILINEAR).resize(
+        picture.size, Image.Resampling.BICUBIC
+    )
 
 
 def shifted(picture: Image.Image, dx: int, dy: int) -> Image.Image:
@@ -71,7 +78,9 @@ COPIES = {
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
 def test_copies_are_found_and_others_are_not(copy, size):
     train, strangers = pictures(60, 0, size), pictures(30, 1, size)
-    row_N, apart_N = partners(look(images(train)), look(images([copy(p) for p in train[20:40]] + strangers)))
+    row_N, apart_N = nearest_duplicates(
+        look(images(train)), look(images([copy(p) for p in train[20:40]] + strangers))
+    )
     assert row_N[:20].tolist() == [*range(20, 40)]
     assert row_N[20:].tolist() == [-1] * 30
     assert ((apart_N[:20] == 0) == (copy is COPIES["equal"])).all()
@@ -85,19 +94,27 @@ def test_other_pictures_are_no_copies():
         "in other colours": Image.fromarray(np.asarray(picture)[:, :, [1, 2, 0]]),
         "moved by a quarter": Image.fromarray(np.roll(np.asarray(picture), 8, axis=1)),
     }
-    row_N, _ = partners(look(images([picture] * 2)), look(images([*others.values()])))
+    row_N, _ = nearest_duplicates(look(images([picture] * 2)), look(images([*others.values()])))
     assert dict(zip(others, row_N.tolist(), strict=True)) == dict.fromkeys(others, -1)
 
 
 def test_equal_pictures_are_those_that_a_dictionary_finds():
-    x = torch.randint(0, 2, (400, 3, 1, 1), generator=torch.Generator().manual_seed(0), dtype=torch.uint8) * 255
-    x = torch.cat([x.expand(-1, -1, 8, 8), torch.randint(0, 3, (400, 3, 8, 8), generator=torch.Generator().manual_seed(1))]).byte()
+    x = (
+        torch.randint(0, 2, (400, 3, 1, 1), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        * 255
+    )
+    x = torch.cat(
+        [
+            x.expand(-1, -1, 8, 8),
+            torch.randint(0, 3, (400, 3, 8, 8), generator=torch.Generator().manual_seed(1)),
+        ]
+    ).byte()
     first: dict[bytes, int] = {}
     expected = []
     for i, row in enumerate(x):
         earlier = first.setdefault(row.numpy().tobytes(), i)
         expected.append(earlier if earlier < i else -1)
-    row_N, _ = partners(*[look(from_array("x", x, torch.zeros(800), ()))] * 2)
+    row_N, _ = nearest_duplicates(*[look(from_array("x", x, torch.zeros(800), ()))] * 2)
     assert row_N.tolist() == expected
     assert sum(row >= 0 for row in expected) == 392
 
@@ -105,14 +122,23 @@ def test_equal_pictures_are_those_that_a_dictionary_finds():
 def test_plain_pictures_are_copies_only_when_they_are_equal():
     plain = [Image.new("RGB", (32, 32), (v, v, v)) for v in range(0, 256, 5)]
     seen = look(images(plain))
-    assert (partners(seen, seen)[0] == -1).all()
-    row_N, _ = partners(seen, look(images([*plain[3:5], Image.new("RGB", (32, 32), (254, 255, 255))])))
+    assert (nearest_duplicates(seen, seen)[0] == -1).all()
+    row_N, _ = nearest_duplicates(
+        seen, look(images([*plain[3:5], Image.new("RGB", (32, 32), (254, 255, 255))]))
+    )
     assert row_N.tolist() == [3, 4, -1]
 
 
 def test_what_copies_mean_depends_on_the_sets():
     train, test, odd, drawn = (pictures(50, seed) for seed in range(4))
-    test[0], odd[0], odd[1], odd[2], drawn[0], drawn[1] = train[0], train[1], test[1], drawn[5], train[2], train[2]
+    test[0], odd[0], odd[1], odd[2], drawn[0], drawn[1] = (
+        train[0],
+        train[1],
+        test[1],
+        drawn[5],
+        train[2],
+        train[2],
+    )
     sets = {
         "train": ("train", images(train)), "test": ("test", images(test)), "odd": ("near", images(odd)),
         "drawn": ("outliers", images(drawn)), "again": ("control", images([compressed(p, 90) for p in test])),
@@ -130,7 +156,8 @@ def test_what_copies_mean_depends_on_the_sets():
     }  # fmt: skip
     assert "learns them as known" in found["train", "odd"].message
     assert (
-        "1 of 50 pictures of test (2.0\u00a0%) show the same as one of train, all to the last bit" in found["train", "test"].message
+        "1 of 50 pictures of test (2.0\u00a0%) show the same as one of train, all to the last bit"
+        in found["train", "test"].message
     )
 
 
@@ -139,7 +166,10 @@ def test_equal_pictures_with_different_labels_are_found():
     train[10], train[11], train[20] = train[0], train[0], train[1]
     labels = [0] * 50
     labels[10], labels[30] = 1, 1
-    sets = {"train": ("train", images(train, "train", labels, ("cat", "dog"))), "test": ("test", images(pictures(5, 1)))}
+    sets = {
+        "train": ("train", images(train, "train", labels, ("cat", "dog"))),
+        "test": ("test", images(pictures(5, 1))),
+    }
     (found,) = (f for f in duplicates(sets) if f.kind == "labels")
     assert (found.count, found.share, found.severity) == (3, 0.06, "problem")
     assert {*found.examples[0]["labels"]} == {"cat", "dog"}
@@ -154,7 +184,8 @@ def photographs(n: int, seed: int) -> list[Image.Image]:
     g = np.random.default_rng(seed)
     grain = g.normal(0, 6, (n, 32, 32, 3))
     return [
-        Image.fromarray((np.asarray(p) + e).clip(0, 255).astype(np.uint8)) for p, e in zip(pictures(n, seed), grain, strict=True)
+        Image.fromarray((np.asarray(p) + e).clip(0, 255).astype(np.uint8))
+        for p, e in zip(pictures(n, seed), grain, strict=True)
     ]
 
 
@@ -211,7 +242,9 @@ def test_pixel_statistics_of_made_pictures():
         "moved blocks": ((x + 4) // 8 + (y + 4) // 8) % 2 * 200, "plain": 0 * x + 90,
     }  # fmt: skip
     x_B3HW = torch.from_numpy(np.stack([*made.values()])).byte()[:, None].repeat(1, 3, 1, 1)
-    found = {key: dict(zip(made, values.tolist(), strict=True)) for key, values in pixel_statistics(x_B3HW).items()}
+    found = {
+        key: dict(zip(made, values.tolist(), strict=True)) for key, values in pixel_statistics(x_B3HW).items()
+    }
     assert 10 ** found["finest detail"]["checkers"] == pytest.approx(1, abs=0.05)
     assert 10 ** found["fine detail"]["slope"] < 0.01
     assert found["blockiness"]["blocks"] > 3
@@ -232,9 +265,19 @@ def test_jpeg_quality_is_the_one_it_was_saved_with(quality):
 
 def test_told_apart_is_what_scikit_learn_says():
     g = np.random.default_rng(0)
-    test = {"a": g.normal(0, 1, 300), "b": g.normal(0, 1, 300), "wide": g.normal(0, 1, 300), "text": np.array(["x"] * 300)}
-    other = {"a": g.normal(-1, 1, 200), "b": g.normal(0, 1, 200), "wide": g.normal(0, 1, 200), "text": np.array(["x", "y"] * 100)}
-    found, (low, high) = told_apart(test, other, 0)
+    test = {
+        "a": g.normal(0, 1, 300),
+        "b": g.normal(0, 1, 300),
+        "wide": g.normal(0, 1, 300),
+        "text": np.array(["x"] * 300),
+    }
+    other = {
+        "a": g.normal(-1, 1, 200),
+        "b": g.normal(0, 1, 200),
+        "wide": g.normal(0, 1, 200),
+        "text": np.array(["x", "y"] * 100),
+    }
+    found, (low, high) = discriminability(test, other, 0)
     truth = np.repeat([0, 1], [300, 200])
     for key in ("a", "b"):
         expected = roc_auc_score(truth, np.concatenate([test[key], other[key]]))
@@ -246,9 +289,13 @@ def test_told_apart_is_what_scikit_learn_says():
 
 def test_told_apart_sees_what_lies_on_both_sides_and_nothing_in_noise():
     g = np.random.default_rng(0)
-    middle, sides, alike = g.normal(0, 0.2, 200), g.choice([-2, 2], 200) + g.normal(0, 0.2, 200), g.normal(0, 0.2, 200)
-    assert told_apart({"width": middle}, {"width": sides}, 0)[0]["together"] > 0.99
-    found, (low, _) = told_apart({"width": middle}, {"width": alike}, 0)
+    middle, sides, alike = (
+        g.normal(0, 0.2, 200),
+        g.choice([-2, 2], 200) + g.normal(0, 0.2, 200),
+        g.normal(0, 0.2, 200),
+    )
+    assert discriminability({"width": middle}, {"width": sides}, 0)[0]["together"] > 0.99
+    found, (low, _) = discriminability({"width": middle}, {"width": alike}, 0)
     assert found["together"] < 0.58
     assert low < 0.5
 
@@ -267,7 +314,20 @@ def test_told_apart_sees_what_lies_on_both_sides_and_nothing_in_noise():
     ],
 )  # fmt: skip
 def test_known_classes_are_found_by_name(file, expected):
-    classes = ("coat", "dress", "horse", "bus", "fly", "polo shirt", "shirt", "train", "kite", "tench, tinca", "b", "3")
+    classes = (
+        "coat",
+        "dress",
+        "horse",
+        "bus",
+        "fly",
+        "polo shirt",
+        "shirt",
+        "train",
+        "kite",
+        "tench, tinca",
+        "b",
+        "3",
+    )
     x = from_array("odd", torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.full((2,), -1), ())
     odd = Images(**{**vars(x), "files": (f"/data/coat/odd/{file}", "/data/coat/odd/zzz/0.png")})
     words = {"kite": ["kite bird"], "tench, tinca": ["n01440764"]}
@@ -286,14 +346,20 @@ def row(classifier: str, auroc: float, half: float, seed: int = 0) -> Row:
     return Row(
         classifier=classifier, detector="energy", dataset="reconstructed", group="control", seed=seed, auroc=auroc, aupr_out=0.5,
         aupr_in=0.5, fpr95_id=0.95, fpr95_ood=0.95, accuracy=0.9, n_id=1000, n_ood=1000, autc=0.5, oscr=0.5,
-        calibration_error=0.1, misclassified=None,
+        calibration_error=0.1, misclassification_auroc=None,
         intervals={"auroc": (auroc - half, auroc + half)},
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("auroc", "half", "severity"),
-    [(0.5, 0.02, "fine"), (0.53, 0.01, "fine"), (0.57, 0.02, "warning"), (0.38, 0.02, "problem"), (0.65, 0.2, "fine")],
+    [
+        (0.5, 0.02, "fine"),
+        (0.53, 0.01, "fine"),
+        (0.57, 0.02, "warning"),
+        (0.38, 0.02, "problem"),
+        (0.65, 0.2, "fine"),
+    ],
 )
 def test_the_control_is_judged_by_its_distance_and_interval(auroc, half, severity):
     (found,) = controlled([row("dream", auroc - 0.01, half), row("dream", auroc + 0.01, half, seed=1)])
@@ -317,7 +383,7 @@ def test_bad_sets_are_refused():
 
 @pytest.fixture(scope="module")
 def embedded() -> Audit:
-    return audited(Given(Config(evaluate=Evaluate(n_far=100))))
+    return audited(DataInputs(Config(evaluate=EvaluateConfig(n_far=100))))
 
 
 def test_what_the_embedded_sets_are_guilty_of(embedded):
@@ -325,13 +391,18 @@ def test_what_the_embedded_sets_are_guilty_of(embedded):
     shared = {f.sets: f.count for f in embedded.findings if f.kind == "duplicates" and len(f.sets) == 2}
     assert shared == {("ID/train", "ID/test"): 3}
     pixels = {f.sets[-1]: f.severity for f in embedded.findings if f.kind == "pixels"}
-    assert pixels == dict.fromkeys(("digits", "photos", "textures", "noise"), "warning") | {"near": "fine", "letters": "fine"}
+    assert pixels == dict.fromkeys(("digits", "photos", "textures", "noise"), "warning") | {
+        "near": "fine",
+        "letters": "fine",
+    }
     assert not [f for f in embedded["warning"] if f.kind in ("names", "labels", "files")]
 
 
 def test_an_audit_survives_json_and_repeats_itself(embedded):
     assert from_json(json.loads(json.dumps(to_json(embedded)))) == embedded
-    assert [f.severity for f in embedded.findings] == sorted((f.severity for f in embedded.findings), key=module.SEVERITIES.index)
+    assert [f.severity for f in embedded.findings] == sorted(
+        (f.severity for f in embedded.findings), key=module.SEVERITIES.index
+    )
     assert [*lines(embedded)][-1] == f"Problems: 0. Warnings: {len(embedded['warning'])}."
 
 
@@ -374,7 +445,11 @@ def test_audit_refuses_what_it_cannot_read(folders, capsys):
 
 
 def test_audit_of_a_run_takes_what_the_run_has_made(folders):
-    config = {"data": str(folders / "data"), "ood": [str(folders / "odd")], "evaluate": {"n_far": 30, "detectors": ["energy"]}}
+    config = {
+        "data": str(folders / "data"),
+        "ood": [str(folders / "odd")],
+        "evaluate": {"n_far": 30, "detectors": ["energy"]},
+    }
     run = folders / "run"
     run.mkdir()
     (run / "run.json").write_text(json.dumps({"config": config}))
@@ -382,12 +457,19 @@ def test_audit_of_a_run_takes_what_the_run_has_made(folders):
 
     drawn = run / "images" / "imagined"
     saved(drawn / "coat-0", [Image.open(folders / "data/train/coat/004.png"), *pictures(30, 7)])
-    told = [{"file_name": f"coat-0/{i:03}.png", "row": i, "kind": "outlier", "class": "coat"} for i in range(31)]
+    told = [
+        {"file_name": f"coat-0/{i:03}.png", "row": i, "kind": "outlier", "class": "coat"} for i in range(31)
+    ]
     (drawn / "metadata.jsonl").write_text("\n".join(map(json.dumps, told)))
-    (run / "results.jsonl").write_text(row_to_json(row("dream", 0.7, 0.01)) + "\n" + row_to_json(row("plain", 0.5, 0.01)))
+    (run / "results.jsonl").write_text(
+        row_to_json(row("dream", 0.7, 0.01)) + "\n" + row_to_json(row("plain", 0.5, 0.01))
+    )
     done = of_run(run)
     assert done.sets["run/imagined"] == "outliers"
-    assert [(f.kind, f.sets) for f in done["problem"]] == [("duplicates", ("ID/train", "run/imagined")), ("control", ("dream",))]
+    assert [(f.kind, f.sets) for f in done["problem"]] == [
+        ("duplicates", ("ID/train", "run/imagined")),
+        ("control", ("dream",)),
+    ]
 
     from oodream.core.files import save_tensors
 
@@ -398,7 +480,9 @@ def test_audit_of_a_run_takes_what_the_run_has_made(folders):
 def test_the_report_shows_the_audit():
     hostile = "<script>alert(1)</script>"
     a, b = (torch.full((3, 32, 32), v, dtype=torch.uint8) for v in (10, 200))
-    content = Report(title="t", preset="p", created="c", command="c", classes=("a",), classifiers={"plain": "x"})
+    content = Report(
+        title="t", preset="p", created="c", command="c", classes=("a",), classifiers={"plain": "x"}
+    )
     assert 'id="audit"' not in report(content)
     page = report(Report(**{**vars(content), "audit": [
         Checked(kind="duplicates", sets=("train", hostile), severity="problem", message=hostile, pairs=[(a, b, hostile)]),

@@ -19,7 +19,11 @@ from oodream.data.builtin import DEBIAN, FAR_SETS, FASHION, FASHION_ID, FASHION_
 
 
 def test_sample_sizes_and_labels() -> None:
-    train, test, bags = fashion("train", FASHION_ID), fashion("test", FASHION_ID), fashion("test", FASHION_NEAR)
+    train, test, bags = (
+        fashion("train", FASHION_ID),
+        fashion("test", FASHION_ID),
+        fashion("test", FASHION_NEAR),
+    )
     assert train.labels.bincount().tolist() == [1500] * 8
     assert test.labels.bincount().tolist() == [250] * 8
     assert bags.labels.bincount().tolist() == [250] * 2
@@ -68,8 +72,13 @@ def idx(array: np.ndarray) -> bytes:
 def write_full(folder: Path, zipped: bool, prefix: str = "t10k") -> None:
     folder.mkdir(parents=True)
     images = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
-    for kind, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", np.arange(20, dtype=np.uint8) % 10)):
-        (folder / f"{prefix}-{kind}{'.gz' * zipped}").write_bytes(gzip.compress(idx(array)) if zipped else idx(array))
+    for kind, array in (
+        ("images-idx3-ubyte", images),
+        ("labels-idx1-ubyte", np.arange(20, dtype=np.uint8) % 10),
+    ):
+        (folder / f"{prefix}-{kind}{'.gz' * zipped}").write_bytes(
+            gzip.compress(idx(array)) if zipped else idx(array)
+        )
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -87,7 +96,9 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
     write_full(tmp_path / "zipped", True)
     write_full(tmp_path / "plain", False)
     for folder, suffix in (("zipped", ".gz"), ("plain", "")):
-        images, labels = (tmp_path / folder / f"t10k-{kind}{suffix}" for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        images, labels = (
+            tmp_path / folder / f"t10k-{kind}{suffix}" for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        )
         whole = images.read_bytes()
         for damaged in (b"", whole[:3], whole[: len(whole) // 2], b"\x00\x00\x0d" + whole[3:], b"x" * 200):
             images.write_bytes(damaged)
@@ -104,7 +115,10 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
 def test_sample_is_part_of_the_full_set() -> None:
     full = fashion("test", FASHION, size=28, full=True)
     assert full.labels.bincount().tolist() == [1000] * 10
-    known = {(label, row.tobytes()) for label, row in zip(full.labels.tolist(), full.batch(range(10000)).numpy(), strict=True)}
+    known = {
+        (label, row.tobytes())
+        for label, row in zip(full.labels.tolist(), full.batch(range(10000)).numpy(), strict=True)
+    }
     sample = fashion("test", FASHION, size=28)
     assert all(
         (label, row.tobytes()) in known

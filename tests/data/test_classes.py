@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oodream.config import FitDecoder
+from oodream.config import FitDecoderConfig
 from oodream.core.errors import DataError
 from oodream.data.classes import lists, named, prompts_for
 from oodream.data.folders import load_folder
@@ -61,7 +61,9 @@ def test_words_that_mean_something_else_are_disambiguated():
 def test_every_class_word_occurs_in_its_prompt(source, vocabulary, tmp_path):
     """In the published code CIFAR-100's "chimp" does not: its images are ordinary chimpanzees."""
     names, prompts, _ = named(source)
-    tokenizer = fit_tokenizer(prompts * 4, FitDecoder(vocabulary=vocabulary, tokens=77), tmp_path / "tokenizer")
+    tokenizer = fit_tokenizer(
+        prompts * 4, FitDecoderConfig(vocabulary=vocabulary, tokens=77), tmp_path / "tokenizer"
+    )
     for name, prompt in zip(names, prompts, strict=True):
         ids, start, stop = locate(tokenizer, name, prompt)
         assert ids[start:stop] == tokenizer(name, add_special_tokens=False).input_ids
@@ -69,7 +71,9 @@ def test_every_class_word_occurs_in_its_prompt(source, vocabulary, tmp_path):
 
 def test_a_list_of_ones_own(tmp_path):
     file = tmp_path / "mine.toml"
-    file.write_text('[classes]\nn1 = "red  fox"\nn2 = "crane"\n[prompts]\ncrane = "Crane bird"\n', encoding="utf-8")
+    file.write_text(
+        '[classes]\nn1 = "red  fox"\nn2 = "crane"\n[prompts]\ncrane = "Crane bird"\n', encoding="utf-8"
+    )
     assert named(str(file), "a {}") == (("red fox", "crane"), ("a red fox", "a Crane bird"), ("n1", "n2"))
 
 
@@ -79,7 +83,10 @@ def test_a_list_of_ones_own(tmp_path):
         ('[classes]\na = "fox"\nb = "Fox"', "b and a are both the class 'Fox'"),
         ('[classes]\na = "kite"\n[prompts]\nkite = "a bird"', "do not hold .*'kite'"),
         ('[classes]\na = "ox"\n[prompts]\nox = "foxes"', "do not hold .*'ox'"),
-        ('[classes]\na = "kite"\n[prompts]\nkit = "kit bird"', "'kit', which is no class. Did you mean 'kite'"),
+        (
+            '[classes]\na = "kite"\n[prompts]\nkit = "kit bird"',
+            "'kit', which is no class. Did you mean 'kite'",
+        ),
         ('[classes]\na = "kite"\n[prompts]\nkite = 3', r"expected in the table \[prompts\]"),
         ('[classes]\na = "kite"\n[prompt]\nkite = "kite bird"', "not prompt"),
         ('[prompts]\nkite = "kite bird"', r"expected a table \[classes\]"),
@@ -110,7 +117,9 @@ def test_a_folder_takes_a_list_as_its_classes_toml(shapes: Path, tmp_path: Path)
     for path in shapes.iterdir():
         (folder / path.name).symlink_to(path)
     file = folder / "classes.toml"
-    file.write_text('[classes]\nstar = "sun"\n[prompts]\nsun = "yellow sun"\ncircle = "round circle"\n', encoding="utf-8")
+    file.write_text(
+        '[classes]\nstar = "sun"\n[prompts]\nsun = "yellow sun"\ncircle = "round circle"\n', encoding="utf-8"
+    )
     assert load_folder(folder, 8)[0].classes == ("circle", "square", "sun")
     file.write_text('[classes]\nstar = "sun"\n[prompts]\nstar = "yellow star"\n', encoding="utf-8")
     with pytest.raises(DataError, match="'star', which is no class"):

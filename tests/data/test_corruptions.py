@@ -30,9 +30,16 @@ def test_a_corruption_keeps_labels_and_grows_with_severity(images, kind):
     order = corrupted(images, "brightness", 1, 40, 0).labels
     assert torch.equal(clean.labels, order), "every corruption has the same images"
     assert clean.batch(range(40)).dtype == torch.uint8
-    original = corrupted(images, "impulse_noise", 0, 40, 0).batch(range(40)).float()  # severity 0 changes nothing
-    assert torch.equal(original.flatten(1).sum(1).sort().values, rows[0].float().flatten(1).sum(1).sort().values)
-    far = [(corrupted(images, kind, s, 40, 0).batch(range(40)).float() - original).abs().mean().item() for s in range(1, 6)]
+    original = (
+        corrupted(images, "impulse_noise", 0, 40, 0).batch(range(40)).float()
+    )  # severity 0 changes nothing
+    assert torch.equal(
+        original.flatten(1).sum(1).sort().values, rows[0].float().flatten(1).sum(1).sort().values
+    )
+    far = [
+        (corrupted(images, kind, s, 40, 0).batch(range(40)).float() - original).abs().mean().item()
+        for s in range(1, 6)
+    ]
     assert far == sorted(far)
     assert 0.05 < far[0] < far[4] < 128
 
@@ -74,7 +81,9 @@ def test_imagenet_v2_and_imagenet_a_folders_belong_to_imagenet_100(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / folder / "x.png")
     v2 = load_shifted(tmp_path / "v2", 8, names, find("imagenet100"))
     assert [names[y] for y in v2.labels] == ["stingray", "hen", "broccoli"]
-    assert [names[y] for y in load_shifted(tmp_path / "a", 8, names, find("imagenet100")).labels] == ["stingray"]
+    assert [names[y] for y in load_shifted(tmp_path / "a", 8, names, find("imagenet100")).labels] == [
+        "stingray"
+    ]
 
 
 def test_an_alias_of_no_class_is_refused(tmp_path):

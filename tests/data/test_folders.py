@@ -72,9 +72,13 @@ def test_modes(tmp_path: Path) -> None:
 
 def test_transparency_shows_a_white_ground(tmp_path: Path) -> None:
     assert centre(save(tmp_path / "rgba.png", Image.new("RGBA", (9, 9), (*RED, 0)))) == list(WHITE)
-    assert centre(save(tmp_path / "half.png", Image.new("RGBA", (9, 9), (0, 0, 0, 128)))) == pytest.approx([127] * 3, abs=1)
+    assert centre(save(tmp_path / "half.png", Image.new("RGBA", (9, 9), (0, 0, 0, 128)))) == pytest.approx(
+        [127] * 3, abs=1
+    )
     assert centre(save(tmp_path / "la.png", Image.new("LA", (9, 9), (10, 0)))) == list(WHITE)
-    assert centre(save(tmp_path / "rgba.webp", Image.new("RGBA", (9, 9), (*RED, 0)), lossless=True)) == list(WHITE)
+    assert centre(save(tmp_path / "rgba.webp", Image.new("RGBA", (9, 9), (*RED, 0)), lossless=True)) == list(
+        WHITE
+    )
     palette = Image.new("P", (9, 9), 1)
     palette.putpalette([0, 0, 0, *RED])
     assert centre(save(tmp_path / "seen.png", palette, transparency=0)) == list(RED)
@@ -104,14 +108,16 @@ def test_deep_greyscale_keeps_its_brightness(tmp_path: Path, array: np.ndarray, 
 
 def test_16_bit_png_is_divided_by_257(tmp_path: Path) -> None:
     ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
-    assert (read_image(save(tmp_path / "a.png", Image.fromarray(ramp)), 16)[0].flatten() == torch.arange(256)).all()
+    assert (
+        read_image(save(tmp_path / "a.png", Image.fromarray(ramp)), 16)[0].flatten() == torch.arange(256)
+    ).all()
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     left_red = Image.new("RGB", (32, 32))
     left_red.paste(RED, (0, 0, 16, 32))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise to view: the left becomes the top
+    exif[0x0112] = 6  # turn clockwise to probe: the left becomes the top
     image = read_image(save(tmp_path / "a.jpg", left_red, exif=exif, quality=95), 32)
     assert image[0, 4].min() > 150
     assert image[0, 28].max() < 60
@@ -127,7 +133,9 @@ def test_square_cuts_the_centre_and_antialiases() -> None:
     wide.paste("white", (100, 0, 200, 100))
     assert np.asarray(square(wide, 32))[:, 1:-1].min() == 255
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (320, 160)))
-    assert np.asarray(square(stripes, 32))[:, 2:-2].astype(int).max() < 140  # a fine grid becomes grey, not moiré
+    assert (
+        np.asarray(square(stripes, 32))[:, 2:-2].astype(int).max() < 140
+    )  # a fine grid becomes grey, not moiré
     assert square(Image.new("RGB", (1, 5000)), 32).size == (32, 32)
 
 
@@ -170,7 +178,9 @@ def test_fingerprint_is_of_content_alone(tmp_path: Path) -> None:
     assert len({copy.fingerprint(), *(other.fingerprint() for other in others)}) == 7
 
 
-def test_a_set_too_large_for_memory_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_too_large_for_memory_is_read_from_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = class_folder(tmp_path, a=22, b=2)
     (folder / "a" / "000.png").write_bytes(b"")
     files, labels = image_files(folder), [0] * 22 + [1] * 2
@@ -232,7 +242,9 @@ def test_class_folders_split_by_seed_and_class(tmp_path: Path) -> None:
     assert train.labels.bincount().tolist() == [8, 4, 1]
     assert test.labels.bincount().tolist() == [2, 1, 1]
     assert not set(train.files) & set(test.files)
-    assert [Path(file).parent.name for file in test.files] == [test.classes[i].replace(" ", "_") for i in test.labels]
+    assert [Path(file).parent.name for file in test.files] == [
+        test.classes[i].replace(" ", "_") for i in test.labels
+    ]
     red = {"cat": 0, "guinea pig": 40, "dog": 80}
     assert test.batch(range(4))[:, 0, 0, 0].tolist() == [red[test.classes[i]] for i in test.labels]
     assert load_folder(folder, 8)[1].files == test.files
@@ -255,7 +267,11 @@ def test_given_splits_are_used(tmp_path: Path, held_out: str) -> None:
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    assert load_folder(class_folder(tmp_path, train=2, test=2, bus=2), 8)[0].classes == ("bus", "test", "train")
+    assert load_folder(class_folder(tmp_path, train=2, test=2, bus=2), 8)[0].classes == (
+        "bus",
+        "test",
+        "train",
+    )
 
 
 def test_nested_linked_hidden_and_non_ascii(tmp_path: Path) -> None:
@@ -307,7 +323,11 @@ def bad(make: Callable[[Path], object], message: str, name: str) -> object:
         bad(lambda f: class_folder(f, guinea_pig=2, **{"Guinea pig": 2}), "both the class", "same name"),
         bad(lambda f: class_folder(f, **{"é": 2, "e\u0301": 2}), "both the class", "same name in unicode"),
         bad(lambda f: class_folder(f, a=2, __=2), "nothing is left", "no name"),
-        bad(lambda f: (class_folder(f / "train", a=2, b=2), class_folder(f / "test", a=2)), "only one class", "test of one class"),
+        bad(
+            lambda f: (class_folder(f / "train", a=2, b=2), class_folder(f / "test", a=2)),
+            "only one class",
+            "test of one class",
+        ),
     ],
 )
 def test_bad_folders_say_what_is_wrong_before_any_image_is_read(
@@ -326,7 +346,10 @@ def test_a_class_that_only_has_broken_images(tmp_path: Path) -> None:
     folder = class_folder(tmp_path, a=60, b=2)
     for file in image_files(folder / "b"):
         file.write_bytes(b"")
-    with pytest.warns(UserWarning, match="2 of 62"), pytest.raises(DataError, match=r"fewer than 2 readable images: b \(0\)"):
+    with (
+        pytest.warns(UserWarning, match="2 of 62"),
+        pytest.raises(DataError, match=r"fewer than 2 readable images: b \(0\)"),
+    ):
         load_folder(folder, 8)
 
 
@@ -334,7 +357,12 @@ def test_ood_folder_takes_everything_below(tmp_path: Path, monkeypatch: pytest.M
     class_folder(tmp_path / "far away", a=2, b=1)
     save(tmp_path / "far away" / "top.jpg")
     images = load_ood(tmp_path / "far away", 8)
-    assert (images.name, len(images), set(images.labels.tolist()), images.classes) == ("far away", 4, {-1}, ())
+    assert (images.name, len(images), set(images.labels.tolist()), images.classes) == (
+        "far away",
+        4,
+        {-1},
+        (),
+    )
     monkeypatch.chdir(tmp_path / "far away")
     assert load_ood(Path(), 8).name == "far away"
     (tmp_path / "none").mkdir()
@@ -360,9 +388,13 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
 
 def test_hub_set_saved_to_disk(tmp_path: Path, offline) -> None:  # type: ignore[no-untyped-def]
     def rows(count: int):  # type: ignore[no-untyped-def]
-        features = offline.Features({"img": offline.Image(), "fine_label": offline.ClassLabel(names=["red_fox", "owl"])})
+        features = offline.Features(
+            {"img": offline.Image(), "fine_label": offline.ClassLabel(names=["red_fox", "owl"])}
+        )
         images = [picture((i, 0, 0), 8, 8) for i in range(count)]
-        return offline.Dataset.from_dict({"img": images, "fine_label": [i % 2 for i in range(count)]}, features=features)
+        return offline.Dataset.from_dict(
+            {"img": images, "fine_label": [i % 2 for i in range(count)]}, features=features
+        )
 
     offline.DatasetDict(train=rows(6), validation=rows(4)).save_to_disk(tmp_path / "both")
     train, test = load_hub(str(tmp_path / "both"), 8)
@@ -413,7 +445,12 @@ def test_captions_from_metadata_and_from_folders(tmp_path: Path) -> None:
     assert (texts, images.classes) == (["owl", "red fox", "red fox"], ("owl", "red fox"))
     assert (images.labels.tolist(), weights.tolist()) == ([0, 1, 1], [1, 1, 1])
     same = {"file_name": "owl/000.png", "text": "a bird"}
-    captions(tmp_path, same, {"file_name": "red_fox/001.png", "text": "a föx", "weight": 0.5}, {**same, "text": "an owl"})
+    captions(
+        tmp_path,
+        same,
+        {"file_name": "red_fox/001.png", "text": "a föx", "weight": 0.5},
+        {**same, "text": "an owl"},
+    )
     images, texts, weights = captioned_folder(tmp_path, 8)
     assert texts == ["a bird", "a föx", "an owl"]
     assert [images.classes[i] for i in images.labels] == texts
@@ -432,7 +469,8 @@ def test_metadata_may_not_leave_its_folder(tmp_path: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [{"file_name": "a.png"}, {"text": "x"}, {"file_name": "a.png", "text": "x", "weight": "much"}, 3, []]
+    "line",
+    [{"file_name": "a.png"}, {"text": "x"}, {"file_name": "a.png", "text": "x", "weight": "much"}, 3, []],
 )
 def test_metadata_lines_are_checked(tmp_path: Path, line: object) -> None:
     save(tmp_path / "a.png")

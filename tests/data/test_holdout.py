@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oodream.core.errors import DataError
-from oodream.data.holdout import DISTURBED, blended, hold_back, inverted, shuffled
+from oodream.data.holdout import PSEUDO_OOD, blended, hold_out, inverted, shuffled
 from oodream.data.images import from_array
 
 NAMES = ("a", "b", "c", "d")
@@ -25,7 +25,7 @@ def numbers(images) -> set[int]:
 
 
 def test_classes_are_left_out_and_images_held_back(train):
-    fit, test, sets = hold_back(train, ["b"], 0)
+    fit, test, sets = hold_out(train, ["b"], 0)
     assert fit.classes == test.classes == ("a", "c", "d")
     for part in (fit, test):
         shown = part.batch(range(len(part)))[:, 0, 0, 0].tolist()
@@ -36,21 +36,21 @@ def test_classes_are_left_out_and_images_held_back(train):
     group, near = sets["left-out"]
     assert group == "near"
     assert numbers(near) == {i for i in range(100) if i % 4 == 1}
-    assert {name for name, (group, _) in sets.items() if group == "far"} == set(DISTURBED)
+    assert {name for name, (group, _) in sets.items() if group == "far"} == set(PSEUDO_OOD)
     assert all((images.labels == -1).all() for _, images in sets.values())
 
 
 def test_the_same_seed_gives_the_same_sets(train):
-    a, b, c = (hold_back(train, ["b"], seed) for seed in (0, 0, 1))
+    a, b, c = (hold_out(train, ["b"], seed) for seed in (0, 0, 1))
     assert numbers(a[0]) == numbers(b[0]) != numbers(c[0])
-    for name in DISTURBED:
+    for name in PSEUDO_OOD:
         assert torch.equal(a[2][name][1].batch(range(15)), b[2][name][1].batch(range(15)))
 
 
 @pytest.mark.parametrize("classes", [["e"], ["a", "b", "c"]])
 def test_what_cannot_be_left_out(train, classes):
     with pytest.raises(DataError, match=r"No class is called e|At least two"):
-        hold_back(train, classes, 0)
+        hold_out(train, classes, 0)
 
 
 def test_disturbances():
@@ -61,9 +61,15 @@ def test_disturbances():
     mixed = shuffled(x, y, g)
     assert not torch.equal(mixed, x)
     assert torch.equal(mixed.flatten(2).sort().values, x.flatten(2).sort().values)
-    tiles = {tuple(t.flatten().tolist()) for t in x[0].unfold(1, 2, 2).unfold(2, 2, 2).permute(1, 2, 0, 3, 4).reshape(16, -1)}
+    tiles = {
+        tuple(t.flatten().tolist())
+        for t in x[0].unfold(1, 2, 2).unfold(2, 2, 2).permute(1, 2, 0, 3, 4).reshape(16, -1)
+    }
     assert tiles == {
-        tuple(t.flatten().tolist()) for t in mixed[0].unfold(1, 2, 2).unfold(2, 2, 2).permute(1, 2, 0, 3, 4).reshape(16, -1)
+        tuple(t.flatten().tolist())
+        for t in mixed[0].unfold(1, 2, 2).unfold(2, 2, 2).permute(1, 2, 0, 3, 4).reshape(16, -1)
     }
     halves = blended(x, y, g)
-    assert torch.equal(halves[0], ((x[0].int() + x[5].int()) // 2).to(torch.uint8))  # its only stranger is image 5
+    assert torch.equal(
+        halves[0], ((x[0].int() + x[5].int()) // 2).to(torch.uint8)
+    )  # its only stranger is image 5

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binomtest, ks_2samp
 
 from oodream.deploy.drift import KEPT, Drift, stand_ins
-from oodream.functional.calibration import Promise
+from oodream.functional.calibration import Guarantee
 
 N = 400
 
@@ -21,7 +21,7 @@ def drift(held_out, window: int = 1000, alpha: float = 0.05) -> Drift:
     threshold = held_out.sort().values[int(0.95 * len(held_out))].item()
     return Drift(
         threshold=threshold,
-        promise=Promise(alpha=alpha, confidence=0.95, n=len(held_out)),
+        promise=Guarantee(alpha=alpha, confidence=0.95, n=len(held_out)),
         score_Q=stand_ins(held_out),
         window=window,
     )
@@ -35,7 +35,9 @@ def test_every_number_is_scipys(levels, shift):
     found = watched.total
     flagged = int((stream > watched.threshold).sum())
     assert (found.n, found.flagged, found.share) == (300, flagged, flagged / 300)
-    assert found.p_more == pytest.approx(binomtest(flagged, 300, 0.05, alternative="greater").pvalue, rel=1e-9, abs=1e-300)
+    assert found.p_more == pytest.approx(
+        binomtest(flagged, 300, 0.05, alternative="greater").pvalue, rel=1e-9, abs=1e-300
+    )
     assert found.distance == pytest.approx(ks_2samp(held_out, stream).statistic, abs=1e-12)
     assert found.p_moved == pytest.approx(ks_2samp(held_out, stream, method="asymp").pvalue, abs=0.03)
     wilson = binomtest(flagged, 300).proportion_ci(method="wilson")

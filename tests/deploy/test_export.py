@@ -85,7 +85,12 @@ def test_pixels_of_photographs_are_equal_however_tall():
 def test_the_graph_answers_as_the_guard_does(energy):
     run, answers = session(energy.folder / "guard.onnx"), set()
     known = [x.permute(1, 2, 0).numpy() for x in clothes()[1].batch(range(20))]
-    for picture in (*known, *photos(), np.zeros((SIZE, SIZE, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)):
+    for picture in (
+        *known,
+        *photos(),
+        np.zeros((SIZE, SIZE, 3), np.uint8),
+        np.full((1, 1, 3), 255, np.uint8),
+    ):
         logits, score, unknown = run.run(None, {"images": picture.transpose(2, 0, 1)[None]})
         verdict = guard().predict(picture)
         assert score[0] == pytest.approx(verdict.score, abs=1e-4)
@@ -99,7 +104,9 @@ def test_the_graph_answers_as_the_guard_does(energy):
 @pytest.mark.parametrize("n", [1, 2, 33])
 def test_batches_of_any_length(energy, n):
     pictures = np.random.default_rng(n).integers(0, 256, (n, 30, 41, 3), dtype=np.uint8)
-    logits, score, unknown = session(energy.folder / "guard.onnx").run(None, {"images": pictures.transpose(0, 3, 1, 2)})
+    logits, score, unknown = session(energy.folder / "guard.onnx").run(
+        None, {"images": pictures.transpose(0, 3, 1, 2)}
+    )
     assert (logits.shape, score.shape, unknown.shape) == ((n, 4), (n,), (n,))
     assert (logits.dtype, score.dtype, unknown.dtype) == (np.float32, np.float64, bool)
     assert score == pytest.approx([v.score for v in guard().predict(pictures)], abs=1e-4)
@@ -139,7 +146,9 @@ def test_every_detector_is_traced_or_says_why_not(detector, tmp_path):
     if detector in TRACED:
         to_onnx(mine, tmp_path / "g.onnx")
     else:
-        with pytest.raises(ExportError, match=f"{detector} .*Detectors that can be part of a graph: ash, dice"):
+        with pytest.raises(
+            ExportError, match=f"{detector} .*Detectors that can be part of a graph: ash, dice"
+        ):
             to_onnx(mine, tmp_path / "g.onnx")
 
 
@@ -147,10 +156,14 @@ def test_every_detector_is_traced_or_says_why_not(detector, tmp_path):
 
 
 def test_a_graph_with_other_answers_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "_rounded", lambda sums: (sums / graph.FIXED_POINT).floor().clamp(0, 255))  # always down
+    monkeypatch.setattr(
+        graph, "_rounded", lambda sums: (sums / graph.FIXED_POINT).floor().clamp(0, 255)
+    )  # always down
     with pytest.raises(ExportError, match="another answer"):
         to_onnx(guard(), tmp_path / "g.onnx")
-    with pytest.raises(ExportError, match=r"another answer for a picture of 38 x 27 pixels \(score .*, and not .*not kept"):
+    with pytest.raises(
+        ExportError, match=r"another answer for a picture of 38 x 27 pixels \(score .*, and not .*not kept"
+    ):
         export(guard(), tmp_path / "g", onnx=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -170,7 +183,8 @@ def test_a_detector_that_needs_gradients_cannot_be_a_graph(tmp_path):
     few = [images.subset(torch.arange(100)) for images in clothes()]
     mine = Guard.calibrate(classifier(), "odin", *few)
     with pytest.raises(
-        ExportError, match=r"odin needs more .* than one forward pass\. Detectors that can be .*: ash, dice, energy"
+        ExportError,
+        match=r"odin needs more .* than one forward pass\. Detectors that can be .*: ash, dice, energy",
     ):
         export(mine, tmp_path / "g", onnx=True)
     assert list(tmp_path.iterdir()) == []
@@ -241,7 +255,9 @@ def test_the_cards_snippets_run(energy, tmp_path, monkeypatch):
     (tmp_path / "guard.onnx").symlink_to(energy.folder / "guard.onnx")
     Image.fromarray(next(photos())).save(tmp_path / "picture.jpg")
     monkeypatch.chdir(tmp_path)
-    snippets = [part.split("```")[0] for part in (energy.folder / "README.md").read_text().split("```python\n")[1:]]
+    snippets = [
+        part.split("```")[0] for part in (energy.folder / "README.md").read_text().split("```python\n")[1:]
+    ]
     first, second = {}, {}
     exec(snippets[0], first)
     exec(snippets[1], second)
@@ -259,7 +275,10 @@ def test_a_card_without_measurements(tmp_path):
 def test_the_command(energy, tmp_path, capsys):
     run = save_run(tmp_path / "run")
     lines = [row_to_json(row) for row in energy.rows]
-    plain = [line.replace('"classifier": "dream"', '"classifier": "plain"').replace('"digits"', '"letters"') for line in lines]
+    plain = [
+        line.replace('"classifier": "dream"', '"classifier": "plain"').replace('"digits"', '"letters"')
+        for line in lines
+    ]
     (run / "results.jsonl").write_text("\n".join([*plain, *lines]) + "\n")
     write_json(run / "guard" / "stage.json", {"inputs": {"detector": "energy"}})
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0

@@ -15,16 +15,16 @@ from scipy.stats import betabinom, binom
 
 import oodream
 from oodream.cli.main import main
-from oodream.config import Config, Evaluate
+from oodream.config import Config, EvaluateConfig
 from oodream.core.errors import DataError, StoreError
 from oodream.core.files import read_json, save_tensors, write_json
 from oodream.core.registry import make
 from oodream.data.images import from_array
-from oodream.data.preprocess import is_one, squares
+from oodream.data.preprocess import is_single, read_pictures
 from oodream.deploy.guard import Guard, name_of
 from oodream.detection.detectors import state
 from oodream.functional.calibration import calibrate, conformal, tolerance
-from oodream.models.classifier import Verdict
+from oodream.models.classifier import Prediction
 from oodream.run.folder import RunDir
 from oodream.run.pipeline import Pipeline
 from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
@@ -57,10 +57,10 @@ def test_however_a_picture_is_given_it_is_the_same(picture, tmp_path):
         tensor.float() / 255, tensor.double() / 255, np.asfortranarray(picture),
     ]  # fmt: skip
     expected = guard().predict(picture)
-    assert isinstance(expected, Verdict)
+    assert isinstance(expected, Prediction)
     for way in ways:
-        assert is_one(way)
-        assert torch.equal(*(torch.stack(list(squares(x, SIZE))) for x in (way, picture)))
+        assert is_single(way)
+        assert torch.equal(*(torch.stack(list(read_pictures(x, SIZE))) for x in (way, picture)))
         assert guard().predict(way) == expected
         assert guard().predict([way]) == [expected]
     batches = [
@@ -79,8 +79,18 @@ def test_however_a_picture_is_given_it_is_the_same(picture, tmp_path):
 def test_mixtures_keep_their_order(picture, tmp_path):
     small, grey = picture[::2, ::2], picture[..., 0]
     tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
-    mixed = [picture, file(tmp_path / "x.png", small), torch.stack([tensor, tensor.flip(2)]), Image.fromarray(grey), picture / 255]
-    alone = [*(guard().predict(x) for x in mixed[:2]), *(guard().predict(x) for x in mixed[2]), *map(guard().predict, mixed[3:])]
+    mixed = [
+        picture,
+        file(tmp_path / "x.png", small),
+        torch.stack([tensor, tensor.flip(2)]),
+        Image.fromarray(grey),
+        picture / 255,
+    ]
+    alone = [
+        *(guard().predict(x) for x in mixed[:2]),
+        *(guard().predict(x) for x in mixed[2]),
+        *map(guard().predict, mixed[3:]),
+    ]
     for batch in (1, 2, 256):
         found = guard().predict(iter(mixed), batch=batch)
         assert [v.answer for v in found] == [v.answer for v in alone]
@@ -91,7 +101,15 @@ def test_mixtures_keep_their_order(picture, tmp_path):
 def test_grey_pictures(picture, tmp_path):
     grey = picture[..., 0].copy()
     path = file(tmp_path / "grey.png", grey)
-    ways = [grey, grey[..., None], grey / 255, torch.from_numpy(grey), torch.from_numpy(grey)[None], Image.fromarray(grey), path]
+    ways = [
+        grey,
+        grey[..., None],
+        grey / 255,
+        torch.from_numpy(grey),
+        torch.from_numpy(grey)[None],
+        Image.fromarray(grey),
+        path,
+    ]
     colour = guard().predict(np.repeat(grey[..., None], 3, axis=2))
     assert [guard().predict(way) for way in ways] == [colour] * len(ways)
 
@@ -123,7 +141,9 @@ def test_another_size_is_read_as_training_images_are(tmp_path, picture):
         for i in range(8):
             file(tmp_path / name / f"{i}.png", np.roll(picture, i, axis=1))
     images, _ = load_folder(tmp_path, SIZE)
-    assert [v.score for v in guard().predict(images)] == [v.score for v in guard().predict(list(images.files))]
+    assert [v.score for v in guard().predict(images)] == [
+        v.score for v in guard().predict(list(images.files))
+    ]
 
 
 def test_few_and_many():
@@ -133,7 +153,9 @@ def test_few_and_many():
     test = clothes()[1]
     many = guard().predict(test)
     assert len(many) == len(test)
-    assert [v.score for v in many] == pytest.approx(guard().scores(test.batch(range(len(test))), batch=100).tolist(), abs=1e-4)
+    assert [v.score for v in many] == pytest.approx(
+        guard().scores(test.batch(range(len(test))), batch=100).tolist(), abs=1e-4
+    )
     right = [v.likeliest == test.classes[y] for v, y in zip(many, test.labels, strict=True)]
     assert sum(right) > 0.6 * len(test)
     assert sum(v.answer == "unknown" for v in many) <= 0.05 * len(test)
@@ -167,7 +189,10 @@ def test_what_is_no_picture_is_refused_by_name(given, why):
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "no.png").write_bytes(b"no picture")
-    for path, why in ((tmp_path / "no.png", r"no\.png cannot be read"), (tmp_path / "gone.png", "gone.png cannot be read")):
+    for path, why in (
+        (tmp_path / "no.png", r"no\.png cannot be read"),
+        (tmp_path / "gone.png", "gone.png cannot be read"),
+    ):
         with pytest.raises(DataError, match=why):
             guard().predict([path])
     with pytest.raises(DataError, match="is a folder; give the files in it"):
@@ -267,7 +292,8 @@ def test_drift_of_pictures_and_of_scores():
 
 
 @pytest.mark.parametrize(
-    ("detector", "options"), [("energy", {}), ("mahalanobis", {}), ("ash", {"variant": "b", "percentile": 0.8})]
+    ("detector", "options"),
+    [("energy", {}), ("mahalanobis", {}), ("ash", {"variant": "b", "percentile": 0.8})],
 )
 def test_a_folder_gives_the_same_guard(detector, options, tmp_path):
     train, test = clothes()
@@ -278,12 +304,19 @@ def test_a_folder_gives_the_same_guard(detector, options, tmp_path):
     for folder in (tmp_path / "own", str(tmp_path / "own"), tmp_path / "run", tmp_path / "run" / "guard"):
         again = Guard.load(folder)
         assert again.predict(test) == mine.predict(test)
-        assert (again.names, again.size, again.threshold, again.promise) == (mine.names, mine.size, mine.threshold, mine.promise)
+        assert (again.names, again.size, again.threshold, again.promise) == (
+            mine.names,
+            mine.size,
+            mine.threshold,
+            mine.promise,
+        )
         assert torch.equal(again.score_Q, mine.score_Q)
         assert type(again.detector) is type(mine.detector)
         assert all(getattr(again.detector, key) == value for key, value in options.items())
         assert state(again.detector).keys() == state(mine.detector).keys()
-        assert all(torch.equal(tensor, state(again.detector)[key]) for key, tensor in state(mine.detector).items())
+        assert all(
+            torch.equal(tensor, state(again.detector)[key]) for key, tensor in state(mine.detector).items()
+        )
     assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".json", ".safetensors"}
     again.save(tmp_path / "again")
     for path in (tmp_path / "own").iterdir():
@@ -400,7 +433,7 @@ def stage(folder, test, **options):
     run = RunDir(folder)
     classifier().save(run / "classifier" / "dream-s0")
     a_run = SimpleNamespace(
-        config=Config(evaluate=Evaluate(**options)), given=SimpleNamespace(data=(train, test)), run=run, device=CPU,
+        config=Config(evaluate=EvaluateConfig(**options)), given=SimpleNamespace(data=(train, test)), run=run, device=CPU,
         classifier=lambda kind, seed: classifier(),
     )  # fmt: skip
     return Pipeline._guard(a_run, run / "guard")
@@ -415,7 +448,14 @@ def test_the_stage_makes_the_runs_guard_and_checks_it_on_halves(tmp_path):
     assert summary["other_half"] == pytest.approx(0.05, abs=0.04)
     assert json.loads((tmp_path / "guard" / "guard.json").read_text())["classifier"] == "classifier/dream-s0"
     assert not (tmp_path / "guard" / "model.safetensors").exists()
-    stage(tmp_path, test, false_alarms=0.2, confidence=0.0, detectors=("ash@b",), detector_options={"ash@b.variant": "b"})
+    stage(
+        tmp_path,
+        test,
+        alpha=0.2,
+        confidence=0.0,
+        detectors=("ash@b",),
+        detector_options={"ash@b.variant": "b"},
+    )
     assert (Guard.load(tmp_path).promise.kind, Guard.load(tmp_path).detector.variant) == ("conformal", "b")
 
 
@@ -427,7 +467,7 @@ def test_too_few_test_images_make_no_guard_and_no_error(tmp_path):
 
 
 def test_impossible_promises_are_refused_before_any_work(shapes, tiny_pipeline, tmp_path, capsys):
-    for option in (("--evaluate.false-alarms", "0"), ("--evaluate.confidence", "1")):
+    for option in (("--evaluate.alpha", "0"), ("--evaluate.confidence", "1")):
         assert main([*command(shapes, tiny_pipeline, tmp_path / "run"), *option]) == 2
         assert "lies between 0 and 1" in capsys.readouterr().err
 
@@ -446,7 +486,10 @@ def test_score_asks_the_guard_of_its_classifier(tmp_path, picture, capsys):
     assert scored(str(tmp_path / "bad.png"), "--run", str(run), code=2)[0]["score"] == expected.score
     guard().save(tmp_path / "exported")
     assert scored("--run", str(tmp_path / "exported"))[0]["threshold"] == guard().threshold
-    for own in (["--run", str(run), "--classifier", "plain-s0"], ["--run", str(run / "classifier" / "dream-s0")]):
+    for own in (
+        ["--run", str(run), "--classifier", "plain-s0"],
+        ["--run", str(run / "classifier" / "dream-s0")],
+    ):
         assert scored(*own)[0]["threshold"] == classifier().threshold != guard().threshold
     (run / "guard" / "guard.json").unlink()
     assert scored("--run", str(run))[0]["threshold"] == classifier().threshold

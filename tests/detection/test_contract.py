@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oodream.core import registry
 from oodream.core.types import Head, Output
 from oodream.data.images import Images, from_array
-from oodream.detection.detectors import NotFitted, restore, state, views_of
+from oodream.detection.detectors import NotFitted, probes_of, restore, state
 from oodream.models.inference import head_of, outputs
 
 CLASSES, WIDTH, SIDE = 4, 24, 6
@@ -23,7 +23,11 @@ NEED_HEAD = {
 NEED_LABELS = {"gmm", "mahalanobis", "openmax", "relative_mahalanobis", "she"}
 # Two outputs that are sure of one class beyond float64 are the same to these, by their definition.
 SATURATE = {"gen", "kl_matching", "openmax", "weiper", "knn", "ssd"}
-OPTIONS: dict[str, dict[str, Any]] = {"weiper": {"repeats": 10}, "nci": {"alpha": 0.0}, "dice": {"percentile": 0.5}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "weiper": {"repeats": 10},
+    "nci": {"alpha": 0.0},
+    "dice": {"percentile": 0.5},
+}
 
 
 class Toy(nn.Module):
@@ -56,17 +60,25 @@ def pictures(n: int, seed: int, low: int = 0, high: int = 256) -> tuple[Images, 
 
 
 def head() -> Head:
-    weight = torch.eye(CLASSES, WIDTH) + 0.02 * torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(5))
-    return Head(weight_CF=weight, bias_C=torch.linspace(-0.1, 0.1, CLASSES), energy_C=torch.linspace(0.5, 1.5, CLASSES))
+    weight = torch.eye(CLASSES, WIDTH) + 0.02 * torch.randn(
+        CLASSES, WIDTH, generator=torch.Generator().manual_seed(5)
+    )
+    return Head(
+        weight_CF=weight,
+        bias_C=torch.linspace(-0.1, 0.1, CLASSES),
+        energy_C=torch.linspace(0.5, 1.5, CLASSES),
+    )
 
 
 def seen(z: Tensor) -> Output:
-    """The outputs with features `z`; views as if nothing had been done to an image."""
+    """The outputs with features `z`; probes as if nothing had been done to an image."""
     logits = z @ head().weight_CF.T + head().bias_C
-    return Output(logits_BC=logits, z_BF=z, views={view.key: logits if "odin" in view.key else z for view in VIEWS})
+    return Output(
+        logits_BC=logits, z_BF=z, probes={probe.key: logits if "odin" in probe.key else z for probe in VIEWS}
+    )
 
 
-VIEWS = views_of([registry.make("detectors", name) for name in NAMES])
+VIEWS = probes_of([registry.make("detectors", name) for name in NAMES])
 
 
 def known(n: int, seed: int) -> tuple[Output, Tensor]:
@@ -83,8 +95,8 @@ def unknown(n: int, seed: int) -> Output:
 
 
 def part(output: Output, rows: slice) -> Output:
-    views = {key: view[rows] for key, view in output.views.items()}
-    return Output(logits_BC=output.logits_BC[rows], z_BF=output.z_BF[rows], views=views)
+    probes = {key: probe[rows] for key, probe in output.probes.items()}
+    return Output(logits_BC=output.logits_BC[rows], z_BF=output.z_BF[rows], probes=probes)
 
 
 def scored_or_refused(name: str, fit: Output, y: Tensor, head: Head | None, test: Output) -> Any:
@@ -154,9 +166,9 @@ def test_very_confident_outputs_stay_finite_and_apart(name: str) -> None:
 def test_nan_and_infinity_are_refused_by_name(name: str, bad: float) -> None:
     detector = make(name).fit(*known(400, 0), head())
     broken = known(5, 1)[0]
-    for tensor in (broken.logits_BC, broken.z_BF, *broken.views.values()):
+    for tensor in (broken.logits_BC, broken.z_BF, *broken.probes.values()):
         tensor[2, 1] = bad
-    with pytest.raises(ValueError, match=r"(logits|features|views) contain NaN or infinity"):
+    with pytest.raises(ValueError, match=r"(logits|features|probes) contain NaN or infinity"):
         detector.score(broken)
 
 
@@ -176,7 +188,9 @@ def test_score_before_fit_and_fit_on_nan_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(NEED_HEAD))
 def test_a_network_without_a_head_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"needs (the network's last layer|a classifier trained with class weights)"):
+    with pytest.raises(
+        ValueError, match=r"needs (the network's last layer|a classifier trained with class weights)"
+    ):
         make(name).fit(*known(400, 0), None)
 
 
@@ -205,18 +219,18 @@ def test_logits_without_features(name: str) -> None:
     if name in {"energy", "msp", "max_logit", "entropy", "gen", "temperature", "kl_matching", "openmax"}:
         assert torch.equal(scores, make(name).fit(whole, y, head()).score(whole))
     else:
-        assert any(word in scores for word in ("features", "last layer", "class weights", "view"))
+        assert any(word in scores for word in ("features", "last layer", "class weights", "probe"))
 
 
 def test_a_network_serves_every_detector_in_one_pass(name: str) -> None:
     model, (fit, y), (test, _) = Toy(), pictures(200, 0), pictures(20, 1)
     detector = make(name) if name != "gmm" else registry.make("detectors", "gmm", iterations=5)
-    views = views_of([detector])
+    probes = probes_of([detector])
     known_, device = head_of(model), torch.device("cpu")
     if name == "weighted_energy":
         assert known_ is not None
         known_ = Head(weight_CF=known_.weight_CF, bias_C=known_.bias_C, energy_C=torch.ones(CLASSES))
-    detector.fit(outputs(model, fit, device, views=[view for view in views if view.for_fit]), y, known_)
-    scores = [detector.score(outputs(model, test, device, batch=batch, views=views)) for batch in (20, 7)]
+    detector.fit(outputs(model, fit, device, probes=[probe for probe in probes if probe.for_fit]), y, known_)
+    scores = [detector.score(outputs(model, test, device, batch=batch, probes=probes)) for batch in (20, 7)]
     assert scores[0].isfinite().all()
     torch.testing.assert_close(scores[0], scores[1], rtol=1e-4, atol=1e-5)

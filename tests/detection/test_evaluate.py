@@ -20,7 +20,9 @@ CLASSES, WIDTH = 3, 8
 
 def outputs(n: int, strength: float, seed: int, classes: int = CLASSES) -> tuple[Output, Tensor]:
     y = torch.arange(n) % classes
-    z = strength * torch.eye(classes, WIDTH)[y] + torch.randn(n, WIDTH, generator=torch.Generator().manual_seed(seed))
+    z = strength * torch.eye(classes, WIDTH)[y] + torch.randn(
+        n, WIDTH, generator=torch.Generator().manual_seed(seed)
+    )
     return Output(logits_BC=z[:, :classes], z_BF=z), y
 
 
@@ -55,7 +57,9 @@ def test_rows_are_the_metrics_of_the_scores(result: Evaluation) -> None:
         scores = result.scores[row.detector]
         if row.dataset != "mean":
             assert row.n_ood == len(scores[row.dataset])
-            assert {m: getattr(row, m) for m in METRICS} == pytest.approx(measure(scores["id"], scores[row.dataset]))
+            assert {m: getattr(row, m) for m in METRICS} == pytest.approx(
+                measure(scores["id"], scores[row.dataset])
+            )
     control = next(row for row in result.rows if row.dataset == "same")
     assert control.auroc == pytest.approx(0.5, abs=0.1)
 
@@ -87,9 +91,11 @@ def test_wrongly_classified_images_are_told_by_the_same_scores() -> None:
     found = evaluate_outputs(FIT, (output, y), OOD, ["energy", "knn"], resamples=0)
     for row in found.rows:
         scores = found.scores[row.detector]["id"]
-        assert row.misclassified == pytest.approx(measure(scores[right], scores[~right])["auroc"])
+        assert row.misclassification_auroc == pytest.approx(measure(scores[right], scores[~right])["auroc"])
     sure = Output(logits_BC=20 * torch.eye(CLASSES)[y], z_BF=output.z_BF)
-    assert evaluate_outputs(FIT, (sure, y), OOD, ["energy"], resamples=0).rows[0].misclassified is None
+    assert (
+        evaluate_outputs(FIT, (sure, y), OOD, ["energy"], resamples=0).rows[0].misclassification_auroc is None
+    )
 
 
 def test_accuracy_is_that_of_the_id_test_set(result: Evaluation) -> None:
@@ -124,7 +130,12 @@ def test_rows_survive_json(result: Evaluation) -> None:
     ("name", "group", "output", "message"),
     [
         ("none", "far", outputs(0, 0, 0)[0], "'none' is empty"),
-        ("wide", "far", outputs(5, 0, 0, classes=4)[0], "'wide' has outputs for 4 classes, the ID test set for 3"),
+        (
+            "wide",
+            "far",
+            outputs(5, 0, 0, classes=4)[0],
+            "'wide' has outputs for 4 classes, the ID test set for 3",
+        ),
         ("odd", "middle", outputs(5, 0, 0)[0], "must be near, far or control"),
         ("id", "far", outputs(5, 0, 0)[0], "reserved"),
         ("mean", "far", outputs(5, 0, 0)[0], "reserved"),
@@ -169,7 +180,10 @@ def tinted(n: int, seed: int, known: bool = True) -> Images:
 
 def test_a_network_runs_once_over_each_set_whatever_the_detectors(tmp_path: Path) -> None:
     network, names = Tint(), ["energy", "msp", "knn", "mahalanobis", "react", "vim", "she"]
-    sets = {"dull": ("far", tinted(40, 2, known=False).as_ood()), "grey": ("near", tinted(50, 3, known=False).as_ood())}
+    sets = {
+        "dull": ("far", tinted(40, 2, known=False).as_ood()),
+        "grey": ("near", tinted(50, 3, known=False).as_ood()),
+    }
     given = {"fit": tinted(90, 0), "test": tinted(60, 1), "ood": sets, "resamples": 20}
     found = evaluate(network, names, **given, cache=tmp_path)
     assert network.seen == 90 + 60 + 40 + 50
@@ -181,7 +195,12 @@ def test_a_network_runs_once_over_each_set_whatever_the_detectors(tmp_path: Path
 
 
 def test_detectors_may_be_given_as_they_are() -> None:
-    given = {"fit": tinted(90, 0), "test": tinted(60, 1), "ood": {"dull": ("far", tinted(40, 2, known=False))}, "resamples": 0}
+    given = {
+        "fit": tinted(90, 0),
+        "test": tinted(60, 1),
+        "ood": {"dull": ("far", tinted(40, 2, known=False))},
+        "resamples": 0,
+    }
     found = evaluate(Tint(), {"one": KNN(k=1), "many": KNN(k=30)}, **given)
     assert {row.detector for row in found.rows} == {"one", "many"}
     assert (found.scores["one"]["dull"] < found.scores["many"]["dull"]).all()
@@ -193,7 +212,12 @@ def test_class_weights_come_with_the_loss() -> None:
     loss.build(Sizes(features=3, classes=3))
     with torch.no_grad():
         loss.log_energy_C.copy_(torch.tensor([0.5, 0.0, -0.5]))
-    given = {"fit": tinted(90, 0), "test": tinted(60, 1), "ood": {"dull": ("far", tinted(40, 2, known=False))}, "resamples": 0}
+    given = {
+        "fit": tinted(90, 0),
+        "test": tinted(60, 1),
+        "ood": {"dull": ("far", tinted(40, 2, known=False))},
+        "resamples": 0,
+    }
     found = evaluate(Tint(), ["weighted_energy", "energy"], **given, loss=loss)
     assert not torch.equal(found.scores["weighted_energy"]["id"], found.scores["energy"]["id"])
     with pytest.raises(ValueError, match="trained with class weights"):
@@ -202,7 +226,10 @@ def test_class_weights_come_with_the_loss() -> None:
 
 def test_labels_that_are_not_the_networks_are_refused() -> None:
     output, y = TEST
-    with pytest.raises(ValueError, match=r"outputs for 3 classes and 150 ID test images, and there are 150 labels from 1 to 3"):
+    with pytest.raises(
+        ValueError,
+        match=r"outputs for 3 classes and 150 ID test images, and there are 150 labels from 1 to 3",
+    ):
         evaluate_outputs(FIT, (output, y + 1), OOD, ["energy"])
     with pytest.raises(ValueError, match="300 ID training images, and there are 7 labels"):
         evaluate_outputs((FIT[0], FIT[1][:7]), TEST, OOD, ["energy"])

@@ -21,12 +21,17 @@ from oodream.detection.detectors import RIDGE
 def outputs(n: int, seed: int, classes: int = 5, width: int = 9) -> tuple[Output, Tensor]:
     g = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % classes
-    z = torch.randn(n, width, generator=g) @ torch.randn(width, width, generator=g) + 2 * torch.eye(classes, width)[y]
+    z = (
+        torch.randn(n, width, generator=g) @ torch.randn(width, width, generator=g)
+        + 2 * torch.eye(classes, width)[y]
+    )
     return Output(logits_BC=3 * torch.randn(n, classes, generator=g), z_BF=z), y
 
 
 FIT, TEST = outputs(300, 0), outputs(60, 1)[0]
-LOGITS, Z, Z_FIT, Y_FIT = (t.numpy() for t in (TEST.logits_BC.double(), TEST.z_BF.double(), FIT[0].z_BF.double(), FIT[1]))
+LOGITS, Z, Z_FIT, Y_FIT = (
+    t.numpy() for t in (TEST.logits_BC.double(), TEST.z_BF.double(), FIT[0].z_BF.double(), FIT[1])
+)
 
 
 def score(name: str, output: Output = TEST, **options: int) -> np.ndarray:
@@ -39,8 +44,12 @@ def test_msp_is_log_of_one_minus_the_largest_probability() -> None:
 
 def test_msp_does_not_saturate() -> None:
     logits = torch.zeros(3, 4)
-    logits[:, 2] = torch.tensor([50.0, 100.0, 800.0])  # 1 - p = 3 exp(-logit), to far below float64's resolution at one
-    np.testing.assert_allclose(score("msp", Output(logits_BC=logits, z_BF=logits)), np.log(3) - np.array([50, 100, 800]))
+    logits[:, 2] = torch.tensor(
+        [50.0, 100.0, 800.0]
+    )  # 1 - p = 3 exp(-logit), to far below float64's resolution at one
+    np.testing.assert_allclose(
+        score("msp", Output(logits_BC=logits, z_BF=logits)), np.log(3) - np.array([50, 100, 800])
+    )
 
 
 def test_max_logit() -> None:
@@ -50,7 +59,9 @@ def test_max_logit() -> None:
 def test_energy_and_its_overflow() -> None:
     np.testing.assert_allclose(score("energy"), -logsumexp(LOGITS, axis=1), rtol=1e-12)
     big = torch.tensor([[1e4, 1e4]])
-    np.testing.assert_allclose(score("energy", Output(logits_BC=big, z_BF=big)), [-1e4 - np.log(2)], rtol=1e-12)
+    np.testing.assert_allclose(
+        score("energy", Output(logits_BC=big, z_BF=big)), [-1e4 - np.log(2)], rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("k", [1, 10, 50])
@@ -91,7 +102,9 @@ def test_mahalanobis_bears_dead_features_and_names_what_it_cannot_bear() -> None
     with pytest.raises(ValueError, match="no training sample of class 3"):
         registry.make("detectors", "mahalanobis").fit(FIT[0], FIT[1].where(FIT[1] != 3, 0))
     with pytest.raises(ValueError, match="vary within classes"):
-        registry.make("detectors", "mahalanobis").fit(Output(logits_BC=torch.zeros(5, 5), z_BF=torch.eye(5)), torch.arange(5))
+        registry.make("detectors", "mahalanobis").fit(
+            Output(logits_BC=torch.zeros(5, 5), z_BF=torch.eye(5)), torch.arange(5)
+        )
 
 
 # What no peer has, or has otherwise: against the definitions in numpy
@@ -117,13 +130,17 @@ def test_the_residual_is_what_the_principal_directions_leave() -> None:
     origin = -np.linalg.pinv(W) @ B
     _, _, directions = np.linalg.svd(Z_FIT - origin)
     left = (Z - origin) - (Z - origin) @ directions[:4].T @ directions[:4]
-    np.testing.assert_allclose(fitted("residual", dim=4).score(TEST).numpy(), np.linalg.norm(left, axis=1), rtol=1e-9)
+    np.testing.assert_allclose(
+        fitted("residual", dim=4).score(TEST).numpy(), np.linalg.norm(left, axis=1), rtol=1e-9
+    )
 
 
 def test_vra_zeroes_what_is_small_and_cuts_what_is_large() -> None:
     low, high = np.quantile(Z_FIT, [0.3, 0.9])
     shaped = np.where(low > Z, 0, np.minimum(Z, high))
-    np.testing.assert_allclose(fitted("vra", low=0.3, high=0.9).score(TEST).numpy(), energy(shaped), rtol=1e-9)
+    np.testing.assert_allclose(
+        fitted("vra", low=0.3, high=0.9).score(TEST).numpy(), energy(shaped), rtol=1e-9
+    )
 
 
 def test_ssd_of_one_cluster_is_mahalanobis_of_unit_features() -> None:
@@ -135,14 +152,19 @@ def test_ssd_of_one_cluster_is_mahalanobis_of_unit_features() -> None:
 
 def test_ssd_of_more_clusters_takes_the_nearest() -> None:
     centres = KMeans(3, n_init=4, random_state=0).fit(normalize(Z_FIT))
-    each = [EmpiricalCovariance().fit(normalize(Z_FIT)[centres.labels_ == m]).mahalanobis(normalize(Z)) for m in range(3)]
+    each = [
+        EmpiricalCovariance().fit(normalize(Z_FIT)[centres.labels_ == m]).mahalanobis(normalize(Z))
+        for m in range(3)
+    ]
     np.testing.assert_allclose(fitted("ssd", clusters=3).score(TEST).numpy(), np.min(each, axis=0), rtol=1e-3)
 
 
 def test_gmm_is_the_mixtures_negative_log_likelihood() -> None:
     means = np.stack([Z_FIT[c == Y_FIT].mean(0) for c in range(5)])
     ridge = RIDGE * Z_FIT.var(0).mean()
-    mixture = GaussianMixture(5, covariance_type="tied", means_init=means, reg_covar=ridge, random_state=0).fit(Z_FIT)
+    mixture = GaussianMixture(
+        5, covariance_type="tied", means_init=means, reg_covar=ridge, random_state=0
+    ).fit(Z_FIT)
     np.testing.assert_allclose(fitted("gmm").score(TEST).numpy(), -mixture.score_samples(Z), rtol=1e-6)
 
 
@@ -177,23 +199,23 @@ def test_weiper_compares_histograms() -> None:
 
 
 def test_adascale_has_a_percentile_for_every_image() -> None:
-    """The definition, one image at a time; the view is a random change of the features."""
+    """The definition, one image at a time; the probe is a random change of the features."""
     options = {"low": 0.3, "high": 0.8, "k1": 0.4, "k2": 0.2, "weight": 2.0, "pixels": 0.1}
     detector = registry.make("detectors", "adascale", **options)
-    key = detector.views[0].key
+    key = detector.probes[0].key
     g = torch.Generator().manual_seed(9)
 
     def with_view(output: Output) -> Output:
         return Output(
             logits_BC=output.logits_BC, z_BF=output.z_BF,
-            views={key: output.z_BF + torch.randn(output.z_BF.shape, generator=g)},
+            probes={key: output.z_BF + torch.randn(output.z_BF.shape, generator=g)},
         )  # fmt: skip
 
     fit, test = with_view(FIT[0]), with_view(TEST)
     found = detector.fit(fit, FIT[1], HEAD).score(test).numpy()
 
     def q(output: Output) -> np.ndarray:
-        z, moved = output.z_BF.double().numpy(), output.views[key].double().numpy()
+        z, moved = output.z_BF.double().numpy(), output.probes[key].double().numpy()
         order = np.argsort(-z, axis=1, kind="stable")
         rows = np.arange(len(z))[:, None]
         reached = np.maximum(moved, 0)[rows, order[:, :3]].sum(1)  # 0.4 of 9 features

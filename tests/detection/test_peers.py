@@ -8,7 +8,18 @@ import torch
 from oodream.core import registry
 from oodream.core.types import Output
 from oodream.detection.detectors.openmax import weibull
-from tests.golden.parity import CASES, GOLDEN, IN, OURS_ALONE, UNLIKE, Case, difference, metrics, scores, theirs
+from tests.golden.parity import (
+    CASES,
+    GOLDEN,
+    IN,
+    OURS_ALONE,
+    UNLIKE,
+    Case,
+    difference,
+    metrics,
+    scores,
+    theirs,
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.peer}")
@@ -42,14 +53,21 @@ def test_the_weibull_of_a_tail_is_the_peers() -> None:
     """On the tails the peer has fitted: the Euclidean distances of all samples of a class from their mean."""
     logits, y = IN["logits_fit"].double(), IN["y_fit"]
     for c, (shape, scale, least) in enumerate(GOLDEN["fit.openmax_euclid.weibull"]):
-        tail = (logits[y == c] - GOLDEN["fit.openmax_euclid.centers"][c]).norm(dim=1).sort(descending=True).values[:20]
+        tail = (
+            (logits[y == c] - GOLDEN["fit.openmax_euclid.centers"][c])
+            .norm(dim=1)
+            .sort(descending=True)
+            .values[:20]
+        )
         assert tail[-1] == pytest.approx(least.item(), rel=1e-6)
         assert weibull(tail - tail[-1] + 10_000) == pytest.approx((shape.item(), scale.item()), rel=1e-4)
 
 
 def test_openmax_scores_a_row_alone_as_among_others() -> None:
     """The peer measures distances only to classes that its batch predicts."""
-    detector = registry.make("detectors", "openmax").fit(Output(logits_BC=IN["logits_fit"], z_BF=IN["z_fit"]), IN["y_fit"])
+    detector = registry.make("detectors", "openmax").fit(
+        Output(logits_BC=IN["logits_fit"], z_BF=IN["z_fit"]), IN["y_fit"]
+    )
     whole = detector.score(Output(logits_BC=IN["logits"], z_BF=IN["z"]))
     rows = [detector.score(Output(logits_BC=row[None], z_BF=IN["z"][:1])) for row in IN["logits"]]
     torch.testing.assert_close(torch.cat(rows), whole)

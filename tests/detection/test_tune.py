@@ -25,7 +25,12 @@ class Means(nn.Module):
 
     def forward(self, images_B3HW: Tensor) -> Output:
         self.seen += len(images_B3HW)
-        z = nn.functional.adaptive_avg_pool2d(images_B3HW.float() / 255, 2).transpose(1, 2).transpose(2, 3).flatten(1)
+        z = (
+            nn.functional.adaptive_avg_pool2d(images_B3HW.float() / 255, 2)
+            .transpose(1, 2)
+            .transpose(2, 3)
+            .flatten(1)
+        )
         return Output(logits_BC=self.head(z), z_BF=z)
 
 
@@ -40,7 +45,11 @@ def pictures(n: int, seed: int, *, known: bool, apart: float = 1.0) -> Images:
     return from_array("x", pixels.to(torch.uint8), y, list("abcd"))
 
 
-FIT, KNOWN, UNKNOWN = pictures(400, 0, known=True), pictures(200, 1, known=True), pictures(200, 2, known=False)
+FIT, KNOWN, UNKNOWN = (
+    pictures(400, 0, known=True),
+    pictures(200, 1, known=True),
+    pictures(200, 2, known=False),
+)
 
 
 def test_candidates_are_the_default_and_the_grid_and_keep_what_is_given() -> None:
@@ -59,7 +68,9 @@ def test_every_candidate_of_every_grid_can_be_made() -> None:
 
 
 def test_a_better_option_is_found_and_the_detector_comes_fitted() -> None:
-    best, tried = search(Means(), ["ash", "msp"], {"ash.variant": "b"}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])
+    best, tried = search(
+        Means(), ["ash", "msp"], {"ash.variant": "b"}, fit=FIT, known=KNOWN, unknown=[UNKNOWN]
+    )
     assert tried["ash"].auroc > tried["ash"].default + 0.01
     assert best["ash"].variant == "b"
     assert best["ash"].percentile == tried["ash"].options["percentile"]
@@ -76,7 +87,15 @@ def test_noise_leaves_the_default() -> None:
 
 def test_all_candidates_share_one_pass_of_each_set(tmp_path) -> None:
     network = Means()
-    search(network, ["knn", "ash", "scale", "react", "energy"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN], cache=tmp_path)
+    search(
+        network,
+        ["knn", "ash", "scale", "react", "energy"],
+        {},
+        fit=FIT,
+        known=KNOWN,
+        unknown=[UNKNOWN],
+        cache=tmp_path,
+    )
     assert network.seen == 800
     search(network, ["vra", "vim"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN], cache=tmp_path)
     assert network.seen == 800
@@ -84,6 +103,8 @@ def test_all_candidates_share_one_pass_of_each_set(tmp_path) -> None:
 
 def test_options_that_do_not_suit_a_network_are_passed_over() -> None:
     _, tried = search(Means(), ["vim"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])
-    assert tried["vim"].candidates == 2  # of widths 8 to 1000 only 8 leaves something of 12, and so does the default
+    assert (
+        tried["vim"].candidates == 2
+    )  # of widths 8 to 1000 only 8 leaves something of 12, and so does the default
     with pytest.raises(ValueError, match="dim lies between 1 and 11"):
         search(Means(), ["vim"], {"vim.dim": 12}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])

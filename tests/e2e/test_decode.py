@@ -64,13 +64,22 @@ def test_shards_one_after_another(drawn, sampled, capsys):
 def kill_while_drawing(run: Path, times: int, seed: int) -> None:
     """`oodream decode` begun and killed, each time when a random number of further images have been drawn."""
     random_, args = random.Random(seed), [sys.executable, "-m", "oodream.cli", "decode", str(run)]
-    folder, total = run / "images" / "imagined", len(load_tensors(run / "outliers" / "outliers.safetensors")["y_M"])
+    folder, total = (
+        run / "images" / "imagined",
+        len(load_tensors(run / "outliers" / "outliers.safetensors")["y_M"]),
+    )
     for left in range(times, 0, -1):
         drawn = sum(1 for _ in folder.rglob("*.png"))
         stop = drawn + random_.randrange(1, max(2, 2 * (total - drawn) // (left + 1)))
-        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS)
+        process = subprocess.Popen(
+            args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS
+        )
         deadline = time.monotonic() + 300
-        while sum(1 for _ in folder.rglob("*.png")) < stop and process.poll() is None and time.monotonic() < deadline:
+        while (
+            sum(1 for _ in folder.rglob("*.png")) < stop
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.002)
         assert process.poll() is None, "it ended before it was killed"
         process.send_signal(signal.SIGKILL)
@@ -121,7 +130,9 @@ def test_verify_tells_when_other_bytes_come_out(drawn, tmp_path, capsys):
     lines[2]["hash"] = "0" * 32
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert main(["decode", str(run), "--verify"]) == 2
-    assert "1 of 1 images came out with other bytes than were recorded (row 2 first)" in capsys.readouterr().err
+    assert (
+        "1 of 1 images came out with other bytes than were recorded (row 2 first)" in capsys.readouterr().err
+    )
 
 
 def test_damage_is_named_before_training(drawn, shapes, tiny_pipeline, tmp_path, capsys):
@@ -170,14 +181,14 @@ def test_what_cannot_be_drawn(make, args, message, drawn, tmp_path, capsys):
 
 
 def test_environment_of_launchers(monkeypatch):
-    from oodream.core.distributed import Shard, launched, local_rank
+    from oodream.core.distributed import Shard, current_shard, local_rank
 
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert (launched(), local_rank()) == (Shard(0, 1), 0)
+    assert (current_shard(), local_rank()) == (Shard(0, 1), 0)
     monkeypatch.setitem(os.environ, "RANK", "3")
     monkeypatch.setitem(os.environ, "WORLD_SIZE", "4")
-    assert launched() == Shard(3, 4)
+    assert current_shard() == Shard(3, 4)
     parts = [Shard(i, 4).rows(70, 16).tolist() for i in range(4)]
     assert sorted(m for part in parts for m in part) == list(range(70))
     assert parts[0] == [*range(16), *range(64, 70)]
@@ -188,5 +199,12 @@ def test_a_changed_tile_is_that_of_other_processes_too(drawn, shapes, tiny_pipel
     from oodream.run.redraw import begun
 
     run = Path(shutil.copytree(drawn, tmp_path / "copy"))
-    assert main(command(shapes, tiny_pipeline, run, "--decode.tile", "2", "--until", "images", "--redo", "changed")) == 0
+    assert (
+        main(
+            command(
+                shapes, tiny_pipeline, run, "--decode.tile", "2", "--until", "images", "--redo", "changed"
+            )
+        )
+        == 0
+    )
     assert begun(run, "cpu").drawing.decoder.tile == 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oodream.cli.main import main
-from oodream.config import Optimisation, Train
+from oodream.config import Optimisation, TrainConfig
 from oodream.core.files import read_json
 from oodream.data.builtin import FASHION_ID
 from oodream.synthesis.decoders.stable import EMBEDDED, StableDecoder
@@ -56,7 +56,7 @@ def test_plain_prompts_draw_their_class(run):
     from oodream.core.files import load_tensors
     from oodream.models.factory import backbone
 
-    judge = backbone(Train(optimisation=Optimisation()).backbone, len(FASHION_ID))
+    judge = backbone(TrainConfig(optimisation=Optimisation()).backbone, len(FASHION_ID))
     judge.load_state_dict(load_tensors(run / "classifier" / "plain-s0" / "model.safetensors"))
     drawn = load_tensors(run / "paths" / "plain.safetensors")["images"]
     with torch.no_grad():

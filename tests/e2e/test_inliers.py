@@ -31,7 +31,10 @@ def finished(shapes, tiny_pipeline, tmp_path_factory):
 
 
 def test_a_run_of_inliers(finished):
-    lines = [json.loads(line) for line in (finished / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (finished / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()
+    ]
     assert {line["kind"] for line in lines} == {"inlier"}
     assert read_json(finished / "filter" / "stage.json")["summary"]["kept"] == 24
     log = read_json(finished / "classifier" / "dream-s0" / "log.json")
@@ -65,7 +68,10 @@ def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_pat
     run = shutil.copytree(finished, tmp_path / "copy")
     more = (*INLIERS, "--train.loss", "cross_entropy", "--train.ratio", "1", "--train.drift-threshold", "1.1")
     assert main(command(shapes, tiny_pipeline, run, *more, "--redo", "changed")) == 2
-    assert "The filter kept no inlier: sample nearer to (a higher cosine) or lower drift_threshold" in capsys.readouterr().err
+    assert (
+        "The filter kept no inlier: sample nearer to (a higher cosine) or lower drift_threshold"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_loss_for_outliers_is_refused(shapes, tiny_pipeline, tmp_path, capsys):

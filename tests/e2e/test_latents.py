@@ -22,8 +22,8 @@ from tests.helpers.runs import SAME_THREADS, command
 from tests.helpers.tiny import save_tiny_pipeline
 
 OAL = (
-    "--decode.output", "latents", "--train.loss", "energy_logistic", "micl", "kd", "--train.reconstructed-share", "0",
-    "--sample.per-class", "100", "--train.path-options", "steps", "5",
+    "--decode.output", "latents", "--train.loss", "energy_logistic", "micl", "kd", "--train.reconstruction-frac", "0",
+    "--sample.per-class", "100", "--train.adapter-options", "steps", "5",
 )  # fmt: skip
 
 
@@ -35,7 +35,10 @@ def finished(shapes, tiny_pipeline, tmp_path_factory):
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(run)): file.read_bytes() for file in sorted((run / "latents").rglob("*.safetensors"))}
+    return {
+        str(file.relative_to(run)): file.read_bytes()
+        for file in sorted((run / "latents").rglob("*.safetensors"))
+    }
 
 
 def test_a_run_whose_outliers_stay_latents(finished):
@@ -43,7 +46,10 @@ def test_a_run_whose_outliers_stay_latents(finished):
     assert [len(load_tensors(file)["row_B"]) for file in shards] == [SHARD, 300 - SHARD]
     latents = load_tensors(shards[0])["latents_BFHW"]
     assert (latents.dtype, latents.shape[1:]) == (torch.float16, (4, 8, 8))
-    lines = [json.loads(line) for line in (finished / "latents" / "imagined" / "metadata.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (finished / "latents" / "imagined" / "metadata.jsonl").read_text().splitlines()
+    ]
     assert len(lines) == 300
     assert lines[0].keys() >= {"row", "class", "prompt", "anchor", "seed", "knn_distance", "pipeline", "hash"}
     assert not (finished / "images" / "imagined").exists(), "nothing was decoded"
@@ -67,8 +73,14 @@ def test_latents_are_what_pictures_are_decoded_from(finished, shapes, tiny_pipel
 def test_a_killed_run_of_latents_ends_the_same(finished, shapes, tiny_pipeline, tmp_path):
     run = tmp_path / "killed"
     args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run, *OAL)]
-    for mark in ("latents/imagined/latents-00000.safetensors", "latents/known/begun.json", "classifier/dream-s0/begun.json"):
-        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS)
+    for mark in (
+        "latents/imagined/latents-00000.safetensors",
+        "latents/known/begun.json",
+        "classifier/dream-s0/begun.json",
+    ):
+        process = subprocess.Popen(
+            args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS
+        )
         deadline = time.monotonic() + 120
         while not (run / mark).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -84,7 +96,10 @@ def test_shards_are_drawn_by_parts_mended_and_drawn_alone(finished, tmp_path, ca
     shutil.rmtree(run / "latents" / "imagined")
     for i in range(2):
         assert main(["decode", str(run), "--shard", f"{i}/2"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [str(SHARD), str(300 - SHARD)]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        str(SHARD),
+        str(300 - SHARD),
+    ]
     assert bytes_of(run) == bytes_of(finished)
     run = Path(shutil.copytree(finished, tmp_path / "damaged"))
     (run / "latents" / "imagined" / "latents-00001.safetensors").write_bytes(b"damaged")
@@ -93,7 +108,9 @@ def test_shards_are_drawn_by_parts_mended_and_drawn_alone(finished, tmp_path, ca
     assert bytes_of(run) == bytes_of(finished)
     assert main(["decode", str(run), "--row", "7", "--out", str(tmp_path / "one")]) == 0
     alone = load_tensors(tmp_path / "one" / "latent-000007.safetensors")["latents_BFHW"][0]
-    assert torch.equal(alone, load_tensors(run / "latents" / "imagined" / "latents-00000.safetensors")["latents_BFHW"][7])
+    assert torch.equal(
+        alone, load_tensors(run / "latents" / "imagined" / "latents-00000.safetensors")["latents_BFHW"][7]
+    )
 
 
 def test_pictures_of_a_run_of_latents_and_latents_of_one_of_pictures(finished, tmp_path, capsys):
@@ -115,7 +132,10 @@ def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, caps
     ("more", "message"),
     [
         (["--sample.per-class", "0"], "without outliers there is nothing to learn"),
-        (["--sample.options", "kind", "inlier", "--train.loss", "cross_entropy"], "only outliers may be latents"),
+        (
+            ["--sample.options", "kind", "inlier", "--train.loss", "cross_entropy"],
+            "only outliers may be latents",
+        ),
         (["--train.path", "stairs"], "No path is called 'stairs'. There are: preview, projector, stem"),
         (["--train.loss", "micle"], "No loss is called 'micle'. Did you mean 'micl'"),
         (["--train.teacher", "nowhere"], "nowhere holds no classifier"),
@@ -131,7 +151,9 @@ def test_mistakes_are_named_before_any_work(shapes, tiny_pipeline, tmp_path, cap
 
 def test_a_teacher_of_other_classes_is_refused(finished, shapes, tiny_pipeline, tmp_path, capsys):
     teacher = Path(shutil.copytree(finished / "classifier" / "plain-s0", tmp_path / "teacher"))
-    args = command(shapes, tiny_pipeline, tmp_path / "run", *OAL, "--train.teacher", str(teacher), "--until", "classes")
+    args = command(
+        shapes, tiny_pipeline, tmp_path / "run", *OAL, "--train.teacher", str(teacher), "--until", "classes"
+    )
     assert main(args) == 0
     told = read_json(teacher / "classifier.json")
     (teacher / "classifier.json").write_text(json.dumps({**told, "names": told["names"][::-1]}))
@@ -139,10 +161,19 @@ def test_a_teacher_of_other_classes_is_refused(finished, shapes, tiny_pipeline, 
     assert "in the same order" in capsys.readouterr().err
 
 
-def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(finished, shapes, tiny_pipeline, tmp_path):
+def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(
+    finished, shapes, tiny_pipeline, tmp_path
+):
     """A vision transformer from a folder of transformers', logits and features of another width."""
     vit = ViTForImageClassification(
-        ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8)
+        ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=32,
+            patch_size=8,
+        )
     )
     torch.nn.init.constant_(vit.vit.embeddings.position_embeddings, 3.0)
     vit.save_pretrained(tmp_path / "vit")
@@ -159,7 +190,10 @@ def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(finished, sh
     log = read_json(tmp_path / "run" / "classifier" / "dream-s0" / "log.json")[-1]
     assert 0 < log["kd"] < float("inf")
     assert 0 < log["kd_feature"] < float("inf")
-    a, b = (load_tensors(run / "classifier" / "dream-s0" / "model.safetensors") for run in (tmp_path / "run", finished))
+    a, b = (
+        load_tensors(run / "classifier" / "dream-s0" / "model.safetensors")
+        for run in (tmp_path / "run", finished)
+    )
     assert a.keys() == b.keys()
     assert not all(a[name].equal(b[name]) for name in a), "another teacher teaches something else"
 
@@ -185,12 +219,19 @@ def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_pa
     rows = (tmp_path / "out" / "comparison.md").read_text().splitlines()
     assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == ["plain", *arms]
     found = {line["arm"]: line for line in read_json(tmp_path / "out" / "comparison.json")}
-    assert [found[arm]["outliers"] for arm in ("plain", "latents", "latents, 9", "kd alone")] == [0, 300, 9, 0]
+    assert [found[arm]["outliers"] for arm in ("plain", "latents", "latents, 9", "kd alone")] == [
+        0,
+        300,
+        9,
+        0,
+    ]
     assert found["latents, 9"]["synthesis"] == pytest.approx(found["latents"]["synthesis"] * 9 / 300)
     assert all("±" in cell["spread"] for line in found.values() for cell in line["cells"].values())
     assert all(len(line["headline"]) == 2 for line in found.values())
     assert [" p = " in row for row in rows[2:]] == [True, False, True, True, True, True]
-    one, two = ((tmp_path / "out" / arm / "align" / "encoder.safetensors").stat() for arm in ("latents", "pictures"))
+    one, two = (
+        (tmp_path / "out" / arm / "align" / "encoder.safetensors").stat() for arm in ("latents", "pictures")
+    )
     assert one.st_ino == two.st_ino, "aligned once"
     began = time.monotonic()
     assert main(args) == 0
@@ -198,7 +239,8 @@ def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("[]", "Arms are written"), ('{"a": 1}', "Arms are written"), ('{"a b": {}, "a_b": {}}', "one folder")]
+    ("text", "message"),
+    [("[]", "Arms are written"), ('{"a": 1}', "Arms are written"), ('{"a b": {}, "a_b": {}}', "one folder")],
 )
 def test_arms_that_are_none(text, message):
     with pytest.raises(ValueError, match=message):
@@ -207,6 +249,16 @@ def test_arms_that_are_none(text, message):
 
 def test_an_arm_with_a_wrong_option_stops_before_work(shapes, tiny_pipeline, tmp_path, capsys):
     (tmp_path / "arms.json").write_text('{"a": {}, "b": {"train": {"rat": 1}}}')
-    assert main(["compare", *command(shapes, tiny_pipeline, tmp_path / "out")[1:], "--arms", str(tmp_path / "arms.json")]) == 2
+    assert (
+        main(
+            [
+                "compare",
+                *command(shapes, tiny_pipeline, tmp_path / "out")[1:],
+                "--arms",
+                str(tmp_path / "arms.json"),
+            ]
+        )
+        == 2
+    )
     assert "Did you mean 'ratio'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

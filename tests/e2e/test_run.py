@@ -35,18 +35,49 @@ def copied(finished, tmp_path):
 
 def test_a_run_leaves_what_the_design_says(finished):
     stages = ("classes", "align", "features", "outliers", "images/imagined", "paths", "images/reconstructed")
-    for stage in (*stages, "classifier/plain-s0", "filter", "classifier/dream-s0", "scores", "guard", "shifts", "audit", "report"):
+    for stage in (
+        *stages,
+        "classifier/plain-s0",
+        "filter",
+        "classifier/dream-s0",
+        "scores",
+        "guard",
+        "shifts",
+        "audit",
+        "report",
+    ):
         assert read_json(finished / stage / "stage.json")["seconds"] >= 0
         assert not (finished / stage / "begun.json").exists()
-    lines = [json.loads(line) for line in (finished / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (finished / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()
+    ]
     assert len(lines) == 24
     for line in lines:
         assert (finished / "images" / "imagined" / line["file_name"]).is_file()
-        assert {"row", "class", "prompt", "anchor", "seed", "knn_distance", "cosine_to_class", "pipeline", "hash"} <= line.keys()
+        assert {
+            "row",
+            "class",
+            "prompt",
+            "anchor",
+            "seed",
+            "knn_distance",
+            "cosine_to_class",
+            "pipeline",
+            "hash",
+        } <= line.keys()
         assert len(line["words"]) == 3
     rows = [json.loads(line) for line in (finished / "results.jsonl").read_text().splitlines()]
     assert {row["classifier"] for row in rows} == {"plain", "dream"}
-    assert {row["dataset"] for row in rows} == {"digits", "letters", "photos", "textures", "noise", "reconstructed", "mean"}
+    assert {row["dataset"] for row in rows} == {
+        "digits",
+        "letters",
+        "photos",
+        "textures",
+        "noise",
+        "reconstructed",
+        "mean",
+    }
     run = read_json(finished / "run.json")
     assert run["config"]["sample"]["per_class"] == 8
     assert run["git"] is None or len(run["git"].removesuffix("+changes")) == 40
@@ -58,7 +89,9 @@ def test_a_run_leaves_what_the_design_says(finished):
 
 def test_the_imagefolder_is_readable_by_datasets(finished):
     datasets = pytest.importorskip("datasets")
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(finished / "images" / "imagined"), split="train")
+    loaded = datasets.load_dataset(
+        "imagefolder", data_dir=str(finished / "images" / "imagined"), split="train"
+    )
     assert len(loaded) == 24
     assert loaded[0]["image"].size == (32, 32)
     assert "prompt" in loaded.column_names
@@ -72,7 +105,11 @@ def test_every_training_prints_its_control(finished):
 
 
 def test_running_again_does_nothing(finished, shapes, tiny_pipeline, capsys):
-    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name not in ("run.json", ".lock")}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in finished.rglob("*")
+        if p.is_file() and p.name not in ("run.json", ".lock")
+    }
     assert main(command(shapes, tiny_pipeline, finished)) == 0
     assert capsys.readouterr().out.count("done before") == 15
     assert before == {p: p.stat().st_mtime_ns for p in before}
@@ -84,7 +121,9 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, shapes, tiny_pipeline,
     args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)]
     marks = ["align/begun.json", "images/imagined/circle-0/000003.png", "classifier/dream-s0/begun.json"]
     for mark in marks:
-        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS)
+        process = subprocess.Popen(
+            args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS
+        )
         deadline = time.monotonic() + 120
         while not (run / mark).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -140,7 +179,10 @@ def test_changed_inputs_are_refused_and_redo_makes_them(copied, shapes, tiny_pip
     message = capsys.readouterr().err
     assert "outliers was made from other inputs" in message
     assert "--redo changed to make outliers" in message
-    assert main(command(shapes, tiny_pipeline, copied, "--train.leak-threshold", "0.99", "--redo", "filter")) == 0
+    assert (
+        main(command(shapes, tiny_pipeline, copied, "--train.leak-threshold", "0.99", "--redo", "filter"))
+        == 0
+    )
     out = capsys.readouterr().out
     assert "images/imagined          done before" in out
     assert read_json(copied / "filter" / "stage.json")["inputs"]["threshold"] == 0.99
@@ -158,9 +200,19 @@ def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny
 
 def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path):
     run = tmp_path / "validation"
-    assert main(command(shapes, tiny_pipeline, run, "--validate", "star", "--train.reconstructed-share", "0")) == 0
+    assert (
+        main(command(shapes, tiny_pipeline, run, "--validate", "star", "--train.reconstruction-frac", "0"))
+        == 0
+    )
     rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
-    assert {row["dataset"] for row in rows} == {"left-out", "shuffled", "inverted", "blended", "reconstructed", "mean"}
+    assert {row["dataset"] for row in rows} == {
+        "left-out",
+        "shuffled",
+        "inverted",
+        "blended",
+        "reconstructed",
+        "mean",
+    }
     assert read_json(run / "classes" / "classes.json")["names"] == ["circle", "square"]
 
 
@@ -169,7 +221,9 @@ def test_a_full_disk_in_the_middle_of_a_run(finished, shapes, tiny_pipeline, tmp
     run = tmp_path / "full"
     oodream = shlex.join([sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)])
     limited = f"ulimit -f 150; trap '' XFSZ; exec {oodream}"
-    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, env=SAME_THREADS, check=False)
+    done = subprocess.run(
+        ["bash", "-c", limited], capture_output=True, text=True, env=SAME_THREADS, check=False
+    )
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert f"A limit on file sizes is reached at {run / 'align'}" in done.stderr
@@ -215,7 +269,7 @@ def test_ood_folders_are_measured_in_their_group(copied, shapes, tiny_pipeline, 
 
 def test_threshold_accepts_the_stated_share(finished, shapes, tiny_pipeline):
     from oodream.config import Config
-    from oodream.core.overlay import overlay
+    from oodream.core.options import overlay
     from oodream.run.folder import RunDir
     from oodream.run.pipeline import Pipeline
 
@@ -226,18 +280,28 @@ def test_threshold_accepts_the_stated_share(finished, shapes, tiny_pipeline):
     assert sum(accepted) / len(accepted) >= 0.95
     assert sum(accepted) - 1 < 0.95 * len(accepted), "and not one more than it takes"
     assert all((v.answer == v.likeliest) == (v.score <= v.threshold) for v in verdicts)
-    assert sorted(verdicts, key=lambda v: v.score) == sorted(verdicts, key=lambda v: -v.known), "phi falls with the score"
+    assert sorted(verdicts, key=lambda v: v.score) == sorted(verdicts, key=lambda v: -v.known), (
+        "phi falls with the score"
+    )
 
 
 def test_score_says_a_class_or_unknown(finished, shapes, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    images = [str(shapes / "circle"), str(shapes / "star" / "00.png"), str(tmp_path / "broken.png"), str(tmp_path / "none.png")]
+    images = [
+        str(shapes / "circle"),
+        str(shapes / "star" / "00.png"),
+        str(tmp_path / "broken.png"),
+        str(tmp_path / "none.png"),
+    ]
     assert main(["score", *images, "--run", str(finished), "--json"]) == 2
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert len(lines) == 21
     assert lines[-1]["file"] == images[1]
-    assert all(line["answer"] in ("circle", "square", "star", "unknown") and 0 <= line["known"] <= 1 for line in lines)
+    assert all(
+        line["answer"] in ("circle", "square", "star", "unknown") and 0 <= line["known"] <= 1
+        for line in lines
+    )
     assert "broken.png cannot be read" in err
     assert "none.png cannot be read" in err
     assert main(["score", images[1], "--run", str(finished / "classifier" / "plain-s0")]) == 0
@@ -309,8 +373,15 @@ def test_help_is_quick_and_imports_nothing_heavy():
     code = "import sys; from oodream.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     for args in (["-c", code], ["-m", "oodream.cli", "run", "--help"]):
         began = time.monotonic()
-        subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "100"})
-        assert time.monotonic() - began < 5  # a second on a quiet machine; the imports above are the real gate
+        subprocess.run(
+            [sys.executable, *args],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "COLUMNS": "100"},
+        )
+        assert (
+            time.monotonic() - began < 5
+        )  # a second on a quiet machine; the imports above are the real gate
 
 
 def test_unknown_command_and_version(capsys):
@@ -328,7 +399,9 @@ def test_words_of_the_class_list_stand_in_the_prompts(shapes, tiny_pipeline, tmp
     args = command(data, tiny_pipeline, tmp_path / "run", "--until", "classes")
     assert main(args) == 0
     told = read_json(tmp_path / "run" / "classes" / "classes.json")
-    assert told["prompts"] == [f"A high-quality image of the {name}" for name in ("circle", "square", "blue star")]
+    assert told["prompts"] == [
+        f"A high-quality image of the {name}" for name in ("circle", "square", "blue star")
+    ]
     listed = tmp_path / "list.toml"
     listed.write_text('[classes]\ncircle = "circle"\nstar = "red star"\n')
     assert main([*args, "--classes", str(listed)]) == 2
@@ -341,7 +414,15 @@ def test_both_classifiers_begin_with_given_weights(finished, shapes, tiny_pipeli
     init = finished / "classifier" / "plain-s0"
     run = tmp_path / "run"
     args = command(
-        shapes, tiny_pipeline, run, "--train.init", str(init), "--train.optimisation.lr", "1e-9", "--until", "classifier"
+        shapes,
+        tiny_pipeline,
+        run,
+        "--train.init",
+        str(init),
+        "--train.optimisation.lr",
+        "1e-9",
+        "--until",
+        "classifier",
     )
     assert main(args) == 0
     a, *others = (

@@ -32,7 +32,14 @@ def runs(shapes, tiny_pipeline, tmp_path_factory):
 def test_two_processes_make_a_whole_run(runs):
     one, two, said = runs
     assert said.count("align ") == 1, "one process speaks"
-    for stage in ("align", "images/imagined", "classifier/plain-s0", "classifier/dream-s0", "shifts", "report"):
+    for stage in (
+        "align",
+        "images/imagined",
+        "classifier/plain-s0",
+        "classifier/dream-s0",
+        "shifts",
+        "report",
+    ):
         assert read_json(two / stage / "stage.json")["seconds"] >= 0
     assert len(images_of(two)) == len(images_of(one)) == 24
     losses = [read_json(run / "classifier" / "dream-s0" / "log.json")[-1]["loss"] for run in (one, two)]
@@ -44,7 +51,11 @@ def test_two_processes_resume_what_one_began(runs, shapes, tiny_pipeline):
     before = load_tensors(one / "classifier" / "plain-s0" / "model.safetensors")
     args = command(shapes, tiny_pipeline, one, "--redo", "classifier/dream-s0")
     done = subprocess.run(
-        [*LAUNCH, "-m", "--", "oodream.cli", *args], capture_output=True, text=True, env=SAME_THREADS, check=False
+        [*LAUNCH, "-m", "--", "oodream.cli", *args],
+        capture_output=True,
+        text=True,
+        env=SAME_THREADS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     after = load_tensors(one / "classifier" / "plain-s0" / "model.safetensors")
@@ -62,7 +73,7 @@ from oodream.mixture import Mixture
 from oodream.registry import make
 from oodream.store import save_tensors
 from oodream.types import Output
-from oodream.distributed import leads, wait
+from oodream.distributed import is_main, barrier
 
 class Linear(nn.Module):
     def __init__(self):
@@ -76,12 +87,12 @@ class Linear(nn.Module):
 pixels = torch.randint(0, 256, (32, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 images = from_array("x", pixels, torch.arange(32) % 3, ("a", "b", "c"))
 cpu = torch.device("cpu")
-wait(cpu)
+barrier(cpu)
 model, out = Linear(), Path(sys.argv[1])
 config = Optimisation(epochs=3, batch=8, lr=0.05, crop_padding=0, flip=False)
 data = Mixture(id=images, outliers=images, ratio=0.5)
 fit(model, make("losses", "energy_logistic"), data, config, 0, cpu, out / "state", "t")
-if leads():
+if is_main():
     save_tensors(out / "model.safetensors", model.state_dict())
 """
 
@@ -93,7 +104,9 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
     for launch in ([sys.executable], LAUNCH):
         out = tmp_path / str(len(found))
         out.mkdir()
-        subprocess.run([*launch, str(tmp_path / "steps.py"), str(out)], check=True, capture_output=True, env=SAME_THREADS)
+        subprocess.run(
+            [*launch, str(tmp_path / "steps.py"), str(out)], check=True, capture_output=True, env=SAME_THREADS
+        )
         found.append(load_tensors(out / "model.safetensors"))
     for name in found[0]:
         torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-6)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
-from oodream.functional.calibration import Promise, calibrate, conformal, least, other_half, tolerance
+from oodream.functional.calibration import Guarantee, calibrate, conformal, least, other_half, tolerance
 
 
 def exact_rank(n: int, alpha: Fraction, confidence: Fraction) -> int | None:
@@ -25,12 +25,16 @@ def exact_rank(n: int, alpha: Fraction, confidence: Fraction) -> int | None:
 
 
 @pytest.mark.parametrize("n", [1, 10, 58, 59, 60, 92, 93, 100, 240])
-@pytest.mark.parametrize(("alpha", "confidence"), [("0.05", "0.95"), ("0.1", "0.9"), ("0.2", "0.99"), ("0.01", "0.5")])
+@pytest.mark.parametrize(
+    ("alpha", "confidence"), [("0.05", "0.95"), ("0.1", "0.9"), ("0.2", "0.99"), ("0.01", "0.5")]
+)
 def test_tolerance_takes_the_rank_that_exact_sums_give(n, alpha, confidence):
     rank, scores = exact_rank(n, Fraction(alpha), Fraction(confidence)), torch.arange(n) + 1
     if rank is None:
         assert n < least(float(alpha), float(confidence))
-        with pytest.raises(ValueError, match=rf"takes {least(float(alpha), float(confidence)):,} held-out scores"):
+        with pytest.raises(
+            ValueError, match=rf"takes {least(float(alpha), float(confidence)):,} held-out scores"
+        ):
             tolerance(scores, float(alpha), float(confidence))
     else:
         assert n >= least(float(alpha), float(confidence))
@@ -51,7 +55,9 @@ def test_conformal_takes_the_rank_of_its_formula(n, alpha):
     share = 1 - Fraction(alpha)
     rank = -(-(n + 1) * share.numerator // share.denominator)  # rounded up, in whole numbers
     if rank > n:
-        with pytest.raises(ValueError, match=rf"takes {least(float(alpha), None)} held-out scores, and there are {n}"):
+        with pytest.raises(
+            ValueError, match=rf"takes {least(float(alpha), None)} held-out scores, and there are {n}"
+        ):
             conformal(torch.arange(n), float(alpha))
     else:
         assert conformal(torch.arange(n) + 1, float(alpha)) == rank
@@ -59,7 +65,9 @@ def test_conformal_takes_the_rank_of_its_formula(n, alpha):
 
 
 def test_the_error_says_what_these_scores_can_promise():
-    with pytest.raises(ValueError, match=r"takes 59 held-out scores, and there are 12: these can promise 0\.221"):
+    with pytest.raises(
+        ValueError, match=r"takes 59 held-out scores, and there are 12: these can promise 0\.221"
+    ):
         tolerance(torch.arange(12), 0.05, 0.95)
     tolerance(torch.arange(12), 0.221, 0.95)
     with pytest.raises(ValueError, match=r"takes 19 .* are 12: these can promise 0\.077"):
@@ -69,7 +77,9 @@ def test_the_error_says_what_these_scores_can_promise():
 
 def test_the_rate_is_kept_as_often_as_promised_and_no_more_often():
     draws, n, g = 4000, 120, torch.Generator().manual_seed(0)
-    scores = torch.rand(draws, n, generator=g, dtype=torch.float64)  # of a uniform score the rate above t is 1 - t
+    scores = torch.rand(
+        draws, n, generator=g, dtype=torch.float64
+    )  # of a uniform score the rate above t is 1 - t
     rates = 1 - torch.tensor([tolerance(row, 0.1, 0.9) for row in scores], dtype=torch.float64)
     k = exact_rank(n, Fraction("0.1"), Fraction("0.9"))
     unlucky = beta.cdf(0.9, k, n + 1 - k)
@@ -103,7 +113,7 @@ def test_constant_scores_raise_no_alarm(confidence):
     threshold, promise = calibrate(scores, 0.05, confidence)
     assert threshold == -7.25
     assert not (scores > threshold).any()
-    assert promise == Promise(alpha=0.05, confidence=confidence, n=100)
+    assert promise == Guarantee(alpha=0.05, confidence=confidence, n=100)
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=60, max_size=120), st.randoms(use_true_random=False))
@@ -137,11 +147,11 @@ def test_what_is_refused():
 
 
 def test_promises_in_words():
-    assert str(Promise(alpha=0.05, confidence=0.95, n=2000)) == (
+    assert str(Guarantee(alpha=0.05, confidence=0.95, n=2000)) == (
         "at most 5.00% of known images are called unknown, with 0.95 confidence (2,000 held-out images)"
     )
-    assert "on average" in str(Promise(alpha=0.05, confidence=None, n=2000))
-    assert [Promise(alpha=0.1, confidence=c, n=9).kind for c in (None, 0.9)] == ["conformal", "tolerance"]
+    assert "on average" in str(Guarantee(alpha=0.05, confidence=None, n=2000))
+    assert [Guarantee(alpha=0.1, confidence=c, n=9).kind for c in (None, 0.9)] == ["conformal", "tolerance"]
 
 
 def test_the_other_half():

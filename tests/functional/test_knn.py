@@ -41,7 +41,9 @@ def test_the_chunk_changes_nothing() -> None:
     rows = torch.arange(200)
     whole = kth_distance(base, base, 7, self_Q=rows)
     for chunk_bytes in (1, 4 * 200 * 33):
-        torch.testing.assert_close(kth_distance(base, base, 7, self_Q=rows, chunk_bytes=chunk_bytes), whole, rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            kth_distance(base, base, 7, self_Q=rows, chunk_bytes=chunk_bytes), whole, rtol=1e-6, atol=0
+        )
 
 
 def test_a_close_neighbour_keeps_its_digits() -> None:

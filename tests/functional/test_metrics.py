@@ -29,7 +29,9 @@ from oodream.functional.metrics import (  # fmt: skip
     wilson,
 )
 
-scores = st.lists(st.integers(-6, 6), min_size=1, max_size=45).map(lambda values: torch.tensor(values, dtype=torch.float64))
+scores = st.lists(st.integers(-6, 6), min_size=1, max_size=45).map(
+    lambda values: torch.tensor(values, dtype=torch.float64)
+)
 
 
 def brute_fpr95_id(id_scores: np.ndarray, ood_scores: np.ndarray) -> float:
@@ -69,7 +71,9 @@ def test_small_sets_full_of_ties_agree_with_scikit_learn_and_loops(id_N: Tensor,
 @pytest.mark.parametrize(("n", "m"), [(100, 100), (20, 400), (399, 21)])
 def test_continuous_scores_agree_with_scikit_learn_and_loops(n: int, m: int) -> None:
     g = torch.Generator().manual_seed(n)
-    check_against_oracle(torch.randn(n, generator=g, dtype=torch.float64), torch.randn(m, generator=g, dtype=torch.float64) + 1)
+    check_against_oracle(
+        torch.randn(n, generator=g, dtype=torch.float64), torch.randn(m, generator=g, dtype=torch.float64) + 1
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -111,7 +115,13 @@ def test_constant_scores_have_defined_values() -> None:
 
 def test_perfect_separation_and_infinite_scores() -> None:
     id_N, ood_M = torch.tensor([-torch.inf, 0.0]), torch.tensor([1.0, torch.inf])
-    assert [metric(id_N, ood_M) for metric in (auroc, aupr_out, aupr_in, fpr95_id, fpr95_ood)] == [1, 1, 1, 0, 0]
+    assert [metric(id_N, ood_M) for metric in (auroc, aupr_out, aupr_in, fpr95_id, fpr95_ood)] == [
+        1,
+        1,
+        1,
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("call", [measure, roc, lambda a, b: bootstrap(a, b, seed=0, resamples=2)])
@@ -133,12 +143,20 @@ def test_bootstrap_equals_measuring_explicit_resamples() -> None:
     from oodream.functional import metrics
 
     g = torch.Generator().manual_seed(0)
-    id_N, ood_M = torch.randn(37, generator=g).round(decimals=1), (torch.randn(23, generator=g) + 1).round(decimals=1)
+    id_N, ood_M = (
+        torch.randn(37, generator=g).round(decimals=1),
+        (torch.randn(23, generator=g) + 1).round(decimals=1),
+    )
     drawn = bootstrap(id_N, ood_M, seed=5, resamples=8, stream="a")
     id_g, ood_g = seeding.generator(5, "bootstrap-id"), seeding.generator(5, "bootstrap-ood", "a")
     for r in range(8):
-        id_pick, ood_pick = torch.randint(37, (37,), generator=id_g), torch.randint(23, (23,), generator=ood_g)
-        assert {name: drawn[name][r].item() for name in METRICS} == pytest.approx(measure(id_N[id_pick], ood_M[ood_pick]))
+        id_pick, ood_pick = (
+            torch.randint(37, (37,), generator=id_g),
+            torch.randint(23, (23,), generator=ood_g),
+        )
+        assert {name: drawn[name][r].item() for name in METRICS} == pytest.approx(
+            measure(id_N[id_pick], ood_M[ood_pick])
+        )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "_CELLS", 150)
         chunked = bootstrap(id_N, ood_M, seed=5, resamples=8, stream="a")
@@ -147,7 +165,9 @@ def test_bootstrap_equals_measuring_explicit_resamples() -> None:
 
 def test_bootstrap_shares_id_resamples_between_sets_and_nothing_else() -> None:
     id_N = torch.randn(50, generator=torch.Generator().manual_seed(1))
-    at_zero = [bootstrap(id_N, torch.zeros(m), seed=3, resamples=20, stream=f"set {m}")["auroc"] for m in (7, 400)]
+    at_zero = [
+        bootstrap(id_N, torch.zeros(m), seed=3, resamples=20, stream=f"set {m}")["auroc"] for m in (7, 400)
+    ]
     torch.testing.assert_close(*at_zero, rtol=0, atol=1e-15)
 
     ood_M = id_N + 0.5
@@ -158,11 +178,17 @@ def test_bootstrap_shares_id_resamples_between_sets_and_nothing_else() -> None:
 
 
 def test_bootstrap_interval_covers_the_truth() -> None:
-    truth, covered, rounds = 0.5 * (1 + torch.erf(torch.tensor(0.5)).item()), 0, 100  # Phi(1 / sqrt 2): means one apart
+    truth, covered, rounds = (
+        0.5 * (1 + torch.erf(torch.tensor(0.5)).item()),
+        0,
+        100,
+    )  # Phi(1 / sqrt 2): means one apart
     for i in range(rounds):
         g = torch.Generator().manual_seed(i)
         low, high = interval(
-            bootstrap(torch.randn(150, generator=g), torch.randn(100, generator=g) + 1, seed=i, resamples=200)["auroc"]
+            bootstrap(
+                torch.randn(150, generator=g), torch.randn(100, generator=g) + 1, seed=i, resamples=200
+            )["auroc"]
         )
         covered += low <= truth <= high
     assert 87 <= covered <= 100
@@ -180,7 +206,9 @@ def test_roc_is_thin_and_lies_on_the_full_curve() -> None:
     fpr, tpr = roc(id_N, ood_M)
     assert len(fpr) == len(tpr) <= 200
     assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
-    full_fpr, full_tpr, _ = roc_curve([0] * 3000 + [1] * 2000, torch.cat([id_N, ood_M]).numpy(), drop_intermediate=False)
+    full_fpr, full_tpr, _ = roc_curve(
+        [0] * 3000 + [1] * 2000, torch.cat([id_N, ood_M]).numpy(), drop_intermediate=False
+    )
     full = set(zip(full_fpr.round(9).tolist(), full_tpr.round(9).tolist(), strict=True))
     assert set(zip(fpr.numpy().round(9).tolist(), tpr.numpy().round(9).tolist(), strict=True)) <= full
     assert torch.trapezoid(tpr, fpr).item() == pytest.approx(auroc(id_N, ood_M), abs=1e-3)
@@ -234,7 +262,9 @@ def test_the_trapezoid_area_is_scikit_learns(id_N: Tensor, ood_M: Tensor) -> Non
     is_ood = np.concatenate([np.zeros(len(id_N)), np.ones(len(ood_M))])
     for positive, truth, score in (("ood", is_ood, pooled), ("id", 1 - is_ood, -pooled)):
         precision, recall, _ = precision_recall_curve(truth, score)
-        assert aupr_trapezoid(id_N, ood_M, positive=positive) == pytest.approx(auc(recall, precision), abs=1e-12)
+        assert aupr_trapezoid(id_N, ood_M, positive=positive) == pytest.approx(
+            auc(recall, precision), abs=1e-12
+        )
 
 
 @settings(max_examples=40, deadline=None)
@@ -251,7 +281,9 @@ def test_autc_is_the_mean_error_over_thresholds(id_N: Tensor, ood_M: Tensor) -> 
 
 @settings(max_examples=40, deadline=None)
 @given(scores, scores, st.integers(0, 2**30))
-def test_oscr_counts_pairs_of_a_right_id_image_and_an_ood_image(id_N: Tensor, ood_M: Tensor, seed: int) -> None:
+def test_oscr_counts_pairs_of_a_right_id_image_and_an_ood_image(
+    id_N: Tensor, ood_M: Tensor, seed: int
+) -> None:
     right_N = torch.rand(len(id_N), generator=torch.Generator().manual_seed(seed)) < 0.6
     above = (ood_M > id_N[:, None]).double() + 0.5 * (ood_M == id_N[:, None]).double()
     assert oscr(id_N, ood_M, right_N) == pytest.approx((above * right_N[:, None]).mean().item(), abs=1e-12)

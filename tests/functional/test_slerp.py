@@ -22,7 +22,9 @@ def test_away_keeps_the_stated_cosines():
     anchor = torch.randn(64, generator=torch.Generator().manual_seed(0))
     path = away(anchor, 3)
     torch.testing.assert_close(path.norm(dim=1), torch.ones(len(COSINES)))
-    torch.testing.assert_close(torch.cosine_similarity(path, anchor[None], dim=1), torch.tensor(COSINES), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.cosine_similarity(path, anchor[None], dim=1), torch.tensor(COSINES), atol=1e-5, rtol=0
+    )
     assert torch.equal(path, away(anchor, 3))
     assert not torch.equal(path[1:], away(anchor, 4)[1:])
 

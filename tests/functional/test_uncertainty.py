@@ -14,7 +14,10 @@ from oodream.functional.uncertainty import delong, delong_test, paired
 
 def draw(n: int, m: int, seed: int, shift: float = 1.0, ties: bool = False) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
-    both = torch.randn(n, generator=g, dtype=torch.float64), torch.randn(m, generator=g, dtype=torch.float64) + shift
+    both = (
+        torch.randn(n, generator=g, dtype=torch.float64),
+        torch.randn(m, generator=g, dtype=torch.float64) + shift,
+    )
     return (both[0].round(), both[1].round()) if ties else both
 
 
@@ -45,7 +48,9 @@ def test_delong_is_the_sum_over_all_pairs(ties: bool) -> None:
 
 def test_delongs_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     truth = 0.7602499389065233  # P(N(1, 1) > N(0, 1))
-    hits = sum(low <= truth <= high for low, high in (delong(*draw(80, 60, seed)).interval for seed in range(300)))
+    hits = sum(
+        low <= truth <= high for low, high in (delong(*draw(80, 60, seed)).interval for seed in range(300))
+    )
     assert 270 <= hits <= 297  # 95 % of 300 is 285, and its standard deviation is 3.8
 
 

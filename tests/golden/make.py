@@ -95,7 +95,7 @@ NOTES = {
     "- accuracy|. p: 1 mean gap, 2 root of the mean squared gap, both weighted by size; infty the largest gap.",
 }
 
-Given = dict[str, Any]
+Options = dict[str, Any]
 
 
 class Network(nn.Module):
@@ -121,13 +121,19 @@ def maps(mean_NF: Tensor, mix_FF: Tensor, g: torch.Generator) -> Tensor:
     n = len(mean_NF)
     z_NF = mean_NF + 0.4 * torch.randn(n, F, generator=g) @ mix_FF
     tilt_FHW = torch.linspace(-1, 1, F)[:, None, None] * torch.linspace(-1, 1, SIDE * SIDE).view(SIDE, SIDE)
-    map_NFHW = (z_NF[:, :, None, None] * (1 + tilt_FHW) + 0.6 * torch.randn(n, F, SIDE, SIDE, generator=g)).relu()
+    map_NFHW = (
+        z_NF[:, :, None, None] * (1 + tilt_FHW) + 0.6 * torch.randn(n, F, SIDE, SIDE, generator=g)
+    ).relu()
     return dyadic(map_NFHW * (torch.rand(n, F, generator=g) > 0.1)[:, :, None, None], 6)
 
 
 def fitted_head(z_NF: Tensor, y_N: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
     """Weight and bias of a logistic regression by gradient descent, from a random weight: from zero its rank would be C - 1."""
-    z_NF, weight_CF, bias_C = z_NF.double(), 0.2 * torch.randn(C, F, generator=g).double(), torch.zeros(C).double()
+    z_NF, weight_CF, bias_C = (
+        z_NF.double(),
+        0.2 * torch.randn(C, F, generator=g).double(),
+        torch.zeros(C).double(),
+    )
     for _ in range(120):
         error_NC = ((z_NF @ weight_CF.T + bias_C).softmax(1) - functional.one_hot(y_N, C)) / len(y_N)
         weight_CF -= 0.3 * (error_NC.T @ z_NF + 5e-3 * weight_CF)
@@ -150,7 +156,9 @@ def inputs() -> dict[str, Tensor]:
     logits_fit, logits = z_fit @ weight.T + bias, z @ weight.T + bias
 
     spread = {p: (4 / t[0].numel()) ** 0.5 if t.ndim > 1 else 0.1 for p, t in Network().state_dict().items()}
-    network = {p: dyadic(spread[p] * torch.randn(t.shape, generator=g), 8) for p, t in Network().state_dict().items()}
+    network = {
+        p: dyadic(spread[p] * torch.randn(t.shape, generator=g), 8) for p, t in Network().state_dict().items()
+    }
     images = 180 * torch.rand(24, 3, 1, 1, generator=g) + 75 * torch.rand(24, 3, 8, 8, generator=g)
 
     scores = torch.randn(N_ID + N_OOD, generator=g)
@@ -164,7 +172,9 @@ def inputs() -> dict[str, Tensor]:
     sixth, seventh = torch.cat([z_fit, z]).sort(1, descending=True).values[:, 5:7].T
     assert (sixth > seventh).all(), "a tie where ASH cuts"
     for found, of in ((logits_fit, z_fit), (logits, z)):
-        assert torch.equal(found.double(), of.double() @ weight.double().T + bias.double()), "logits are not exact"
+        assert torch.equal(found.double(), of.double() @ weight.double().T + bias.double()), (
+            "logits are not exact"
+        )
     assert torch.equal(z.double(), map_.double().mean((2, 3))), "means of maps are not exact"
     assert logits.argmax(1).unique().numel() == C, "a class that OpenMax would not measure"
     assert logits.double().softmax(1).min() > 1e-6, "a probability that peers clip"
@@ -180,9 +190,9 @@ def inputs() -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def given(tensors: dict[str, Tensor], dtype: torch.dtype) -> Given:
+def given(tensors: dict[str, Tensor], dtype: torch.dtype) -> Options:
     """The inputs in an arithmetic, and what is made of them: `head`, the head on maps `pooled_head`, and `network`."""
-    p: Given = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    p: Options = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
     network, head = Network().to(dtype), nn.Linear(F, C).to(dtype)
     network.load_state_dict({name: p[f"network.{name}"] for name in network.state_dict()})
     head.load_state_dict({"weight": p["weight"], "bias": p["bias"]})
@@ -190,34 +200,34 @@ def given(tensors: dict[str, Tensor], dtype: torch.dtype) -> Given:
     return p | {"pooled_head": lambda map_BFHW: head(map_BFHW.mean((2, 3)))}
 
 
-def on_logits(peer: type, options: Given, p: Given) -> tuple[Any, Tensor]:
+def on_logits(peer: type, options: Options, p: Options) -> tuple[Any, Tensor]:
     detector = peer(None, **options).fit_logits(p["logits_fit"], p["y_fit"])
     return detector, detector.predict_logits(p["logits"])
 
 
-def on_features(peer: type, options: Given, p: Given) -> tuple[Any, Tensor]:
+def on_features(peer: type, options: Options, p: Options) -> tuple[Any, Tensor]:
     detector = peer(None, **options).fit_features(p["z_fit"], p["y_fit"])
     return detector, detector.predict_features(p["z"])
 
 
-def on_pooled(peer: type, options: Given, p: Given) -> tuple[Any, Tensor]:
+def on_pooled(peer: type, options: Options, p: Options) -> tuple[Any, Tensor]:
     detector = peer(None, p["pooled_head"], **options)
     if "threshold" not in options:
         detector.fit_feature_maps(p["z_fit"][:, :, None, None], p["y_fit"])
     return detector, detector.predict_feature_maps(p["z"][:, :, None, None])
 
 
-def on_maps(peer: type, options: Given, p: Given) -> tuple[Any, Tensor]:
+def on_maps(peer: type, options: Options, p: Options) -> tuple[Any, Tensor]:
     detector = peer(None, p["pooled_head"], **options)
     return detector, detector.predict_feature_maps(p["map"])
 
 
-def on_images(peer: type, options: Given, p: Given) -> tuple[Any, Tensor]:
+def on_images(peer: type, options: Options, p: Options) -> tuple[Any, Tensor]:
     detector = peer(p["network"], **options)
     return detector, detector.predict(p["images"].to(p["weight"].dtype) / 255)
 
 
-def on_head(peer: type, options: Given, p: Given) -> tuple[Any, Tensor]:
+def on_head(peer: type, options: Options, p: Options) -> tuple[Any, Tensor]:
     detector = peer(p["head"], param_filter=lambda name: name == "weight", **options)
     return detector, detector.predict(p["z"])
 
@@ -237,30 +247,33 @@ class Golden:
     """One score to store: a peer, how it is used, its options (text "input.NAME" stands for that input) and what it has learnt."""
 
     peer: type
-    way: Callable[[type, Given, Given], tuple[Any, Tensor]]
+    way: Callable[[type, Options, Options], tuple[Any, Tensor]]
     note: str
-    options: Given
+    options: Options
     dtype: torch.dtype
-    learnt: Callable[[Any], Given]
+    learnt: Callable[[Any], Options]
 
     def run(self, tensors: dict[str, Tensor], dtype: torch.dtype) -> tuple[Any, Tensor]:
         """The fitted peer and its scores (float64), computed in `dtype` wherever the peer does not choose for itself."""
         torch.set_default_dtype(dtype)
         p = given(tensors, dtype)
-        options = {name: p[v[6:]] if isinstance(v, str) and v.startswith("input.") else v for name, v in self.options.items()}
+        options = {
+            name: p[v[6:]] if isinstance(v, str) and v.startswith("input.") else v
+            for name, v in self.options.items()
+        }
         detector, scores = self.way(self.peer, options, p)
         torch.set_default_dtype(torch.float32)
         return detector, scores.detach().double()
 
 
 def golden(
-    peer: type, way: Callable[[type, Given, Given], tuple[Any, Tensor]], note: str, *, dtype: torch.dtype = torch.float64,
-    learnt: Callable[[Any], Given] = lambda detector: {}, **options: Any,
+    peer: type, way: Callable[[type, Options, Options], tuple[Any, Tensor]], note: str, *, dtype: torch.dtype = torch.float64,
+    learnt: Callable[[Any], Options] = lambda detector: {}, **options: Any,
 ) -> Golden:  # fmt: skip
     return Golden(peer, way, note, options, dtype, learnt)
 
 
-def tails(detector: Any) -> Given:
+def tails(detector: Any) -> Options:
     """What an OpenMax has learnt of each class: the Weibull's shape and scale, the least distance of its tail; the centre."""
     fits, centers = detector._openmax.distributions, detector._openmax.centers
     weibull = [[fits[c].c, fits[c].scale, fits[c].min_val] for c in range(C)]
@@ -270,7 +283,7 @@ def tails(detector: Any) -> Given:
     }
 
 
-SINGLE: Given = {"dtype": torch.float32}  # peers that cast to float32, whatever they are given
+SINGLE: Options = {"dtype": torch.float32}  # peers that cast to float32, whatever they are given
 HEAD = {"w": "input.weight", "b": "input.bias"}
 GOLDEN = {
     "msp": golden(peers.MaxSoftmax, on_logits, "msp", t=1.0),
@@ -322,7 +335,7 @@ GOLDEN = {
 }  # fmt: skip
 
 
-def measured(t: dict[str, Tensor]) -> dict[str, tuple[float, str, Given, str]]:
+def measured(t: dict[str, Tensor]) -> dict[str, tuple[float, str, Options, str]]:
     """Every metric of the peer by key: its value, the name of its note, its options and its input."""
     scores, y, predictions = t["metric_scores"].double(), t["metric_y"], t["metric_predictions"]
     found = metrics.OODMetrics().update(scores, y, predictions).compute()
@@ -340,7 +353,10 @@ def measured(t: dict[str, Tensor]) -> dict[str, tuple[float, str, Given, str]]:
         "accuracy": (found["ACC"], "accuracy", {}, named),
         "oscr": (metrics.oscr_score(scores, predictions, y), "oscr", {}, f"input.metric_scores, {named}"),
         "aurra": (metrics.aurra(confidence, right), "aurra", {}, sure),
-        **{f"calibration_error_{p}": (e, "calibration_error", {"p": p, "beta": 30}, sure) for p, e in errors.items()},
+        **{
+            f"calibration_error_{p}": (e, "calibration_error", {"p": p, "beta": 30}, sure)
+            for p, e in errors.items()
+        },
     }
 
 
@@ -348,24 +364,32 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     tensors = inputs()
     stored = {f"input.{name}": t for name, t in tensors.items()}
-    about: dict[str, Given] = {}
+    about: dict[str, Options] = {}
     for key, one in GOLDEN.items():
         detector, scores = one.run(tensors, one.dtype)
         assert scores.isfinite().all(), key
         assert scores.unique().numel() > 1, key
         stored[f"score.{key}"] = scores
         stored |= {
-            f"fit.{key}.{name}": torch.as_tensor(v, dtype=torch.float64).detach() for name, v in one.learnt(detector).items()
+            f"fit.{key}.{name}": torch.as_tensor(v, dtype=torch.float64).detach()
+            for name, v in one.learnt(detector).items()
         }
         about[f"score.{key}"] = {
             "class": one.peer.__name__, "options": one.options, "input": WAYS[one.way],
             "arithmetic": str(one.dtype).removeprefix("torch."), "note": NOTES[one.note],
         }  # fmt: skip
         if one.dtype == torch.float64:
-            about[f"score.{key}"]["float32_differs_by"] = (one.run(tensors, torch.float32)[1] - scores).abs().max().item()
+            about[f"score.{key}"]["float32_differs_by"] = (
+                (one.run(tensors, torch.float32)[1] - scores).abs().max().item()
+            )
     measures = measured(tensors)
-    stored |= {f"metric.{key}": torch.tensor(value, dtype=torch.float64) for key, (value, *_) in measures.items()}
-    measures_about = {f"metric.{key}": {"options": o, "input": i, "note": NOTES[n]} for key, (_, n, o, i) in measures.items()}
+    stored |= {
+        f"metric.{key}": torch.tensor(value, dtype=torch.float64) for key, (value, *_) in measures.items()
+    }
+    measures_about = {
+        f"metric.{key}": {"options": o, "input": i, "note": NOTES[n]}
+        for key, (_, n, o, i) in measures.items()
+    }
     versions = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
     metadata = {
         "peer": "pytorch-ood", "version": version("pytorch-ood"), **versions,

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from oodream.core import registry
-from oodream.core.types import Head, Output, Seen
+from oodream.core.types import ForwardPass, Head, Output
 from oodream.data.images import from_array
-from oodream.detection.detectors import restore, views_of
+from oodream.detection.detectors import probes_of, restore
 from oodream.functional.metrics import aupr_trapezoid, auroc, autc, fpr95_ood, oscr
 from oodream.models.inference import outputs
 
@@ -48,7 +48,12 @@ def _log_unsure(negative_p: Tensor) -> Tensor:
 
 def _openmax() -> dict[str, Tensor]:
     shape_C, scale_C, least_C = GOLDEN["fit.openmax_euclid.weibull"].T
-    return {"means_CC_": GOLDEN["fit.openmax_euclid.centers"], "shape_C_": shape_C, "scale_C_": scale_C, "least_C_": least_C}
+    return {
+        "means_CC_": GOLDEN["fit.openmax_euclid.centers"],
+        "shape_C_": shape_C,
+        "scale_C_": scale_C,
+        "least_C_": least_C,
+    }
 
 
 CASES = [
@@ -116,13 +121,15 @@ def scores(case: Case) -> Tensor:
     """Our scores for a case."""
     detector = registry.make("detectors", case.name, **case.options)
     head = Head(weight_CF=IN["weight"], bias_C=IN["bias"], energy_C=IN["energy_weight"])
-    views = {view.key: view for view in views_of([detector])}
+    probes = {probe.key: probe for probe in probes_of([detector])}
     if case.name == "odin":
         images = from_array("golden", IN["images"], torch.zeros(len(IN["images"])), ())
-        return detector.score(outputs(Network(), images, torch.device("cpu"), views=list(views.values())))
+        return detector.score(outputs(Network(), images, torch.device("cpu"), probes=list(probes.values())))
     fit, test = (Output(logits_BC=IN[f"logits{part}"], z_BF=IN[f"z{part}"]) for part in ("_fit", ""))
-    seen = Seen(model=nn.Identity(), images_B3HW=torch.empty(0), output=test, map_BFHW=IN["map"])
-    test = Output(logits_BC=test.logits_BC, z_BF=test.z_BF, views={key: view(seen) for key, view in views.items()})
+    seen = ForwardPass(model=nn.Identity(), images_B3HW=torch.empty(0), output=test, map_BFHW=IN["map"])
+    test = Output(
+        logits_BC=test.logits_BC, z_BF=test.z_BF, probes={key: probe(seen) for key, probe in probes.items()}
+    )
     if case.learnt is not None:
         return restore(detector, case.learnt()).score(test)
     return detector.fit(fit, IN["y_fit"], head).score(test)
@@ -158,13 +165,21 @@ def metrics() -> dict[str, tuple[float, float]]:
 def table() -> str:
     """The parity table in Markdown: how well 40 known and 20 far rows are told apart, and how far the scores differ at most."""
     known = IN["y"] >= 0
-    lines = ["| detector | options | AUROC, ours | AUROC, peer | difference | remark |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| detector | options | AUROC, ours | AUROC, peer | difference | remark |",
+        "|---|---|---|---|---|---|",
+    ]
     for case in CASES:
         options = ", ".join(f"{key} {value}" for key, value in case.options.items())
         both = ["", ""]
         if case.name != "odin":
-            both = [f"{100 * auroc(s[known], s[~known]):.2f}" for s in (scores(case), GOLDEN[f"score.{case.peer}"])]
-        lines.append(f"| `{case.name}` | {options} | {both[0]} | {both[1]} | < {case.tolerance:.0e} | {case.remark} |")
+            both = [
+                f"{100 * auroc(s[known], s[~known]):.2f}"
+                for s in (scores(case), GOLDEN[f"score.{case.peer}"])
+            ]
+        lines.append(
+            f"| `{case.name}` | {options} | {both[0]} | {both[1]} | < {case.tolerance:.0e} | {case.remark} |"
+        )
     lines += [f"| `{name}` | | | | not comparable | {remark} |" for name, remark in UNLIKE.items()]
     return "\n".join(lines)
 

@@ -35,9 +35,20 @@ def classifier() -> Classifier:
     with seeded(0, "guarded"), tempfile.TemporaryDirectory() as folder:
         network, loss = backbone("resnet8", len(train.classes)), make("losses", "energy_logistic")
         data, budget = Mixture(id=train), Optimisation(epochs=1, batch=128, crop_padding=0)
-        fit(network, make("losses", "cross_entropy"), data, budget, 0, torch.device("cpu"), Path(folder) / "state", "t")
+        fit(
+            network,
+            make("losses", "cross_entropy"),
+            data,
+            budget,
+            0,
+            torch.device("cpu"),
+            Path(folder) / "state",
+            "t",
+        )
     told = {"backbone": "resnet8", "loss": "energy_logistic", "loss_options": {"beta": 1.0}}
-    return Classifier(network=network.eval(), loss=loss, names=train.classes, size=SIZE, threshold=0.0, told=told)
+    return Classifier(
+        network=network.eval(), loss=loss, names=train.classes, size=SIZE, threshold=0.0, told=told
+    )
 
 
 @functools.cache

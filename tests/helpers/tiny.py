@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from oodream.config import FitDecoder
+from oodream.config import FitDecoderConfig
 
 NAMES = ("circle", "square", "star")
-TINY = FitDecoder(
+TINY = FitDecoderConfig(
     vae_channels=(8, 8, 8), unet_channels=(16, 32), text_width=32, text_layers=1, vocabulary=700, vae_steps=3, unet_steps=3,
     batch=4, save_every=2, unet_lr=1e-3, tokens=20,
 )  # fmt: skip
@@ -36,13 +36,20 @@ def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
 
 def save_tiny_xl_pipeline(folder: Path) -> Path:
     """A random-weight `StableDiffusionXLPipeline` (32 pixels): two tokenizers, two text encoders, a pooled vector, size ids."""
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from oodream.synthesis.fit_decoder import fit_tokenizer
 
     captions = [f"{colour} {name}" for name in NAMES for colour in ("red", "blue")] * 8
-    first, second = (fit_tokenizer(captions, TINY, folder.with_name(f"{folder.name}-tokenizer{i}")) for i in (1, 2))
+    first, second = (
+        fit_tokenizer(captions, TINY, folder.with_name(f"{folder.name}-tokenizer{i}")) for i in (1, 2)
+    )
     second.pad_token = "!"  # as SDXL's second tokenizer has it
 
     def text(tokenizer, width: int) -> CLIPTextConfig:
@@ -75,7 +82,11 @@ def draw(kind: str, size: int, g: np.random.Generator) -> Image.Image:
     """A bright shape on black, somewhere: enough for a small network to learn from."""
     yy, xx = np.mgrid[:size, :size] / size - 0.5 - g.uniform(-0.08, 0.08, (2, 1, 1))
     r = g.uniform(0.25, 0.35)
-    inside = {"circle": xx**2 + yy**2 < r**2, "square": np.maximum(abs(xx), abs(yy)) < r, "star": abs(xx) * abs(yy) < r**2 / 12}[
-        kind
-    ]
-    return Image.fromarray((inside * g.uniform(150, 255) + g.uniform(0, 20, inside.shape)).clip(0, 255).astype(np.uint8))
+    inside = {
+        "circle": xx**2 + yy**2 < r**2,
+        "square": np.maximum(abs(xx), abs(yy)) < r,
+        "star": abs(xx) * abs(yy) < r**2 / 12,
+    }[kind]
+    return Image.fromarray(
+        (inside * g.uniform(150, 255) + g.uniform(0, 20, inside.shape)).clip(0, 255).astype(np.uint8)
+    )

@@ -1,4 +1,4 @@
-"""One pass over a set: outputs with views, the head, and a cache that never takes old for new."""
+"""One pass over a set: outputs with probes, the head, and a cache that never takes old for new."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from oodream.core import registry
 from oodream.core.seeding import seeded
-from oodream.core.types import Output, Seen
+from oodream.core.types import ForwardPass, Output
 from oodream.data.images import from_array, from_files
-from oodream.detection.detectors import views_of
+from oodream.detection.detectors import probes_of
 from oodream.models.factory import backbone
 from oodream.models.inference import cost, hash_of, head_of, outputs
 
@@ -30,7 +30,9 @@ def model(seed: int = 0) -> nn.Module:
 
 
 def pictures(n: int = 20, seed: int = 0):
-    pixels = torch.randint(0, 256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
     return from_array("x", pixels, torch.arange(n) % 3, ["a", "b", "c"])
 
 
@@ -52,7 +54,7 @@ class Brightness:
     wants: str = ""
     for_fit: bool = False
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: ForwardPass) -> Tensor:
         return seen.images_B3HW.mean((1, 2, 3))
 
 
@@ -69,12 +71,12 @@ def test_outputs_are_the_networks_in_order_and_in_evaluation_mode() -> None:
 def test_views_share_the_pass_and_change_no_output() -> None:
     network, images = model(), pictures()
     detectors = [registry.make("detectors", name) for name in ("odin", "adascale", "rankfeat")]
-    views = [*views_of(detectors), Brightness()]
-    found = outputs(network, images, CPU, views=views)
+    probes = [*probes_of(detectors), Brightness()]
+    found = outputs(network, images, CPU, probes=probes)
     plain = outputs(network, images, CPU)
     torch.testing.assert_close(found.logits_BC, plain.logits_BC)
-    assert found.views.keys() == {view.key for view in views}
-    torch.testing.assert_close(found.views["brightness"], images.batch(range(20)).float().mean((1, 2, 3)))
+    assert found.probes.keys() == {probe.key for probe in probes}
+    torch.testing.assert_close(found.probes["brightness"], images.batch(range(20)).float().mean((1, 2, 3)))
     assert all(p.grad is None for p in network.parameters())
 
 
@@ -82,22 +84,22 @@ def test_odins_view_is_one_step_against_the_gradient() -> None:
     """Against the definition, written out for one image at a time, in pixels of [0, 1]."""
     network, images = model().eval(), pictures(4)
     detector = registry.make("detectors", "odin", temperature=10.0, epsilon=0.02)
-    found = outputs(network, images, CPU, views=detector.views)
+    found = outputs(network, images, CPU, probes=detector.probes)
     for row in range(4):
         x = (images.batch([row]).float() / 255).requires_grad_()
         best = F.log_softmax(network(x * 255).logits_BC / 10, dim=1).max()
         (slope,) = torch.autograd.grad(-best, x)
         with torch.no_grad():
             moved = network((x - 0.02 * slope.sign()) * 255).logits_BC
-        torch.testing.assert_close(found.views[detector.views[0].key][row], moved[0], rtol=1e-4, atol=1e-4)
-    p = (found.views[detector.views[0].key].double() / 10).softmax(1).amax(1)
+        torch.testing.assert_close(found.probes[detector.probes[0].key][row], moved[0], rtol=1e-4, atol=1e-4)
+    p = (found.probes[detector.probes[0].key].double() / 10).softmax(1).amax(1)
     torch.testing.assert_close(detector.score(found), torch.log1p(-p))
 
 
 def test_adascales_view_moves_the_least_important_pixels_alone() -> None:
     network, images = model().eval(), pictures(3)
     detector = registry.make("detectors", "adascale", pixels=0.25)
-    found = outputs(network, images, CPU, views=detector.views)
+    found = outputs(network, images, CPU, probes=detector.probes)
     for row in range(3):
         x = images.batch([row]).float().requires_grad_()
         (slope,) = torch.autograd.grad(network(x).logits_BC.max(), x)
@@ -106,18 +108,20 @@ def test_adascales_view_moves_the_least_important_pixels_alone() -> None:
         step[order] = 0.125 * 255 * slope.flatten()[order].sign()
         with torch.no_grad():
             moved = network(x + step.view_as(x)).z_BF
-        torch.testing.assert_close(found.views[detector.views[0].key][row], moved[0], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found.probes[detector.probes[0].key][row], moved[0], rtol=1e-3, atol=1e-4)
 
 
 def test_rankfeats_view_is_the_map_less_its_first_singular_triple() -> None:
     network, images = model().eval(), pictures(3)
     detector = registry.make("detectors", "rankfeat")
-    found = outputs(network, images, CPU, views=detector.views).views["rankfeat"]
+    found = outputs(network, images, CPU, probes=detector.probes).probes["rankfeat"]
     with torch.no_grad():
         maps = network.stages(network.first_map(images.batch(range(3)))).flatten(2).double().numpy()
     for row, image in enumerate(maps):
         u, s, v = np.linalg.svd(image, full_matrices=False)
-        np.testing.assert_allclose(found[row].numpy(), (image - s[0] * np.outer(u[:, 0], v[0])).mean(1), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found[row].numpy(), (image - s[0] * np.outer(u[:, 0], v[0])).mean(1), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_network_without_a_pooled_map_is_refused() -> None:
@@ -127,7 +131,7 @@ def test_a_network_without_a_pooled_map_is_refused() -> None:
             return Output(logits_BC=z[:, :3], z_BF=z)
 
     with pytest.raises(ValueError, match="no average of a feature map"):
-        outputs(Flat(), pictures(), CPU, views=registry.make("detectors", "rankfeat").views)
+        outputs(Flat(), pictures(), CPU, probes=registry.make("detectors", "rankfeat").probes)
 
 
 def test_an_empty_set_is_refused_by_name() -> None:
@@ -145,14 +149,14 @@ def test_the_head_makes_logits_of_features() -> None:
 
 def test_the_cache_saves_the_second_pass(tmp_path: Path) -> None:
     network, images = Counted(model()), pictures()
-    first = outputs(network, images, CPU, views=[Brightness()], cache=tmp_path)
-    again = outputs(network, images, CPU, views=[Brightness()], cache=tmp_path)
+    first = outputs(network, images, CPU, probes=[Brightness()], cache=tmp_path)
+    again = outputs(network, images, CPU, probes=[Brightness()], cache=tmp_path)
     assert network.seen == 20
     assert torch.equal(first.logits_BC, again.logits_BC)
-    assert torch.equal(first.views["brightness"], again.views["brightness"])
-    outputs(network, images, CPU, views=registry.make("detectors", "odin").views, cache=tmp_path)
-    assert network.seen == 60  # a new view: one more pass, and ODIN's second look
-    assert outputs(network, images, CPU, cache=tmp_path).views == {}
+    assert torch.equal(first.probes["brightness"], again.probes["brightness"])
+    outputs(network, images, CPU, probes=registry.make("detectors", "odin").probes, cache=tmp_path)
+    assert network.seen == 60  # a new probe: one more pass, and ODIN's second look
+    assert outputs(network, images, CPU, cache=tmp_path).probes == {}
     assert network.seen == 60
 
 
@@ -185,7 +189,11 @@ class Small(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convolution, self.drop, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Dropout(), nn.Linear(6 * 8 * 8, 2)
+        self.convolution, self.drop, self.head = (
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.Dropout(),
+            nn.Linear(6 * 8 * 8, 2),
+        )
 
     def forward(self, images_B3HW: Tensor) -> Output:
         z = self.drop(self.convolution(images_B3HW.float())).flatten(1)

@@ -11,9 +11,16 @@ import torch
 import transformers
 from torch import nn
 from torch.nn import functional as F
-from transformers import BertConfig, ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification, ViTModel
+from transformers import (
+    BertConfig,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTModel,
+)
 
-from oodream.config import Align, Optimisation, Train
+from oodream.config import AlignConfig, Optimisation, TrainConfig
 from oodream.core.files import save_tensors
 from oodream.core.registry import make
 from oodream.core.seeding import seeded
@@ -31,19 +38,32 @@ from oodream.training.train import train
 CPU = torch.device("cpu")
 NONE = Optimisation(epochs=0)
 VIT = ViTConfig(
-    hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8, num_labels=5
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=32,
+    image_size=32,
+    patch_size=8,
+    num_labels=5,
 )
 RESNET = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5)
 
 
 def pixels(n: int = 4, size: int = 32):
-    return torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
 
 
 def images(n: int = 24, classes: int = 3):
     """Images whose class is their brightness."""
     y = torch.arange(n) % classes
-    return from_array("x", pixels(n) // 4 + (60 * y).to(torch.uint8)[:, None, None, None], y, [f"c{i}" for i in range(classes)])
+    return from_array(
+        "x",
+        pixels(n) // 4 + (60 * y).to(torch.uint8)[:, None, None, None],
+        y,
+        [f"c{i}" for i in range(classes)],
+    )
 
 
 def made(name: str, classes: int = 3, **more):
@@ -52,7 +72,9 @@ def made(name: str, classes: int = 3, **more):
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
 
 
 def check_convention(model: nn.Module, size: int = 32, classes: int = 3) -> None:
@@ -70,9 +92,13 @@ def folder(request, tmp_path):
     """A transformers image classifier of five classes with weights and its own normalisation."""
     path = tmp_path / request.param
     with seeded(1, "test"):
-        model = ViTForImageClassification(VIT) if request.param == "vit" else ResNetForImageClassification(RESNET)
+        model = (
+            ViTForImageClassification(VIT) if request.param == "vit" else ResNetForImageClassification(RESNET)
+        )
     model.save_pretrained(path)
-    (path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}))
+    (path / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]})
+    )
     return path
 
 
@@ -80,7 +106,8 @@ def folder(request, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("resnet18-224", 11_689_512), ("resnet34-224", 21_797_672), ("resnet50-224", 25_557_032)]
+    ("name", "parameters"),
+    [("resnet18-224", 11_689_512), ("resnet34-224", 21_797_672), ("resnet50-224", 25_557_032)],
 )
 def test_as_many_parameters_as_torchvisions(name, parameters):
     with torch.device("meta"):
@@ -99,7 +126,12 @@ def test_the_stem_is_cifars_or_imagenets():
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("resnet55", "resnet50"), ("resnet34_224", "resnet34-224"), ("vgg", "timm:NAME, hf:NAME"), ("hf:", "hf:NAME")],
+    [
+        ("resnet55", "resnet50"),
+        ("resnet34_224", "resnet34-224"),
+        ("vgg", "timm:NAME, hf:NAME"),
+        ("hf:", "hf:NAME"),
+    ],
 )
 def test_an_unknown_name_names_the_nearest(name, near):
     with pytest.raises(ValueError, match=f"No backbone is called '{name}'.*{near}"):
@@ -159,7 +191,9 @@ def test_pickled_weights_are_refused_with_the_safe_way(folder):
 def test_code_in_a_folder_is_not_run(tmp_path):
     auto = {"AutoConfig": "own.Config", "AutoModelForImageClassification": "own.Model"}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto}))
-    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import PreTrainedConfig as Config\n")
+    (tmp_path / "own.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import PreTrainedConfig as Config\n"
+    )
     for pretrained in (False, True):
         with pytest.raises(ValueError, match=r"cannot be made|has no weights"):
             backbone(f"hf:{tmp_path}", 3, pretrained)
@@ -195,7 +229,9 @@ def timm():
     return timm
 
 
-@pytest.mark.parametrize(("name", "size"), [("test_resnet", 32), ("test_vit", 160), ("resnetv2_50x1_bit", 32)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("test_resnet", 32), ("test_vit", 160), ("resnetv2_50x1_bit", 32)]
+)
 def test_timms_features_and_logits(timm, name, size):
     model = made(f"timm:{name}")
     check_convention(model, size)
@@ -241,7 +277,9 @@ def test_the_head_of_other_classes_is_left_out_or_refused(tmp_path):
     old, new = made("resnet8", 7), backbone("resnet8", 3)
     fresh = new.head.weight.clone()
     file = saved(tmp_path / "w.safetensors", old)
-    with pytest.raises(ValueError, match="has 7 classes, the network 3: these weights belong to another list of classes"):
+    with pytest.raises(
+        ValueError, match="has 7 classes, the network 3: these weights belong to another list of classes"
+    ):
         load_weights(new, file)
     with pytest.warns(UserWarning, match="has 7 classes, the network 3: it is left out"):
         load_weights(new, file, new_head=True)
@@ -251,10 +289,14 @@ def test_the_head_of_other_classes_is_left_out_or_refused(tmp_path):
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path):
     file = saved(tmp_path / "w.safetensors", made("resnet8"))
-    with pytest.raises(ValueError, match=r"another network: head\.weight is \(3, 128\) in the file, \(3, 512\).*; and \d+ more"):
+    with pytest.raises(
+        ValueError,
+        match=r"another network: head\.weight is \(3, 128\) in the file, \(3, 512\).*; and \d+ more",
+    ):
         load_weights(backbone("resnet18", 3), file, new_head=True)
     with pytest.raises(
-        ValueError, match=r"another network: stem\.0\.weight is \(64, 3, 3, 3\) in the file, \(64, 3, 7, 7\).*network\.$"
+        ValueError,
+        match=r"another network: stem\.0\.weight is \(64, 3, 3, 3\) in the file, \(64, 3, 7, 7\).*network\.$",
     ):
         load_weights(backbone("resnet18-224", 3), saved(file, made("resnet18")))
 
@@ -272,7 +314,7 @@ def test_only_safetensors_are_read(tmp_path):
 
 
 def begun(state, **options):
-    config = Train(loss=("cross_entropy",), optimisation=NONE, **options)
+    config = TrainConfig(loss=("cross_entropy",), optimisation=NONE, **options)
     return train(Mixture(id=images()), config, 0, CPU, state, "t")[0]
 
 
@@ -289,26 +331,39 @@ def test_training_begins_where_it_is_told_to(folder, tmp_path):
 
 def test_the_aligned_encoder_begins_with_published_weights(folder, tmp_path):
     book = ClassBook(names=("a", "b", "c"), prompts=("a", "b", "c"), tokens_CD=torch.eye(3, 6), space="s")
-    config = Align(backbone=f"hf:{folder}", optimisation=NONE)
+    config = AlignConfig(backbone=f"hf:{folder}", optimisation=NONE)
     model, _ = align(images(), book, config, 0, CPU, tmp_path / "state")
     assert same(model.network.body, made(f"hf:{folder}", 6, pretrained=True).body)
 
 
 def test_a_transformers_network_is_trained(folder, tmp_path):
     model, config = made(f"hf:{folder}"), Optimisation(batch=8, epochs=2, lr=0.01)
-    log = fit(model, make("losses", "cross_entropy"), Mixture(id=images()), config, 0, CPU, tmp_path / "s", "t")
+    log = fit(
+        model, make("losses", "cross_entropy"), Mixture(id=images()), config, 0, CPU, tmp_path / "s", "t"
+    )
     assert len(log) == 2
     assert torch.isfinite(outputs(model, images(), CPU).logits_BC).all()
 
 
 def test_dropout_belongs_to_the_seed_and_the_step(tmp_path):
-    ViTForImageClassification(ViTConfig(**{**VIT.to_diff_dict(), "hidden_dropout_prob": 0.5})).save_pretrained(tmp_path / "vit")
+    ViTForImageClassification(
+        ViTConfig(**{**VIT.to_diff_dict(), "hidden_dropout_prob": 0.5})
+    ).save_pretrained(tmp_path / "vit")
     networks = []
     for i in range(2):
         torch.rand(i)  # the global generator stands elsewhere
         networks.append(made(f"hf:{tmp_path / 'vit'}"))
         config = Optimisation(batch=8, epochs=1, lr=0.01)
-        fit(networks[i], make("losses", "cross_entropy"), Mixture(id=images()), config, 0, CPU, tmp_path / str(i), "t")
+        fit(
+            networks[i],
+            make("losses", "cross_entropy"),
+            Mixture(id=images()),
+            config,
+            0,
+            CPU,
+            tmp_path / str(i),
+            "t",
+        )
     assert networks[0].body.config.hidden_dropout_prob == 0.5
     assert same(*networks)
 
@@ -324,7 +379,9 @@ class Watching(Loss):
         self.seen: set[torch.dtype] = set()
 
     def forward(self, step):
-        self.seen |= {part.dtype for output in (step.id, step.ood) for part in (output.logits_BC, output.z_BF)}
+        self.seen |= {
+            part.dtype for output in (step.id, step.ood) for part in (output.logits_BC, output.z_BF)
+        }
         return Terms(total=F.cross_entropy(step.id.logits_BC, step.y_B))
 
 
@@ -333,7 +390,16 @@ def trained(precision, tmp_path):
     model, loss = made("resnet8"), Watching()
     model.stages.register_forward_hook(lambda module, given, out: inside.add(out.dtype))
     data = Mixture(id=images(), outliers=images(8))
-    log = fit(model, loss, data, Optimisation(batch=8, epochs=3, lr=0.05, precision=precision), 0, CPU, tmp_path / precision, "t")
+    log = fit(
+        model,
+        loss,
+        data,
+        Optimisation(batch=8, epochs=3, lr=0.05, precision=precision),
+        0,
+        CPU,
+        tmp_path / precision,
+        "t",
+    )
     return model, log, inside, loss.seen
 
 
@@ -406,7 +472,9 @@ def test_exchange_formats_give_their_own_logits(tmp_path):
     scripted, onnx = tmp_path / "n.ts", tmp_path / "n.onnx"
     x = pixels(2, 16).float() / 255
     torch.jit.trace(network, x).save(scripted)
-    torch.onnx.export(network, (x,), onnx, input_names=["x"], dynamic_shapes=({0: "batch"},), dynamo=True, verbose=False)
+    torch.onnx.export(
+        network, (x,), onnx, input_names=["x"], dynamic_shapes=({0: "batch"},), dynamo=True, verbose=False
+    )
     with torch.no_grad():
         expected = network(pixels(5, 16).float() / 255)
     for name in (f"torchscript:{scripted}", f"onnx:{onnx}"):

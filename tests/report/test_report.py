@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from oodream.core.results import Accuracy, Row
+from oodream.core.results import Row, ShiftRow
 from oodream.functional import metrics
 from oodream.report.content import Answer, FilterCount, ImageSet, Imagined, LatentMap, Report
 from oodream.report.page import png, report
@@ -57,11 +57,18 @@ class Page(HTMLParser):
 
 
 def row(
-    classifier: str, dataset: str, group: str, fpr: float, *, detector: str = "energy", seed: int = 0, interval: float = 0.01
+    classifier: str,
+    dataset: str,
+    group: str,
+    fpr: float,
+    *,
+    detector: str = "energy",
+    seed: int = 0,
+    interval: float = 0.01,
 ) -> Row:
     return Row(
         classifier=classifier, detector=detector, dataset=dataset, group=group, seed=seed, auroc=1 - fpr / 2, aupr_out=0.8,
-        aupr_in=0.9, fpr95_id=fpr, fpr95_ood=fpr / 3, autc=0.4, oscr=0.8, calibration_error=0.05, misclassified=0.9,
+        aupr_in=0.9, fpr95_id=fpr, fpr95_ood=fpr / 3, autc=0.4, oscr=0.8, calibration_error=0.05, misclassification_auroc=0.9,
         accuracy=0.905 if classifier == "plain" else 0.903, n_id=40, n_ood=30,
         intervals={"fpr95_id": (fpr - interval, fpr + interval)},
     )  # fmt: skip
@@ -121,7 +128,9 @@ def test_headline_does_not_flatter(full: Report) -> None:
     worse = Page(report(replace(full, rows=rows(plain=0.2, dream=0.4))))
     assert worse.text("h1").startswith("Accepts 40.0 % of unknown images where plain accepts 20.0 %")
     assert "may be chance" not in worse.text("p")
-    assert "may be chance" in Page(report(replace(full, rows=rows(plain=0.2, dream=0.19, interval=0.02)))).text("p")
+    assert "may be chance" in Page(
+        report(replace(full, rows=rows(plain=0.2, dream=0.19, interval=0.02)))
+    ).text("p")
 
 
 def test_several_seeds_show_mean_and_spread(full: Report) -> None:
@@ -142,7 +151,9 @@ def test_best_value_is_bold_and_ties_share_it(full: Report) -> None:
 
 def test_sets_are_listed_near_then_far_then_all(full: Report) -> None:
     headers = Page(report(full)).texts["th"]
-    positions = [headers.index(name) for name in ("bag", "Mean, near", HOSTILE, "Mean, far", "Mean over all sets")]
+    positions = [
+        headers.index(name) for name in ("bag", "Mean, near", HOSTILE, "Mean, far", "Mean over all sets")
+    ]
     assert positions == sorted(positions)
 
 
@@ -150,7 +161,9 @@ def test_controls_are_in_no_figure_and_never_best(full: Report) -> None:
     alone = [r for r in rows() if r.detector == "energy"]
     scores = {c: {**by_set, "decoded": by_set["id"]} for c, by_set in full.scores.items()}
     with_control = replace(
-        full, rows=[*alone, row("plain", "decoded", "control", 0.9), row("dream", "decoded", "control", 0.8)], scores=scores
+        full,
+        rows=[*alone, row("plain", "decoded", "control", 0.9), row("dream", "decoded", "control", 0.8)],
+        scores=scores,
     )
     page, before = Page(report(with_control)), Page(report(replace(full, rows=alone)))
     assert len(page.all("b")) == len(before.all("b"))
@@ -175,11 +188,15 @@ def test_hostile_text_is_inert(full: Report) -> None:
 def test_page_is_self_contained_and_well_formed(full: Report) -> None:
     html = report(full)
     page = Page(html)
-    references = [v or "" for _, attributes in page.tags for k, v in attributes.items() if k in URL_ATTRIBUTES]
+    references = [
+        v or "" for _, attributes in page.tags for k, v in attributes.items() if k in URL_ATTRIBUTES
+    ]
     assert references
     assert all(r.startswith(("data:image/png;base64,", "#")) for r in references)
     assert not re.search(r"https?://|url\(|@import", html)
-    assert {r[1:] for r in references if r.startswith("#")} <= {attributes.get("id") for _, attributes in page.tags}
+    assert {r[1:] for r in references if r.startswith("#")} <= {
+        attributes.get("id") for _, attributes in page.tags
+    }
     assert all(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert not page.mismatched
     assert not page.open
@@ -231,7 +248,9 @@ def bare(content: Report) -> Report:
         (bare, "answers"),
     ],
 )
-def test_missing_parts_leave_their_section_out(full: Report, change: Callable[[Report], Report], section: str) -> None:
+def test_missing_parts_leave_their_section_out(
+    full: Report, change: Callable[[Report], Report], section: str
+) -> None:
     html = report(change(full))
     assert f'id="{section}"' in report(full)
     assert f'id="{section}"' not in html
@@ -247,21 +266,30 @@ def test_without_ood_sets_it_says_so(full: Report) -> None:
 def test_one_classifier_is_compared_with_nothing(full: Report) -> None:
     alone = [r for r in rows() if r.classifier == "dream" and r.detector == "energy"]
     page = Page(report(replace(full, classifiers={"dream": ""}, rows=alone)))
-    assert page.text("h1") == "Accepts 7.1 % of unknown images while still accepting 95 % of known ones; accuracy 90.3 %."
+    assert (
+        page.text("h1")
+        == "Accepts 7.1 % of unknown images while still accepting 95 % of known ones; accuracy 90.3 %."
+    )
     assert not page.all("b")
 
 
 def test_odd_content_is_drawn(full: Report) -> None:
     assert full.latent_map is not None
     none = np.empty((0, 2)), np.empty(0, dtype=int), np.empty(0, dtype=bool)
-    report(replace(full, latent_map=replace(full.latent_map, outliers_M2=none[0], y_M=none[1], dropped_M=none[2])))
+    report(
+        replace(
+            full, latent_map=replace(full.latent_map, outliers_M2=none[0], y_M=none[1], dropped_M=none[2])
+        )
+    )
     report(replace(full, scores={"plain": {"id": torch.ones(5), "bag": torch.ones(1)}}))
     report(replace(full, rows=[replace(r, aupr_in=float("nan")) for r in rows()]))
     report(replace(full, filtered={"coat": FilterCount(drawn=0, kept=0)}, seconds={"align": 0.0}))
 
 
 def test_headline_is_about_the_chosen_detector(full: Report) -> None:
-    assert Page(report(replace(full, detector="msp"))).text("h1").startswith("Accepts 50.0 % of unknown images")
+    assert (
+        Page(report(replace(full, detector="msp"))).text("h1").startswith("Accepts 50.0 % of unknown images")
+    )
     assert (
         Page(report(replace(full, detector="knn")))
         .text("h1")
@@ -278,9 +306,9 @@ def test_refuses_what_it_cannot_show(full: Report) -> None:
         report(replace(full, scores={"plain": {"id": torch.ones(5), "bag": torch.tensor([float("nan")])}}))
 
 
-def accuracies(classifier: str, seed: int, gain: float) -> list[Accuracy]:
+def accuracies(classifier: str, seed: int, gain: float) -> list[ShiftRow]:
     found = [
-        Accuracy(
+        ShiftRow(
             classifier=classifier,
             seed=seed,
             dataset=name,
@@ -295,7 +323,7 @@ def accuracies(classifier: str, seed: int, gain: float) -> list[Accuracy]:
     ]
     return [
         *found,
-        Accuracy(
+        ShiftRow(
             classifier=classifier, seed=seed, dataset="night", severity=0, accuracy=0.5 + gain, refused=gain,
             interval=(0.4, 0.6), n=9,
         ),
@@ -304,7 +332,12 @@ def accuracies(classifier: str, seed: int, gain: float) -> list[Accuracy]:
 
 def test_accuracy_under_shift_by_severity_with_means(full: Report) -> None:
     names = list(full.classifiers)
-    shifts = [a for i, name in enumerate(names) for seed in (0, 1) for a in accuracies(name, seed, 0.1 * i + 0.02 * seed)]
+    shifts = [
+        a
+        for i, name in enumerate(names)
+        for seed in (0, 1)
+        for a in accuracies(name, seed, 0.1 * i + 0.02 * seed)
+    ]
     corrupted, others = shift_tables(replace(full, shifts=shifts))
     cells = corrupted.cells
     assert list(cells) == ["blur", "jpeg", "mean"]
@@ -324,7 +357,10 @@ def test_a_run_of_inliers_is_about_accuracy(full: Report) -> None:
     shifts = [a for i, name in enumerate(full.classifiers) for a in accuracies(name, 0, 0.1 * i)]
     page = report(replace(full, kind="inlier", shifts=shifts))
     last = 50 + 10 * (len(full.classifiers) - 1)
-    assert f"Names {last}.0\u00a0% of corrupted images rightly, where {next(iter(full.classifiers))} does 50.0\u00a0%" in page
+    assert (
+        f"Names {last}.0\u00a0% of corrupted images rightly, where {next(iter(full.classifiers))} does 50.0\u00a0%"
+        in page
+    )
     assert "Imagined inliers" in page
     assert "Imagined outliers" not in page
 

@@ -41,7 +41,11 @@ def test_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_disk_that_is_really_full(tmp_path):
-    with pytest.raises(StoreError, match="disk is full"), store._explained(tmp_path), open("/dev/full", "wb", buffering=0) as file:
+    with (
+        pytest.raises(StoreError, match="disk is full"),
+        store._explained(tmp_path),
+        open("/dev/full", "wb", buffering=0) as file,
+    ):
         file.write(b"x")
 
 
@@ -114,7 +118,9 @@ def test_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path):
         "import sys, time; from pathlib import Path; from oodream.run.folder import RunDir\n"
         "with RunDir(Path(sys.argv[1])).locked(): print('held', flush=True); time.sleep(60)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(StoreError, match="Another oodream process"), RunDir(tmp_path / "run").locked():

@@ -60,7 +60,11 @@ def test_latents_have_unit_scale(fitted, captioned):
 def weights_of(folder):
     from safetensors.torch import load_file
 
-    return {f"{file.parent.name}.{k}": v for file in sorted(folder.rglob("*.safetensors")) for k, v in load_file(file).items()}
+    return {
+        f"{file.parent.name}.{k}": v
+        for file in sorted(folder.rglob("*.safetensors"))
+        for k, v in load_file(file).items()
+    }
 
 
 def test_a_stopped_fit_ends_as_an_undisturbed_one(fitted, captioned, tmp_path):
@@ -122,12 +126,16 @@ def test_an_existing_decoder_goes_on_learning(fitted, captioned, tmp_path):
     config = dataclasses.replace(TINY, start=str(old), unet_steps=2)
     summary = fit_decoder(*captioned, out, config, CPU)
     assert summary["vae_loss"] is None
-    assert not [file for file in out.rglob("*.json") if str(old) in file.read_text()], "no path of this machine is published"
+    assert not [file for file in out.rglob("*.json") if str(old) in file.read_text()], (
+        "no path of this machine is published"
+    )
     a, b = weights_of(old), weights_of(out)
     kept = {name for name in a if torch.equal(a[name], b[name])}
     assert {name for name in a if name.startswith("vae.")} <= kept
     assert not any(name.startswith("unet.conv_in") for name in kept)
-    assert (a["unet.conv_in.weight"].float() - b["unet.conv_in.weight"].float()).abs().max() < 0.02  # two small steps away
+    assert (
+        a["unet.conv_in.weight"].float() - b["unet.conv_in.weight"].float()
+    ).abs().max() < 0.02  # two small steps away
     assert json.loads((out / "vae" / "config.json").read_text())["scaling_factor"] == pytest.approx(
         json.loads((old / "vae" / "config.json").read_text())["scaling_factor"]
     )
@@ -153,7 +161,12 @@ def test_an_old_vocabulary_is_completed(captioned, tiny_pipeline, tmp_path):
 
 def test_a_start_of_another_resolution_is_refused(captioned, tiny_pipeline, tmp_path):
     with pytest.raises(DecoderError, match="draws 32 pixels; fit it with --resolution 32"):
-        fit_decoder(*captioned, tmp_path / "d", dataclasses.replace(TINY, start=str(tiny_pipeline), resolution=64), CPU)
+        fit_decoder(
+            *captioned,
+            tmp_path / "d",
+            dataclasses.replace(TINY, start=str(tiny_pipeline), resolution=64),
+            CPU,
+        )
 
 
 def test_captions_may_not_leave_the_folder(shapes, tmp_path):

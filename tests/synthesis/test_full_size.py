@@ -29,7 +29,11 @@ def save_full_size_pipeline(folder: Path) -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=64, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=768, attention_head_dim=8
+        sample_size=64,
+        block_out_channels=(320, 640, 1280, 1280),
+        layers_per_block=2,
+        cross_attention_dim=768,
+        attention_head_dim=8,
     ).half()
     vae = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512, scaling_factor=0.18215,
@@ -62,5 +66,7 @@ def test_stable_diffusion_1_4s_shape_on_a_cpu(tmp_path, record_property):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     for name, value in {"load_s": loaded - began, "draw_s": drawn - loaded, "peak_GiB": peak}.items():
         record_property(name, round(value, 1))
-    print(f"loaded in {loaded - began:.0f} s, one image in two steps in {drawn - loaded:.0f} s, peak {peak:.1f} GiB")
+    print(
+        f"loaded in {loaded - began:.0f} s, one image in two steps in {drawn - loaded:.0f} s, peak {peak:.1f} GiB"
+    )
     assert peak < 16

@@ -26,7 +26,9 @@ def features(n: int = 60, classes: int = 3, width: int = 16, spread: float = 0.3
     return Features(z_ND=z, y_N=y, index_N=torch.arange(len(y)), encoder="test")
 
 
-def by_hand(f: Features, sampler: KNN, c: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_hand(
+    f: Features, sampler: KNN, c: int, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same class, one vector at a time, in numpy float64."""
     rows = np.flatnonzero(f.y_N.numpy() == c)
     z = f.z_ND.numpy()[rows].astype(np.float64)
@@ -36,7 +38,9 @@ def by_hand(f: Features, sampler: KNN, c: int, count: int, seed: int) -> tuple[n
     for i in range(len(z)):
         others = sorted(np.linalg.norm(z[i] - z[j]) for j in range(len(z)) if j != i)
         own.append(others[k - 1])
-    order = np.argsort(np.float32([-sign * d for d in own]), kind="stable")[: math.ceil(sampler.boundary * len(z))]
+    order = np.argsort(np.float32([-sign * d for d in own]), kind="stable")[
+        : math.ceil(sampler.boundary * len(z))
+    ]
     vectors, anchors, distances, turn = [], [], [], 0
     while len(vectors) < count:
         g = generator(seed, sampler.kind, c, turn)
@@ -89,7 +93,13 @@ def everyone(c: Cloud) -> torch.Tensor:
 @pytest.mark.parametrize("kept", [1, 2, 5])
 @pytest.mark.parametrize(
     ("n", "classes", "width", "k", "anchors", "count"),
-    [(400, 1, 32, 120, 20, 200), (300, 4, 16, 40, 5, 301), (1100, 1, 8, 1, 3, 64), (50, 1, 4, 50, 50, 6), (70, 1, 96, 9, 1, 5)],
+    [
+        (400, 1, 32, 120, 20, 200),
+        (300, 4, 16, 40, 5, 301),
+        (1100, 1, 8, 1, 3, 64),
+        (50, 1, 4, 50, 50, 6),
+        (70, 1, 96, 9, 1, 5),
+    ],
 )
 def test_the_kept_are_the_extremes_of_all_candidates(sign, kept, n, classes, width, k, anchors, count):
     """Against all distances in numpy; with several classes in one, the mean says little and the count decides."""
@@ -107,7 +117,9 @@ def test_the_kept_are_the_extremes_of_all_candidates(sign, kept, n, classes, wid
 def test_candidates_of_one_anchor_are_independent_and_of_two_nearly():
     width, sigma = 20_000, 0.3
     c = cloud(torch.zeros(6, width), 6, 10, sigma)
-    noise = torch.stack([torch.cat([c.p_HD + c.q_KD[a : a + 5], c.p_HD - c.q_KD[a : a + 5]]) for a in range(6)])
+    noise = torch.stack(
+        [torch.cat([c.p_HD + c.q_KD[a : a + 5], c.p_HD - c.q_KD[a : a + 5]]) for a in range(6)]
+    )
     torch.testing.assert_close(everyone(c), normalize(noise, dim=2))
     correlation = torch.einsum("aid,bjd->abij", noise, noise) / width / sigma**2
     for a in range(6):
@@ -239,7 +251,9 @@ def test_too_small_a_class_is_named():
         KNN().check(torch.tensor([0, 0, 0, 1]), ["a", "b"])
 
 
-@pytest.mark.parametrize("bad", [{"kind": "x"}, {"select": "x"}, {"cosine": 1.0}, {"boundary": 0.0}, {"kept": 9, "candidates": 3}])
+@pytest.mark.parametrize(
+    "bad", [{"kind": "x"}, {"select": "x"}, {"cosine": 1.0}, {"boundary": 0.0}, {"kept": 9, "candidates": 3}]
+)
 def test_bad_options_are_refused(bad):
     with pytest.raises(ValueError, match=r"kind|select|cosine|kept"):
         make("samplers", "knn", **bad)
@@ -262,7 +276,10 @@ def test_a_feature_that_counts_itself_has_neighbour_k_minus_one():
 
 @pytest.mark.parametrize("select", ["distance", "random"])
 def test_shared_noise_is_one_noise_for_all_anchors(select):
-    f, sampler = features(), make("samplers", "knn", k=7, candidates=9, anchors=4, kept=9, shared_noise=True, select=select)
+    f, sampler = (
+        features(),
+        make("samplers", "knn", k=7, candidates=9, anchors=4, kept=9, shared_noise=True, select=select),
+    )
     o = sampler(f, 4 * 9, 0, "s")
     c0 = o.y_M == 0
     sigma, z, b = sampler.sigma(16), o.z_MD[c0].view(4, 9, 16), f.z_ND[o.anchor_M[c0]].view(4, 9, 16)

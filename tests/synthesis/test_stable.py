@@ -61,7 +61,9 @@ def test_images_leave_at_the_size_asked_for(tiny_pipeline):
 
 def test_reconstruction_is_the_vae_there_and_back(tiny_pipeline):
     decoder = StableDecoder(str(tiny_pipeline), names=["circle"], tile=2)
-    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     vae = decoder.pipeline.vae
     with torch.no_grad():
         expected = vae.decode(vae.encode(images.float() / 127.5 - 1).latent_dist.mean).sample
@@ -120,7 +122,9 @@ def test_xl_plain_image_is_diffusers_own(tiny_xl_pipeline):
     decoder = StableDecoder(str(tiny_xl_pipeline), names=["circle"], tile=1, steps=3, scheduler="euler")
     ours = decoder.plain(["a red circle"], torch.tensor([4]))[0]
     noise = torch.randn((1, 4, 8, 8), generator=generator(4, "image"))
-    theirs = decoder.pipeline("a red circle", latents=noise, num_inference_steps=3, guidance_scale=3.0, output_type="pt").images[0]
+    theirs = decoder.pipeline(
+        "a red circle", latents=noise, num_inference_steps=3, guidance_scale=3.0, output_type="pt"
+    ).images[0]
     assert (ours.float() - theirs.float() * 255).abs().max() <= 0.51
 
 
@@ -202,7 +206,9 @@ def test_a_pipeline_of_another_family_is_refused(tiny_pipeline, tmp_path):
     folder = Path(shutil.copytree(tiny_pipeline, tmp_path / "other"))
     index = folder / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "FluxPipeline"}))
-    with pytest.raises(DecoderError, match=r"holds a FluxPipeline, and one of these is needed: StableDiffusionPipeline"):
+    with pytest.raises(
+        DecoderError, match=r"holds a FluxPipeline, and one of these is needed: StableDiffusionPipeline"
+    ):
         StableDecoder(str(folder), names=["circle"])
 
 

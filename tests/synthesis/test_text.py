@@ -12,7 +12,9 @@ from oodream.synthesis.text import PromptError, class_book, locate, scaled, spli
 def parts(tiny_pipeline):
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(tiny_pipeline, safety_checker=None, requires_safety_checker=False)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        tiny_pipeline, safety_checker=None, requires_safety_checker=False
+    )
     return pipe.tokenizer, pipe.text_encoder.eval()
 
 
@@ -40,7 +42,9 @@ def test_multi_token_class_vector_is_the_mean_at_the_mean_norm(parts):
     book = class_book(tokenizer, encoder, ["red star"])
     rows = table(encoder)[tokenizer("red star", add_special_tokens=False).input_ids].detach()
     assert len(rows) == 2
-    torch.testing.assert_close(book.tokens_CD[0], rows.mean(0) / rows.mean(0).norm() * rows.norm(dim=1).mean())
+    torch.testing.assert_close(
+        book.tokens_CD[0], rows.mean(0) / rows.mean(0).norm() * rows.norm(dim=1).mean()
+    )
 
 
 def test_every_class_word_lies_in_its_prompt(parts):
@@ -66,7 +70,10 @@ def test_splice_equals_overwriting_the_table_row(parts):
             weight[token] = v[c]
             theirs = encoder(
                 tokenizer(
-                    book.prompts[c], padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt"
+                    book.prompts[c],
+                    padding="max_length",
+                    max_length=tokenizer.model_max_length,
+                    return_tensors="pt",
                 ).input_ids
             ).last_hidden_state[0]
             weight[token] = kept

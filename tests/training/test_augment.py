@@ -11,14 +11,27 @@ from scipy import ndimage
 from oodream.config import Optimisation
 from oodream.core.distributed import Shard
 from oodream.data.images import from_array
-from oodream.training.augment import AWAY, BRIGHTER, GAIN, SCALE, STRETCH, Variation, augment, greyscale, resized_crop, vary
+from oodream.training.augment import (
+    AWAY,
+    BRIGHTER,
+    GAIN,
+    SCALE,
+    STRETCH,
+    Variation,
+    augment,
+    greyscale,
+    resized_crop,
+    vary,
+)
 from oodream.training.batches import Mixture, epoch_batches
 
 PLAIN = Optimisation(batch=16, crop_padding=0, flip=False)
 
 
 def pixels(n: int, size: int = 16) -> torch.Tensor:
-    return torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(n), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(n), dtype=torch.uint8
+    )
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -28,7 +41,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 def test_greyscale_is_pillows():
     x = pixels(3)
     for ours, image in zip(greyscale(x), x, strict=True):
-        theirs = torch.from_numpy(np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")).copy())
+        theirs = torch.from_numpy(
+            np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")).copy()
+        )
         assert (ours.int() - theirs.int()).abs().max() <= 1
         assert (ours == ours[:1]).all()
 
@@ -56,7 +71,8 @@ def test_resized_crops_lie_inside_and_fill_the_image():
     assert width.std() > 3
     assert (cut.diff(dim=3) >= 0).all()
     assert torch.equal(
-        augment(ramp, Optimisation(least_area=0.25, flip=False), torch.Generator().manual_seed(0)), cut.to(torch.uint8)
+        augment(ramp, Optimisation(min_area=0.25, flip=False), torch.Generator().manual_seed(0)),
+        cut.to(torch.uint8),
     )
     whole = resized_crop(ramp, 1.0, torch.Generator().manual_seed(0))
     assert (whole[:, 0, 0, -1].float() - whole[:, 0, 0, 0] > 50).all()
@@ -95,7 +111,11 @@ def test_a_pose_is_scipys_affine_transform():
 def test_a_tone_is_numpys():
     x, every = pixels(5), torch.ones(5, dtype=torch.bool)
     gain, offset = torch.tensor([1.0, 2.0, -1.0, 0.4, -3.0]), torch.tensor([0.0, 10.0, 0.0, -80.0, 33.0])
-    theirs = np.clip(127.5 + gain.numpy()[:, None, None, None] * (x.numpy() - 127.5) + offset.numpy()[:, None, None, None], 0, 255)
+    theirs = np.clip(
+        127.5 + gain.numpy()[:, None, None, None] * (x.numpy() - 127.5) + offset.numpy()[:, None, None, None],
+        0,
+        255,
+    )
     toned = still(5, toned_B=every, gain_B=gain, offset_B=offset)(x)
     assert np.abs(toned.numpy() - theirs).max() <= 0.501  # rounding
     assert torch.equal(toned[2], 255 - x[2])
@@ -109,7 +129,9 @@ def test_variations_are_as_many_and_as_strong_as_said():
     assert not shown.toned_B[:1000].any()
     for chosen in (shown.moved_B[1000:], shown.toned_B[1000:]):
         assert chosen.float().mean().item() == pytest.approx(0.3, abs=0.04)
-    assert (shown.moved_B & shown.toned_B)[1000:].float().mean().item() == pytest.approx(0.09, abs=0.03), "independently"
+    assert (shown.moved_B & shown.toned_B)[1000:].float().mean().item() == pytest.approx(0.09, abs=0.03), (
+        "independently"
+    )
     wide = torch.linalg.svdvals(shown.pose_B23[:, :, :2])
     assert wide.min() >= 1 / (SCALE * STRETCH) - 1e-4
     assert wide.max() <= SCALE * STRETCH + 1e-4
@@ -123,7 +145,9 @@ def test_variations_are_as_many_and_as_strong_as_said():
 
 def test_outliers_are_varied_anew_and_known_images_never():
     known = from_array("id", pixels(16), torch.arange(16) % 2, "ab")
-    data = Mixture(id=known, outliers=from_array("ood", pixels(1, 16), torch.tensor([-1]), []), ratio=1.0, varied=0.5)
+    data = Mixture(
+        id=known, outliers=from_array("ood", pixels(1, 16), torch.tensor([-1]), []), ratio=1.0, varied=0.5
+    )
     (batch,) = epoch_batches(data, PLAIN, 0, 0)
     shown = {x.numpy().tobytes() for x in batch.images_B3HW[:16]}
     assert shown == {x.numpy().tobytes() for x in known.batch(range(16))}
@@ -136,7 +160,13 @@ def test_outliers_are_varied_anew_and_known_images_never():
 
 def test_processes_vary_as_one_would():
     known = from_array("id", pixels(16), torch.arange(16) % 2, "ab")
-    data = Mixture(id=known, outliers=from_array("ood", pixels(9), torch.full((9,), -1), []), ratio=0.5, varied=0.7, grey=0.5)
+    data = Mixture(
+        id=known,
+        outliers=from_array("ood", pixels(9), torch.full((9,), -1), []),
+        ratio=0.5,
+        varied=0.7,
+        grey=0.5,
+    )
     (whole,) = epoch_batches(data, PLAIN, 0, 0)
     parts = [next(epoch_batches(data, PLAIN, 0, 0, Shard(index=i, count=2))) for i in range(2)]
     together = torch.stack([part.images_B3HW[8:] for part in parts], 1).flatten(0, 1)

@@ -31,7 +31,9 @@ def network():
 
 
 def test_a_batch_is_id_with_its_reconstructed_share_and_then_outliers():
-    data = Mixture(id=images(64), reconstructed=images(32, 80), share=0.25, outliers=images(10, 160), ratio=0.5)
+    data = Mixture(
+        id=images(64), reconstructed=images(32, 80), share=0.25, outliers=images(10, 160), ratio=0.5
+    )
     config = Optimisation(batch=16, crop_padding=0, flip=False)
     batches = list(epoch_batches(data, config, 0, 0))
     assert len(batches) == 4
@@ -62,9 +64,12 @@ def test_a_share_of_the_outliers_is_turned_grey():
 
 def test_every_id_image_is_seen_once_an_epoch():
     data = Mixture(id=images(48))
-    seen = torch.cat([b.images_B3HW for b in epoch_batches(data, Optimisation(batch=16, crop_padding=0, flip=False), 0, 0)])
+    seen = torch.cat(
+        [b.images_B3HW for b in epoch_batches(data, Optimisation(batch=16, crop_padding=0, flip=False), 0, 0)]
+    )
     assert torch.equal(
-        seen.flatten(1).float().sum(1).sort().values, data.id.batch(range(48)).flatten(1).float().sum(1).sort().values
+        seen.flatten(1).float().sum(1).sort().values,
+        data.id.batch(range(48)).flatten(1).float().sum(1).sort().values,
     )
 
 
@@ -129,8 +134,17 @@ def test_one_cycle():
 
 
 def test_small_sets_are_passed_over_more_often(tmp_path):
-    config = Optimisation(batch=16, epochs=2, least_steps=9)
-    log = fit(network(), make("losses", "cross_entropy"), Mixture(id=images(32)), config, 0, CPU, tmp_path / "s", "t")
+    config = Optimisation(batch=16, epochs=2, min_steps=9)
+    log = fit(
+        network(),
+        make("losses", "cross_entropy"),
+        Mixture(id=images(32)),
+        config,
+        0,
+        CPU,
+        tmp_path / "s",
+        "t",
+    )
     assert len(log) == 5
 
 
@@ -143,20 +157,33 @@ def test_inliers_are_known_images_with_a_weight():
         assert (brightness[16:] > 160).all()
         assert batch.weight_B.tolist() == [1.0] * 16 + [pytest.approx(0.3)] * 8
         value = batch.images_B3HW[16:].sum((1, 2, 3))
-        known = {int(v): int(y) for v, y in zip(data.inliers.batch(range(10)).sum((1, 2, 3)), data.inliers.labels, strict=True)}
+        known = {
+            int(v): int(y)
+            for v, y in zip(data.inliers.batch(range(10)).sum((1, 2, 3)), data.inliers.labels, strict=True)
+        }
         assert [known[int(v)] for v in value] == batch.y_B[16:].tolist()
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_processes_share_a_batch(count):
     """Together they see the rows that one process would."""
-    data = Mixture(id=images(48), reconstructed=images(32, 80), share=0.25, outliers=images(10, 160), ratio=0.5)
+    data = Mixture(
+        id=images(48), reconstructed=images(32, 80), share=0.25, outliers=images(10, 160), ratio=0.5
+    )
     config = Optimisation(batch=12, crop_padding=0, flip=False)
     alone = list(epoch_batches(data, config, 0, 0))
     shared = [list(epoch_batches(data, config, 0, 0, Shard(i, count))) for i in range(count)]
     for whole, parts in zip(alone, zip(*shared, strict=True), strict=True):
         assert sum(len(p.y_B) for p in parts) == 12
         for known in (True, False):
-            rows = [x for b in (whole,) for x in (b.images_B3HW[: len(b.y_B)] if known else b.images_B3HW[len(b.y_B) :])]
-            theirs = [x for b in parts for x in (b.images_B3HW[: len(b.y_B)] if known else b.images_B3HW[len(b.y_B) :])]
+            rows = [
+                x
+                for b in (whole,)
+                for x in (b.images_B3HW[: len(b.y_B)] if known else b.images_B3HW[len(b.y_B) :])
+            ]
+            theirs = [
+                x
+                for b in parts
+                for x in (b.images_B3HW[: len(b.y_B)] if known else b.images_B3HW[len(b.y_B) :])
+            ]
             assert sorted(int(x.sum()) for x in rows) == sorted(int(x.sum()) for x in theirs)

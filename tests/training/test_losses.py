@@ -23,14 +23,20 @@ def output(logits: torch.Tensor) -> Output:
     return Output(logits_BC=logits, z_BF=logits)
 
 
-def step(id: torch.Tensor, y: torch.Tensor, ood: torch.Tensor | None = None, weight: torch.Tensor | None = None) -> Step:
+def step(
+    id: torch.Tensor, y: torch.Tensor, ood: torch.Tensor | None = None, weight: torch.Tensor | None = None
+) -> Step:
     weight = torch.ones(len(y)) if weight is None else weight
     return Step(id=output(id), y_B=y, weight_B=weight, ood=None if ood is None else output(ood))
 
 
 def test_equals_the_papers_formula():
     g = torch.Generator().manual_seed(0)
-    id, ood, y = torch.randn(6, 4, generator=g), torch.randn(9, 4, generator=g), torch.tensor([0, 1, 2, 3, 0, 1])
+    id, ood, y = (
+        torch.randn(6, 4, generator=g),
+        torch.randn(9, 4, generator=g),
+        torch.tensor([0, 1, 2, 3, 0, 1]),
+    )
     loss = EnergyLogistic(beta=0.7)
     with torch.no_grad():
         loss.slope.fill_(0.3)
@@ -97,7 +103,9 @@ def test_every_loss_is_finite_differentiable_and_owns_its_parameters(name):
 
 def test_weights_weigh_rows_of_the_cross_entropy():
     logits, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
-    doubled = make("losses", "cross_entropy")(step(logits, y, weight=torch.tensor([1.0, 1.0, 2.0, 0.0]))).total
+    doubled = make("losses", "cross_entropy")(
+        step(logits, y, weight=torch.tensor([1.0, 1.0, 2.0, 0.0]))
+    ).total
     repeated = F.cross_entropy(logits[[0, 1, 2, 2]], y[[0, 1, 2, 2]])
     assert doubled.item() == pytest.approx(repeated.item(), rel=1e-6)
 
@@ -119,7 +127,9 @@ def test_weighted_energy_is_learnt_stored_and_scored(tmp_path):
     told = {"backbone": "resnet8", "loss": "energy_logistic", "loss_options": {"weighted": True}}
     with seeded(0, "test"):
         network = backbone("resnet8", 4)
-    Classifier(network=network, loss=loss, names=tuple("abcd"), size=16, threshold=0.0, told=told).save(tmp_path)
+    Classifier(network=network, loss=loss, names=tuple("abcd"), size=16, threshold=0.0, told=told).save(
+        tmp_path
+    )
     found = load(tmp_path)
     head = head_of(found.network, found.loss)
     torch.testing.assert_close(head.energy_C, weights)
@@ -132,7 +142,9 @@ def test_outlier_exposure_asks_for_equal_probabilities():
     logits, y, ood = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.randn(5, 3)
     p = ood.double().softmax(1).numpy()
     expected = F.cross_entropy(logits, y).item() + 0.5 * -np.log(p).mean()
-    assert make("losses", "outlier_exposure")(step(logits, y, ood)).total.item() == pytest.approx(expected, rel=1e-6)
+    assert make("losses", "outlier_exposure")(step(logits, y, ood)).total.item() == pytest.approx(
+        expected, rel=1e-6
+    )
     flat = make("losses", "outlier_exposure", weight=1.0)(step(logits, y, torch.zeros(2, 3))).parts["uniform"]
     assert flat.item() == pytest.approx(np.log(3))
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from oodream.config import Optimisation, Train
+from oodream.config import Optimisation, TrainConfig
 from oodream.core.registry import make, own_options
 from oodream.core.seeding import seeded
 from oodream.core.types import Latents, Output, Sizes, Step
@@ -22,7 +22,7 @@ from oodream.training.batches import DrawnFrom, LatentBank, Mixture, epoch_batch
 from oodream.training.loop import teaching
 from oodream.training.losses.club import REDUCTIONS, Gaussian
 from oodream.training.losses.micl import info_nce
-from oodream.training.train import Sum, learn_path, make_loss, train
+from oodream.training.train import Sum, learn_adapter, make_loss, train
 
 CPU = torch.device("cpu")
 SIZES = Sizes(features=6, text=5, teacher=7, latent=(4, 8, 8))
@@ -98,9 +98,13 @@ def test_club_without_a_table_equals_the_double_sum():
         return (-0.5 * ((y[j] - mu) ** 2 / v + v.log() + math.log(2 * math.pi))).sum()
 
     n = len(x)
-    expected = sum(log_q(i, i) for i in range(n)) / n - sum(log_q(i, j) for i in range(n) for j in range(n)) / n**2
+    expected = (
+        sum(log_q(i, i) for i in range(n)) / n - sum(log_q(i, j) for i in range(n) for j in range(n)) / n**2
+    )
     assert q.bound(x, y).item() == pytest.approx(expected.item(), rel=1e-4)
-    assert q.unlikelihood(x, y).item() == pytest.approx((-sum(log_q(i, i) for i in range(n)) / n).item(), rel=1e-5)
+    assert q.unlikelihood(x, y).item() == pytest.approx(
+        (-sum(log_q(i, i) for i in range(n)) / n).item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("rho", [0.3, 0.7, 0.9])
@@ -138,7 +142,12 @@ def over_pairings(loss, told: Step) -> tuple[torch.Tensor, torch.Tensor]:
             "near_O": told.near_O[order],
         }
         found.append(
-            gradient(loss, Step(**{**again, "ood": Output(logits_BC=told.ood.logits_BC[order], z_BF=told.ood.z_BF[order])}))
+            gradient(
+                loss,
+                Step(
+                    **{**again, "ood": Output(logits_BC=told.ood.logits_BC[order], z_BF=told.ood.z_BF[order])}
+                ),
+            )
         )
     found = torch.stack(found)
     return found.mean(0).norm(), found.flatten(1).norm(dim=1).mean()
@@ -207,7 +216,13 @@ def test_micl_pulls_features_to_their_own_vectors():
     told = step(B=12, O=8)
 
     def now():
-        return Step(**{**vars(told), "id": Output(logits_BC=known, z_BF=known), "ood": Output(logits_BC=unknown, z_BF=unknown)})
+        return Step(
+            **{
+                **vars(told),
+                "id": Output(logits_BC=known, z_BF=known),
+                "ood": Output(logits_BC=unknown, z_BF=unknown),
+            }
+        )
 
     before = loss(now()).total.item()
     for _ in range(150):
@@ -251,7 +266,12 @@ def test_a_teacher_may_know_only_the_images_of_a_step():
 
 def pictures(n: int = 24, classes: int = 3):
     g = torch.Generator().manual_seed(n)
-    return from_array("x", torch.randint(0, 255, (n, 3, 32, 32), generator=g, dtype=torch.uint8), torch.arange(n) % classes, "abc")
+    return from_array(
+        "x",
+        torch.randint(0, 255, (n, 3, 32, 32), generator=g, dtype=torch.uint8),
+        torch.arange(n) % classes,
+        "abc",
+    )
 
 
 def test_teacher_outputs_are_computed_once_where_that_is_exact():
@@ -287,13 +307,18 @@ def bank(n: int = 24, m: int = 6) -> LatentBank:
     known = torch.randn(n, 4, 8, 8, generator=g).half()
     pairs = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8), torch.randn(4, 4, 8, 8).half()
     return LatentBank(
-        known=lambda rows: known[rows], coloured=pairs, ood_MFHW=torch.randn(m, 4, 8, 8, generator=g).half(), share=0.5
+        known=lambda rows: known[rows],
+        coloured=pairs,
+        ood_MFHW=torch.randn(m, 4, 8, 8, generator=g).half(),
+        share=0.5,
     )
 
 
 def mixture(**other) -> Mixture:
     drawn = DrawnFrom(
-        vector_MD=F.normalize(torch.randn(6, 5), dim=1), near_M=torch.arange(6) % 3, tokens_CD=F.normalize(torch.randn(3, 5))
+        vector_MD=F.normalize(torch.randn(6, 5), dim=1),
+        near_M=torch.arange(6) % 3,
+        tokens_CD=F.normalize(torch.randn(3, 5)),
     )
     return Mixture(**{"id": pictures(), "bank": bank(), "drawn_from": drawn, "ratio": 0.5, **other})
 
@@ -308,7 +333,9 @@ def test_latents_come_with_the_images_they_belong_to():
         assert torch.equal(batch.latents.pair_K3HW, data.id.batch(pairs))
         assert torch.equal(batch.latents.latent_LFHW[:4], data.bank.known(pairs).float())
         assert torch.equal(batch.y_B[8:], data.id.labels[pairs])
-        for latent, near, vector in zip(batch.latents.latent_LFHW[4:], batch.near_O, batch.vector_OD, strict=True):
+        for latent, near, vector in zip(
+            batch.latents.latent_LFHW[4:], batch.near_O, batch.vector_OD, strict=True
+        ):
             m = (data.bank.ood_MFHW.float() == latent).flatten(1).all(1).nonzero().item()
             assert data.drawn_from.near_M[m] == near
             assert torch.equal(data.drawn_from.vector_MD[m], vector)
@@ -327,12 +354,14 @@ def test_latents_flip_with_their_images():
 def test_a_path_gives_outputs_for_images_then_latents_and_learns_the_pairs(name):
     with seeded(0, "path"):
         model = backbone("resnet8", 3).eval()  # so that what is to be learned stays
-        path = make("paths", name, model=model, latent=(4, 8, 8), size=32)
+        path = make("latent_adapters", name, model=model, latent=(4, 8, 8), size=32)
         coarse = torch.rand(16, 3, 4, 4)
     # Latents from which the images can be told: their own 8 x 8 means.
     images = (F.interpolate(coarse, (32, 32), mode="bilinear") * 255).to(torch.uint8)
     latent = torch.cat([F.avg_pool2d(images.float() / 127.5 - 1, 4), torch.zeros(16, 1, 8, 8)], 1)
-    told = Latents(latent_LFHW=torch.cat([latent, torch.randn(5, 4, 8, 8)]), pair_K3HW=images, shown=lambda x: x)
+    told = Latents(
+        latent_LFHW=torch.cat([latent, torch.randn(5, 4, 8, 8)]), pair_K3HW=images, shown=lambda x: x
+    )
     out, first = path(model, images[:3], told)
     assert out.logits_BC.shape == (3 + 16 + 5, 3)
     assert out.z_BF.shape == (24, 128)
@@ -352,16 +381,19 @@ def test_stem_is_for_built_in_networks():
         pass
 
     with pytest.raises(ValueError, match="Use the path projector"):
-        make("paths", "stem", model=Other(), latent=(4, 8, 8), size=32)
+        make("latent_adapters", "stem", model=Other(), latent=(4, 8, 8), size=32)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 8, 40])
 @pytest.mark.parametrize(
-    "losses", [("energy_logistic", "micl", "kd"), ("energy_logistic", "club"), ("energy_logistic", "club_joint")]
+    "losses",
+    [("energy_logistic", "micl", "kd"), ("energy_logistic", "club"), ("energy_logistic", "club_joint")],
 )
 def test_the_whole_recipe_trains_at_any_batch_size(batch, losses, tmp_path):
     """A batch of one, one that leaves images over, one larger than the data."""
-    config = Train(path="stem", loss=losses, optimisation=Optimisation(epochs=1, batch=batch), ratio=1.0)
+    config = TrainConfig(
+        path="stem", loss=losses, optimisation=Optimisation(epochs=1, batch=batch), ratio=1.0
+    )
     data = mixture(ratio=1.0)
     _, loss, log = train(data, config, 0, CPU, tmp_path / "s", "t", teacher=backbone("resnet8", 3))
     assert isinstance(loss, Sum)
@@ -370,15 +402,24 @@ def test_the_whole_recipe_trains_at_any_batch_size(batch, losses, tmp_path):
 
 
 def test_options_belong_to_their_loss():
-    config = Train(loss=("energy_logistic", "kd"), loss_options={"beta": 2.0, "kd.logit": 3.0})
-    assert own_options("losses", config.loss, config.loss_options) == {"energy_logistic": {"beta": 2.0}, "kd": {"logit": 3.0}}
+    config = TrainConfig(loss=("energy_logistic", "kd"), loss_options={"beta": 2.0, "kd.logit": 3.0})
+    assert own_options("losses", config.loss, config.loss_options) == {
+        "energy_logistic": {"beta": 2.0},
+        "kd": {"logit": 3.0},
+    }
     assert make_loss(config).teacher
-    twice = make_loss(Train(loss=("cross_entropy", "club_joint@a", "club_joint@b"), loss_options={"club_joint@b.weight": 3.0}))
+    twice = make_loss(
+        TrainConfig(
+            loss=("cross_entropy", "club_joint@a", "club_joint@b"), loss_options={"club_joint@b.weight": 3.0}
+        )
+    )
     assert [loss.weight for loss in list(twice.losses.values())[1:]] == [0.2, 3.0]
     twice.build(SIZES)
     assert {"club_joint@a", "club_joint@b"} <= twice(step()).parts.keys()
-    with pytest.raises(ValueError, match=r"micl.weight is of a loss that is not used; the losses are energy_logistic, kd"):
-        make_loss(Train(loss=("energy_logistic", "kd"), loss_options={"micl.weight": 2.0}))
+    with pytest.raises(
+        ValueError, match=r"micl.weight is of a loss that is not used; the losses are energy_logistic, kd"
+    ):
+        make_loss(TrainConfig(loss=("energy_logistic", "kd"), loss_options={"micl.weight": 2.0}))
 
 
 def test_losses_that_lack_what_they_need_say_so():
@@ -394,10 +435,12 @@ def test_losses_that_lack_what_they_need_say_so():
 
 
 def test_a_classifier_is_not_trained_through_previews_that_have_learnt_nothing(tmp_path):
-    config = Train(path="preview", loss=("energy_logistic",), optimisation=Optimisation(epochs=1, batch=8), ratio=1.0)
+    config = TrainConfig(
+        path="preview", loss=("energy_logistic",), optimisation=Optimisation(epochs=1, batch=8), ratio=1.0
+    )
     with pytest.raises(ValueError, match="preview learns before a classifier does"):
         train(mixture(), config, 0, CPU, tmp_path / "s", "t")
-    learnt = learn_path(mixture(), replace(config, path_options={"steps": 2}), 0, CPU)
+    learnt = learn_adapter(mixture(), replace(config, adapter_options={"steps": 2}), 0, CPU)
     _, _, log = train(mixture(), config, 0, CPU, tmp_path / "s", "t", learnt=learnt)
     assert math.isfinite(log[0]["energy"])
 
@@ -406,7 +449,7 @@ def test_previews_learn_before_the_classifier_and_stay(tmp_path):
     """Latents that hold the image's 8 x 8 means: previews come near the images, and no gradient of the classifier reaches them."""
     with seeded(0, "preview"):
         model = backbone("resnet8", 3)
-        path = make("paths", "preview", model=model, latent=(4, 8, 8), size=32, steps=200)
+        path = make("latent_adapters", "preview", model=model, latent=(4, 8, 8), size=32, steps=200)
     coarse = F.interpolate(torch.rand(24, 3, 4, 4), (32, 32), mode="bilinear")
     images = from_array("x", (coarse * 255).to(torch.uint8), torch.arange(24) % 3, "abc")
 
@@ -433,7 +476,10 @@ def test_previews_learn_before_the_classifier_and_stay(tmp_path):
 
 def test_outliers_are_mixed_with_known_latents():
     plain, mixed = mixture(), mixture(bank=replace(bank(), least=0.4))
-    a, b = (next(epoch_batches(m, Optimisation(batch=8, flip=False), 0, 0)).latents.latent_LFHW for m in (plain, mixed))
+    a, b = (
+        next(epoch_batches(m, Optimisation(batch=8, flip=False), 0, 0)).latents.latent_LFHW
+        for m in (plain, mixed)
+    )
     assert torch.equal(a[:4], b[:4]), "known ones stay"
     for ood, made in zip(a[4:], b[4:], strict=True):
         shares = []

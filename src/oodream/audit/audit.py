@@ -34,9 +34,16 @@ def audit(
     if empty := [name for name, (_, images) in sets.items() if not len(images)]:
         raise DataError(f"There are no images in {listed(empty)}. Leave the set out or fill it.")
     if len(sizes := {images.size for _, images in sets.values()}) > 1:
-        raise DataError(f"The sets have images of different sizes ({listed(map(str, sorted(sizes)))} pixels). Read them at one.")
+        raise DataError(
+            f"The sets have images of different sizes ({listed(map(str, sorted(sizes)))} pixels). Read them at one."
+        )
     if "test" not in (group for group, _ in sets.values()):
         raise ValueError("An audit compares with the ID test images: name a set of group 'test'.")
-    found = [*duplicates(sets), *separated(sets, seed), *named(sets, classes, words or {}), *controlled(control)]
+    found = [
+        *duplicates(sets),
+        *separated(sets, seed),
+        *named(sets, classes, words or {}),
+        *controlled(control),
+    ]
     found.sort(key=lambda f: SEVERITIES.index(f.severity))
     return Audit(sets={name: group for name, (group, _) in sets.items()}, findings=tuple(found))

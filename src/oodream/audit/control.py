@@ -23,7 +23,9 @@ def controlled(rows: Sequence[Row]) -> Iterator[Finding]:
         mine = [row for row in rows if row.classifier == classifier]
         first = [row for row in mine if row.detector == mine[0].detector]
         mean = fmean(row.auroc for row in first)
-        low, high = (fmean(row.intervals.get("auroc", (row.auroc,) * 2)[end] for row in first) for end in (0, 1))
+        low, high = (
+            fmean(row.intervals.get("auroc", (row.auroc,) * 2)[end] for row in first) for end in (0, 1)
+        )
         off = 0.0 if low <= 0.5 <= high else abs(mean - 0.5)
         severity = SEVERITIES[2 - (off >= CONTROL_WARNS) - (off >= CONTROL_FAILS)]
         sign = "the unknown" if mean > 0.5 else "the known"
@@ -31,7 +33,7 @@ def controlled(rows: Sequence[Row]) -> Iterator[Finding]:
             "50\u00a0% lies within the interval, as it should." if low <= 0.5 <= high
             else "Near 50\u00a0%, as it should be." if severity == "fine"
             else f"It takes the decoder's traces for a sign of {sign}, and outliers carry them. Raise "
-            "train.reconstructed_share, or use a decoder with a better autoencoder."
+            "train.reconstruction_frac, or use a decoder with a better autoencoder."
         )  # fmt: skip
         yield Finding(
             kind="control", sets=(classifier,), count=first[0].n_ood, share=mean, severity=severity,

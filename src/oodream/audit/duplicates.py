@@ -66,7 +66,9 @@ def _look(x_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tint = colour.mean((1, 2), keepdim=True)
         parts += [_magnitudes(colour - tint, 2), tint[:, 0] * side]
     kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
-    blurred = F.conv2d(F.pad(thumb[:, None], (1, 1, 1, 1), mode="replicate"), (kernel[:, None] * kernel)[None, None])[:, 0]
+    blurred = F.conv2d(
+        F.pad(thumb[:, None], (1, 1, 1, 1), mode="replicate"), (kernel[:, None] * kernel)[None, None]
+    )[:, 0]
     plain = thumb.flatten(1).std(1) < CONTRAST
     return digest_B, F.normalize(torch.cat(parts, 1), dim=1).masked_fill(plain[:, None], 0), blurred.half()
 
@@ -94,14 +96,19 @@ def apart(a_PTT: Tensor, b_PTT: Tensor, subpixel: bool) -> Tensor:
     b = b[torch.arange(len(b)), shift]
     b = F.normalize(b - b.mean(1, keepdim=True), dim=1)
     mean = ((a + b) / 2).unflatten(1, (inner, inner))
-    slopes = torch.stack([mean[:, 2:, 1:-1] - mean[:, :-2, 1:-1], mean[:, 1:-1, 2:] - mean[:, 1:-1, :-2]], 3).flatten(1, 2) / 2
+    slopes = (
+        torch.stack(
+            [mean[:, 2:, 1:-1] - mean[:, :-2, 1:-1], mean[:, 1:-1, 2:] - mean[:, 1:-1, :-2]], 3
+        ).flatten(1, 2)
+        / 2
+    )
     rest = (a - b).unflatten(1, (inner, inner))[:, 1:-1, 1:-1].flatten(1)[:, :, None]
     gram = slopes.mT @ slopes + 1e-9 * torch.eye(2)
     by = torch.linalg.solve(gram, slopes.mT @ rest).clamp(-0.5, 0.5)
     return (rest - slopes @ by).norm(dim=1)[:, 0] * inner / (inner - 2)
 
 
-def partners(a: Looks, b: Looks) -> tuple[Tensor, Tensor]:
+def nearest_duplicates(a: Looks, b: Looks) -> tuple[Tensor, Tensor]:
     """For every picture of `b` the row of the one in `a` that it duplicates (-1: none), and how far they are apart: 0 if equal.
 
     Where `a` is `b` a picture's partner is an earlier one. Near-duplicates are among the NEIGHBOURS with the nearest spectra, at
@@ -120,9 +127,14 @@ def partners(a: Looks, b: Looks) -> tuple[Tensor, Tensor]:
         for part in (slice(i, i + 1024) for i in range(0, len(query), 1024)):
             mine, other = start + query[part], at[query[part], nth[part]]
             pair = b.thumb_NTT[mine].float(), a.thumb_NTT[other].float()
-            rms, gain = apart(*pair, subpixel=a.smaller), torch.stack([x.flatten(1).std(1) for x in pair]).log()
+            rms, gain = (
+                apart(*pair, subpixel=a.smaller),
+                torch.stack([x.flatten(1).std(1) for x in pair]).log(),
+            )
             rms[gain.diff(dim=0)[0].abs() > math.log(GAIN)] = torch.inf
-            later, earlier = (torch.maximum(mine, other), torch.minimum(mine, other)) if a is b else (mine, other)
+            later, earlier = (
+                (torch.maximum(mine, other), torch.minimum(mine, other)) if a is b else (mine, other)
+            )
             rms = rms.clamp(min=1e-4)  # 0 is for equal pictures alone
             apart_N.scatter_reduce_(0, later, rms, "amin")
             nearest = rms == apart_N[later]
@@ -140,10 +152,16 @@ def partners(a: Looks, b: Looks) -> tuple[Tensor, Tensor]:
 SHARED = {
     ("train", "test"): "Accuracy on them is memory. Take them out of one of the two.",
     ("train", "outliers"): "Training calls the same picture known and unknown. Drop these outliers.",
-    ("train", "ood"): "The classifier learns them as known, and they count as unknown. Take them out of one of the two.",
+    (
+        "train",
+        "ood",
+    ): "The classifier learns them as known, and they count as unknown. Take them out of one of the two.",
     ("test", "outliers"): "Training calls pictures of the test set unknown. Drop these outliers.",
     ("test", "ood"): "The same picture counts as known and as unknown. Take them out of one of the two.",
-    ("outliers", "ood"): "Training calls them unknown, so to find them unknown proves nothing. Drop these outliers.",
+    (
+        "outliers",
+        "ood",
+    ): "Training calls them unknown, so to find them unknown proves nothing. Drop these outliers.",
 }
 REPEATED = {
     "train": "They weigh more than the others in training. Keep one of each.",
@@ -155,7 +173,11 @@ REPEATED = {
 
 def duplicates(sets: Mapping[str, tuple[str, Images]]) -> Iterator[Finding]:
     """Pictures that are in two sets, or twice in one, and equal training pictures with different labels; controls are left out."""
-    role = {name: "ood" if group in ("near", "far") else group for name, (group, _) in sets.items() if group != "control"}
+    role = {
+        name: "ood" if group in ("near", "far") else group
+        for name, (group, _) in sets.items()
+        if group != "control"
+    }
     names = sorted(role, key=lambda name: GROUPS.index(sets[name][0]))
     looks = {name: look(sets[name][1]) for name in names}
     clean = 0
@@ -163,7 +185,7 @@ def duplicates(sets: Mapping[str, tuple[str, Images]]) -> Iterator[Finding]:
         for b in names[i:]:
             if a != b and role[a] == role[b]:
                 continue
-            row_N, apart_N = partners(looks[a], looks[b])
+            row_N, apart_N = nearest_duplicates(looks[a], looks[b])
             rows = (row_N >= 0).nonzero()[:, 0]
             if not len(rows):
                 clean += 1
@@ -172,7 +194,13 @@ def duplicates(sets: Mapping[str, tuple[str, Images]]) -> Iterator[Finding]:
             share = count / n
             where = "an earlier one of the set" if a == b else f"one of {a}"
             bits = f"{'all' if equal == count else equal or 'none'} to the last bit"
-            severity = ("warning" if share >= LEAK else "fine") if a == b else "problem" if share >= LEAK else "warning"
+            severity = (
+                ("warning" if share >= LEAK else "fine")
+                if a == b
+                else "problem"
+                if share >= LEAK
+                else "warning"
+            )
             yield Finding(
                 kind="duplicates", sets=(a,) if a == b else (a, b), count=count, share=share, severity=severity,
                 message=f"{count:,} of {n:,} pictures of {b} ({percent(share)}) show the same as {where}, {bits}. "
@@ -192,7 +220,9 @@ def duplicates(sets: Mapping[str, tuple[str, Images]]) -> Iterator[Finding]:
             yield from _mislabelled(name, sets, looks[name].digest_N)
 
 
-def _pair(sets: Mapping[str, tuple[str, Images]], names: tuple[str, str], rows: tuple[int, int], rms: float) -> Json:
+def _pair(
+    sets: Mapping[str, tuple[str, Images]], names: tuple[str, str], rows: tuple[int, int], rms: float
+) -> Json:
     files = [sets[name][1].files[row] for name, row in zip(names, rows, strict=True)]
     return {"sets": [*names], "rows": [*rows], "files": files, "apart": round(rms, 4)}
 
@@ -206,7 +236,8 @@ def _mislabelled(name: str, sets: Mapping[str, tuple[str, Images]], digest_N: Te
     count = int(np.isin(digest, digest[turns]).sum())
     share = count / len(images)
     examples = [
-        _pair(sets, (name, name), rows, 0.0) | {"labels": [images.classes[images.labels[row]] for row in rows]}
+        _pair(sets, (name, name), rows, 0.0)
+        | {"labels": [images.classes[images.labels[row]] for row in rows]}
         for rows in ((int(order[t]), int(order[t + 1])) for t in turns[:EXAMPLES])
     ]
     yield Finding(

@@ -55,5 +55,8 @@ def to_json(done: Audit) -> Json:
 
 def from_json(values: Json) -> Audit:
     """The audit that `to_json` wrote."""
-    findings = (Finding(**{**f, "sets": tuple(f["sets"]), "examples": tuple(f["examples"])}) for f in values["findings"])
+    findings = (
+        Finding(**{**f, "sets": tuple(f["sets"]), "examples": tuple(f["examples"])})
+        for f in values["findings"]
+    )
     return Audit(sets=values["sets"], findings=tuple(findings))

@@ -22,9 +22,13 @@ STOP = frozenset(
 )
 
 
-def named(sets: Mapping[str, tuple[str, Images]], classes: Sequence[str], words: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+def named(
+    sets: Mapping[str, tuple[str, Images]], classes: Sequence[str], words: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
     """OOD sets whose own name, folders or files are called as a known class is: whole words in any case, singular or plural."""
-    class_of = {key: name for name in classes for called in (name, *words.get(name, ())) for key in _keys(called)}
+    class_of = {
+        key: name for name in classes for called in (name, *words.get(name, ())) for key in _keys(called)
+    }
     clean = []
     for set_name, (group, images) in sets.items():
         if group not in ("near", "far"):
@@ -70,7 +74,9 @@ def _forms(word: str) -> set[str]:
     found = {word}
     if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
         found |= (
-            {word[:-1]} | ({word[:-2]} if word.endswith("es") else set()) | ({f"{word[:-3]}y"} if word.endswith("ies") else set())
+            {word[:-1]}
+            | ({word[:-2]} if word.endswith("es") else set())
+            | ({f"{word[:-3]}y"} if word.endswith("ies") else set())
         )
     return found
 

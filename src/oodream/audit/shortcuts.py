@@ -51,7 +51,8 @@ def pixel_statistics(x_B3HW: Tensor) -> Facts:
     radius = (radius[:, None] + radius).sqrt()
     total = power.sum((1, 2)) + 1e-6
     found = {
-        name: (power[:, radius > r].sum(1) / total + 1e-7).log10() for name, r in (("finest detail", FINEST), ("fine detail", FINE))
+        name: (power[:, radius > r].sum(1) / total + 1e-7).log10()
+        for name, r in (("finest detail", FINEST), ("fine detail", FINE))
     }
     border = torch.arange(1, size) % 8 == 0
     across, down = grey.diff(dim=2).abs().mean(1), grey.diff(dim=1).abs().mean(2)
@@ -98,14 +99,16 @@ def _columns(test: Facts, other: Facts) -> dict[str, np.ndarray]:
     }
 
 
-def told_apart(test: Facts, other: Facts, seed: int) -> tuple[dict[str, float], tuple[float, float]]:
+def discriminability(test: Facts, other: Facts, seed: int) -> tuple[dict[str, float], tuple[float, float]]:
     """AUROCs in [0.5, 1] by which statistics tell two sets apart, one by one and "together", and the 95 % interval of the latter.
 
     Together: a logistic regression on all of them and their squares, each image scored by one that was fitted without it (five
     folds).
     """
     columns = _columns(test, other)
-    is_other = np.arange(sum(len(next(iter(facts.values()))) for facts in (test, other))) >= len(next(iter(test.values())))
+    is_other = np.arange(sum(len(next(iter(facts.values()))) for facts in (test, other))) >= len(
+        next(iter(test.values()))
+    )
 
     def area(score: np.ndarray) -> float:
         return auroc(*(torch.from_numpy(score[part].copy()) for part in (~is_other, is_other)))
@@ -124,7 +127,7 @@ ONE_PIPELINE = "Put all sets through one pipeline: the same format and quality, 
 ADVICE = {
     "near": ONE_PIPELINE,
     "far": f"{ONE_PIPELINE} If it is their nature, the set is easy, and its numbers say little about what pictures show.",
-    "outliers": "Training can tell outliers by these alone. Reconstructed ID images (train.reconstructed_share), grey ones "
+    "outliers": "Training can tell outliers by these alone. Reconstructed ID images (train.reconstruction_frac), grey ones "
     "(train.grey) and the files' format (decode.format) lessen it; the control shows whether it matters.",
     "control": "These are the decoder's traces; whether a classifier keys on them, its AUROC on this set tells.",
 }
@@ -135,7 +138,9 @@ def separated(sets: Mapping[str, tuple[str, Images]], seed: int) -> Iterator[Fin
 
     def some(name: str) -> Images:
         images = sets[name][1]
-        return images.subset(torch.randperm(len(images), generator=generator(seed, "audit", name))[:SAMPLE].sort().values)
+        return images.subset(
+            torch.randperm(len(images), generator=generator(seed, "audit", name))[:SAMPLE].sort().values
+        )
 
     def pixels(images: Images) -> Facts:
         parts = [pixel_statistics(x) for x, _ in images.batches(_batch(images))]
@@ -149,18 +154,25 @@ def separated(sets: Mapping[str, tuple[str, Images]], seed: int) -> Iterator[Fin
     known_facts = {"files": file_facts(sample.files), "pixels": pixels(sample)}
     for name in others:
         group, sample = sets[name][0], some(name)
-        for kind, facts in (("files", known_facts["files"] and file_facts(sample.files)), ("pixels", pixels(sample))):
+        for kind, facts in (
+            ("files", known_facts["files"] and file_facts(sample.files)),
+            ("pixels", pixels(sample)),
+        ):
             if not facts:
                 continue
             test = known_facts[kind]
             assert test is not None
-            found, (low, high) = told_apart(test, facts, seed)
+            found, (low, high) = discriminability(test, facts, seed)
             severity = "warning" if low >= (LEANS if kind == "files" else TRACES) else "fine"
             if kind == "files" and low >= SEPARATES and group in ("near", "far"):
                 severity = "problem"
             best = sorted((key for key in found if key != "together"), key=found.__getitem__, reverse=True)
             single = ", ".join(f"{key} {percent(found[key])}" for key in best[:3])
-            what = "file's format, size and compression" if kind == "files" else "pixels' fineness, blocks and colour"
+            what = (
+                "file's format, size and compression"
+                if kind == "files"
+                else "pixels' fineness, blocks and colour"
+            )
             yield Finding(
                 kind=kind, sets=(known, name), count=len(sample), share=found["together"], severity=severity,
                 message=f"The {what} alone tell {name} from {known} at AUROC {percent(found['together'])} "

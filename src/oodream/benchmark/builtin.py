@@ -8,7 +8,7 @@ import torch
 
 from ..core.seeding import generator
 from ..data import builtin
-from ..data.holdout import DISTURBED
+from ..data.holdout import PSEUDO_OOD
 from ..data.images import Images, from_array
 
 
@@ -30,7 +30,10 @@ def _disturbed(name: str) -> Callable[[int, int], Images]:
     def make(size: int, count: int) -> Images:
         images = BUILT_IN["fashion-val"](size, count)
         return from_array(
-            name, DISTURBED[name][0](images.batch(range(count)), images.labels, generator(0, name)), images.labels, ()
+            name,
+            PSEUDO_OOD[name][0](images.batch(range(count)), images.labels, generator(0, name)),
+            images.labels,
+            (),
         )
 
     return make
@@ -47,5 +50,5 @@ BUILT_IN: dict[str, Callable[[int, int], Images]] = {
     "fashion-bag": _fashion("test", ("bag",)),
     "fashion-boot": _fashion("test", ("boot",)),
     **{name: _far(name) for name in builtin.FAR_SETS},
-    **{name: _disturbed(name) for name in DISTURBED},
+    **{name: _disturbed(name) for name in PSEUDO_OOD},
 }

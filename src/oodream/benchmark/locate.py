@@ -46,7 +46,13 @@ class Located:
 # Where the sets lie ----------------------------------------------------------------------------------------------------------
 
 
-def locate(benchmark: Benchmark, roots: Sequence[Path], groups: Collection[str] = KNOWN + UNKNOWN, *, hub: bool = False) -> Located:
+def locate(
+    benchmark: Benchmark,
+    roots: Sequence[Path],
+    groups: Collection[str] = KNOWN + UNKNOWN,
+    *,
+    hub: bool = False,
+) -> Located:
     """Looks for the sets of `groups` below the roots, one after the other, without opening a picture or a connection.
 
     Paths of lists and folders must stay inside the roots, whatever links they go through. With `hub`, sets that are not below a
@@ -78,7 +84,7 @@ class _Inside:
             self._folders[folder] = self._holds(folder)
         if not self._folders[folder] or (file.is_symlink() and not self._holds(file)):
             raise DataError(
-                f"{file} leads to {file.resolve()}, outside the root. If that may be read, name its folder as a --root, too."
+                f"{file} is_main to {file.resolve()}, outside the root. If that may be read, name its folder as a --root, too."
             )
         return file
 
@@ -89,7 +95,9 @@ class _Inside:
 
 def _classes_of_folders(benchmark: Benchmark, roots: Sequence[Path]) -> Benchmark:
     """The protocol with the class folders of the first folder of known images that is there as its classes."""
-    places = [root / folder for s in benchmark.sets if s.group in KNOWN for root in roots for folder in s.folders]
+    places = [
+        root / folder for s in benchmark.sets if s.group in KNOWN for root in roots for folder in s.folders
+    ]
     found = next((sorted(_subfolders(place)) for place in places if place.is_dir()), [])
     return replace(benchmark, classes=tuple(found), labels={name: label for label, name in enumerate(found)})
 
@@ -118,7 +126,9 @@ def _attempts(item: ImageSet, benchmark: Benchmark, inside: _Inside) -> Iterator
         if not lists:
             yield f"no list {item.list}" + (f" (sha256 {item.sha256})" if item.sha256 else "")
     if item.folders:
-        folders = [root / folder for root in inside.roots for folder in item.folders if (root / folder).is_dir()]
+        folders = [
+            root / folder for root in inside.roots for folder in item.folders if (root / folder).is_dir()
+        ]
         searches += [partial(_by_folder, item, benchmark, inside, folder) for folder in folders]
         if not folders:
             yield f"no folder {' or '.join(item.folders)}"
@@ -153,9 +163,13 @@ def _by_list(item: ImageSet, benchmark: Benchmark, inside: _Inside, file: Path) 
         except DataError as error:
             raise DataError(f"{file}, line {number}: {error}") from None
     if gone := [path for path in files if not path.is_file()]:
-        raise DataError(f"{len(gone)} of the {len(files)} images in the list {file} are not there; the first is {gone[0]}.")
+        raise DataError(
+            f"{len(gone)} of the {len(files)} images in the list {file} are not there; the first is {gone[0]}."
+        )
     labels = tuple(label for _, label in lines)
-    return Found(set=item, place=str(file), files=tuple(files), labels=labels, sha256=told, remarks=tuple(remarks))
+    return Found(
+        set=item, place=str(file), files=tuple(files), labels=labels, sha256=told, remarks=tuple(remarks)
+    )
 
 
 def _lines(data: bytes, file: Path, count: int) -> Iterator[tuple[str, int]]:
@@ -172,11 +186,15 @@ def _lines(data: bytes, file: Path, count: int) -> Iterator[tuple[str, int]]:
         path, _, label = line.strip().rpartition(" ")
         parts = PurePosixPath(path).parts
         if not path or not path.isprintable() or not label.removeprefix("-").isdecimal():
-            raise DataError(f"{file}, line {number}: {line[:80]!r} is no path and label, such as photos/a.png 3.")
+            raise DataError(
+                f"{file}, line {number}: {line[:80]!r} is no path and label, such as photos/a.png 3."
+            )
         if PurePosixPath(path).is_absolute() or ".." in parts:
-            raise DataError(f"{file}, line {number}: {path} leads out of the folder of the images.")
+            raise DataError(f"{file}, line {number}: {path} is_main out of the folder of the images.")
         if count and not 0 <= int(label) < count:
-            raise DataError(f"{file}, line {number}: there is no class {label}; the labels are 0 to {count - 1}.")
+            raise DataError(
+                f"{file}, line {number}: there is no class {label}; the labels are 0 to {count - 1}."
+            )
         yield path, int(label)
 
 
@@ -203,7 +221,11 @@ def _by_folder(item: ImageSet, benchmark: Benchmark, inside: _Inside, place: Pat
         raise DataError(f"{place} has no images.")
     for file in files:
         inside(file)
-    remarks = [f"{place} stands for the list of {item.name}, and not the protocol's choice of images"] if item.list else []
+    remarks = (
+        [f"{place} stands for the list of {item.name}, and not the protocol's choice of images"]
+        if item.list
+        else []
+    )
     if item.count and len(files) != item.count:
         remarks.append(
             f"{place} has {len(files)} images, the protocol {item.count}: its numbers do not compare with the protocol's"
@@ -212,7 +234,11 @@ def _by_folder(item: ImageSet, benchmark: Benchmark, inside: _Inside, place: Pat
 
 
 def _subfolders(place: Path) -> dict[str, Path]:
-    return {_plain(path.name): path for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    return {
+        _plain(path.name): path
+        for path in sorted(place.iterdir())
+        if path.is_dir() and not path.name.startswith(".")
+    }
 
 
 def explain(located: Located, roots: Sequence[Path]) -> str:
@@ -239,5 +265,7 @@ def explain(located: Located, roots: Sequence[Path]) -> str:
     for name, source in sources:
         told = (f", {source.file}" if source.file else "") + (f" (md5 {source.md5})" if source.md5 else "")
         into = "ROOT" if source.into == "." else f"ROOT/{source.into}"
-        lines.append(f"  {name}: {source.url}{told}, into {into}" + (f"; {source.note}" if source.note else ""))
+        lines.append(
+            f"  {name}: {source.url}{told}, into {into}" + (f"; {source.note}" if source.note else "")
+        )
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..core.errors import DataError
 from ..core.files import ASSETS
-from ..core.overlay import ConfigError, overlay
+from ..core.options import ConfigError, overlay
 from ..data import classes
 from .builtin import BUILT_IN
 
@@ -103,14 +103,18 @@ def load(source: str) -> Benchmark:
     if path.suffix != ".toml":
         near = difflib.get_close_matches(source, names(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"There is no protocol {source!r}.{hint} There are: {', '.join(names())}; or name a TOML file.")
+        raise DataError(
+            f"There is no protocol {source!r}.{hint} There are: {', '.join(names())}; or name a TOML file."
+        )
     try:
         data = path.read_bytes()
         table = tomllib.loads(data.decode())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     names_of, labels = _classes(table.pop("classes", []), path)
-    blank = Benchmark(name=path.stem, classes=names_of, labels=labels, digest=hashlib.sha256(data).hexdigest())
+    blank = Benchmark(
+        name=path.stem, classes=names_of, labels=labels, digest=hashlib.sha256(data).hexdigest()
+    )
     try:
         entries, sources = _tables(table.pop("sets", []), list), _tables(table.pop("sources", {}), dict)
         if own := sorted({"name", "labels", "digest"} & table.keys()):
@@ -140,12 +144,21 @@ def _classes(given: object, path: Path) -> tuple[tuple[str, ...], dict[str, int]
         file = path.parent / given if given.endswith(".toml") else classes.find(given)
         by_folder, _, aliases = classes.read(file)
         position = {name: label for label, name in enumerate(by_folder.values())}
-        return tuple(by_folder.values()), {folder: position[name] for folder, name in (by_folder | aliases).items()}
+        return tuple(by_folder.values()), {
+            folder: position[name] for folder, name in (by_folder | aliases).items()
+        }
     if isinstance(given, int) and not isinstance(given, bool) and given > 1:
         return tuple(map(str, range(given))), {}
-    if isinstance(given, list) and len(given) != 1 and all(isinstance(name, str) for name in given) and len({*given}) == len(given):
+    if (
+        isinstance(given, list)
+        and len(given) != 1
+        and all(isinstance(name, str) for name in given)
+        and len({*given}) == len(given)
+    ):
         return tuple(given), {_plain(name): label for label, name in enumerate(given)}
-    raise DataError(f"{path}: classes cannot be {given!r}. It is a class list, several different names, or a number above one.")
+    raise DataError(
+        f"{path}: classes cannot be {given!r}. It is a class list, several different names, or a number above one."
+    )
 
 
 def _check(benchmark: Benchmark) -> None:
@@ -175,7 +188,9 @@ def _check(benchmark: Benchmark) -> None:
         if not (s.list or s.folders or s.hub or s.builtin):
             refuse(f"Set {s.name!r} has no list, folders, hub or builtin to come from.")
         if s.builtin and s.builtin not in BUILT_IN:
-            refuse(f"Set {s.name!r}: there is no built-in set {s.builtin!r}. There are: {', '.join(BUILT_IN)}.")
+            refuse(
+                f"Set {s.name!r}: there is no built-in set {s.builtin!r}. There are: {', '.join(BUILT_IN)}."
+            )
         if s.source and s.source not in benchmark.sources:
             refuse(f"Set {s.name!r} comes from {s.source!r}, which is no source here.")
         if s.sha256 and (len(s.sha256) != 64 or not {*s.sha256} <= {*"0123456789abcdef"}):
@@ -184,7 +199,7 @@ def _check(benchmark: Benchmark) -> None:
             refuse(f"Set {s.name!r} cannot have {s.count} images.")
         for place in (s.list, s.images, *s.folders):
             if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
-                refuse(f"Set {s.name!r}: {place} leads out of the root.")
+                refuse(f"Set {s.name!r}: {place} is_main out of the root.")
 
 
 def _plain(name: str) -> str:

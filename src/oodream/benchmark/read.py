@@ -44,7 +44,12 @@ def find(
 
 
 def read_all(
-    located: Located, size: int = 0, *, crop: float = 0.0, most: Mapping[str, int] | None = None, seed: int = 0
+    located: Located,
+    size: int = 0,
+    *,
+    crop: float = 0.0,
+    most: Mapping[str, int] | None = None,
+    seed: int = 0,
 ) -> dict[str, tuple[str, Images]]:
     """The sets that were found, as `find` has them."""
     for remark in [remark for found in located.found for remark in found.remarks]:
@@ -59,29 +64,43 @@ def read_all(
     }
 
 
-def read(found: Found, benchmark: Benchmark, size: int = 0, *, crop: float = 0.0, most: int = 0, seed: int = 0) -> Images:
+def read(
+    found: Found, benchmark: Benchmark, size: int = 0, *, crop: float = 0.0, most: int = 0, seed: int = 0
+) -> Images:
     """The images of a set that was found, as `find` has them."""
     size, crop = size or benchmark.size, crop or benchmark.crop
     if size < 1 or not 0 < crop <= 1:
-        raise DataError(f"The size is in pixels, and crop a share above 0 and not above 1; they are {size} and {crop}.")
+        raise DataError(
+            f"The size is in pixels, and crop a share above 0 and not above 1; they are {size} and {crop}."
+        )
     item, resized = found.set, round(size / crop)
     if item.builtin:
         images = BUILT_IN[item.builtin](resized, item.count)
     elif found.files:
         files, labels = found.files, found.labels
         if 0 < most < len(files):
-            rows = torch.randperm(len(files), generator=generator(seed, "most", item.name))[:most].sort().values.tolist()
+            rows = (
+                torch.randperm(len(files), generator=generator(seed, "most", item.name))[:most]
+                .sort()
+                .values.tolist()
+            )
             files, labels = tuple(files[row] for row in rows), tuple(labels[row] for row in rows)
-        images = from_files(item.name, files, labels, benchmark.classes if item.group in KNOWN else (), resized)
+        images = from_files(
+            item.name, files, labels, benchmark.classes if item.group in KNOWN else (), resized
+        )
     else:
         train, test = load_hub(item.hub, resized)
         images = train if item.group == "train" else test
         if item.group in KNOWN:
             images = classes.renamed(images, benchmark.classes)
         if item.count and len(images) != item.count:
-            warnings.warn(f"hub:{item.hub} has {len(images)} images, the protocol {item.count}.", stacklevel=2)
+            warnings.warn(
+                f"hub:{item.hub} has {len(images)} images, the protocol {item.count}.", stacklevel=2
+            )
     if 0 < most < len(images):
-        images = images.subset(torch.randperm(len(images), generator=generator(seed, "most", item.name))[:most].sort().values)
+        images = images.subset(
+            torch.randperm(len(images), generator=generator(seed, "most", item.name))[:most].sort().values
+        )
     images = replace(images, name=item.name) if item.group in KNOWN else images.as_ood(item.name)
     return _middle(images, size) if size < resized else images
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import Measurement
+from ..config import MeasureConfig
 from ..core import registry
 from ..core.device import device_of
 from ..core.errors import DataError, listed
@@ -24,7 +24,7 @@ from ..core.results import Row, row_to_json
 from ..core.types import Detector, Json, Loss, Output
 from ..data.folders import load_ood
 from ..data.images import Images
-from ..detection.detectors import Fixed, views_of
+from ..detection.detectors import Fixed, probes_of
 from ..detection.evaluate import evaluate_outputs
 from ..detection.tune import search
 from ..models.classifier import load
@@ -52,7 +52,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job(Measurement):
+class Job(MeasureConfig):
     """How a network is measured, from which folders (and the hub, if asked), into which one."""
 
     out: Path
@@ -81,7 +81,9 @@ def open_model(source: str, weights: Path | None, benchmark: Benchmark, plugins:
             f"{source} has no published weights. Name a file with --weights FILE.safetensors, or a classifier's folder."
         )
     elif (known := _published(network).get("num_classes", count)) != count:
-        raise ValueError(f"{source} knows {known} classes and {benchmark.name} has {count}: its last layer would be random.")
+        raise ValueError(
+            f"{source} knows {known} classes and {benchmark.name} has {count}: its last layer would be random."
+        )
     return Model(name=source, network=network.eval())
 
 
@@ -94,12 +96,17 @@ def overview(benchmark: Benchmark, roots: Sequence[Path], hub: bool) -> str:
     """What is there of all sets, what is missing and where to get it; no picture is opened."""
     located = locate(benchmark, roots, hub=hub)
     names = located.benchmark.classes
-    lines = [f"{benchmark.name}: {benchmark.about}", f"  {benchmark.size} pixels, {len(names) or 'as yet unknown'} classes"]
+    lines = [
+        f"{benchmark.name}: {benchmark.about}",
+        f"  {benchmark.size} pixels, {len(names) or 'as yet unknown'} classes",
+    ]
     for found in located.found:
         n = len(found.files) or found.set.count
         lines.append(f"  {found.set.name} ({found.set.group}{f', {n:,} images' if n else ''}): {found.place}")
         lines += [f"    {remark}" for remark in found.remarks]
-    return "\n".join([*lines, explain(located, roots) or "Nothing is missing.", *(f"- {note}" for note in benchmark.notes)])
+    return "\n".join(
+        [*lines, explain(located, roots) or "Nothing is missing.", *(f"- {note}" for note in benchmark.notes)]
+    )
 
 
 def measure(benchmark: Benchmark, source: str, weights: Path | None, job: Job, say: Say = print) -> str:
@@ -122,16 +129,30 @@ def measure(benchmark: Benchmark, source: str, weights: Path | None, job: Job, s
         raise DataError(explain(located, job.roots))
     benchmark = located.benchmark
     model, device = open_model(source, weights, benchmark, job.plugins), device_of(job.device)
-    job = replace(job, size=job.size or model.size or benchmark.size, crop=job.crop or (1.0 if model.size else benchmark.crop))
+    job = replace(
+        job,
+        size=job.size or model.size or benchmark.size,
+        crop=job.crop or (1.0 if model.size else benchmark.crop),
+    )
     notes = _notes(located, model, job)
     sets = _read(located, model, job)
     strange = [load_ood(Path(job.search), job.size)] if job.search not in ("", "val") else []
-    if job.search and (lacking := {"val", *([] if strange else ["val-ood"])} - {group for group, _ in sets.values()}):
-        raise DataError(f"{benchmark.name} has no set of the group {' and '.join(sorted(lacking))} to search on.")
+    if job.search and (
+        lacking := {"val", *([] if strange else ["val-ood"])} - {group for group, _ in sets.values()}
+    ):
+        raise DataError(
+            f"{benchmark.name} has no set of the group {' and '.join(sorted(lacking))} to search on."
+        )
     model.network.to(device)
     refused: dict[str, str] = {}
     if everything:
-        made = _served(made, model.network, next(images for group, images in sets.values() if group == "test"), device, refused)
+        made = _served(
+            made,
+            model.network,
+            next(images for group, images in sets.values() if group == "test"),
+            device,
+            refused,
+        )
     if job.search:
         made, told = _searched(model, sets, strange, made, job, device, say, refused if everything else None)
         notes += told
@@ -162,10 +183,14 @@ def _notes(located: Located, model: Model, job: Job) -> list[str]:
     notes = [f"{remark}." for found in located.found for remark in found.remarks]
     own = _published(model.network).get("input_size", (3, job.size, job.size))[-1]
     if own != job.size:
-        notes.append(f"{model.name} was trained on images {own} pixels wide and sees {job.size}; --size {own} gives it its own.")
+        notes.append(
+            f"{model.name} was trained on images {own} pixels wide and sees {job.size}; --size {own} gives it its own."
+        )
         warnings.warn(notes[-1], stacklevel=3)
     if job.most:
-        notes.append(f"Of every set at most {job.most} images were used: these are not the protocol's numbers.")
+        notes.append(
+            f"Of every set at most {job.most} images were used: these are not the protocol's numbers."
+        )
     if job.fit:
         notes.append(f"The detectors were fitted to at most {job.fit} training images.")
     return notes
@@ -175,11 +200,20 @@ def _read(located: Located, model: Model, job: Job) -> Sets:
     """The image sets, with the network's labels and class names where it has its own."""
     labels = _labels(model, located.benchmark)
     fit = min(job.fit or job.most, job.most or job.fit)
-    sets = read_all(located, job.size, crop=job.crop, most=dict.fromkeys(KNOWN + UNKNOWN, job.most) | {"train": fit}, seed=job.seed)
+    sets = read_all(
+        located,
+        job.size,
+        crop=job.crop,
+        most=dict.fromkeys(KNOWN + UNKNOWN, job.most) | {"train": fit},
+        seed=job.seed,
+    )
     if labels is None:
         return sets
     return {
-        name: (group, replace(images, labels=labels[images.labels], classes=model.names) if group in KNOWN else images)
+        name: (
+            group,
+            replace(images, labels=labels[images.labels], classes=model.names) if group in KNOWN else images,
+        )
         for name, (group, images) in sets.items()
     }
 
@@ -200,13 +234,19 @@ def _labels(model: Model, benchmark: Benchmark) -> Tensor | None:
 
 
 def _served(
-    detectors: Mapping[str, Detector], network: nn.Module, test: Images, device: torch.device, refused: dict[str, str]
+    detectors: Mapping[str, Detector],
+    network: nn.Module,
+    test: Images,
+    device: torch.device,
+    refused: dict[str, str],
 ) -> dict[str, Detector]:
-    """The detectors whose views the network can give, as two images show; the others go to `refused`, with the reason."""
+    """The detectors whose probes the network can give, as two images show; the others go to `refused`, with the reason."""
     served = {}
     for name, detector in detectors.items():
         try:
-            outputs(network, test.subset(torch.arange(min(2, len(test)))), device, views=views_of([detector]))
+            outputs(
+                network, test.subset(torch.arange(min(2, len(test)))), device, probes=probes_of([detector])
+            )
         except ValueError as error:
             refused[name] = str(error)
         else:
@@ -229,12 +269,24 @@ def _searched(
     unknown = [images for group, images in sets.values() if group == "val-ood"] or strange
     fit = next(images for group, images in sets.values() if group == "train")
     best: dict[str, Detector] = {}
-    notes = [f"Options were searched on {len(known)} known and {sum(map(len, unknown))} unknown images of no test set."]
+    notes = [
+        f"Options were searched on {len(known)} known and {sum(map(len, unknown))} unknown images of no test set."
+    ]
     for name in detectors:
-        own = {key: value for key, value in job.detector_options.items() if key.rpartition(".")[0] in (name, "")}
+        own = {
+            key: value for key, value in job.detector_options.items() if key.rpartition(".")[0] in (name, "")
+        }
         try:
             found, tried = search(
-                model.network, [name], own, fit=fit, known=known, unknown=unknown, loss=model.loss, cache=_cache(job), device=device
+                model.network,
+                [name],
+                own,
+                fit=fit,
+                known=known,
+                unknown=unknown,
+                loss=model.loss,
+                cache=_cache(job),
+                device=device,
             )
         except ValueError as error:
             if refused is None:
@@ -257,14 +309,19 @@ def _cache(job: Job) -> Path:
 
 
 def _seen(
-    network: nn.Module, sets: Sets, detectors: Mapping[str, Detector], job: Job, device: torch.device, say: Say
+    network: nn.Module,
+    sets: Sets,
+    detectors: Mapping[str, Detector],
+    job: Job,
+    device: torch.device,
+    say: Say,
 ) -> dict[str, Output]:
-    """The network's outputs for every set, with the detectors' views, kept in the folder `cache`."""
-    views, seen = views_of(list(detectors.values())), {}
+    """The network's outputs for every set, with the detectors' probes, kept in the folder `cache`."""
+    probes, seen = probes_of(list(detectors.values())), {}
     for name, (group, images) in sets.items():
         start = monotonic()
-        wanted = [view for view in views if view.for_fit] if group == "train" else views
-        seen[name] = outputs(network, images, device, views=wanted, cache=_cache(job))
+        wanted = [probe for probe in probes if probe.for_fit] if group == "train" else probes
+        seen[name] = outputs(network, images, device, probes=wanted, cache=_cache(job))
         say(f"  {name:20} {len(images):9,} images {monotonic() - start:8.1f} s")
     return seen
 
@@ -319,7 +376,9 @@ def _rows(
         yield measured.rows
 
 
-def _facts(benchmark: Benchmark, model: Model, found: Sequence[Found], sets: Sets, job: Job, notes: Sequence[str]) -> Json:
+def _facts(
+    benchmark: Benchmark, model: Model, found: Sequence[Found], sets: Sets, job: Job, notes: Sequence[str]
+) -> Json:
     return {
         "protocol": {"name": benchmark.name, "sha256": benchmark.digest},
         "model": {"name": model.name, "weights": hash_of(model.network)},

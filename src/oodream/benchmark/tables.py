@@ -24,22 +24,32 @@ def tables(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str]) -> s
     names = sorted(by, key=lambda name: -by[name][columns[0]].auroc)
     row = rows[0]
     accuracy = _cell(row.accuracy, row.intervals.get("accuracy"))
-    lines = [f"# {benchmark.name}: {row.classifier}", "", f"{benchmark.about}. Accuracy {accuracy} % on {row.n_id:,} images.", ""]
+    lines = [
+        f"# {benchmark.name}: {row.classifier}",
+        "",
+        f"{benchmark.about}. Accuracy {accuracy} % on {row.n_id:,} images.",
+        "",
+    ]
     lines += [f"**{note}**\n" for note in notes]
     for metric, title in TABLES.items():
         mark = " (the FPR95 of the protocol's publications)" if metric == benchmark.fpr95 else ""
-        heads = ["detector", *(f"{group} mean" if dataset == "mean" else f"{dataset} ({group})" for dataset, group in columns)]
-        errors = metric == "auroc" and row.misclassified is not None
-        heads += ["misclassified"] if errors else []
+        heads = [
+            "detector",
+            *(f"{group} mean" if dataset == "mean" else f"{dataset} ({group})" for dataset, group in columns),
+        ]
+        errors = metric == "auroc" and row.misclassification_auroc is not None
+        heads += ["misclassification_auroc"] if errors else []
         lines += [f"## {title}{mark}", "", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
         for name in names:
             found = [by[name][column] for column in columns]
             cells = [_cell(getattr(row, metric), row.intervals.get(metric)) for row in found]
-            cells += [_cell(found[0].misclassified or 0.0, None)] if errors else []
+            cells += [_cell(found[0].misclassification_auroc or 0.0, None)] if errors else []
             lines.append(f"| {' | '.join([name, *cells])} |")
         lines.append("")
     lines += [f"- {note}" for note in benchmark.notes]
-    return "\n".join([*lines, "- Intervals are 95 %: they tell how well these images measure this one network.", ""])
+    return "\n".join(
+        [*lines, "- Intervals are 95 %: they tell how well these images measure this one network.", ""]
+    )
 
 
 def _cell(value: float, interval: tuple[float, float] | None) -> str:

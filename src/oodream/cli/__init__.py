@@ -1,1 +1,1 @@
-"""cli."""
+"""Words in, a verb called, words out."""

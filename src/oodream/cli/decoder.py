@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from ..config import FitDecoder
+from ..config import FitDecoderConfig
 from .console import say
 
 
@@ -49,7 +49,7 @@ def draw(args: Sequence[str]) -> int:
     elif chosen.verify:
         print(f"{drawing.verify(begun, say)} images were missing or damaged")
     else:
-        part = distributed.shard(chosen.shard) if chosen.shard else distributed.launched()
+        part = distributed.shard(chosen.shard) if chosen.shard else distributed.current_shard()
         n = drawing.draw_shard(begun, part)
         print(f"{n} images drawn (part {part.index} of {part.count}). Go on with: {begun.command}")
     return 0
@@ -63,7 +63,9 @@ class Fit:
     """folder of images with a metadata.jsonl (file_name, text, optional weight), or of folders named as their captions"""
     out: Path
     """folder to write"""
-    options: Annotated[FitDecoder, tyro.conf.arg(name="")] = dataclasses.field(default_factory=FitDecoder)
+    options: Annotated[FitDecoderConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=FitDecoderConfig
+    )
 
 
 def fit(args: Sequence[str]) -> int:
@@ -76,6 +78,8 @@ def fit(args: Sequence[str]) -> int:
 
     images, captions, weights = captioned_folder(chosen.images, chosen.options.resolution)
     print(f"{len(images)} images, {len(set(captions))} captions", flush=True)
-    summary = fit_decoder(images, captions, weights, chosen.out, chosen.options, device_of(chosen.options.device))
+    summary = fit_decoder(
+        images, captions, weights, chosen.out, chosen.options, device_of(chosen.options.device)
+    )
     print(json.dumps(summary, indent=2))
     return 0

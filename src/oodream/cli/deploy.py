@@ -37,21 +37,23 @@ def score(args: Sequence[str]) -> int:
 
     from ..core.device import device_of
     from ..data.preprocess import image_files
-    from ..deploy.guard import judge_of
-    from ..models.classifier import score_files
+    from ..deploy.guard import predictor_of
+    from ..models.classifier import predict_files
 
-    loaded, device = judge_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
+    loaded, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
     loaded.network.to(device)
     files = [file for path in chosen.images for file in (image_files(path) if path.is_dir() else [path])]
     unread = 0
-    for file, verdict in score_files(loaded, files, device):
+    for file, verdict in predict_files(loaded, files, device):
         if isinstance(verdict, str):
             print(f"oodream: {file} cannot be read: {verdict}", file=sys.stderr)
             unread += 1
         elif chosen.json:
             print(json.dumps({"file": str(file), **dataclasses.asdict(verdict)}, ensure_ascii=False))
         else:
-            print(f"{verdict.answer:20} score {verdict.score:9.3f}, threshold {verdict.threshold:9.3f}   {file}")
+            print(
+                f"{verdict.answer:20} score {verdict.score:9.3f}, threshold {verdict.threshold:9.3f}   {file}"
+            )
     return 2 if unread else 0
 
 
@@ -80,9 +82,17 @@ def export_guard(args: Sequence[str]) -> int:
     from ..run.pipeline import DREAM
 
     guard, results = Guard.load(chosen.run, plugins=chosen.plugins), chosen.run / "results.jsonl"
-    rows = [row_from_json(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.is_file() else []
+    rows = (
+        [row_from_json(line) for line in results.read_text(encoding="utf-8").splitlines()]
+        if results.is_file()
+        else []
+    )
     if stamp := RunDir(chosen.run).stamp("guard"):
-        rows = [row for row in rows if (row.classifier, row.seed, row.detector) == (DREAM, 0, stamp["inputs"]["detector"])]
+        rows = [
+            row
+            for row in rows
+            if (row.classifier, row.seed, row.detector) == (DREAM, 0, stamp["inputs"]["detector"])
+        ]
     worst = export(guard, chosen.out, rows, chosen.onnx)
     print(f"{chosen.out.resolve()}: {guard.promise}")
     if worst is not None:

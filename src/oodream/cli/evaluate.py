@@ -12,8 +12,8 @@ from typing import Annotated
 
 import tyro
 
-from ..config import Config, Measurement
-from ..core.overlay import ConfigError
+from ..config import Config, MeasureConfig
+from ..core.options import ConfigError
 from .console import say
 from .run import _joined
 
@@ -45,7 +45,9 @@ class Evaluate:
     """A network on a protocol: AUROC, FPR95 and accuracy, with intervals, for every set."""
 
     where: Annotated[Measured, tyro.conf.arg(name="")]
-    options: Annotated[Measurement, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Measurement)
+    options: Annotated[MeasureConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=MeasureConfig
+    )
 
 
 def evaluate(args: Sequence[str]) -> int:
@@ -63,11 +65,15 @@ def evaluate(args: Sequence[str]) -> int:
         print(benchmarking.overview(benchmark, roots, chosen.hub))
         return 0
     if not chosen.model:
-        raise ConfigError("Which network? Give --model: a classifier's folder, or a name such as timm:resnet50.a1_in1k.")
+        raise ConfigError(
+            "Which network? Give --model: a classifier's folder, or a name such as timm:resnet50.a1_in1k."
+        )
     model = "-".join(re.findall(r"[\w.]+", chosen.model))
     out = chosen.out or Path("runs") / f"evaluate-{benchmark.name}-{model}"
     job = benchmarking.Job(out=out, roots=roots, hub=chosen.hub, plugins=chosen.plugins, **vars(options))
-    print(f"\n{benchmarking.measure(benchmark, chosen.model, chosen.weights, job, say)}\nResults: {out.resolve()}")
+    print(
+        f"\n{benchmarking.measure(benchmark, chosen.model, chosen.weights, job, say)}\nResults: {out.resolve()}"
+    )
     return 0
 
 
@@ -100,8 +106,12 @@ def audit(args: Sequence[str]) -> int:
     from ..audit.finding import to_json as findings
     from ..run import audit as auditing
 
-    given = Config(data=chosen.data, ood=chosen.ood, classes=chosen.classes, size=chosen.size, seed=chosen.seed)
+    given = Config(
+        data=chosen.data, ood=chosen.ood, classes=chosen.classes, size=chosen.size, seed=chosen.seed
+    )
     done = auditing.of_run(chosen.run) if chosen.run else auditing.of_folders(given)
-    for line in [json.dumps(findings(done), indent=2, ensure_ascii=False)] if chosen.json else auditing.lines(done):
+    for line in (
+        [json.dumps(findings(done), indent=2, ensure_ascii=False)] if chosen.json else auditing.lines(done)
+    ):
         print(line)
     return 1 if done["problem"] else 0

@@ -40,7 +40,16 @@ def doctor(args: Sequence[str]) -> int:
     from ..data.builtin import DEBIAN
     from ..synthesis.decoders.stable import EMBEDDED
 
-    for package in ("oodream", "torch", "diffusers", "transformers", "accelerate", "safetensors", "datasets", "timm"):
+    for package in (
+        "oodream",
+        "torch",
+        "diffusers",
+        "transformers",
+        "accelerate",
+        "safetensors",
+        "datasets",
+        "timm",
+    ):
         try:
             found = version(package)
         except PackageNotFoundError:
@@ -48,6 +57,8 @@ def doctor(args: Sequence[str]) -> int:
         print(f"{package:14} {found}")
     print(f"{'python':14} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
     print(f"{'cuda':14} {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
-    print(f"{'decoder':14} {'embedded' if (EMBEDDED / 'model_index.json').exists() else 'MISSING: reinstall oodream'}")
+    print(
+        f"{'decoder':14} {'embedded' if (EMBEDDED / 'model_index.json').exists() else 'MISSING: reinstall oodream'}"
+    )
     print(f"{'fashion-full':14} {DEBIAN if DEBIAN.is_dir() else 'only with: pip install oodream[hub]'}")
     return 0

@@ -77,4 +77,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"oodream: {error}", file=sys.stderr)
         return 2
-

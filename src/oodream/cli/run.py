@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from ..config import Config
-from ..core.overlay import ConfigError, overlay, to_json
+from ..core.options import ConfigError, overlay, to_json
 from ..presets import COMPARISONS, PRESETS
 from .console import say
 
@@ -56,10 +56,14 @@ def run(args: Sequence[str], preset: str | None = None) -> int:
     if "--config" in first:
         base = overlay(base, _read_options(Path(first["--config"])))
     where = Where(preset=name)
-    chosen = tyro.cli(Run, prog=f"oodream {preset or 'run'}", args=list(args), default=Run(where=where, options=base))
+    chosen = tyro.cli(
+        Run, prog=f"oodream {preset or 'run'}", args=list(args), default=Run(where=where, options=base)
+    )
     config, where = chosen.options, chosen.where
     if not config.data:
-        raise ConfigError("Which images? Give --data FOLDER (a folder of class folders), or --preset fashion.")
+        raise ConfigError(
+            "Which images? Give --data FOLDER (a folder of class folders), or --preset fashion."
+        )
     called = Path(config.data).resolve().name if name == "folder" else name
     folder = where.run or Path("runs") / (f"{called}-validation" if config.validate else called)
     if where.dry_run:
@@ -67,15 +71,15 @@ def run(args: Sequence[str], preset: str | None = None) -> int:
         print(f"Would run in {folder}: {PRESETS[name].about}.")
         return 0
 
-    from ..core.distributed import leads
+    from ..core.distributed import is_main
     from ..run.folder import RunDir
     from ..run.pipeline import Pipeline
 
-    if leads():
+    if is_main():
         print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
     pipeline = Pipeline(config, RunDir(folder), shlex.join(["oodream", preset or "run", *args]))
     pipeline.go(say, until=where.until, redo=where.redo)
-    if where.until == "report" and leads():
+    if where.until == "report" and is_main():
         from ..run.present import headline
 
         print(f"\n{headline(pipeline)}\nReport: {(folder / 'report' / 'index.html').resolve()}")
@@ -121,8 +125,14 @@ def compare(args: Sequence[str]) -> int:
     from ..run.compare import compare, read_arms, table
 
     if where.arms not in COMPARISONS and not Path(where.arms).is_file():
-        raise ConfigError(f"There is no comparison {where.arms!r}. There are: {', '.join(COMPARISONS)}; or name a JSON file.")
-    arms = COMPARISONS[where.arms].arms if where.arms in COMPARISONS else read_arms(Path(where.arms).read_text(encoding="utf-8"))
+        raise ConfigError(
+            f"There is no comparison {where.arms!r}. There are: {', '.join(COMPARISONS)}; or name a JSON file."
+        )
+    arms = (
+        COMPARISONS[where.arms].arms
+        if where.arms in COMPARISONS
+        else read_arms(Path(where.arms).read_text(encoding="utf-8"))
+    )
     if unknown := [arm for arm in where.only if arm not in arms]:
         raise ConfigError(f"There is no arm {unknown[0]!r}. There are: {', '.join(arms)}.")
     arms = {arm: options for arm, options in arms.items() if not where.only or arm in where.only}

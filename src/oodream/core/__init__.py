@@ -1,1 +1,1 @@
-"""core."""
+"""Nouns, protocols, registry, seeding, files, processes, devices: no method and no stage."""

@@ -32,7 +32,7 @@ class Shard:
         return rows[rows // block % self.count == self.index]
 
 
-def launched() -> Shard:
+def current_shard() -> Shard:
     """The part of a process started by torchrun or accelerate; the whole where none of them did."""
     return Shard(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
@@ -49,14 +49,14 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def leads() -> bool:
+def is_main() -> bool:
     """Whether this process writes what all share: the only one, or the first of several."""
-    return launched().index == 0
+    return current_shard().index == 0
 
 
-def wait(device: torch.device) -> None:
+def barrier(device: torch.device) -> None:
     """Returns when every process has come here; joins them at the first call."""
-    if launched().count > 1:
+    if current_shard().count > 1:
         from accelerate import PartialState
 
         # One process may work for hours on what cannot be shared, while the others wait.
@@ -64,15 +64,15 @@ def wait(device: torch.device) -> None:
 
 
 def averaged(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module, whose gradients become the mean over all processes; as it is in one process. Needs `wait` before."""
-    if launched().count == 1:
+    """The module, whose gradients become the mean over all processes; as it is in one process. Needs `barrier` before."""
+    if current_shard().count == 1:
         return module
     return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
 
 def mean(values: Tensor) -> Tensor:
     """The mean of every process's values."""
-    if launched().count > 1:
+    if current_shard().count > 1:
         torch.distributed.all_reduce(values)
-        values /= launched().count
+        values /= current_shard().count
     return values

@@ -12,7 +12,9 @@ class DataError(ValueError):
 def listed(items: Iterable[str], separator: str = ", ") -> str:
     """The first ten items, and how many more there are."""
     shown = list(items)
-    return separator.join(shown[:10]) + (f"{separator}… and {len(shown) - 10} more" if len(shown) > 10 else "")
+    return separator.join(shown[:10]) + (
+        f"{separator}… and {len(shown) - 10} more" if len(shown) > 10 else ""
+    )
 
 
 class StoreError(RuntimeError):

@@ -71,9 +71,13 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} is damaged ({error}). Remove it and run the same command again.") from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes tensors as one safetensors file, whole or not at all."""
-    write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {})))
+    write_bytes(
+        path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {}))
+    )
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -81,7 +85,9 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise StoreError(f"{path} is damaged ({error}). Remove its folder and run the same command again.") from error
+        raise StoreError(
+            f"{path} is damaged ({error}). Remove its folder and run the same command again."
+        ) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from .distributed import leads
+from .distributed import is_main
 from .files import T
 
 
@@ -17,5 +17,5 @@ def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: 
     interval = 30.0 if quiet else 0.2
     return tqdm(
         items, total=total, initial=done, desc=what, unit=unit, mininterval=interval, maxinterval=60, dynamic_ncols=not quiet,
-        disable=not leads(),
+        disable=not is_main(),
     )  # fmt: skip

@@ -13,7 +13,7 @@ FAMILIES = {
     "decoders": "oodream.synthesis.decoders",
     "filters": "oodream.synthesis.filters",
     "losses": "oodream.training.losses",
-    "paths": "oodream.training.latent_adapters",
+    "latent_adapters": "oodream.training.latent_adapters",
     "detectors": "oodream.detection.detectors",
 }
 _known: dict[str, dict[str, Any]] = {family: {} for family in FAMILIES}
@@ -66,14 +66,19 @@ def own_options(family: str, names: Sequence[str], options: Mapping[str, Any]) -
     for key, value in options.items():
         name, _, option = key.rpartition(".")
         if (name or names[0]) not in found:
-            raise ValueError(f"The option {key} is of a {singular(family)} that is not used; the {family} are {', '.join(names)}.")
+            raise ValueError(
+                f"The option {key} is of a {singular(family)} that is not used; the {family} are {', '.join(names)}."
+            )
         found[name or names[0]][option] = value
     return found
 
 
 def make_all(family: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """Several extensions by name, each with its own options. One used twice is told apart as NAME@LABEL."""
-    return {name: make(family, name.partition("@")[0], **own) for name, own in own_options(family, names, options).items()}
+    return {
+        name: make(family, name.partition("@")[0], **own)
+        for name, own in own_options(family, names, options).items()
+    }
 
 
 def singular(family: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 
-def row_to_json(row: Row | Accuracy) -> str:
+def row_to_json(row: Row | ShiftRow) -> str:
     """One line of JSON."""
     return json.dumps(asdict(row), allow_nan=False)
 
@@ -16,16 +16,22 @@ def row_from_json(line: str) -> Row:
     """The row that `row_to_json` wrote; ValueError for one of another version."""
     fields = json.loads(line)
     if unlike := sorted(fields.keys() ^ Row.__dataclass_fields__.keys()):
-        raise ValueError(f"This row of results is of another version ({', '.join(unlike)}). Measure again: --redo scores.")
-    return Row(**fields | {"intervals": {name: (low, high) for name, (low, high) in fields["intervals"].items()}})
+        raise ValueError(
+            f"This row of results is of another version ({', '.join(unlike)}). Measure again: --redo scores."
+        )
+    return Row(
+        **fields | {"intervals": {name: (low, high) for name, (low, high) in fields["intervals"].items()}}
+    )
 
 
-def accuracy_from_json(line: str) -> Accuracy:
+def shift_row_from_json(line: str) -> ShiftRow:
     """The measurement that `row_to_json` wrote; ValueError for one of another version."""
     fields = json.loads(line)
-    if unlike := sorted(fields.keys() ^ Accuracy.__dataclass_fields__.keys()):
-        raise ValueError(f"This accuracy is of another version ({', '.join(unlike)}). Measure again: --redo shifts.")
-    return Accuracy(**fields | {"interval": tuple(fields["interval"])})
+    if unlike := sorted(fields.keys() ^ ShiftRow.__dataclass_fields__.keys()):
+        raise ValueError(
+            f"This accuracy is of another version ({', '.join(unlike)}). Measure again: --redo shifts."
+        )
+    return ShiftRow(**fields | {"interval": tuple(fields["interval"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,7 @@ class Row:
 
     Rates are in [0, 1]. `fpr95_id`: share of OOD accepted when at least 95 % of ID is accepted; `fpr95_ood`: share of ID flagged
     when at least 95 % of OOD is flagged. `autc` is lower the better, `oscr` counts only ID images that are rightly classified, and
-    `accuracy` and `calibration_error` are those of the classifier alone; `misclassified` is the AUROC by which the score tells
+    `accuracy` and `calibration_error` are those of the classifier alone; `misclassification_auroc` is the AUROC by which the score tells
     wrongly classified ID test images from the others (None: there are none of one kind). `intervals` holds (low, high) by field
     name. A mean's `dataset` is "mean".
     """
@@ -53,14 +59,14 @@ class Row:
     oscr: float
     accuracy: float
     calibration_error: float
-    misclassified: float | None
+    misclassification_auroc: float | None
     n_id: int
     n_ood: int
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
+class ShiftRow:
     """The share of a shifted set's images, all of known classes, that a classifier names rightly, with its 95 % interval.
 
     `severity` is that of a corruption, 0 for a set that is not one. `refused` is the share of the images whose energy lies above

@@ -46,7 +46,7 @@ class Features:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outliers:
+class SampledVectors:
     """M sampled unit-norm vectors; row m alone is enough to draw image m again.
 
     `anchor_M` is the row of `Features` a vector was sampled around, `knn_M` its distance to the class's k-th nearest feature,
@@ -67,7 +67,7 @@ class Outliers:
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """One decoded batch: `images_B3HW` uint8 or `latents_BFHW` float32, with class and row of `Outliers`."""
+    """One decoded batch: `images_B3HW` uint8 or `latents_BFHW` float32, with class and row of `SampledVectors`."""
 
     y_B: Tensor
     row_B: Tensor
@@ -79,12 +79,12 @@ class Generated:
 class Output:
     """What every classifier returns: `logits_BC` and the penultimate features `z_BF`, of width 0 where a network shows none.
 
-    `views` holds, by a view's key, what detectors had computed beside them (B, …).
+    `probes` holds, by a probe's key, what detectors had computed beside them (B, …).
     """
 
     logits_BC: Tensor
     z_BF: Tensor
-    views: Mapping[str, Tensor] = field(default_factory=dict)
+    probes: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.logits_BC)
@@ -100,11 +100,11 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """One batch on its way through a network, as a view sees it: the images as floats in [0, 255], the network, and its output.
+class ForwardPass:
+    """One batch on its way through a network: the images as floats in [0, 255], the network, and its output.
 
-    `images_B3HW` requires gradients, and `output` has a graph, if a view wants the "gradient". `map_BFHW` is what was averaged to
-    z, if one wants the "map".
+    `images_B3HW` requires gradients, and `output` has a graph, if a probe wants the "gradient". `map_BFHW` is what was
+    averaged to z, if one wants the "map".
     """
 
     model: nn.Module
@@ -113,7 +113,7 @@ class Seen:
     map_BFHW: Tensor | None = None
 
 
-class View(Protocol):
+class Probe(Protocol):
     """What a detector needs of images beside the outputs; computed while these are. Its `key` tells what and with which options.
 
     `wants` is "gradient", "map", or "": the outputs alone. `for_fit` says whether `Detector.fit` reads it, too.
@@ -128,7 +128,7 @@ class View(Protocol):
     @property
     def for_fit(self) -> bool: ...
 
-    def __call__(self, seen: Seen) -> Tensor: ...
+    def __call__(self, forward: ForwardPass) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +156,12 @@ class Step:
 class Latents:
     """The latents of a step (L, F, h, w): first those of K known images, which are given as images, too; then outliers.
 
-    `shown` makes of their pictures, uint8 (L, 3, H, W), what should be seen of them, where a path draws pictures.
+    `augment` is applied to decoded previews, uint8 (L, 3, H, W), by adapters that decode.
     """
 
     latent_LFHW: Tensor
     pair_K3HW: Tensor
-    shown: Callable[[Tensor], Tensor]
+    augment: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,21 +187,62 @@ class Terms:
 
 
 class Sampler(Protocol):
-    """Draws `per_class` vectors of every class around its features; `check` refuses labels it cannot work with, before any work."""
+    """Draws `per_class` vectors of every class around its features. Row m is of class m mod C.
+
+    `kind` is "outlier" or "inlier". `check` raises ValueError for labels that it cannot work with, before any work.
+    """
 
     kind: str
 
     def check(self, y_N: Tensor, names: Sequence[str]) -> None: ...
 
-    def __call__(self, features: Features, per_class: int, seed: int, space: str) -> Outliers: ...
+    def __call__(self, features: Features, per_class: int, seed: int, space: str) -> SampledVectors: ...
 
 
 class Decoder(Protocol):
-    """Turns vectors into images: row b of the result depends on row b of the arguments alone."""
+    """A generator between the latent space of vectors, its own latents, and images.
+
+    Row b of every result depends on row b of the arguments alone. `fingerprint` is a hash of weights and options. `tile` images are
+    drawn together; 0 stands for `largest_tile`. Images are uint8 (B, 3, H, W), latents float16 (B, F, h, w), both on the CPU.
+    """
 
     book: ClassBook
+    tile: int
 
-    def __call__(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def largest_tile(self) -> int:
+        """How many images the memory holds together, a power of two."""
+        ...
+
+    def __call__(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
+        """Images of vectors."""
+        ...
+
+    def latents(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
+        """Latents of vectors."""
+        ...
+
+    def plain(self, prompts: Sequence[str], seed_B: Tensor) -> Tensor:
+        """Images of prompts, as they are."""
+        ...
+
+    def encode(self, images_B3HW: Tensor) -> Tensor:
+        """Latents of images."""
+        ...
+
+    def pictures(self, latents_BFHW: Tensor) -> Tensor:
+        """Images of latents."""
+        ...
+
+    def reconstruct(self, images_B3HW: Tensor) -> Tensor:
+        """Images that have been latents on the way."""
+        ...
+
+    def neighbours(self, z_MD: Tensor) -> list[str]:
+        """The word whose vector is nearest to each vector."""
+        ...
 
 
 class Loss(nn.Module):
@@ -220,20 +261,35 @@ class Loss(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward(step).")
 
 
-class Path(Protocol):
-    """How latents reach a classifier: outputs for images and then latents, and how far known latents are from their images.
+class LatentAdapter(nn.Module):
+    """How latents reach a classifier. Made with `model`, the latents' shape `latent`, the image size `size` and its own options.
 
-    A path that has a method `learn(data, seed, device)` learns before the classifier, and has no such distance.
+    `forward` returns the outputs for the images and then for the latents, and the adapter's own loss (how far known latents are from
+    their images), or None. An adapter that is `pretrained` learns by `fit` before any classifier does, and stays as it is.
     """
 
-    def __call__(self, model: nn.Module, images_B3HW: Tensor, told: Latents) -> tuple[Output, Tensor | None]: ...
+    pretrained = False
+
+    def fit(self, pairs: LatentPairs, seed: int, device: torch.device) -> None:
+        """Nothing to learn, unless an adapter is pretrained."""
+
+    def forward(
+        self, model: nn.Module, images_B3HW: Tensor, latents: Latents
+    ) -> tuple[Output, Tensor | None]:
+        raise TypeError(f"{type(self).__name__} does not define forward(model, images_B3HW, latents).")
+
+
+class LatentPairs(Protocol):
+    """Images with their latents, for adapters to learn from; `draw(n, g)` gives n pairs: images (n, 3, H, W) uint8, latents (n, F, h, w)."""
+
+    def draw(self, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
 
 class Detector(Protocol):
     """Scores outputs, higher for OOD, after `fit` has seen outputs of ID training images, their labels and the network's head.
 
     It is a dataclass: its fields are its options, and those that `fit` fills (init=False) are tensors. A detector that needs more
-    of an image than its outputs has a property `views`.
+    of an image than its outputs has a property `probes`.
     """
 
     def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Detector: ...
@@ -242,11 +298,14 @@ class Detector(Protocol):
 
 
 class Filter(Protocol):
-    """Decides which generated images stay: a bool tensor (B,), with the reason they would go in `reason`."""
+    """Decides which imagined images stay: a bool tensor (B,). `reason` says why the others go.
+
+    `images_B3HW` are uint8, `y_B` the classes they were imagined for, and `baseline` is the run's baseline classifier.
+    """
 
     reason: str
 
-    def __call__(self, images_B3HW: Tensor, y_B: Tensor) -> Tensor: ...
+    def __call__(self, images_B3HW: Tensor, y_B: Tensor, baseline: nn.Module) -> Tensor: ...
 
 
 Json = dict[str, Any]

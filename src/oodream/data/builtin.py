@@ -1,7 +1,7 @@
 """Image sets that need no download: a sample of Fashion-MNIST (the full set where found) and OOD sets made from packages.
 
 Fashion-MNIST serves as in-distribution data (8 classes) and near-OOD (bag, ankle boot). Far-OOD: scikit-learn's handwritten
-digits and sample photographs, letters drawn with matplotlib's fonts, procedural textures, noise. All become RGB squares through
+digits and sample photographs, letters drawn with matplotlib's fonts, procedural textures, noise. All become RGB read_pictures through
 :func:`oodream.images.square`, the same antialiased transform a folder of files goes through.
 """
 
@@ -43,7 +43,9 @@ def resize_all(arrays: Iterable[np.ndarray], size: int) -> torch.Tensor:
 # Fashion-MNIST ---------------------------------------------------------------------------------------------------------------
 
 
-def fashion(split: str, classes: Sequence[str], root: Path | None = None, size: int = 32, full: bool = False) -> Images:
+def fashion(
+    split: str, classes: Sequence[str], root: Path | None = None, size: int = 32, full: bool = False
+) -> Images:
     """Fashion-MNIST images of `classes`, labelled by position in `classes`; `split` is "train" or "test".
 
     By default the embedded sample: 1,500 training images of each class of `FASHION_ID`, 250 test images of every class. With
@@ -54,7 +56,9 @@ def fashion(split: str, classes: Sequence[str], root: Path | None = None, size: 
         raise DataError(f"Fashion-MNIST has the splits train and test and the classes {', '.join(FASHION)}.")
     images, labels = _full(split, root) if full or root else _sample(split)
     if missing := [c for c in classes if FASHION.index(c) not in labels]:
-        raise DataError(f"Fashion-MNIST {split}: no images of {', '.join(missing)} here; the full set has them.")
+        raise DataError(
+            f"Fashion-MNIST {split}: no images of {', '.join(missing)} here; the full set has them."
+        )
     keep = np.isin(labels, [FASHION.index(c) for c in classes])
     position = {FASHION.index(c): i for i, c in enumerate(classes)}
     relabelled = torch.tensor([position[label] for label in labels[keep].tolist()])
@@ -77,14 +81,20 @@ def _full(split: str, root: Path | None) -> tuple[np.ndarray, np.ndarray]:
     # Debian and the original keep the files gzipped in one folder; torchvision puts them below FashionMNIST/raw, unpacked too.
     for folder in (root_, root_ / "FashionMNIST" / "raw", root_ / "raw"):
         for suffix in (".gz", ""):
-            files = [folder / f"{prefix}-{kind}{suffix}" for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+            files = [
+                folder / f"{prefix}-{kind}{suffix}" for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+            ]
             if all(file.is_file() for file in files):
                 images, labels = _idx(files[0], 3), _idx(files[1], 1)
                 if len(images) != len(labels):
-                    raise DataError(f"{files[0]} has {len(images)} images, {files[1]} {len(labels)} labels. Fetch both again.")
+                    raise DataError(
+                        f"{files[0]} has {len(images)} images, {files[1]} {len(labels)} labels. Fetch both again."
+                    )
                 return images, labels
     if root is not None:
-        raise DataError(f"{root} has no {prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte, with or without .gz.")
+        raise DataError(
+            f"{root} has no {prefix}-images-idx3-ubyte and {prefix}-labels-idx1-ubyte, with or without .gz."
+        )
     return _from_hub(split)
 
 
@@ -128,7 +138,9 @@ def digits(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
     from sklearn.datasets import load_digits
 
     arrays = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
-    return _some(from_array("digits", resize_all(arrays, size), torch.zeros(len(arrays)), ()), "digits", n, seed)
+    return _some(
+        from_array("digits", resize_all(arrays, size), torch.zeros(len(arrays)), ()), "digits", n, seed
+    )
 
 
 def letters(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
@@ -179,7 +191,10 @@ def textures(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
         elif kind == "checkers":
             field = (np.floor(along * frequency) + np.floor(across * frequency)) % 2
         elif kind == "rings":
-            field = _wave(np.hypot(along - random.uniform(-0.5, 0.5), across - random.uniform(-0.5, 0.5)) * frequency, random)
+            field = _wave(
+                np.hypot(along - random.uniform(-0.5, 0.5), across - random.uniform(-0.5, 0.5)) * frequency,
+                random,
+            )
         elif kind == "gradient":
             field = (along - along.min()) / np.ptp(along)
         elif kind == "clouds":
@@ -219,7 +234,9 @@ def _some(images: Images, name: str, n: int, seed: int) -> Images:
     return images.subset(torch.randperm(len(images), generator=generator(seed, name))[:n]).as_ood(name)
 
 
-def _drawn(name: str, draw: Callable[[np.random.Generator], np.ndarray], size: int, n: int, seed: int) -> Images:
+def _drawn(
+    name: str, draw: Callable[[np.random.Generator], np.ndarray], size: int, n: int, seed: int
+) -> Images:
     """`n` drawn images as OOD. Each has its own random numbers, so image i is the same whatever `n` is."""
     arrays = (draw(np.random.default_rng(derive(seed, name, i))) for i in range(n))
     return from_array(name, resize_all(arrays, size), torch.zeros(n), ()).as_ood()
@@ -248,6 +265,8 @@ def _clouds(side: int, random: np.random.Generator) -> np.ndarray:
 def _coloured(field: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A field (S, S) in [0, 1] as uint8 (S, S, 3), along a path through three colours of different hue."""
     start = random.random()
-    colours = np.array([colorsys.hsv_to_rgb((start + i / 3) % 1, *random.uniform(0.2, 1, 2)) for i in range(3)])
+    colours = np.array(
+        [colorsys.hsv_to_rgb((start + i / 3) % 1, *random.uniform(0.2, 1, 2)) for i in range(3)]
+    )
     channels = [np.interp(field, (0, 0.5, 1), colours[:, channel]) for channel in range(3)]
     return np.rint(np.stack(channels, axis=-1) * 255).astype(np.uint8)

@@ -45,7 +45,9 @@ def _captions(index: Path) -> list[tuple[Path, str, float]]:
             line = json.loads(text)
             lines.append((folder / line["file_name"], str(line["text"]), float(line.get("weight", 1.0))))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{index}, line {number}: {error!r}. A line has file_name, text and maybe a numeric weight.") from error
+            raise DataError(
+                f"{index}, line {number}: {error!r}. A line has file_name, text and maybe a numeric weight."
+            ) from error
         if not lines[-1][0].resolve().is_relative_to(folder.resolve()):
             raise DataError(f"{index}, line {number}: {lines[-1][0]} lies outside {folder}.")
     return lines

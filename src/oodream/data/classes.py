@@ -37,7 +37,9 @@ def find(source: str) -> Path:
     """The file of a built-in list, or the TOML file itself; DataError when it is neither."""
     path = LISTS / f"{source}.toml" if source in lists() else Path(source)
     if path.suffix != ".toml":
-        raise DataError(f"There is no class list {source!r}. There are: {', '.join(lists())}; or name a TOML file.")
+        raise DataError(
+            f"There is no class list {source!r}. There are: {', '.join(lists())}; or name a TOML file."
+        )
     return path
 
 
@@ -72,9 +74,12 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     if not _texts(aliases := tables.pop("aliases", {})):
         raise DataError(f'{path}: expected in the table [aliases] lines such as folder = "name".')
     if tables:
-        raise DataError(f"{path}: only [classes], [prompts] and [aliases] are known, not {', '.join(tables)}.")
+        raise DataError(
+            f"{path}: only [classes], [prompts] and [aliases] are known, not {', '.join(tables)}."
+        )
     by_folder, by_alias = (
-        {unicodedata.normalize("NFC", folder): plain(name) for folder, name in table.items()} for table in (names, aliases)
+        {unicodedata.normalize("NFC", folder): plain(name) for folder, name in table.items()}
+        for table in (names, aliases)
     )
     if strange := sorted({*by_alias.values()} - {*by_folder.values()}):
         raise DataError(f"{path}: [aliases] names {strange[0]!r}, which is no class.")
@@ -89,7 +94,10 @@ def prompts_for(names: Sequence[str], words: Mapping[str, str], template: str = 
     for name, text in words.items():
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            raise DataError(f"[prompts] names {name!r}, which is no class." + (f" Did you mean {near[0]!r}?" if near else ""))
+            raise DataError(
+                f"[prompts] names {name!r}, which is no class."
+                + (f" Did you mean {near[0]!r}?" if near else "")
+            )
         if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE):
             raise DataError(f"The prompt words {text!r} do not hold their class's name {name!r}.")
     return tuple(template.format(words.get(name, name)) for name in names)
@@ -108,4 +116,6 @@ def plain(name: str) -> str:
 
 
 def _texts(table: object) -> bool:
-    return isinstance(table, Mapping) and all(isinstance(text, str) and text.strip() for text in table.values())
+    return isinstance(table, Mapping) and all(
+        isinstance(text, str) and text.strip() for text in table.values()
+    )

@@ -82,14 +82,21 @@ def jpeg(x_N3HW: Tensor, severity: int, g: torch.Generator) -> Tensor:
 def rotate(x_N3HW: Tensor, severity: int, g: torch.Generator) -> Tensor:
     """Turned to either side by up to 9 degrees a step of severity, at least by half of it; corners repeat the edge."""
     n = len(x_N3HW)
-    angle = math.radians(9 * severity) * (0.5 + 0.5 * torch.rand(n, generator=g)) * (torch.randint(2, (n,), generator=g) * 2 - 1)
-    turn = torch.stack([angle.cos(), -angle.sin(), angle * 0, angle.sin(), angle.cos(), angle * 0], 1).view(n, 2, 3)
+    angle = (
+        math.radians(9 * severity)
+        * (0.5 + 0.5 * torch.rand(n, generator=g))
+        * (torch.randint(2, (n,), generator=g) * 2 - 1)
+    )
+    turn = torch.stack([angle.cos(), -angle.sin(), angle * 0, angle.sin(), angle.cos(), angle * 0], 1).view(
+        n, 2, 3
+    )
     grid = F.affine_grid(turn, list(x_N3HW.shape), align_corners=False)
     return F.grid_sample(x_N3HW, grid, padding_mode="border", align_corners=False)
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    f.__name__: f for f in (gaussian_noise, shot_noise, impulse_noise, blur, contrast, brightness, pixelate, jpeg, rotate)
+    f.__name__: f
+    for f in (gaussian_noise, shot_noise, impulse_noise, blur, contrast, brightness, pixelate, jpeg, rotate)
 }
 
 

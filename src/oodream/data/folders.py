@@ -32,11 +32,17 @@ def load_folder(
     parts = {path.name.casefold(): path for path in _subfolders(folder)}
     held_out = next((parts[part] for part in HELD_OUT if part in parts), None)
     if held_out is None or "train" not in parts or not parts.keys() <= {"train", *HELD_OUT}:
-        return split(_enough(_load_classes(name, folder, size, _class_files(folder, folder, 2, classes)), 2), seed, test_share)
+        return split(
+            _enough(_load_classes(name, folder, size, _class_files(folder, folder, 2, classes)), 2),
+            seed,
+            test_share,
+        )
     found = _class_files(parts["train"], folder, 2, classes)
     test = _class_files(held_out, folder, 1, classes)
     if differing := sorted(found.keys() ^ test.keys()):
-        raise DataError(f"{folder}: train and {held_out.name} differ in these classes: {listed(differing)}. Both need the same.")
+        raise DataError(
+            f"{folder}: train and {held_out.name} differ in these classes: {listed(differing)}. Both need the same."
+        )
     return (
         _enough(_load_classes(f"{name}-train", parts["train"], size, found), 2),
         _enough(_load_classes(f"{name}-test", held_out, size, {c: test[c] for c in found}), 1),
@@ -71,7 +77,9 @@ def load_shifted(folder: Path, size: int, names: Sequence[str], classes: Path | 
             files += found
             labels += [position[name]] * len(found)
     if not files:
-        raise DataError(f"{folder} has no images in folders called as the known classes are: {listed(names)}.")
+        raise DataError(
+            f"{folder} has no images in folders called as the known classes are: {listed(names)}."
+        )
     return from_files(folder.resolve().name, files, labels, names, size)
 
 
@@ -98,13 +106,19 @@ def _class_files(folder: Path, top: Path, least: int, only: Path | None) -> dict
         folders[name.casefold()], found[name] = path, image_files(path)
     if not found:
         what = "has images but no class folders" if image_files(folder) else "is empty"
-        raise DataError(f"{folder} {what}. Put the images of each class into a folder of its own, named after the class.")
+        raise DataError(
+            f"{folder} {what}. Put the images of each class into a folder of its own, named after the class."
+        )
     if named:
         raise DataError(f"{list_file} names folders that do not exist in {folder}: {listed(named)}.")
     if len(found) == 1:
-        raise DataError(f"{folder} has only one class ({next(iter(found))}). A classifier needs at least two class folders.")
+        raise DataError(
+            f"{folder} has only one class ({next(iter(found))}). A classifier needs at least two class folders."
+        )
     if few := [f"{name} ({len(files)})" for name, files in found.items() if len(files) < least]:
-        raise DataError(f"{folder}: classes with fewer than {least} images: {listed(few)}. Add images or remove the folder.")
+        raise DataError(
+            f"{folder}: classes with fewer than {least} images: {listed(few)}. Add images or remove the folder."
+        )
     prompts_for(tuple(found), words)
     return found
 
@@ -117,8 +131,12 @@ def _load_classes(name: str, folder: Path, size: int, found: Mapping[str, list[P
 def _enough(images: Images, least: int) -> Images:
     """The images as they are; DataError when broken files left a class with fewer than `least`."""
     counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
-    if few := [f"{name} ({count})" for name, count in zip(images.classes, counts, strict=True) if count < least]:
-        raise DataError(f"{images.name}: classes with fewer than {least} readable images: {listed(few)}. Add or mend some.")
+    if few := [
+        f"{name} ({count})" for name, count in zip(images.classes, counts, strict=True) if count < least
+    ]:
+        raise DataError(
+            f"{images.name}: classes with fewer than {least} readable images: {listed(few)}. Add or mend some."
+        )
     return images
 
 

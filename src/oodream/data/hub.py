@@ -37,16 +37,23 @@ def load_hub(name: str, size: int, *, seed: int = 0) -> tuple[Images, Images]:
     short = name.rstrip("/").rpartition("/")[2]
     if held_out is None:
         return split(_enough(_hub_images(short, parts["train"], size), 2), seed, 0.2)
-    return tuple(_hub_images(f"{short}-{part}", parts[key], size) for part, key in (("train", "train"), ("test", held_out)))  # type: ignore[return-value]
+    return tuple(
+        _hub_images(f"{short}-{part}", parts[key], size)
+        for part, key in (("train", "train"), ("test", held_out))
+    )  # type: ignore[return-value]
 
 
 def _hub_images(name: str, data: Dataset, size: int) -> Images:
     import datasets
 
     kinds = (datasets.Image, datasets.ClassLabel)
-    image, label = (next((key for key, value in data.features.items() if isinstance(value, kind)), None) for kind in kinds)
+    image, label = (
+        next((key for key, value in data.features.items() if isinstance(value, kind)), None) for kind in kinds
+    )
     if image is None or label is None:
-        raise DataError(f"hub set {name} needs an image and a ClassLabel column; it has {listed(map(str, data.features))}.")
+        raise DataError(
+            f"hub set {name} needs an image and a ClassLabel column; it has {listed(map(str, data.features))}."
+        )
     labels = list(data[label])
     if unlabelled := sum(value is None or value < 0 for value in labels):
         raise DataError(f"hub set {name}: {unlabelled} images have no label.")

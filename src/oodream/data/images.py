@@ -84,6 +84,15 @@ class Images:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Images that are measured together: `group` is "near" or "far" for OOD sets, "control", or "id"."""
+
+    name: str
+    group: str
+    images: Images
+
+
 def from_array(name: str, images: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> Images:
     """An `Images` over a uint8 tensor (N, 3, S, S) held in memory."""
     return Images(
@@ -92,7 +101,9 @@ def from_array(name: str, images: torch.Tensor, labels: torch.Tensor, classes: S
     )  # fmt: skip
 
 
-def from_files(name: str, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], size: int) -> Images:
+def from_files(
+    name: str, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], size: int
+) -> Images:
     """The images in `files`, without the broken ones (warned by name); DataError when more than 5 % are broken.
 
     Every file is read once to know that it is whole. The pixels are kept when all fit in 2 GiB; else a batch reads its files again.
@@ -108,7 +119,11 @@ def from_sources(
     if not files:
         raise DataError(f"{name}: no image found. Expected files such as .png or .jpg.")
     shape = (3, size, size)
-    pixels = torch.empty((len(files), *shape), dtype=torch.uint8) if len(files) * 3 * size**2 <= IN_MEMORY else None
+    pixels = (
+        torch.empty((len(files), *shape), dtype=torch.uint8)
+        if len(files) * 3 * size**2 <= IN_MEMORY
+        else None
+    )
 
     def problem(row: int) -> str | None:
         try:

@@ -14,7 +14,7 @@ from .builtin import FAR_SETS, FASHION_ID, fashion, near
 from .classes import find, named, prompts_for, read, renamed
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from .folders import load_folder, load_ood, load_shifted
-from .holdout import hold_back
+from .holdout import hold_out
 from .hub import load_hub
 from .images import Images
 
@@ -22,7 +22,7 @@ FASHION_DATA = ("fashion", "fashion-full")
 CONTROL = "reconstructed"
 
 
-class Given:
+class DataInputs:
     """The image sets of a configuration, read when they are first needed."""
 
     def __init__(self, config: Config) -> None:
@@ -42,7 +42,9 @@ class Given:
         most = max(1, round(ratio * len(self.data[1])))
 
         def cut(name: str, images: Images) -> Images:
-            return images.subset(torch.randperm(len(images), generator=generator(self.config.seed, "cut", name))[:most])
+            return images.subset(
+                torch.randperm(len(images), generator=generator(self.config.seed, "cut", name))[:most]
+            )
 
         return {name: (group, cut(name, images)) for name, (group, images) in sets.items()}
 
@@ -54,7 +56,9 @@ class Given:
         for folder in () if c.validate else c.shifted:
             images = load_shifted(Path(folder), c.size, test.classes, self._class_list)
             if images.name in {*sets, *CORRUPTIONS, "mean"}:
-                raise ValueError(f"The shifted folder {folder} is called as another set is ({images.name}). Rename it.")
+                raise ValueError(
+                    f"The shifted folder {folder} is called as another set is ({images.name}). Rename it."
+                )
             sets[images.name] = images
         return sets
 
@@ -69,17 +73,23 @@ class Given:
 
     @cached_property
     def _validation(self) -> tuple[Images, Images, dict[str, tuple[str, Images]]]:
-        return hold_back(self._given[0], self.config.validate, self.config.seed)
+        return hold_out(self._given[0], self.config.validate, self.config.seed)
 
     @cached_property
     def _given(self) -> tuple[Images, Images]:
         config = self.config
         if config.data in FASHION_DATA:
             full = config.data == "fashion-full"
-            return tuple(fashion(split, FASHION_ID, size=config.size, full=full) for split in ("train", "test"))  # type: ignore[return-value]
+            return tuple(
+                fashion(split, FASHION_ID, size=config.size, full=full) for split in ("train", "test")
+            )  # type: ignore[return-value]
         if config.data.startswith("hub:"):
             found = load_hub(config.data.removeprefix("hub:"), config.size, seed=config.seed)
-            return found if self._class_list is None else tuple(renamed(images, named(config.classes)[0]) for images in found)  # type: ignore[return-value]
+            return (
+                found
+                if self._class_list is None
+                else tuple(renamed(images, named(config.classes)[0]) for images in found)
+            )  # type: ignore[return-value]
         return load_folder(Path(config.data), config.size, seed=config.seed, classes=self._class_list)
 
     @cached_property
@@ -91,7 +101,9 @@ class Given:
         own = Path(self.config.data) / "classes.toml"
         source = self._class_list or (own if own.is_file() else None)
         words = read(source)[1] if source else {}
-        return prompts_for(names, {name: text for name, text in words.items() if name in names}, self.config.decode.prompt)
+        return prompts_for(
+            names, {name: text for name, text in words.items() if name in names}, self.config.decode.prompt
+        )
 
     @cached_property
     def _given_ood(self) -> dict[str, tuple[str, Images]]:
@@ -99,11 +111,17 @@ class Given:
         config = self.config
         sets: dict[str, tuple[str, Images]] = {}
         for folder in config.ood:
-            group, _, path = folder.rpartition("=") if folder.startswith(("near=", "far=")) else ("far", "", folder)
+            group, _, path = (
+                folder.rpartition("=") if folder.startswith(("near=", "far=")) else ("far", "", folder)
+            )
             images = load_ood(Path(path), config.size)
             if images.name in {*sets, *FAR_SETS, "near", "id", "mean", CONTROL}:
-                raise ValueError(f"The OOD folder {path} is called as another set is ({images.name}). Rename it.")
+                raise ValueError(
+                    f"The OOD folder {path} is called as another set is ({images.name}). Rename it."
+                )
             sets[images.name] = (group, images)
         if config.data in FASHION_DATA:
             sets["near"] = ("near", near(config.size, full=config.data == "fashion-full"))
-        return sets | {name: ("far", make(config.size, config.evaluate.n_far, 0)) for name, (make, _) in FAR_SETS.items()}
+        return sets | {
+            name: ("far", make(config.size, config.evaluate.n_far, 0)) for name, (make, _) in FAR_SETS.items()
+        }

@@ -22,12 +22,16 @@ Picture = Image.Image | np.ndarray | Tensor | str | os.PathLike[str]
 CHANNELS = (1, 3, 4)
 
 
-def is_one(given: Picture | Iterable[Picture]) -> bool:
+def is_single(given: Picture | Iterable[Picture]) -> bool:
     """Whether this is a single picture: a path, a PIL image, an array (H, W) or (H, W, C), a tensor (H, W) or (C, H, W)."""
-    return given.ndim < 4 if isinstance(given, (np.ndarray, Tensor)) else isinstance(given, (Image.Image, str, os.PathLike))
+    return (
+        given.ndim < 4
+        if isinstance(given, (np.ndarray, Tensor))
+        else isinstance(given, (Image.Image, str, os.PathLike))
+    )
 
 
-def squares(given: Picture | Iterable[Picture], size: int) -> Iterator[Tensor]:
+def read_pictures(given: Picture | Iterable[Picture], size: int) -> Iterator[Tensor]:
     """Every picture in order as uint8 (3, size, size).
 
     Arrays have their channels last, (H, W), (H, W, C) or (B, H, W, C), tensors first, (H, W), (C, H, W) or (B, C, H, W), with C
@@ -44,10 +48,14 @@ def squares(given: Picture | Iterable[Picture], size: int) -> Iterator[Tensor]:
     elif isinstance(given, Iterable):
         for i, item in enumerate(given):
             if not isinstance(item, (Image.Image, np.ndarray, Tensor, str, os.PathLike)):
-                raise DataError(f"Item {i} is a {type(item).__name__}, not a picture: a path, a PIL image, an array or a tensor.")
-            yield from squares(item, size)
+                raise DataError(
+                    f"Item {i} is a {type(item).__name__}, not a picture: a path, a PIL image, an array or a tensor."
+                )
+            yield from read_pictures(item, size)
     else:
-        raise DataError(f"A {type(given).__name__} is no picture: give a path, a PIL image, an array, a tensor, or several.")
+        raise DataError(
+            f"A {type(given).__name__} is no picture: give a path, a PIL image, an array, a tensor, or several."
+        )
 
 
 def _from_file(file: Path, size: int) -> Tensor:
@@ -94,8 +102,19 @@ def _uint8(values: np.ndarray) -> np.ndarray:
     return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
 
 
-NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow names these, but cannot read them by itself
-SUFFIXES = frozenset(ext for ext, name in Image.registered_extensions().items() if name in Image.OPEN and name not in NOT_PICTURES)
+NOT_PICTURES = {
+    "BUFR",
+    "EPS",
+    "GRIB",
+    "HDF5",
+    "MPEG",
+    "WMF",
+}  # Pillow names these, but cannot read them by itself
+SUFFIXES = frozenset(
+    ext
+    for ext, name in Image.registered_extensions().items()
+    if name in Image.OPEN and name not in NOT_PICTURES
+)
 
 
 def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:

@@ -1,1 +1,1 @@
-"""deploy."""
+"""What is deployed: guards, drift, export to a folder and to ONNX."""

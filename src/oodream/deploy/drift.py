@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom, kstwobign
 from torch import Tensor
 
-from ..functional.calibration import Promise
+from ..functional.calibration import Guarantee
 from ..functional.metrics import wilson
 
 KEPT = 512  # held-out scores that stand for all
@@ -22,7 +22,11 @@ def stand_ins(score_N: Tensor) -> Tensor:
     Their distribution function is nowhere further than 1 / (2 KEPT) from that of all.
     """
     ordered_N, n = score_N.double().sort().values, len(score_N)
-    return ordered_N if n <= KEPT else ordered_N[((torch.arange(KEPT, dtype=torch.float64) + 0.5) * n / KEPT).long()]
+    return (
+        ordered_N
+        if n <= KEPT
+        else ordered_N[((torch.arange(KEPT, dtype=torch.float64) + 0.5) * n / KEPT).long()]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +65,14 @@ class Drift:
     """
 
     threshold: float
-    promise: Promise
+    promise: Guarantee
     score_Q: Tensor
     window: int = 1000
     _count_K: Tensor = field(init=False, repr=False)
     _flagged: int = field(default=0, init=False, repr=False)
-    _last_W: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64), init=False, repr=False)
+    _last_W: Tensor = field(
+        default_factory=lambda: torch.zeros(0, dtype=torch.float64), init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if self.window < 1:

@@ -45,7 +45,11 @@ def card(guard: Guard, rows: Sequence[Row], name: str, onnx: bool = False) -> st
             "dataset": {"type": row.dataset, "name": f"{row.dataset} ({row.group}-OOD)"},
             "metrics": [
                 {"type": "auroc", "value": round(row.auroc, 4)},
-                {"type": "fpr95", "value": round(row.fpr95_id, 4), "name": "share of OOD accepted where 95 % of ID is"},
+                {
+                    "type": "fpr95",
+                    "value": round(row.fpr95_id, 4),
+                    "name": "share of OOD accepted where 95 % of ID is",
+                },
             ],
         }
         for row in rows
@@ -58,7 +62,12 @@ def card(guard: Guard, rows: Sequence[Row], name: str, onnx: bool = False) -> st
     front = {
         "library_name": "oodream",
         "pipeline_tag": "image-classification",
-        "tags": ["out-of-distribution-detection", "image-classification", "oodream", *(["onnx"] if onnx else [])],
+        "tags": [
+            "out-of-distribution-detection",
+            "image-classification",
+            "oodream",
+            *(["onnx"] if onnx else []),
+        ],
         **({"model-index": [{"name": name, "results": metrics}]} if metrics else {}),
     }
     # A JSON value is a YAML value.
@@ -68,7 +77,11 @@ def card(guard: Guard, rows: Sequence[Row], name: str, onnx: bool = False) -> st
         "model.safetensors": "the network",
         **({"loss.safetensors": "the loss's own weights"} if guard.classifier.loss.state_dict() else {}),
         "guard.safetensors": "what the detector has learnt, and held-out scores",
-        **({ONNX: "the whole guard as a graph, from pixels of any size to logits, score and unknown"} if onnx else {}),
+        **(
+            {ONNX: "the whole guard as a graph, from pixels of any size to logits, score and unknown"}
+            if onnx
+            else {}
+        ),
     }
     return f"""---
 {yaml}
@@ -80,7 +93,7 @@ An image classifier that says "unknown" of a picture that shows none of its {len
 
 - Network: `{backbone}`, images of {guard.size} x {guard.size} pixels; {parameters:,} parameters, {flop / 1e6:,.1f} MFLOP an image
 - Detector: `{detector}`; a score above {guard.threshold:.6g} means unknown
-- Promise: {guard.promise}
+- Guarantee: {guard.promise}
 
 ## Use
 
@@ -132,7 +145,10 @@ def _table(rows: Sequence[Row]) -> str:
     lines = [
         "| unknown pictures | group | AUROC | OOD accepted where 95 % of known are | images |",
         "| --- | --- | --- | --- | --- |",
-        *(f"| {row.dataset} | {row.group} | {row.auroc:.1%} | {row.fpr95_id:.1%} | {row.n_ood:,} |" for row in rows),
+        *(
+            f"| {row.dataset} | {row.group} | {row.auroc:.1%} | {row.fpr95_id:.1%} | {row.n_ood:,} |"
+            for row in rows
+        ),
     ]
     accuracy = f"Accuracy on {rows[0].n_id:,} known test images: {rows[0].accuracy:.1%}."
     return "\n".join(lines) + f"\n\n{accuracy} None of these numbers depends on the guard's threshold."

@@ -24,10 +24,10 @@ from ..core.errors import DataError, StoreError
 from ..core.files import load_tensors, read_json, save_tensors, write_json
 from ..core.types import Detector, Json, Output
 from ..data.images import Images, from_array
-from ..data.preprocess import Picture, is_one, squares
-from ..detection.detectors import restore, state, views_of
-from ..functional.calibration import Promise, calibrate
-from ..models.classifier import Classifier, Judge, Verdict, check_plugin, from_description
+from ..data.preprocess import Picture, is_single, read_pictures
+from ..detection.detectors import probes_of, restore, state
+from ..functional.calibration import Guarantee, calibrate
+from ..models.classifier import Classifier, Prediction, Predictor, check_plugin, from_description
 from ..models.classifier import load as load_classifier
 from ..models.inference import head_of, outputs
 from .drift import Drift, stand_ins
@@ -48,7 +48,7 @@ class Guard:
     classifier: Classifier
     detector: Detector
     threshold: float
-    promise: Promise
+    promise: Guarantee
     score_Q: Tensor = field(repr=False)
 
     @property
@@ -89,33 +89,49 @@ class Guard:
         ValueError when the held-out images are too few, of another size, or OOD.
         """
         if (held_out.labels < 0).any():
-            raise ValueError(f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1).")
+            raise ValueError(
+                f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
+            )
         if device is not None:
             classifier.network.to(torch.device(device))
-        detector = registry.make("detectors", detector) if isinstance(detector, str) else copy.deepcopy(detector)
-        see = partial(outputs, classifier.network, device=next(classifier.network.parameters()).device, cache=cache)
-        views = views_of([detector])
-        known = see(_sized(fit, classifier.size), views=[view for view in views if view.for_fit])
+        detector = (
+            registry.make("detectors", detector) if isinstance(detector, str) else copy.deepcopy(detector)
+        )
+        see = partial(
+            outputs, classifier.network, device=next(classifier.network.parameters()).device, cache=cache
+        )
+        probes = probes_of([detector])
+        known = see(_sized(fit, classifier.size), probes=[probe for probe in probes if probe.for_fit])
         detector = detector.fit(known, fit.labels, head_of(classifier.network, classifier.loss))
-        score_N = detector.score(see(_sized(held_out, classifier.size), views=views)).cpu()
+        score_N = detector.score(see(_sized(held_out, classifier.size), probes=probes)).cpu()
         threshold, promise = calibrate(score_N, alpha, confidence)
-        return cls(classifier=classifier, detector=detector, threshold=threshold, promise=promise, score_Q=stand_ins(score_N))
+        return cls(
+            classifier=classifier,
+            detector=detector,
+            threshold=threshold,
+            promise=promise,
+            score_Q=stand_ins(score_N),
+        )
 
     # Answers -----------------------------------------------------------------------------------------------------------------
 
-    def __call__(self, images: Images, device: torch.device) -> Iterator[Verdict]:
+    def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A verdict for every image of a set, in order."""
         output = self._see(images, device)
         return self.classifier.verdicts(output.logits_BC, self.detector.score(output), self.threshold)
 
     @overload
-    def predict(self, given: Image.Image | str | os.PathLike[str], batch: int = 256) -> Verdict: ...
+    def predict(self, given: Image.Image | str | os.PathLike[str], batch: int = 256) -> Prediction: ...
     @overload
-    def predict(self, given: Images | list[Picture] | tuple[Picture, ...], batch: int = 256) -> list[Verdict]: ...
+    def predict(
+        self, given: Images | list[Picture] | tuple[Picture, ...], batch: int = 256
+    ) -> list[Prediction]: ...
     @overload
-    def predict(self, given: Picture | Iterable[Picture], batch: int = 256) -> Verdict | list[Verdict]: ...
+    def predict(
+        self, given: Picture | Iterable[Picture], batch: int = 256
+    ) -> Prediction | list[Prediction]: ...
 
-    def predict(self, given: Any, batch: int = 256) -> Verdict | list[Verdict]:
+    def predict(self, given: Any, batch: int = 256) -> Prediction | list[Prediction]:
         """A verdict for a single picture, a list of them for several, in order.
 
         One picture is a path, a PIL image, an array (H, W) or (H, W, C) or a tensor (H, W) or (C, H, W): uint8, or floats in
@@ -128,7 +144,9 @@ class Guard:
 
     def scores(self, given: Any, batch: int = 256) -> Tensor:
         """The scores (N,) of what `predict` takes, float64, higher for OOD."""
-        found = [self.detector.score(self._see(part, self.device)).cpu() for part in self._parts(given, batch)]
+        found = [
+            self.detector.score(self._see(part, self.device)).cpu() for part in self._parts(given, batch)
+        ]
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
     def drift(self, given: Any = (), window: int = WINDOW) -> Drift:
@@ -137,10 +155,12 @@ class Guard:
         It goes on with `add(scores)`, and tells of all scores and of the last `window`.
         """
         drift = Drift(threshold=self.threshold, promise=self.promise, score_Q=self.score_Q, window=window)
-        return drift.add(torch.as_tensor(given, dtype=torch.float64) if _is_scores(given) else self.scores(given))
+        return drift.add(
+            torch.as_tensor(given, dtype=torch.float64) if _is_scores(given) else self.scores(given)
+        )
 
     def _see(self, images: Images, device: torch.device) -> Output:
-        return outputs(self.network, _sized(images, self.size), device, views=views_of([self.detector]))
+        return outputs(self.network, _sized(images, self.size), device, probes=probes_of([self.detector]))
 
     def _parts(self, given: Any, batch: int) -> Iterator[Images]:
         """The pictures as image sets of at most `batch`."""
@@ -149,7 +169,7 @@ class Guard:
         if isinstance(given, Images):
             yield from (given.subset(rows) for rows in torch.arange(len(given)).split(batch) if len(rows))
             return
-        pictures = squares(given, self.size)
+        pictures = read_pictures(given, self.size)
         while part := list(islice(pictures, batch)):
             yield from_array("pictures", torch.stack(part), torch.zeros(len(part)), ())
 
@@ -163,7 +183,10 @@ class Guard:
         folder = Path(folder)
         if not classifier:
             self.classifier.save_weights(folder)
-        save_tensors(folder / TENSORS, {"score_Q": self.score_Q, **{LEARNT + k: t for k, t in state(self.detector).items()}})
+        save_tensors(
+            folder / TENSORS,
+            {"score_Q": self.score_Q, **{LEARNT + k: t for k, t in state(self.detector).items()}},
+        )
         write_json(folder / (IN_RUN if classifier else OWN), self.described(classifier))
 
     def described(self, classifier: str = "") -> Json:
@@ -194,17 +217,19 @@ class Guard:
             made = registry.make("detectors", told["detector"]["name"], **told["detector"]["options"])
             tensors = load_tensors(file.with_name(TENSORS))
             learnt = {key[len(LEARNT) :]: tensor for key, tensor in tensors.items() if key.startswith(LEARNT)}
-            promise = Promise(**{key: value for key, value in told["promise"].items() if key != "kind"})
+            promise = Guarantee(**{key: value for key, value in told["promise"].items() if key != "kind"})
             classifier.network.to(torch.device(device))
             return cls(
                 classifier=classifier, detector=restore(made, learnt), threshold=float(told["threshold"]), promise=promise,
                 score_Q=tensors["score_Q"],
             )  # fmt: skip
         except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
-            raise StoreError(f"{file} or its tensors are damaged, or were written by another version ({error!r}).") from error
+            raise StoreError(
+                f"{file} or its tensors are damaged, or were written by another version ({error!r})."
+            ) from error
 
 
-def judge_of(folder: Path, classifier: str, plugins: bool = False) -> Judge:
+def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predictor:
     """What `oodream score` asks: the folder's guard, if that is one of this classifier; else the classifier with its own limit.
 
     `folder` is a run's, where the classifier is called `classifier`, a classifier's, or an exported guard's. StoreError when it
@@ -213,7 +238,9 @@ def judge_of(folder: Path, classifier: str, plugins: bool = False) -> Judge:
     if (folder / "classifier.json").is_file():
         return load_classifier(folder, plugins)
     path = f"classifier/{classifier}"
-    if (folder / OWN).is_file() or ((file := folder / "guard" / IN_RUN).is_file() and read_json(file).get("classifier") == path):
+    if (folder / OWN).is_file() or (
+        (file := folder / "guard" / IN_RUN).is_file() and read_json(file).get("classifier") == path
+    ):
         return Guard.load(folder, plugins=plugins)
     return load_classifier(folder / path, plugins)
 
@@ -231,7 +258,7 @@ def options_of(detector: Any) -> Json:
 
 
 def _one(given: Any) -> bool:
-    return not isinstance(given, Images) and is_one(given)
+    return not isinstance(given, Images) and is_single(given)
 
 
 def _is_scores(given: Any) -> bool:
@@ -242,13 +269,19 @@ def _is_scores(given: Any) -> bool:
 
 def _sized(images: Images, size: int) -> Images:
     if images.size != size:
-        raise DataError(f"The images of {images.name} are {images.size} pixels wide, and this classifier's {size}.")
+        raise DataError(
+            f"The images of {images.name} are {images.size} pixels wide, and this classifier's {size}."
+        )
     return images
 
 
 def _find(folder: Path) -> tuple[Path, Path]:
     """A guard's description, and the folder that a classifier's path in it starts from and may not leave."""
-    places = [(folder / OWN, folder), (folder / "guard" / IN_RUN, folder), (folder / IN_RUN, folder.resolve().parent)]
+    places = [
+        (folder / OWN, folder),
+        (folder / "guard" / IN_RUN, folder),
+        (folder / IN_RUN, folder.resolve().parent),
+    ]
     for file, above in places:
         if file.is_file():
             return file, above

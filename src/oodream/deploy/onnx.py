@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..core.seeding import generator
 from ..core.types import Output
-from ..detection.detectors import views_of
+from ..detection.detectors import probes_of
 from .guard import Guard, name_of
 
 FIXED_POINT = 2.0**22  # Pillow's weights are whole multiples of its inverse
@@ -64,11 +64,15 @@ class Square(nn.Module):
         """
         scale = side / self.size
         wide = scale.clamp(min=1.0)
-        centre_S1 = ((_scalar(n) - side) / 2 + (torch.arange(self.size, dtype=torch.float64) + 0.5) * scale)[:, None]
+        centre_S1 = ((_scalar(n) - side) / 2 + (torch.arange(self.size, dtype=torch.float64) + 0.5) * scale)[
+            :, None
+        ]
         pixel_N = torch.arange(n, dtype=torch.float64)
         x_SN = ((pixel_N + 0.5 - centre_S1) / wide).abs()
         near_SN, far_SN = (1.5 * x_SN - 2.5) * x_SN * x_SN + 1, ((2.5 - 0.5 * x_SN) * x_SN - 4) * x_SN + 2
-        inside = (pixel_N >= (centre_S1 - 2 * wide + 0.5).floor()) & (pixel_N < (centre_S1 + 2 * wide + 0.5).floor())
+        inside = (pixel_N >= (centre_S1 - 2 * wide + 0.5).floor()) & (
+            pixel_N < (centre_S1 + 2 * wide + 0.5).floor()
+        )
         weight_SN = torch.where(x_SN < 1, near_SN, far_SN) * (inside & (x_SN < 2))
         weight_SN = weight_SN / weight_SN.sum(1, keepdim=True) * FIXED_POINT
         return weight_SN.sign() * (weight_SN.abs() + 0.5).floor()
@@ -100,11 +104,16 @@ def to_onnx(guard: Guard, file: Path) -> float:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ExportError(f"ONNX needs {error.name}, which is not installed: pip install 'oodream[onnx]'") from error
+        raise ExportError(
+            f"ONNX needs {error.name}, which is not installed: pip install 'oodream[onnx]'"
+        ) from error
     name = name_of(guard.detector)
-    if views_of([guard.detector]):
+    if probes_of([guard.detector]):
         raise ExportError(f"{name} needs more of a network than one forward pass. {_instead()}")
-    dynamic, example = torch.export.Dim.DYNAMIC, torch.zeros(2, 3, guard.size + 3, guard.size + 5, dtype=torch.uint8)
+    dynamic, example = (
+        torch.export.Dim.DYNAMIC,
+        torch.zeros(2, 3, guard.size + 3, guard.size + 5, dtype=torch.uint8),
+    )
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
@@ -116,7 +125,11 @@ def to_onnx(guard: Guard, file: Path) -> float:
             f"This network with {name} cannot be traced into a graph: {_line(error.__cause__ or error)} {_instead()}"
         ) from error
     assert program is not None
-    told = {"names": json.dumps(guard.names), "threshold": repr(guard.threshold), "promise": str(guard.promise)}
+    told = {
+        "names": json.dumps(guard.names),
+        "threshold": repr(guard.threshold),
+        "promise": str(guard.promise),
+    }
     program.model.metadata_props.update(told)
     program.save(file)
     try:
@@ -144,7 +157,9 @@ def compared(guard: Guard, file: Path) -> float:
         logits, scores, unknown = session.run(None, {"images": pictures.transpose(0, 3, 1, 2)})
         verdicts = guard.predict(pictures)
         assert isinstance(verdicts, list)
-        for verdict, own, score, flag in zip(verdicts, logits, scores.tolist(), unknown.tolist(), strict=True):
+        for verdict, own, score, flag in zip(
+            verdicts, logits, scores.tolist(), unknown.tolist(), strict=True
+        ):
             apart = abs(score - verdict.score)
             allowed = OF_SPREAD * (high - low) + OF_SCORE * abs(verdict.score)
             open_ = abs(verdict.score - guard.threshold) <= allowed
@@ -198,7 +213,10 @@ WORDS: dict[Any, Callable[..., Any]] = {
     torch.cdist: _cdist,
     nn.functional.softplus: _softplus,
 }
-SYMBOLIC: dict[Any, Callable[..., Any]] = {torch.Tensor.__len__: lambda _: 1, torch.Tensor.split: lambda x, *_: (x,)}
+SYMBOLIC: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.__len__: lambda _: 1,
+    torch.Tensor.split: lambda x, *_: (x,),
+}
 
 
 def _scalar(n: int) -> Tensor:
@@ -222,7 +240,13 @@ def _pictures(size: int) -> Iterator[np.ndarray]:
     """Batches (B, H, W, 3) of noise and of soft blobs: as large as the network's images, larger, smaller, wide and high."""
     g = generator(0, "pictures")
     half = size // 2 + 1
-    for h, w in ((size, size), (2 * size + 3, 3 * size + 2), (3 * size, 2 * size + 5), (half, size), (size, half)):
+    for h, w in (
+        (size, size),
+        (2 * size + 3, 3 * size + 2),
+        (3 * size, 2 * size + 5),
+        (half, size),
+        (size, half),
+    ):
         noise = torch.randint(0, 256, (2, 3, h, w), generator=g, dtype=torch.uint8)
         coarse = torch.randint(0, 256, (2, 3, 4, 4), generator=g).float()
         blobs = nn.functional.interpolate(coarse, (h, w), mode="bilinear").round().byte()

@@ -14,13 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from ..core import registry
-from ..core.results import Accuracy, Row
+from ..core.results import Row, ShiftRow
 from ..core.types import Detector, Head, Json, Loss, Output
 from ..data.images import Images
-from ..functional.metrics import METRICS, auroc, autc, bootstrap, calibration_error, interval, measure, oscr, wilson
+from ..functional.metrics import (
+    METRICS,
+    auroc,
+    autc,
+    bootstrap,
+    calibration_error,
+    interval,
+    measure,
+    oscr,
+    wilson,
+)
 from ..functional.uncertainty import delong
 from ..models.inference import head_of, outputs
-from .detectors import views_of
+from .detectors import probes_of
 
 MEANS = {"near": ("near",), "far": ("far",), "all": ("near", "far")}
 
@@ -59,12 +69,14 @@ def evaluate(
     """
     made, device = _made(detectors), torch.device(device)
     model.to(device)
-    views = views_of(list(made.values()))
-    at_fit = outputs(model, fit, device, views=[view for view in views if view.for_fit], cache=cache)
-    seen = {name: outputs(model, images, device, views=views, cache=cache) for name, (_, images) in ood.items()}
+    probes = probes_of(list(made.values()))
+    at_fit = outputs(model, fit, device, probes=[probe for probe in probes if probe.for_fit], cache=cache)
+    seen = {
+        name: outputs(model, images, device, probes=probes, cache=cache) for name, (_, images) in ood.items()
+    }
     return evaluate_outputs(
         (at_fit, fit.labels),
-        (outputs(model, test, device, views=views, cache=cache), test.labels),
+        (outputs(model, test, device, probes=probes, cache=cache), test.labels),
         {name: (group, seen[name]) for name, (group, _) in ood.items()},
         made,
         head=head_of(model, loss),
@@ -102,7 +114,10 @@ def evaluate_outputs(
     hits, n_id = int(right_N.sum()), len(test_output)
     ece = calibration_error(test_output.logits_BC, test_y)
     members = {(name, group): [name] for name, (group, _) in ood.items()}
-    members |= {("mean", mean): [name for name, (group, _) in ood.items() if group in parts] for mean, parts in MEANS.items()}
+    members |= {
+        ("mean", mean): [name for name, (group, _) in ood.items() if group in parts]
+        for mean, parts in MEANS.items()
+    }
     rows, scores = [], {}
     for name, detector in _made(detectors).items():
         detector = detector.fit(*fit, head)
@@ -111,7 +126,11 @@ def evaluate_outputs(
         scores[name] = {"id": id_N, **ood_scores}
         errors = auroc(id_N[right_N], id_N[~right_N]) if 0 < hits < n_id else None
         point = {
-            key: {**measure(id_N, ood_M, nearest=nearest), "autc": autc(id_N, ood_M), "oscr": oscr(id_N, ood_M, right_N)}
+            key: {
+                **measure(id_N, ood_M, nearest=nearest),
+                "autc": autc(id_N, ood_M),
+                "oscr": oscr(id_N, ood_M, right_N),
+            }
             for key, ood_M in ood_scores.items()
         }
         drawn = {
@@ -122,10 +141,15 @@ def evaluate_outputs(
         for (dataset, group), keys in members.items():
             if not keys:
                 continue
-            values: Json = {metric: fmean(point[key][metric] for key in keys) for metric in (*METRICS, "autc", "oscr")}
+            values: Json = {
+                metric: fmean(point[key][metric] for key in keys) for metric in (*METRICS, "autc", "oscr")
+            }
             intervals: dict[str, tuple[float, float]] = {}
             if resamples:
-                intervals = {metric: interval(torch.stack([drawn[key][metric] for key in keys]).mean(0)) for metric in METRICS}
+                intervals = {
+                    metric: interval(torch.stack([drawn[key][metric] for key in keys]).mean(0))
+                    for metric in METRICS
+                }
             elif len(keys) == 1:
                 intervals = {"auroc": delong(id_N, ood_scores[keys[0]]).interval}
             row = Row(
@@ -136,7 +160,7 @@ def evaluate_outputs(
                 seed=seed,
                 accuracy=hits / n_id,
                 calibration_error=ece,
-                misclassified=errors,
+                misclassification_auroc=errors,
                 n_id=n_id,
                 n_ood=sum(len(ood_scores[key]) for key in keys),
                 intervals=intervals | {"accuracy": wilson(hits, n_id)},
@@ -146,23 +170,31 @@ def evaluate_outputs(
     return Evaluation(rows=rows, scores=scores)
 
 
-def accuracy(output: Output, y_N: Tensor, limit: float, *, classifier: str, seed: int, dataset: str, severity: int = 0) -> Accuracy:
+def accuracy(
+    output: Output, y_N: Tensor, limit: float, *, classifier: str, seed: int, dataset: str, severity: int = 0
+) -> ShiftRow:
     """How often the largest logit is the label's, and the energy (higher for OOD) above `limit`; ValueError for an empty set."""
     if not len(output):
         raise ValueError(f"The set {dataset!r} is empty.")
     hits, n = int((output.logits_BC.argmax(1) == y_N).sum()), len(y_N)
     refused = int((-output.logits_BC.logsumexp(1) > limit).sum())
-    return Accuracy(
+    return ShiftRow(
         classifier=classifier, seed=seed, dataset=dataset, severity=severity, accuracy=hits / n, refused=refused / n,
         interval=wilson(hits, n), n=n,
     )  # fmt: skip
 
 
 def _made(detectors: Detectors) -> dict[str, Detector]:
-    return dict(detectors) if isinstance(detectors, Mapping) else {name: registry.make("detectors", name) for name in detectors}
+    return (
+        dict(detectors)
+        if isinstance(detectors, Mapping)
+        else {name: registry.make("detectors", name) for name in detectors}
+    )
 
 
-def _check(fit: tuple[Output, Tensor], known: tuple[Output, Tensor], ood: Mapping[str, tuple[str, Output]]) -> None:
+def _check(
+    fit: tuple[Output, Tensor], known: tuple[Output, Tensor], ood: Mapping[str, tuple[str, Output]]
+) -> None:
     classes = known[0].logits_BC.shape[1]
     for name, (output, y_N) in (("test", known), ("training", fit)):
         if not len(output):
@@ -180,4 +212,6 @@ def _check(fit: tuple[Output, Tensor], known: tuple[Output, Tensor], ood: Mappin
         if not len(output):
             raise ValueError(f"OOD set {name!r} is empty.")
         if (given := output.logits_BC.shape[1]) != classes:
-            raise ValueError(f"OOD set {name!r} has outputs for {given} classes, the ID test set for {classes}.")
+            raise ValueError(
+                f"OOD set {name!r} has outputs for {given} classes, the ID test set for {classes}."
+            )

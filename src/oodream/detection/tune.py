@@ -1,6 +1,6 @@
 """The verb that chooses detectors' options, on validation images that no table is made of.
 
-The network runs once over three sets, whatever the number of candidates: candidates that need other views of an image share the
+The network runs once over three sets, whatever the number of candidates: candidates that need other probes of an image share the
 pass. A detector's default stays unless another candidate separates the validation images better *beyond chance*, so that a search
 on few images does not pick noise.
 """
@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import Option
 from ..core import registry
+from ..core.options import Option
 from ..core.types import Detector, Head, Loss, Output
 from ..data.images import Images
 from ..functional.uncertainty import delong, delong_test
 from ..models.inference import head_of, outputs
-from .detectors import views_of
+from .detectors import probes_of
 
 ALPHA = 0.05  # shared by a detector's candidates (Bonferroni)
 
@@ -56,14 +56,19 @@ def search(
     (`NAME.option`) kept as given.
     """
     own = registry.own_options("detectors", detectors, options)
-    made = {name: [registry.make("detectors", _plain(name), **c) for c in candidates(name, own[name])] for name in detectors}
-    views, device = views_of([d for several in made.values() for d in several]), torch.device(device)
+    made = {
+        name: [registry.make("detectors", _plain(name), **c) for c in candidates(name, own[name])]
+        for name in detectors
+    }
+    probes, device = probes_of([d for several in made.values() for d in several]), torch.device(device)
     model.to(device)
-    seen = [outputs(model, images, device, views=views, cache=cache) for images in (known, *unknown)]
-    at_fit = outputs(model, fit, device, views=[view for view in views if view.for_fit], cache=cache)
+    seen = [outputs(model, images, device, probes=probes, cache=cache) for images in (known, *unknown)]
+    at_fit = outputs(model, fit, device, probes=[probe for probe in probes if probe.for_fit], cache=cache)
     best, tried = {}, {}
     for name, several in made.items():
-        best[name], tried[name] = _best(candidates(name, own[name]), several, (at_fit, fit.labels), seen, head_of(model, loss))
+        best[name], tried[name] = _best(
+            candidates(name, own[name]), several, (at_fit, fit.labels), seen, head_of(model, loss)
+        )
     return best, tried
 
 
@@ -93,10 +98,14 @@ def _best(
             continue  # an option that does not suit this network, as a subspace wider than its features
     aurocs = {i: delong(*both).value for i, both in scores.items()}
     chosen = max(aurocs, key=lambda i: aurocs[i])
-    if chosen and (aurocs[chosen] <= aurocs[0] or delong_test(scores[0], scores[chosen]).p >= ALPHA / len(scores)):
+    if chosen and (
+        aurocs[chosen] <= aurocs[0] or delong_test(scores[0], scores[chosen]).p >= ALPHA / len(scores)
+    ):
         chosen = 0
     told: dict[str, Any] = candidates[chosen]
-    return detectors[chosen], Tried(options=told, auroc=aurocs[chosen], default=aurocs[0], candidates=len(scores))
+    return detectors[chosen], Tried(
+        options=told, auroc=aurocs[chosen], default=aurocs[0], candidates=len(scores)
+    )
 
 
 def _plain(name: str) -> str:

@@ -1,1 +1,1 @@
-"""functional."""
+"""Pure mathematics on tensors: neighbours, metrics, uncertainty, calibration, paths between vectors."""

@@ -19,7 +19,7 @@ from ..core.seeding import generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Promise:
+class Guarantee:
     """At most the share `alpha` of known images is called unknown, as `n` held-out images tell.
 
     With a `confidence` this holds for the threshold at hand, unless the draw of the held-out images was one of the unlucky
@@ -37,13 +37,15 @@ class Promise:
 
     def __str__(self) -> str:
         how = "on average" if self.confidence is None else f"with {self.confidence:.4g} confidence"
-        return f"at most {self.alpha:.2%} of known images are called unknown, {how} ({self.n:,} held-out images)"
+        return (
+            f"at most {self.alpha:.2%} of known images are called unknown, {how} ({self.n:,} held-out images)"
+        )
 
 
-def calibrate(score_N: Tensor, alpha: float, confidence: float | None) -> tuple[float, Promise]:
+def calibrate(score_N: Tensor, alpha: float, confidence: float | None) -> tuple[float, Guarantee]:
     """The threshold of `tolerance`, or without a confidence of `conformal`, and what it promises; errors as theirs."""
     threshold = conformal(score_N, alpha) if confidence is None else tolerance(score_N, alpha, confidence)
-    return threshold, Promise(alpha=alpha, confidence=confidence, n=len(score_N))
+    return threshold, Guarantee(alpha=alpha, confidence=confidence, n=len(score_N))
 
 
 def conformal(score_N: Tensor, alpha: float) -> float:
@@ -83,7 +85,9 @@ def least(alpha: float, confidence: float | None) -> int:
 
 def other_half(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> float | None:
     """The false-alarm rate on one half of the scores at the threshold from the other; None where a half cannot promise alpha."""
-    first_M, second_M = score_N[torch.randperm(len(score_N), generator=generator(seed, "halves"))].tensor_split(2)
+    first_M, second_M = score_N[
+        torch.randperm(len(score_N), generator=generator(seed, "halves"))
+    ].tensor_split(2)
     if len(first_M) < least(alpha, confidence):
         return None
     return float((second_M > calibrate(first_M, alpha, confidence)[0]).double().mean())

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def kth_distance(query_QD: Tensor, base_ND: Tensor, k: int, *, self_Q: Tensor | None = None, chunk_bytes: int = 2**26) -> Tensor:
+def kth_distance(
+    query_QD: Tensor, base_ND: Tensor, k: int, *, self_Q: Tensor | None = None, chunk_bytes: int = 2**26
+) -> Tensor:
     """Euclidean distance from each query to its k-th nearest base point: float32 (Q,), k counted from 1.
 
     `self_Q` holds, per query, the row of the base that is the query itself and must not be its neighbour. At most about
@@ -27,7 +29,9 @@ def kth_distance(query_QD: Tensor, base_ND: Tensor, k: int, *, self_Q: Tensor | 
             rank_BN.scatter_(1, self_Q[start : start + rows, None], torch.inf)
         # Quickselect takes one time whatever k is; topk is faster for a small k.
         kth_B = (
-            rank_BN.kthvalue(k, dim=1).indices if 16 * k > len(base_ND) else rank_BN.topk(k, dim=1, largest=False).indices[:, -1]
+            rank_BN.kthvalue(k, dim=1).indices
+            if 16 * k > len(base_ND)
+            else rank_BN.topk(k, dim=1, largest=False).indices[:, -1]
         )
         # The distance itself comes from the difference: expanding the square would cancel all digits of a close neighbour.
         distances.append((query_BD - base_ND[kth_B]).norm(dim=1))

@@ -99,7 +99,9 @@ def autc(id_N: Tensor, ood_M: Tensor) -> float:
     id_N, ood_M = id_N.double(), ood_M.double()
     low, high = (f(torch.stack([f(id_N), f(ood_M)])) for f in (torch.min, torch.max))
     if not (low.isfinite() and high.isfinite()):
-        raise ValueError("Infinite scores have no place on a scale from 0 to 1, which the area under the threshold curve needs.")
+        raise ValueError(
+            "Infinite scores have no place on a scale from 0 to 1, which the area under the threshold curve needs."
+        )
     return 0.5 if low == high else (0.5 * (1 + (id_N.mean() - ood_M.mean()) / (high - low))).item()
 
 
@@ -161,7 +163,9 @@ def roc(id_N: Tensor, ood_M: Tensor, points: int = 200) -> tuple[Tensor, Tensor]
     Points are picked evenly along fpr + tpr, so steep and flat stretches are drawn equally well.
     """
     levels, *level_of = _levels(id_N, ood_M)
-    counts = (level.bincount(minlength=len(levels)).flip(0).cumsum(0).double() / len(level) for level in level_of)
+    counts = (
+        level.bincount(minlength=len(levels)).flip(0).cumsum(0).double() / len(level) for level in level_of
+    )
     fpr, tpr = (torch.cat([share.new_zeros(1), share]) for share in counts)
     keep = torch.searchsorted(fpr + tpr, torch.linspace(0, 2, points, dtype=torch.float64)).unique()
     return fpr[keep], tpr[keep]

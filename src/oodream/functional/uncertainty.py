@@ -45,7 +45,11 @@ def delong(id_N: Tensor, ood_M: Tensor) -> Area:
     """
     value, placed = _placements([(id_N, ood_M)])
     variance = float(_covariance(placed)[0, 0])
-    return Area(value=float(value[0]), variance=variance, interval=_interval(float(value[0]), variance, min(len(id_N), len(ood_M))))
+    return Area(
+        value=float(value[0]),
+        variance=variance,
+        interval=_interval(float(value[0]), variance, min(len(id_N), len(ood_M))),
+    )
 
 
 def delong_test(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Difference:
@@ -57,9 +61,14 @@ def delong_test(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> 
         raise ValueError("A paired test needs both methods' scores of the same images.")
     value, placed = _placements([first, second])
     cov = _covariance(placed)
-    difference, deviation = float(value[1] - value[0]), math.sqrt(max(0.0, float(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1])))
+    difference, deviation = (
+        float(value[1] - value[0]),
+        math.sqrt(max(0.0, float(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1]))),
+    )
     p = float(2 * norm.sf(abs(difference) / deviation)) if deviation else float(difference == 0)
-    return Difference(value=difference, interval=(difference - Z95 * deviation, difference + Z95 * deviation), p=p)
+    return Difference(
+        value=difference, interval=(difference - Z95 * deviation, difference + Z95 * deviation), p=p
+    )
 
 
 def paired(first_S: Sequence[float], second_S: Sequence[float]) -> Difference:
@@ -68,7 +77,9 @@ def paired(first_S: Sequence[float], second_S: Sequence[float]) -> Difference:
     ValueError for other than equal numbers of two or more. Differences that are all equal give p = 0, or 1 when they are zero.
     """
     if len(first_S) != len(second_S) or len(first_S) < 2:
-        raise ValueError(f"A paired test needs the same two or more seeds of both; there are {len(first_S)} and {len(second_S)}.")
+        raise ValueError(
+            f"A paired test needs the same two or more seeds of both; there are {len(first_S)} and {len(second_S)}."
+        )
     apart_S = torch.tensor(second_S, dtype=torch.float64) - torch.tensor(first_S, dtype=torch.float64)
     if apart_S.isnan().any():
         raise ValueError("The numbers to compare contain NaN.")
@@ -84,7 +95,9 @@ def _placements(methods: Sequence[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, t
     for scores in methods:
         id_N, ood_M = (side.detach().cpu().double().numpy() for side in scores)
         if min(len(id_N), len(ood_M)) < 2:
-            raise ValueError(f"DeLong's variance needs two scores of each side; there are {len(id_N)} ID and {len(ood_M)} OOD.")
+            raise ValueError(
+                f"DeLong's variance needs two scores of each side; there are {len(id_N)} ID and {len(ood_M)} OOD."
+            )
         if np.isnan(id_N).any() or np.isnan(ood_M).any():
             raise ValueError("The scores contain NaN.")
         together = rankdata(np.concatenate([id_N, ood_M]))

@@ -25,11 +25,15 @@ from .inference import outputs
 
 ACCEPTED = 0.95
 BATCH = 256
-NAMED = ("timm", "hf", "torchvision")  # families whose names stand for architectures, and run no code from elsewhere
+NAMED = (
+    "timm",
+    "hf",
+    "torchvision",
+)  # families whose names stand for architectures, and run no code from elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Prediction:
     """What a classifier says to one image: a class name or "unknown", the energy (higher for OOD) and the most likely class.
 
     `known` is phi's probability that the image is of a known kind, where the classifier was trained with one.
@@ -53,12 +57,12 @@ class Classifier:
     threshold: float
     told: Json
 
-    def __call__(self, images: Images, device: torch.device) -> Iterator[Verdict]:
+    def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A verdict for every image, in order, by the energy."""
         logits_NC = outputs(self.network, images, device).logits_BC
         return self.verdicts(logits_NC, -logits_NC.logsumexp(1), self.threshold)
 
-    def verdicts(self, logits_NC: Tensor, score_N: Tensor, threshold: float) -> Iterator[Verdict]:
+    def verdicts(self, logits_NC: Tensor, score_N: Tensor, threshold: float) -> Iterator[Prediction]:
         """A verdict for each row of logits and its score: above the threshold it is "unknown"."""
         known: Sequence[float | None] = [None] * len(score_N)
         if (phi := getattr(self.loss, "phi", None)) is not None:
@@ -67,7 +71,7 @@ class Classifier:
         for s, w, k in zip(score_N.tolist(), logits_NC.argmax(1).tolist(), known, strict=True):
             name = self.names[w]
             answer = name if s <= threshold else "unknown"
-            yield Verdict(answer=answer, score=s, threshold=threshold, likeliest=name, known=k)
+            yield Prediction(answer=answer, score=s, threshold=threshold, likeliest=name, known=k)
 
     def save(self, folder: Path) -> None:
         """Writes the folder; `load` reads it."""
@@ -82,7 +86,13 @@ class Classifier:
 
     def described(self) -> Json:
         """All but the tensors, for `from_description`."""
-        return {"names": self.names, "size": self.size, "threshold": self.threshold, "accepted": ACCEPTED, **self.told}
+        return {
+            "names": self.names,
+            "size": self.size,
+            "threshold": self.threshold,
+            "accepted": ACCEPTED,
+            **self.told,
+        }
 
 
 def limit(score_N: Tensor, accepted: float = ACCEPTED) -> float:
@@ -93,7 +103,9 @@ def limit(score_N: Tensor, accepted: float = ACCEPTED) -> float:
 def load(folder: Path, plugins: bool = True) -> Classifier:
     """The classifier in a folder; StoreError when there is none. Only JSON and safetensors are read; plug-ins as below."""
     if not (folder / "classifier.json").is_file():
-        raise StoreError(f"{folder} holds no classifier: it has no classifier.json. A run's lie in RUN/classifier/NAME.")
+        raise StoreError(
+            f"{folder} holds no classifier: it has no classifier.json. A run's lie in RUN/classifier/NAME."
+        )
     return from_description(read_json(folder / "classifier.json"), folder, plugins)
 
 
@@ -107,20 +119,27 @@ def from_description(told: Json, folder: Path, plugins: bool) -> Classifier:
     names, size, threshold = tuple(told.pop("names")), told.pop("size"), told.pop("threshold")
     check_plugin(told["loss"], folder, plugins)
     check_plugin(told["backbone"], folder, plugins, NAMED)
-    network, loss = backbone(told["backbone"], len(names)), make("losses", told["loss"], **told["loss_options"])
+    network, loss = (
+        backbone(told["backbone"], len(names)),
+        make("losses", told["loss"], **told["loss_options"]),
+    )
     network.load_state_dict(load_tensors(folder / "model.safetensors"))
     if loss.state_dict():
         loss.load_state_dict(load_tensors(folder / "loss.safetensors"))
-    return Classifier(network=network.eval(), loss=loss, names=names, size=size, threshold=threshold, told=told)
+    return Classifier(
+        network=network.eval(), loss=loss, names=names, size=size, threshold=threshold, told=told
+    )
 
 
 def check_plugin(name: str, folder: Path, plugins: bool, harmless: Sequence[str] = ()) -> None:
     """Refuses a name that would run code from elsewhere, unless that is wanted."""
     if ":" in name and name.partition(":")[0] not in harmless and not plugins:
-        raise StoreError(f"{folder} names the plug-in {name!r}, and loading it runs its code. Allow plug-ins if you trust both.")
+        raise StoreError(
+            f"{folder} names the plug-in {name!r}, and loading it runs its code. Allow plug-ins if you trust both."
+        )
 
 
-class Judge(Protocol):
+class Predictor(Protocol):
     """What gives verdicts: a classifier, or a guard."""
 
     @property
@@ -129,10 +148,12 @@ class Judge(Protocol):
     @property
     def network(self) -> nn.Module: ...
 
-    def __call__(self, images: Images, device: torch.device) -> Iterator[Verdict]: ...
+    def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]: ...
 
 
-def score_files(classifier: Judge, files: Sequence[Path], device: torch.device) -> Iterator[tuple[Path, Verdict | str]]:
+def predict_files(
+    classifier: Predictor, files: Sequence[Path], device: torch.device
+) -> Iterator[tuple[Path, Prediction | str]]:
     """Each file with its verdict, or with the reason why it cannot be read; memory does not grow with their number."""
     for start in range(0, len(files), BATCH):
         part = files[start : start + BATCH]
@@ -143,8 +164,10 @@ def score_files(classifier: Judge, files: Sequence[Path], device: torch.device) 
                 read[i] = read_image(file, classifier.size)
             except OSError as error:
                 problems[i] = str(error)
-        verdicts: Iterator[Verdict] = iter(())
+        verdicts: Iterator[Prediction] = iter(())
         if read:
-            verdicts = classifier(from_array("files", torch.stack(list(read.values())), torch.zeros(len(read)), ()), device)
+            verdicts = classifier(
+                from_array("files", torch.stack(list(read.values())), torch.zeros(len(read)), ()), device
+            )
         for i, file in enumerate(part):
             yield file, problems[i] if i in problems else next(verdicts)

@@ -46,7 +46,9 @@ class Adapted(nn.Module):
         return Output(logits_BC=self.head(z), z_BF=z)
 
 
-def split(network: nn.Module, size: int, mean: Sequence[float] = (0.0,) * 3, std: Sequence[float] = (1.0,) * 3) -> Adapted:
+def split(
+    network: nn.Module, size: int, mean: Sequence[float] = (0.0,) * 3, std: Sequence[float] = (1.0,) * 3
+) -> Adapted:
     """A copy of any image classifier as one that shows its features: its last linear layer is found by looking at what runs.
 
     `network` takes floats (B, 3, size, size), pixels in [0, 1] less `mean` over `std`, and returns logits, or an object that has
@@ -54,24 +56,37 @@ def split(network: nn.Module, size: int, mean: Sequence[float] = (0.0,) * 3, std
     """
     body = copy.deepcopy(network).eval()
     device = next((p.device for p in body.parameters()), torch.device("cpu"))
-    pixels = torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).to(device)
+    pixels = torch.randint(
+        0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    ).to(device)
     called: list[tuple[nn.Module, Tensor]] = []
     layers = {module: path for path, module in body.named_modules() if _is_linear(module)}
-    hooks = [layer.register_forward_hook(lambda layer, _, result: called.append((layer, result))) for layer in layers]
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, result: called.append((layer, result)))
+        for layer in layers
+    ]
     with torch.no_grad():
         whole = body((pixels.float() / 255 - pixels.new_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
                      / pixels.new_tensor(std, dtype=torch.float32).view(-1, 1, 1))  # fmt: skip
     for hook in hooks:
         hook.remove()
     whole = getattr(whole, "logits", whole)
-    ends = [layer for layer, result in called if result.numel() == whole.numel() and torch.equal(result.flatten(1), whole)]
+    ends = [
+        layer
+        for layer, result in called
+        if result.numel() == whole.numel() and torch.equal(result.flatten(1), whole)
+    ]
     if not ends or not layers[ends[-1]]:
-        raise ValueError(f"The logits of this {type(network).__name__} come from no linear layer, which features and heads need.")
+        raise ValueError(
+            f"The logits of this {type(network).__name__} come from no linear layer, which features and heads need."
+        )
     found = Adapted(body, layers[ends[-1]], mean, std).to(device).eval()
     with torch.no_grad():
         again = found(pixels).logits_BC
     if not torch.allclose(again, whole, rtol=1e-4, atol=1e-5):
-        raise ValueError(f"Split at {layers[ends[-1]]!r}, this {type(network).__name__} gives other logits than before.")
+        raise ValueError(
+            f"Split at {layers[ends[-1]]!r}, this {type(network).__name__} gives other logits than before."
+        )
     return found
 
 
@@ -86,13 +101,17 @@ def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
     known = models.list_models(models)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3)
-        raise ValueError(f"torchvision has no image classifier {name!r}." + (f" It has {', '.join(near)}." if near else ""))
+        raise ValueError(
+            f"torchvision has no image classifier {name!r}." + (f" It has {', '.join(near)}." if near else "")
+        )
     published = models.get_model_weights(name).DEFAULT
     told = published.transforms()
     try:
         body = models.get_model(name, weights=published if pretrained else None)
     except Exception as error:  # whatever the download raises
-        raise ValueError(f"torchvision:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()) from error
+        raise ValueError(
+            f"torchvision:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()
+        ) from error
     found = split(body, told.crop_size[0], told.mean, told.std)
     if found.head.out_features != classes:
         found.head = nn.Linear(found.head.in_features, classes)
@@ -103,21 +122,29 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
     """timm's model `name`, with its weights if `pretrained`. ValueError: no timm, no such model, no weights, no one linear head."""
     try:
         import timm
-    except Exception as error:  # torchvision, which it imports, fails with others than ImportError beside another torch
+    except (
+        Exception
+    ) as error:  # torchvision, which it imports, fails with others than ImportError beside another torch
         raise ValueError(
             f"timm:{name} needs timm, which cannot be imported ({_line(error)}). Install it: pip install 'oodream[timm]'"
         ) from error
     known = timm.list_models()
     if (architecture := name.split(".")[0]) not in known:
         near = difflib.get_close_matches(architecture, known, n=3)
-        raise ValueError(f"timm has no model {architecture!r}." + (f" It has {', '.join(near)}." if near else ""))
+        raise ValueError(
+            f"timm has no model {architecture!r}." + (f" It has {', '.join(near)}." if near else "")
+        )
     try:
         body = timm.create_model(name, pretrained=pretrained, num_classes=classes)
     except Exception as error:  # whatever the hub's client raises
-        raise ValueError(f"timm:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()) from error
+        raise ValueError(
+            f"timm:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()
+        ) from error
     heads = [path for path, module in body.named_modules() if module is body.get_classifier()]
     if not heads or not _is_linear(body.get_classifier()):
-        raise ValueError(f"timm:{name} does not end in one linear layer, which features and detectors need. Choose another model.")
+        raise ValueError(
+            f"timm:{name} does not end in one linear layer, which features and detectors need. Choose another model."
+        )
     return Adapted(body, heads[0], body.pretrained_cfg["mean"], body.pretrained_cfg["std"])
 
 
@@ -141,18 +168,28 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
             )  # fmt: skip
             missing = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
         else:
-            body = AutoModelForImageClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
+            body = AutoModelForImageClassification.from_config(
+                config, dtype=torch.float32, trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(f"hf:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()) from error
+        raise ValueError(
+            f"hf:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()
+        ) from error
     heads = [
         path
         for path, module in body.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == classes and any(h in path.split(".")[0] for h in HEADS)
+        if isinstance(module, nn.Linear)
+        and module.out_features == classes
+        and any(h in path.split(".")[0] for h in HEADS)
     ]
     if len(heads) != 1:
-        raise ValueError(f"hf:{name} ends in {len(heads)} linear layers; features and detectors need one. Choose another model.")
+        raise ValueError(
+            f"hf:{name} ends in {len(heads)} linear layers; features and detectors need one. Choose another model."
+        )
     if alien := sorted(key for key in missing if not key.startswith(heads[0])):
-        raise ValueError(f"The weights of hf:{name} lack {', '.join(alien[:3])} ({len(alien)} in all). {SCRATCH}")
+        raise ValueError(
+            f"The weights of hf:{name} lack {', '.join(alien[:3])} ({len(alien)} in all). {SCRATCH}"
+        )
     return Adapted(body, heads[0], *_normalisation(name, pretrained))
 
 
@@ -175,7 +212,12 @@ def _linear(module: nn.Module) -> nn.Linear:
         return module
     assert isinstance(module, nn.Conv2d)
     linear = nn.Linear(module.in_channels, module.out_channels, bias=module.bias is not None)
-    linear.load_state_dict({name: weight.flatten(1) if weight.ndim > 1 else weight for name, weight in module.state_dict().items()})
+    linear.load_state_dict(
+        {
+            name: weight.flatten(1) if weight.ndim > 1 else weight
+            for name, weight in module.state_dict().items()
+        }
+    )
     return linear
 
 
@@ -199,7 +241,10 @@ def _normalisation(name: str, told: bool) -> tuple[list[float], list[float]]:
         found, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
         if told:
-            warnings.warn(f"hf:{name} has no preprocessor_config.json: pixels are normalised with mean and std 0.5.", stacklevel=2)
+            warnings.warn(
+                f"hf:{name} has no preprocessor_config.json: pixels are normalised with mean and std 0.5.",
+                stacklevel=2,
+            )
         found = {}
     if not found.get("do_normalize", True):
         return [0.0] * 3, [1.0] * 3

@@ -41,7 +41,9 @@ def weights_file(source: Path) -> Path:
     """A safetensors file, or that of a classifier's folder; ValueError when it is missing or of another kind."""
     file = source / "model.safetensors" if source.is_dir() else source
     if not file.is_file():
-        raise ValueError(f"{file} does not exist; weights are a safetensors file, or a classifier's folder with one.")
+        raise ValueError(
+            f"{file} does not exist; weights are a safetensors file, or a classifier's folder with one."
+        )
     if file.suffix != ".safetensors":
         raise ValueError(
             f"{file} is not read: only safetensors are, for a pickle can run code. Convert it where you trust it: "
@@ -62,10 +64,16 @@ def load_weights(model: nn.Module, source: Path, new_head: bool = False) -> None
     except StoreError as error:
         raise ValueError(f"{file} is damaged, or no safetensors file ({error.__cause__}).") from error
     ours = model.state_dict()
-    shapes = {name: (tuple(theirs[name].shape), tuple(ours[name].shape)) for name in theirs.keys() & ours.keys()}
+    shapes = {
+        name: (tuple(theirs[name].shape), tuple(ours[name].shape)) for name in theirs.keys() & ours.keys()
+    }
     unlike = {name: both for name, both in sorted(shapes.items()) if both[0] != both[1]}
     heads = [name for name, (a, b) in unlike.items() if name.startswith("head.") and a[1:] == b[1:]]
-    wrong = [f"{name} is {a} in the file, {b} in the network" for name, (a, b) in unlike.items() if name not in heads]
+    wrong = [
+        f"{name} is {a} in the file, {b} in the network"
+        for name, (a, b) in unlike.items()
+        if name not in heads
+    ]
     wrong += [f"{name} is not in the file" for name in ours if name not in theirs]
     wrong += [f"{name} is not in the network" for name in theirs if name not in ours]
     if wrong:
@@ -77,4 +85,6 @@ def load_weights(model: nn.Module, source: Path, new_head: bool = False) -> None
         if not new_head:
             raise ValueError(f"{told}: these weights belong to another list of classes.")
         warnings.warn(f"{told}: it is left out, and a new one begins from scratch.", stacklevel=2)
-    model.load_state_dict({name: tensor for name, tensor in theirs.items() if name not in heads}, strict=False)
+    model.load_state_dict(
+        {name: tensor for name, tensor in theirs.items() if name not in heads}, strict=False
+    )

@@ -73,7 +73,11 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         width = widths[0]
-        first = nn.Conv2d(3, width, 7, 2, 3, bias=False) if imagenet else nn.Conv2d(3, width, 3, stride, 1, bias=False)
+        first = (
+            nn.Conv2d(3, width, 7, 2, 3, bias=False)
+            if imagenet
+            else nn.Conv2d(3, width, 3, stride, 1, bias=False)
+        )
         pool = [nn.MaxPool2d(3, 2, 1)] if imagenet else []
         self.stem = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU(), *pool)
         stages, inputs = [], width
@@ -98,8 +102,14 @@ class ResNet(nn.Module):
         return Output(logits_BC=self.head(z), z_BF=z)
 
 
-DEPTHS = {"resnet18": (Block, (2, 2, 2, 2)), "resnet34": (Block, (3, 4, 6, 3)), "resnet50": (Bottleneck, (3, 4, 6, 3))}
-BACKBONES: dict[str, dict[str, Any]] = {"resnet8": {"blocks": (1, 1, 1), "widths": (32, 64, 128), "stride": 2}} | {
+DEPTHS = {
+    "resnet18": (Block, (2, 2, 2, 2)),
+    "resnet34": (Block, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+BACKBONES: dict[str, dict[str, Any]] = {
+    "resnet8": {"blocks": (1, 1, 1), "widths": (32, 64, 128), "stride": 2}
+} | {
     name + suffix: {"block": block, "blocks": blocks, "imagenet": imagenet}
     for suffix, imagenet in (("", False), ("-224", True))
     for name, (block, blocks) in DEPTHS.items()

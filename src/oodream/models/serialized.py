@@ -29,7 +29,9 @@ class LogitsOnly(nn.Module, ABC):
     def forward(self, images_B3HW: Tensor) -> Output:
         logits_BC = self.logits(images_B3HW)
         if logits_BC.shape[1] != self.classes:
-            raise ValueError(f"{self.file} knows {logits_BC.shape[1]} classes, and {self.classes} are asked for.")
+            raise ValueError(
+                f"{self.file} knows {logits_BC.shape[1]} classes, and {self.classes} are asked for."
+            )
         return Output(logits_BC=logits_BC, z_BF=logits_BC.new_empty(len(logits_BC), 0))
 
     @abstractmethod
@@ -45,17 +47,25 @@ class Onnx(LogitsOnly):
         try:
             import onnxruntime
         except ImportError as error:
-            raise ValueError(f"onnx:{file} needs onnxruntime. Install it: pip install 'oodream[onnx]'") from error
+            raise ValueError(
+                f"onnx:{file} needs onnxruntime. Install it: pip install 'oodream[onnx]'"
+            ) from error
         try:
             self.session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime has exceptions of its own
-            raise ValueError(f"{file} is no ONNX file that onnxruntime can run: {str(error).splitlines()[0]}") from error
+            raise ValueError(
+                f"{file} is no ONNX file that onnxruntime can run: {str(error).splitlines()[0]}"
+            ) from error
         self.takes = self.session.get_inputs()[0]
 
     def logits(self, images_B3HW: Tensor) -> Tensor:
         if images_B3HW.requires_grad:
-            raise ValueError(f"{self.file} gives no gradients, and a detector here needs them (odin, adascale).")
-        pixels = images_B3HW.to(torch.uint8) if self.takes.type == "tensor(uint8)" else images_B3HW.float() / 255
+            raise ValueError(
+                f"{self.file} gives no gradients, and a detector here needs them (odin, adascale)."
+            )
+        pixels = (
+            images_B3HW.to(torch.uint8) if self.takes.type == "tensor(uint8)" else images_B3HW.float() / 255
+        )
         return torch.from_numpy(self.session.run(None, {self.takes.name: pixels.cpu().numpy()})[0])
 
 

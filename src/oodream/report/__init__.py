@@ -1,1 +1,1 @@
-"""report."""
+"""What a person looks at: content, figures, tables and the page."""

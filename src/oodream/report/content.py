@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..core.results import Accuracy, Row
+from ..core.results import Row, ShiftRow
 from ..core.types import Json
 
 
@@ -26,7 +26,7 @@ class ImageSet:
 class Imagined:
     """One generated outlier beside the training image it was sampled around, with what is needed to draw it again.
 
-    Images are uint8 (3, H, W). `row` and `knn` are those of `Outliers`, `cosine` is to the class vector T(y), `pipeline` the
+    Images are uint8 (3, H, W). `row` and `knn` are those of `SampledVectors`, `cosine` is to the class vector T(y), `pipeline` the
     decoder's hash, `words` the vocabulary's nearest. `dropped` says why a filter took it out of training; empty when it was kept.
     """
 
@@ -142,7 +142,7 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     sets: Sequence[ImageSet] = ()
     rows: Sequence[Row] = ()
-    shifts: Sequence[Accuracy] = ()
+    shifts: Sequence[ShiftRow] = ()
     kind: str = "outlier"
     latents: bool = False
     detector: str = "energy"

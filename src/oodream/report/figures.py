@@ -58,10 +58,14 @@ def _histogram(known: np.ndarray, unknown: np.ndarray, width: float, height: flo
 def _roc(known: np.ndarray, unknown: np.ndarray, side: float) -> str:
     """The ROC curve: false alarms rightwards, unknown images found upwards."""
     fpr, tpr = roc(torch.from_numpy(known), torch.from_numpy(unknown), points=120)
-    return "M" + "L".join(f"{side * f:.1f} {side * (1 - t):.1f}" for f, t in zip(fpr.tolist(), tpr.tolist(), strict=True))
+    return "M" + "L".join(
+        f"{side * f:.1f} {side * (1 - t):.1f}" for f, t in zip(fpr.tolist(), tpr.tolist(), strict=True)
+    )
 
 
-def score_figures(content: Report, width: float = 300, height: float = 64, side: float = 100) -> dict[str, Any]:
+def score_figures(
+    content: Report, width: float = 300, height: float = 64, side: float = 100
+) -> dict[str, Any]:
     """For every OOD set with scores, controls aside: one histogram and one ROC curve per classifier, as SVG paths."""
     aside = {"id", *(row.dataset for row in content.rows if row.group == "control")}
     names = dict.fromkeys(name for by_set in content.scores.values() for name in by_set if name not in aside)

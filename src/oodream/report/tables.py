@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..core.results import Accuracy, Row
+from ..core.results import Row, ShiftRow
 from .content import Report
 
 COLUMNS = {
@@ -80,7 +80,9 @@ def measured_lines(content: Report) -> list[Line]:
     groups = {"near": 0, "far": 1, "all": 3, "control": 4}
     found: dict[tuple[str, str], dict[Key, list[Row]]] = {}
     for row in content.rows:
-        found.setdefault((row.group, row.dataset), {}).setdefault((row.classifier, row.detector), []).append(row)
+        found.setdefault((row.group, row.dataset), {}).setdefault((row.classifier, row.detector), []).append(
+            row
+        )
 
     def place(group: str, name: str) -> tuple[int, str, bool, int]:
         return groups.get(group, 2), group, name == "mean", order.get(name, len(order))
@@ -100,7 +102,11 @@ def _mean_cells(content: Report, lines: Sequence[Line], group: str, metric: str)
     line = next((line for line in lines if line.name == "mean" and line.group == group), None)
     names = list(content.classifiers)
     cells = line.cells[metric] if line else {}
-    return [cells[name, content.detector] for name in dict.fromkeys((names[0], names[-1])) if (name, content.detector) in cells]
+    return [
+        cells[name, content.detector]
+        for name in dict.fromkeys((names[0], names[-1]))
+        if (name, content.detector) in cells
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,29 +117,39 @@ class ShiftTable:
     n: Mapping[str, int]
 
 
-def shifted(found: Sequence[Accuracy], classifier: str, metric: str, interval: tuple[float, float] | None = None) -> Measure:
+def shifted(
+    found: Sequence[ShiftRow], classifier: str, metric: str, interval: tuple[float, float] | None = None
+) -> Measure:
     """The mean over shifted sets of a classifier's "accuracy" or "refused", in percent, with the spread over seeds."""
     mine = [a for a in found if a.classifier == classifier]
     seeds = sorted({a.seed for a in mine})
-    return spread([100 * statistics.fmean(getattr(a, metric) for a in mine if a.seed == seed) for seed in seeds], interval)
+    return spread(
+        [100 * statistics.fmean(getattr(a, metric) for a in mine if a.seed == seed) for seed in seeds],
+        interval,
+    )
 
 
 def shift_tables(content: Report) -> list[ShiftTable]:
     """The corruptions by severity, with means over rows and columns, then the other shifted sets."""
 
-    def measured(found: Sequence[Accuracy]) -> dict[str, Measure]:
+    def measured(found: Sequence[ShiftRow]) -> dict[str, Measure]:
         # Corruptions share their images: their intervals say nothing about that of a mean, and would fill the table.
         interval = None if found[0].severity else found[0].interval
         return {name: shifted(found, name, "accuracy", interval) for name in content.classifiers}
 
     tables = []
     for part in ([a for a in content.shifts if a.severity], [a for a in content.shifts if not a.severity]):
-        columns: dict[str, set[int]] = {f"severity {s}" if s else "accuracy": {s} for s in sorted({a.severity for a in part})}
+        columns: dict[str, set[int]] = {
+            f"severity {s}" if s else "accuracy": {s} for s in sorted({a.severity for a in part})
+        }
         rows = {a.dataset: {a.dataset} for a in part}
         if any(a.severity for a in part):
             columns, rows = {"mean": set.union(*columns.values())} | columns, rows | {"mean": set(rows)}
         cells = {
-            name: {c: measured([a for a in part if a.dataset in sets and a.severity in s]) for c, s in columns.items()}
+            name: {
+                c: measured([a for a in part if a.dataset in sets and a.severity in s])
+                for c, s in columns.items()
+            }
             for name, sets in rows.items()
         }
         if part:
@@ -147,7 +163,9 @@ def headline(content: Report, lines: Sequence[Line], shifts: Sequence[ShiftTable
     if content.kind == "inlier" and shifts and (mean := shifts[0].cells.get("mean")):
         base, final = mean["mean"][baseline], mean["mean"][list(content.classifiers)[-1]]
         clean = _mean_cells(content, lines, "all", "accuracy")
-        text = f"Names {final.text}\u00a0% of corrupted images rightly, where {baseline} does {base.text}\u00a0%"
+        text = (
+            f"Names {final.text}\u00a0% of corrupted images rightly, where {baseline} does {base.text}\u00a0%"
+        )
         text += f"; of undisturbed ones {clean[-1].text}\u00a0% vs {clean[0].text}\u00a0%." if clean else "."
         return text, how_sure(base, final)
     accepted = _mean_cells(content, lines, "all", "fpr95_id")
@@ -155,11 +173,16 @@ def headline(content: Report, lines: Sequence[Line], shifts: Sequence[ShiftTable
     if lines and not accepted:
         return f"No mean over all unknown images was measured with the {content.detector} score.", ""
     if not accepted:
-        return "No unknown images were given, so nothing is known yet about how well this classifier refuses them.", ""
+        return (
+            "No unknown images were given, so nothing is known yet about how well this classifier refuses them.",
+            "",
+        )
     base, final = accepted[0], accepted[-1]
     condition = "while still accepting 95\u00a0% of known ones"
     if len(accepted) == 1:
-        text = f"Accepts {final.text}\u00a0% of unknown images {condition}; accuracy {accuracy[-1].text}\u00a0%"
+        text = (
+            f"Accepts {final.text}\u00a0% of unknown images {condition}; accuracy {accuracy[-1].text}\u00a0%"
+        )
         return text + ".", f"Interval {final.spread}." if final.spread else ""
     comparison = "instead of" if final.value < base.value else f"where {baseline} accepts"
     text = (
@@ -173,7 +196,11 @@ def how_sure(base: Measure, final: Measure) -> str:
     """Both values with their intervals, and whether these overlap; empty where there are none."""
     if not (base.spread and final.spread):
         return ""
-    sure = "The intervals overlap: this difference may be chance." if final.high >= base.low and base.high >= final.low else ""
+    sure = (
+        "The intervals overlap: this difference may be chance."
+        if final.high >= base.low and base.high >= final.low
+        else ""
+    )
     return f"{final.text} ({final.spread}) against {base.text} ({base.spread}). {sure}".strip()
 
 
@@ -185,4 +212,6 @@ def key_figures(content: Report, lines: Sequence[Line]) -> list[tuple[str, list[
         "AUROC, all sets": ("all", "auroc"),
         "accuracy on known images": ("all", "accuracy"),
     }
-    return [(label, cells) for label, where in wanted.items() if (cells := _mean_cells(content, lines, *where))]
+    return [
+        (label, cells) for label, where in wanted.items() if (cells := _mean_cells(content, lines, *where))
+    ]

@@ -13,12 +13,12 @@ from ..audit.finding import Audit
 from ..config import Config
 from ..core.errors import StoreError
 from ..core.files import load_tensors, read_json
-from ..core.overlay import overlay
+from ..core.options import overlay
 from ..core.results import Row, row_from_json
 from ..data.builtin import FAR_SETS
 from ..data.classes import find, read
 from ..data.images import Images, from_array, from_files
-from ..data.inputs import CONTROL, FASHION_DATA, Given
+from ..data.inputs import CONTROL, FASHION_DATA, DataInputs
 from .folder import RunDir
 from .generated import imagined
 
@@ -30,26 +30,34 @@ def of_run(path: Path) -> Audit:
     """The audit of a run, finished or begun, with what it has imagined and measured so far. StoreError where there is no run."""
     run = RunDir(path)
     if not (run / "run.json").is_file():
-        raise StoreError(f"{path} is not a run folder: it has no run.json. Audit folders with: oodream audit --data FOLDER --ood …")
-    return audited(Given(overlay(Config(), read_json(run / "run.json")["config"])), run)
+        raise StoreError(
+            f"{path} is not a run folder: it has no run.json. Audit folders with: oodream audit --data FOLDER --ood …"
+        )
+    return audited(DataInputs(overlay(Config(), read_json(run / "run.json")["config"])), run)
 
 
 def of_folders(config: Config) -> Audit:
     """The audit of the data and OOD sets that a configuration names; of the built-in OOD sets beside built-in data alone."""
     if config.data in FASHION_DATA:
-        return audited(Given(config))
-    given = Given(replace(config, evaluate=replace(config.evaluate, n_far=1)))
+        return audited(DataInputs(config))
+    given = DataInputs(replace(config, evaluate=replace(config.evaluate, n_far=1)))
     given.ood = {name: found for name, found in given.ood.items() if name not in FAR_SETS}
     return audited(given)
 
 
-def audited(given: Given, run: RunDir | None = None) -> Audit:
+def audited(given: DataInputs, run: RunDir | None = None) -> Audit:
     """The audit of `audited_sets`, with what a run has measured on reconstructed ID images."""
     config, control = given.config, _control(run, given.config) if run else []
-    return audit(audited_sets(given, run), given.data[1].classes, words=_words(config), control=control, seed=config.seed)
+    return audit(
+        audited_sets(given, run),
+        given.data[1].classes,
+        words=_words(config),
+        control=control,
+        seed=config.seed,
+    )
 
 
-def audited_sets(given: Given, run: RunDir | None = None) -> dict[str, tuple[str, Images]]:
+def audited_sets(given: DataInputs, run: RunDir | None = None) -> dict[str, tuple[str, Images]]:
     """All sets given, by name with their group, and those that a run has made: outliers to train on, reconstructed ID images."""
     train, test = given.data
     sets: dict[str, tuple[str, Images]] = {TRAIN: ("train", train), TEST: ("test", test)}
@@ -68,13 +76,19 @@ def _outliers(run: RunDir, config: Config, train: Images) -> Images | None:
     folder = run / imagined(config.decode)
     if config.decode.output != "images" or not (folder / "metadata.jsonl").exists():
         return None
-    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     filtered = run / "filter" / "kept.safetensors"
     kept = load_tensors(filtered)["kept"].tolist() if filtered.exists() else [True] * len(lines)
     lines = [line for line in lines if line["kind"] == "outlier" and kept[line["row"]]]
     labels = [train.classes.index(line["class"]) for line in lines]
     return (
-        from_files("imagined", [folder / line["file_name"] for line in lines], labels, train.classes, train.size) if lines else None
+        from_files(
+            "imagined", [folder / line["file_name"] for line in lines], labels, train.classes, train.size
+        )
+        if lines
+        else None
     )
 
 

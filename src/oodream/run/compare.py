@@ -14,10 +14,10 @@ from statistics import fmean
 from typing import Any
 
 from ..config import Config
-from ..core.distributed import leads, wait
+from ..core.distributed import barrier, is_main
 from ..core.files import write_bytes, write_json
-from ..core.overlay import overlay
-from ..core.results import Row, accuracy_from_json, row_from_json
+from ..core.options import overlay
+from ..core.results import Row, row_from_json, shift_row_from_json
 from ..core.types import Json
 from ..functional.uncertainty import paired
 from ..report.tables import Measure, measure, shifted
@@ -25,7 +25,11 @@ from .folder import RunDir
 from .generated import imagined, slug
 from .pipeline import DREAM, PLAIN, Pipeline
 
-GROUPS = {"near": ("auroc", "fpr95_id", "fpr95_ood"), "far": ("auroc", "fpr95_id", "fpr95_ood"), "all": ("fpr95_id",)}
+GROUPS = {
+    "near": ("auroc", "fpr95_id", "fpr95_ood"),
+    "far": ("auroc", "fpr95_id", "fpr95_ood"),
+    "all": ("fpr95_id",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,11 @@ class Line:
 
 
 def compare(
-    base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Path, command: str, say: Callable[[str], None]
+    base: Config,
+    arms: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    command: str,
+    say: Callable[[str], None],
 ) -> list[Line]:
     """Runs every arm (resuming what is there) and writes `comparison.md` and `comparison.json`; returns the lines.
 
@@ -59,14 +67,14 @@ def compare(
         pipelines[name] = Pipeline(overlay(base, options), RunDir(folder / slug(name)), command)
     lines: list[Line] = []
     for i, (name, pipeline) in enumerate(pipelines.items()):
-        if leads():
+        if is_main():
             say(f"{name}: {pipeline.run.path}")
             earlier = [p.run for p in list(pipelines.values())[:i]]
             for stage in pipeline.stages.values():
                 pipeline.run.borrow(stage.name, stage.inputs, earlier)
-        wait(pipeline.device)
+        barrier(pipeline.device)
         pipeline.go(say)
-        if not leads():
+        if not is_main():
             continue
         if not lines:
             lines.append(line(PLAIN, pipeline, PLAIN))
@@ -79,18 +87,30 @@ def compare(
 def line(name: str, p: Pipeline, kind: str) -> Line:
     """What a finished run measured of its plain or its regularised classifiers."""
     detector = p.config.evaluate.detectors[0]
-    rows = [row_from_json(text) for text in (p.run / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    means = [row for row in rows if row.dataset == "mean" and (row.classifier, row.detector) == (kind, detector)]
+    rows = [
+        row_from_json(text) for text in (p.run / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    means = [
+        row for row in rows if row.dataset == "mean" and (row.classifier, row.detector) == (kind, detector)
+    ]
 
     def of(group: str) -> list[Row]:
         return [row for row in means if row.group == group]
 
     cells = {"accuracy": measure(of("all"), "accuracy")}
     cells |= {
-        f"{group} {metric}": measure(of(group), metric) for group, metrics in GROUPS.items() if of(group) for metric in metrics
+        f"{group} {metric}": measure(of(group), metric)
+        for group, metrics in GROUPS.items()
+        if of(group)
+        for metric in metrics
     }
-    shifts = [accuracy_from_json(text) for text in (p.run / "shifts" / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()]
-    cells |= {f"shifted {metric}": shifted(shifts, kind, metric) for metric in ("accuracy", "refused") if shifts}
+    shifts = [
+        shift_row_from_json(text)
+        for text in (p.run / "shifts" / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    cells |= {
+        f"shifted {metric}": shifted(shifts, kind, metric) for metric in ("accuracy", "refused") if shifts
+    }
     headline = tuple(100 * row.fpr95_id for row in sorted(of("all"), key=lambda row: row.seed))
     stamps = {stage: p.run.stamp(stage) or {"seconds": 0.0, "summary": {"memory": 0}} for stage in p.stages}
     trained = [stamps[f"classifier/{kind}-s{seed}"] for seed in range(p.config.seeds)]
@@ -149,8 +169,14 @@ def _small(m: Measure) -> str:
 def read_arms(text: str) -> dict[str, Json]:
     """Arms from JSON: {"name": {option: value, …}, …}; ValueError when it is anything else."""
     arms = json.loads(text)
-    if not isinstance(arms, dict) or not arms or not all(isinstance(options, dict) for options in arms.values()):
-        raise ValueError('Arms are written {"name": {"train": {"ratio": 1.0}}, …}: an object of options for each.')
+    if (
+        not isinstance(arms, dict)
+        or not arms
+        or not all(isinstance(options, dict) for options in arms.values())
+    ):
+        raise ValueError(
+            'Arms are written {"name": {"train": {"ratio": 1.0}}, …}: an object of options for each.'
+        )
     if len({slug(name) for name in arms}) < len(arms):
         raise ValueError(f"Two arms would have one folder: {', '.join(arms)}. Name them apart.")
     return arms

@@ -75,9 +75,14 @@ class RunDir:
         write_json(self.path / stage / "begun.json", inputs)
         return self.path / stage
 
-    def finish(self, stage: str, inputs: Mapping[str, Any], seconds: float, summary: Mapping[str, Any]) -> None:
+    def finish(
+        self, stage: str, inputs: Mapping[str, Any], seconds: float, summary: Mapping[str, Any]
+    ) -> None:
         """Stamps the stage as done."""
-        write_json(self.path / stage / "stage.json", {"inputs": inputs, "seconds": round(seconds, 2), "summary": summary})
+        write_json(
+            self.path / stage / "stage.json",
+            {"inputs": inputs, "seconds": round(seconds, 2), "summary": summary},
+        )
         (self.path / stage / "begun.json").unlink(missing_ok=True)
 
     def borrow(self, stage: str, inputs: Mapping[str, Any], others: Sequence[RunDir]) -> None:
@@ -106,7 +111,11 @@ def _link(source: str, target: str) -> None:
 def differing(old: Any, new: Any, at: str = "") -> list[str]:
     """Where two JSON values differ, as "path: old -> new"."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return [d for k in sorted({*old, *new}) for d in differing(old.get(k), new.get(k), f"{at}.{k}" if at else k)]
+        return [
+            d
+            for k in sorted({*old, *new})
+            for d in differing(old.get(k), new.get(k), f"{at}.{k}" if at else k)
+        ]
     return [] if old == new else [f"{at}: {old} -> {new}"]
 
 

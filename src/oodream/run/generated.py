@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..config import Decode
+from ..config import DecodeConfig
 from ..core.distributed import Shard
 from ..core.files import load_tensors, save_tensors, write_bytes
 from ..core.progress import progress
-from ..core.types import ClassBook, Features, Outliers
+from ..core.types import ClassBook, Features, SampledVectors
 from ..synthesis.decode import check_space, decode
 from ..synthesis.decoders.stable import StableDecoder
 
@@ -33,7 +33,12 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 def provenance(
-    outliers: Outliers, features: Features, book: ClassBook, files: tuple[str, ...], pipeline: str, m: int
+    outliers: SampledVectors,
+    features: Features,
+    book: ClassBook,
+    files: tuple[str, ...],
+    pipeline: str,
+    m: int,
 ) -> dict[str, Any]:
     """What a person may ask of image m: class, prompt, anchor image, distance to the class, cosine to T(y), seed, pipeline."""
     y, anchor = int(outliers.y_M[m]), int(outliers.anchor_M[m])
@@ -53,13 +58,13 @@ def provenance(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing(ABC):
+class GeneratedFiles(ABC):
     """The files of what is decoded from a run's vectors: `files[m]` is where row m lies, or will lie.
 
     What is drawn together has one file: `block` rows, of which processes take turns.
     """
 
-    outliers: Outliers
+    outliers: SampledVectors
     decoder: StableDecoder
     folder: Path
 
@@ -88,7 +93,7 @@ class Drawing(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures(Drawing):
+class ImageFiles(GeneratedFiles):
     """An imagefolder with a file for every row, in a folder for every class."""
 
     format: str = "png"
@@ -96,13 +101,18 @@ class Pictures(Drawing):
     @cached_property
     def files(self) -> list[Path]:
         names = self.decoder.book.names
-        return [self.folder / f"{slug(names[y])}-{y}" / f"{m:06}.{self.format}" for m, y in enumerate(self.outliers.y_M.tolist())]
+        return [
+            self.folder / f"{slug(names[y])}-{y}" / f"{m:06}.{self.format}"
+            for m, y in enumerate(self.outliers.y_M.tolist())
+        ]
 
     def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
         drawn = []
         for made in decode(self.outliers, self.decoder, torch.tensor(rows, dtype=torch.long)):
             assert made.images_B3HW is not None
-            for m, pixels in zip(made.row_B.tolist(), made.images_B3HW.permute(0, 2, 3, 1).numpy(), strict=True):
+            for m, pixels in zip(
+                made.row_B.tolist(), made.images_B3HW.permute(0, 2, 3, 1).numpy(), strict=True
+            ):
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, **FORMATS[self.format])
                 drawn.append(into / self.files[m].name if into else self.files[m])
@@ -111,7 +121,7 @@ class Pictures(Drawing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentShards(Drawing):
+class LatentShards(GeneratedFiles):
     """Safetensors files of `SHARD` rows each: the latents (B, F, h, w), float16, and their rows."""
 
     @property
@@ -125,27 +135,37 @@ class LatentShards(Drawing):
     def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
         """As for pictures; single rows of a shard only into another folder."""
         drawn, wanted = [], torch.tensor(rows, dtype=torch.long)
-        for part in wanted.split(1) if into else [wanted[wanted // SHARD == shard] for shard in (wanted // SHARD).unique()]:
+        for part in (
+            wanted.split(1)
+            if into
+            else [wanted[wanted // SHARD == shard] for shard in (wanted // SHARD).unique()]
+        ):
             o, first = self.outliers, int(part[0])
             check_space(o, self.decoder)
             tiles = part.split(self.decoder.tile or self.decoder.largest_tile())
             steps = progress(tiles, total=len(tiles), what=self.files[first].stem, unit="tile")
-            made = [self.decoder.latents(o.z_MD[tile], o.y_M[tile], o.seed_M[tile]).latents_BFHW for tile in steps]
+            made = [
+                self.decoder.latents(o.z_MD[tile], o.y_M[tile], o.seed_M[tile]).latents_BFHW for tile in steps
+            ]
             drawn.append(into / f"latent-{first:06}.safetensors" if into else self.files[first])
-            save_tensors(drawn[-1], {"latents_BFHW": torch.cat([x for x in made if x is not None]), "row_B": part})
+            save_tensors(
+                drawn[-1], {"latents_BFHW": torch.cat([x for x in made if x is not None]), "row_B": part}
+            )
         return drawn
 
 
 OUTPUTS = ("images", "latents")
 
 
-def drawing(config: Decode, outliers: Outliers, decoder: StableDecoder, run: Path) -> Drawing:
+def drawing(
+    config: DecodeConfig, outliers: SampledVectors, decoder: StableDecoder, run: Path
+) -> GeneratedFiles:
     """What a run draws, where it lies in the run's folder."""
     told: Any = {"outliers": outliers, "decoder": decoder, "folder": run / imagined(config)}
-    return Pictures(**told, format=config.format) if config.output == "images" else LatentShards(**told)
+    return ImageFiles(**told, format=config.format) if config.output == "images" else LatentShards(**told)
 
 
-def imagined(config: Decode) -> str:
+def imagined(config: DecodeConfig) -> str:
     """The folder of what is imagined, below the run's."""
     return f"{config.output}/imagined"
 
@@ -155,7 +175,11 @@ def latent_rows(files: Sequence[Path]) -> Callable[[Tensor], Tensor]:
     shards = [load_tensors(file)["latents_BFHW"] for file in files]
 
     def read(rows: Tensor) -> Tensor:
-        return torch.stack([shards[m // SHARD][m % SHARD] for m in rows.tolist()]) if len(rows) else shards[0][:0]
+        return (
+            torch.stack([shards[m // SHARD][m % SHARD] for m in rows.tolist()])
+            if len(rows)
+            else shards[0][:0]
+        )
 
     return read
 

@@ -13,14 +13,14 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from ..audit.finding import from_json
 from ..core.files import load_tensors, read_json
-from ..core.results import Accuracy, Row, accuracy_from_json, row_from_json
+from ..core.results import Row, ShiftRow, row_from_json, shift_row_from_json
 from ..core.seeding import generator
 from ..core.types import Json
 from ..data.builtin import FAR_SETS, NEAR
-from ..data.holdout import DISTURBED
-from ..deploy.guard import Guard, judge_of
+from ..data.holdout import PSEUDO_OOD
+from ..deploy.guard import Guard, predictor_of
 from ..functional.slerp import COSINES
-from ..models.classifier import Judge
+from ..models.classifier import Predictor
 from ..report.content import Answer, Checked, FilterCount, ImageSet, Imagined, LatentMap, Report, Strip
 from ..report.tables import shifted
 from .audit import audited_sets
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
 
 
-DESCRIPTIONS = {name: about for name, (_, about) in {**FAR_SETS, **DISTURBED}.items()} | {
+DESCRIPTIONS = {name: about for name, (_, about) in {**FAR_SETS, **PSEUDO_OOD}.items()} | {
     "near": NEAR,
     "left-out": "training images of classes left out of training",
 }
@@ -39,12 +39,17 @@ ANSWERS_PER_SET = 3
 
 def rows(p: Pipeline) -> list[Row]:
     """All measured rows of the run."""
-    return [row_from_json(line) for line in (p.run / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        row_from_json(line) for line in (p.run / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
-def shifts(p: Pipeline) -> list[Accuracy]:
+def shifts(p: Pipeline) -> list[ShiftRow]:
     """All accuracies on shifted sets."""
-    return [accuracy_from_json(line) for line in (p.run / "shifts" / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        shift_row_from_json(line)
+        for line in (p.run / "shifts" / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def headline(p: Pipeline) -> str:
@@ -58,10 +63,14 @@ def headline(p: Pipeline) -> str:
         ]
         return 100 * sum(found) / len(found)
 
-    plain, dream = ({m: mean(kind, m) for m in ("fpr95_id", "auroc", "accuracy")} for kind in ("plain", "dream"))
+    plain, dream = (
+        {m: mean(kind, m) for m in ("fpr95_id", "auroc", "accuracy")} for kind in ("plain", "dream")
+    )
     told = ""
     if moved := shifts(p):
-        (a, b), (c, d) = ([shifted(moved, kind, m).text for kind in ("dream", "plain")] for m in ("accuracy", "refused"))
+        (a, b), (c, d) = (
+            [shifted(moved, kind, m).text for kind in ("dream", "plain")] for m in ("accuracy", "refused")
+        )
         told = f"On shifted sets of known classes: accuracy {a} % ({b} %), called unknown {c} % ({d} %).\n"
     return told + (
         f"Unknown images accepted while 95 % of known ones are: {dream['fpr95_id']:.1f} % (plain: {plain['fpr95_id']:.1f} %).\n"
@@ -73,11 +82,14 @@ def present(p: Pipeline) -> Report:
     """The report's content, read from the run folder."""
     c, stamps = p.config, {name: p.run.stamp(name) for name in p.stages}
     finished = {name: stamp for name, stamp in stamps.items() if stamp}
-    kinds = {"plain": "cross-entropy on the training images", "dream": f"the same budget, beside imagined {p.sampler.kind}s"}
+    kinds = {
+        "plain": "cross-entropy on the training images",
+        "dream": f"the same budget, beside imagined {p.sampler.kind}s",
+    }
     does = "says “unknown”" if p.sampler.kind == "outlier" else "has seen imagined images of what it knows"
     kept = finished["filter"]["summary"] if "filter" in finished else None
     per_class = len(p.outliers) // len(p.book.names)
-    judge = judge_of(p.run.path, "dream-s0", plugins=True)
+    judge = predictor_of(p.run.path, "dream-s0", plugins=True)
     return Report(
         title=f"{p.run.path.name}: a classifier that {does}",
         preset=p.run.path.name,
@@ -89,7 +101,9 @@ def present(p: Pipeline) -> Report:
         config=p.describe()["config"],
         seconds={name: stamp["seconds"] for name, stamp in finished.items()},
         sets=[
-            ImageSet(name="id", group="id", n=len(p.given.data[1]), description="test images of the known classes"),
+            ImageSet(
+                name="id", group="id", n=len(p.given.data[1]), description="test images of the known classes"
+            ),
             *(
                 ImageSet(name=name, group=group, n=len(images), description=describe(name))
                 for name, (group, images) in p.given.ood.items()
@@ -100,18 +114,34 @@ def present(p: Pipeline) -> Report:
         kind=p.sampler.kind,
         latents=p.latents,
         detector=c.evaluate.detectors[0],
-        scores={kind: load_tensors(p.run / "scores" / f"{kind}-s0-{c.evaluate.detectors[0]}.safetensors") for kind in kinds},
+        scores={
+            kind: load_tensors(p.run / "scores" / f"{kind}-s0-{c.evaluate.detectors[0]}.safetensors")
+            for kind in kinds
+        },
         latent_map=latent_map(p),
         gallery=gallery(p, kept["reason"] if kept else ""),
-        class_samples=dict(zip(p.book.names, load_tensors(p.run / "paths" / "plain.safetensors")["images"][:, :8], strict=True)),
+        class_samples=dict(
+            zip(
+                p.book.names,
+                load_tensors(p.run / "paths" / "plain.safetensors")["images"][:, :8],
+                strict=True,
+            )
+        ),
         strips=strips(p),
         answers=answers(p, judge),
         promise=f"{judge.promise}" if isinstance(judge, Guard) else "95 % of known images are accepted",
         reconstructed_id={
-            kind: fmean(finished[f"classifier/{kind}-s{seed}"]["summary"]["reconstructed_id_auroc"] for seed in range(c.seeds))
+            kind: fmean(
+                finished[f"classifier/{kind}-s{seed}"]["summary"]["reconstructed_id_auroc"]
+                for seed in range(c.seeds)
+            )
             for kind in kinds
         },
-        filtered={name: FilterCount(drawn=per_class, kept=kept["kept_per_class"][name]) for name in p.book.names} if kept else {},
+        filtered={
+            name: FilterCount(drawn=per_class, kept=kept["kept_per_class"][name]) for name in p.book.names
+        }
+        if kept
+        else {},
         audit=checked(p),
     )
 
@@ -160,7 +190,10 @@ def latent_map(p: Pipeline) -> LatentMap:
     """Features and outliers on the two directions that separate the classes best."""
     z, y = p.features.z_ND.numpy(), p.features.y_N.numpy()
     if len(p.book.names) > 2:
-        flat, method = LinearDiscriminantAnalysis(n_components=2, solver="eigen", shrinkage=0.1).fit(z, y), "linear discriminants"
+        flat, method = (
+            LinearDiscriminantAnalysis(n_components=2, solver="eigen", shrinkage=0.1).fit(z, y),
+            "linear discriminants",
+        )
     else:
         flat, method = PCA(2).fit(z), "principal components"
     return LatentMap(
@@ -174,9 +207,14 @@ def checked(p: Pipeline) -> list[Checked]:
     done, sets = from_json(read_json(p.run / "audit" / "audit.json")), audited_sets(p.given, p.run)
 
     def pair(example: Json) -> tuple[torch.Tensor, torch.Tensor, str]:
-        a, b = (sets[name][1].batch([row])[0] for name, row in zip(example["sets"], example["rows"], strict=True))
+        a, b = (
+            sets[name][1].batch([row])[0] for name, row in zip(example["sets"], example["rows"], strict=True)
+        )
         called = [
-            f"{name} {row}" for name, row in zip(example["sets"], example["labels" if "labels" in example else "rows"], strict=True)
+            f"{name} {row}"
+            for name, row in zip(
+                example["sets"], example["labels" if "labels" in example else "rows"], strict=True
+            )
         ]
         return a, b, " and ".join(called)
 
@@ -190,14 +228,16 @@ def checked(p: Pipeline) -> list[Checked]:
     ]  # fmt: skip
 
 
-def answers(p: Pipeline, judge: Judge) -> list[Answer]:
+def answers(p: Pipeline, judge: Predictor) -> list[Answer]:
     """What is said to some test images of every kind, drawn at random."""
     found = []
     for name, images, n in [
         ("id", p.given.data[1], 3 * ANSWERS_PER_SET),
         *((name, x, ANSWERS_PER_SET) for name, (_, x) in p.given.ood.items()),
     ]:
-        part = images.subset(torch.randperm(len(images), generator=generator(p.config.seed, "answers", name))[:n])
+        part = images.subset(
+            torch.randperm(len(images), generator=generator(p.config.seed, "answers", name))[:n]
+        )
         for i, verdict in enumerate(judge(part, p.device)):
             truth = p.book.names[part.labels[i]] if name == "id" else name
             found.append(

@@ -17,12 +17,12 @@ from ..core.device import device_of
 from ..core.distributed import Shard
 from ..core.errors import StoreError
 from ..core.files import load_tensors, read_json
-from ..core.overlay import overlay
+from ..core.options import overlay
 from ..core.registry import make
-from ..core.types import Json, Outliers
+from ..core.types import Json, SampledVectors
 from ..synthesis.decoders.stable import StableDecoder
 from .folder import RunDir, hashed
-from .generated import OUTPUTS, Drawing, drawing, imagined
+from .generated import OUTPUTS, GeneratedFiles, drawing, imagined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Begun:
     run: RunDir
     command: str
     stage: str
-    drawing: Drawing
+    drawing: GeneratedFiles
     inputs: Json
 
 
@@ -43,10 +43,14 @@ def begun(path: Path, device: str, output: str = "") -> Begun:
     """
     run = RunDir(path)
     if not (run / "run.json").is_file():
-        raise StoreError(f"{path} is not a run folder: it has no run.json. Begin one with: oodream run … --until outliers")
+        raise StoreError(
+            f"{path} is not a run folder: it has no run.json. Begin one with: oodream run … --until outliers"
+        )
     described = read_json(run / "run.json")
     if (stamp := run.stamp("outliers")) is None:
-        raise StoreError(f"{path} has no outliers yet. Sample them with: {described['command']} --until outliers")
+        raise StoreError(
+            f"{path} has no outliers yet. Sample them with: {described['command']} --until outliers"
+        )
     config, told = overlay(Config(), described["config"]), read_json(run / "classes" / "classes.json")
     described["config"]["decode"]["output"] = output = output or config.decode.output
     if output not in OUTPUTS:
@@ -57,10 +61,16 @@ def begun(path: Path, device: str, output: str = "") -> Begun:
         guidance=c.guidance, tile=c.tile or told["tile"], device=device_of(device),
     )  # fmt: skip
     kind = make("samplers", config.sample.sampler, **config.sample.options).kind
-    outliers = Outliers(**load_tensors(run / "outliers" / "outliers.safetensors"), kind=kind, space=told["space"])
+    outliers = SampledVectors(
+        **load_tensors(run / "outliers" / "outliers.safetensors"), kind=kind, space=told["space"]
+    )
     inputs = {"decode": described["config"]["decode"], "after": {"outliers": hashed(stamp["inputs"])}}
     return Begun(
-        run=run, command=described["command"], stage=imagined(c), drawing=drawing(c, outliers, decoder, run.path), inputs=inputs
+        run=run,
+        command=described["command"],
+        stage=imagined(c),
+        drawing=drawing(c, outliers, decoder, run.path),
+        inputs=inputs,
     )
 
 

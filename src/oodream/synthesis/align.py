@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import Align, Optimisation
+from ..config import AlignConfig, Optimisation
 from ..core.registry import make
 from ..core.seeding import generator, seeded
 from ..core.types import ClassBook, Features, Output
@@ -22,14 +22,14 @@ from ..training.batches import Mixture
 from ..training.loop import fit
 
 
-def encoder(book: ClassBook, config: Align, seed: int, pretrained: bool = False) -> AlignedEncoder:
+def encoder(book: ClassBook, config: AlignConfig, seed: int, pretrained: bool = False) -> AlignedEncoder:
     """The untrained encoder; its initial weights depend on the seed and, if `pretrained`, on the published ones of its name."""
     with seeded(seed, "align"):
         return AlignedEncoder(config.backbone, book, config.temperature, pretrained)
 
 
 def align(
-    images: Images, book: ClassBook, config: Align, seed: int, device: torch.device, state: Path
+    images: Images, book: ClassBook, config: AlignConfig, seed: int, device: torch.device, state: Path
 ) -> tuple[AlignedEncoder, list[dict[str, float]]]:
     """Trains h so that cos(h(x), T(y)) / temperature classifies N images; returns h and its log.
 
@@ -38,7 +38,16 @@ def align(
     model = encoder(book, config, seed, pretrained=not config.init)
     if config.init and config.init != SCRATCH:
         load_weights(model.network, Path(config.init), new_head=True)
-    log = fit(model, make("losses", "cross_entropy"), Mixture(id=images), config.optimisation, seed, device, state, "align")
+    log = fit(
+        model,
+        make("losses", "cross_entropy"),
+        Mixture(id=images),
+        config.optimisation,
+        seed,
+        device,
+        state,
+        "align",
+    )
     return model, log
 
 

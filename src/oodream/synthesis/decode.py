@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from ..core.progress import progress
-from ..core.types import Generated, Outliers
+from ..core.types import Generated, SampledVectors
 from .decoders.stable import StableDecoder
 
 
-def decode(outliers: Outliers, decoder: StableDecoder, rows: Tensor) -> Iterator[Generated]:
+def decode(outliers: SampledVectors, decoder: StableDecoder, rows: Tensor) -> Iterator[Generated]:
     """The images of `rows` (M,) in batches of the decoder's tile; raises ValueError for vectors of another space."""
     check_space(outliers, decoder)
     tiles = rows.split(decoder.tile or decoder.largest_tile())
@@ -20,7 +20,9 @@ def decode(outliers: Outliers, decoder: StableDecoder, rows: Tensor) -> Iterator
         yield Generated(images_B3HW=made.images_B3HW, y_B=made.y_B, row_B=part)
 
 
-def check_space(outliers: Outliers, decoder: StableDecoder) -> None:
+def check_space(outliers: SampledVectors, decoder: StableDecoder) -> None:
     """ValueError for vectors of another space than the decoder's."""
     if outliers.space != decoder.book.space:
-        raise ValueError(f"The vectors are of space {outliers.space!r} and the decoder of {decoder.book.space!r}. Sample again.")
+        raise ValueError(
+            f"The vectors are of space {outliers.space!r} and the decoder of {decoder.book.space!r}. Sample again."
+        )

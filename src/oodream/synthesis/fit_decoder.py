@@ -22,9 +22,9 @@ from PIL import Image
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..config import FitDecoder
+from ..config import FitDecoderConfig
 from ..core.files import atomic_folder, load_tensors, read_json, save_tensors, write_bytes, write_json
-from ..core.overlay import to_json
+from ..core.options import to_json
 from ..core.progress import progress
 from ..core.seeding import generator, seeded
 from .decoders.stable import DecoderError, load
@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 
 
 def fit_decoder(
-    images: Images, captions: Sequence[str], weights: torch.Tensor, out: Path, config: FitDecoder, device: torch.device
+    images: Images,
+    captions: Sequence[str],
+    weights: torch.Tensor,
+    out: Path,
+    config: FitDecoderConfig,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Trains on N images (uint8, `config.resolution` pixels) with N captions drawn in proportion to `weights`.
 
@@ -50,7 +55,9 @@ def fit_decoder(
     options = {key: value for key, value in to_json(config).items() if key not in may_change}
     identity = {"config": options, "images": images.fingerprint()}
     if (work / "identity.json").exists() and read_json(work / "identity.json") != identity:
-        raise ValueError(f"{work} was begun with other images or another configuration; remove it to start afresh.")
+        raise ValueError(
+            f"{work} was begun with other images or another configuration; remove it to start afresh."
+        )
     write_json(work / "identity.json", identity)
 
     if config.start:
@@ -70,18 +77,23 @@ def fit_decoder(
             told.pop("_name_or_path", None)  # a path of this machine
             # transformers would load what this says and diffusers float32, and the two do not multiply.
             write_json(file, told | ({"dtype": "float32"} if file.parent.name == "text_encoder" else {}))
-    parameters = {name: sum(p.numel() for p in getattr(pipeline, name).parameters()) for name in ("vae", "text_encoder", "unet")}
+    parameters = {
+        name: sum(p.numel() for p in getattr(pipeline, name).parameters())
+        for name in ("vae", "text_encoder", "unet")
+    }
     return {"parameters": parameters, "vae_loss": vae_loss, "unet_loss": unet_loss, "images": len(images)}
 
 
-def fit_tokenizer(captions: Sequence[str], config: FitDecoder, folder: Path) -> CLIPTokenizer:
+def fit_tokenizer(captions: Sequence[str], config: FitDecoderConfig, folder: Path) -> CLIPTokenizer:
     """A CLIP tokenizer (byte-level BPE, lower case, `</w>` at word ends) whose merges are learnt from the captions."""
     from transformers import CLIPTokenizer
 
     if not (folder / "tokenizer.json").exists():
         texts = [*captions, *config.templates]
         empty = CLIPTokenizer(model_max_length=config.tokens)
-        trained = empty.train_new_from_iterator([texts], vocab_size=config.vocabulary - 94, show_progress=False)
+        trained = empty.train_new_from_iterator(
+            [texts], vocab_size=config.vocabulary - 94, show_progress=False
+        )
         save_complete(trained, folder)
     return CLIPTokenizer.from_pretrained(folder)
 
@@ -100,7 +112,7 @@ def save_complete(tokenizer: CLIPTokenizer, folder: Path) -> None:
         write_json(fresh / "tokenizer.json", state)
 
 
-def started(config: FitDecoder, folder: Path) -> StableDiffusionPipeline:
+def started(config: FitDecoderConfig, folder: Path) -> StableDiffusionPipeline:
     """The decoder `config.start`, its tokenizer made complete in `folder`; DecoderError where its resolution is another."""
     from transformers import CLIPTokenizer
 
@@ -117,7 +129,9 @@ def started(config: FitDecoder, folder: Path) -> StableDiffusionPipeline:
     return pipeline
 
 
-def draw(weights: torch.Tensor, config: FitDecoder, purpose: str, step: int) -> tuple[torch.Tensor, torch.Generator]:
+def draw(
+    weights: torch.Tensor, config: FitDecoderConfig, purpose: str, step: int
+) -> tuple[torch.Tensor, torch.Generator]:
     """The rows of one step's batch, and the step's generator for everything else that is random in it."""
     g = generator(config.seed, "fit-decoder", purpose, step)
     return torch.multinomial(weights, config.batch, replacement=True, generator=g), g
@@ -137,7 +151,9 @@ class Fitting:
         from diffusers.training_utils import EMAModel
 
         self.parameters = list(self.modules.parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
         self.average = EMAModel(self.parameters, decay=self.ema, use_ema_warmup=True, power=0.8)
         self.step, self.loss = 0, math.nan
         if self.file.exists():
@@ -154,7 +170,9 @@ class Fitting:
     def update(self, loss: torch.Tensor) -> None:
         value = loss.item()
         if not math.isfinite(value):
-            raise FloatingPointError(f"The loss became {value} at step {self.step}; lower the learning rate ({self.lr}).")
+            raise FloatingPointError(
+                f"The loss became {value} at step {self.step}; lower the learning rate ({self.lr})."
+            )
         self.loss = value if math.isnan(self.loss) else 0.99 * self.loss + 0.01 * value
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * self.rate()
@@ -190,7 +208,7 @@ class Fitting:
 
 
 def fit_vae(
-    images: Images, weights: torch.Tensor, config: FitDecoder, work: Path, device: torch.device
+    images: Images, weights: torch.Tensor, config: FitDecoderConfig, work: Path, device: torch.device
 ) -> tuple[AutoencoderKL, float]:
     """An AutoencoderKL (f = 4): absolute and squared error, absolute error of the pixel differences, and a little KL."""
     from diffusers import AutoencoderKL
@@ -205,7 +223,9 @@ def fit_vae(
         ).to(device)  # fmt: skip
     fitting = Fitting(vae, work / "vae.state", config.vae_steps, config.vae_lr, min(config.ema, 0.999))
     start = fitting.step
-    for step in progress(range(start, config.vae_steps), total=config.vae_steps, done=start, what="autoencoder", unit="step"):
+    for step in progress(
+        range(start, config.vae_steps), total=config.vae_steps, done=start, what="autoencoder", unit="step"
+    ):
         rows, g = draw(weights, config, "vae", step)
         x = to_signed(images.batch(rows)).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -214,7 +234,12 @@ def fit_vae(
             y = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         error = y - x
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-        loss = error.abs().mean() + error.square().mean() + 0.5 * edges + 1e-4 * posterior.kl().float().mean() / 256
+        loss = (
+            error.abs().mean()
+            + error.square().mean()
+            + 0.5 * edges
+            + 1e-4 * posterior.kl().float().mean() / 256
+        )
         fitting.update(loss)
         if fitting.step % config.save_every == 0 or fitting.step == config.vae_steps:
             fitting.save()
@@ -241,11 +266,19 @@ def encode_all(vae: AutoencoderKL, images: Images, device: torch.device, file: P
     """The posterior of all images, in order; kept in `file` for the next call."""
     if not file.exists():
         posteriors = [vae.encode(to_signed(batch).to(device)).latent_dist for batch, _ in images.batches(256)]
-        save_tensors(file, {name: torch.cat([getattr(p, name).half().cpu() for p in posteriors]) for name in ("mean", "std")})
+        save_tensors(
+            file,
+            {
+                name: torch.cat([getattr(p, name).half().cpu() for p in posteriors])
+                for name in ("mean", "std")
+            },
+        )
     return Latents(**load_tensors(file))
 
 
-def build_pipeline(tokenizer: CLIPTokenizer, vae: AutoencoderKL, config: FitDecoder) -> StableDiffusionPipeline:
+def build_pipeline(
+    tokenizer: CLIPTokenizer, vae: AutoencoderKL, config: FitDecoderConfig
+) -> StableDiffusionPipeline:
     """An untrained text transformer and U-Net around the trained VAE, as a `StableDiffusionPipeline`."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -281,40 +314,56 @@ def build_pipeline(tokenizer: CLIPTokenizer, vae: AutoencoderKL, config: FitDeco
 
 def fit_unet(
     pipeline: StableDiffusionPipeline, latents: Latents, captions: Sequence[str], weights: torch.Tensor,
-    config: FitDecoder, work: Path, device: torch.device,
+    config: FitDecoderConfig, work: Path, device: torch.device,
 ) -> float:  # fmt: skip
     """Trains text transformer and U-Net by v-prediction (Salimans & Ho 2022); leaves their moving average in the pipeline."""
     from diffusers import DDPMScheduler
 
-    text, unet, scale = pipeline.text_encoder.to(device), pipeline.unet.to(device), pipeline.vae.config.scaling_factor
+    text, unet, scale = (
+        pipeline.text_encoder.to(device),
+        pipeline.unet.to(device),
+        pipeline.vae.config.scaling_factor,
+    )
     unet.to(memory_format=torch.channels_last)
     noising = DDPMScheduler.from_config(pipeline.scheduler.config)
     texts = sorted({t.format(c) for c in captions for t in config.templates} | {""})
-    ids = pipeline.tokenizer(texts, padding="max_length", truncation=True, max_length=config.tokens, return_tensors="pt").input_ids
+    ids = pipeline.tokenizer(
+        texts, padding="max_length", truncation=True, max_length=config.tokens, return_tensors="pt"
+    ).input_ids
     row_of = {t: i for i, t in enumerate(texts)}
     often: Counter[str] = Counter()
     for caption, weight in zip(captions, weights.tolist(), strict=True):
         often[caption] += weight
     shown = [config.templates[-1].format(caption) for caption, _ in often.most_common(16)]
     fitting = Fitting(
-        nn.ModuleDict({"text": text, "unet": unet}), work / "unet.state", config.unet_steps, config.unet_lr, config.ema
+        nn.ModuleDict({"text": text, "unet": unet}),
+        work / "unet.state",
+        config.unet_steps,
+        config.unet_lr,
+        config.ema,
     )
     # PyTorch's fused attention is slow on a CPU in bfloat16: its backward pass took 44 % of a step.
     plain = device.type == "cpu"
     start = fitting.step
-    for step in progress(range(start, config.unet_steps), total=config.unet_steps, done=start, what="u-net", unit="step"):
+    for step in progress(
+        range(start, config.unet_steps), total=config.unet_steps, done=start, what="u-net", unit="step"
+    ):
         rows, g = draw(weights, config, "unet", step)
         template = torch.randint(len(config.templates), (config.batch,), generator=g).tolist()
         dropped = (torch.rand(config.batch, generator=g) < config.drop_caption).tolist()
         prompts = [
-            "" if d else config.templates[t].format(captions[r]) for r, t, d in zip(rows.tolist(), template, dropped, strict=True)
+            "" if d else config.templates[t].format(captions[r])
+            for r, t, d in zip(rows.tolist(), template, dropped, strict=True)
         ]
         posterior = [part[rows].float() for part in (latents.mean, latents.std)]
         z = (posterior[0] + posterior[1] * torch.randn(posterior[0].shape, generator=g)) * scale
         noise = torch.randn(z.shape, generator=g)
         t = torch.randint(noising.config.num_train_timesteps, (config.batch,), generator=g)
         noisy, target = noising.add_noise(z, noise, t), noising.get_velocity(z, noise, t)
-        with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+        with (
+            torch.autocast(device.type, dtype=torch.bfloat16),
+            sdpa_kernel(SDPBackend.MATH) if plain else nullcontext(),
+        ):
             context = text(ids[[row_of[p] for p in prompts]].to(device)).last_hidden_state
             predicted = unet(noisy.to(device), t.to(device), context).sample
         fitting.update((predicted.float() - target.to(device)).square().mean())

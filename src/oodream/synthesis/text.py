@@ -25,7 +25,9 @@ class PromptError(ValueError):
     """A class name and a prompt do not fit together; the message names both."""
 
 
-def class_book(tokenizer: Any, text_encoder: Any, names: Sequence[str], prompts: Sequence[str] = (), space: str = "") -> ClassBook:
+def class_book(
+    tokenizer: Any, text_encoder: Any, names: Sequence[str], prompts: Sequence[str] = (), space: str = ""
+) -> ClassBook:
     """T(y) for every class (DREAM-OOD, section 3.1): rows of the input token table, float32 (C, D), as they are.
 
     Raises PromptError for a name without tokens, unknown to the tokenizer, absent from its prompt, or past the prompt's end.
@@ -47,7 +49,9 @@ def locate(tokenizer: Any, name: str, prompt: str) -> tuple[list[int], int, int]
     if not word:
         raise PromptError(f"The class name {name!r} holds no word. Give it a name in classes.toml.")
     if tokenizer.unk_token_id in word:
-        raise PromptError(f"The decoder's tokenizer does not know the class name {name!r}. Give it another name in classes.toml.")
+        raise PromptError(
+            f"The decoder's tokenizer does not know the class name {name!r}. Give it another name in classes.toml."
+        )
     starts = [i for i in range(len(ids) - len(word) + 1) if ids[i : i + len(word)] == word]
     if not starts:
         raise PromptError(f"The class name {name!r} does not occur in its prompt {prompt!r}.")
@@ -79,7 +83,10 @@ def spliced(text_encoder: Any, position_B: Tensor, v_BD: Tensor) -> Iterator[Non
     """
 
     def exchange(module: Any, args: Any, rows_BLD: Tensor) -> Tensor:
-        here = torch.arange(rows_BLD.shape[1], device=rows_BLD.device)[None, :, None] == position_B[:, None, None]
+        here = (
+            torch.arange(rows_BLD.shape[1], device=rows_BLD.device)[None, :, None]
+            == position_B[:, None, None]
+        )
         return torch.where(here, v_BD[:, None, :].to(rows_BLD), rows_BLD)
 
     handle = text_encoder.get_input_embeddings().register_forward_hook(exchange)
@@ -108,7 +115,10 @@ class Conditioning:
 
     def zeros(self) -> Conditioning:
         """Zeros of the same shapes: the empty prompt of some SDXL models."""
-        return Conditioning(torch.zeros_like(self.states_BLD), self.pooled_BP if self.pooled_BP is None else self.pooled_BP * 0)
+        return Conditioning(
+            torch.zeros_like(self.states_BLD),
+            self.pooled_BP if self.pooled_BP is None else self.pooled_BP * 0,
+        )
 
 
 class TextSide:
@@ -120,7 +130,12 @@ class TextSide:
     """
 
     def __init__(
-        self, pairs: Sequence[tuple[Any, Any]], names: Sequence[str], prompts: Sequence[str], space: str, penultimate: bool = False
+        self,
+        pairs: Sequence[tuple[Any, Any]],
+        names: Sequence[str],
+        prompts: Sequence[str],
+        space: str,
+        penultimate: bool = False,
     ) -> None:
         self._pairs, self._penultimate = pairs, penultimate
         books = [class_book(tokenizer, encoder, names, prompts, space) for tokenizer, encoder in pairs]
@@ -135,7 +150,9 @@ class TextSide:
         """The prompt of class `y_B` with a vector in the class word's place; `z_BD` gives its direction, T(y) its norm."""
         parts = z_BD.split([tokens.shape[1] for tokens in self._tokens], dim=1)
         found = []
-        for (_, encoder), (ids, position), tokens, z in zip(self._pairs, self._spliced, self._tokens, parts, strict=True):
+        for (_, encoder), (ids, position), tokens, z in zip(
+            self._pairs, self._spliced, self._tokens, parts, strict=True
+        ):
             with spliced(encoder, position[y_B], scaled(z, tokens[y_B]).to(encoder.device)):
                 found.append(self._encode(encoder, ids[y_B]))
         return _joined(found)
@@ -145,31 +162,44 @@ class TextSide:
         found = []
         for tokenizer, encoder in self._pairs:
             length = tokenizer.model_max_length
-            ids = tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+            ids = tokenizer(
+                list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            ).input_ids
             found.append(self._encode(encoder, ids.to(encoder.device)))
         return _joined(found)
 
     def words(self) -> tuple[list[str], Tensor]:
         """The vocabulary's whole words of three letters or more, and their unit vectors (V, D) in the space of T(y)."""
-        tokens = {token: i for token, i in self._pairs[0][0].get_vocab().items() if re.fullmatch(r"[a-z]{3,}</w>", token)}
+        tokens = {
+            token: i
+            for token, i in self._pairs[0][0].get_vocab().items()
+            if re.fullmatch(r"[a-z]{3,}</w>", token)
+        }
         for tokenizer, _ in self._pairs[1:]:
             tokens = {token: i for token, i in tokens.items() if tokenizer.get_vocab().get(token) == i}
         rows = torch.tensor(sorted(tokens.values()))
-        tables = [encoder.get_input_embeddings().weight.detach().float().cpu()[rows] for _, encoder in self._pairs]
-        return [token[:-4] for token in sorted(tokens, key=lambda t: tokens[t])], normalize(torch.cat(tables, 1), dim=1)
+        tables = [
+            encoder.get_input_embeddings().weight.detach().float().cpu()[rows] for _, encoder in self._pairs
+        ]
+        return [token[:-4] for token in sorted(tokens, key=lambda t: tokens[t])], normalize(
+            torch.cat(tables, 1), dim=1
+        )
 
     def neighbours(self, z_MD: Tensor, n: int = 3) -> list[list[str]]:
         """The n words whose vectors have the largest cosine to each vector, nearest first."""
         words, table_VD = self.words()
         nearest = (
-            (normalize(part, dim=1) @ table_VD.T).topk(min(n, len(words)), dim=1).indices.tolist() for part in z_MD.split(1024)
+            (normalize(part, dim=1) @ table_VD.T).topk(min(n, len(words)), dim=1).indices.tolist()
+            for part in z_MD.split(1024)
         )
         return [[words[i] for i in row] for part in nearest for row in part]
 
     @torch.no_grad()
     def _encode(self, encoder: Any, ids_BL: Tensor) -> Conditioning:
         out = encoder(ids_BL, output_hidden_states=self._penultimate)
-        return Conditioning(out.hidden_states[-2] if self._penultimate else out.last_hidden_state, out.get("text_embeds"))
+        return Conditioning(
+            out.hidden_states[-2] if self._penultimate else out.last_hidden_state, out.get("text_embeds")
+        )
 
 
 def _joined(parts: Sequence[Conditioning]) -> Conditioning:

@@ -1,1 +1,1 @@
-"""training."""
+"""The second half of the papers: losses, latent adapters, batches, augmentation, the training loop."""

@@ -11,8 +11,15 @@ from torch.nn import functional as F
 
 from ..config import Optimisation
 
-SCALE, STRETCH, AWAY = 2.0, 1.5, 0.4  # a varied outlier: from half to twice as large, stretched, moved by half-widths
-GAIN, BRIGHTER = 3.0, 80.0  # its contrast: from a third to three times; grey levels it becomes lighter or darker by
+SCALE, STRETCH, AWAY = (
+    2.0,
+    1.5,
+    0.4,
+)  # a varied outlier: from half to twice as large, stretched, moved by half-widths
+GAIN, BRIGHTER = (
+    3.0,
+    80.0,
+)  # its contrast: from a third to three times; grey levels it becomes lighter or darker by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,11 @@ class Variation:
         if moved.any():
             some = shown[moved].float()
             grid = F.affine_grid(pose[moved], list(some.shape), align_corners=False)
-            shown[moved] = F.grid_sample(some, grid, padding_mode="reflection", align_corners=False).round().to(torch.uint8)
+            shown[moved] = (
+                F.grid_sample(some, grid, padding_mode="reflection", align_corners=False)
+                .round()
+                .to(torch.uint8)
+            )
         if toned.any():
             toned_T3HW = 127.5 + _each(gain[toned]) * (shown[toned] - 127.5) + _each(offset[toned])
             shown[toned] = toned_T3HW.clamp(0, 255).round().to(torch.uint8)
@@ -78,29 +89,33 @@ def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Te
     if config.flip:
         flipped = torch.rand(B, generator=g) < 0.5
         images_B3HW = torch.where(flipped[:, None, None, None], images_B3HW.flip(3), images_B3HW)
-    if config.least_area < 1:
-        return resized_crop(images_B3HW, config.least_area, g)
+    if config.min_area < 1:
+        return resized_crop(images_B3HW, config.min_area, g)
     if (pad := config.crop_padding) == 0:
         return images_B3HW
     padded = F.pad(images_B3HW.float(), (pad,) * 4, mode="replicate").to(torch.uint8)
     top, left = torch.randint(0, 2 * pad + 1, (2, B, 1), generator=g)
     rows, columns = top + torch.arange(H), left + torch.arange(W)
-    return padded[torch.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return padded[torch.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
 
 
-def resized_crop(images_B3HW: Tensor, least_area: float, g: torch.Generator) -> Tensor:
+def resized_crop(images_B3HW: Tensor, min_area: float, g: torch.Generator) -> Tensor:
     """A random box of each image, of at least that share of its area and sides of 3:4 to 4:3, at the image's size; uint8.
 
     The crop of Szegedy et al. (2015), bilinear; a box that is wider or higher than the image is cut to it.
     """
     B = len(images_B3HW)
-    area = torch.rand(B, generator=g) * (1 - least_area) + least_area
+    area = torch.rand(B, generator=g) * (1 - min_area) + min_area
     stretch = (torch.rand(B, generator=g) * 2 - 1).mul(math.log(4 / 3) / 2).exp()
     half_B2 = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], 1).clamp(max=1)
     centre_B2 = (torch.rand(B, 2, generator=g) * 2 - 1) * (1 - half_B2)
     theta_B23 = torch.cat([torch.diag_embed(half_B2), centre_B2[:, :, None]], 2)
     grid = F.affine_grid(theta_B23, list(images_B3HW.shape), align_corners=False)
-    cut = F.grid_sample(images_B3HW.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    cut = F.grid_sample(
+        images_B3HW.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
     return cut.round().to(torch.uint8)
 
 

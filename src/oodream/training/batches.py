@@ -83,11 +83,17 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch there."""
         told = self.latents
-        latents = told and replace(told, latent_LFHW=told.latent_LFHW.to(device), pair_K3HW=told.pair_K3HW.to(device))
-        return Batch(**{name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}, latents=latents)
+        latents = told and replace(
+            told, latent_LFHW=told.latent_LFHW.to(device), pair_K3HW=told.pair_K3HW.to(device)
+        )
+        return Batch(
+            **{name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}, latents=latents
+        )
 
 
-def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, part: Shard = ALL) -> Iterator[Batch]:
+def epoch_batches(
+    data: Mixture, config: Optimisation, seed: int, epoch: int, part: Shard = ALL
+) -> Iterator[Batch]:
     """The batches of an epoch, a function of (seed, epoch) alone; of each, every `part.count`-th row of every kind.
 
     Reconstructed rows come first, then ID rows, then inliers, then outliers.
@@ -102,7 +108,10 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
         count = round(data.ratio * len(rows))
         pieces: list[tuple[Images, Tensor]] = [(data.id, rows)]
         if data.reconstructed is not None and (n := round(data.share * len(rows))):
-            pieces = [(data.reconstructed, torch.randint(len(data.reconstructed), (n,), generator=g)), (data.id, rows[n:])]
+            pieces = [
+                (data.reconstructed, torch.randint(len(data.reconstructed), (n,), generator=g)),
+                (data.id, rows[n:]),
+            ]
         imagined = data.inliers if data.inliers is not None else data.outliers
         picked = None
         if imagined is not None or data.bank is not None:
@@ -115,7 +124,10 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
             grey_B = torch.rand(count, generator=g) < data.grey
             parts[-1] = vary(grey_B, data.varied, looks)[mine](parts[-1])
         known = pieces[:-1] if data.outliers is not None else pieces
-        y_B, row_B = torch.cat([images.labels[of[mine]] for images, of in known]), torch.cat([of[mine] for _, of in known])
+        y_B, row_B = (
+            torch.cat([images.labels[of[mine]] for images, of in known]),
+            torch.cat([of[mine] for _, of in known]),
+        )
         weight_B = torch.ones(len(y_B))
         if data.inliers is not None:
             weight_B[-len(parts[-1]) :] = data.weight
@@ -123,17 +135,32 @@ def epoch_batches(data: Mixture, config: Optimisation, seed: int, epoch: int, pa
         latents = None
         if data.bank is not None and picked is not None:
             latents, pairs = latent_batch(data, rows, picked, config, mine, moves, looks)
-            y_B, weight_B = torch.cat([y_B, data.id.labels[pairs]]), torch.cat([weight_B, torch.ones(len(pairs))])
+            y_B, weight_B = (
+                torch.cat([y_B, data.id.labels[pairs]]),
+                torch.cat([weight_B, torch.ones(len(pairs))]),
+            )
         near = vector = None
         if data.drawn_from is not None and picked is not None:
             near, vector = data.drawn_from.near_M[picked[mine]], data.drawn_from.vector_MD[picked[mine]]
         yield Batch(
-            images_B3HW=images_B3HW, y_B=y_B, weight_B=weight_B, row_B=row_B, latents=latents, near_O=near, vector_OD=vector
+            images_B3HW=images_B3HW,
+            y_B=y_B,
+            weight_B=weight_B,
+            row_B=row_B,
+            latents=latents,
+            near_O=near,
+            vector_OD=vector,
         )
 
 
 def latent_batch(
-    data: Mixture, rows: Tensor, picked: Tensor, config: Optimisation, mine: slice, g: torch.Generator, looks: torch.Generator
+    data: Mixture,
+    rows: Tensor,
+    picked: Tensor,
+    config: Optimisation,
+    mine: slice,
+    g: torch.Generator,
+    looks: torch.Generator,
 ) -> tuple[Latents, Tensor]:
     """The latents of a share of the ID rows, which are told, too, and of outliers `picked`; of both kinds those that are `mine`.
 
@@ -141,14 +168,19 @@ def latent_batch(
     """
     assert data.bank is not None
     pairs = rows[len(rows) - round(data.bank.share * len(rows)) :]
-    no_grey = torch.zeros(len(pairs) + len(picked), dtype=torch.bool)  # which turn grey is drawn below, for mine alone
+    no_grey = torch.zeros(
+        len(pairs) + len(picked), dtype=torch.bool
+    )  # which turn grey is drawn below, for mine alone
     pair_rows, ood_rows = torch.arange(len(no_grey)).tensor_split([len(pairs)])
     shown = vary(no_grey, data.varied, looks, known=len(pairs))[torch.cat([pair_rows[mine], ood_rows[mine]])]
     pairs, picked = pairs[mine], picked[mine]
     ood = data.bank.ood_MFHW[picked].float()
     if data.bank.least < 1:
         share = data.bank.least + (1 - data.bank.least) * torch.rand(len(ood), 1, 1, 1, generator=g)
-        ood = share * ood + (1 - share) * data.bank.known(torch.randint(len(data.id), (len(ood),), generator=g)).float()
+        ood = (
+            share * ood
+            + (1 - share) * data.bank.known(torch.randint(len(data.id), (len(ood),), generator=g)).float()
+        )
     latents = torch.cat([data.bank.known(pairs).float(), ood])
     images = data.id.batch(pairs)
     if config.flip:

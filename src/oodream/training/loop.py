@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Optimisation
-from ..core.distributed import averaged, launched, leads, mean, wait
+from ..core.distributed import averaged, barrier, current_shard, is_main, mean
 from ..core.files import write_bytes
 from ..core.progress import progress
 from ..core.seeding import derive, seeded
@@ -61,14 +61,17 @@ class Objective(nn.Module):
         return terms, (logits[:n].argmax(1) == batch.y_B).float().mean()
 
 
-def teaching(teacher: nn.Module, data: Mixture, config: Optimisation, device: torch.device) -> Callable[[Batch], Output]:
+def teaching(
+    teacher: nn.Module, data: Mixture, config: Optimisation, device: torch.device
+) -> Callable[[Batch], Output]:
     """The teacher's outputs for a batch's known images; computed once for all where every pass shows the very same images."""
     teacher = teacher.to(device).eval()
-    same = config.crop_padding == 0 and not config.flip and config.least_area >= 1
+    same = config.crop_padding == 0 and not config.flip and config.min_area >= 1
     if same and data.reconstructed is None and data.inliers is None:
         every = outputs(teacher, data.id, device)
         return lambda batch: Output(
-            logits_BC=every.logits_BC[batch.row_B.cpu()].to(device), z_BF=every.z_BF[batch.row_B.cpu()].to(device)
+            logits_BC=every.logits_BC[batch.row_B.cpu()].to(device),
+            z_BF=every.z_BF[batch.row_B.cpu()].to(device),
         )
 
     @torch.no_grad()
@@ -89,25 +92,29 @@ def fit(
     averaged, and the first one writes. Raises FloatingPointError on a loss that is not finite, ValueError on an unknown precision
     or a batch that does not divide.
     """
-    part = launched()
+    part = current_shard()
     if config.batch % part.count:
-        raise ValueError(f"A batch of {config.batch} images cannot be shared evenly by {part.count} processes.")
+        raise ValueError(
+            f"A batch of {config.batch} images cannot be shared evenly by {part.count} processes."
+        )
     objective = Objective(
         model.to(device), loss, autocast(config.precision, device), path,
         teaching(teacher, data, config, device) if teacher else None,
         data.drawn_from.tokens_CD.to(device) if data.drawn_from else None,
     ).to(device)  # fmt: skip
     steps = max(1, len(data.id) // config.batch)
-    epochs = max(config.epochs, -(-config.least_steps // steps))
+    epochs = max(config.epochs, -(-config.min_steps // steps))
     total = steps * epochs
-    optimizer = torch.optim.SGD(objective.parameters(), lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+    optimizer = torch.optim.SGD(
+        objective.parameters(), lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+    )
     log: list[dict[str, float]] = []
     if state.exists():
         saved = torch.load(state, weights_only=True, map_location=device)
         objective.load_state_dict(saved["modules"])
         optimizer.load_state_dict(saved["optimizer"])
         log = saved["log"]
-    wait(device)  # before the first process writes a newer state
+    barrier(device)  # before the first process writes a newer state
     shared = averaged(objective, device)
 
     def batches() -> Iterator[tuple[int, Batch]]:
@@ -118,7 +125,9 @@ def fit(
     objective.train()
     sums: dict[str, float] = {}
     done = len(log) * steps
-    for step, (epoch, batch) in enumerate(progress(batches(), total=total, done=done, what=what, unit="step"), done):
+    for step, (epoch, batch) in enumerate(
+        progress(batches(), total=total, done=done, what=what, unit="step"), done
+    ):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * one_cycle((step + 1) / total)
         with seeded(seed, what, step, part.index):  # dropout, where a network has it, belongs to the step
@@ -137,11 +146,14 @@ def fit(
         if (step + 1) % steps == 0:
             log.append(sums)
             sums = {}
-            if leads():
+            if is_main():
                 buffer = io.BytesIO()
-                torch.save({"modules": objective.state_dict(), "optimizer": optimizer.state_dict(), "log": log}, buffer)
+                torch.save(
+                    {"modules": objective.state_dict(), "optimizer": optimizer.state_dict(), "log": log},
+                    buffer,
+                )
                 write_bytes(state, buffer.getvalue())
-    wait(device)
+    barrier(device)
     return log
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ...core.types import Head, Output, View
+from ...core.types import Head, Output, Probe
 
 T = TypeVar("T")
 RIDGE = 1e-6
@@ -44,15 +44,19 @@ def checked(values: Tensor, what: str) -> Tensor:
 def needed(head: Head | None, detector: object) -> tuple[Tensor, Tensor]:
     """The head's weight and bias in float64; ValueError when there is none."""
     if head is None:
-        raise ValueError(f"{type(detector).__name__} needs the network's last layer, and this network shows none.")
+        raise ValueError(
+            f"{type(detector).__name__} needs the network's last layer, and this network shows none."
+        )
     return checked(head.weight_CF, "head's weights"), checked(head.bias_C, "head's biases")
 
 
-def seen(output: Output, view: View) -> Tensor:
-    """What `view` has made of the images, in float64; ValueError when it was not computed."""
-    if view.key not in output.views:
-        raise ValueError(f"These outputs were made without the view {view.key!r}: pass the detector's views to `outputs`.")
-    return checked(output.views[view.key], "views")
+def seen(output: Output, probe: Probe) -> Tensor:
+    """What `probe` has made of the images, in float64; ValueError when it was not computed."""
+    if probe.key not in output.probes:
+        raise ValueError(
+            f"These outputs were made without the probe {probe.key!r}: pass the detector's probes to `outputs`."
+        )
+    return checked(output.probes[probe.key], "probes")
 
 
 def every_class(y_N: Tensor, classes: int, detector: object) -> Tensor:
@@ -61,7 +65,9 @@ def every_class(y_N: Tensor, classes: int, detector: object) -> Tensor:
     if len(count_C) > classes:
         raise ValueError(f"The labels go up to {len(count_C) - 1}, and the network knows {classes} classes.")
     if missing := (count_C == 0).nonzero()[:, 0].tolist():
-        raise ValueError(f"{type(detector).__name__} has no training sample of class {', '.join(map(str, missing))}.")
+        raise ValueError(
+            f"{type(detector).__name__} has no training sample of class {', '.join(map(str, missing))}."
+        )
     return count_C
 
 
@@ -70,9 +76,11 @@ def class_means(z_NF: Tensor, y_N: Tensor, count_C: Tensor) -> Tensor:
     return z_NF.new_zeros(len(count_C), z_NF.shape[1]).index_add_(0, y_N, z_NF) / count_C[:, None]
 
 
-def views_of(detectors: Sequence[Any]) -> list[View]:
-    """The views that detectors need, each once."""
-    return list({view.key: view for detector in detectors for view in getattr(detector, "views", ())}.values())
+def probes_of(detectors: Sequence[Any]) -> list[Probe]:
+    """The probes that detectors need, each once."""
+    return list(
+        {probe.key: probe for detector in detectors for probe in getattr(detector, "probes", ())}.values()
+    )
 
 
 def state(detector: Any) -> dict[str, Tensor]:
@@ -86,7 +94,9 @@ def state(detector: Any) -> dict[str, Tensor]:
 def restore(detector: T, learnt: Mapping[str, Tensor]) -> T:
     """The detector as `state` found it; ValueError when that was of another detector."""
     if unlike := {f.name for f in _learnt(detector)} ^ learnt.keys():
-        raise ValueError(f"This is not what a {type(detector).__name__} has learnt: {', '.join(sorted(unlike))}.")
+        raise ValueError(
+            f"This is not what a {type(detector).__name__} has learnt: {', '.join(sorted(unlike))}."
+        )
     for name, tensor in learnt.items():
         setattr(detector, name, tensor)
     return detector

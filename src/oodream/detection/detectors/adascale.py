@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core.registry import register
-from ...core.types import Head, Output, Seen, View
+from ...core.types import ForwardPass, Head, Output, Probe
 from . import NotFitted, Shaped, checked, fitted, seen, share
 
 
@@ -29,8 +29,10 @@ class Shaken:
     def key(self) -> str:
         return f"adascale pixels={self.pixels:g}"
 
-    def __call__(self, seen: Seen) -> Tensor:
-        (slope,) = torch.autograd.grad(seen.output.logits_BC.amax(1).sum(), seen.images_B3HW, retain_graph=True)
+    def __call__(self, seen: ForwardPass) -> Tensor:
+        (slope,) = torch.autograd.grad(
+            seen.output.logits_BC.amax(1).sum(), seen.images_B3HW, retain_graph=True
+        )
         n = int(self.pixels * slope[0].numel())
         least = slope.abs().flatten(1).topk(n, dim=1, largest=False).indices
         step = torch.zeros_like(slope).flatten(1).scatter(1, least, STEP).view_as(slope) * slope.sign()
@@ -50,7 +52,10 @@ class AdaSCALE(Shaped):
     features after a trivial change of the image; F is Q's empirical distribution on ID training images.
     """
 
-    GRID: ClassVar = {"low": (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95), "high": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)}
+    GRID: ClassVar = {
+        "low": (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
+        "high": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99),
+    }
 
     low: float = 0.75
     high: float = 0.85
@@ -61,11 +66,11 @@ class AdaSCALE(Shaped):
     q_N_: Tensor | None = fitted()
 
     @property
-    def views(self) -> Sequence[View]:
+    def views(self) -> Sequence[Probe]:
         return [Shaken(self.pixels)]
 
     def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> AdaSCALE:
-        """Learns F; ValueError for NaN, no head, or outputs without the view."""
+        """Learns F; ValueError for NaN, no head, or outputs without the probe."""
         super().fit(output, y_N, head)
         if not share(self.low, "low") <= share(self.high, "high"):
             raise ValueError(f"low is at most high; they are {self.low} and {self.high}.")
@@ -73,7 +78,7 @@ class AdaSCALE(Shaped):
         return self
 
     def score(self, output: Output) -> Tensor:
-        """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN, infinity or outputs without the view."""
+        """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN, infinity or outputs without the probe."""
         if self.q_N_ is None:
             raise NotFitted(self)
         z_NF = checked(output.z_BF, "features")
@@ -86,7 +91,7 @@ class AdaSCALE(Shaped):
         return super().score(Output(logits_BC=output.logits_BC, z_BF=z_NF * ratio_N1.exp()))
 
     def _q(self, output: Output) -> Tensor:
-        z_NF, moved_NF = checked(output.z_BF, "features"), seen(output, self.views[0])
+        z_NF, moved_NF = checked(output.z_BF, "features"), seen(output, self.probes[0])
         order = z_NF.argsort(dim=1, descending=True, stable=True)
         k1, k2 = (max(1, int(k * z_NF.shape[1])) for k in (self.k1, self.k2))
         reached_N = moved_NF.clamp(min=0).gather(1, order[:, :k1]).sum(1)

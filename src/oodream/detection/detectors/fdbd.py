@@ -26,7 +26,9 @@ class FDBD:
         apart_CC = torch.cdist(weight_CF, weight_CF, compute_mode="donot_use_mm_for_euclid_dist")
         eye_CC = torch.eye(len(apart_CC), dtype=torch.bool)
         if len(apart_CC) < 2 or (apart_CC[~eye_CC] == 0).any():
-            raise ValueError("fDBD needs two classes or more, and a boundary between any two: equal weight vectors have none.")
+            raise ValueError(
+                "fDBD needs two classes or more, and a boundary between any two: equal weight vectors have none."
+            )
         self.apart_CC_ = apart_CC.masked_fill(eye_CC, 1.0)
         self.mean_F_ = checked(output.z_BF, "features").mean(0)
         return self

@@ -33,7 +33,12 @@ class GMM:
         means_CF = class_means(z_NF, y_N, every_class(y_N, classes, self))
         ridge = RIDGE * max(z_NF.var(0, correction=0).mean().item(), 1e-12)
         mixture = GaussianMixture(
-            classes, covariance_type="tied", reg_covar=ridge, max_iter=self.iterations, means_init=means_CF.numpy(), random_state=0
+            classes,
+            covariance_type="tied",
+            reg_covar=ridge,
+            max_iter=self.iterations,
+            means_init=means_CF.numpy(),
+            random_state=0,
         ).fit(z_NF.numpy())
         self.log_pi_M_ = torch.from_numpy(mixture.weights_).log()
         self.whiten_FF_ = torch.from_numpy(mixture.precisions_cholesky_)
@@ -45,6 +50,8 @@ class GMM:
         if self.log_pi_M_ is None or self.means_MF_ is None or self.whiten_FF_ is None:
             raise NotFitted(self)
         white_NF = checked(output.z_BF, "features") @ self.whiten_FF_
-        distance_NM = torch.cdist(white_NF, self.means_MF_, compute_mode="donot_use_mm_for_euclid_dist").square()
+        distance_NM = torch.cdist(
+            white_NF, self.means_MF_, compute_mode="donot_use_mm_for_euclid_dist"
+        ).square()
         norm = self.whiten_FF_.diagonal().log().sum() - 0.5 * white_NF.shape[1] * math.log(2 * math.pi)
         return -((self.log_pi_M_ - distance_NM / 2).logsumexp(1) + norm)

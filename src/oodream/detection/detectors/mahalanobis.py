@@ -38,4 +38,8 @@ class Mahalanobis:
             raise NotFitted(self)
         white_NF = checked(output.z_BF, "features") @ self.whiten_FF_
         # Differences, not the expanded square: whitened features may lie far from the origin and close to a mean.
-        return torch.cdist(white_NF, self.means_CF_, compute_mode="donot_use_mm_for_euclid_dist").amin(1).square()
+        return (
+            torch.cdist(white_NF, self.means_CF_, compute_mode="donot_use_mm_for_euclid_dist")
+            .amin(1)
+            .square()
+        )

@@ -35,7 +35,9 @@ class NNGuide:
         if not len(output):
             raise ValueError("There are no training features to be guided by.")
         z_NF, logits_NC = checked(output.z_BF, "features"), checked(output.logits_BC, "logits")
-        keep = torch.randperm(len(z_NF), generator=torch.Generator().manual_seed(0))[: max(1, round(self.share * len(z_NF)))]
+        keep = torch.randperm(len(z_NF), generator=torch.Generator().manual_seed(0))[
+            : max(1, round(self.share * len(z_NF)))
+        ]
         self.bank_NF_ = unit(z_NF[keep]) * logits_NC[keep].logsumexp(1, keepdim=True)
         return self
 
@@ -43,5 +45,7 @@ class NNGuide:
         """float64 (N,), higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features or logits."""
         if self.bank_NF_ is None:
             raise NotFitted(self)
-        near_NK = largest_products(unit(checked(output.z_BF, "features")), self.bank_NF_, min(self.k, len(self.bank_NF_)))
+        near_NK = largest_products(
+            unit(checked(output.z_BF, "features")), self.bank_NF_, min(self.k, len(self.bank_NF_))
+        )
         return -checked(output.logits_BC, "logits").logsumexp(1) * near_NK.mean(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.registry import register
-from ...core.types import Output, Seen, View
+from ...core.types import ForwardPass, Output, Probe
 from . import Fixed, seen
 from .msp import log_unsure
 
@@ -29,7 +29,7 @@ class Perturbed:
     def key(self) -> str:
         return f"odin T={self.temperature:g} epsilon={self.epsilon:g}"
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: ForwardPass) -> Tensor:
         logits_BC = seen.output.logits_BC / self.temperature
         loss = F.cross_entropy(logits_BC, logits_BC.detach().argmax(1), reduction="sum")
         (slope,) = torch.autograd.grad(loss, seen.images_B3HW, retain_graph=True)
@@ -51,9 +51,9 @@ class ODIN(Fixed):
     epsilon: float = 0.0014
 
     @property
-    def views(self) -> Sequence[View]:
+    def views(self) -> Sequence[Probe]:
         return [Perturbed(self.temperature, self.epsilon)]
 
     def score(self, output: Output) -> Tensor:
-        """float64 (N,), at most 0, higher = OOD; ValueError for NaN, infinity or outputs without the view."""
-        return log_unsure(seen(output, self.views[0]) / self.temperature)
+        """float64 (N,), at most 0, higher = OOD; ValueError for NaN, infinity or outputs without the probe."""
+        return log_unsure(seen(output, self.probes[0]) / self.temperature)

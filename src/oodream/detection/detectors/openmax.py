@@ -45,7 +45,9 @@ class OpenMax:
         logits_NC, y_N = logits_NC[right_N], y_N[right_N]
         count_C = y_N.bincount(minlength=logits_NC.shape[1])
         if few := (count_C < 2).nonzero()[:, 0].tolist():
-            raise ValueError(f"OpenMax has fewer than two rightly classified samples of class {', '.join(map(str, few))}.")
+            raise ValueError(
+                f"OpenMax has fewer than two rightly classified samples of class {', '.join(map(str, few))}."
+            )
         self.means_CC_ = class_means(logits_NC, y_N, count_C)
         distance_N = (logits_NC - self.means_CC_[y_N]).norm(dim=1)
         tails = [distance_N[y_N == c].sort(descending=True).values[: self.tail] for c in range(len(count_C))]

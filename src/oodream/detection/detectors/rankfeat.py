@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...core.registry import register
-from ...core.types import Output, Seen, View
+from ...core.types import ForwardPass, Output, Probe
 from . import Shaped, seen
 
 
@@ -21,7 +21,7 @@ class WithoutRankOne:
     wants: str = "map"
     for_fit: bool = False
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: ForwardPass) -> Tensor:
         assert seen.map_BFHW is not None
         map_BFP = seen.map_BFHW.flatten(2).double()
         u_BFR, s_BR, vh_BRP = torch.linalg.svd(map_BFP, full_matrices=False)
@@ -38,9 +38,9 @@ class RankFeat(Shaped):
     """
 
     @property
-    def views(self) -> Sequence[View]:
+    def views(self) -> Sequence[Probe]:
         return [WithoutRankOne()]
 
     def score(self, output: Output) -> Tensor:
-        """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN, infinity or outputs without the view."""
-        return super().score(Output(logits_BC=output.logits_BC, z_BF=seen(output, self.views[0])))
+        """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN, infinity or outputs without the probe."""
+        return super().score(Output(logits_BC=output.logits_BC, z_BF=seen(output, self.probes[0])))

@@ -35,7 +35,9 @@ class Residual:
         width = z_NF.shape[1]
         dim = self.dim or (1000 if width >= 2048 else 512 if width >= 768 else width // 2)
         if not 0 < dim < width:
-            raise ValueError(f"dim lies between 1 and {width - 1} for features of width {width}; it is {dim}.")
+            raise ValueError(
+                f"dim lies between 1 and {width - 1} for features of width {width}; it is {dim}."
+            )
         self.origin_F_ = -torch.linalg.pinv(weight_CF) @ bias_C
         centred_NF = z_NF - self.origin_F_
         vectors_FF = torch.linalg.eigh(centred_NF.T @ centred_NF / len(z_NF)).eigenvectors  # ascending

@@ -32,7 +32,9 @@ class SSD:
         """Learns the clusters; ValueError for NaN, too few samples, or a cluster of equal features."""
         u_NF = unit(checked(output.z_BF, "features"))
         if len(u_NF) < 2 * self.clusters:
-            raise ValueError(f"SSD needs at least two samples for each of its {self.clusters} clusters; there are {len(u_NF)}.")
+            raise ValueError(
+                f"SSD needs at least two samples for each of its {self.clusters} clusters; there are {len(u_NF)}."
+            )
         in_N = torch.from_numpy(KMeans(self.clusters, n_init=4, random_state=0).fit_predict(u_NF.numpy()))
         means = [u_NF[in_N == m].mean(0) for m in range(self.clusters)]
         whiten = [whitening(u_NF[in_N == m] - mean) for m, mean in enumerate(means)]
@@ -45,5 +47,8 @@ class SSD:
         if self.whiten_MFF_ is None or self.means_MF_ is None:
             raise NotFitted(self)
         u_NF = unit(checked(output.z_BF, "features"))
-        near = [(u_NF @ w - mean).square().sum(1) for w, mean in zip(self.whiten_MFF_, self.means_MF_, strict=True)]
+        near = [
+            (u_NF @ w - mean).square().sum(1)
+            for w, mean in zip(self.whiten_MFF_, self.means_MF_, strict=True)
+        ]
         return torch.stack(near).amin(0)

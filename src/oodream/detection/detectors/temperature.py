@@ -30,7 +30,9 @@ class Temperature:
         """Finds T; ValueError for NaN, or labels the network does not know."""
         logits_NC = checked(output.logits_BC, "logits")
         if len(y_N) and not 0 <= int(y_N.min()) <= int(y_N.max()) < logits_NC.shape[1]:
-            raise ValueError(f"Labels lie between 0 and {logits_NC.shape[1] - 1}; found {int(y_N.min())} to {int(y_N.max())}.")
+            raise ValueError(
+                f"Labels lie between 0 and {logits_NC.shape[1] - 1}; found {int(y_N.min())} to {int(y_N.max())}."
+            )
         own_N = logits_NC.gather(1, y_N[:, None])[:, 0]
         low, high = torch.tensor([1e-3, 1e3], dtype=torch.float64).log()
         for _ in range(HALVINGS):

@@ -24,7 +24,9 @@ class WeightedEnergy:
     def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> WeightedEnergy:
         """Takes the classes' weights; ValueError when the classifier was not trained with any."""
         if head is None or head.energy_C is None:
-            raise ValueError("weighted_energy needs a classifier trained with class weights (--train.loss-options weighted true).")
+            raise ValueError(
+                "weighted_energy needs a classifier trained with class weights (--train.loss-options weighted true)."
+            )
         self.weight_C_ = checked(head.energy_C, "class weights").clamp(min=0)
         return self
 

@@ -13,7 +13,7 @@ from ...core.registry import register
 from ...core.types import Head, Output
 from . import NotFitted, checked, fitted, needed
 
-AT_ONCE = 2**24  # perturbed logits
+COMPUTED_TOGETHER = 2**24  # perturbed logits
 
 
 @register("detectors", "weiper")
@@ -45,17 +45,23 @@ class WeiPer:
         z_NF = checked(output.z_BF, "features")
         if not len(z_NF):
             raise ValueError("WeiPer has no training sample.")
-        noise = torch.randn(self.repeats, *weight_CF.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        noise = torch.randn(
+            self.repeats, *weight_CF.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
         moved = weight_CF + self.delta * F.normalize(noise, dim=2) * weight_CF.norm(dim=1, keepdim=True)
         self.heads_KF_, self.biases_K_ = moved.flatten(0, 1), bias_C.repeat(self.repeats)
         parts = self._parts(len(z_NF))
         spans = [(z_NF.amin(), z_NF.amax())]
         extremes = [self._logits(z_NF[part]).aminmax() for part in parts]
-        spans.append((torch.stack([e.min for e in extremes]).amin(), torch.stack([e.max for e in extremes]).amax()))
+        spans.append(
+            (torch.stack([e.min for e in extremes]).amin(), torch.stack([e.max for e in extremes]).amax())
+        )
         self.range_22_ = torch.stack([torch.stack(span) for span in spans])
         means = [torch.zeros(self.bins, dtype=torch.float64) for _ in range(2)]
         for part in parts:
-            for mean, values, span in zip(means, (z_NF[part], self._logits(z_NF[part])), self.range_22_, strict=True):
+            for mean, values, span in zip(
+                means, (z_NF[part], self._logits(z_NF[part])), self.range_22_, strict=True
+            ):
                 mean += self._histogram(values, span).sum(0) / len(z_NF)
         self.typical_2B_ = torch.stack(means)
         return self
@@ -79,7 +85,7 @@ class WeiPer:
 
     def _parts(self, n: int) -> list[slice]:
         assert self.heads_KF_ is not None
-        rows = max(1, AT_ONCE // len(self.heads_KF_))
+        rows = max(1, COMPUTED_TOGETHER // len(self.heads_KF_))
         return [slice(start, start + rows) for start in range(0, n, rows)]
 
     def _logits(self, z_NF: Tensor) -> Tensor:

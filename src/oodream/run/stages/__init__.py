@@ -1,1 +1,1 @@
-"""run.stages."""
+"""The bodies of the stages: from artifacts of a run to files in a stage's folder."""

@@ -29,7 +29,15 @@ from ..text import Conditioning, TextSide
 EMBEDDED = ASSETS / "decoder"
 PARTS = {
     "StableDiffusionPipeline": ("tokenizer", "text_encoder", "unet", "vae", "scheduler"),
-    "StableDiffusionXLPipeline": ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "scheduler"),
+    "StableDiffusionXLPipeline": (
+        "tokenizer",
+        "tokenizer_2",
+        "text_encoder",
+        "text_encoder_2",
+        "unet",
+        "vae",
+        "scheduler",
+    ),
 }
 MOST = 64  # images that are drawn together where memory allows: more are not faster
 PROBE_STEPS = 2
@@ -65,7 +73,9 @@ class StableDecoder:
         scheduler: str = "dpm++", steps: int = 10, guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
         if tile < 0 or tile & (tile - 1):
-            raise ValueError(f"tile is a power of two, not {tile}: with others an image's last bits depend on its place.")
+            raise ValueError(
+                f"tile is a power of two, not {tile}: with others an image's last bits depend on its place."
+            )
         self.device = torch.device(device)
         self.steps, self.guidance, self.tile = steps, guidance, tile
         self.pipeline = load(source, self.device)
@@ -94,13 +104,17 @@ class StableDecoder:
 
     def __call__(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
         """Images (B, 3, H, W) uint8: vector b takes the class word's place in the prompt of class `y_B`, noise from `seed_B`."""
-        images = self._tiled(len(y_B), lambda rows: self._draw(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows]))
+        images = self._tiled(
+            len(y_B), lambda rows: self._draw(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows])
+        )
         return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
 
     def latents(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
         """What `__call__` would decode: the denoised latents (B, F, h, w), float16, at the scale in which the U-Net works."""
         made = self._tiled(
-            len(y_B), lambda rows: self._denoise(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows]).half(), self._no_latents()
+            len(y_B),
+            lambda rows: self._denoise(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows]).half(),
+            self._no_latents(),
         )
         return Generated(latents_BFHW=made, y_B=y_B, row_B=torch.arange(len(y_B)))
 
@@ -121,15 +135,21 @@ class StableDecoder:
 
     def plain(self, prompts: Sequence[str], seed_B: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 of ordinary prompts."""
-        return self._tiled(len(prompts), lambda rows: self._draw(self.text.prompt([prompts[i] for i in rows]), seed_B[rows]))
+        return self._tiled(
+            len(prompts), lambda rows: self._draw(self.text.prompt([prompts[i] for i in rows]), seed_B[rows])
+        )
 
     def reconstruct(self, images_B3HW: Tensor) -> Tensor:
         """The images after the VAE's encoder (its mean) and decoder, uint8: what decoding alone does to a picture."""
 
         @torch.no_grad()
         def through(rows: Tensor) -> Tensor:
-            x = resized(images_B3HW[rows].float() / 127.5 - 1, self.resolution).to(self.device, self.pipeline.vae.dtype)
-            return to_uint8(self.pipeline.vae.decode(self.pipeline.vae.encode(x).latent_dist.mean).sample, self.size)
+            x = resized(images_B3HW[rows].float() / 127.5 - 1, self.resolution).to(
+                self.device, self.pipeline.vae.dtype
+            )
+            return to_uint8(
+                self.pipeline.vae.decode(self.pipeline.vae.encode(x).latent_dist.mean).sample, self.size
+            )
 
         return self._tiled(len(images_B3HW), through)
 
@@ -140,7 +160,10 @@ class StableDecoder:
     def _tiled(self, n: int, work: Callable[[Tensor], Tensor], nothing: Tensor | None = None) -> Tensor:
         """`work` on rows 0…n-1, `tile` rows at a time, joined to `nothing`; the last tile is filled up with its first row."""
         self.tile = self.tile or self.largest_tile()
-        done, start = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8) if nothing is None else nothing], 0
+        done, start = (
+            [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8) if nothing is None else nothing],
+            0,
+        )
         while start < n:
             rows = torch.arange(start, min(start + self.tile, n))
             padded = torch.cat([rows, rows[:1].expand(self.tile - len(rows))])
@@ -210,7 +233,10 @@ class StableDecoder:
         noise = torch.stack([torch.randn(shape, generator=generator(int(s), "image")) for s in seed_B])
         uncond, pooled = self._uncond.expand(len(seed_B)), {}
         if told.pooled_BP is not None:
-            pooled = {"pooled_prompt_embeds": told.pooled_BP, "negative_pooled_prompt_embeds": uncond.pooled_BP}
+            pooled = {
+                "pooled_prompt_embeds": told.pooled_BP,
+                "negative_pooled_prompt_embeds": uncond.pooled_BP,
+            }
         return pipe(
             prompt_embeds=told.states_BLD, negative_prompt_embeds=uncond.states_BLD, **pooled, latents=noise.to(told.states_BLD),
             generator=[generator(int(s), "steps") for s in seed_B],
@@ -224,9 +250,13 @@ def make_scheduler(name: str, config: Any) -> Any:
 
     if name not in SCHEDULERS:
         near = difflib.get_close_matches(name, SCHEDULERS, n=1) or ["dpm++"]
-        raise ValueError(f"No scheduler is called {name!r}. Did you mean {near[0]!r}? There are: {', '.join(SCHEDULERS)}.")
+        raise ValueError(
+            f"No scheduler is called {name!r}. Did you mean {near[0]!r}? There are: {', '.join(SCHEDULERS)}."
+        )
     # Diffusers' defaults for the two others are for pixels (clipping) and for another variant of PNDM.
-    return getattr(diffusers, SCHEDULERS[name]).from_config({**config, "clip_sample": False, "skip_prk_steps": True})
+    return getattr(diffusers, SCHEDULERS[name]).from_config(
+        {**config, "clip_sample": False, "skip_prk_steps": True}
+    )
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -256,7 +286,9 @@ def load(source: str, device: torch.device) -> Any:
     if known:
         check_folder(folder)
     if not known and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
-        raise DecoderError(f"There is no decoder folder {source}. Name a diffusers folder, a hub id (owner/name) or 'embedded'.")
+        raise DecoderError(
+            f"There is no decoder folder {source}. Name a diffusers folder, a hub id (owner/name) or 'embedded'."
+        )
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     try:
         with warnings.catch_warnings():
@@ -265,15 +297,23 @@ def load(source: str, device: torch.device) -> Any:
             kind = diffusers.DiffusionPipeline.load_config(where)["_class_name"]
             if kind not in PARTS:
                 raise DecoderError(f"{source} holds a {kind}, {NEEDED}.")
-            unsafe = {"safety_checker": None, "requires_safety_checker": False} if kind == "StableDiffusionPipeline" else {}
-            pipeline = getattr(diffusers, kind).from_pretrained(where, dtype=dtype, use_safetensors=True, **unsafe)
+            unsafe = (
+                {"safety_checker": None, "requires_safety_checker": False}
+                if kind == "StableDiffusionPipeline"
+                else {}
+            )
+            pipeline = getattr(diffusers, kind).from_pretrained(
+                where, dtype=dtype, use_safetensors=True, **unsafe
+            )
     except DecoderError:
         raise
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DecoderError(f"The decoder {source} cannot be loaded: {error}") from error
     for encoder in (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
         if encoder is not None and not isinstance(encoder.get_input_embeddings(), torch.nn.Embedding):
-            raise DecoderError(f"{source}: its {type(encoder).__name__} has no token table, in which vectors could be sampled.")
+            raise DecoderError(
+                f"{source}: its {type(encoder).__name__} has no token table, in which vectors could be sampled."
+            )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     if hasattr(pipeline, "text_encoder_2") and pipeline.vae.config.force_upcast:

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize, pad
 
 from ...core.registry import register
 from ...core.seeding import derive, generator
-from ...core.types import Features, Outliers
+from ...core.types import Features, SampledVectors
 from ...functional.knn import kth_distance
 
 
@@ -61,7 +61,7 @@ class KNN:
         """The noise's standard deviation per coordinate at embedding width D."""
         return math.sqrt((1 / self.cosine**2 - 1) / width)
 
-    def __call__(self, features: Features, per_class: int, seed: int, space: str) -> Outliers:
+    def __call__(self, features: Features, per_class: int, seed: int, space: str) -> SampledVectors:
         """`per_class` vectors for every label in `features`, classes interleaved: row m is of class m mod C.
 
         Raises ValueError where `check` does.
@@ -69,13 +69,18 @@ class KNN:
         classes = features.y_N.unique().tolist()
         self.check(features.y_N, list(map(str, range(max(classes) + 1))))
         ks = {c: self.neighbour(int((features.y_N == c).sum())) for c in classes}
-        drawn = [self._of_class(features, c, ks[c], math.ceil(per_class / self.images), seed) for c in classes]
+        drawn = [
+            self._of_class(features, c, ks[c], math.ceil(per_class / self.images), seed) for c in classes
+        ]
         z, anchor, knn = (
-            torch.stack(part, 1).repeat_interleave(self.images, 0)[:per_class].flatten(0, 1) for part in zip(*drawn, strict=True)
+            torch.stack(part, 1).repeat_interleave(self.images, 0)[:per_class].flatten(0, 1)
+            for part in zip(*drawn, strict=True)
         )
         y = torch.tensor(classes).repeat(per_class)
         seeds = torch.tensor([derive(seed, self.kind, "image", m) for m in range(len(y))])
-        return Outliers(z_MD=z, y_M=y, anchor_M=anchor, knn_M=knn, seed_M=seeds, kind=self.kind, space=space)
+        return SampledVectors(
+            z_MD=z, y_M=y, anchor_M=anchor, knn_M=knn, seed_M=seeds, kind=self.kind, space=space
+        )
 
     def neighbour(self, n: int) -> int:
         """k for a class of n images."""
@@ -85,9 +90,13 @@ class KNN:
         """Raises ValueError, naming the class, where one has fewer than k + 1 images."""
         for c, n in zip(*(part.tolist() for part in y_N.unique(return_counts=True)), strict=True):
             if n < (k := self.neighbour(n)) + 1:
-                raise ValueError(f"Class {names[c]!r} has {n} images; the {k}-th neighbour needs {k + 1}. Add images or lower k.")
+                raise ValueError(
+                    f"Class {names[c]!r} has {n} images; the {k}-th neighbour needs {k + 1}. Add images or lower k."
+                )
 
-    def _of_class(self, features: Features, c: int, k: int, per_class: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _of_class(
+        self, features: Features, c: int, k: int, per_class: int, seed: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors (per_class, D), their anchors' rows in `features`, and their distances."""
         rows = (features.y_N == c).nonzero()[:, 0]
         z_ND = normalize(features.z_ND[rows].float(), dim=1)
@@ -99,7 +108,9 @@ class KNN:
             g = generator(seed, self.kind, c, len(found))
             b_A = boundary[torch.randperm(len(boundary), generator=g)[: self.anchors]]
             if self.select == "random":
-                noise_AMD = torch.randn(1 if self.shared_noise else len(b_A), self.kept, z_ND.shape[1], generator=g)
+                noise_AMD = torch.randn(
+                    1 if self.shared_noise else len(b_A), self.kept, z_ND.shape[1], generator=g
+                )
                 v_MD = normalize(z_ND[b_A, None] + sigma * noise_AMD, dim=2).flatten(0, 1)
                 d_M = kth_distance(v_MD, z_ND, k)
             else:
@@ -131,14 +142,19 @@ class Cloud:
     def draw(cls, b_AD: Tensor, count: int, sigma: float, g: torch.Generator) -> Cloud:
         """A cloud of fresh noise with standard deviation `sigma` per coordinate."""
         half = (count + 1) // 2
-        p_HD, q_KD = (torch.randn(n, b_AD.shape[1], generator=g).mul_(sigma / math.sqrt(2)) for n in (half, half + len(b_AD) - 1))
+        p_HD, q_KD = (
+            torch.randn(n, b_AD.shape[1], generator=g).mul_(sigma / math.sqrt(2))
+            for n in (half, half + len(b_AD) - 1)
+        )
         return cls(b_AD=b_AD, p_HD=p_HD, q_KD=q_KD, count=count)
 
     @classmethod
     def shared(cls, b_AD: Tensor, count: int, sigma: float, g: torch.Generator) -> Cloud:
         """A cloud in which candidate c of every anchor has the same noise."""
         p_HD = torch.randn(count, b_AD.shape[1], generator=g).mul_(sigma)
-        return cls(b_AD=b_AD, p_HD=p_HD, q_KD=p_HD.new_zeros(count + len(b_AD) - 1, b_AD.shape[1]), count=count)
+        return cls(
+            b_AD=b_AD, p_HD=p_HD, q_KD=p_HD.new_zeros(count + len(b_AD) - 1, b_AD.shape[1]), count=count
+        )
 
     def first(self, anchors: int) -> Cloud:
         """The same candidates of the first `anchors` anchors only."""
@@ -154,7 +170,10 @@ class Cloud:
         b_AD, p_HD, q_KD = self.b_AD, self.p_HD, self.q_KD
         pair_AH = torch.arange(len(b_AD))[:, None] + torch.arange(len(p_HD))
         # Of all products q.p only those near the diagonal are of pairs.
-        bands = ((q_KD[band * i :][: band + len(b_AD)] @ p_BD.T, len(p_BD)) for i, p_BD in enumerate(p_HD.split(band)))
+        bands = (
+            (q_KD[band * i :][: band + len(b_AD)] @ p_BD.T, len(p_BD))
+            for i, p_BD in enumerate(p_HD.split(band))
+        )
         pq_AH = torch.cat([qp_KB.gather(0, pair_AH[:, :n]) for qp_KB, n in bands], 1)
         bq_AH = (b_AD @ q_KD.T).gather(1, pair_AH)
         b2_A, p2_H, q2_K = (x.square().sum(1) for x in (b_AD, p_HD, q_KD))
@@ -196,7 +215,12 @@ def farthest(cloud: Cloud, z_ND: Tensor, k: int, kept: int, sign: int = 1) -> tu
     norm_AC, dot_AC = cloud.norm_and_dot(z_ND.mean(0))
     trial_AT = (-sign * dot_AC / norm_AC).topk(min(kept + 4, cloud.count)).indices
     a_A1 = torch.arange(len(norm_AC))[:, None]
-    t_A1 = measure(a_A1.expand_as(trial_AT).flatten(), trial_AT.flatten()).view(trial_AT.shape).topk(kept).values[:, -1:]
+    t_A1 = (
+        measure(a_A1.expand_as(trial_AT).flatten(), trial_AT.flatten())
+        .view(trial_AT.shape)
+        .topk(kept)
+        .values[:, -1:]
+    )
     # |v - z|^2 = 2 - 2 v.z. The margin lets rounding in float32 add a candidate to be measured, never lose one.
     near_AC = cloud.near(z_ND, norm_AC * (1 - t_A1.square() / 2 + sign * 1e-5))
     a_R, c_R = (near_AC < k if sign > 0 else near_AC >= k).nonzero(as_tuple=True)

@@ -16,7 +16,7 @@ from ...core.types import Latents, Output
 from ..batches import Mixture
 
 
-@register("paths", "preview")
+@register("latent_adapters", "preview")
 class Preview(nn.Module):
     """Convolutions from latents (B, F, h, w) to images as wide as the classifier's, doubling their side on the way; any classifier.
 
@@ -26,7 +26,9 @@ class Preview(nn.Module):
     under one budget, it accepts a thirteenth of what the published way does, by auxiliary networks alone (README, "OAL").
     """
 
-    def __init__(self, model: nn.Module, latent: tuple[int, int, int], size: int, width: int = 64, steps: int = 2400) -> None:
+    def __init__(
+        self, model: nn.Module, latent: tuple[int, int, int], size: int, width: int = 64, steps: int = 2400
+    ) -> None:
         super().__init__()
         self.size, self.steps = size, steps
         layers, side = [nn.Conv2d(latent[0], width, 3, padding=1), nn.ReLU()], latent[1]
@@ -45,7 +47,9 @@ class Preview(nn.Module):
         g = generator(seed, "preview")
         coloured, of_coloured = data.bank.coloured
         for _ in progress(range(self.steps), total=self.steps, what="learn to preview", unit="step"):
-            rows, others = (torch.randint(n, (batch // 2,), generator=g) for n in (len(data.id), len(coloured)))
+            rows, others = (
+                torch.randint(n, (batch // 2,), generator=g) for n in (len(data.id), len(coloured))
+            )
             images = torch.cat([data.id.batch(rows), coloured[others]]).to(device).float() / 127.5 - 1
             latents = torch.cat([data.bank.known(rows), of_coloured[others]]).to(device).float()
             loss = F.mse_loss(self._drawn(latents), images)
@@ -66,5 +70,7 @@ class Preview(nn.Module):
     def _drawn(self, latent_BFHW: Tensor) -> Tensor:
         drawn = self.network(latent_BFHW)
         return (
-            drawn if drawn.shape[-1] == self.size else F.interpolate(drawn, (self.size, self.size), mode="bilinear", antialias=True)
+            drawn
+            if drawn.shape[-1] == self.size
+            else F.interpolate(drawn, (self.size, self.size), mode="bilinear", antialias=True)
         )

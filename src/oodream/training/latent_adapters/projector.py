@@ -13,7 +13,7 @@ from ...core.types import Latents, Output
 from . import apart
 
 
-@register("paths", "projector")
+@register("latent_adapters", "projector")
 class Projector(nn.Module):
     """Strided convolutions from latents (B, F, h, w) to features (B, width of `model.head`), which `model.head` then classifies."""
 
@@ -34,4 +34,6 @@ class Projector(nn.Module):
             target = model.eval()(told.pair_K3HW).z_BF
             model.train(was)
         off = apart(made, target)
-        return Output(logits_BC=torch.cat([seen.logits_BC, model.head(z)]), z_BF=torch.cat([seen.z_BF, z])), off  # type: ignore[operator]
+        return Output(
+            logits_BC=torch.cat([seen.logits_BC, model.head(z)]), z_BF=torch.cat([seen.z_BF, z])
+        ), off  # type: ignore[operator]

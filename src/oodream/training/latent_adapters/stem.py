@@ -16,7 +16,7 @@ from ...models.resnet import ResNet
 from . import apart
 
 
-@register("paths", "stem")
+@register("latent_adapters", "stem")
 class Stem(nn.Module):
     """Three convolutions from latents (B, F, h, w) to the maps behind the first layer of `model`, resized to theirs.
 
@@ -26,14 +26,19 @@ class Stem(nn.Module):
     def __init__(self, model: ResNet, latent: tuple[int, int, int], size: int, width: int = 64) -> None:
         super().__init__()
         if not isinstance(model, ResNet):
-            raise ValueError(f"The path stem needs a built-in network, not {type(model).__name__}. Use the path projector.")
+            raise ValueError(
+                f"The path stem needs a built-in network, not {type(model).__name__}. Use the path projector."
+            )
         with torch.no_grad():
             was = model.training
             channels, *side = model.eval().first_map(torch.zeros(1, 3, size, size)).shape[1:]
             model.train(was)
         self.side = tuple(side)
         self.before = nn.Sequential(
-            nn.Conv2d(latent[0], width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
+            nn.Conv2d(latent[0], width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
         )
         self.after = nn.Conv2d(width, channels, 3, padding=1)
 
@@ -43,6 +48,8 @@ class Stem(nn.Module):
         maps = self.after(maps)  # no ReLU, though the first layer has one: here it could die
         was = model.training
         with torch.no_grad():
-            target = model.eval().first_map(told.pair_K3HW)  # what the pairs look like must not move its statistics
+            target = model.eval().first_map(
+                told.pair_K3HW
+            )  # what the pairs look like must not move its statistics
         model.train(was)
         return model.from_map(torch.cat([model.first_map(images_B3HW), maps.detach()])), apart(maps, target)

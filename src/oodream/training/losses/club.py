@@ -47,13 +47,21 @@ class _Club(Loss):
     def __init__(self, weight: float = 0.2, of: str = "latents", reduction: str = "whole") -> None:
         super().__init__()
         if of not in ("latents", "vectors") or reduction not in REDUCTIONS:
-            raise ValueError(f"of is latents or vectors, not {of!r}; reduction is {', '.join(REDUCTIONS)}, not {reduction!r}.")
+            raise ValueError(
+                f"of is latents or vectors, not {of!r}; reduction is {', '.join(REDUCTIONS)}, not {reduction!r}."
+            )
         self.weight, self.of, self.reduction = weight, of, reduction
 
     def build(self, sizes: Sizes) -> None:
         if self.of == "latents" and sizes.latent is None:
-            raise ValueError("club needs latents: --decode.output latents; or, with images, the loss's option `of vectors`.")
-        x = self._x(torch.zeros(1, *sizes.latent)).shape[1] if self.of == "latents" and sizes.latent else sizes.text
+            raise ValueError(
+                "club needs latents: --decode.output latents; or, with images, the loss's option `of vectors`."
+            )
+        x = (
+            self._x(torch.zeros(1, *sizes.latent)).shape[1]
+            if self.of == "latents" and sizes.latent
+            else sizes.text
+        )
         self.q = Gaussian(x, sizes.features)
 
     def _x(self, latents: Tensor) -> Tensor:
@@ -73,7 +81,13 @@ class _Club(Loss):
 
     def _outliers(self, step: Step) -> tuple[Tensor, Tensor]:
         """x (O, X) and the classes (O,) that the outliers lie around."""
-        x = step.vector_OD if self.of == "vectors" else None if step.latent_OFHW is None else self._x(step.latent_OFHW)
+        x = (
+            step.vector_OD
+            if self.of == "vectors"
+            else None
+            if step.latent_OFHW is None
+            else self._x(step.latent_OFHW)
+        )
         if x is None or step.near_O is None:
             raise ValueError(f"club needs outliers as {self.of}.")
         return x, step.near_O
@@ -88,7 +102,9 @@ class Club(_Club):
     rate, in units of the network's.
     """
 
-    def __init__(self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.01) -> None:
+    def __init__(
+        self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.01
+    ) -> None:
         super().__init__(weight, of, reduction)
         self.rate = rate
 
@@ -118,7 +134,9 @@ class ClubJoint(_Club):
     bounded from below, and a faster q follows the noise away until numbers overflow.
     """
 
-    def __init__(self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.02) -> None:
+    def __init__(
+        self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.02
+    ) -> None:
         super().__init__(weight, of, reduction)
         self.rate = rate
 

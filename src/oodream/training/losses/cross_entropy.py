@@ -19,4 +19,6 @@ class CrossEntropy(Loss):
 
 def cross_entropy(step: Step) -> Tensor:
     """The weighted mean of -log softmax(logits)_y over a step's known images: a scalar."""
-    return (step.weight_B * F.cross_entropy(step.id.logits_BC, step.y_B, reduction="none")).sum() / step.weight_B.sum()
+    return (
+        step.weight_B * F.cross_entropy(step.id.logits_BC, step.y_B, reduction="none")
+    ).sum() / step.weight_B.sum()

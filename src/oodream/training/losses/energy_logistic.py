@@ -58,5 +58,7 @@ class EnergyLogistic(Loss):
         if step.ood is None:
             raise ValueError("energy_logistic needs outliers; use cross_entropy to train without.")
         ce = cross_entropy(step)
-        energy = 0.5 * (F.softplus(-self.phi(step.id.logits_BC)).mean() + F.softplus(self.phi(step.ood.logits_BC)).mean())
+        energy = 0.5 * (
+            F.softplus(-self.phi(step.id.logits_BC)).mean() + F.softplus(self.phi(step.ood.logits_BC)).mean()
+        )
         return Terms(total=ce + self.beta * energy, parts={"ce": ce, "energy": energy})

@@ -19,7 +19,9 @@ class KD(Loss):
 
     teacher = True
 
-    def __init__(self, logit: float = 1.0, feature: float = 0.0, temperature: float = 1.0, joint: bool = False) -> None:
+    def __init__(
+        self, logit: float = 1.0, feature: float = 0.0, temperature: float = 1.0, joint: bool = False
+    ) -> None:
         super().__init__()
         if temperature <= 0 or min(logit, feature) < 0:
             raise ValueError("kd: temperature is above 0, logit and feature are 0 or more.")
@@ -28,7 +30,9 @@ class KD(Loss):
     def build(self, sizes: Sizes) -> None:
         a, b = sizes.teacher, sizes.features
         if self.feature and self.joint:
-            self.map: nn.Module = nn.Sequential(nn.BatchNorm1d(a), nn.Linear(a, b), nn.ReLU(), nn.BatchNorm1d(b))
+            self.map: nn.Module = nn.Sequential(
+                nn.BatchNorm1d(a), nn.Linear(a, b), nn.ReLU(), nn.BatchNorm1d(b)
+            )
         elif self.feature:
             self.map = nn.Linear(b, a)
 
@@ -37,11 +41,17 @@ class KD(Loss):
             raise ValueError("kd needs a teacher.")
         t, n = self.temperature, len(step.teacher)
         student, teacher = (x.logits_BC[:n] / t for x in (step.id, step.teacher))
-        parts = {"kd": t * t * F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)}
+        parts = {
+            "kd": t
+            * t
+            * F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
+        }
         total = self.logit * parts["kd"]
         if self.feature:
             f, g = step.id.z_BF[:n], step.teacher.z_BF
             f, g = (f, self.map(g)) if self.joint else (self.map(f), g)
-            parts["kd_feature"] = F.kl_div(f.log_softmax(1), g.log_softmax(1), reduction="batchmean", log_target=True)
+            parts["kd_feature"] = F.kl_div(
+                f.log_softmax(1), g.log_softmax(1), reduction="batchmean", log_target=True
+            )
             total = total + self.feature * parts["kd_feature"]
         return Terms(total=total, parts=parts)

@@ -34,7 +34,9 @@ class MICL(Loss):
         if step.ood is None or step.vector_OD is None or step.tokens_CD is None:
             raise ValueError("micl needs outliers and the vectors they were drawn from.")
         candidates = F.normalize(torch.cat([step.tokens_CD, step.vector_OD]), dim=1)
-        own = torch.cat([step.y_B, len(step.tokens_CD) + torch.arange(len(step.vector_OD), device=step.y_B.device)])
+        own = torch.cat(
+            [step.y_B, len(step.tokens_CD) + torch.arange(len(step.vector_OD), device=step.y_B.device)]
+        )
         similarity = F.normalize(self.map(torch.cat([step.id.z_BF, step.ood.z_BF])), dim=1) @ candidates.T
         micl = info_nce(similarity / self.temperature, own)
         return Terms(total=self.weight * micl, parts={"micl": micl})

@@ -1,0 +1,126 @@
+"""What configurations are made of: sections with ranges, overlays of nested values, JSON. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+__all__ = ["ConfigError", "Option", "Range", "Section", "overlay", "to_json"]
+
+Option = int | float | str | bool
+T = typing.TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration cannot be used; the message names the key."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a number must lie: from `low` to `high`, without an end that is `open`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open: Literal["", "low", "high", "both"] = ""
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open in ("low", "both") else value >= self.low
+        below = value < self.high if self.open in ("high", "both") else value <= self.high
+        return math.isfinite(value) and above and below
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"above {self.low:g}" if self.open in ("low", "both") else f"at least {self.low:g}"
+        ends = {
+            "low": f", and above {self.low:g}",
+            "high": f", and below {self.high:g}",
+            "both": ", without the ends",
+        }
+        return f"between {self.low:g} and {self.high:g}{ends.get(self.open, '')}"
+
+
+class Section:
+    """A frozen dataclass of options. Its numbers are checked when it is made; ConfigError names the first that is out of range."""
+
+    def __post_init__(self) -> None:
+        for key, hint in typing.get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, key)
+            if typing.get_origin(hint) is Annotated:
+                hint, *notes = typing.get_args(hint)
+                for note in notes:
+                    if isinstance(note, Range) and value not in note:
+                        raise ConfigError(f"{key} must be {note}, not {value!r}.")
+            if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+                raise ConfigError(
+                    f"{key} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}."
+                )
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{key} must be a finite number, not {value!r}.")
+
+
+def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
+    """`config` with nested `values` (as from JSON) laid over it; dictionaries of options are merged.
+
+    Raises ConfigError for an unknown key or a value of the wrong kind or out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"{at or 'The configuration'} holds options of its own; give it an object, not {values!r}."
+        )
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    changed = {}
+    for key, value in values.items():
+        where = f"{at}.{key}" if at else key
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(hints)}."
+            raise ConfigError(f"There is no option {where!r}.{hint}")
+        old = getattr(config, key)
+        if dataclasses.is_dataclass(old):
+            changed[key] = overlay(old, value, where)
+        elif isinstance(old, Mapping):
+            changed[key] = {**old, **_options(value, where)}
+        else:
+            changed[key] = _converted(value, hints[key], where)
+    try:
+        return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+    except ConfigError as error:
+        raise ConfigError(f"{at}.{error}" if at else str(error)) from None
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A configuration as nested JSON values."""
+    return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def _options(value: Any, where: str) -> dict[str, Option]:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(v, (int, float, str, bool)) for v in value.values()
+    ):
+        raise ConfigError(f"{where} takes an object of numbers, texts and booleans, not {value!r}.")
+    return dict(value)
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value  # the section checks it
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} takes a list, not {value!r}.")
+        return tuple(_converted(v, typing.get_args(hint)[0], where) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    kinds = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (origin or hint,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ConfigError(f"{where} cannot be {value!r}; it takes {getattr(hint, '__name__', hint)}.")
+    return value
