@@ -1,6 +1,9 @@
-"""Other people's image networks behind our convention: timm's, transformers' and torchvision's by name, any other by `split`.
+"""Other people's image networks behind our convention.
 
-Their names, configurations, published weights and errors are dealt with here alone. `factory.backbone` is the way in by name.
+timm's, transformers' and torchvision's networks come by name, any other one by `split`.
+
+Their names, configurations, published weights and errors are dealt with here alone. `factory.backbone` is the
+way in by name.
 """
 
 from __future__ import annotations
@@ -25,10 +28,10 @@ HEADS = ("classifier", "head", "fc", "score")
 
 
 class Adapted(nn.Module):
-    """A classifier on uint8 images (B, 3, H, W), made of another library's by taking out its last layer, at `head`.
+    """Another library's classifier on uint8 images (B, 3, H, W), whose last layer, at `head`, is taken out.
 
-    The input of that layer is z (B, F), so head(z) = logits (B, C) by construction. `mean` and `std` are the network's own, for
-    pixels in [0, 1]; they are stored with the weights, so that these are complete.
+    The input of that layer is z (B, F), so head(z) = logits (B, C) by construction. `mean` and `std` are the
+    network's own, for pixels in [0, 1]; they are stored with the weights, so that these are complete.
     """
 
     mean: Tensor
@@ -51,10 +54,11 @@ class Adapted(nn.Module):
 def split(
     network: nn.Module, size: int, mean: Sequence[float] = (0.0,) * 3, std: Sequence[float] = (1.0,) * 3
 ) -> Adapted:
-    """A copy of any image classifier that shows its features; its last linear layer is found by watching a forward pass.
+    """A copy of any image classifier that shows its features.
 
-    `network` takes floats (B, 3, size, size), pixels in [0, 1] less `mean` over `std`, and returns logits, or an object that has
-    them as `logits`.
+    Its last linear layer is found by watching a forward pass.
+    `network` takes floats (B, 3, size, size), pixels in [0, 1] less `mean` over `std`, and returns logits, or
+    an object that has them as `logits`.
 
     Raises ValueError when its logits come from no linear layer, or are others after the split.
     """
@@ -81,7 +85,8 @@ def split(
     ]
     if not ends or not layers[ends[-1]]:
         raise ValueError(
-            f"The logits of this {type(network).__name__} come from no linear layer, which features and heads need."
+            f"The logits of this {type(network).__name__} come from no linear layer, "
+            "which features and heads need."
         )
     adapted = Adapted(body, layers[ends[-1]], mean, std).to(device).eval()
     with torch.no_grad():
@@ -102,8 +107,8 @@ def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
         from torchvision import models
     except Exception as error:  # beside another torch it fails with other errors than ImportError
         raise ValueError(
-            f"torchvision:{name} needs torchvision, which cannot be imported ({_line(error)}). Install the one for your "
-            "torch."
+            f"torchvision:{name} needs torchvision, which cannot be imported ({_line(error)}). "
+            "Install the one for your torch."
         ) from error
     known = models.list_models(models)
     if name not in known:
@@ -152,18 +157,21 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
     heads = [path for path, module in body.named_modules() if module is body.get_classifier()]
     if not heads or not _is_linear(body.get_classifier()):
         raise ValueError(
-            f"timm:{name} does not end in one linear layer, which features and detectors need. Choose another "
-            "model."
+            f"timm:{name} does not end in one linear layer, which features and detectors need. "
+            "Choose another model."
         )
     return Adapted(body, heads[0], body.pretrained_cfg["mean"], body.pretrained_cfg["std"])
 
 
 def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
-    """The transformers image classifier in folder or hub repository `name`, with its weights (safetensors) if `pretrained`.
+    """The transformers image classifier in the folder or hub repository `name`.
+
+    With `pretrained` it has its weights, which are read from safetensors.
 
     No code from the repository is run.
 
-    Raises ValueError where there is no such network, its weights are pickled or missing, or it has no single linear head.
+    Raises ValueError where there is no such network, its weights are pickled or missing, or it has no single
+    linear head.
     """
     from transformers import AutoConfig, AutoModelForImageClassification
 
@@ -196,7 +204,8 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
     ]
     if len(heads) != 1:
         raise ValueError(
-            f"hf:{name} ends in {len(heads)} linear layers; features and detectors need one. Choose another model."
+            f"hf:{name} ends in {len(heads)} linear layers; features and detectors need one. "
+            "Choose another model."
         )
     if lacking := sorted(key for key in missing if not key.startswith(heads[0])):
         raise ValueError(
@@ -239,15 +248,15 @@ def _check_folder(folder: Path) -> None:
         return
     if pickles := sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED):
         raise ValueError(
-            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code, and only safetensors are read. "
-            "Convert it where you trust it: AutoModelForImageClassification.from_pretrained("
+            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code; only safetensors "
+            "are read. Convert it where you trust it: AutoModelForImageClassification.from_pretrained("
             f"{str(folder)!r}).save_pretrained('NEW FOLDER')."
         )
     raise ValueError(f"{folder} has no weights (model.safetensors). {SCRATCH_HINT}")
 
 
 def _normalisation(name: str, warn: bool) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation from `preprocessor_config.json`; 0.5, with a warning if `warn`, where there is none."""
+    """Mean and standard deviation from preprocessor_config.json; without one 0.5, and a warning if asked."""
     from transformers import ImageProcessingMixin
 
     try:

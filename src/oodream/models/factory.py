@@ -1,7 +1,8 @@
 """Image networks by name, and weights from files to begin with.
 
-Every network takes uint8 images and returns `Output(logits, z)`. Normalisation lives inside, so nobody can apply another one.
-The built-in networks are in `resnet`, other people's in `external`, files in exchange formats in `serialized`.
+Every network takes uint8 images and returns `Output(logits, z)`. Normalisation lives inside, so nobody can
+apply another one. The built-in networks are in `resnet`, other people's in `external`, files in exchange
+formats in `serialized`.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ SCRATCH = "scratch"  # in place of a file of weights
 def backbone(name: str, classes: int, pretrained: bool = False) -> nn.Module:
     """A network by name, from uint8 images (B, 3, H, W) to `Output` with logits (B, classes) = head(z).
 
-    The name is a built-in one, or FAMILY:NAME of a family in `external.ADAPTERS`, such as `timm:resnet50.a1_in1k` or an `hf:`
-    folder or hub id. `pretrained` gives the latter their published weights, with a fresh head where theirs has another class
-    count; without it no weights are read or downloaded. Built-in names have none.
+    The name is a built-in one, or FAMILY:NAME of a family in `external.ADAPTERS`, such as
+    `timm:resnet50.a1_in1k` or an `hf:` folder or hub id. `pretrained` gives the latter their published
+    weights, with a fresh head where theirs has another class count; without it no weights are read or
+    downloaded. Built-in names have none.
 
-    Raises ValueError for a name that is unknown, with the nearest one, or that cannot be used, with what is missing.
+    Raises ValueError for a name that is unknown, with the nearest one, or that cannot be used, with what is
+    missing.
     """
     family, _, model = name.partition(":")
     if model and family in ADAPTERS:
@@ -46,8 +49,9 @@ def backbone(name: str, classes: int, pretrained: bool = False) -> nn.Module:
 def initial_network(name: str, classes: int, init: str = "") -> nn.Module:
     """The network `name` as its training begins.
 
-    Its weights are those of `init`, a safetensors file or a classifier's folder, whose head is left out, with a warning, where
-    it has another class count. With "scratch" they are random, and with "" the published ones, where the name has some.
+    Its weights are those of `init`, a safetensors file or a classifier's folder, whose head is left out, with
+    a warning, where it has another class count. With "scratch" they are random, and with "" the published
+    ones, where the name has some.
     """
     network = backbone(name, classes, pretrained=not init)
     if init and init != SCRATCH:
@@ -73,7 +77,10 @@ def initial_weights_hash(name: str, init: str = "") -> str:
 
 
 def weights_file(source: Path) -> Path:
-    """A safetensors file, or that of a classifier's folder. Raises ValueError when it is missing or of another kind."""
+    """A safetensors file, or that of a classifier's folder.
+
+    Raises ValueError when it is missing or of another kind.
+    """
     file = source / "model.safetensors" if source.is_dir() else source
     if not file.is_file():
         raise ValueError(
@@ -81,7 +88,8 @@ def weights_file(source: Path) -> Path:
         )
     if file.suffix != ".safetensors":
         raise ValueError(
-            f"{file} is not read: only safetensors are, for a pickle can run code. Convert it where you trust it: "
+            f"{file} is not read: only safetensors are, for a pickle can run code. "
+            "Convert it where you trust it: "
             f"safetensors.torch.save_file(torch.load({file.name!r}, weights_only=True), "
             f"{file.stem + '.safetensors'!r})."
         )
@@ -93,7 +101,8 @@ def load_weights(network: nn.Module, source: Path, new_head: bool = False) -> No
 
     With `new_head` a head of another class count is left out, with a warning.
 
-    Raises ValueError when the file is no safetensors file, or does not fit: it names the first weights that do not.
+    Raises ValueError when the file is no safetensors file, or does not fit: it names the first weights that
+    do not.
     """
     file = weights_file(source)
     try:

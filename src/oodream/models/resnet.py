@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 (strided) and 1 x 1 convolutions to four times the width, with a shortcut (He et al. 2016)."""
+    """1 x 1, strided 3 x 3 and 1 x 1 convolutions to four times the width, with a shortcut."""
 
     expansion = 4
 
@@ -61,8 +61,8 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """A residual network on uint8 images (B, 3, H, W): penultimate features z (B, F) and class logits (B, C).
 
-    Its stem is one 3 x 3 convolution, as for CIFAR; with `imagenet` it is a 7 x 7 one of stride 2 and a max-pool. Pixels are
-    scaled to -1 to 1 inside.
+    Its stem is one 3 x 3 convolution, as for CIFAR; with `imagenet` it is a 7 x 7 one of stride 2 and a
+    max-pool. Pixels are scaled to -1 to 1 inside.
     """
 
     def __init__(

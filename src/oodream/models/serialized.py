@@ -1,4 +1,4 @@
-"""Networks in exchange formats, ONNX and TorchScript. They show logits alone, which are all that many detectors need.
+"""Networks in exchange formats, ONNX and TorchScript: they show logits alone, all that many detectors need.
 
 Pixels go in as the file's input wants them: uint8, or floats in [0, 1], which the file normalises itself.
 """
@@ -17,7 +17,7 @@ __all__ = ["LogitsOnly", "Onnx", "TorchScript", "from_onnx", "from_torchscript"]
 
 
 class LogitsOnly(nn.Module, ABC):
-    """A classifier on uint8 images (B, 3, H, W) that shows nothing but logits (B, C); its features have width 0.
+    """A classifier on uint8 images (B, 3, H, W) that shows logits (B, C) alone; its features have width 0.
 
     Raises ValueError at the first batch for another number of classes.
     """
@@ -87,7 +87,10 @@ class TorchScript(LogitsOnly):
 
 
 def from_onnx(name: str, classes: int, pretrained: bool) -> nn.Module:
-    """The ONNX file `name`. Raises ValueError when there is none, it cannot be run, or untrained weights are asked for."""
+    """The ONNX file `name`.
+
+    Raises ValueError when there is none, it cannot be run, or untrained weights are asked for.
+    """
     return Onnx(_file(name, pretrained), classes)
 
 

@@ -1,4 +1,8 @@
-"""How training images are shown: known ones shifted, cropped and mirrored, imagined outliers in other poses and tones, or gray."""
+"""How training images are shown.
+
+Known ones are shifted, cropped and mirrored; imagined ones also turn gray, and outliers take other poses and
+tones.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +28,11 @@ MAX_OFFSET = 80.0  # its brightness, in levels of 255
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """How each of B images is shown: called with them, uint8 (B, 3, H, W), it returns what is shown, uint8 as well.
+    """How each of B images is shown: called with uint8 (B, 3, H, W), it returns what is shown, uint8 as well.
 
-    Images with `gray_B` (bool) lose their colour. Those with `moved_B` (bool) go through the affine map `pose_B23`, in the
-    convention of `affine_grid`; what lies outside is a reflection. Those with `toned_B` (bool) become
-    127.5 + gain (x - 127.5) + offset, cut off at black and white; a negative gain inverts.
+    Images with `gray_B` (bool) lose their colour. Those with `moved_B` (bool) go through the affine map
+    `pose_B23`, in the convention of `affine_grid`; what lies outside is a reflection. Those with `toned_B`
+    (bool) become 127.5 + gain (x - 127.5) + offset, cut off at black and white; a negative gain inverts.
     """
 
     gray_B: Tensor
@@ -58,8 +62,9 @@ class Variation:
 def vary(gray_B: Tensor, prob: float, g: torch.Generator, known: int = 0) -> Variation:
     """Random poses, each image's with probability `prob`, and random tones, likewise and independently.
 
-    What is unknown stays unknown however it is turned or lit, so one outlier becomes many. The first `known` images show known
-    things, which might not stay what they are: they keep pose and tone, and at most turn gray.
+    What is unknown stays unknown however it is turned or lit, so one outlier becomes many. The first `known`
+    images show known things, which might not stay what they are: they keep pose and tone, and at most turn
+    gray.
     """
     B = len(gray_B)
     moved_B, toned_B = (torch.rand(2, B, generator=g) < prob) & (torch.arange(B) >= known)
@@ -80,9 +85,11 @@ def vary(gray_B: Tensor, prob: float, g: torch.Generator, known: int = 0) -> Var
 
 
 def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Tensor:
-    """The images, uint8, each flipped at random where `config` says so, then shifted or cropped at random; uint8.
+    """The images, uint8, as a training step shows them, uint8: flipped, shifted and cropped at random.
 
-    A shift is of up to `crop_padding` pixels, edges repeated; with `min_area` below 1 a resized crop takes its place.
+    They are flipped where `config` says so.
+    A shift is of up to `crop_padding` pixels, edges repeated; with `min_area` below 1 a resized crop takes
+    its place.
     """
     B, _, H, W = images_B3HW.shape
     if config.flip:
@@ -100,8 +107,9 @@ def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Te
 
 
 def resized_crop(images_B3HW: Tensor, min_area: float, g: torch.Generator) -> Tensor:
-    """A random box of each image, of at least that share of its area and sides of 3:4 to 4:3, at the image's size; uint8.
+    """A random box of each image, resized to the image's size; uint8.
 
+    The box has at least the share `min_area` of the image's area, and sides of 3:4 to 4:3.
     The crop of Szegedy et al. (2015), bilinear. A box that is wider or higher than the image is cut to it.
     """
     B = len(images_B3HW)
@@ -118,7 +126,7 @@ def resized_crop(images_B3HW: Tensor, min_area: float, g: torch.Generator) -> Te
 
 
 def recolored(images_B3HW: Tensor, g: torch.Generator) -> Tensor:
-    """The images' luma as a mixture of two random colours, one for black and one for white; uint8 in and out."""
+    """The images' luma as a mixture of two random colours, in place of black and white; uint8 in and out."""
     luma = grayscale(images_B3HW)[:, :1].float() / 255
     dark, light = torch.rand(2, len(images_B3HW), 3, 1, 1, generator=g) * 255
     return (dark + luma * (light - dark)).round().to(torch.uint8)

@@ -23,9 +23,11 @@ ALL = Shard()
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Known images, then outliers: `images_B3HW` uint8; labels and weights of the known rows, those that are latents included.
+    """Images (uint8) and latents, known ones first and then outliers; labels and weights of all known rows.
 
-    `row_B` are the rows of known images in their sources. `near_O` and `vector_OD` are the outliers' classes and vectors.
+    Of these known images come first, then known latents.
+    `row_B` are the rows of known images in their sources. `near_O` and `vector_OD` are the outliers' classes
+    and vectors.
     """
 
     images_B3HW: Tensor
@@ -49,7 +51,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Streams:
-    """The random numbers of an epoch: `rows` and `variations` are the same in every process, `moves` each process's own."""
+    """An epoch's random numbers: `rows` and `variations` are the same in every process, `moves` its own."""
 
     rows: torch.Generator
     variations: torch.Generator
@@ -68,9 +70,11 @@ class Draw:
 def epoch_batches(
     sources: Sequence[Source], config: Optimisation, seed: int, epoch: int, shard: Shard = ALL
 ) -> Iterator[Batch]:
-    """The batches of an epoch, a function of (seed, epoch) alone; of each, every `shard.count`-th row of every source.
+    """The batches of an epoch, a function of (seed, epoch) alone.
 
-    Reconstructed images come first, then known ones, inliers and outliers; then the latents of known images and of outliers.
+    Of several processes each has every `shard.count`-th row of every source.
+    Reconstructed images come first, then known ones, inliers and outliers; then the latents of known images
+    and of outliers.
     """
     rows = generator(seed, "epoch", epoch)
     moves = generator(seed, "augment", epoch, shard.index) if shard.count > 1 else rows
@@ -97,7 +101,7 @@ def epoch_batches(
 
 
 def draw(sources: Sequence[Source], id_rows: Tensor, g: torch.Generator, shard: Shard) -> list[Draw]:
-    """The rows of every source for the batch of the ID rows `id_rows`: images before latents, each in the order of `ROLES`."""
+    """The rows of every source for the ID rows of a batch: images first, then latents, by role."""
     n, replaced, draws = len(id_rows), 0, []
     for source in sorted(sources, key=lambda source: (source.latent, ROLES.index(source.role))):
         count = round(source.ratio * n)
@@ -124,7 +128,7 @@ def show(part: Draw, streams: Streams, shard: Shard) -> Tensor:
 def draw_latents(
     draws: Sequence[Draw], images: Images, config: Optimisation, streams: Streams, shard: Shard
 ) -> Latents | None:
-    """The latents of this process, of known images and then of outliers, flipped at random where images are."""
+    """This process's latents, of known images and then of outliers, flipped at random where images are."""
     parts = [part for part in draws if part.source.latent]
     if not parts:
         return None
@@ -145,7 +149,7 @@ def draw_latents(
 
 
 def mixed(outliers: Draw, known: Source, g: torch.Generator) -> Tensor:
-    """The outliers' latents, each mixed with that of a random known image where the source has a `min_weight` below 1.
+    """The outliers' latents, each mixed with that of a random known image where `min_weight` is below 1.
 
     So every outlier is many, on the way from what is known to what is not.
     """

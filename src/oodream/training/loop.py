@@ -1,6 +1,7 @@
-"""The one training loop: SGD with a one-cycle rate over batches of ID images, optionally with outliers beside them.
+"""The one training loop: SGD with a one-cycle rate, over batches of ID images and of what stands beside them.
 
-It never looks inside a loss. State is saved after every epoch, so a killed training continues and ends with the same weights.
+It never looks inside a loss. State is saved after every epoch, so a killed training continues and ends with
+the same weights.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ Teacher = Callable[[Batch], Output]
 
 
 class Objective(nn.Module):
-    """Network, losses and latent adapter as one module: a batch in, the terms and the accuracy on known rows out.
+    """Network, losses and latent adapter as one module: a batch in, terms and accuracy (of known rows) out.
 
-    `tokens_CD` are the classes' vectors. The teacher is not part of the module: nothing of it is trained, saved or averaged.
+    `tokens_CD` are the classes' vectors. The teacher is not part of the module: nothing of it is trained,
+    saved or averaged.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Objective(nn.Module):
 def teaching(
     teacher: nn.Module, sources: Sequence[Source], config: Optimisation, device: torch.device
 ) -> Teacher:
-    """The teacher's outputs for a batch's known images; computed once for all where every epoch shows the very same images."""
+    """The teacher's outputs for a batch's known images; computed once where epochs show equal images."""
     teacher = teacher.to(device).eval()
     unchanged = config.crop_padding == 0 and not config.flip and config.min_area >= 1
     if unchanged and not any(source.role in ("reconstructed", "inlier") for source in sources):
@@ -113,13 +115,13 @@ def fit(
 ) -> list[dict[str, float]]:
     """Trains `model` in place and returns the mean loss, ID accuracy and loss parts of each epoch.
 
-    `adapter` takes latents to the model and is trained along, but for what of it requires no gradients; `teacher` is asked, not
-    trained. `state` is the file that holds the resume state between epochs; the caller removes it. `what` names the training in
-    the progress line and in its random numbers. Of several processes each takes its part of every batch, gradients are averaged,
-    and the first one writes.
+    `adapter` takes latents to the model and is trained along, but for what of it requires no gradients;
+    `teacher` is asked, not trained. `state` is the file that holds the resume state between epochs; the
+    caller removes it. `what` names the training in the progress line and in its random numbers. Of several
+    processes each takes its part of every batch, gradients are averaged, and the first one writes.
 
-    Raises ValueError for sources that make no batch, or a batch that the processes cannot share evenly, and FloatingPointError
-    on a loss that is not finite.
+    Raises ValueError for sources that make no batch, or a batch that the processes cannot share evenly, and
+    FloatingPointError on a loss that is not finite.
     """
     shard = current_shard()
     check_sources(sources)
@@ -147,8 +149,8 @@ def fit(
             values = optimize(shared, optimizer, batch.to(device), lr)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(
-                f"{what}: the loss became {values['loss']} in epoch {step // steps + 1}. Lower the learning rate "
-                f"({config.lr})."
+                f"{what}: the loss became {values['loss']} in epoch {step // steps + 1}. "
+                f"Lower the learning rate ({config.lr})."
             )
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value / steps
@@ -185,7 +187,7 @@ def objective_of(
 def optimize(
     objective: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, lr: float
 ) -> dict[str, float]:
-    """One step at the rate `lr`; loss, accuracy and loss parts before it, each the mean over all processes."""
+    """One step at the rate `lr`; loss, accuracy and parts before it, each the mean over all processes."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     terms, accuracy = objective(batch)
@@ -227,11 +229,11 @@ def save_state(
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a forward pass: bfloat16 beside float32 where `precision` is "bf16", or "auto" on CUDA; else nothing."""
+    """The context of a forward pass: bfloat16 beside float32 for "bf16", and for "auto" on CUDA."""
     mixed_precision = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16) if mixed_precision else nullcontext()
 
 
 def one_cycle(t: float) -> float:
-    """The rate's factor at share t of the training: linear to 1 over the first fifth, then half a cosine to 0."""
+    """The rate's factor at share t of the training: linear to 1 over a fifth, then half a cosine to 0."""
     return t / 0.2 if t < 0.2 else 0.5 * (1 + math.cos(math.pi * (t - 0.2) / 0.8))

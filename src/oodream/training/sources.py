@@ -1,4 +1,8 @@
-"""Where the rows of training batches come from: known images, their reconstructions, imagined inliers and outliers, or latents."""
+"""Where the rows of training batches come from.
+
+Sources are known images, their reconstructions, imagined inliers and outliers, and latents of known images
+and outliers.
+"""
 
 from __future__ import annotations
 
@@ -62,15 +66,17 @@ class LatentSet:
 class Source:
     """Images or latents that have one role in every batch.
 
-    `known` images are the training set: each is shown once an epoch. `known` latents accompany the last ID rows of a batch.
-    `reconstructed` images replace the first ID rows. `inlier` images stand beside the ID rows as images of their class.
-    `outlier` images or latents are what is unknown; their labels are the classes that they lie around.
+    `known` images are the training set: each is shown once an epoch. `known` latents accompany the last ID
+    rows of a batch. `reconstructed` images replace the first ID rows. `inlier` images stand beside the ID
+    rows as images of their class. `outlier` images or latents are what is unknown; their labels are the
+    classes that they lie around.
 
-    ratio: rows for every ID row of a batch. weight: in the cross-entropy, where a known image weighs 1. grayscale_prob: chance
-    that a row is shown without colour. outlier_aug_prob: chance that an outlier is shown in another pose, and chance that it is
-    shown in another tone. min_weight: below 1, an outlier's latent is mixed with a random known one, and weighs at least this
-    much. vectors: unit vectors of the text space; a known source has one for each class, an outlier source one for each row,
-    the vector it was imagined from.
+    ratio: rows for every ID row of a batch. weight: in the cross-entropy, where a known image weighs 1.
+    grayscale_prob: chance that a row is shown without colour. outlier_aug_prob: chance that an outlier is
+    shown in another pose, and chance that it is shown in another tone. min_weight: below 1, an outlier's
+    latent is mixed with a random known one, and weighs at least this much. vectors: unit vectors of the text
+    space; a known source has one for each class, an outlier source one for each row, the vector it was
+    imagined from.
     """
 
     role: Role
@@ -103,7 +109,7 @@ def known_images(sources: Sequence[Source]) -> Images:
 
 
 def check_sources(sources: Sequence[Source]) -> None:
-    """Raises ValueError where a batch cannot be made of these sources, before any work; the message says why."""
+    """Raises ValueError where no batch can be made of these sources; the message says why."""
     known_images(sources)
     kinds = [(source.role, source.latent) for source in sources]
     for role, latent in kinds:
@@ -118,7 +124,7 @@ def check_sources(sources: Sequence[Source]) -> None:
     for source in sources:
         if len(source.data) == 0:
             raise ValueError(f"The {source.role} source is empty.")
-    known, outliers = (source_of(sources, role, latent=True) for role in ("known", "outlier"))  # type: ignore[arg-type]
+    known, outliers = (source_of(sources, role, latent=True) for role in ("known", "outlier"))
     if (known is None) != (outliers is None):
         raise ValueError(
             "Latents of outliers and latents of known images are trained on together; one is missing."
@@ -143,8 +149,8 @@ def imagined_source(
 ) -> Source:
     """The imagined inliers or outliers of a run beside the training set `known`.
 
-    Of images that are gray in `known` as many imagined ones turn gray as `config` says. Inliers show known things, so they are
-    not varied, and have a weight of their own.
+    Of images that are gray in `known` as many imagined ones turn gray as `config` says. Inliers show known
+    things, so they are not varied, and have a weight of their own.
     """
     source = Source(
         role=kind,
@@ -162,9 +168,10 @@ def imagined_source(
 def known_as_outliers(
     data: Images | LatentSet, n: int, config: RegularizeConfig, known: Images, *, min_weight: float = 1.0
 ) -> Source:
-    """The control: `n` known images, or their latents, in place of imagined outliers, spread over the set and all of them varied.
+    """The control: `n` known images, or their latents, all of them varied, in place of imagined outliers.
 
-    `data` are all known images or latents. These outliers come from no vector, so losses that contrast vectors refuse them.
+    `data` are all known images or latents, and the rows are spread over them. These outliers come from no
+    vector, so losses that contrast vectors refuse them.
     """
     rows = torch.arange(n) * len(data) // max(1, n)
     source = imagined_source(data.subset(rows), "outlier", config, known, min_weight=min_weight)
@@ -173,7 +180,7 @@ def known_as_outliers(
 
 @dataclass(frozen=True, kw_only=True)
 class KnownPairs:
-    """Known images with their latents, and recolored ones (uint8) with theirs, for latent adapters to learn from.
+    """Known images and recolored ones (uint8), with the latents of both, for latent adapters to learn from.
 
     Outliers have colours that known images may lack, so half of the pairs are recolored.
     """
@@ -184,7 +191,7 @@ class KnownPairs:
     recolored_latents_PFHW: Tensor
 
     def draw(self, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`n` random pairs: images (n, 3, H, W) uint8 and latents (n, F, h, w) float32; the first half are known images."""
+        """`n` random pairs: images (n, 3, H, W) uint8 and latents (n, F, h, w) float32; known ones first."""
         rows = torch.randint(len(self.images), (n // 2,), generator=g)
         others = torch.randint(len(self.recolored_P3HW), (n - n // 2,), generator=g)
         images = torch.cat([self.images.batch(rows), self.recolored_P3HW[others]])

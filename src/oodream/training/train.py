@@ -1,4 +1,4 @@
-"""The verb `train`: a classifier, the baseline or one regularized with imagined images or latents; and what it is made of."""
+"""The verb `train`: a classifier, the baseline or one regularized with imagined images or latents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..core.seeding import seeded
 from ..core.types import LatentAdapter, Loss, Sizes, Step, Terms
 from ..models.factory import backbone, initial_network
 from .loop import fit
-from .sources import KnownPairs, LatentSet, Source, check_sources, known_images, source_of
+from .sources import KnownPairs, LatentSet, Source, check_sources, known_images
 
 __all__ = [
     "NO_ADAPTER",
@@ -35,7 +35,10 @@ AdapterMaker = Callable[[nn.Module], LatentAdapter]
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, the loss that a classifier keeps (the first of several), and the log: a row of means for each epoch."""
+    """A trained network, the loss that a classifier keeps, and the log: the means of each epoch.
+
+    Of several losses a classifier keeps the first.
+    """
 
     network: nn.Module
     loss: Loss
@@ -43,7 +46,7 @@ class Trained:
 
 
 class LossSum(Loss):
-    """Losses that add up. Their parts keep their names; those of a loss called NAME@LABEL are called PART@LABEL."""
+    """Losses that add up. Their parts keep their names; those of a loss NAME@LABEL are called PART@LABEL."""
 
     def __init__(self, losses: Mapping[str, Loss]) -> None:
         super().__init__()
@@ -66,7 +69,9 @@ class LossSum(Loss):
 
 
 def make_loss(names: Sequence[str], options: Mapping[str, Any] | None = None) -> Loss:
-    """The losses of these names as one, each with its own of the options (`beta=1.0` the first one's, `kd.logit=4` those of kd).
+    """The losses of these names as one, each with its own options.
+
+    `beta=1.0` is the first one's, `kd.logit=4` that of kd.
 
     Raises ValueError for a name that no loss has, or an option that no loss has.
     """
@@ -85,16 +90,18 @@ def adapter_maker(
     size: int,
     learned: Mapping[str, Tensor] | None = None,
 ) -> AdapterMaker | None:
-    """A function that makes the configured latent adapter for a network, as `train` takes it; None for the adapter "none".
+    """What makes the configured latent adapter for a network, as `train` takes it; None for "none".
 
-    `latent` is the latents' shape, `size` the images' width. `learned` is what `learn_adapter` returned, for an adapter that is
-    pretrained: the adapter then stays as it is. Raises ValueError where it is pretrained and has not learned.
+    `latent` is the latents' shape, `size` the images' width. `learned` is what `learn_adapter` returned, for
+    an adapter that is pretrained: the adapter then stays as it is. Raises ValueError where it is pretrained
+    and has not learned.
     """
     if config.adapter == NO_ADAPTER:
         return None
     if is_pretrained(config) and learned is None:
         raise ValueError(
-            f"The latent adapter {config.adapter} learns before a classifier does: pass what learn_adapter returned."
+            f"The latent adapter {config.adapter} learns before a classifier does: "
+            "pass what learn_adapter returned."
         )
 
     def adapter_for(model: nn.Module) -> LatentAdapter:
@@ -112,9 +119,10 @@ def adapter_maker(
 def learn_adapter(
     pairs: KnownPairs, config: LatentsConfig, backbone_name: str, seed: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """What a pretrained latent adapter learns before any classifier, as a state for `adapter_maker`; once for all classifiers.
+    """What a pretrained latent adapter learns before any classifier: a state for `adapter_maker`.
 
-    It is made beside an untrained network of that name, so its first weights depend on the name.
+    It serves all classifiers of a run. It is made beside an untrained network of that name, so its first
+    weights depend on the name.
     """
     images = pairs.images
     with seeded(seed, "path"):
@@ -144,10 +152,11 @@ def train(
 ) -> Trained:
     """Trains a classifier on the sources. The seed fixes the weights and every batch.
 
-    `loss` is as `make_loss` makes it; its networks are built here. `adapter` is what `adapter_maker` returned, for sources with
-    latents. `state` and `what` are as in `loop.fit`.
+    `loss` is as `make_loss` makes it; its networks are built here. `adapter` is what `adapter_maker`
+    returned, for sources with latents. `state` and `what` are as in `loop.fit`.
 
-    Raises ValueError when the weights to begin with cannot be read or do not fit, or when the loss lacks what it needs.
+    Raises ValueError when the weights to begin with cannot be read or do not fit, or when the loss lacks what
+    it needs.
     """
     check_sources(sources)
     outliers = any(source.role == "outlier" for source in sources)
@@ -159,8 +168,17 @@ def train(
         loss.build(loss_sizes(network, sources, teacher))
         latent_adapter = adapter(network) if adapter else None
     log = fit(
-        network, loss, sources, config.optimisation, seed, device, state, what, adapter=latent_adapter, teacher=teacher
-    )  # fmt: skip
+        network,
+        loss,
+        sources,
+        config.optimisation,
+        seed,
+        device,
+        state,
+        what,
+        adapter=latent_adapter,
+        teacher=teacher,
+    )
     kept = next(iter(loss.losses.values())) if isinstance(loss, LossSum) else loss
     return Trained(network, kept, log)  # type: ignore[arg-type]
 

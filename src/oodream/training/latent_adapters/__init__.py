@@ -1,4 +1,4 @@
-"""Latent adapters: how a latent reaches the classifier. One method, one file; here is the error that they learn to lower."""
+"""Latent adapters: how a latent reaches the classifier. One method, one file; here is what they minimise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["unexplained_variance"]
 
 
 def unexplained_variance(prediction: Tensor, target: Tensor) -> Tensor:
-    """The mean squared error of the first rows of `prediction` over the variance of `target`: 0 is exact, 1 no better than a mean.
+    """The mean squared error of the first rows of `prediction` over the variance of `target`: a scalar.
 
-    It is 0 where `target` has no rows.
+    0 is exact, 1 is no better than the mean. It is 0 where `target` has no rows.
     """
     if len(target) == 0:
         return prediction.sum() * 0

@@ -1,7 +1,8 @@
-"""Latents reach the classifier as previews, drawn by a light decoder that has learned from known images and their latents.
+"""Latents reach the classifier as previews, which a light decoder draws.
 
-The classifier sees known and unknown through the same few convolutions, all its layers learn from outliers, and no VAE decodes
-anything.
+The decoder has learned from known images and their latents.
+The classifier sees known and unknown through the same few convolutions, all its layers learn from outliers,
+and no VAE decodes anything.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ LR = 2e-3
 
 @register("latent_adapters", "preview")
 class Preview(LatentAdapter):
-    """Convolutions from latents (B, F, h, w) to images as wide as the classifier's, doubling their side on the way; any classifier.
+    """Convolutions from latents (B, F, h, w) to images of the classifier's size; for any classifier.
 
-    They learn by least squares, `steps` steps, from known images and their latents and from recolored ones and theirs. Then they
-    stay: if the classifier's losses reached them, both would agree on a mark for outliers, and nothing would be learned about
-    images. This adapter is the default because, under one budget, it accepts a thirteenth of what the published way does, by
-    auxiliary networks alone.
+    They learn by least squares, `steps` steps, from known images and their latents and from recolored ones
+    and theirs. Then they stay: if the classifier's losses reached them, both would agree on a mark for
+    outliers, and nothing would be learned about images. This adapter is the default because, under one
+    budget, it accepts a thirteenth of what the published way does, by auxiliary networks alone.
     """
 
     pretrained = True

@@ -1,4 +1,4 @@
-"""Latents reach the penultimate features through a projector of their own: for any network, and the cheapest way.
+"""Latents become penultimate features by a projector of their own: for any network, and the cheapest way.
 
 Of the classifier only its last layer ever sees an outlier.
 """
@@ -17,7 +17,7 @@ __all__ = ["Projector"]
 
 @register("latent_adapters", "projector")
 class Projector(LatentAdapter):
-    """Strided convolutions from latents (B, F, h, w) to features (B, width of `model.head`), which `model.head` classifies.
+    """Strided convolutions from latents (B, F, h, w) to the features that `model.head` classifies.
 
     Its own loss is the unexplained variance of the known images' features.
     """
@@ -25,13 +25,19 @@ class Projector(LatentAdapter):
     def __init__(self, model: nn.Module, latent: tuple[int, int, int], size: int, width: int = 64) -> None:
         super().__init__()
         self.network = nn.Sequential(
-            nn.Conv2d(latent[0], width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU(),
-            nn.Conv2d(2 * width, 2 * width, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Conv2d(latent[0], width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, 2, 1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
             nn.Linear(2 * width, model.head.in_features),  # type: ignore[arg-type,union-attr]
-        )  # fmt: skip
+        )
 
     def forward(self, model: nn.Module, images_B3HW: Tensor, latents: Latents) -> tuple[Output, Tensor]:
-        """Outputs for the images, then for the latents; and the projector's own loss, which alone teaches it."""
+        """Outputs for the images, then for the latents; and the projector's own loss."""
         output, projected = model(images_B3HW), self.network(latents.latent_LFHW)
         with torch.no_grad():
             training = model.training

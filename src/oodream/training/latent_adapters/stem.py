@@ -1,7 +1,8 @@
-"""Latents enter behind the network's first layer, through an adapter that learns to make of a latent what it makes of an image.
+"""Latents enter the network behind its first layer.
 
-The adapter stands for the VAE's decoder and the first layer together. It learns from pairs of ID images and their latents. So the
-classifier behind it sees known and unknown in one space, nearly all of its layers learn from outliers, and none is ever decoded.
+The adapter stands for the VAE's decoder and the first layer together. It learns from pairs of ID images and
+their latents. So the classifier behind it sees known and unknown in one space, nearly all of its layers learn
+from outliers, and none is ever decoded.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ __all__ = ["Stem"]
 
 @register("latent_adapters", "stem")
 class Stem(LatentAdapter):
-    """Three convolutions from latents (B, F, h, w) to the maps behind the first layer of `model`, resized to theirs.
+    """Three convolutions from latents (B, F, h, w) to the maps behind the first layer of `model`.
 
-    Its own loss is the unexplained variance of the known images' maps. Raises ValueError for a network that cannot be entered
-    there; `projector` is for any.
+    Its own loss is the unexplained variance of the known images' maps. Raises ValueError for a network that
+    cannot be entered there; `projector` is for any.
     """
 
     def __init__(self, model: nn.Module, latent: tuple[int, int, int], size: int, width: int = 64) -> None:
@@ -47,7 +48,7 @@ class Stem(LatentAdapter):
         self.after = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, model: nn.Module, images_B3HW: Tensor, latents: Latents) -> tuple[Output, Tensor]:
-        """Outputs for the images, then for the latents; and the adapter's own loss, which alone teaches it."""
+        """Outputs for the images, then for the latents; and the adapter's own loss."""
         assert isinstance(model, ResNet)
         maps = F.interpolate(
             self.before(latents.latent_LFHW), self.side, mode="bilinear", align_corners=False

@@ -1,4 +1,7 @@
-"""CLUB (Cheng et al. 2020), an upper bound of mutual information, of outliers and ID features; and OAL's use of it as coded."""
+"""CLUB (Cheng et al. 2020), an upper bound of the mutual information of outliers and ID features.
+
+`club` is OAL's loss as published, `club_joint` as its authors coded it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Gaussian(nn.Module):
         self.logvar = nn.Sequential(nn.Linear(x, width), nn.ReLU(), nn.Linear(width, y), nn.Tanh())
 
     def bound(self, x_NX: Tensor, y_NY: Tensor) -> Tensor:
-        """mean_i log q(y_i | x_i) - mean_ij log q(y_j | x_i), an upper bound of I(x; y) where q is the true conditional."""
+        """mean_i log q(y_i | x_i) - mean_ij log q(y_j | x_i), in nats: above I(x; y) for the true q."""
         mu, logvar = self.mu(x_NX), self.logvar(x_NX)
         # mean_j (y_j - mu_i)^2 = (mean y - mu_i)^2 + var y: no N x N table.
         all_pairs = (y_NY.mean(0) - mu).square() + y_NY.var(0, unbiased=False)
@@ -60,13 +63,13 @@ class _Club(Loss):
         if self.of == "latents":
             if sizes.latent is None:
                 raise ValueError(
-                    f"{self.name} needs outliers as latents: --decode.output latents; or, with images, the loss's "
-                    "option of=vectors."
+                    f"{self.name} needs outliers as latents: --decode.output latents; "
+                    "or, with images, the loss's option of=vectors."
                 )
             x = self._reduced(torch.zeros(1, *sizes.latent)).shape[1]
         elif (x := sizes.text) == 0:
             raise ValueError(
-                f"{self.name} needs the vectors that outliers were imagined from, and these outliers have none."
+                f"{self.name} needs the vectors outliers were imagined from, and these outliers have none."
             )
         self.q = Gaussian(x, sizes.features)
 
@@ -98,11 +101,12 @@ class _Club(Loss):
 
 @register("losses", "club")
 class Club(_Club):
-    """weight * CLUB between an outlier and the ID features of its class, minimised: ID features forget what lies beyond them.
+    """weight * CLUB between an outlier and the ID features of its class, minimised.
 
-    A pair is an ID image and an outlier sampled around its class. q learns by maximum likelihood, the features by the bound, as
-    published: each is held constant in the other's term, so that one optimiser makes two separate steps. `rate` is q's learning
-    rate, in units of the network's.
+    ID features forget what lies beyond them. A pair is an ID image and an outlier sampled around its class. q
+    learns by maximum likelihood, the features by the bound, as published: each is held constant in the
+    other's term, so that one optimiser makes two separate steps. `rate` is q's learning rate, in units of the
+    network's.
     """
 
     def __init__(
@@ -125,9 +129,10 @@ class Club(_Club):
 class ClubJoint(_Club):
     """OAL as its authors coded it: random pairs, and q descends the bound itself; no likelihood step.
 
-    x and y are independent by construction, so the expected gradient is exactly zero for features and q alike: noise, no
-    information. It is here for comparisons. q's learning rate is `rate` of the network's, as there (1e-4 of 0.005): the bound is
-    not bounded from below, and a faster q follows the noise away until numbers overflow.
+    x and y are independent by construction, so the expected gradient is exactly zero for features and q
+    alike: noise, no information. It is here for comparisons. q's learning rate is `rate` of the network's, as
+    there (1e-4 of 0.005): the bound is not bounded from below, and a faster q follows the noise away until
+    numbers overflow.
     """
 
     name = "club_joint"
@@ -146,8 +151,9 @@ class ClubJoint(_Club):
 
 
 def pairs(y_B: Tensor, near_O: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of ID images and of outliers of the same class: the i-th image of a class has the i-th outlier of it, in turns.
+    """Rows of ID images and, for each, the row of an outlier around its class.
 
+    The i-th image of a class has the i-th outlier of the class; where outliers are fewer they take turns.
     Images of a class without an outlier are left out.
     """
     same_BO = y_B[:, None] == near_O

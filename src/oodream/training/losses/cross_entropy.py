@@ -20,6 +20,6 @@ class CrossEntropy(Loss):
 
 
 def cross_entropy(logits_BC: Tensor, step: Step) -> Tensor:
-    """The weighted mean of -log softmax(logits)_y over the step's known images, with its labels and weights: a scalar."""
+    """The mean of -log softmax(logits)_y with the labels and weights of the step's known images: a scalar."""
     ce_B = F.cross_entropy(logits_BC, step.y_B, reduction="none")
     return (step.weight_B * ce_B).sum() / step.weight_B.sum()

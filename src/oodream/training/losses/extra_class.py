@@ -15,10 +15,11 @@ __all__ = ["ExtraClass"]
 
 @register("losses", "extra_class")
 class ExtraClass(Loss):
-    """Cross-entropy over the classes and one more for outliers, whose logit is a linear function of the features.
+    """Cross-entropy over the classes and one more, for outliers.
 
-    Known images and outliers weigh the same whatever their numbers. The classifier keeps its own classes: the extra logit belongs
-    to the loss, and detectors see what it has taught the features.
+    The logit of the extra class is a linear function of the features. Known images and outliers weigh the
+    same whatever their numbers. The classifier keeps its own classes: the extra logit belongs to the loss,
+    and detectors see what it has taught the features.
     """
 
     outliers = True

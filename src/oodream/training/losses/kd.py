@@ -1,4 +1,4 @@
-"""Knowledge distillation from a frozen teacher: its logits (Hinton et al. 2015) and its features, as OAL weighs them."""
+"""Distillation from a frozen teacher: its logits (Hinton et al. 2015) and its features, as in OAL."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ __all__ = ["KD", "divergence"]
 
 @register("losses", "kd")
 class KD(Loss):
-    """logit * T^2 KL(teacher || student) at temperature T + feature * KL(softmax(g) || softmax(map f)), means over known images.
+    """logit * T^2 KL(teacher || student) + feature * KL(softmax(g) || softmax(map f)).
 
-    g are the teacher's features, f the student's; the map is linear and learned. The teacher's side is constant. With `joint` it
-    is as in OAL's code: the map is on the teacher's side, learns along, and so may come towards the student.
+    Both are means over known images. The first divergence is that of the predictions at temperature T. g are
+    the teacher's features, f the student's; the map is linear and learned. The teacher's side is constant.
+    With `joint` it is as in OAL's code: the map is on the teacher's side, learns along, and so may come
+    towards the student.
     """
 
     teacher = True

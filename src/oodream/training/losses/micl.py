@@ -1,4 +1,7 @@
-"""OAL's mutual-information contrast, made to carry information: features against the text vectors their images come from."""
+"""OAL's mutual-information contrast, made to carry information.
+
+Features are contrasted with the text vectors that their images come from.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ __all__ = ["MICL", "info_nce"]
 
 @register("losses", "micl")
 class MICL(Loss):
-    """weight * InfoNCE (van den Oord et al. 2018) between features and text vectors, known and unknown in one contrast.
+    """weight * InfoNCE (van den Oord et al. 2018) of features and text vectors, known and unknown together.
 
-    A true pair is a known image and its class's vector T(y), or an outlier and the vector v it was imagined from; the negatives
-    of each are all other T and all other v of the batch. log(candidates) minus the loss bounds I(feature; vector) from below. So
-    minimising it makes features tell where in the text space an image lies, and on which side of the boundary. OAL's own term
-    (`club_joint`) pairs ID features with random outliers and has no expected gradient; here the pairs are true. A linear map
-    takes features to the text space; it is thrown away after training.
+    A true pair is a known image and its class's vector T(y), or an outlier and the vector v it was imagined
+    from; the negatives of each are all other T and all other v of the batch. log(candidates) minus the loss
+    bounds I(feature; vector) from below. So minimising it makes features tell where in the text space an
+    image lies, and on which side of the boundary. OAL's own term (`club_joint`) pairs ID features with random
+    outliers and has no expected gradient; here the pairs are true. A linear map takes features to the text
+    space; it is thrown away after training.
     """
 
     outliers = True
@@ -48,5 +52,5 @@ class MICL(Loss):
 
 
 def info_nce(score_BK: Tensor, positive_B: Tensor) -> Tensor:
-    """The mean of -log softmax(score)_positive: log(K) minus it is a lower bound of the mutual information in nats."""
+    """The mean of -log softmax(score)_positive; log(K) minus it bounds the information from below."""
     return F.cross_entropy(score_BK, positive_B)

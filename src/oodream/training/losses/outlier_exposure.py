@@ -13,7 +13,10 @@ __all__ = ["OutlierExposure"]
 
 @register("losses", "outlier_exposure")
 class OutlierExposure(Loss):
-    """CE + weight * H(uniform, softmax(logits)) on outliers: -mean_c log p_c, averaged over them (Hendrycks et al. 2019)."""
+    """CE + weight * H(uniform, softmax(logits)) on outliers (Hendrycks et al. 2019).
+
+    The cross-entropy to the uniform distribution is -mean_c log p_c, averaged over outliers.
+    """
 
     outliers = True
 
