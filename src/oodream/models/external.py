@@ -56,9 +56,8 @@ def split(
 ) -> Adapted:
     """A copy of any image classifier that shows its features.
 
-    Its last linear layer is found by watching a forward pass.
-    `network` takes floats (B, 3, size, size), pixels in [0, 1] less `mean` over `std`, and returns logits, or
-    an object that has them as `logits`.
+    Its last linear layer is found by watching a forward pass. `network` takes floats (B, 3, size, size),
+    pixels in [0, 1] less `mean` over `std`, and returns logits, or an object that has them as `logits`.
 
     Raises ValueError when its logits come from no linear layer, or are others after the split.
     """

@@ -87,9 +87,8 @@ def vary(gray_B: Tensor, prob: float, g: torch.Generator, known: int = 0) -> Var
 def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Tensor:
     """The images, uint8, as a training step shows them, uint8: flipped, shifted and cropped at random.
 
-    They are flipped where `config` says so.
-    A shift is of up to `crop_padding` pixels, edges repeated; with `min_area` below 1 a resized crop takes
-    its place.
+    They are flipped where `config` says so. A shift is of up to `crop_padding` pixels, edges repeated; with
+    `min_area` below 1 a resized crop takes its place.
     """
     B, _, H, W = images_B3HW.shape
     if config.flip:
@@ -109,8 +108,8 @@ def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Te
 def resized_crop(images_B3HW: Tensor, min_area: float, g: torch.Generator) -> Tensor:
     """A random box of each image, resized to the image's size; uint8.
 
-    The box has at least the share `min_area` of the image's area, and sides of 3:4 to 4:3.
-    The crop of Szegedy et al. (2015), bilinear. A box that is wider or higher than the image is cut to it.
+    The box has at least the share `min_area` of the image's area, and sides of 3:4 to 4:3. The crop of
+    Szegedy et al. (2015), bilinear. A box that is wider or higher than the image is cut to it.
     """
     B = len(images_B3HW)
     area = torch.rand(B, generator=g) * (1 - min_area) + min_area

@@ -25,9 +25,8 @@ ALL = Shard()
 class Batch:
     """Images (uint8) and latents, known ones first and then outliers; labels and weights of all known rows.
 
-    Of these known images come first, then known latents.
-    `row_B` are the rows of known images in their sources. `near_O` and `vector_OD` are the outliers' classes
-    and vectors.
+    Of these known images come first, then known latents. `row_B` are the rows of known images in their
+    sources. `near_O` and `vector_OD` are the outliers' classes and vectors.
     """
 
     images_B3HW: Tensor
@@ -72,9 +71,8 @@ def epoch_batches(
 ) -> Iterator[Batch]:
     """The batches of an epoch, a function of (seed, epoch) alone.
 
-    Of several processes each has every `shard.count`-th row of every source.
-    Reconstructed images come first, then known ones, inliers and outliers; then the latents of known images
-    and of outliers.
+    Of several processes each has every `shard.count`-th row of every source. Reconstructed images come first,
+    then known ones, inliers and outliers; then the latents of known images and of outliers.
     """
     rows = generator(seed, "epoch", epoch)
     moves = generator(seed, "augment", epoch, shard.index) if shard.count > 1 else rows

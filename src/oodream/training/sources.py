@@ -13,9 +13,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..config import RegularizeConfig
+from ..config import LatentsConfig, RegularizeConfig
 from ..data.images import Images
 from .augment import gray_fraction
+from .latent_adapters import NO_ADAPTER
 
 __all__ = [
     "ROLES",
@@ -27,6 +28,7 @@ __all__ = [
     "imagined_source",
     "known_as_outliers",
     "known_images",
+    "known_latents",
     "source_of",
 ]
 
@@ -138,6 +140,11 @@ def check_sources(sources: Sequence[Source]) -> None:
         raise ValueError(f"Outlier latents have the shape {shapes[1]}, those of known images {shapes[0]}.")
 
 
+def known_latents(data: LatentSet, config: LatentsConfig) -> Source:
+    """The latents of all known images, `data`, beside the outliers'; none where no adapter takes them."""
+    return Source(role="known", data=data, ratio=0.0 if config.adapter == NO_ADAPTER else config.frac)
+
+
 def imagined_source(
     data: Images | LatentSet,
     kind: Literal["inlier", "outlier"],
@@ -149,8 +156,8 @@ def imagined_source(
 ) -> Source:
     """The imagined inliers or outliers of a run beside the training set `known`.
 
-    Of images that are gray in `known` as many imagined ones turn gray as `config` says. Inliers show known
-    things, so they are not varied, and have a weight of their own.
+    Where images of `known` are gray, imagined ones turn gray as often as `config` says. Inliers show known
+    things: they are not varied, and have a weight of their own.
     """
     source = Source(
         role=kind,

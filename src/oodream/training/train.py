@@ -15,11 +15,11 @@ from ..core.registry import get, make, make_all
 from ..core.seeding import seeded
 from ..core.types import LatentAdapter, Loss, Sizes, Step, Terms
 from ..models.factory import backbone, initial_network
+from .latent_adapters import NO_ADAPTER
 from .loop import fit
 from .sources import KnownPairs, LatentSet, Source, check_sources, known_images
 
 __all__ = [
-    "NO_ADAPTER",
     "LossSum",
     "Trained",
     "adapter_maker",
@@ -29,7 +29,6 @@ __all__ = [
     "train",
 ]
 
-NO_ADAPTER = "none"
 AdapterMaker = Callable[[nn.Module], LatentAdapter]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["unexplained_variance"]
+__all__ = ["NO_ADAPTER", "unexplained_variance"]
+
+NO_ADAPTER = "none"  # in place of an adapter's name: latents reach no classifier
 
 
 def unexplained_variance(prediction: Tensor, target: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """Latents reach the classifier as previews, which a light decoder draws.
 
-The decoder has learned from known images and their latents.
-The classifier sees known and unknown through the same few convolutions, all its layers learn from outliers,
-and no VAE decodes anything.
+The decoder has learned from known images and their latents. The classifier sees known and unknown through the
+same few convolutions, all its layers learn from outliers, and no VAE decodes anything.
 """
 
 from __future__ import annotations
