@@ -36,7 +36,7 @@ class MICL(Loss):
     def build(self, sizes: Sizes) -> None:
         if sizes.text == 0:
             raise ValueError(
-                "micl needs the vectors that outliers were imagined from, and these outliers have none."
+                "micl needs the vectors outliers were imagined from, and these outliers have none."
             )
         self.map = nn.Linear(sizes.features, sizes.text)
 
