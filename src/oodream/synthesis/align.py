@@ -18,8 +18,8 @@ from ..data.images import Images
 from ..models.factory import SCRATCH, backbone, load_weights
 from ..models.inference import outputs
 from ..training.augment import augment
-from ..training.batches import Mixture
 from ..training.loop import fit
+from ..training.sources import Source
 
 
 def encoder(book: ClassBook, config: AlignConfig, seed: int, pretrained: bool = False) -> AlignedEncoder:
@@ -41,7 +41,7 @@ def align(
     log = fit(
         model,
         make("losses", "cross_entropy"),
-        Mixture(id=images),
+        [Source(role="known", data=images)],
         config.optimisation,
         seed,
         device,
