@@ -1,11 +1,10 @@
-"""Arcs between vectors, and the words beside a vector."""
+"""Arcs between vectors and away from one."""
 
 from __future__ import annotations
 
 import torch
 
 from oodream.functional.slerp import COSINES, away, slerp
-from oodream.synthesis.decoders.stable import StableDecoder
 
 
 def test_slerp_follows_the_great_circle():
@@ -27,14 +26,3 @@ def test_away_keeps_the_stated_cosines():
     )
     assert torch.equal(arc, away(anchor, 3))
     assert not torch.equal(arc[1:], away(anchor, 4)[1:])
-
-
-def test_a_words_own_vector_is_nearest_to_it(tiny_pipeline, tiny_xl_pipeline):
-    for folder in (tiny_pipeline, tiny_xl_pipeline):
-        decoder = StableDecoder(str(folder), names=["circle", "star"])
-        words, table = decoder.text.words()
-        assert {"circle", "star", "red", "blue"} <= set(words)
-        assert table.shape == (len(words), decoder.book.tokens_CD.shape[1])
-        near = decoder.text.neighbours(decoder.book.tokens_CD * 3, 2)
-        assert [row[0] for row in near] == ["circle", "star"]
-        assert all(len(row) == 2 for row in near)

@@ -13,13 +13,11 @@ from PIL import Image
 from oodream.audit.finding import Audit, Finding
 from oodream.cli.main import main
 from oodream.config import Config, DecodeConfig, EvaluateConfig
-from oodream.core.files import save_tensors, write_json
-from oodream.core.options import to_json
+from oodream.core.files import save_tensors
 from oodream.core.results import row_to_json
-from oodream.core.seeding import generator
 from oodream.run.artifacts import Run
 from oodream.run.audit import audit_folders, audit_run, lines
-from oodream.run.layout import FORMAT
+from tests.helpers.begun import begin_run, imagine
 from tests.helpers.clouds import clouds, compressed, photographs, saved
 from tests.helpers.rows import control_row
 
@@ -66,27 +64,6 @@ def test_audit_refuses_what_it_cannot_read(args, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-def begin_run(folder: Path, config: Config) -> Run:
-    write_json(folder / "run.json", {"format": FORMAT, "config": to_json(config)})
-    return Run.open(folder)
-
-
-def imagine(run: Run, pictures: list[Image.Image]) -> None:
-    """Writes what a run of the classes coat and shoe holds after it has decoded these pictures."""
-    n = len(pictures)
-    z_MD = torch.nn.functional.normalize(torch.randn(n, 8, generator=generator(0, "test")), dim=1)
-    zeros = torch.zeros(n, dtype=torch.long)
-    classes = {"names": ["coat", "shoe"], "prompts": ["a coat", "a shoe"], "space": "test", "tile": 4}
-    write_json(run.layout.classes, classes)
-    save_tensors(run.layout.class_vectors, {"tokens_CD": z_MD[:2]})
-    vectors = {"z_MD": z_MD, "y_M": zeros, "anchor_M": zeros, "knn_M": torch.zeros(n), "seed_M": zeros}
-    save_tensors(run.layout.vectors, vectors)
-    for file, picture in zip(run.files.paths, pictures, strict=True):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file)
-    run.layout.provenance("images").write_text("{}\n" * n)
-
-
 def test_audit_of_a_run_takes_what_the_run_has_made(folders):
     config = Config(
         data=str(folders / "data"), ood=(str(folders / "odd"),),
@@ -110,7 +87,9 @@ def test_audit_of_a_run_takes_what_the_run_has_made(folders):
 
 
 def test_latents_are_not_audited(folders):
-    config = Config(data=str(folders / "data"), decode=DecodeConfig(output="latents"))
+    config = Config(
+        data=str(folders / "data"), decode=DecodeConfig(output="latents"), evaluate=EvaluateConfig(n_far=30)
+    )
     run = begin_run(folders / "run", config)
     run.layout.provenance("latents").parent.mkdir(parents=True)
     run.layout.provenance("latents").write_text("{}\n")
