@@ -109,15 +109,15 @@ def audit(args: Sequence[str]) -> int:
     if bool(chosen.run) == bool(chosen.data):
         raise ConfigError("Audit what? Name a run's folder, or give --data FOLDER and --ood FOLDER.")
 
-    from ..audit.finding import to_json as findings
     from ..run import audit as auditing
+    from ..run.artifacts import Run
 
     given = Config(
         data=chosen.data, ood=chosen.ood, classes=chosen.classes, size=chosen.size, seed=chosen.seed
     )
-    done = auditing.of_run(chosen.run) if chosen.run else auditing.of_folders(given)
+    done = auditing.audit_run(Run.open(chosen.run)) if chosen.run else auditing.audit_folders(given)
     for line in (
-        [json.dumps(findings(done), indent=2, ensure_ascii=False)] if chosen.json else auditing.lines(done)
+        [json.dumps(done.to_json(), indent=2, ensure_ascii=False)] if chosen.json else auditing.lines(done)
     ):
         print(line)
     return 1 if done["problem"] else 0
