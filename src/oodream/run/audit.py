@@ -22,7 +22,7 @@ from ..data.classes import find, read
 from ..data.images import Images, from_array, from_files
 from ..data.inputs import CONTROL, FASHION_DATA, DataInputs
 from .folder import RunDir
-from .generated import imagined
+from .layout import imagined_stage
 
 TRAIN, TEST, IMAGINED = "ID/train", "ID/test", "run/imagined"  # no folder has a slash in its name
 LISTED = 3  # examples in a line
@@ -81,7 +81,7 @@ def audited_sets(given: DataInputs, run: RunDir | None = None) -> dict[str, tupl
 
 def _outliers(run: RunDir, config: Config, train: Images) -> Images | None:
     """The imagined outliers that training uses; None where there are none, or where they stay latents."""
-    folder = run / imagined(config.decode)
+    folder = run / imagined_stage(config.decode.output)
     if config.decode.output != "images" or not (folder / "metadata.jsonl").exists():
         return None
     lines = [

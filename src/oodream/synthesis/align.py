@@ -1,4 +1,6 @@
-"""The verb `align`: an image encoder whose embedding lives in the text's token space (DREAM-OOD, section 3.1)."""
+"""The verb `align`: an image encoder whose embedding lives in the text's token space (DREAM-OOD, section
+3.1).
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,14 @@ from ..training.augment import augment
 from ..training.batches import Mixture
 from ..training.loop import fit
 
-__all__ = ["AlignedEncoder", "align", "augmented_views", "embed", "encoder"]
+__all__ = ["AlignedEncoder", "align", "augmented_views", "embed", "untrained_encoder"]
 
 
 class AlignedEncoder(nn.Module):
     """h(x) in the text's token space (DREAM-OOD, equation 2).
 
-    Logits are cos(h(x), T(y)) / temperature, and z is h(x) / ||h(x)||. The temperature is that of the softmax: a lower one
-    lets an image count as learnt while its angle to its class vector is still larger.
+    Logits are cos(h(x), T(y)) / temperature, and z is h(x) / ||h(x)||. The temperature is that of the
+    softmax: a lower one lets an image count as learnt while its angle to its class vector is still larger.
     """
 
     tokens_CD: Tensor
@@ -44,10 +46,12 @@ class AlignedEncoder(nn.Module):
         return Output(logits_BC=z @ self.tokens_CD.T / self.temperature, z_BF=z)
 
 
-def encoder(book: ClassBook, config: AlignConfig, seed: int, pretrained: bool = False) -> AlignedEncoder:
-    """The untrained encoder.
+def untrained_encoder(
+    book: ClassBook, config: AlignConfig, seed: int, pretrained: bool = False
+) -> AlignedEncoder:
+    """The encoder before training.
 
-    Its initial weights depend on the seed and, if `pretrained`, on the published weights of the backbone's name.
+    Its weights depend on the seed and, if `pretrained`, on the published weights of the backbone's name.
     """
     with seeded(seed, "align"):
         return AlignedEncoder(config.backbone, book, config.temperature, pretrained)
@@ -58,10 +62,10 @@ def align(
 ) -> tuple[AlignedEncoder, list[dict[str, float]]]:
     """Trains h so that cos(h(x), T(y)) / temperature classifies the images; returns h and its log.
 
-    `state` is the file from which a second call with the same arguments goes on. Raises ValueError when the weights
-    `config.init` cannot be read or do not fit.
+    `state` is the file from which a second call with the same arguments goes on. Raises ValueError when the
+    weights `config.init` cannot be read or do not fit.
     """
-    model = encoder(book, config, seed, pretrained=not config.init)
+    model = untrained_encoder(book, config, seed, pretrained=not config.init)
     if config.init and config.init != SCRATCH:
         load_weights(model.network, Path(config.init), new_head=True)
     log = fit(
@@ -77,10 +81,13 @@ def align(
     return model, log
 
 
-def embed(model: AlignedEncoder, images: Images, device: torch.device, encoder_hash: str) -> Features:
+def embed(model: AlignedEncoder, images: Images, device: torch.device) -> Features:
     """Unit-norm embeddings (N, D) of all images, as they are, with their labels and rows."""
-    z_ND = Extractor(model, device=device)(images).z_BF
-    return Features(z_ND=z_ND, y_N=images.labels, index_N=torch.arange(len(images)), encoder=encoder_hash)
+    extractor = Extractor(model, device=device)
+    rows_N = torch.arange(len(images))
+    return Features(
+        z_ND=extractor(images).z_BF, y_N=images.labels, index_N=rows_N, encoder=extractor.weights_hash
+    )
 
 
 def augmented_views(images: Images, optimisation: Optimisation, seed: int) -> Images:

@@ -1,4 +1,6 @@
-"""The verb `decode`: sampled vectors become images or latents, in batches; and the decoder that a configuration names."""
+"""The verb `decode`: sampled vectors become images or latents, in batches; and the decoder that a
+configuration names.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ from torch import Tensor
 from ..config import DecodeConfig
 from ..core.progress import progress
 from ..core.registry import make
-from ..core.types import Decoder, Generated, SampledVectors
+from ..core.types import ClassBook, Decoder, Features, Generated, Json, SampledVectors
 from .errors import NotFiniteError
 from .text import Span, check_prompt, name_spans
 
-__all__ = ["check_space", "decode", "decoder_options", "make_decoder", "tile_size"]
+__all__ = ["check_space", "decode", "decoder_options", "make_decoder", "provenance", "tile_size"]
 
 
 def make_decoder(
@@ -29,11 +31,11 @@ def make_decoder(
 ) -> Decoder:
     """The decoder that `config` names, with a prompt for each of `names`; its images are `size` pixels wide.
 
-    `prompts` are made with the template `config.prompt` and hold the names at the characters `spans`; without these
-    `name_spans` finds them. A decoder is called with these and the keywords of `decoder_options`.
+    `prompts` are made with the template `config.prompt` and hold the names at the characters `spans`; without
+    these `name_spans` finds them. A decoder is called with these and the keywords of `decoder_options`.
 
-    Raises ConfigError for a template that `check_prompt` refuses, PromptError for a name that is not in its prompt, and what
-    the decoder raises.
+    Raises ConfigError for a template that `check_prompt` refuses, PromptError for a name that is not in its
+    prompt, and what the decoder raises.
     """
     check_prompt(config.prompt)
     decoder: Decoder = make(
@@ -50,7 +52,7 @@ def make_decoder(
 
 
 def decoder_options(config: DecodeConfig) -> dict[str, Any]:
-    """What every decoder takes of the configuration, as keywords: source, scheduler, steps, guidance, tile."""
+    """What every decoder takes of the configuration: source, scheduler, steps, guidance, tile."""
     return {key: getattr(config, key) for key in ("source", "scheduler", "steps", "guidance", "tile")}
 
 
@@ -61,10 +63,11 @@ def decode(
     output: Literal["images", "latents"] = "images",
     what: str = "decode",
 ) -> Iterator[Generated]:
-    """The images, or the latents, of `rows` (all if None), in batches of the decoder's tile; `row_B` are rows of `vectors`.
+    """The images, or the latents, of `rows` (all if None), in batches of the decoder's tile; `row_B` are rows
+    of `vectors`.
 
-    `what` stands beside the progress bar. Raises ValueError for vectors of another space than the decoder's, and
-    NotFiniteError, which names the row, where the decoder gives NaN or infinity.
+    `what` stands beside the progress bar. Raises ValueError for vectors of another space than the decoder's,
+    and NotFiniteError, which names the row, where the decoder gives NaN or infinity.
     """
     check_space(vectors, decoder)
     draw = decoder if output == "images" else decoder.latents
@@ -86,5 +89,35 @@ def check_space(vectors: SampledVectors, decoder: Decoder) -> None:
     """Raises ValueError for vectors of another space than the decoder's."""
     if vectors.space != decoder.book.space:
         raise ValueError(
-            f"The vectors are of space {vectors.space!r} and the decoder of {decoder.book.space!r}. Sample again."
+            f"The vectors are of space {vectors.space!r} and the decoder of {decoder.book.space!r}. "
+            f"Sample again."
         )
+
+
+def provenance(
+    vectors: SampledVectors,
+    features: Features,
+    book: ClassBook,
+    files: Sequence[str],
+    fingerprint: str,
+    m: int,
+) -> Json:
+    """What a person may ask of the image of row m.
+
+    Its class, prompt, anchor image (of `files`, the ID training images'), distance to the class's k-th
+    nearest feature, cosine to T(y), seed, and the decoder's `fingerprint`.
+    """
+    y, anchor = int(vectors.y_M[m]), int(vectors.anchor_M[m])
+    cosine = torch.cosine_similarity(vectors.z_MD[m], book.tokens_CD[y], dim=0)
+    return {
+        "row": m,
+        "kind": vectors.kind,
+        "class": book.names[y],
+        "prompt": book.prompts[y],
+        "anchor": files[int(features.index_N[anchor])],
+        "anchor_index": int(features.index_N[anchor]),
+        "knn_distance": round(float(vectors.knn_M[m]), 6),
+        "cosine_to_class": round(float(cosine), 6),
+        "seed": int(vectors.seed_M[m]),
+        "pipeline": fingerprint,
+    }

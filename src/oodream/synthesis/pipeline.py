@@ -1,7 +1,8 @@
-"""Loads a diffusers pipeline of the Stable Diffusion family, from safetensors only, and says what its folder lacks.
+"""Loads a diffusers pipeline of the Stable Diffusion family, from safetensors only, and says what its folder
+lacks.
 
-A folder may hold its weights as `save_pretrained` writes them: whole, in shards, as a variant ("fp16"), or some parts so and
-some otherwise. A safety checker and what belongs to it are never loaded.
+A folder may hold its weights as `save_pretrained` writes them: whole, in shards, as a variant ("fp16"), or
+some parts so and some otherwise. A safety checker and what belongs to it are never loaded.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ PARTS = {
         "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "scheduler",
     ),
 }  # fmt: skip
-UNUSED = {
+UNUSED: dict[str, dict[str, Any]] = {
     "StableDiffusionPipeline": {
-        "safety_checker": None, "requires_safety_checker": False, "feature_extractor": None, "image_encoder": None,
+        "safety_checker": None, "requires_safety_checker": False, "feature_extractor": None,
+        "image_encoder": None,
     },
     "StableDiffusionXLPipeline": {"feature_extractor": None, "image_encoder": None},
 }  # fmt: skip
@@ -49,7 +51,8 @@ def load_pipeline(source: str, device: torch.device) -> Any:
     folder = EMBEDDED if source == "embedded" else Path(source)
     if not folder.is_dir() and not HUB_ID.fullmatch(source):
         raise DecoderError(
-            f"There is no decoder folder {source}. Name a diffusers folder, a hub id (owner/name) or 'embedded'."
+            f"There is no decoder folder {source}. Name a diffusers folder, a hub id (owner/name) or "
+            f"'embedded'."
         )
     if folder.is_dir():
         check_folder(folder)
@@ -64,7 +67,8 @@ def load_pipeline(source: str, device: torch.device) -> Any:
     for encoder in (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
         if encoder is not None and not isinstance(encoder.get_input_embeddings(), torch.nn.Embedding):
             raise DecoderError(
-                f"{source}: its {type(encoder).__name__} has no token table, in which vectors could be sampled."
+                f"{source}: its {type(encoder).__name__} has no token table, in which vectors could be "
+                f"sampled."
             )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
@@ -104,7 +108,9 @@ def _loaded(source: str, device: torch.device, variant: str | None) -> Any:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises DecoderError unless every part of the pipeline is there; diffusers would invent a missing tokenizer."""
+    """Raises DecoderError unless every part of the pipeline is there; diffusers would invent a missing
+    tokenizer.
+    """
     if not (folder / "model_index.json").is_file():
         raise DecoderError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
     for part in _parts(folder):
@@ -114,15 +120,17 @@ def check_folder(folder: Path) -> None:
 
 
 def variant_of(folder: Path) -> str | None:
-    """Which variant of the weights to load; None where all parts have ordinary weights, and "fp16" rather than another.
+    """Which variant of the weights to load; None where all parts have ordinary weights, and "fp16" rather
+    than another.
 
     Raises DecoderError where a part has no safetensors, and where no variant serves all parts that need one.
     """
     variants = {part: _variants(folder / part) for part in _weight_parts(folder)}
     if pickled := [part for part, names in variants.items() if not names]:
         raise DecoderError(
-            f"{folder}: the weights of {listed(pickled)} are missing or pickled, and a pickle can run anything. Load the "
-            f"pipeline where you trust it and save_pretrained(folder, safe_serialization=True)."
+            f"{folder}: the weights of {listed(pickled)} are missing or pickled, and a pickle can run "
+            f"anything. Load the pipeline where you trust it and "
+            f"save_pretrained(folder, safe_serialization=True)."
         )
     needed = {part: names for part, names in variants.items() if "" not in names}
     if not needed:

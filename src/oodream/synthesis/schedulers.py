@@ -1,4 +1,4 @@
-"""The schedulers by which a diffusion model is sampled, by short names, on a pipeline's own noise schedule."""
+"""The schedulers of diffusion models by short names, on a pipeline's own noise schedule."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ FEW = 2
 
 
 def make_scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
-    """The scheduler called `name` with the noise schedule of `config` (a pipeline's scheduler's), for so many steps.
+    """The scheduler called `name` with the noise schedule of `config` (a pipeline's scheduler's), for so many
+    steps.
 
-    With one or two steps they are counted from the noise ("trailing"): as Stable Diffusion spaces them otherwise, they would
-    begin in the middle of the schedule or at its end, and treat noise as a picture that is nearly clean.
+    With one or two steps they are counted from the noise ("trailing"): as Stable Diffusion spaces them
+    otherwise, they would begin in the middle of the schedule or at its end, and treat noise as a picture that
+    is nearly clean.
 
-    Raises DecoderError for more steps than the scheduler can take, and for an unknown name with the nearest known one.
+    Raises DecoderError for more steps than the scheduler can take, and for an unknown name with the nearest
+    known one.
     """
     import diffusers
 

@@ -1,59 +1,61 @@
-"""Decodes vectors with any diffusers pipeline of the Stable Diffusion family: the embedded one, SD 1.x, 2.x, SDXL.
+"""Decodes vectors with any diffusers pipeline of the Stable Diffusion family: the embedded one, SD 1.x, 2.x,
+SDXL.
 
-Each image depends on its own vector, class and seed. All networks run on batches of one fixed size (`tile`, padded), because
-the last bits of a matrix product depend on its shape: so an image has the same bytes alone or among thousands.
+Each image depends on its own vector, class and seed. All networks run on batches of one fixed size (`tile`,
+padded), because the last bits of a matrix product depend on its shape: so an image has the same bytes alone
+or among thousands.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...core import memory
 from ...core.registry import register
 from ...core.seeding import generator
 from ...core.types import ClassBook, Generated
 from ...models.inference import weights_hash
+from ..conditioning import Conditioning, TextSide
 from ..errors import DecoderError, NotFiniteError
 from ..pipeline import load_pipeline
 from ..schedulers import make_scheduler
-from ..text import Conditioning, Span, TextSide
+from ..text import Span
+from ._tiles import Tiled
 
-__all__ = ["StableDecoder", "out_of_memory", "pipeline_hash", "resized", "to_uint8"]
+__all__ = ["StableDecoder", "pipeline_hash", "resized", "to_uint8"]
 
-LARGEST_TILE = 64  # more images at once are not faster
 PROBE_STEPS = 2
 
 
 @register("decoders", "stable")
-class StableDecoder:
+class StableDecoder(Tiled):
     """A Stable Diffusion pipeline with the classes' prompts prepared; `book` holds the class vectors.
 
     `fingerprint` is a hash of the weights, the vocabulary, and the options on which images depend.
 
-    `source` is a diffusers folder or hub id ("embedded" is the one in this package); only safetensors are read. `prompts` hold
-    the class names at the characters `spans` (see `text.name_spans`, which finds them). `steps` of `scheduler` and `guidance`
-    (classifier-free) are per image. Images leave it `size` pixels wide (bicubic, antialiased), whatever the pipeline's own
-    resolution.
+    `source` is a diffusers folder or hub id ("embedded" is the one in this package); only safetensors are
+    read. `prompts` hold the class names at the characters `spans` (see `text.name_spans`, which finds them).
+    `steps` of `scheduler` and `guidance` (classifier-free) are per image. Images leave it `size` pixels wide
+    (bicubic, antialiased), whatever the pipeline's own resolution.
 
-    `tile` images are drawn together; 0: as many as `largest_tile` finds when the first one is drawn. When memory does not hold
-    a tile, it is halved with a warning, and at last attention is computed in slices.
+    `tile` images are drawn together (see `Tiled`); where memory does not hold one, attention is computed in
+    slices.
 
-    Raises DecoderError when a part is missing or an option out of range, PromptError when a name and its prompt do not fit.
-    Its methods raise DecoderError when memory holds no single image, and NotFiniteError in place of black images.
+    Raises DecoderError when a part is missing or an option out of range, PromptError when a name and its
+    prompt do not fit. Its methods raise DecoderError when memory holds no single image, and NotFiniteError in
+    place of black images.
     """
 
     def __init__(
-        self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (), spans: Sequence[Span] = (),
-        size: int | None = None, scheduler: str = "dpm++", steps: int = 10, guidance: float = 3.0, tile: int = 16,
-        device: str | torch.device = "cpu",
+        self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (),
+        spans: Sequence[Span] = (), size: int | None = None, scheduler: str = "dpm++", steps: int = 10,
+        guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
         if tile < 0 or tile & (tile - 1):
             raise DecoderError(
@@ -85,117 +87,89 @@ class StableDecoder:
         return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
 
     def __call__(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
-        """Images (B, 3, H, W) uint8: vector b takes the class name's place in the prompt of class `y_B`, noise from `seed_B`."""
-        images = self._tiled(
-            len(y_B), lambda rows: self._draw(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows], rows)
-        )
+        """Images (B, 3, H, W) uint8: vector b takes the class name's place in the prompt of class `y_B`,
+        noise from `seed_B`.
+        """
+
+        def draw(rows: Tensor) -> Tensor:
+            return self._draw(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows], rows)
+
+        images = self.tiled(len(y_B), draw, self._no_images)
         return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
 
     def latents(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
-        """What `__call__` would decode: the denoised latents (B, F, h, w), float16, at the scale in which the U-Net works."""
+        """What `__call__` would decode: the denoised latents (B, F, h, w), float16, at the scale in which the
+        U-Net works.
+        """
 
-        def denoised(rows: Tensor) -> Tensor:
+        def denoise(rows: Tensor) -> Tensor:
             latents = self._denoise(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows], rows)
             return _finite(latents.half(), "U-Net", rows)
 
-        latents = self._tiled(len(y_B), denoised, self._no_latents())
+        latents = self.tiled(len(y_B), denoise, self._no_latents)
         return Generated(latents_BFHW=latents, y_B=y_B, row_B=torch.arange(len(y_B)))
 
     def encode(self, images_B3HW: Tensor) -> Tensor:
-        """The latents (B, F, h, w), float16, of images (uint8): the mean of the VAE's encoder, at the scale of `latents`."""
-        scale = self.pipeline.vae.config.scaling_factor
-        return self._tiled(
-            len(images_B3HW),
-            lambda rows: _finite((self._encoded(images_B3HW[rows], rows) * scale).half(), "VAE", rows),
-            self._no_latents(),
-        )
+        """The latents (B, F, h, w), float16, of images (uint8): the mean of the VAE's encoder, at the scale
+        of `latents`.
+        """
+
+        def encode(rows: Tensor) -> Tensor:
+            latents = self._encoded(images_B3HW[rows], rows) * self.pipeline.vae.config.scaling_factor
+            return _finite(latents.half(), "VAE", rows)
+
+        return self.tiled(len(images_B3HW), encode, self._no_latents)
 
     def pictures(self, latents_BFHW: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 of latents, for people to look at."""
-        return self._tiled(
-            len(latents_BFHW), lambda rows: self._picture(latents_BFHW[rows].to(self.device), rows)
-        )
+
+        def decode(rows: Tensor) -> Tensor:
+            return self._picture(latents_BFHW[rows].to(self.device), rows)
+
+        return self.tiled(len(latents_BFHW), decode, self._no_images)
 
     def plain(self, prompts: Sequence[str], seed_B: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 of prompts, as they are."""
-        return self._tiled(
-            len(prompts),
-            lambda rows: self._draw(self.text.prompt([prompts[i] for i in rows]), seed_B[rows], rows),
-        )
+
+        def draw(rows: Tensor) -> Tensor:
+            return self._draw(self.text.prompt([prompts[i] for i in rows]), seed_B[rows], rows)
+
+        return self.tiled(len(prompts), draw, self._no_images)
 
     def reconstruct(self, images_B3HW: Tensor) -> Tensor:
-        """The images after the VAE's encoder (its mean) and decoder, uint8: what decoding alone does to a picture."""
-        return self._tiled(
-            len(images_B3HW),
-            lambda rows: self._decoded(self._encoded(images_B3HW[rows], rows), rows),
-        )
+        """The images after the VAE's encoder (its mean) and decoder, uint8: what decoding alone does to a
+        picture.
+        """
+
+        def there_and_back(rows: Tensor) -> Tensor:
+            return self._decoded(self._encoded(images_B3HW[rows], rows), rows)
+
+        return self.tiled(len(images_B3HW), there_and_back, self._no_images)
 
     def neighbours(self, z_MD: Tensor, n: int = 3) -> list[list[str]]:
-        """The n words of the vocabulary whose vectors have the largest cosine to each vector, nearest first."""
+        """The n words whose vectors have the largest cosine to each vector, nearest first."""
         return self.text.neighbours(z_MD, n)
 
-    def largest_tile(self) -> int:
-        """The largest power of two, at most 64, of images that four fifths of the free memory hold while they are drawn.
+    def probe(self, n: int) -> None:
+        """Two steps of the drawing of n images."""
+        rows = torch.arange(n)
+        self._draw(self.text.prompt([""]).expand(n), torch.zeros_like(rows), rows, PROBE_STEPS)
 
-        Memory is measured while one and while two images are drawn; it grows evenly from there.
-        """
-        prompt, seeds = self.text.prompt([""]), torch.zeros(1, dtype=torch.long)
-        used = []
-        for n in (1, 2):
-            try:
-                with memory.Watch(self.device, every=0.005) as watch:
-                    self._draw(prompt.expand(n), seeds.expand(n), torch.arange(n), PROBE_STEPS)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                return 1
-            used.append(watch.most - watch.before)
-        (one, two), free, tile = used, 0.8 * memory.free(self.device), LARGEST_TILE
-        while tile > 1 and one + (tile - 1) * max(0, two - one) > free:
-            tile //= 2
-        return tile
+    def save_memory(self) -> bool:
+        """Computes attention in slices from here on, once."""
+        before, self._sliced = self._sliced, True
+        if not before:
+            self.pipeline.enable_attention_slicing()
+        return not before
 
+    @property
+    def _no_images(self) -> Tensor:
+        return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)
+
+    @property
     def _no_latents(self) -> Tensor:
         unet = self.pipeline.unet.config
         return torch.empty(0, unet.in_channels, unet.sample_size, unet.sample_size, dtype=torch.float16)
-
-    def _tiled(self, n: int, work: Callable[[Tensor], Tensor], nothing: Tensor | None = None) -> Tensor:
-        """`work` on rows 0…n-1, `tile` rows at a time, joined to `nothing`; the last tile is filled up with its first row."""
-        self.tile = self.tile or self.largest_tile()
-        no_images = torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)
-        parts, start = [no_images if nothing is None else nothing], 0
-        while start < n:
-            rows = torch.arange(start, min(start + self.tile, n))
-            padded = torch.cat([rows, rows[:1].expand(self.tile - len(rows))])
-            try:
-                parts.append(work(padded)[: len(rows)].cpu())
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                self._spare(error)
-            else:
-                start += len(rows)
-        return torch.cat(parts)
-
-    def _spare(self, error: RuntimeError) -> None:
-        """Uses less memory from here on; DecoderError when nothing is left to spare."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.tile > 1:
-            self.tile //= 2
-            warnings.warn(
-                f"Memory does not hold the tile: from here on {self.tile} images are drawn together, and may differ in their "
-                f"last bits from those of a larger tile. --decode.tile {self.tile} draws all of them so.",
-                stacklevel=2,
-            )
-        elif not self._sliced:
-            self.pipeline.enable_attention_slicing()
-            self._sliced = True
-        else:
-            raise DecoderError(
-                f"Memory does not hold the drawing of one image of {self.resolution} pixels. Use a smaller decoder or a "
-                f"device with more memory."
-            ) from error
 
     def _draw(self, prompt: Conditioning, seed_B: Tensor, rows: Tensor, steps: int = 0) -> Tensor:
         return self._picture(self._denoise(prompt, seed_B, rows, steps), rows)
@@ -226,10 +200,15 @@ class StableDecoder:
                 "negative_pooled_prompt_embeds": uncond.pooled_BP,
             }
         latents = pipe(
-            prompt_embeds=_finite(prompt.states_BLD, "text encoder", rows), negative_prompt_embeds=uncond.states_BLD, **pooled,
-            latents=noise.to(prompt.states_BLD), generator=[generator(int(s), "steps") for s in seed_B],
-            num_inference_steps=steps or self.steps, guidance_scale=self.guidance, output_type="latent",
-        ).images  # fmt: skip
+            prompt_embeds=_finite(prompt.states_BLD, "text encoder", rows),
+            negative_prompt_embeds=uncond.states_BLD,
+            **pooled,
+            latents=noise.to(prompt.states_BLD),
+            generator=[generator(int(s), "steps") for s in seed_B],
+            num_inference_steps=steps or self.steps,
+            guidance_scale=self.guidance,
+            output_type="latent",
+        ).images
         return _finite(latents, "U-Net", rows)
 
 
@@ -239,11 +218,6 @@ def _finite(x: Tensor, part: str, rows: Tensor) -> Tensor:
     if wrong_B.any():
         raise NotFiniteError(int(rows[wrong_B][0]), part, x.dtype)
     return x
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's or the CPU's allocator gave up."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def to_uint8(x: Tensor, size: int) -> Tensor:

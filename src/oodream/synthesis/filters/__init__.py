@@ -1,4 +1,4 @@
-"""Filters: which imagined images stay. One method, one file; `make_filters` makes those of a configuration."""
+"""Filters: which imagined images stay. One method, one file; `make_filters` reads a configuration."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ AUTO = {"outlier": "id_leak", "inlier": "class_drift"}
 
 
 def make_filters(config: FilterConfig, kind: str) -> list[Filter]:
-    """The filters of `config`, in their order, for imagined images of a kind ("outlier" or "inlier"); "auto" is resolved.
+    """The filters of `config`, in their order, for imagined images of a kind ("outlier" or "inlier"); "auto"
+    is resolved.
 
-    An image stays that all of them keep; without filters all images do. Raises ValueError for an unknown filter, an option
-    that it does not have or of a filter that is not used, and a value out of the option's range.
+    An image stays that all of them keep; without filters all images do. Raises ValueError for an unknown
+    filter, an option that it does not have or of a filter that is not used, and a value out of the option's
+    range.
     """
     names = [AUTO[kind] if name == "auto" else name for name in config.filters]
     if not names:

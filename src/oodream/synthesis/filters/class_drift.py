@@ -7,9 +7,8 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from ...core.options import Range
+from ...core.options import Range, Section
 from ...core.registry import register
-from .._options import check_options
 from ._probability import class_probability
 
 __all__ = ["ClassDrift"]
@@ -17,14 +16,13 @@ __all__ = ["ClassDrift"]
 
 @register("filters", "class_drift")
 @dataclass(frozen=True, kw_only=True)
-class ClassDrift:
-    """Drops an image when the baseline classifier gives its class a probability below `threshold`; 0 keeps all."""
+class ClassDrift(Section):
+    """Drops an image when the baseline classifier gives its class a probability below `threshold`; 0 keeps
+    all.
+    """
 
     threshold: Annotated[float, Range(0, 1)] = 0.0
     reason: str = field(default="the baseline classifier does not take it for its class", init=False)
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def __call__(self, images_B3HW: Tensor, y_B: Tensor, baseline: nn.Module) -> Tensor:
         """True (B,) for images (uint8) that stay."""

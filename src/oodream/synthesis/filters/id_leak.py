@@ -1,4 +1,6 @@
-"""Finds imagined "outliers" that are ordinary pictures of their class: they would teach that the class is unknown."""
+"""Finds imagined "outliers" that are ordinary pictures of their class: they would teach that the class is
+unknown.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,8 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from ...core.options import Range
+from ...core.options import Range, Section
 from ...core.registry import register
-from .._options import check_options
 from ._probability import class_probability
 
 __all__ = ["IdLeak"]
@@ -17,14 +18,13 @@ __all__ = ["IdLeak"]
 
 @register("filters", "id_leak")
 @dataclass(frozen=True, kw_only=True)
-class IdLeak:
-    """Drops an image when the baseline classifier gives its class a probability above `threshold`; 1 keeps all."""
+class IdLeak(Section):
+    """Drops an image when the baseline classifier gives its class a probability above `threshold`; 1 keeps
+    all.
+    """
 
     threshold: Annotated[float, Range(0, 1)] = 0.95
     reason: str = field(default="the baseline classifier takes it for its class", init=False)
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def __call__(self, images_B3HW: Tensor, y_B: Tensor, baseline: nn.Module) -> Tensor:
         """True (B,) for images (uint8) that stay."""

@@ -1,4 +1,5 @@
-"""The exact acceleration of the kNN sampler: noise that anchors share in halves, and a selection that measures few distances.
+"""The exact acceleration of the kNN sampler: noise that anchors share in halves, and a selection that
+measures few distances.
 
 Nothing here says where vectors are sampled; `knn` does.
 """
@@ -19,14 +20,16 @@ __all__ = ["Cloud", "farthest"]
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """`count` noisy copies of each of A anchors b; only their noise is stored, in halves p and q that the anchors share.
+    """`count` noisy copies of each of A anchors b; only their noise is stored, in halves p and q that the
+    anchors share.
 
-    Candidate h < H of anchor a is b_a + p_h + q_(a + h), and candidate H + h is b_a + p_h - q_(a + h), over their norms.
+    Candidate h < H of anchor a is b_a + p_h + q_(a + h), and candidate H + h is b_a + p_h - q_(a + h), over
+    their norms.
 
-    The rows of p and q are independent N(0, sigma^2 / 2 I). A rotation by 45 degrees of a Gaussian pair is such a pair: p + q
-    and p - q are independent N(0, sigma^2 I). So one anchor's candidates are distributed exactly as if all their noise were
-    their own. No two anchors meet in a pair: the noises of two anchors' candidates correlate by 0 or 1/2, where the published
-    code gives all anchors of a round the same noise.
+    The rows of p and q are independent N(0, sigma^2 / 2 I). A rotation by 45 degrees of a Gaussian pair is
+    such a pair: p + q and p - q are independent N(0, sigma^2 I). So one anchor's candidates are distributed
+    exactly as if all their noise were their own. No two anchors meet in a pair: the noises of two anchors'
+    candidates correlate by 0 or 1/2, where the published code gives all anchors of a round the same noise.
 
     A product with any x is then a sum of products that are made once for all anchors: b.x + p.x ± q.x.
     """
@@ -64,7 +67,9 @@ class Cloud:
         return normalize(self.b_AD[a_R] + self.p_HD[h_R] + side_R[:, None] * self.q_KD[a_R + h_R], dim=1)
 
     def norm_and_dot(self, x_D: Tensor, band: int = 64) -> tuple[Tensor, Tensor]:
-        """Of each candidate before its norm is taken out: that norm, and the product with x; two of (A, count)."""
+        """Of each candidate before its norm is taken out: that norm, and the product with x; two of (A,
+        count).
+        """
         b_AD, p_HD, q_KD = self.b_AD, self.p_HD, self.q_KD
         pair_AH = torch.arange(len(b_AD))[:, None] + torch.arange(len(p_HD))
         # Of all products q.p only those near the diagonal are of pairs.
@@ -83,7 +88,9 @@ class Cloud:
         return torch.cat([base_AH + turn_AH, base_AH - turn_AH], 1)[:, : self.count]
 
     def near(self, z_ND: Tensor, limit_AC: Tensor, block: int = 512) -> Tensor:
-        """How many of z have a product of `limit` or more with each candidate, its norm left in: float32 (A, count)."""
+        """How many of z have a product of `limit` or more with each candidate, its norm left in: float32 (A,
+        count).
+        """
         half = len(self.p_HD)
         limit_A2H1 = pad(limit_AC, (0, 2 * half - self.count)).view(-1, 2, half, 1)
         near_A2H = torch.zeros(limit_A2H1.shape[:3])
@@ -92,19 +99,21 @@ class Cloud:
             qz_2KB, product_2HB = torch.stack([qz_KB, -qz_KB]), torch.empty(2, *pz_HB.shape)
             for a, bz_B in enumerate(bz_AB):
                 torch.add(pz_HB + bz_B, qz_2KB[:, a : a + half], out=product_2HB)
-                # In place the comparison writes floats, whose sum is several times faster than that of booleans.
+                # In place the comparison writes floats: their sum is several times faster than of booleans.
                 near_A2H[a] += product_2HB.ge_(limit_A2H1[a]).sum(2)
         return near_A2H.flatten(1)[:, : self.count]
 
 
 def farthest(cloud: Cloud, z_ND: Tensor, k: int, kept: int, sign: int = 1) -> tuple[Tensor, Tensor]:
-    """The `kept` candidates of each anchor with the largest (`sign` -1: smallest) distance to their k-th nearest z.
+    """The `kept` candidates of each anchor with the largest (`sign` -1: smallest) distance to their k-th
+    nearest z.
 
     Returns them and the distances, best first: (A, kept, D) and (A, kept). z has unit norm.
 
-    The selection is exact, but few distances are measured. First those of a few candidates whose product with the mean of z
-    is extreme: their kept-th best is a bound t that every winner reaches. The k-th nearest z lies beyond t if and only if
-    fewer than k lie within it, which is a count and needs no sorting. Then those of the few candidates that pass.
+    The selection is exact, but few distances are measured. First those of a few candidates whose product with
+    the mean of z is extreme: their kept-th best is a bound t that every winner reaches. The k-th nearest z
+    lies beyond t if and only if fewer than k lie within it, which is a count and needs no sorting. Then those
+    of the few candidates that pass.
     """
 
     def signed_distance(a_R: Tensor, c_R: Tensor) -> Tensor:
@@ -120,7 +129,7 @@ def farthest(cloud: Cloud, z_ND: Tensor, k: int, kept: int, sign: int = 1) -> tu
         .topk(kept)
         .values[:, -1:]
     )
-    # |v - z|^2 = 2 - 2 v.z. The margin lets rounding in float32 add a candidate to be measured, never lose one.
+    # |v - z|^2 = 2 - 2 v.z. Thanks to the margin, rounding in float32 may add a candidate, never lose one.
     near_AC = cloud.near(z_ND, norm_AC * (1 - t_A1.square() / 2 + sign * 1e-5))
     a_R, c_R = (near_AC < k if sign > 0 else near_AC >= k).nonzero(as_tuple=True)
     d_AC = torch.full_like(norm_AC, -torch.inf)

@@ -1,4 +1,6 @@
-"""DREAM-OOD's sampler: Gaussian noise around a class's boundary features, kept where the class is least likely."""
+"""DREAM-OOD's sampler: Gaussian noise around a class's boundary features, kept where the class is least
+likely.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...core.options import Range
+from ...core.options import ConfigError, Range, Section
 from ...core.registry import register
 from ...core.seeding import derive, generator
 from ...core.types import Features, SampledVectors
 from ...functional.knn import kth_distance
-from .._options import check_options
 from ._cloud import Cloud, farthest
 
 __all__ = ["KNN"]
@@ -26,25 +27,29 @@ Count = Annotated[int, Range(1)]
 
 @register("samplers", "knn")
 @dataclass(frozen=True, kw_only=True)
-class KNN:
-    """Vectors around each class's features by distance to the k-th nearest feature (DREAM-OOD, section 3.2; NPOS).
+class KNN(Section):
+    """Vectors around each class's features by distance to the k-th nearest feature (DREAM-OOD, section 3.2;
+    NPOS).
 
-    The share `boundary` of a class's features with the largest distance to their k-th neighbour are its boundary. Each round
-    takes `anchors` of them, draws `candidates` noisy copies of each, normalise(b + sigma * noise), and keeps the `kept` copies
-    with the largest distance. `kind="inlier"` takes the smallest distances both times (DREAM-ID). The copies of an anchor are
-    independent and the selection is exact; the anchors of a round share noise in halves, as `Cloud` says.
+    The share `boundary` of a class's features with the largest distance to their k-th neighbour are its
+    boundary. Each round takes `anchors` of them, draws `candidates` noisy copies of each, normalise(b + sigma
+    * noise), and keeps the `kept` copies with the largest distance. `kind="inlier"` takes the smallest
+    distances both times (DREAM-ID). The copies of an anchor are independent and the selection is exact; the
+    anchors of a round share noise in halves, as `Cloud` says.
 
-    `k` defaults to a fifth of the class. `cosine` is the mean cos(copy, b) before selection and stands for sigma at any width
-    D: sigma^2 = (1 / cosine^2 - 1) / D; the papers' sigmas at D = 768 are 0.77 (ImageNet-100) and 0.46 (CIFAR-100).
+    `k` 0 stands for a fifth of the class. `cosine` is the mean cos(copy, b) before selection and stands for
+    sigma at any width D: sigma^2 = (1 / cosine^2 - 1) / D; the papers' sigmas at D = 768 are 0.77
+    (ImageNet-100) and 0.46 (CIFAR-100).
 
-    As the published code does: `select="random"` keeps random copies (in effect); `count_self` makes each feature its own
-    first neighbour; `shared_noise` gives all anchors of a round the same noise; and `images` seeds are drawn for every vector.
+    As the published code does: `select="random"` keeps random copies (in effect); `count_self` makes each
+    feature its own first neighbour; `shared_noise` gives all anchors of a round the same noise; and `images`
+    seeds are drawn for every vector.
 
-    Raises ValueError, with the option's name, for an option out of its range.
+    Raises ConfigError, with the option's name, for an option out of its range.
     """
 
     kind: Literal["outlier", "inlier"] = "outlier"
-    k: Count | None = None
+    k: Annotated[int, Range(0)] = 0
     boundary: Annotated[float, Range(0, 1, "low")] = 0.2
     cosine: Annotated[float, Range(0, 1, "both")] = 0.87
     candidates: Count = 500
@@ -56,9 +61,9 @@ class KNN:
     images: Count = 1
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         if self.kept > self.candidates:
-            raise ValueError(f"kept must be at most candidates ({self.candidates}), not {self.kept}.")
+            raise ConfigError(f"kept must be at most candidates ({self.candidates}), not {self.kept}.")
 
     def sigma(self, width: int) -> float:
         """The noise's standard deviation per coordinate at embedding width D."""
@@ -66,14 +71,15 @@ class KNN:
 
     def neighbour(self, n: int) -> int:
         """k for a class of n images."""
-        return max(1, n // 5) if self.k is None else self.k
+        return self.k or max(1, n // 5)
 
     def check(self, y_N: Tensor, names: Sequence[str]) -> None:
         """Raises ValueError, naming the class, where one has fewer than k + 1 images."""
         for c, n in zip(*(part.tolist() for part in y_N.unique(return_counts=True)), strict=True):
             if n < (k := self.neighbour(n)) + 1:
                 raise ValueError(
-                    f"Class {names[c]!r} has {n} images; the {k}-th neighbour needs {k + 1}. Add images or lower k."
+                    f"Class {names[c]!r} has {n} images; the {k}-th neighbour needs {k + 1}. Add images or "
+                    f"lower k."
                 )
 
     def __call__(self, features: Features, per_class: int, seed: int, space: str) -> SampledVectors:
@@ -124,15 +130,15 @@ class KNN:
     def _best_copies(
         self, b_AD: Tensor, z_ND: Tensor, k: int, g: torch.Generator, needed: int
     ) -> tuple[Tensor, Tensor]:
-        """Of the first `needed` anchors the `kept` best of their `candidates` copies, and the copies' distances."""
+        """Of the first `needed` anchors the `kept` best of their `candidates` copies, and the copies'
+        distances.
+        """
         draw = Cloud.shared if self.shared_noise else Cloud.draw
         cloud = draw(b_AD, self.candidates, self.sigma(z_ND.shape[1]), g).first(needed)
         v_AMD, d_AM = farthest(cloud, z_ND, k, self.kept, self._sign)
         return v_AMD.flatten(0, 1), d_AM.flatten(0, 1)
 
-    def _random_copies(
-        self, b_AD: Tensor, z_ND: Tensor, k: int, g: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _random_copies(self, b_AD: Tensor, z_ND: Tensor, k: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """`kept` copies of each anchor, as they come, and their distances."""
         noise = torch.randn(1 if self.shared_noise else len(b_AD), self.kept, z_ND.shape[1], generator=g)
         v_MD = normalize(b_AD[:, None] + self.sigma(z_ND.shape[1]) * noise, dim=2).flatten(0, 1)
