@@ -20,8 +20,8 @@ from ..data.images import Images
 from ..models.factory import SCRATCH, backbone, load_weights
 from ..models.inference import Extractor
 from ..training.augment import augment
-from ..training.batches import Mixture
 from ..training.loop import fit
+from ..training.sources import Source
 
 __all__ = ["AlignedEncoder", "align", "augmented_views", "embed", "untrained_encoder"]
 
@@ -71,7 +71,7 @@ def align(
     log = fit(
         model,
         make("losses", "cross_entropy"),
-        Mixture(id=images),
+        [Source(role="known", data=images)],
         config.optimisation,
         seed,
         device,

@@ -1,4 +1,4 @@
-"""What the checks of samplers, decoders and filters share: how a rule fails, and what no extension may touch."""
+"""What the checks of samplers, decoders and filters share: how a rule fails, and what must not be touched."""
 
 from __future__ import annotations
 

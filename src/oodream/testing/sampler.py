@@ -33,8 +33,8 @@ def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None
     - The same seed gives the same vectors, another seed others. Global random numbers and what it is given
       stay as they are.
     - A class's vectors do not depend on where its images stand among those of other classes.
-    - `check` passes these classes. For a class of one image it raises ValueError with the class's name, or the
-      sampler works.
+    - `check` passes these classes. For a class of one image it raises ValueError with the class's name, or
+      the sampler works.
     """
 
     def made() -> Sampler:
@@ -49,7 +49,7 @@ def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None
 
 
 def random_features(sizes: tuple[int, ...] = SIZES, width: int = WIDTH) -> Features:
-    """Unit features (N, width) of classes of the given sizes, each around a direction of its own, in blocks."""
+    """Unit features (N, width) of classes of these sizes, each around a direction of its own, in blocks."""
     g = generator(0, "check_sampler")
     y_N = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     centres = normalize(torch.randn(len(sizes), width, generator=g), dim=1)
