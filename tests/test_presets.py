@@ -13,7 +13,7 @@ from oodream.core.options import overlay, to_json
 from oodream.core.registry import own_options
 from oodream.models.resnet import BACKBONES
 from oodream.presets import COMPARISONS, PRESETS
-from oodream.synthesis.decoders.stable import SCHEDULERS
+from oodream.synthesis.schedulers import SCHEDULERS
 from oodream.training.train import make_loss
 
 DREAM = {name: preset.config for name, preset in PRESETS.items() if name.endswith("-dream")}
