@@ -1,7 +1,9 @@
-"""Every option there is, as frozen dataclasses: field = flag = JSON key = argument. Nothing heavy is imported here.
+"""Every option there is, as frozen dataclasses: field = flag = JSON key = argument. Nothing heavy is imported
+here.
 
-A section is the input of the stages that read it: all of its fields, hashed, so a new field cannot leave a stale stage behind. The
-sections stand together, and not each above its stage, because `oodream --help` reads them and must not load PyTorch to do so.
+A section is the input of the stages that read it: all of its fields, hashed, so a new field cannot leave a
+stale stage behind. The sections stand together, and not each above its stage, because `oodream --help` reads
+them and must not load PyTorch to do so.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ PROMPT = "A high-quality image of the {}"
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation(Section):
-    """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (linear warm-up over a fifth, cosine to zero)."""
+    """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (linear warm-up over a fifth, cosine to
+    zero).
+    """
 
     epochs: Count = 6
     """passes over the ID training images"""
@@ -56,7 +60,9 @@ class Optimisation(Section):
     crop_padding: CountOrNone = 2
     """random shift, in pixels"""
     min_area: Annotated[float, Range(0, 1, "low")] = 1.0
-    """below 1: in place of shifts, random crops of at least this share of the area, resized (ImageNet's usual is 0.08)"""
+    """below 1: in place of shifts, random crops of at least this share of the area, resized (ImageNet's usual
+    is 0.08)
+    """
     flip: bool = True
     """random horizontal flip"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -74,7 +80,9 @@ class AlignConfig(Section):
     init: str = ""
     """weights to begin with: a safetensors file or "scratch"; empty: those of the timm: or hf: name"""
     augmented_features: bool = False
-    """take the features of augmented training images, as the published code does, in place of the images themselves"""
+    """take the features of augmented training images, as the published code does, in place of the images
+    themselves
+    """
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=5))
 
 
@@ -107,7 +115,9 @@ class DecodeConfig(Section):
     guidance: NotNegative = 3.0
     """classifier-free guidance scale"""
     tile: CountOrNone = 16
-    """images drawn together, a power of two; 0: as many as memory holds; halved when it runs out; no other batch size matters"""
+    """images drawn together, a power of two; 0: as many as memory holds; halved when it runs out; no other
+    batch size matters
+    """
     format: Literal["png", "jpg", "webp"] = "png"
     """of the image files"""
     prompt: str = PROMPT
@@ -153,7 +163,9 @@ class TrainConfig(Section):
     backbone: str = "resnet8"
     """network (see `oodream list`)"""
     init: str = ""
-    """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the timm: or hf: name"""
+    """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the
+    timm: or hf: name
+    """
     optimisation: Optimisation = field(default_factory=Optimisation)
 
 
@@ -172,15 +184,21 @@ class RegularizeConfig(Section):
     teacher: str = ""
     """a classifier's folder, for a loss that distils; empty: this run's baseline classifier of the same seed"""
     max_outliers: CountOrNone = 0
-    """of the imagined images that are kept, at most the first so many are used (they take turns by class); 0: all"""
+    """of the imagined images that are kept, at most the first so many are used (they take turns by class); 0:
+    all
+    """
     ratio: NotNegative = 0.5
     """imagined images, outliers or inliers, beside every ID image"""
     inlier_weight: NotNegative = 1.0
     """of an imagined inlier in the cross-entropy, where a real image weighs 1"""
     grayscale_prob: Fraction = 0.5
-    """chance that an imagined image is turned gray where ID images are, so that colour alone does not tell them apart"""
+    """chance that an imagined image is turned gray where ID images are, so that colour alone does not tell
+    them apart
+    """
     outlier_aug_prob: Fraction = 0.5
-    """chance that an outlier is shown turned, stretched and moved, and chance that it is shown in other tones, each time anew"""
+    """chance that an outlier is shown turned, stretched and moved, and chance that it is shown in other
+    tones, each time anew
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +206,9 @@ class EvaluateConfig(Section):
     """What is measured."""
 
     detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
-    """detectors (see `oodream list`); the first one is the headline's; one used twice is told apart as NAME@LABEL"""
+    """detectors (see `oodream list`); the first one is the headline's; one used twice is told apart as
+    NAME@LABEL
+    """
     detector_options: dict[str, Option] = field(default_factory=dict)
     """their options: of any as `ash.percentile=0.8`"""
     n_far: Count = 1000
@@ -210,7 +230,9 @@ class GuardConfig(Section):
     alpha: Annotated[float, Range(0, 1, "both")] = 0.05
     """share of known images that the guard may flag"""
     confidence: Annotated[float, Range(0, 1, "high")] = 0.95
-    """that the guard's threshold keeps to that share; 0: it does on average over draws of the known test images"""
+    """that the guard's threshold keeps to that share; 0: it does on average over draws of the known test
+    images
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,17 +262,25 @@ class Config(Section):
     data: str = "fashion"
     """a folder of class folders, hub:NAME, "fashion" (embedded sample) or "fashion-full" """
     classes: str = ""
-    """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml or its folders"""
+    """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml
+    or its folders
+    """
     ood: tuple[str, ...] = ()
     """folders of OOD test images (near=FOLDER: like the classes); the built-in far sets are used besides"""
     shifted: tuple[str, ...] = ()
-    """folders of class folders that show known classes otherwise (ImageNet-A, -V2); corrupted test images are used besides"""
+    """folders of class folders that show known classes otherwise (ImageNet-A, -V2); corrupted test images are
+    used besides
+    """
     validate: tuple[str, ...] = ()
-    """classes to leave out and measure on, with training images held back, in place of every test set; for choosing options"""
+    """classes to leave out and measure on, with training images held back, in place of every test set; for
+    choosing options
+    """
     size: Annotated[int, Range(4, 4096)] = 32
     """width and height of all images, in pixels"""
     white: NotNegative = 0.0
-    """value of white in pictures of 16 and 32 bits and of floats; 0: found for each image set from all of its pictures"""
+    """value of white in pictures of 16 and 32 bits and of floats; 0: found for each image set from all of its
+    pictures
+    """
     seed: Seed = 0
     """of everything random"""
     seeds: Count = 1
@@ -282,14 +312,17 @@ class MeasureConfig(Section):
     size: Annotated[int, Range(0, 4096)] = 0
     """width and height of all images, in pixels; 0: the classifier's, else the protocol's"""
     crop: Fraction = 0.0
-    """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the protocol's"""
+    """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the
+    protocol's
+    """
     fit: CountOrNone = 0
     """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
     max_images: CountOrNone = 0
     """at most this many images of every set, drawn by the seed; 0: all"""
     tune: str = ""
-    """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown images of no test set,
-    as a run's imagined outliers (RUN/images/imagined)"""
+    """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown
+    images of no test set, as a run's imagined outliers (RUN/images/imagined)
+    """
     seed: Seed = 0
     """of everything random"""
     resamples: CountOrNone = 500
@@ -303,7 +336,9 @@ class FitDecoderConfig(Section):
     """Sizes, budget and optimisation of a small Stable Diffusion."""
 
     start: str = ""
-    """an existing decoder that goes on learning (folder, hub id or "embedded"); its tokenizer, VAE and sizes are kept"""
+    """an existing decoder that goes on learning (folder, hub id or "embedded"); its tokenizer, VAE and sizes
+    are kept
+    """
     resolution: Annotated[int, Range(8)] = 32
     """width and height of its images, in pixels"""
     vae_channels: tuple[int, ...] = (32, 64, 64)

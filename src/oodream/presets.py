@@ -38,8 +38,8 @@ class Comparison:
     about: str
 
 
-# What follows are the constants of DREAM-OOD's published code (deeplearning-wisc/dream-ood at fcb89c6); docs/faithfulness.md says
-# where each stands there and what differs all the same.
+# What follows are the constants of DREAM-OOD's published code (deeplearning-wisc/dream-ood at fcb89c6);
+# docs/faithfulness.md says where each stands there and what differs all the same.
 def dream_options(sigma: float, boundary: float) -> dict[str, Option]:
     """The sampler's options for the published noise `sigma` (a standard deviation, at width 768)."""
     cosine = round(1 / math.sqrt(1 + 768 * sigma**2), 5)
@@ -85,7 +85,9 @@ def cifar(name: str, about: str) -> Preset:
 
 
 def published_oal() -> dict[str, Any]:
-    """OAL's losses and weights as its code has them (HengGao12/OAL at 16487e8): latents meet the classifier in no way but these."""
+    """OAL's losses and weights as its code has them (HengGao12/OAL at 16487e8): latents meet the classifier
+    in no way but these.
+    """
     return {
         "loss": ["cross_entropy", "kd", "club_joint@vectors", "club_joint@latents"],
         "loss_options": {
@@ -110,7 +112,9 @@ def overlaid(arm: dict[str, Any], **regularize: Any) -> dict[str, Any]:
 
 
 def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, about: str) -> Preset:
-    """OAL's constants, with outliers that meet the classifier and pairs that are true; `published_oal` are the code's losses."""
+    """OAL's constants, with outliers that meet the classifier and pairs that are true; `published_oal` are
+    the code's losses.
+    """
     return Preset(
         about=f"{about} with OAL's constants; needs a GPU and Stable Diffusion 1.4",
         config=Config(
@@ -161,8 +165,8 @@ PRESETS = {
         "cifar10", "CIFAR-10 (hub) with DREAM-OOD's constants for CIFAR-100, for it is not in the paper"
     ),
     "cifar100-dream": cifar("cifar100", "CIFAR-100 (hub) with DREAM-OOD's constants"),
-    # The published code fine-tunes a cross-entropy classifier here (20 epochs, rate 0.001, batch 80). From scratch such a budget
-    # would train nothing: this is the budget of its other trainings on ImageNet-100.
+    # The published code fine-tunes a cross-entropy classifier here (20 epochs, rate 0.001, batch 80). From
+    # scratch such a budget would train nothing: this is the budget of its other trainings on ImageNet-100.
     "imagenet100-dream": Preset(
         about="ImageNet-100 (--data FOLDER) with DREAM-OOD's constants; needs a GPU and Stable Diffusion 1.4",
         config=Config(

@@ -1,7 +1,8 @@
-"""Which part of the work is this process's, and what processes tell each other: no-ops where there is one process.
+"""Which part of the work is this process's, and what processes tell each other: no-ops where there is one
+process.
 
-Processes are started by torchrun or accelerate, whose variables are read here; accelerate joins them, PyTorch's
-DistributedDataParallel averages their gradients.
+Processes are started by torchrun or accelerate, whose variables are read here; accelerate joins them,
+PyTorch's DistributedDataParallel averages their gradients.
 """
 
 from __future__ import annotations
@@ -13,6 +14,17 @@ from datetime import timedelta
 
 import torch
 from torch import Tensor, nn
+
+__all__ = [
+    "Shard",
+    "averaged",
+    "barrier",
+    "current_shard",
+    "is_main",
+    "local_rank",
+    "mean",
+    "shard",
+]
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,9 @@ class Shard:
             raise ValueError(f"Shard {self.index}/{self.count} does not exist: shards are counted from 0.")
 
     def rows(self, n: int, block: int) -> Tensor:
-        """Those of rows 0…n-1 that lie in every `count`-th block of `block` rows: int64, ascending. Parts are disjoint."""
+        """Those of rows 0…n-1 that lie in every `count`-th block of `block` rows: int64, ascending. Parts are
+        disjoint.
+        """
         rows = torch.arange(n)
         return rows[rows // block % self.count == self.index]
 
@@ -64,7 +78,9 @@ def barrier(device: torch.device) -> None:
 
 
 def averaged(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module, whose gradients become the mean over all processes; as it is in one process. Needs `barrier` before."""
+    """The module, whose gradients become the mean over all processes; as it is in one process. Needs
+    `barrier` before.
+    """
     if current_shard().count == 1:
         return module
     return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)

@@ -1,4 +1,6 @@
-"""How much memory there is, and how much a piece of work takes: of a GPU what PyTorch holds, else of the whole process."""
+"""How much memory there is, and how much a piece of work takes: of a GPU what PyTorch holds, else of the
+whole process.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ from types import TracebackType
 
 import psutil
 import torch
+
+__all__ = ["Watch", "free"]
 
 
 def free(device: torch.device) -> int:

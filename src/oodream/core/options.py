@@ -1,4 +1,6 @@
-"""What configurations are made of: sections with ranges, overlays of nested values, JSON. Nothing heavy is imported here."""
+"""What configurations are made of: sections with ranges, overlays of nested values, JSON. Nothing heavy is
+imported here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-__all__ = ["ConfigError", "Option", "Range", "Section", "overlay", "to_json"]
+__all__ = ["ConfigError", "Option", "Range", "Section", "converted", "overlay", "to_json"]
 
 Option = int | float | str | bool
 T = typing.TypeVar("T")
@@ -47,7 +49,9 @@ class Range:
 
 
 class Section:
-    """A frozen dataclass of options. Its numbers are checked when it is made; ConfigError names the first that is out of range."""
+    """A frozen dataclass of options. Its numbers are checked when it is made; ConfigError names the first
+    that is out of range.
+    """
 
     def __post_init__(self) -> None:
         for key, hint in typing.get_type_hints(type(self), include_extras=True).items():
@@ -88,7 +92,7 @@ def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
         elif isinstance(old, Mapping):
             changed[key] = {**old, **_options(value, where)}
         else:
-            changed[key] = _converted(value, hints[key], where)
+            changed[key] = converted(value, hints[key], where)
     try:
         return dataclasses.replace(config, **changed)  # type: ignore[type-var]
     except ConfigError as error:
@@ -108,7 +112,8 @@ def _options(value: Any, where: str) -> dict[str, Option]:
     return dict(value)
 
 
-def _converted(value: Any, hint: Any, where: str) -> Any:
+def converted(value: Any, hint: Any, where: str) -> Any:
+    """The value as the type `hint` wants it; ConfigError, which names `where`, for one of another type."""
     if typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
     origin = typing.get_origin(hint)
@@ -117,10 +122,12 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} takes a list, not {value!r}.")
-        return tuple(_converted(v, typing.get_args(hint)[0], where) for v in value)
+        return tuple(converted(v, typing.get_args(hint)[0], where) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     kinds = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (origin or hint,)
+    if Any in kinds or not all(isinstance(kind, type) for kind in kinds):
+        return value
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ConfigError(f"{where} cannot be {value!r}; it takes {getattr(hint, '__name__', hint)}.")
     return value

@@ -1,16 +1,24 @@
-"""core.progress."""
+"""A progress line for long work."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import TypeVar
 
 from .distributed import is_main
-from .files import T
+
+__all__ = ["progress"]
+
+T = TypeVar("T")
 
 
 def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: str) -> Iterable[T]:
-    """Iterates with a progress line: share, rate and time left (plain lines a minute apart where there is no terminal)."""
+    """Iterates with a progress line: share, rate and time left.
+
+    Where there is no terminal, plain lines come a minute apart. Of several processes the first one alone
+    shows it.
+    """
     from tqdm import tqdm
 
     quiet = not sys.stderr.isatty()

@@ -1,12 +1,21 @@
-"""Finds extensions by name: one file in a family's folder is one extension, and a dotted path is a plug-in."""
+"""Finds extensions by name: one file in a family's folder is one extension, and a dotted path is a plug-in.
+
+Modules whose names begin with an underscore stand beside extensions and hold none.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from .options import ConfigError, converted
+
+__all__ = ["FAMILIES", "get", "make", "make_all", "names", "options_by_name", "register", "singular"]
 
 FAMILIES = {
     "samplers": "oodream.synthesis.samplers",
@@ -16,71 +25,111 @@ FAMILIES = {
     "latent_adapters": "oodream.training.latent_adapters",
     "detectors": "oodream.detection.detectors",
 }
-_known: dict[str, dict[str, Any]] = {family: {} for family in FAMILIES}
+_registered: dict[str, dict[str, Any]] = {family: {} for family in FAMILIES}
 
 
 def register(family: str, name: str) -> Any:
-    """Decorator: makes a class or function known as `name` in `family`."""
+    """Decorator: makes a class or function known as `name` in `family`.
 
-    def keep(extension: Any) -> Any:
-        if _known[family].setdefault(name, extension) is not extension:
+    Raises ValueError where the name is taken.
+    """
+
+    def decorator(extension: Any) -> Any:
+        if _registered[family].setdefault(name, extension) is not extension:
             raise ValueError(f"{family} already has a {name!r}.")
         return extension
 
-    return keep
+    return decorator
 
 
 def names(family: str) -> list[str]:
-    """All names registered in a family, sorted; imports the family's folder."""
+    """All names registered in a family, sorted; imports the modules of the family's folder."""
     package = importlib.import_module(FAMILIES[family])
     for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    return sorted(_known[family])
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    return sorted(_registered[family])
 
 
 def get(family: str, name: str) -> Any:
-    """The extension called `name`, or the object at a dotted path `package.module:attribute`."""
+    """The extension called `name`, or the object at a dotted path `package.module:attribute`.
+
+    Raises ValueError, with the nearest name, where there is none.
+    """
     if ":" in name:
         module, _, attribute = name.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"The {singular(family)} {name!r} cannot be imported: {error}.") from error
     if name not in (known := names(family)):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"No {singular(family)} is called {name!r}.{hint} There are: {', '.join(known)}.")
-    return _known[family][name]
+    return _registered[family][name]
 
 
 def make(family: str, name: str, **options: Any) -> Any:
-    """An instance of the extension called `name`; ValueError names an option it does not have."""
+    """An instance of the extension called `name`.
+
+    Raises ValueError that names an option which the extension does not have, or whose value is of another
+    type.
+    """
+    extension = get(family, name)
     try:
-        return get(family, name)(**options)
-    except TypeError as error:
+        return extension(**_checked(extension, options))
+    except (TypeError, ConfigError) as error:
         raise ValueError(f"{singular(family)} {name!r}: {error}") from error
 
 
-def own_options(family: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The options of each of several extensions: `NAME.option` is NAME's, `option` the first one's; ValueError for any other's."""
+def options_by_name(
+    family: str, names: Sequence[str], options: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The options of each of several extensions: `NAME.option` belongs to NAME, and `option` to the first
+    one.
+
+    Raises ValueError for no name, a name that occurs twice, or an option of an extension that is not used.
+    """
     if not names:
         raise ValueError(f"At least one {singular(family)} is needed.")
-    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise ValueError(
+            f"The {singular(family)} {twice[0]!r} is named twice. Tell them apart as {twice[0]}@LABEL."
+        )
+    result: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in options.items():
         name, _, option = key.rpartition(".")
-        if (name or names[0]) not in found:
-            raise ValueError(
-                f"The option {key} is of a {singular(family)} that is not used; the {family} are {', '.join(names)}."
-            )
-        found[name or names[0]][option] = value
-    return found
+        if (name or names[0]) not in result:
+            used = f"the {family} are {', '.join(names)}"
+            raise ValueError(f"The option {key} is of a {singular(family)} that is not used; {used}.")
+        result[name or names[0]][option] = value
+    return result
 
 
 def make_all(family: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Several extensions by name, each with its own options. One used twice is told apart as NAME@LABEL."""
-    return {
-        name: make(family, name.partition("@")[0], **own)
-        for name, own in own_options(family, names, options).items()
-    }
+    """Several extensions by name, each with its own options. One that is used twice is told apart as
+    NAME@LABEL.
+    """
+    by_name = options_by_name(family, names, options)
+    return {name: make(family, name.partition("@")[0], **own) for name, own in by_name.items()}
 
 
 def singular(family: str) -> str:
     """What one of a family is called."""
-    return {"losses": "loss"}.get(family, family[:-1])
+    return {"losses": "loss", "latent_adapters": "latent adapter"}.get(family, family[:-1])
+
+
+def _checked(extension: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with their numbers converted to the annotated types; ConfigError for a value of another
+    type.
+    """
+    function = extension.__init__ if inspect.isclass(extension) else extension
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # annotations that only a type checker can read
+        hints = {}
+    plain = (int, float, str)
+    return {
+        key: converted(value, hints[key], key) if key in hints and isinstance(value, plain) else value
+        for key, value in options.items()
+    }

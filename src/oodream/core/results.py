@@ -1,48 +1,26 @@
-"""core.results."""
+"""What is measured, as rows of numbers, and their lines of JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
-
-def row_to_json(row: Row | ShiftRow) -> str:
-    """One line of JSON."""
-    return json.dumps(asdict(row), allow_nan=False)
-
-
-def row_from_json(line: str) -> Row:
-    """The row that `row_to_json` wrote; ValueError for one of another version."""
-    fields = json.loads(line)
-    if unlike := sorted(fields.keys() ^ Row.__dataclass_fields__.keys()):
-        raise ValueError(
-            f"This row of results is of another version ({', '.join(unlike)}). Measure again: --redo scores."
-        )
-    return Row(
-        **fields | {"intervals": {name: (low, high) for name, (low, high) in fields["intervals"].items()}}
-    )
-
-
-def shift_row_from_json(line: str) -> ShiftRow:
-    """The measurement that `row_to_json` wrote; ValueError for one of another version."""
-    fields = json.loads(line)
-    if unlike := sorted(fields.keys() ^ ShiftRow.__dataclass_fields__.keys()):
-        raise ValueError(
-            f"This accuracy is of another version ({', '.join(unlike)}). Measure again: --redo shifts."
-        )
-    return ShiftRow(**fields | {"interval": tuple(fields["interval"])})
+__all__ = ["Row", "ShiftRow", "row_from_json", "row_to_json", "shift_row_from_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured number set: a detector on a classifier, ID test set against one OOD set (or a mean over a group of sets).
+    """One measured number set: a detector on a classifier, the ID test set against one OOD set, or a mean
+    over sets.
 
-    Rates are in [0, 1]. `fpr95_id`: share of OOD accepted when at least 95 % of ID is accepted; `fpr95_ood`: share of ID flagged
-    when at least 95 % of OOD is flagged. `autc` is lower the better, `oscr` counts only ID images that are rightly classified, and
-    `accuracy` and `calibration_error` are those of the classifier alone; `misclassification_auroc` is the AUROC by which the score tells
-    wrongly classified ID test images from the others (None: there are none of one kind). `intervals` holds (low, high) by field
-    name. A mean's `dataset` is "mean".
+    Rates are in [0, 1]. `fpr95_id` is the share of OOD accepted when at least 95 % of ID is accepted.
+    `fpr95_ood` is the share of ID flagged when at least 95 % of OOD is flagged. `autc` is better the lower it
+    is. `oscr` counts only ID images that are rightly classified. `accuracy` and `calibration_error` are those
+    of the classifier alone. `misclassification_auroc` tells wrongly classified ID test images from the others
+    (None: there are none of one kind). `intervals` holds (low, high) by field name. A mean's `dataset` is
+    "mean".
     """
 
     classifier: str
@@ -67,10 +45,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftRow:
-    """The share of a shifted set's images, all of known classes, that a classifier names rightly, with its 95 % interval.
+    """How a classifier does on a shifted set, whose images are all of known classes.
 
-    `severity` is that of a corruption, 0 for a set that is not one. `refused` is the share of the images whose energy lies above
-    the classifier's limit, which accepts 95 % of the test images.
+    `accuracy` is the share that it names rightly, with its 95 % `interval`. `flagged` is the share whose
+    energy lies above the classifier's threshold, which accepts 95 % of the test images. `severity` is a
+    corruption's, 0 for any other set.
     """
 
     classifier: str
@@ -78,6 +57,42 @@ class ShiftRow:
     dataset: str
     severity: int
     accuracy: float
-    refused: float
+    flagged: float
     interval: tuple[float, float]
     n: int
+
+
+def row_to_json(row: Row | ShiftRow) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(row), allow_nan=False)
+
+
+def row_from_json(line: str) -> Row:
+    """The row that `row_to_json` wrote.
+
+    Raises ValueError for a line of another version, or one that is no row.
+    """
+    fields = _fields(line, Row, "scores")
+    intervals = {name: (low, high) for name, (low, high) in fields["intervals"].items()}
+    return Row(**fields | {"intervals": intervals})
+
+
+def shift_row_from_json(line: str) -> ShiftRow:
+    """The row that `row_to_json` wrote.
+
+    Raises ValueError for a line of another version, or one that is no row.
+    """
+    fields = _fields(line, ShiftRow, "shift")
+    low, high = fields["interval"]
+    return ShiftRow(**fields | {"interval": (low, high)})
+
+
+def _fields(line: str, kind: type, stage: str) -> dict[str, Any]:
+    fields = json.loads(line)
+    if not isinstance(fields, dict):
+        raise ValueError(f"A line of results is {line[:40]!r}, and not a row. Measure again: --redo {stage}.")
+    if unlike := sorted(fields.keys() ^ kind.__dataclass_fields__.keys()):  # type: ignore[attr-defined]
+        raise ValueError(
+            f"A row of results is of another version ({', '.join(unlike)}). Measure again: --redo {stage}."
+        )
+    return fields

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+__all__ = ["derive", "generator", "seeded"]
+
 
 def derive(seed: int, *purpose: str | int) -> int:
     """A 63-bit seed, a hash of (seed, purpose…): equal arguments, equal seed, on any machine."""
@@ -16,13 +18,17 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A fresh CPU generator for this (seed, purpose…); draw on the CPU and move, so every device sees the same numbers."""
+    """A fresh CPU generator for this (seed, purpose…); draw on the CPU and move, so every device sees the
+    same numbers.
+    """
     return torch.Generator().manual_seed(derive(seed, *purpose))
 
 
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """For weight initialisers: within the block torch's global generator stands at (seed, purpose…); afterwards where it was."""
+    """For weight initialisers: within the block torch's global generator stands at (seed, purpose…);
+    afterwards where it was.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(derive(seed, *purpose))
         yield

@@ -1,7 +1,7 @@
 """The nouns every part shares, and the protocols of what can be plugged in.
 
-Shape suffixes in names: N samples, B batch, C classes, M synthetic rows, D embedding width, F feature width, H and W pixels.
-Signs, stated once: a score is higher for OOD; the label of an OOD image is -1.
+Shape suffixes in names: N samples, B batch, C classes, M synthetic rows, D embedding width, F feature width,
+H and W pixels. Signs, stated once: a score is higher for OOD; the label of an OOD image is -1.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ OOD = -1
 
 @dataclass(frozen=True, kw_only=True)
 class ClassBook:
-    """The one list of classes: names, prompts and the class vectors T(y) of a text encoder's input token table.
+    """The one list of classes: names, prompts and the class vectors T(y) of a text encoder's input token
+    table.
 
-    `prompts` hold the class name once; `tokens_CD` is float32; `space` names the encoder and table the vectors belong to.
+    `prompts` hold the class name once; `tokens_CD` is float32; `space` names the encoder and table the
+    vectors belong to.
     """
 
     names: tuple[str, ...]
@@ -31,7 +33,9 @@ class ClassBook:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Unit-norm embeddings `z_ND` (float32) of N ID training images, their labels and rows, and the encoder's hash."""
+    """Unit-norm embeddings `z_ND` (float32) of N ID training images, their labels and rows, and the encoder's
+    hash.
+    """
 
     z_ND: Tensor
     y_N: Tensor
@@ -49,8 +53,9 @@ class Features:
 class SampledVectors:
     """M sampled unit-norm vectors; row m alone is enough to draw image m again.
 
-    `anchor_M` is the row of `Features` a vector was sampled around, `knn_M` its distance to the class's k-th nearest feature,
-    `seed_M` the seed of its image, `kind` "outlier" or "inlier", `space` that of the class vectors.
+    `anchor_M` is the row of `Features` a vector was sampled around, `knn_M` its distance to the class's k-th
+    nearest feature, `seed_M` the seed of its image, `kind` "outlier" or "inlier", `space` that of the class
+    vectors.
     """
 
     z_MD: Tensor
@@ -67,7 +72,9 @@ class SampledVectors:
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """One decoded batch: `images_B3HW` uint8 or `latents_BFHW` float32, with class and row of `SampledVectors`."""
+    """One decoded batch: `images_B3HW` uint8 or `latents_BFHW` float32, with class and row of
+    `SampledVectors`.
+    """
 
     y_B: Tensor
     row_B: Tensor
@@ -77,7 +84,8 @@ class Generated:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What every classifier returns: `logits_BC` and the penultimate features `z_BF`, of width 0 where a network shows none.
+    """What every classifier returns: `logits_BC` and the penultimate features `z_BF`, of width 0 where a
+    network shows none.
 
     `probes` holds, by a probe's key, what detectors had computed beside them (B, …).
     """
@@ -92,7 +100,9 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """A classifier's last layer, logits = z weight' + bias, and the classes' weights in the energy, if it was trained with some."""
+    """A classifier's last layer, logits = z weight' + bias, and the classes' weights in the energy, if it was
+    trained with some.
+    """
 
     weight_CF: Tensor
     bias_C: Tensor
@@ -103,8 +113,8 @@ class Head:
 class ForwardPass:
     """One batch on its way through a network: the images as floats in [0, 255], the network, and its output.
 
-    `images_B3HW` requires gradients, and `output` has a graph, if a probe wants the "gradient". `map_BFHW` is what was
-    averaged to z, if one wants the "map".
+    `images_B3HW` requires gradients, and `output` has a graph, if a probe wants the "gradient". `map_BFHW` is
+    what was averaged to z, if one wants the "map".
     """
 
     model: nn.Module
@@ -114,9 +124,11 @@ class ForwardPass:
 
 
 class Probe(Protocol):
-    """What a detector needs of images beside the outputs; computed while these are. Its `key` tells what and with which options.
+    """What a detector needs of images beside the outputs; computed while these are. Its `key` tells what and
+    with which options.
 
-    `wants` is "gradient", "map", or "": the outputs alone. `for_fit` says whether `Detector.fit` reads it, too.
+    `wants` is "gradient", "map", or "": the outputs alone. `for_fit` says whether `Detector.fit` reads it,
+    too.
     """
 
     @property
@@ -135,10 +147,11 @@ class Probe(Protocol):
 class Step:
     """What one training step shows a loss: everything in it comes from one forward pass of the classifier.
 
-    `id` are the outputs for B known images, real or imagined, or their latents, with labels `y_B` and weights `weight_B` (a real
-    image weighs 1). `ood` are those for O outliers, images or latents (then also in `latent_OFHW`), with the unit vectors
-    `vector_OD` they were drawn from and the classes `near_O` these lie around. `tokens_CD` are the classes' vectors, and `teacher`
-    the outputs of a teacher for the first rows of `id`. What a training does not have is None.
+    `id` are the outputs for B known images, real or imagined, or their latents, with labels `y_B` and weights
+    `weight_B` (a real image weighs 1). `ood` are those for O outliers, images or latents (then also in
+    `latent_OFHW`), with the unit vectors `vector_OD` they were drawn from and the classes `near_O` these lie
+    around. `tokens_CD` are the classes' vectors, and `teacher` the outputs of a teacher for the first rows of
+    `id`. What a training does not have is None.
     """
 
     id: Output
@@ -154,7 +167,8 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Latents:
-    """The latents of a step (L, F, h, w): first those of K known images, which are given as images, too; then outliers.
+    """The latents of a step (L, F, h, w): first those of K known images, which are given as images, too; then
+    outliers.
 
     `augment` is applied to decoded previews, uint8 (L, 3, H, W), by adapters that decode.
     """
@@ -166,7 +180,8 @@ class Latents:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a loss's own networks are made for: widths of features, text vectors and a teacher's features, shape of the latents.
+    """What a loss's own networks are made for: widths of features, text vectors and a teacher's features,
+    shape of the latents.
 
     Of what a training does not have the size is 0 or None.
     """
@@ -189,7 +204,8 @@ class Terms:
 class Sampler(Protocol):
     """Draws `per_class` vectors of every class around its features. Row m is of class m mod C.
 
-    `kind` is "outlier" or "inlier". `check` raises ValueError for labels that it cannot work with, before any work.
+    `kind` is "outlier" or "inlier". `check` raises ValueError for labels that it cannot work with, before any
+    work.
     """
 
     kind: str
@@ -202,8 +218,9 @@ class Sampler(Protocol):
 class Decoder(Protocol):
     """A generator between the latent space of vectors, its own latents, and images.
 
-    Row b of every result depends on row b of the arguments alone. `fingerprint` is a hash of weights and options. `tile` images are
-    drawn together; 0 stands for `largest_tile`. Images are uint8 (B, 3, H, W), latents float16 (B, F, h, w), both on the CPU.
+    Row b of every result depends on row b of the arguments alone. `fingerprint` is a hash of weights and
+    options. `tile` images are drawn together; 0 stands for `largest_tile`. Images are uint8 (B, 3, H, W),
+    latents float16 (B, F, h, w), both on the CPU.
     """
 
     book: ClassBook
@@ -248,7 +265,8 @@ class Decoder(Protocol):
 class Loss(nn.Module):
     """A training loss that owns its auxiliary networks.
 
-    `outliers` and `teacher` say whether it cannot do without; `build` makes its networks once their sizes are known.
+    `outliers` and `teacher` say whether it cannot do without; `build` makes its networks once their sizes are
+    known.
     """
 
     outliers = False
@@ -262,10 +280,12 @@ class Loss(nn.Module):
 
 
 class LatentAdapter(nn.Module):
-    """How latents reach a classifier. Made with `model`, the latents' shape `latent`, the image size `size` and its own options.
+    """How latents reach a classifier. Made with `model`, the latents' shape `latent`, the image size `size`
+    and its own options.
 
-    `forward` returns the outputs for the images and then for the latents, and the adapter's own loss (how far known latents are from
-    their images), or None. An adapter that is `pretrained` learns by `fit` before any classifier does, and stays as it is.
+    `forward` returns the outputs for the images and then for the latents, and the adapter's own loss (how far
+    known latents are from their images), or None. An adapter that is `pretrained` learns by `fit` before any
+    classifier does, and stays as it is.
     """
 
     pretrained = False
@@ -280,16 +300,19 @@ class LatentAdapter(nn.Module):
 
 
 class LatentPairs(Protocol):
-    """Images with their latents, for adapters to learn from; `draw(n, g)` gives n pairs: images (n, 3, H, W) uint8, latents (n, F, h, w)."""
+    """Images with their latents, for adapters to learn from; `draw(n, g)` gives n pairs: images (n, 3, H, W)
+    uint8, latents (n, F, h, w).
+    """
 
     def draw(self, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
 
 class Detector(Protocol):
-    """Scores outputs, higher for OOD, after `fit` has seen outputs of ID training images, their labels and the network's head.
+    """Scores outputs, higher for OOD, after `fit` has seen outputs of ID training images, their labels and
+    the network's head.
 
-    It is a dataclass: its fields are its options, and those that `fit` fills (init=False) are tensors. A detector that needs more
-    of an image than its outputs has a property `probes`.
+    It is a dataclass: its fields are its options, and those that `fit` fills (init=False) are tensors. A
+    detector that needs more of an image than its outputs has a property `probes`.
     """
 
     def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Detector: ...
@@ -300,7 +323,8 @@ class Detector(Protocol):
 class Filter(Protocol):
     """Decides which imagined images stay: a bool tensor (B,). `reason` says why the others go.
 
-    `images_B3HW` are uint8, `y_B` the classes they were imagined for, and `baseline` is the run's baseline classifier.
+    `images_B3HW` are uint8, `y_B` the classes they were imagined for, and `baseline` is the run's baseline
+    classifier.
     """
 
     reason: str
