@@ -1,4 +1,6 @@
-"""The image sets that a protocol can name without a file: parts of the embedded Fashion-MNIST, and images made by the package."""
+"""The image sets that a protocol can name without a file: parts of the embedded Fashion-MNIST, and images
+made by the package.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ __all__ = ["BUILT_IN"]
 
 
 def _fashion(split: str, names: Sequence[str], last: bool = False) -> Callable[[int, int], Images]:
-    """The first (or last) `count` images of some classes in a fixed random order, so that two parts of a split share none."""
+    """The first (or last) `count` images of some classes in a fixed random order, so that two parts of a
+    split share none.
+    """
 
     def make(size: int, count: int) -> Images:
         images = builtin.fashion(split, names, size=size)

@@ -12,7 +12,9 @@ __all__ = ["explain", "overview"]
 
 
 def overview(protocol: Protocol, roots: Sequence[Path], hub: bool) -> str:
-    """All sets of a protocol: those that are there, those that are missing and where to get them. No image is opened."""
+    """All sets of a protocol: those that are there, those that are missing and where to get them. No image is
+    opened.
+    """
     located = locate(protocol, roots, hub=hub)
     classes = len(located.protocol.classes) or "as yet unknown"
     head = [
@@ -29,7 +31,9 @@ def overview(protocol: Protocol, roots: Sequence[Path], hub: bool) -> str:
 
 
 def explain(located: Located, roots: Sequence[Path]) -> str:
-    """What is missing, set by set, then where to get it, source by source, with checksums; empty when all is there."""
+    """What is missing, set by set, then where to get it, source by source, with checksums; empty when all is
+    there.
+    """
     if not located.missing:
         return ""
     protocol = located.protocol
@@ -52,7 +56,9 @@ def _title(item: ProtocolSet, count: int) -> str:
 
 
 def _sources_needed(located: Located, roots: Sequence[Path]) -> list[str]:
-    """The sources of what is missing: of the lists where a list is, and of the images, unless only their list seems missing."""
+    """The sources of what is missing: of the lists where a list is, and of the images, unless only their list
+    seems missing.
+    """
     sources, needed = located.protocol.sources, []
     for missing in located.missing:
         item = missing.set

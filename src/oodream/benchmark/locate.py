@@ -1,4 +1,6 @@
-"""Where the image sets of a protocol lie: below some root folders, on the hub, or in the package. No image is opened here."""
+"""Where the image sets of a protocol lie: below some root folders, on the hub, or in the package. No image is
+opened here.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class MissingSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """The sets that are there and those that are not. `protocol` has its classes even where folders name them."""
+    """The sets that are there and those that are not. `protocol` has its classes even where folders name
+    them.
+    """
 
     protocol: Protocol
     found: tuple[FoundSet, ...]
@@ -59,8 +63,8 @@ def locate(
 ) -> Located:
     """Looks for the sets of `groups` below the roots, without opening an image or a connection.
 
-    The paths of lists and folders must stay inside the roots, whatever links they go through. With `hub`, a set that is not
-    below a root but on the hub counts as found; reading it fetches it.
+    The paths of lists and folders must stay inside the roots, whatever links they go through. With `hub`, a
+    set that is not below a root but on the hub counts as found; reading it fetches it.
     """
     inside = _Inside(roots)
     if not protocol.classes:
@@ -74,7 +78,7 @@ def locate(
 
 
 class _Inside:
-    """Returns a file that lies inside the roots after all links are followed. Every folder is resolved once."""
+    """Tells whether files lie inside the roots, whatever links lead to them. Folders are resolved once."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self.roots = tuple(roots)
@@ -82,7 +86,7 @@ class _Inside:
         self._folders: dict[Path, bool] = {}
 
     def __call__(self, file: Path) -> Path:
-        """The file itself; DataError when it leads out of the roots."""
+        """The file as it is; DataError when it leads out of the roots."""
         folder = file.parent
         if folder not in self._folders:
             self._folders[folder] = self._holds(folder)
@@ -151,7 +155,8 @@ def _attempts(item: ProtocolSet, protocol: Protocol, inside: _Inside) -> Iterato
 def _by_list(item: ProtocolSet, protocol: Protocol, inside: _Inside, file: Path) -> FoundSet:
     """The set that a list names.
 
-    Raises DataError for a line that is no `path label`, a path outside the roots, and an image that is not there.
+    Raises DataError for a line that is no `path label`, a path outside the roots, and an image that is not
+    there.
     """
     # An editor may have added a byte order mark or Windows' line ends: the list is still the same one.
     data = inside(file).read_bytes().removeprefix(BYTE_ORDER_MARK).replace(b"\r\n", b"\n")
@@ -161,7 +166,8 @@ def _by_list(item: ProtocolSet, protocol: Protocol, inside: _Inside, file: Path)
     if item.sha256 and sha256 != item.sha256:
         remarks.append(
             f"{file} is another list than the protocol's (sha256 {sha256}, the protocol's {item.sha256}; "
-            f"{len(lines)} lines, the protocol's {item.count}): its numbers do not compare with the protocol's"
+            f"{len(lines)} lines, the protocol's {item.count}): "
+            "its numbers do not compare with the protocol's"
         )
     elif item.count and len(lines) != item.count:
         remarks.append(
@@ -216,7 +222,9 @@ def _lines(data: bytes, file: Path, count: int) -> Iterator[tuple[str, int]]:
 
 
 def _by_folder(item: ProtocolSet, protocol: Protocol, inside: _Inside, place: Path) -> FoundSet:
-    """The images below a folder; for known classes, those in the class folders. DataError when there are none."""
+    """The images below a folder; for known classes, those in the class folders. DataError when there are
+    none.
+    """
     files: list[Path] = []
     labels: list[int] = []
     if item.group in KNOWN:

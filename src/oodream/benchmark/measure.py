@@ -1,4 +1,5 @@
-"""The steps of a measurement on a protocol: which detectors a network can serve, their options, its outputs, their rows.
+"""The steps of a measurement on a protocol: which detectors a network can serve, their options, its outputs,
+their rows.
 
 Each step leaves out the detectors that cannot be used with the network and puts the reason into `skipped`.
 """
@@ -57,13 +58,14 @@ def tune_detectors(
 ) -> tuple[dict[str, Detector], list[str]]:
     """The detectors with the options that separate validation images best, and notes on what was chosen.
 
-    The known images are those of the group "val", the unknown ones those of `folder`, or of the group "val-ood" where there is
-    no folder. The `options` of each detector stay as they are.
+    The known images are those of the group "val", the unknown ones those of `folder`, or of the group
+    "val-ood" where there is no folder. The `options` of each detector stay as they are.
     """
     known, fit = of_group(sets, "val"), of_group(sets, "train")
-    unknown = [folder] if folder else [s.images for s in sets if s.group == "val-ood"]
+    unknown = [folder] if folder is not None else [s.images for s in sets if s.group == "val-ood"]
     notes = [
-        f"Options were chosen on {len(known)} known and {sum(map(len, unknown))} unknown images of no test set."
+        f"Options were chosen on {len(known)} known and {sum(map(len, unknown))} unknown images "
+        "of no test set."
     ]
     best: dict[str, Detector] = {}
     for name in detectors:
@@ -111,7 +113,8 @@ def measure_rows(
     classifier: str,
     fpr95_nearest: bool,
 ) -> Iterator[list[Row]]:
-    """The rows of each detector, one detector at a time, as `detection.evaluate.evaluate_outputs` measures them.
+    """The rows of each detector, one detector at a time, as `detection.evaluate.evaluate_outputs` measures
+    them.
 
     `config` has the seed and the number of resamples.
     """

@@ -1,4 +1,6 @@
-"""The network that a benchmark measures: opened by folder or by name, and its class order compared with the protocol's."""
+"""The network that a benchmark measures: opened by folder or by name, and its class order compared with the
+protocol's.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ FIRST = Path("classifier") / "regularized-s0"  # what a run's folder stands for
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A network to be measured. Its image size, class names and training loss are empty where it has none of its own."""
+    """A network to be measured. Its image size, class names and training loss are empty where it has none of
+    its own.
+    """
 
     name: str
     network: nn.Module
@@ -34,11 +38,13 @@ class Model:
 
 
 def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: bool = False) -> Model:
-    """A classifier's folder, a run's folder, or a network by name with its published weights or those of a safetensors file.
+    """A classifier's folder, a run's folder, or a network by name with its published weights or those of a
+    safetensors file.
 
-    A run's folder stands for its first regularized classifier. `plugins` allows a loss that is named by its module, as
-    `models.classifier.load` does.
-    Raises ValueError when the network has another number of classes than the protocol, or would have random weights.
+    A run's folder stands for its first regularized classifier. `plugins` allows a loss that is named by its
+    module, as `models.classifier.load` does.
+    Raises ValueError when the network has another number of classes than the protocol, or would have random
+    weights.
     """
     folder, count = Path(source), len(protocol.classes)
     if folder.is_dir():
@@ -63,7 +69,8 @@ def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: b
         )
     elif (classes := published_config(network).get("num_classes", count)) != count:
         raise ValueError(
-            f"{source} knows {classes} classes and {protocol.name} has {count}: its last layer would be random."
+            f"{source} knows {classes} classes and {protocol.name} has {count}: "
+            "its last layer would be random."
         )
     return Model(name=source, network=network.eval())
 
@@ -93,7 +100,9 @@ def class_order(model: Model, protocol: Protocol) -> Tensor | None:
 
 
 def _classifier_folder(folder: Path) -> Path:
-    """The folder itself where it holds a classifier, else the first regularized classifier of the run that it is."""
+    """The folder itself where it holds a classifier, else the first regularized classifier of the run that it
+    is.
+    """
     if (folder / DESCRIPTION).is_file():
         return folder
     if (folder / FIRST / DESCRIPTION).is_file():

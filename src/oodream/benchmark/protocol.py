@@ -1,8 +1,9 @@
-"""Evaluation protocols as data: the image sets of a benchmark, where they may lie, how to recognize them, where to get them.
+"""Evaluation protocols as data: the image sets of a benchmark, where they may lie, how to recognize them,
+where to get them.
 
-A protocol is a TOML file (`Protocol`), shipped with the package or written by a user. A set is an image list in OpenOOD's
-format, a folder, a data set of the hub or a built-in one. `locate` looks for the sets before any image is opened;
-`read` reads them.
+A protocol is a TOML file (`Protocol`), shipped with the package or written by a user. A set is an image list
+in OpenOOD's format, a folder, a data set of the hub or a built-in one. `locate` looks for the sets before any
+image is opened; `read` reads them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ LISTS = "lists"  # the name of the source that the image lists themselves come f
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a set can be had: a page `url`, or an archive `file` with its `md5` to unpack `into` a folder below the root."""
+    """Where a set can be had: a page `url`, or an archive `file` with its `md5` to unpack `into` a folder
+    below the root.
+    """
 
     url: str = ""
     file: str = ""
@@ -61,11 +64,13 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolSet:
-    """One image set of a protocol and the places it may lie in. All places are below the root; the first that exists counts.
+    """One image set of a protocol and the places it may lie in. All places are below the root; the first that
+    exists counts.
 
-    `list` is a file with a line `path label` for every image; the paths start at `images`. `sha256` is the list's hash (with
-    Unix line ends). `folders` hold the images themselves; those of known classes hold class folders. `hub` and `builtin` are
-    names of sets from elsewhere. `count` is the number of images, 0 where it is not stated.
+    `list` is a file with a line `path label` for every image; the paths start at `images`. `sha256` is the
+    list's hash (with Unix line ends). `folders` hold the images themselves; those of known classes hold class
+    folders. `hub` and `builtin` are names of sets from elsewhere. `count` is the number of images, 0 where it
+    is not stated.
     """
 
     name: str = ""
@@ -83,12 +88,14 @@ class ProtocolSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """A benchmark: its sets, its classes by label, the size of its images and what a reader of its numbers must know.
+    """A benchmark: its sets, its classes by label, the size of its images and what a reader of its numbers
+    must know.
 
-    `crop` is the share of an image's shorter side that is kept. `labels` maps a class folder to its label. An accuracy below
-    `least_accuracy` means that the images are read in another way than the network was trained on (see `least_accuracy`).
-    `fpr95` names the FPR95 that the protocol's publications report; `nearest` takes it at the share nearest to 95 % (see
-    `functional.metrics.measure`). `digest` is the SHA-256 of the protocol's file.
+    `crop` is the share of an image's shorter side that is kept. `labels` maps a class folder to its label. An
+    accuracy below `least_accuracy` means that the images are read in another way than the network was trained
+    on (see `least_accuracy`). `fpr95` names the FPR95 that the protocol's publications report; `nearest`
+    takes it at the share nearest to 95 % (see `functional.metrics.measure`). `digest` is the SHA-256 of the
+    protocol's file.
     """
 
     name: str
@@ -115,14 +122,16 @@ def protocol_names() -> tuple[str, ...]:
 def load_protocol(source: str) -> Protocol:
     """A shipped protocol by name, or a TOML file of the same format.
 
-    Raises DataError, which says what is wrong and where, for an unknown name and for a file that cannot be read or understood.
+    Raises DataError, which says what is wrong and where, for an unknown name and for a file that cannot be
+    read or understood.
     """
     path = SHIPPED / f"{source}.toml" if source in protocol_names() else Path(source)
     if path.suffix != ".toml":
         near = difflib.get_close_matches(source, protocol_names(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise DataError(
-            f"There is no protocol {source!r}.{hint} There are: {', '.join(protocol_names())}; or name a TOML file."
+            f"There is no protocol {source!r}.{hint} "
+            f"There are: {', '.join(protocol_names())}; or name a TOML file."
         )
     try:
         data = path.read_bytes()
@@ -151,7 +160,8 @@ def load_protocol(source: str) -> Protocol:
 def least_accuracy(protocol: Protocol) -> float:
     """The accuracy, in [0, 1], below which the other numbers mean nothing.
 
-    It is the protocol's own where it states one, else three times chance, but no more than half-way from chance to 1.
+    It is the protocol's own where it states one, else three times chance, but no more than half-way from
+    chance to 1.
     """
     chance = 1 / len(protocol.classes)
     return protocol.least_accuracy or min(3 * chance, (1 + chance) / 2)
@@ -173,7 +183,8 @@ def _tables(value: Any, kind: type) -> Any:
 def _classes(value: object, path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
     """Class names by label, and the label of each class folder, from the value of the key `classes`.
 
-    The value is a class list, a list of names, or a number of classes. Left out, it gives no classes: the folders name them.
+    The value is a class list, a list of names, or a number of classes. Left out, it gives no classes: the
+    folders name them.
     """
     if isinstance(value, str):
         file = path.parent / value if value.endswith(".toml") else classes.find(value)
@@ -222,7 +233,9 @@ def _check_set(item: ProtocolSet, sources: Mapping[str, Source]) -> None:
     if item.name in ("id", "mean", "") or not item.name.isprintable() or "/" in item.name:
         raise ConfigError(f"A set cannot be called {item.name!r}.")
     if item.group not in KNOWN + UNKNOWN:
-        raise ConfigError(f"Set {item.name!r} has group {item.group!r}; there are {', '.join(KNOWN + UNKNOWN)}.")
+        raise ConfigError(
+            f"Set {item.name!r} has group {item.group!r}; there are {', '.join(KNOWN + UNKNOWN)}."
+        )
     if not (item.list or item.folders or item.hub or item.builtin):
         raise ConfigError(f"Set {item.name!r} has no list, folders, hub or builtin to come from.")
     if item.builtin and item.builtin not in BUILT_IN:

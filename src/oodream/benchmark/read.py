@@ -1,4 +1,6 @@
-"""The image sets of a protocol as pixels: lists, folders, the hub and built-in sets give the same kind of images."""
+"""The image sets of a protocol as pixels: lists, folders, the hub and built-in sets give the same kind of
+images.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,11 @@ def load_sets(
 ) -> list[ImageSet]:
     """All sets of `groups`, in the protocol's order, as squares `size` pixels wide.
 
-    `size` 0 and `crop` 0 are the protocol's own. `max_images` limits every set of a group to so many images, drawn by `seed`.
-    With `hub`, sets that are not below a root are read from the hub where the protocol knows them there. Each set that is not
-    the protocol's own gives a warning.
-    Raises DataError, before any image is read, with all that is missing, where it was looked for and where to get it.
+    `size` 0 and `crop` 0 are the protocol's own. `max_images` limits every set of a group to so many images,
+    drawn by `seed`. With `hub`, sets that are not below a root are read from the hub where the protocol knows
+    them there. Each set that is not the protocol's own gives a warning.
+    Raises DataError, before any image is read, with all that is missing, where it was looked for and where to
+    get it.
     """
     located = locate(protocol, roots, groups, hub=hub)
     if located.missing:
@@ -78,7 +81,13 @@ def read_sets(
 
 
 def read_set(
-    found: FoundSet, protocol: Protocol, size: int = 0, *, crop: float = 0.0, max_images: int = 0, seed: int = 0
+    found: FoundSet,
+    protocol: Protocol,
+    size: int = 0,
+    *,
+    crop: float = 0.0,
+    max_images: int = 0,
+    seed: int = 0,
 ) -> Images:
     """The images of one set, as `load_sets` reads them; `max_images` 0 reads all."""
     size, crop = size or protocol.size, crop or protocol.crop

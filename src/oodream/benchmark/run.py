@@ -1,4 +1,6 @@
-"""`oodream evaluate`: one network on one protocol, measured by any number of detectors; rows, tables and what they stand on."""
+"""`oodream evaluate`: one network on one protocol, measured by any number of detectors; rows, tables and what
+they stand on.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ VALIDATION = "val"  # in place of a folder of unknown images: the protocol's own
 
 @dataclass(frozen=True, kw_only=True)
 class Job(MeasureConfig):
-    """How a network is measured, which folders (and, if asked, the hub) the images come from, and the folder to write."""
+    """How a network is measured, which folders (and, if asked, the hub) the images come from, and the folder
+    to write.
+    """
 
     out: Path
     roots: tuple[Path, ...] = ()
@@ -48,12 +52,14 @@ class Job(MeasureConfig):
 def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Job, say: Say = print) -> str:
     """Measures a network on a protocol and returns the tables as Markdown.
 
-    Writes results.jsonl, results.md, evaluation.json and the folder cache into `job.out`. `source` and `weights` name the
-    network, as `open_model` takes them. With `job.tune` the detectors' options are chosen first: on the protocol's validation
-    sets ("val"), or on its known ones and the images of a folder. A detector that cannot be used with this network is left
-    out, and the notes say why. Training images are read only where a detector learns from them or options are chosen.
-    Raises, before any image is read: ConfigError for detectors and options that cannot be, DataError for all images that are
-    missing, ValueError for a network that does not fit. Raises ValueError when no detector can be used.
+    Writes results.jsonl, results.md, evaluation.json and the folder cache into `job.out`. `source` and
+    `weights` name the network, as `open_model` takes them. With `job.tune` the detectors' options are chosen
+    first: on the protocol's validation sets ("val"), or on its known ones and the images of a folder. A
+    detector that cannot be used with this network is left out, and the notes say why. Training images are
+    read only where a detector learns from them or options are chosen.
+    Raises, before any image is read: ConfigError for detectors and options that cannot be, DataError for all
+    images that are missing, ValueError for a network that does not fit. Raises ValueError when no detector
+    can be used.
     """
     detectors, options = _detectors(job)
     located = _located(protocol, job, detectors)
@@ -67,7 +73,8 @@ def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Jo
     cache = job.out / "cache" / f"crop-{crop:g}"
     extractor = Extractor(model.network, loss=model.loss, device=device_of(job.device), cache=cache)
     skipped: dict[str, str] = {}
-    detectors = usable(detectors, extractor, of_group(sets, "test"), skipped)
+    trial = Extractor(model.network, device=extractor.device)  # two images are not worth keeping
+    detectors = usable(detectors, trial, of_group(sets, "test"), skipped)
     if job.tune:
         folder = None if job.tune == VALIDATION else load_ood(Path(job.tune), job.size)
         detectors, tuned = tune_detectors(extractor, detectors, options, sets, folder, say, skipped)
@@ -92,16 +99,11 @@ def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Jo
 
 
 def _detectors(job: Job) -> tuple[dict[str, Detector], dict[str, dict[str, Option]]]:
-    """The job's detectors and the options of each, by name; ConfigError for a name that stands twice."""
-    if repeated := sorted({name for name in job.detectors if job.detectors.count(name) > 1}):
-        name = repeated[0]
-        raise ConfigError(
-            f"The detector {name} is named twice. Call one of them {name}@LABEL; its options are {name}@LABEL.OPTION."
-        )
+    """The job's detectors and the options of each, by name; ConfigError for "all" beside a name."""
     if ALL in job.detectors and len(job.detectors) > 1:
         raise ConfigError(f"{ALL!r} stands for every detector. Name no other beside it.")
     names = registry.names("detectors") if job.detectors == (ALL,) else job.detectors
-    options = registry.own_options("detectors", names, job.detector_options)
+    options = registry.options_by_name("detectors", names, job.detector_options)
     return registry.make_all("detectors", names, job.detector_options), options
 
 
@@ -127,7 +129,9 @@ def _located(protocol: Protocol, job: Job, detectors: Mapping[str, Detector]) ->
 
 
 def _read(located: Located, model: Model, order: Tensor | None, job: Job) -> list[ImageSet]:
-    """The image sets, with the network's labels and class names where they are in another order than the protocol's."""
+    """The image sets, with the network's labels and class names where they are in another order than the
+    protocol's.
+    """
     limits = dict.fromkeys(KNOWN + UNKNOWN, job.max_images)
     limits["train"] = min((n for n in (job.fit, job.max_images) if n), default=0)
     sets = read_sets(located, job.size, crop=job.crop, max_images=limits, seed=job.seed)
@@ -147,8 +151,8 @@ def _notes(located: Located, model: Model, job: Job) -> list[str]:
     trained_at = published_config(model.network).get("input_size", (3, job.size, job.size))[-1]
     if trained_at != job.size:
         notes.append(
-            f"{model.name} was trained on images {trained_at} pixels wide and gets images {job.size} pixels wide. "
-            f"Give --size {trained_at} to measure it as it was trained."
+            f"{model.name} was trained on images {trained_at} pixels wide and gets images {job.size} pixels "
+            f"wide. Give --size {trained_at} to measure it as it was trained."
         )
         warnings.warn(notes[-1], stacklevel=3)
     if job.max_images:
@@ -160,18 +164,18 @@ def _notes(located: Located, model: Model, job: Job) -> list[str]:
     return notes
 
 
-def _accuracy_notes(
-    protocol: Protocol, sets: Sequence[ImageSet], outputs: Mapping[str, Output]
-) -> list[str]:
-    """A warning, also given at once, when the network cannot be the one that was trained, or gets other images."""
+def _accuracy_notes(protocol: Protocol, sets: Sequence[ImageSet], outputs: Mapping[str, Output]) -> list[str]:
+    """A warning, also given at once, when the network cannot be the one that was trained, or gets other
+    images.
+    """
     test = next(s for s in sets if s.group == "test")
     accuracy = (outputs[test.name].logits_BC.argmax(1) == test.images.labels).double().mean().item()
     if accuracy >= (least := least_accuracy(protocol)):
         return []
     note = (
-        f"The accuracy is {100 * accuracy:.1f} %. Below {100 * least:.0f} % something is wrong: the network gets other "
-        "images than in training (size, crop, normalization, order of the classes), or is not trained. "
-        "The other numbers then mean nothing."
+        f"The accuracy is {100 * accuracy:.1f} %. Below {100 * least:.0f} % something is wrong: the network "
+        "gets other images than in training (size, crop, normalization, order of the classes), or is not "
+        "trained. The other numbers then mean nothing."
     )
     warnings.warn(note, stacklevel=3)
     return [note]

@@ -10,7 +10,7 @@ from ..presets import COMPARISONS, PRESETS
 
 def list_all(args: Sequence[str]) -> int:
     """`oodream list`."""
-    from ..benchmark import protocol as protocols
+    from ..benchmark.protocol import load_protocol, protocol_names
     from ..core import registry
     from ..models.external import ADAPTERS
     from ..models.resnet import BACKBONES
@@ -19,8 +19,8 @@ def list_all(args: Sequence[str]) -> int:
         print(f"preset    {name:20} {preset.about}")
     for name, comparison in COMPARISONS.items():
         print(f"arms      {name:20} {comparison.about}")
-    for name in protocols.names():
-        print(f"protocol  {name:20} {protocols.load(name).about}")
+    for name in protocol_names():
+        print(f"protocol  {name:20} {load_protocol(name).about}")
     for family in registry.FAMILIES:
         for name in registry.names(family):
             first = (registry.get(family, name).__doc__ or "").strip().splitlines()[0]
