@@ -130,7 +130,7 @@ def test_an_option_without_a_name_is_the_first_detectors_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.warns(UserWarning, match="something is wrong"):
-        run_command(embedded_args(tmp_path, "--tune", "val", "--detector-options", "k", "3"))
+        run_command(embedded_args(tmp_path, "--tune", "val", "--detector-options", "k=3"))
     assert {name for name, *_ in rows(tmp_path / "out")} == {"knn", "msp"}
     assert "the best of 1 candidates" in capsys.readouterr().out
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from oodream.benchmark.model import open_model
-from oodream.benchmark.protocol import load_protocol
 from oodream.models.external import ADAPTERS
 from oodream.models.factory import backbone
+from oodream.models.inference import Extractor
 from tests.helpers.protocols import SIZE, evaluate, rows, save_classifier
 
 
@@ -48,20 +47,25 @@ def test_a_classifier_of_other_classes_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_folder_stands_for_its_first_regularized_classifier(root: Path, tmp_path: Path) -> None:
-    run, protocol = tmp_path / "run", load_protocol(str(root / "colours.toml"))
+def test_a_run_folder_stands_for_its_first_regularized_classifier(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
     baseline = save_classifier(run / "classifier" / "baseline-s0", backbone("resnet8", 3))
-    with pytest.raises(ValueError, match=rf"no classifier.regularized-s0.* Name one .*: {baseline}\."):
-        open_model(str(run), None, protocol)
+    (run / "run.json").write_text("{}")
+    out = tmp_path / "out"
+    more = ("--model", str(run), "--out", str(out), "--detectors", "energy")
+    assert evaluate(root, *more) == 2
+    assert f"no regularized classifier yet. Finish the run, or name the folder of one of its classifiers: {baseline}." in capsys.readouterr().err
     for seed in (0, 1):
         save_classifier(run / "classifier" / f"regularized-s{seed}", backbone("resnet8", 3))
-    model, named = (
-        open_model(str(source), None, protocol) for source in (run, run / "classifier" / "regularized-s0")
-    )
-    assert model.name == named.name
-    for a, b in zip(model.network.parameters(), named.network.parameters(), strict=True):
-        assert torch.equal(a, b)
-    assert open_model(str(baseline), None, protocol).name == str(baseline)
+    assert evaluate(root, *more) == 0
+    model = json.loads((out / "evaluation.json").read_text())["model"]
+    assert model["name"] == str(run / "classifier" / "regularized-s0")
+    weights = load_file(run / "classifier" / "regularized-s0" / "model.safetensors")
+    network = backbone("resnet8", 3)
+    network.load_state_dict(weights)
+    assert model["weights"] == Extractor(network).weights_hash
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_detectors_that_cannot_stand_together_are_refused_before_work(
 def test_a_detector_that_stands_twice_has_two_names(root: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     more = ("--model", "resnet8", "--weights", str(weights), "--out", str(out))
-    assert evaluate(root, *more, "--detectors", "knn", "knn@one", "--detector-options", "knn@one.k", "1") == 0
+    assert evaluate(root, *more, "--detectors", "knn", "knn@one", "--detector-options", "knn@one.k=1") == 0
     assert {name for name, *_ in rows(out)} == {"knn", "knn@one"}
     assert rows(out)["knn", "far-set", "far"].autc != rows(out)["knn@one", "far-set", "far"].autc
 

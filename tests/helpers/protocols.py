@@ -91,7 +91,7 @@ def evaluate(root: Path, *more: str) -> int:
 
 def run_command(args: Sequence[str]) -> None:
     """A command without `main`, which catches errors and prints warnings."""
-    assert COMMANDS[args[0]](args[1:]) == 0
+    assert COMMANDS[args[0]].run(args[1:]) == 0
 
 
 def rows(out: Path) -> dict[tuple[str, str, str], Row]:

@@ -14,14 +14,11 @@ from torch import Tensor, nn
 
 from ..core.errors import listed
 from ..core.types import Loss
-from ..models.classifier import load
+from ..models.classifier import load_classifier
 from ..models.factory import backbone, load_weights
 from .protocol import Protocol
 
 __all__ = ["Model", "class_order", "open_model", "published_config"]
-
-DESCRIPTION = "classifier.json"
-FIRST = Path("classifier") / "regularized-s0"  # what a run's folder stands for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +35,9 @@ class Model:
 
 
 def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: bool = False) -> Model:
-    """A classifier's folder, a run's folder, or a network by name with its published weights or those of a
-    safetensors file.
+    """A classifier's folder, or a network by name with its published weights or those of a safetensors file.
 
-    A run's folder stands for its first regularized classifier. `plugins` allows a loss that is named by its
-    module, as `models.classifier.load` does.
+    `plugins` allows a loss that is named by its module, as `models.classifier.load_classifier` does.
     Raises ValueError when the network has another number of classes than the protocol, or would have random
     weights.
     """
@@ -50,10 +45,9 @@ def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: b
     if folder.is_dir():
         if weights is not None:
             raise ValueError(f"{source} has weights of its own; leave --weights out.")
-        folder = _classifier_folder(folder)
-        classifier = load(folder, plugins)
+        classifier = load_classifier(folder, plugins)
         return Model(
-            name=str(folder),
+            name=source,
             network=classifier.network,
             size=classifier.size,
             names=classifier.names,
@@ -97,17 +91,3 @@ def class_order(model: Model, protocol: Protocol) -> Tensor | None:
             + (f"; it does not know {lacking}." if lacking else ": it knows more.")
         )
     return torch.tensor([ours.index(name) for name in theirs])
-
-
-def _classifier_folder(folder: Path) -> Path:
-    """The folder itself where it holds a classifier, else the first regularized classifier of the run that it
-    is.
-    """
-    if (folder / DESCRIPTION).is_file():
-        return folder
-    if (folder / FIRST / DESCRIPTION).is_file():
-        return folder / FIRST
-    names = sorted(str(file.parent) for file in folder.glob(f"{FIRST.parent}/*/{DESCRIPTION}"))
-    if names:
-        raise ValueError(f"{folder} has no {FIRST}. Name one of its classifiers: {listed(names)}.")
-    return folder  # its error says that there is no classifier

@@ -12,9 +12,10 @@ from typing import Annotated
 import tyro
 
 from ..config import Config, MeasureConfig
+from ..core.errors import listed
 from ..core.options import ConfigError
-from .console import say
-from .run import _joined
+from ..run.layout import REGULARIZED, Layout
+from .console import parse, say
 
 __all__ = ["audit", "evaluate"]
 
@@ -57,7 +58,7 @@ class Evaluate:
 
 def evaluate(args: Sequence[str]) -> int:
     """`oodream evaluate`."""
-    command = tyro.cli(Evaluate, prog="oodream evaluate", args=_joined(args))
+    command = parse(Evaluate, "oodream evaluate", args)
     target = command.where
 
     from ..benchmark.explain import overview
@@ -75,12 +76,30 @@ def evaluate(args: Sequence[str]) -> int:
             "Which network? Give --model: the folder of a run or a classifier, or a name such as "
             "timm:resnet50.a1_in1k."
         )
-    model = "-".join(re.findall(r"[\w.]+", target.model))
-    out = target.out or Path("runs") / f"evaluate-{protocol.name}-{model}"
+    model = _classifier_of(target.model)
+    label = "-".join(re.findall(r"[\w.]+", target.model))
+    out = target.out or Path("runs") / f"evaluate-{protocol.name}-{label}"
     job = Job(out=out, roots=roots, hub=target.hub, plugins=target.plugins, **vars(command.options))
-    tables = run_benchmark(protocol, target.model, target.weights, job, say)
+    tables = run_benchmark(protocol, model, target.weights, job, say)
     print(f"\n{tables}\nResults: {out.resolve()}")
     return 0
+
+
+def _classifier_of(model: str) -> str:
+    """The first regularized classifier where `model` is a run's folder; else `model` itself.
+
+    Raises ConfigError for a run without one.
+    """
+    run = Layout(Path(model))
+    if not run.manifest.is_file():
+        return model
+    classifier = run.classifier(REGULARIZED, 0)
+    if not classifier.is_dir():
+        raise ConfigError(
+            f"The run {model} has no regularized classifier yet. Finish the run, or name the folder of one of "
+            f"its classifiers: {listed(map(str, sorted(classifier.parent.glob('*')))) or 'there is none so far'}."
+        )
+    return str(classifier)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +127,7 @@ class Audit:
 
 def audit(args: Sequence[str]) -> int:
     """`oodream audit`."""
-    command = tyro.cli(Audit, prog="oodream audit", args=_joined(args))
+    command = parse(Audit, "oodream audit", args)
     if bool(command.run) == bool(command.data):
         raise ConfigError("Audit what? Name a run's folder, or give --data FOLDER and --ood FOLDER.")
 
