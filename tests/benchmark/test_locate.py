@@ -112,7 +112,7 @@ def test_labels_of_known_images(root: Path, label: str, allowed: bool) -> None:
         (b"", "is empty"),
         (b"\n\n", "is empty"),
         (b"\xef\xbb\xbf\n", "is empty"),
-        (b"\xff\xfe\n", "is no list in UTF-8"),
+        (b"\xff\xfe\x00\xd8", "is no text"),
     ],
 )
 def test_lists_that_are_none(root: Path, data: bytes, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..core.files import shown
 from .locate import Located, locate
 from .protocol import LISTS, Protocol, ProtocolSet, Source
 
@@ -37,7 +38,7 @@ def explain(located: Located, roots: Sequence[Path]) -> str:
     if not located.missing:
         return ""
     protocol = located.protocol
-    below = f"below {' and '.join(map(str, roots))}" if roots else "and no --root was given"
+    below = f"below {' and '.join(map(shown, roots))}" if roots else "and no --root was given"
     total = len(located.found) + len(located.missing)
     lines = [f"{protocol.name}: {len(located.missing)} of {total} image sets are missing, {below}."]
     for missing in located.missing:

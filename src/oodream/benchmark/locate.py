@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ..core.errors import DataError, listed
+from ..core.files import read_text, shown
 from ..core.types import OOD
-from ..data.preprocess import image_files
-from .protocol import KNOWN, UNKNOWN, Protocol, ProtocolSet, nfc
+from ..data.classes import folder_key
+from ..data.scan import image_files
+from .protocol import KNOWN, UNKNOWN, Protocol, ProtocolSet
 
 __all__ = ["FoundSet", "Located", "MissingSet", "locate"]
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class _Inside:
             self._folders[folder] = self._holds(folder)
         if not self._folders[folder] or (file.is_symlink() and not self._holds(file)):
             raise DataError(
-                f"{str(file)!r} leads to {str(file.resolve())!r}, outside the root. "
+                f"{shown(file)} leads to {shown(file.resolve())}, outside the root. "
                 "To allow it, name its folder as another --root."
             )
         return file
@@ -158,20 +158,23 @@ def _by_list(item: ProtocolSet, protocol: Protocol, inside: _Inside, file: Path)
     Raises DataError for a line that is no `path label`, a path outside the roots, and an image that is not
     there.
     """
-    # An editor may have added a byte order mark or Windows' line ends: the list is still the same one.
-    data = inside(file).read_bytes().removeprefix(BYTE_ORDER_MARK).replace(b"\r\n", b"\n")
-    sha256 = hashlib.sha256(data).hexdigest()
-    lines = list(_lines(data, file, len(protocol.classes) if item.group in KNOWN else 0))
+    try:
+        # An editor may have added a byte order mark or Windows' line ends: the list is still the same one.
+        text = read_text(inside(file)).replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{shown(file)} is no text: {error}.") from error
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    lines = list(_lines(text, file, len(protocol.classes) if item.group in KNOWN else 0))
     remarks = []
     if item.sha256 and sha256 != item.sha256:
         remarks.append(
-            f"{file} is another list than the protocol's (sha256 {sha256}, the protocol's {item.sha256}; "
+            f"{shown(file)} is another list than the protocol's (sha256 {sha256}, the protocol's {item.sha256}; "
             f"{len(lines)} lines, the protocol's {item.count}): "
             "its numbers do not compare with the protocol's"
         )
     elif item.count and len(lines) != item.count:
         remarks.append(
-            f"{file} lists {len(lines)} images, the protocol {item.count}: "
+            f"{shown(file)} lists {len(lines)} images, the protocol {item.count}: "
             "its numbers do not compare with the protocol's"
         )
     bases = [root / item.images for root in inside.roots]
@@ -181,42 +184,39 @@ def _by_list(item: ProtocolSet, protocol: Protocol, inside: _Inside, file: Path)
         try:
             files.append(inside(base / path))
         except DataError as error:
-            raise DataError(f"{file}, line {number}: {error}") from None
+            raise DataError(f"{shown(file)}, line {number}: {error}") from None
     if gone := [path for path in files if not path.is_file()]:
         raise DataError(
-            f"{len(gone)} of the {len(files)} images in the list {file} are not there; "
-            f"the first is {str(gone[0])!r}."
+            f"{len(gone)} of the {len(files)} images in the list {shown(file)} are not there; "
+            f"the first is {shown(gone[0])}."
         )
     labels = tuple(label for _, label in lines)
     return FoundSet(
-        set=item, place=str(file), files=tuple(files), labels=labels, sha256=sha256, remarks=tuple(remarks)
+        set=item, place=shown(file), files=tuple(files), labels=labels, sha256=sha256, remarks=tuple(remarks)
     )
 
 
-def _lines(data: bytes, file: Path, count: int) -> Iterator[tuple[str, int]]:
+def _lines(text: str, file: Path, count: int) -> Iterator[tuple[str, int]]:
     """(path, label) of every line. With `count` classes the labels must be below it; 0 allows any label.
 
     A line ends at "\\n" alone: file names may hold Unicode's other line separators.
     """
-    try:
-        lines = data.decode().split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no list in UTF-8: {error}.") from error
+    lines = text.split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        raise DataError(f"{file} is empty.")
+        raise DataError(f"{shown(file)} is empty.")
     for number, line in enumerate(lines, 1):
         path, _, label = line.strip(" \t\r").rpartition(" ")
         if not path or "\0" in path or not label.removeprefix("-").isdecimal():
             raise DataError(
-                f"{file}, line {number}: {line[:80]!r} is no path and label, such as photos/a.png 3."
+                f"{shown(file)}, line {number}: {line[:80]!r} is no path and label, such as photos/a.png 3."
             )
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise DataError(f"{file}, line {number}: {path!r} leads out of the folder of the images.")
+            raise DataError(f"{shown(file)}, line {number}: {path!r} leads out of the folder of the images.")
         if count and not 0 <= int(label) < count:
             raise DataError(
-                f"{file}, line {number}: there is no class {label}; the labels are 0 to {count - 1}."
+                f"{shown(file)}, line {number}: there is no class {label}; the labels are 0 to {count - 1}."
             )
         yield path, int(label)
 
@@ -236,19 +236,21 @@ def _by_folder(item: ProtocolSet, protocol: Protocol, inside: _Inside, place: Pa
         files = image_files(inside(place / "*").parent)
         labels = [OOD] * len(files)
     if not files:
-        raise DataError(f"{place} has no images.")
+        raise DataError(f"{shown(place)} has no images.")
     for file in files:
         inside(file)
     remarks = []
     if item.list:
-        remarks.append(f"{place} stands for the list of {item.name}, and not the protocol's choice of images")
+        remarks.append(
+            f"{shown(place)} stands for the list of {item.name}, and not the protocol's choice of images"
+        )
     if item.count and len(files) != item.count:
         remarks.append(
-            f"{place} has {len(files)} images, the protocol {item.count}: "
+            f"{shown(place)} has {len(files)} images, the protocol {item.count}: "
             "its numbers do not compare with the protocol's"
         )
     return FoundSet(
-        set=item, place=str(place), files=tuple(files), labels=tuple(labels), remarks=tuple(remarks)
+        set=item, place=shown(place), files=tuple(files), labels=tuple(labels), remarks=tuple(remarks)
     )
 
 
@@ -259,14 +261,14 @@ def _class_folders(place: Path, protocol: Protocol) -> list[tuple[int, Path]]:
         labels = {name: label for label, name in enumerate(sorted(folders))}
     known = {labels[name]: folder for name, folder in sorted(folders.items()) if name in labels}
     if absent := [name for label, name in enumerate(protocol.classes) if label not in known]:
-        raise DataError(f"{place} has no class folders for {listed(absent)}.")
+        raise DataError(f"{shown(place)} has no class folders for {listed(absent)}.")
     return sorted(known.items())
 
 
 def _subfolders(place: Path) -> dict[str, Path]:
     """The folders in a folder by name, without hidden ones."""
     return {
-        nfc(path.name): path
+        folder_key(path.name): path
         for path in sorted(place.iterdir())
         if path.is_dir() and not path.name.startswith(".")
     }

@@ -11,14 +11,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core.errors import DataError
-from ..core.files import ASSETS
+from ..core.files import ASSETS, decode_text, shown
 from ..core.options import ConfigError, overlay
 from ..data import classes
 from .builtin import BUILT_IN
@@ -38,7 +37,6 @@ __all__ = [
     "Source",
     "least_accuracy",
     "load_protocol",
-    "nfc",
     "protocol_names",
 ]
 
@@ -135,9 +133,9 @@ def load_protocol(source: str) -> Protocol:
         )
     try:
         data = path.read_bytes()
-        table = tomllib.loads(data.decode("utf-8-sig"))
+        table = tomllib.loads(decode_text(data))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{shown(path)} cannot be read: {error}") from error
     class_names, labels = _classes(table.pop("classes", []), path)
     blank = Protocol(
         name=path.stem, classes=class_names, labels=labels, digest=hashlib.sha256(data).hexdigest()
@@ -153,7 +151,7 @@ def load_protocol(source: str) -> Protocol:
         )
         _check(protocol)
     except ConfigError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{shown(path)}: {error}") from error
     return protocol
 
 
@@ -165,11 +163,6 @@ def least_accuracy(protocol: Protocol) -> float:
     """
     chance = 1 / len(protocol.classes)
     return protocol.least_accuracy or min(3 * chance, (1 + chance) / 2)
-
-
-def nfc(name: str) -> str:
-    """The name in Unicode's composed form: file systems give the same name in either form."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _tables(value: Any, kind: type) -> Any:
@@ -201,9 +194,9 @@ def _classes(value: object, path: Path) -> tuple[tuple[str, ...], dict[str, int]
         and all(isinstance(name, str) for name in value)
         and len({*value}) == len(value)
     ):
-        return tuple(value), {nfc(name): label for label, name in enumerate(value)}
+        return tuple(value), {classes.folder_key(name): label for label, name in enumerate(value)}
     raise DataError(
-        f"{path}: classes cannot be {value!r}. "
+        f"{shown(path)}: classes cannot be {value!r}. "
         "Give the name of a class list, a list of different names, or a number above one."
     )
 

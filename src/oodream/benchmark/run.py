@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import MeasureConfig
 from ..core import registry
@@ -17,19 +19,21 @@ from ..core.device import device_of
 from ..core.errors import DataError
 from ..core.files import write_bytes, write_json
 from ..core.options import ConfigError, Option
-from ..core.results import Row, row_to_json
+from ..core.results import row_to_json
 from ..core.types import Detector, Json, Output
 from ..data.folders import load_ood
-from ..data.images import ImageSet
-from ..detection.detectors import Fixed
+from ..data.images import Images, ImageSet
+from ..detection.detectors import learned_fields
+from ..detection.evaluate import evaluate
+from ..detection.sanity import upside_down
 from ..models.inference import Extractor
 from .explain import explain
 from .locate import Located, locate
-from .measure import Say, forward, measure_rows, of_group, tune_detectors, usable
 from .model import Model, class_order, open_model, published_config
 from .protocol import KNOWN, MEASURED, UNKNOWN, Protocol, least_accuracy
 from .read import read_sets
 from .tables import tables
+from .tune import Say, of_group, tune_detectors
 
 __all__ = ["ALL", "Job", "run_benchmark"]
 
@@ -49,6 +53,20 @@ class Job(MeasureConfig):
     plugins: bool = False
 
 
+class _SpeakingExtractor(Extractor):
+    """An extractor that says of every image set how long it took."""
+
+    def __init__(self, say: Say, network: nn.Module, **options: Any) -> None:
+        super().__init__(network, **options)
+        self.say = say
+
+    def __call__(self, images: Images, *args: Any, **options: Any) -> Output:
+        start = monotonic()
+        output = super().__call__(images, *args, **options)
+        self.say(f"  {images.name:20} {len(images):9,} images {monotonic() - start:8.1f} s")
+        return output
+
+
 def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Job, say: Say = print) -> str:
     """Measures a network on a protocol and returns the tables as Markdown.
 
@@ -57,6 +75,7 @@ def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Jo
     first: on the protocol's validation sets ("val"), or on its known ones and the images of a folder. A
     detector that cannot be used with this network is left out, and the notes say why. Training images are
     read only where a detector learns from them or options are chosen.
+
     Raises, before any image is read: ConfigError for detectors and options that cannot be, DataError for all
     images that are missing, ValueError for a network that does not fit. Raises ValueError when no detector
     can be used.
@@ -70,29 +89,40 @@ def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Jo
     order, notes = class_order(model, protocol), _notes(located, model, job)
     sets = _read(located, model, order, job)
     # The cache knows a file by its path, length and time, and not what is cut away of its image.
-    cache = job.out / "cache" / f"crop-{crop:g}"
-    extractor = Extractor(model.network, loss=model.loss, device=device_of(job.device), cache=cache)
+    cache, device = job.out / "cache" / f"crop-{crop:g}", device_of(job.device)
+    extractor = Extractor(model.network, loss=model.loss, device=device, cache=cache)
     skipped: dict[str, str] = {}
-    trial = Extractor(model.network, device=extractor.device)  # two images are not worth keeping
-    detectors = usable(detectors, trial, of_group(sets, "test"), skipped)
     if job.tune:
         folder = None if job.tune == VALIDATION else load_ood(Path(job.tune), job.size)
-        detectors, tuned = tune_detectors(extractor, detectors, options, sets, folder, say, skipped)
+        detectors, skipped, tuned = tune_detectors(extractor, options, sets, folder, say)
         notes += tuned
-    measured = [s for s in sets if s.group in MEASURED]
-    outputs = forward(extractor, measured, detectors, say)
-    notes += _accuracy_notes(protocol, measured, outputs)
-    rows: list[Row] = []
-    for part in measure_rows(
-        extractor, detectors, measured, outputs, say, skipped,
-        config=job, classifier=model.name, fpr95_nearest=protocol.nearest,
-    ):  # fmt: skip
-        rows += part
-        write_bytes(job.out / "results.jsonl", "".join(row_to_json(row) + "\n" for row in rows).encode())
-    notes += [f"{name} is left out: {reason}" for name, reason in skipped.items()]
-    if not rows:
-        raise ValueError("\n".join([f"None of the detectors can be used with {model.name}.", *notes]))
-    text = tables(protocol, rows, notes)
+    test = of_group(sets, "test")
+    evaluation = evaluate(
+        _SpeakingExtractor(say, model.network, loss=model.loss, device=device, cache=cache),
+        detectors,
+        fit=next(
+            (s.images for s in sets if s.group == "train"), test
+        ),  # where no detector learns, any will do
+        test=test,
+        ood=[s for s in sets if s.group in ("near", "far")],
+        classifier=model.name,
+        seed=job.seed,
+        resamples=job.resamples,
+        fpr95_nearest=protocol.nearest,
+    )
+    notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy)
+    ids = {name: scores["id"] for name, scores in evaluation.scores.items()}
+    used = {name: detectors[name] for name in ids}
+    notes += [
+        f"{name} ranks scrambled test images as better known than the test images themselves "
+        f"(AUROC {auroc:.1%}): its numbers mean nothing here."
+        for name, auroc in upside_down(extractor, used, test, ids).items()
+    ]
+    notes += [f"{name} is left out: {reason}" for name, reason in (skipped | evaluation.skipped).items()]
+    text = tables(protocol, evaluation.rows, notes)
+    write_bytes(
+        job.out / "results.jsonl", "".join(row_to_json(row) + "\n" for row in evaluation.rows).encode()
+    )
     write_bytes(job.out / "results.md", text.encode())
     write_json(job.out / "evaluation.json", _facts(located, model, extractor.weights_hash, sets, notes, job))
     return text
@@ -109,7 +139,7 @@ def _detectors(job: Job) -> tuple[dict[str, Detector], dict[str, dict[str, Optio
 
 def _located(protocol: Protocol, job: Job, detectors: Mapping[str, Detector]) -> Located:
     """The sets that the job needs; DataError for all that is missing."""
-    learns = not all(isinstance(detector, Fixed) for detector in detectors.values())
+    learns = any(learned_fields(detector) for detector in detectors.values())
     groups = [group for group in MEASURED if group != "train" or learns or job.tune]
     if job.tune:
         tuned = ["val", "val-ood"] if job.tune == VALIDATION else ["val"]
@@ -164,12 +194,10 @@ def _notes(located: Located, model: Model, job: Job) -> list[str]:
     return notes
 
 
-def _accuracy_notes(protocol: Protocol, sets: Sequence[ImageSet], outputs: Mapping[str, Output]) -> list[str]:
+def _accuracy_notes(protocol: Protocol, accuracy: float) -> list[str]:
     """A warning, also given at once, when the network cannot be the one that was trained, or gets other
     images.
     """
-    test = next(s for s in sets if s.group == "test")
-    accuracy = (outputs[test.name].logits_BC.argmax(1) == test.images.labels).double().mean().item()
     if accuracy >= (least := least_accuracy(protocol)):
         return []
     note = (
