@@ -44,8 +44,8 @@ def torchrun(*args: str) -> subprocess.CompletedProcess[str]:
 def test_two_processes_draw_what_one_does(drawn, sampled, shapes, tiny_pipeline, capsys):
     done = torchrun("decode", str(sampled))
     assert done.returncode == 0, done.stderr
-    assert "12 images drawn (part 0 of 2)" in done.stdout
-    assert "12 images drawn (part 1 of 2)" in done.stdout
+    assert "12 images decoded (part 0 of 2)" in done.stdout
+    assert "12 images decoded (part 1 of 2)" in done.stdout
     assert images_of(sampled) == images_of(drawn)
     assert main(command(shapes, tiny_pipeline, sampled, "--until", "images")) == 0
     both = [(run / "images" / "imagined" / "metadata.jsonl").read_text() for run in (drawn, sampled)]
@@ -58,7 +58,7 @@ def test_shards_one_after_another(drawn, sampled, capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["8", "8", "8"]
     assert images_of(sampled) == images_of(drawn)
     assert main(["decode", str(sampled), "--shard", "0/3"]) == 0
-    assert capsys.readouterr().out.startswith("0 images drawn")
+    assert capsys.readouterr().out.startswith("0 images decoded")
 
 
 def kill_while_drawing(run: Path, times: int, seed: int) -> None:
@@ -66,7 +66,7 @@ def kill_while_drawing(run: Path, times: int, seed: int) -> None:
     random_, args = random.Random(seed), [sys.executable, "-m", "oodream.cli", "decode", str(run)]
     folder, total = (
         run / "images" / "imagined",
-        len(load_tensors(run / "outliers" / "outliers.safetensors")["y_M"]),
+        len(load_tensors(run / "vectors" / "vectors.safetensors")["y_M"]),
     )
     for left in range(times, 0, -1):
         drawn = sum(1 for _ in folder.rglob("*.png"))
@@ -95,7 +95,7 @@ def test_drawing_killed_at_random_ends_the_same(drawn, sampled):
 @pytest.mark.slow
 def test_two_thousand_embedded_images_killed_ten_times(tmp_path):
     args = ["run", "--preset", "demo", "--sample.per-class", "250", "--decode.steps", "2", "--device", "cpu"]
-    assert main([*args, "--run", str(tmp_path / "calm"), "--until", "outliers"]) == 0
+    assert main([*args, "--run", str(tmp_path / "calm"), "--until", "vectors"]) == 0
     shutil.copytree(tmp_path / "calm", tmp_path / "killed")
     assert main([*args, "--run", str(tmp_path / "calm"), "--until", "images/imagined"]) == 0
     kill_while_drawing(tmp_path / "killed", 10, seed=1)
@@ -123,7 +123,7 @@ def test_verify_mends_what_is_missing_or_damaged(drawn, tmp_path, capsys):
 
 
 def test_verify_tells_when_other_bytes_come_out(drawn, tmp_path, capsys):
-    """A recorded hash that this machine does not reproduce stands for images drawn on another processor."""
+    """A recorded hash that this machine does not reproduce stands for images decoded on another processor."""
     run = Path(shutil.copytree(drawn, tmp_path / "elsewhere"))
     file = run / "images" / "imagined" / "metadata.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -175,7 +175,7 @@ def test_what_cannot_be_drawn(make, args, message, drawn, tmp_path, capsys):
     if make:
         shutil.copytree(drawn, run)
         if not args:
-            (run / "outliers" / "stage.json").unlink()
+            (run / "vectors" / "stage.json").unlink()
     assert main(["decode", str(run), *args]) == 2
     assert message in capsys.readouterr().err
 
@@ -196,7 +196,7 @@ def test_environment_of_launchers(monkeypatch):
 
 def test_a_changed_tile_is_that_of_other_processes_too(drawn, shapes, tiny_pipeline, tmp_path):
     """The classes stay as they are then, and with them the tile that was recorded there."""
-    from oodream.run.redraw import begun
+    from oodream.run.redraw import open_begun
 
     run = Path(shutil.copytree(drawn, tmp_path / "copy"))
     assert (

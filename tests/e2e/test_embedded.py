@@ -40,14 +40,14 @@ def test_the_outliers_help(run):
 
 
 def test_the_network_did_not_learn_to_see_the_decoder(run):
-    summary = read_json(run / "classifier" / "dream-s0" / "stage.json")["summary"]
+    summary = read_json(run / "classifier" / "regularized-s0" / "stage.json")["summary"]
     assert summary["reconstructed_id_auroc"] < 0.6
 
 
 def test_the_report_answers_as_what_is_deployed_does(run):
     summary = read_json(run / "guard" / "stage.json")["summary"]
     page = (run / "report" / "index.html").read_text()
-    assert f"mean unknown: {summary['promised']}." in page
+    assert f"mean unknown: {summary['guarantee']}." in page
     assert f"{summary['threshold']:.2f}".replace("-", "−") in page.replace("-", "−")
 
 
@@ -57,8 +57,8 @@ def test_plain_prompts_draw_their_class(run):
     from oodream.models.factory import backbone
 
     judge = backbone(TrainConfig(optimisation=Optimisation()).backbone, len(FASHION_ID))
-    judge.load_state_dict(load_tensors(run / "classifier" / "plain-s0" / "model.safetensors"))
-    drawn = load_tensors(run / "paths" / "plain.safetensors")["images"]
+    judge.load_state_dict(load_tensors(run / "classifier" / "baseline-s0" / "model.safetensors"))
+    drawn = load_tensors(run / "strips" / "samples.safetensors")["images"]
     with torch.no_grad():
         said = judge.eval()(drawn.flatten(0, 1)).logits_BC.argmax(1).view(drawn.shape[:2])
     assert (said == torch.arange(len(FASHION_ID))[:, None]).float().mean() > 0.85

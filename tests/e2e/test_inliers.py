@@ -16,7 +16,7 @@ from oodream.data.folders import load_shifted
 from oodream.models.classifier import load
 from tests.helpers.runs import command
 
-INLIERS = ("--sample.options", "kind", "inlier", "candidates", "20", "anchors", "5")
+INLIERS = ("--sample.options", "kind=inlier", "candidates", "20", "anchors", "5")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def finished(shapes, tiny_pipeline, tmp_path_factory):
     other = folder / "seen-elsewhere"
     shutil.copytree(shapes / "star", other / "star")
     shutil.copytree(shapes / "circle", other / "moon")  # no class is called so
-    more = (*INLIERS, "--train.loss", "cross_entropy", "--train.ratio", "1", "--shifted", str(other))
+    more = (*INLIERS, "--regularize.loss", "cross_entropy", "--regularize.ratio", "1", "--shifted", str(other))
     assert main(command(shapes, tiny_pipeline, folder / "run", *more)) == 0
     return folder / "run"
 
@@ -37,19 +37,19 @@ def test_a_run_of_inliers(finished):
     ]
     assert {line["kind"] for line in lines} == {"inlier"}
     assert read_json(finished / "filter" / "stage.json")["summary"]["kept"] == 24
-    log = read_json(finished / "classifier" / "dream-s0" / "log.json")
+    log = read_json(finished / "classifier" / "regularized-s0" / "log.json")
     assert "energy" not in log[0]
-    assert read_json(finished / "classifier" / "dream-s0" / "classifier.json")["loss"] == "cross_entropy"
+    assert read_json(finished / "classifier" / "regularized-s0" / "classifier.json")["loss"] == "cross_entropy"
 
 
 def test_accuracy_is_measured_on_every_shifted_set(finished):
-    rows = [json.loads(line) for line in (finished / "shifts" / "accuracy.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (finished / "shift" / "accuracy.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * (1 + len(CORRUPTIONS) * len(SEVERITIES))
     assert {row["n"] for row in rows if row["severity"]} == {12}
     assert [row["n"] for row in rows if not row["severity"]] == [20, 20]  # the stars
     for row in rows:
         assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
-    judge = load(finished / "classifier" / "dream-s0")
+    judge = load(finished / "classifier" / "regularized-s0")
     stars = load_shifted(finished.parent / "seen-elsewhere", 32, judge.names, None)
     refused = [verdict.answer == "unknown" for verdict in judge(stars, torch.device("cpu"))]
     (row,) = [row for row in rows if row["classifier"] == "dream" and not row["severity"]]
@@ -66,7 +66,7 @@ def test_the_report_speaks_of_accuracy(finished):
 
 def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "copy")
-    more = (*INLIERS, "--train.loss", "cross_entropy", "--train.ratio", "1", "--train.drift-threshold", "1.1")
+    more = (*INLIERS, "--regularize.loss", "cross_entropy", "--regularize.ratio", "1", "--train.drift-threshold", "1.1")
     assert main(command(shapes, tiny_pipeline, run, *more, "--redo", "changed")) == 2
     assert (
         "The filter kept no inlier: sample nearer to (a higher cosine) or lower drift_threshold"

@@ -22,8 +22,8 @@ from tests.helpers.runs import SAME_THREADS, command
 from tests.helpers.tiny import save_tiny_pipeline
 
 OAL = (
-    "--decode.output", "latents", "--train.loss", "energy_logistic", "micl", "kd", "--train.reconstruction-frac", "0",
-    "--sample.per-class", "100", "--train.adapter-options", "steps", "5",
+    "--decode.output", "latents", "--regularize.loss", "energy_logistic", "micl", "kd", "--reconstruct.frac", "0",
+    "--sample.per-class", "100", "--latents.options", "steps=5",
 )  # fmt: skip
 
 
@@ -53,14 +53,14 @@ def test_a_run_whose_outliers_stay_latents(finished):
     assert len(lines) == 300
     assert lines[0].keys() >= {"row", "class", "prompt", "anchor", "seed", "knn_distance", "pipeline", "hash"}
     assert not (finished / "images" / "imagined").exists(), "nothing was decoded"
-    log = read_json(finished / "classifier" / "dream-s0" / "log.json")[-1]
+    log = read_json(finished / "classifier" / "regularized-s0" / "log.json")[-1]
     assert {"ce", "energy", "micl", "kd"} <= log.keys()
     page = (finished / "report" / "index.html").read_text()
     assert page.count("Imagined outlier of circle") == 12, "the report shows pictures all the same"
 
 
 def test_latents_are_what_pictures_are_decoded_from(finished, shapes, tiny_pipeline):
-    from oodream.run.redraw import begun
+    from oodream.run.redraw import open_begun
 
     latents, pictures = (begun(finished, "cpu", output).drawing for output in ("latents", "images"))
     read = load_tensors(latents.files[0])["latents_BFHW"][:4]
@@ -76,7 +76,7 @@ def test_a_killed_run_of_latents_ends_the_same(finished, shapes, tiny_pipeline, 
     for mark in (
         "latents/imagined/latents-00000.safetensors",
         "latents/known/begun.json",
-        "classifier/dream-s0/begun.json",
+        "classifier/regularized-s0/begun.json",
     ):
         process = subprocess.Popen(
             args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS
@@ -133,14 +133,14 @@ def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, caps
     [
         (["--sample.per-class", "0"], "without outliers there is nothing to learn"),
         (
-            ["--sample.options", "kind", "inlier", "--train.loss", "cross_entropy"],
+            ["--sample.options", "kind=inlier", "--regularize.loss", "cross_entropy"],
             "only outliers may be latents",
         ),
-        (["--train.path", "stairs"], "No path is called 'stairs'. There are: preview, projector, stem"),
-        (["--train.loss", "micle"], "No loss is called 'micle'. Did you mean 'micl'"),
-        (["--train.teacher", "nowhere"], "nowhere holds no classifier"),
-        (["--train.varied", "1.5"], "train.varied lies between 0 and 1, and not at 1.5"),
-        (["--train.ratio", "0"], "train.ratio is above 0 where the loss needs outliers"),
+        (["--latents.adapter", "stairs"], "No path is called 'stairs'. There are: preview, projector, stem"),
+        (["--regularize.loss", "micle"], "No loss is called 'micle'. Did you mean 'micl'"),
+        (["--regularize.teacher", "nowhere"], "nowhere holds no classifier"),
+        (["--regularize.outlier-aug-prob", "1.5"], "train.varied lies between 0 and 1, and not at 1.5"),
+        (["--regularize.ratio", "0"], "train.ratio is above 0 where the loss needs outliers"),
     ],
 )
 def test_mistakes_are_named_before_any_work(shapes, tiny_pipeline, tmp_path, capsys, more, message):
@@ -150,9 +150,9 @@ def test_mistakes_are_named_before_any_work(shapes, tiny_pipeline, tmp_path, cap
 
 
 def test_a_teacher_of_other_classes_is_refused(finished, shapes, tiny_pipeline, tmp_path, capsys):
-    teacher = Path(shutil.copytree(finished / "classifier" / "plain-s0", tmp_path / "teacher"))
+    teacher = Path(shutil.copytree(finished / "classifier" / "baseline-s0", tmp_path / "teacher"))
     args = command(
-        shapes, tiny_pipeline, tmp_path / "run", *OAL, "--train.teacher", str(teacher), "--until", "classes"
+        shapes, tiny_pipeline, tmp_path / "run", *OAL, "--regularize.teacher", str(teacher), "--until", "classes"
     )
     assert main(args) == 0
     told = read_json(teacher / "classifier.json")
@@ -177,21 +177,21 @@ def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(
     )
     torch.nn.init.constant_(vit.vit.embeddings.position_embeddings, 3.0)
     vit.save_pretrained(tmp_path / "vit")
-    tuned = ["--train.backbone", f"hf:{tmp_path / 'vit'}", "--until", "classifier/plain-s0"]
+    tuned = ["--train.backbone", f"hf:{tmp_path / 'vit'}", "--until", "classifier/baseline-s0"]
     assert main(command(shapes, tiny_pipeline, tmp_path / "teacher", *OAL, *tuned)) == 0
-    teacher = tmp_path / "teacher" / "classifier" / "plain-s0"
+    teacher = tmp_path / "teacher" / "classifier" / "baseline-s0"
     body = load_tensors(teacher / "model.safetensors")
     name = "vit.embeddings.position_embeddings"  # zeros or small numbers at first in any network: the folder's are not
     begun, tuned_to = torch.full_like(vit.state_dict()[name], 3.0), body[f"body.{name}"]
     assert not tuned_to.equal(begun), "fine-tuned"
     assert (tuned_to - begun).abs().max() < 1, "from the folder's weights"
-    taught = ["--train.teacher", str(teacher), "--train.loss-options", "kd.feature", "8"]
+    taught = ["--regularize.teacher", str(teacher), "--regularize.loss-options", "kd.feature", "8"]
     assert main(command(shapes, tiny_pipeline, tmp_path / "run", *OAL, *taught)) == 0
-    log = read_json(tmp_path / "run" / "classifier" / "dream-s0" / "log.json")[-1]
+    log = read_json(tmp_path / "run" / "classifier" / "regularized-s0" / "log.json")[-1]
     assert 0 < log["kd"] < float("inf")
     assert 0 < log["kd_feature"] < float("inf")
     a, b = (
-        load_tensors(run / "classifier" / "dream-s0" / "model.safetensors")
+        load_tensors(run / "classifier" / "regularized-s0" / "model.safetensors")
         for run in (tmp_path / "run", finished)
     )
     assert a.keys() == b.keys()

@@ -37,9 +37,9 @@ def test_a_run_leaves_what_the_design_says(finished):
     stages = ("classes", "align", "features", "outliers", "images/imagined", "paths", "images/reconstructed")
     for stage in (
         *stages,
-        "classifier/plain-s0",
+        "classifier/baseline-s0",
         "filter",
-        "classifier/dream-s0",
+        "classifier/regularized-s0",
         "scores",
         "guard",
         "shifts",
@@ -68,7 +68,7 @@ def test_a_run_leaves_what_the_design_says(finished):
         } <= line.keys()
         assert len(line["words"]) == 3
     rows = [json.loads(line) for line in (finished / "results.jsonl").read_text().splitlines()]
-    assert {row["classifier"] for row in rows} == {"plain", "dream"}
+    assert {row["classifier"] for row in rows} == {"baseline", "regularized"}
     assert {row["dataset"] for row in rows} == {
         "digits",
         "letters",
@@ -98,7 +98,7 @@ def test_the_imagefolder_is_readable_by_datasets(finished):
 
 
 def test_every_training_prints_its_control(finished):
-    for kind in ("plain", "dream"):
+    for kind in ("baseline", "regularized"):
         summary = read_json(finished / "classifier" / f"{kind}-s0" / "stage.json")["summary"]
         assert 0 <= summary["reconstructed_id_auroc"] <= 1
         assert 0 <= summary["accuracy"] <= 1
@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, shapes, tiny_pipeline,
     """SIGKILL at several moments, wherever the run then is."""
     run = tmp_path / "killed"
     args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)]
-    marks = ["align/begun.json", "images/imagined/circle-0/000003.png", "classifier/dream-s0/begun.json"]
+    marks = ["align/begun.json", "images/imagined/circle-0/000003.png", "classifier/regularized-s0/begun.json"]
     for mark in marks:
         process = subprocess.Popen(
             args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS
@@ -132,7 +132,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, shapes, tiny_pipeline,
     assert main(command(shapes, tiny_pipeline, run)) == 0
     assert images_of(run) == images_of(finished)
     assert (run / "results.jsonl").read_text() == (finished / "results.jsonl").read_text()
-    for kind in ("plain", "dream"):
+    for kind in ("baseline", "regularized"):
         a, b = (load_tensors(r / "classifier" / f"{kind}-s0" / "model.safetensors") for r in (run, finished))
         assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -175,7 +175,7 @@ def test_an_interrupt_that_python_dropped_stops_after_the_stage(monkeypatch, cap
 
 
 def test_changed_inputs_are_refused_and_redo_makes_them(copied, shapes, tiny_pipeline, capsys):
-    assert main(command(shapes, tiny_pipeline, copied, "--sample.options", "cosine", "0.5")) == 2
+    assert main(command(shapes, tiny_pipeline, copied, "--sample.options", "cosine=0.5")) == 2
     message = capsys.readouterr().err
     assert "outliers was made from other inputs" in message
     assert "--redo changed to make outliers" in message
@@ -189,7 +189,7 @@ def test_changed_inputs_are_refused_and_redo_makes_them(copied, shapes, tiny_pip
 
 
 def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny_pipeline, capsys):
-    args = command(shapes, tiny_pipeline, copied, "--sample.options", "cosine", "0.5", "--redo", "changed")
+    args = command(shapes, tiny_pipeline, copied, "--sample.options", "cosine=0.5", "--redo", "changed")
     assert main(args) == 0
     out = capsys.readouterr().out
     assert out.count("done before") == 5  # classes, align, features, reconstructions, plain classifier
@@ -201,7 +201,7 @@ def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny
 def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path):
     run = tmp_path / "validation"
     assert (
-        main(command(shapes, tiny_pipeline, run, "--validate", "star", "--train.reconstruction-frac", "0"))
+        main(command(shapes, tiny_pipeline, run, "--validate", "star", "--reconstruct.frac", "0"))
         == 0
     )
     rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
@@ -304,7 +304,7 @@ def test_score_says_a_class_or_unknown(finished, shapes, tmp_path, capsys):
     )
     assert "broken.png cannot be read" in err
     assert "none.png cannot be read" in err
-    assert main(["score", images[1], "--run", str(finished / "classifier" / "plain-s0")]) == 0
+    assert main(["score", images[1], "--run", str(finished / "classifier" / "baseline-s0")]) == 0
     assert "threshold" in capsys.readouterr().out
     assert main(["score", images[1], "--run", str(tmp_path)]) == 2
     assert "holds no classifier" in capsys.readouterr().err
@@ -314,9 +314,9 @@ def test_score_says_a_class_or_unknown(finished, shapes, tmp_path, capsys):
     ("more", "message"),
     [
         (["--decode.source", "/nowhere"], "no decoder folder /nowhere"),
-        (["--sample.options", "k", "400"], "Class 'circle' has 16 images; the 400-th neighbour needs 401"),
+        (["--sample.options", "k=400"], "Class 'circle' has 16 images; the 400-th neighbour needs 401"),
         (["--sample.sampler", "knnn"], "Did you mean 'knn'"),
-        (["--train.loss", "energy-logistic"], "Did you mean 'energy_logistic'"),
+        (["--regularize.loss", "energy-logistic"], "Did you mean 'energy_logistic'"),
         (["--train.backbone", "resnet9"], "resnet8"),
         (["--evaluate.detectors", "enrgy"], "Did you mean 'energy'"),
         (["--decode.prompt", "a picture"], "needs {} once"),
@@ -411,7 +411,7 @@ def test_words_of_the_class_list_stand_in_the_prompts(shapes, tiny_pipeline, tmp
 
 
 def test_both_classifiers_begin_with_given_weights(finished, shapes, tiny_pipeline, tmp_path, capsys):
-    init = finished / "classifier" / "plain-s0"
+    init = finished / "classifier" / "baseline-s0"
     run = tmp_path / "run"
     args = command(
         shapes,
@@ -427,7 +427,7 @@ def test_both_classifiers_begin_with_given_weights(finished, shapes, tiny_pipeli
     assert main(args) == 0
     a, *others = (
         load_tensors(folder / "model.safetensors")
-        for folder in (init, *(run / "classifier" / f"{k}-s0" for k in ("plain", "dream")))
+        for folder in (init, *(run / "classifier" / f"{k}-s0" for k in ("baseline", "regularized")))
     )
     for b in others:
         assert torch.allclose(a["head.weight"], b["head.weight"], atol=1e-5)

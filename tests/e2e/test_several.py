@@ -35,21 +35,21 @@ def test_two_processes_make_a_whole_run(runs):
     for stage in (
         "align",
         "images/imagined",
-        "classifier/plain-s0",
-        "classifier/dream-s0",
+        "classifier/baseline-s0",
+        "classifier/regularized-s0",
         "shifts",
         "report",
     ):
         assert read_json(two / stage / "stage.json")["seconds"] >= 0
     assert len(images_of(two)) == len(images_of(one)) == 24
-    losses = [read_json(run / "classifier" / "dream-s0" / "log.json")[-1]["loss"] for run in (one, two)]
+    losses = [read_json(run / "classifier" / "regularized-s0" / "log.json")[-1]["loss"] for run in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=0.5)
 
 
 def test_two_processes_resume_what_one_began(runs, shapes, tiny_pipeline):
     one, *_ = runs
-    before = load_tensors(one / "classifier" / "plain-s0" / "model.safetensors")
-    args = command(shapes, tiny_pipeline, one, "--redo", "classifier/dream-s0")
+    before = load_tensors(one / "classifier" / "baseline-s0" / "model.safetensors")
+    args = command(shapes, tiny_pipeline, one, "--redo", "classifier/regularized-s0")
     done = subprocess.run(
         [*LAUNCH, "-m", "--", "oodream.cli", *args],
         capture_output=True,
@@ -58,7 +58,7 @@ def test_two_processes_resume_what_one_began(runs, shapes, tiny_pipeline):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    after = load_tensors(one / "classifier" / "plain-s0" / "model.safetensors")
+    after = load_tensors(one / "classifier" / "baseline-s0" / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

@@ -1,10 +1,36 @@
-"""cli.console."""
+"""What all commands share: how options are parsed, and how lines are printed."""
 
 from __future__ import annotations
 
+import dataclasses
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from ..core.options import Option
+
+__all__ = ["Command", "Interrupts", "parse", "say", "value_of"]
+
+T = typing.TypeVar("T")
+_options = ConstructorRegistry()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command of the program: `run` takes the arguments behind its name and returns the exit code."""
+
+    about: str
+    run: typing.Callable[[Sequence[str]], int]
+
 
 class Interrupts:
-    """Ctrl-C, remembered: Python drops a KeyboardInterrupt that falls into a destructor or a callback of C code."""
+    """Ctrl-C, remembered: Python drops a KeyboardInterrupt that falls into a destructor or a callback of C
+    code.
+    """
 
     seen = False
 
@@ -19,3 +45,107 @@ def say(line: str) -> None:
     print(line, flush=True)
     if Interrupts.seen:
         raise KeyboardInterrupt
+
+
+def parse(options: type[T], prog: str, args: Sequence[str], default: T | None = None) -> T:
+    """The command line as an instance of a dataclass.
+
+    A field that is a tuple may be given several times, and its values add up. A field that is a dictionary is
+    written as `--sample.options k=3 cosine=0.8`, and is laid over its default.
+    """
+    joined = _joined(args, set(_list_flags(options)))
+    chosen = tyro.cli(options, prog=prog, args=joined, default=default, registry=_options)
+    return chosen if default is None else _merged(default, chosen)
+
+
+def value_of(args: Sequence[str], flag: str) -> str:
+    """The value of an option that decides what the others start from; empty where it is not given."""
+    for i, arg in enumerate(args):
+        key, equals, value = arg.partition("=")
+        if key == flag:
+            return value if equals else next(iter(args[i + 1 : i + 2]), "")
+    return ""
+
+
+@_options.primitive_rule
+def _dictionary(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, Option]] | None:
+    if typing.get_origin(info.type) is not dict:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME=VALUE ...]",
+        instance_from_str=lambda words: dict(map(_pair, words)),
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [f"{key}={_text(option)}" for key, option in value.items()],
+    )
+
+
+def _pair(word: str) -> tuple[str, Option]:
+    key, equals, text = word.partition("=")
+    if not key or not equals:
+        raise ValueError(f"Options are written NAME=VALUE, as k=3, not {word!r}.")
+    return key, _value(text)
+
+
+def _value(text: str) -> Option:
+    if text.casefold() in ("true", "false"):
+        return text.casefold() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _text(option: Option) -> str:
+    return str(option).lower() if isinstance(option, bool) else str(option)
+
+
+def _merged(default: Any, chosen: Any) -> Any:
+    """`chosen`, with its dictionaries laid over those of `default`."""
+    changed = {}
+    for field in dataclasses.fields(chosen):
+        old, new = getattr(default, field.name), getattr(chosen, field.name)
+        if isinstance(new, dict) and isinstance(old, dict):
+            changed[field.name] = {**old, **new}
+        elif dataclasses.is_dataclass(new) and type(new) is type(old):
+            changed[field.name] = _merged(old, new)
+    return dataclasses.replace(chosen, **changed)
+
+
+def _list_flags(options: type, prefix: str = "") -> Iterator[str]:
+    """The flags that take several values."""
+    for name, hint in typing.get_type_hints(options, include_extras=True).items():
+        flat, positional = False, False
+        if typing.get_origin(hint) is Annotated:
+            hint, *notes = typing.get_args(hint)
+            flat = any(getattr(note, "name", None) == "" for note in notes)
+            positional = tyro.conf.Positional in notes
+        flag = f"{prefix}{name.replace('_', '-')}"
+        if dataclasses.is_dataclass(hint):
+            yield from _list_flags(typing.cast(type, hint), prefix if flat else f"{flag}.")
+        elif typing.get_origin(hint) in (tuple, dict) and not positional:
+            yield f"--{flag}"
+
+
+def _joined(args: Sequence[str], several: set[str]) -> list[str]:
+    """The arguments with the values of an option given several times behind its first place: `--ood A --ood
+    B` is `--ood A B`.
+    """
+    single: list[str] = []
+    values: dict[str, list[str]] = {}
+    into = single
+    for arg in args:
+        key, equals, value = arg.partition("=")
+        if key in several:
+            if key not in values:
+                single.append(key)
+            into = values.setdefault(key, [])
+            into += [value] if equals else []
+        elif arg.startswith("--"):
+            into = single
+            single.append(arg)
+        else:
+            into.append(arg)
+    return [part for arg in single for part in (arg, *values.get(arg, ()))]

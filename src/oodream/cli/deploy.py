@@ -1,4 +1,4 @@
-"""cli.deploy."""
+"""`oodream score` and `export`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from typing import Annotated
 
 import tyro
 
+from .console import parse
+
+__all__ = ["export", "score"]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """Say of each image which class it is, or that it is unknown."""
+class ScoreOptions:
+    """Say of each image which class it shows, or that it is unknown."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """image files, or folders of them"""
     run: Path
     """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's"""
-    classifier: str = "dream-s0"
+    classifier: str = "regularized-s0"
     """which of the run's classifiers"""
     json: bool = False
     """one JSON object for each image"""
@@ -31,34 +35,8 @@ class Score:
     """cpu, cuda, mps or auto"""
 
 
-def score(args: Sequence[str]) -> int:
-    """`oodream score`: 0 when every image was read."""
-    chosen = tyro.cli(Score, prog="oodream score", args=list(args))
-
-    from ..core.device import device_of
-    from ..data.preprocess import image_files
-    from ..deploy.guard import predictor_of
-    from ..models.classifier import predict_files
-
-    loaded, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
-    loaded.network.to(device)
-    files = [file for path in chosen.images for file in (image_files(path) if path.is_dir() else [path])]
-    unread = 0
-    for file, verdict in predict_files(loaded, files, device):
-        if isinstance(verdict, str):
-            print(f"oodream: {file} cannot be read: {verdict}", file=sys.stderr)
-            unread += 1
-        elif chosen.json:
-            print(json.dumps({"file": str(file), **dataclasses.asdict(verdict)}, ensure_ascii=False))
-        else:
-            print(
-                f"{verdict.answer:20} score {verdict.score:9.3f}, threshold {verdict.threshold:9.3f}   {file}"
-            )
-    return 2 if unread else 0
-
-
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class ExportOptions:
     """A run's guard as a folder that works by itself, for `Guard.load` or the Hugging Face hub."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -71,30 +49,57 @@ class Export:
     """allow a loss or detector that is named by its module, whose code then runs"""
 
 
-def export_guard(args: Sequence[str]) -> int:
-    """`oodream export`."""
-    chosen = tyro.cli(Export, prog="oodream export", args=list(args))
+def score(args: Sequence[str]) -> int:
+    """`oodream score`: 0 when every image was read."""
+    chosen = parse(ScoreOptions, "oodream score", args)
 
-    from ..core.results import row_from_json
+    from ..core.device import device_of
+    from ..core.errors import DataError
+    from ..data.preprocess import image_files
+    from ..deploy.guard import predictor_of
+    from ..models.classifier import predict_files
+    from ..run.folder import read_manifest
+
+    read_manifest(chosen.run)
+    predictor, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
+    predictor.network.to(device)
+    files = [file for path in chosen.images for file in (image_files(path) if path.is_dir() else [path])]
+    if not files:
+        raise DataError(f"There are no images to score in {', '.join(map(str, chosen.images))}.")
+    unread = 0
+    for file, prediction in predict_files(predictor, files, device):
+        if isinstance(prediction, str):
+            print(f"oodream: {file} cannot be read: {prediction}", file=sys.stderr)
+            unread += 1
+        elif chosen.json:
+            print(json.dumps({"file": str(file), **dataclasses.asdict(prediction)}, ensure_ascii=False))
+        else:
+            limit = f"threshold {prediction.threshold:9.3f}"
+            print(f"{prediction.answer:20} score {prediction.score:9.3f}, {limit}   {file}")
+    return 2 if unread else 0
+
+
+def export(args: Sequence[str]) -> int:
+    """`oodream export`."""
+    chosen = parse(ExportOptions, "oodream export", args)
+
     from ..deploy.export import export
     from ..deploy.guard import Guard
-    from ..run.folder import RunDir
-    from ..run.pipeline import DREAM
+    from ..run.artifacts import Run
+    from ..run.folder import read_manifest
+    from ..run.layout import REGULARIZED
 
-    guard, results = Guard.load(chosen.run, plugins=chosen.plugins), chosen.run / "results.jsonl"
-    rows = (
-        [row_from_json(line) for line in results.read_text(encoding="utf-8").splitlines()]
-        if results.is_file()
-        else []
-    )
-    if stamp := RunDir(chosen.run).stamp("guard"):
-        rows = [
-            row
-            for row in rows
-            if (row.classifier, row.seed, row.detector) == (DREAM, 0, stamp["inputs"]["detector"])
-        ]
+    rows = []
+    if read_manifest(chosen.run):
+        run = Run.open(chosen.run)
+        stamp = run.stamp("guard")
+        detector = stamp["inputs"]["detector"] if stamp else ""
+        arm = (REGULARIZED, 0, detector)
+        if run.stamp("scores"):
+            rows = [row for row in run.rows() if (row.classifier, row.seed, row.detector) == arm]
+    guard = Guard.load(chosen.run, plugins=chosen.plugins)
     worst = export(guard, chosen.out, rows, chosen.onnx)
-    print(f"{chosen.out.resolve()}: {guard.promise}")
+    print(f"{chosen.out.resolve()}: {guard.guarantee}")
     if worst is not None:
         print(f"guard.onnx gives the same answers; its scores differ by {worst:.2g} at most")
     return 0

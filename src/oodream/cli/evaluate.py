@@ -25,13 +25,17 @@ class Measured:
     protocol: str
     """a protocol by name (see `oodream list`), or a TOML file of your own"""
     model: str = ""
-    """a classifier's folder, or a network by name: timm:NAME or hf:NAME with published weights, others with --weights"""
+    """a classifier's folder, or a network by name: timm:NAME or hf:NAME with published weights, others with
+    --weights
+    """
     root: tuple[Path, ...] = ()
     """folders that hold the images and lists; no other file is read (default: a protocol file's own folder)"""
     weights: Path | None = None
     """a safetensors file of the network's weights"""
     out: Path | None = None
-    """folder to write (default: runs/evaluate-PROTOCOL-MODEL); the network's outputs are kept there for the next time"""
+    """folder to write (default: runs/evaluate-PROTOCOL-MODEL); the network's outputs are kept there for the
+    next time
+    """
     hub: bool = False
     """take what is not below a root, but on the hub, from there"""
     plugins: bool = False
@@ -79,7 +83,9 @@ def evaluate(args: Sequence[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Look for what makes OOD numbers lie. The exit code is 0 without a problem (there may be warnings), and 1 with one."""
+    """Look for what makes OOD numbers lie. The exit code is 0 without a problem (there may be warnings), and
+    1 with one.
+    """
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """a run's folder, finished or begun; or, without a run, --data and --ood"""

@@ -1,37 +1,53 @@
-"""cli.info."""
+"""`oodream list` and `doctor`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..presets import COMPARISONS, PRESETS
+from .console import parse
+
+__all__ = ["doctor", "list_all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """Everything that has a name: presets, comparisons, protocols, extensions of every family, backbones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Versions, devices and threads of this machine, and what is missing."""
 
 
 def list_all(args: Sequence[str]) -> int:
     """`oodream list`."""
-    from ..benchmark import protocol as protocols
+    parse(ListOptions, "oodream list", args)
+
+    from ..benchmark import protocol
     from ..core import registry
     from ..models.external import ADAPTERS
     from ..models.resnet import BACKBONES
 
-    for name, preset in PRESETS.items():
-        print(f"preset    {name:20} {preset.about}")
-    for name, comparison in COMPARISONS.items():
-        print(f"arms      {name:20} {comparison.about}")
-    for name in protocols.names():
-        print(f"protocol  {name:20} {protocols.load(name).about}")
+    rows = [("preset", name, preset.about) for name, preset in PRESETS.items()]
+    rows += [("comparison", name, comparison.about) for name, comparison in COMPARISONS.items()]
+    rows += [("protocol", name, protocol.load_protocol(name).about) for name in protocol.names()]
     for family in registry.FAMILIES:
         for name in registry.names(family):
-            first = (registry.get(family, name).__doc__ or "").strip().splitlines()[0]
-            print(f"{registry.singular(family):9} {name:20} {first}")
-    for name in (*BACKBONES, *(f"{family}:NAME" for family in ADAPTERS)):
-        print(f"backbone  {name}")
+            lines = (registry.get(family, name).__doc__ or "").strip().splitlines()
+            rows.append((registry.singular(family), name, lines[0] if lines else ""))
+    rows += [("backbone", name, "") for name in (*BACKBONES, *(f"{family}:NAME" for family in ADAPTERS))]
+    for kind, name, about in rows:
+        print(f"{kind:15} {name:22} {about}".rstrip())
     return 0
 
 
 def doctor(args: Sequence[str]) -> int:
     """`oodream doctor`."""
+    parse(DoctorOptions, "oodream doctor", args)
+
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -55,10 +71,14 @@ def doctor(args: Sequence[str]) -> int:
         except PackageNotFoundError:
             found = "not installed"
         print(f"{package:14} {found}")
-    print(f"{'python':14} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
-    print(f"{'cuda':14} {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
-    print(
-        f"{'decoder':14} {'embedded' if (EMBEDDED / 'model_index.json').exists() else 'MISSING: reinstall oodream'}"
+    policy = os.environ.get("OMP_WAIT_POLICY", "unset")
+    waits = (
+        "wait asleep" if policy.upper() == "PASSIVE" else "spin while they wait: slow beside other programs"
     )
-    print(f"{'fashion-full':14} {DEBIAN if DEBIAN.is_dir() else 'only with: pip install oodream[hub]'}")
+    print(f"{'python':14} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
+    print(f"{'threads':14} {torch.get_num_threads()}, which {waits} (OMP_WAIT_POLICY={policy})")
+    print(f"{'cuda':14} {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
+    embedded = (EMBEDDED / "model_index.json").exists()
+    print(f"{'decoder':14} {'embedded' if embedded else 'MISSING: reinstall oodream'}")
+    print(f"{'fashion-full':14} {DEBIAN if DEBIAN.is_dir() else 'needs the extra: oodream[hub]'}")
     return 0

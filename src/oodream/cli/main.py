@@ -6,55 +6,69 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TextIO, cast
 
-from .console import Interrupts
-from .decoder import draw, fit
-from .deploy import export_guard, score
+from .console import Command, Interrupts
+from .decoder import decode, fit
+from .deploy import export, score
 from .evaluate import audit, evaluate
 from .info import doctor, list_all
-from .run import compare, run
+from .run import compare, demo, run
 
-HELP = """usage: oodream COMMAND [OPTIONS]      (oodream COMMAND --help lists a command's options)
+__all__ = ["COMMANDS", "main", "usage"]
 
-Image classifiers that learn to say "I don't know", from outliers imagined by a diffusion model.
-
-  demo          the whole job on embedded data, with a report to look at
-  run           the whole job on your own data, or on a preset
-  score         a class, or "unknown", for your images
-  decode        a run's images: a share of them on this machine, damaged ones, single ones
-  export        a run's guard as a folder for the hub, with a model card, and as an ONNX graph
-  compare       several methods under one budget and the same seeds, in one table
-  evaluate      a network on a protocol (OpenOOD's, DREAM-OOD's, your own), by any detectors
-  audit         what makes OOD numbers lie: pictures in two sets, traces of files, known classes among the unknown
-  fit-decoder   train a small Stable Diffusion from captioned images
-  list          presets, comparisons, protocols, samplers, losses, detectors, backbones
-  doctor        what this machine has, and what is missing
-"""
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "demo": lambda args: run(args, preset="demo"),
-    "run": run,
-    "score": score,
-    "decode": draw,
-    "export": export_guard,
-    "compare": compare,
-    "evaluate": evaluate,
-    "audit": audit,
-    "fit-decoder": fit,
-    "list": list_all,
-    "doctor": doctor,
+COMMANDS = {
+    "demo": Command(about="the whole job on embedded data, with a report to look at", run=demo),
+    "run": Command(about="the whole job on your own data, or on a preset", run=run),
+    "score": Command(about='a class, or "unknown", for your images', run=score),
+    "decode": Command(
+        about="a run's images: a share of them on this machine, damaged ones, single ones", run=decode
+    ),
+    "export": Command(
+        about="a run's guard as a folder for the hub, with a model card, and as an ONNX graph", run=export
+    ),
+    "compare": Command(
+        about="several methods under one budget and the same seeds, in one table", run=compare
+    ),
+    "evaluate": Command(
+        about="a network on a protocol (OpenOOD's, DREAM-OOD's, your own), by any detectors", run=evaluate
+    ),
+    "audit": Command(
+        about="what makes OOD numbers lie: duplicates, shortcuts, known classes among the unknown", run=audit
+    ),
+    "fit-decoder": Command(about="train a small Stable Diffusion from captioned images", run=fit),
+    "list": Command(
+        about="presets, comparisons, protocols, and everything that can be plugged in", run=list_all
+    ),
+    "doctor": Command(about="what this machine has, and what is missing", run=doctor),
 }
 
 
+def usage() -> str:
+    """The help text, made from the commands."""
+    width = max(map(len, COMMANDS)) + 3
+    lines = [f"  {name:{width}}{command.about}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: oodream COMMAND [OPTIONS]      (oodream COMMAND --help lists a command's options)",
+            "",
+            'Out-of-distribution detection: image classifiers that learn to say "I don\'t know", from imagined outliers.',
+            "",
+            *lines,
+        ]
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """The entry point: 0 done, 2 refused with a reason, 130 interrupted."""
+    """The entry point: 0 done, 1 the audit found a problem, 2 refused with a reason, 130 interrupted."""
     if argv is None:
         signal.signal(signal.SIGINT, Interrupts.handle)
+        for stream in (sys.stdout, sys.stderr):  # file names may hold what a terminal cannot show
+            cast(TextIO, stream).reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
-        print(HELP)
+        print(usage())
         return 0
     if args[0] in ("-V", "--version"):
         from .. import __version__
@@ -62,16 +76,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"oodream {__version__}")
         return 0
     if args[0] not in COMMANDS:
-        print(f"oodream: there is no command {args[0]!r}.\n\n{HELP}", file=sys.stderr)
+        print(f"oodream: there is no command {args[0]!r}.\n\n{usage()}", file=sys.stderr)
         return 2
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    # Threads of OpenMP that spin while they wait make work on a busy machine many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.showwarning = lambda message, *_, **__: print(f"  note: {message}", file=sys.stderr)
     try:
-        return COMMANDS[args[0]](args[1:])
+        return COMMANDS[args[0]].run(args[1:])
     except KeyboardInterrupt:
         print("\noodream: stopped. The same command again goes on from here.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
         if os.environ.get("OODREAM_DEBUG"):
             raise

@@ -1,4 +1,4 @@
-"""cli.run."""
+"""`oodream run`, `demo` and `compare`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import tyro
 from ..config import Config
 from ..core.options import ConfigError, overlay, to_json
 from ..presets import COMPARISONS, PRESETS
-from .console import say
+from .console import parse, say, value_of
 
-SEVERAL = ("--root", "--ood", "--shifted", "--validate", "--redo", "--only")
+__all__ = ["compare", "demo", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,63 +32,24 @@ class Where:
     until: str = "report"
     """last stage to run"""
     redo: tuple[str, ...] = ()
-    """stages to make afresh, with all that follows them; "changed": those whose options or images have changed"""
+    """stages to make afresh, with all that follows them; "changed": those whose options or images have
+    changed
+    """
     dry_run: bool = False
     """print the plan and stop"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunOptions:
     """From labelled images to a classifier that says "unknown", and a report."""
 
     where: Annotated[Where, tyro.conf.arg(name="")]
     options: Annotated[Config, tyro.conf.arg(name="")]
 
 
-def run(args: Sequence[str], preset: str | None = None) -> int:
-    """`oodream run` and, with `preset`, `oodream demo`."""
-    args = _joined(args)
-    first = _peek(args)
-    name = first.get("--preset") or preset or ("folder" if "--data" in first else "fashion")
-    if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
-    base = PRESETS[name].config
-    if "--config" in first:
-        base = overlay(base, _read_options(Path(first["--config"])))
-    where = Where(preset=name)
-    chosen = tyro.cli(
-        Run, prog=f"oodream {preset or 'run'}", args=list(args), default=Run(where=where, options=base)
-    )
-    config, where = chosen.options, chosen.where
-    if not config.data:
-        raise ConfigError(
-            "Which images? Give --data FOLDER (a folder of class folders), or --preset fashion."
-        )
-    called = Path(config.data).resolve().name if name == "folder" else name
-    folder = where.run or Path("runs") / (f"{called}-validation" if config.validate else called)
-    if where.dry_run:
-        print(json.dumps(to_json(config), indent=2))
-        print(f"Would run in {folder}: {PRESETS[name].about}.")
-        return 0
-
-    from ..core.distributed import is_main
-    from ..run.folder import RunDir
-    from ..run.pipeline import Pipeline
-
-    if is_main():
-        print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
-    pipeline = Pipeline(config, RunDir(folder), shlex.join(["oodream", preset or "run", *args]))
-    pipeline.go(say, until=where.until, redo=where.redo)
-    if where.until == "report" and is_main():
-        from ..run.present import headline
-
-        print(f"\n{headline(pipeline)}\nReport: {(folder / 'report' / 'index.html').resolve()}")
-    return 0
-
-
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """Several methods under one budget and the same seeds; one table."""
+class Arms:
+    """Which methods."""
 
     arms: str = "oal"
     """a comparison by name (see `oodream list`), or a JSON file {"arm": {option: value}}"""
@@ -103,42 +64,77 @@ class Compared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare:
+class CompareOptions:
     """Several methods under one budget and the same seeds; one table."""
 
-    where: Annotated[Compared, tyro.conf.arg(name="")]
+    where: Annotated[Arms, tyro.conf.arg(name="")]
     options: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def demo(args: Sequence[str]) -> int:
+    """`oodream demo`."""
+    return run(args, "demo")
+
+
+def run(args: Sequence[str], command: str = "run") -> int:
+    """`oodream run`; as `oodream demo` it starts from that preset."""
+    by_data = "folder" if value_of(args, "--data") else "fashion"
+    name = value_of(args, "--preset") or ("demo" if command == "demo" else by_data)
+    base = _preset(name)
+    if file := value_of(args, "--config"):
+        base = overlay(base, _read_options(Path(file)))
+    default = RunOptions(where=Where(preset=name), options=base)
+    chosen = parse(RunOptions, f"oodream {command}", args, default)
+    config, where = chosen.options, chosen.where
+    if not config.data:
+        raise ConfigError(
+            "Which images? Give --data FOLDER (a folder of class folders), or --preset fashion."
+        )
+    short = Path(config.data).resolve().name if name == "folder" else name
+    folder = where.run or Path("runs") / (f"{short}-validation" if config.validate else short)
+    if where.dry_run:
+        print(json.dumps(to_json(config), indent=2))
+        print(f"Would run in {folder}: {PRESETS[name].about}.")
+        return 0
+
+    from ..core.distributed import is_main
+    from ..run.runner import execute
+    from ..run.present import headline
+
+    if is_main():
+        print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
+    line = shlex.join(["oodream", command, *args])
+    result = execute(config, folder, command=line, until=where.until, redo=where.redo, say=say)
+    if where.until == "report" and is_main():
+        print(f"\n{headline(result)}\nReport: {result.layout.report.resolve()}")
+    return 0
 
 
 def compare(args: Sequence[str]) -> int:
     """`oodream compare`."""
-    args = _joined(args)
-    first = _peek(args)
-    named = COMPARISONS.get(first.get("--arms", Compared.arms))
-    name = first.get("--preset") or (named.preset if named else "demo")
-    if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
-    default = Compare(where=Compared(preset=name), options=PRESETS[name].config)
-    chosen = tyro.cli(Compare, prog="oodream compare", args=list(args), default=default)
+    named = COMPARISONS.get(value_of(args, "--arms") or Arms.arms)
+    name = value_of(args, "--preset") or (named.preset if named else "demo")
+    default = CompareOptions(where=Arms(preset=name), options=_preset(name))
+    chosen = parse(CompareOptions, "oodream compare", args, default)
     where, config = chosen.where, chosen.options
 
     from ..run.compare import compare, read_arms, table
 
-    if where.arms not in COMPARISONS and not Path(where.arms).is_file():
-        raise ConfigError(
-            f"There is no comparison {where.arms!r}. There are: {', '.join(COMPARISONS)}; or name a JSON file."
-        )
-    arms = (
-        COMPARISONS[where.arms].arms
-        if where.arms in COMPARISONS
-        else read_arms(Path(where.arms).read_text(encoding="utf-8"))
-    )
+    if where.arms in COMPARISONS:
+        arms = COMPARISONS[where.arms].arms
+    elif Path(where.arms).is_file():
+        from ..core.files import read_text
+
+        arms = read_arms(read_text(Path(where.arms)))
+    else:
+        known = ", ".join(COMPARISONS)
+        raise ConfigError(f"There is no comparison {where.arms!r}. There are: {known}; or name a JSON file.")
     if unknown := [arm for arm in where.only if arm not in arms]:
         raise ConfigError(f"There is no arm {unknown[0]!r}. There are: {', '.join(arms)}.")
     arms = {arm: options for arm, options in arms.items() if not where.only or arm in where.only}
-    for options in arms.values():
-        overlay(config, options)
     if where.dry_run:
+        for options in arms.values():
+            overlay(config, options)
         print(json.dumps(arms, indent=2))
         return 0
     folder = where.run or Path("runs") / f"compare-{Path(where.arms).stem}"
@@ -147,40 +143,16 @@ def compare(args: Sequence[str]) -> int:
     return 0
 
 
-def _joined(args: Sequence[str]) -> list[str]:
-    """The arguments with the values of an option given several times behind its first place: `--ood A --ood B` is `--ood A B`."""
-    single: list[str] = []
-    several: dict[str, list[str]] = {}
-    into = single
-    for arg in args:
-        key, equals, value = arg.partition("=")
-        if key in SEVERAL:
-            if key not in several:
-                single.append(key)
-            into = several.setdefault(key, [])
-            into += [value] if equals else []
-        elif arg.startswith("--"):
-            into = single
-            single.append(arg)
-        else:
-            into.append(arg)
-    return [part for arg in single for part in (arg, *several.get(arg, ()))]
-
-
-def _peek(args: Sequence[str]) -> dict[str, str]:
-    """The values of the options that decide what the others start from."""
-    found = {}
-    for i, arg in enumerate(args):
-        key, equals, value = arg.partition("=")
-        if key in ("--preset", "--config", "--data", "--arms"):
-            found[key] = value if equals else next(iter(args[i + 1 : i + 2]), "")
-    return found
+def _preset(name: str) -> Config:
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
+    return PRESETS[name].config
 
 
 def _read_options(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file} does not hold a JSON object of options.")

@@ -1,4 +1,6 @@
-"""`oodream audit`: the image sets of a run, or of folders without one, brought before the audit; and its findings as lines."""
+"""`oodream audit`: the image sets of a run, or of folders without one, brought before the audit; and its
+findings as lines.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ LISTED = 3  # examples in a line
 
 
 def of_run(path: Path) -> Audit:
-    """The audit of a run, finished or begun, with what it has imagined and measured so far. StoreError where there is no run."""
+    """The audit of a run, finished or begun, with what it has imagined and measured so far. StoreError where
+    there is no run.
+    """
     run = RunDir(path)
     if not (run / "run.json").is_file():
         raise StoreError(
@@ -37,7 +41,9 @@ def of_run(path: Path) -> Audit:
 
 
 def of_folders(config: Config) -> Audit:
-    """The audit of the data and OOD sets that a configuration names; of the built-in OOD sets beside built-in data alone."""
+    """The audit of the data and OOD sets that a configuration names; of the built-in OOD sets beside built-in
+    data alone.
+    """
     if config.data in FASHION_DATA:
         return audited(DataInputs(config))
     given = DataInputs(replace(config, evaluate=replace(config.evaluate, n_far=1)))
@@ -58,7 +64,9 @@ def audited(given: DataInputs, run: RunDir | None = None) -> Audit:
 
 
 def audited_sets(given: DataInputs, run: RunDir | None = None) -> dict[str, tuple[str, Images]]:
-    """All sets given, by name with their group, and those that a run has made: outliers to train on, reconstructed ID images."""
+    """All sets given, by name with their group, and those that a run has made: outliers to train on,
+    reconstructed ID images.
+    """
     train, test = given.data
     sets: dict[str, tuple[str, Images]] = {TRAIN: ("train", train), TEST: ("test", test)}
     if run:
@@ -113,7 +121,9 @@ def _words(config: Config) -> dict[str, list[str]]:
 
 
 def lines(done: Audit) -> Iterator[str]:
-    """Findings for a terminal, worst first, with some examples, and how many there are of each kind of severity."""
+    """Findings for a terminal, worst first, with some examples, and how many there are of each kind of
+    severity.
+    """
     for f in done.findings:
         yield f"{f.severity:8} {f.kind}: {', '.join(f.sets)}"
         yield textwrap.indent(textwrap.fill(f.message, 110), " " * 9)

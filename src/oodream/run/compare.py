@@ -1,7 +1,7 @@
 """`oodream compare`: several methods on one data set, one budget and the same seeds, in one table.
 
-An arm is a run of its own in a folder of its own, whose options differ from the common ones. What two arms make from equal inputs
-is made once: a finished stage of an earlier arm is linked, not repeated.
+An arm is a run of its own in a folder of its own, whose options differ from the common ones. What two arms
+make from equal inputs is made once: a finished stage of an earlier arm is linked, not repeated.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from typing import Any
 from ..config import Config
 from ..core.distributed import barrier, is_main
 from ..core.files import write_bytes, write_json
-from ..core.options import overlay
-from ..core.results import Row, row_from_json, shift_row_from_json
+from ..core.options import ConfigError, overlay
+from ..core.results import Row
 from ..core.types import Json
 from ..functional.uncertainty import paired
-from ..report.tables import Measure, measure, shifted
-from .folder import RunDir
-from .generated import imagined, slug
-from .pipeline import DREAM, PLAIN, Pipeline
+from ..report.tables import Measure, shifted, summarize
+from .artifacts import Run
+from .check import check
+from .folder import RunDir, read_manifest
+from .generated import slug
+from .job import Job
+from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
+from .plan import Plan
+from .runner import go
+
+__all__ = ["Line", "compare", "read_arms", "table"]
 
 GROUPS = {
     "near": ("auroc", "fpr95_id", "fpr95_ood"),
@@ -36,8 +43,9 @@ GROUPS = {
 class Line:
     """An arm: how many outliers it was trained with, what was measured, and what it cost.
 
-    `cells` are percent by name, with their spread; `headline` is the mean fpr95_id over all sets, in percent, by seed. The seconds
-    are of drawing these outliers and of one training; `memory` is the most bytes that drawing or training held.
+    `cells` are percent by name, with their spread. `headline` is the mean fpr95_id over all sets, in percent,
+    by seed. The seconds are of decoding these outliers and of one training. `memory` is the most bytes that
+    decoding or training held.
     """
 
     arm: str
@@ -56,118 +64,99 @@ def compare(
     command: str,
     say: Callable[[str], None],
 ) -> list[Line]:
-    """Runs every arm (resuming what is there) and writes `comparison.md` and `comparison.json`; returns the lines.
+    """Runs every arm (resuming what is there) and writes `comparison.md` and `comparison.json`; returns the
+    lines.
 
-    Of several processes, which train and draw together, only the first one writes and has lines.
-
-    The first line is the plain classifier. ConfigError names an option that an arm gets wrong, before any work.
+    Every arm is checked before the first one starts: ConfigError or ValueError names the arm. The first line
+    is the baseline classifier. Of several processes, which train and decode together, only the first one
+    writes and has lines.
     """
-    pipelines = {}
-    for name, options in arms.items():
-        pipelines[name] = Pipeline(overlay(base, options), RunDir(folder / slug(name)), command)
+    configs = {name: _arm(base, name, options) for name, options in arms.items()}
+    folders = {name: folder / slug(name) for name in configs}
+    for name, config in configs.items():
+        try:
+            read_manifest(folders[name])
+            check(Job(config, folders[name], command))
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"Arm {name!r}: {error}") from error
     lines: list[Line] = []
-    for i, (name, pipeline) in enumerate(pipelines.items()):
+    for i, (name, config) in enumerate(configs.items()):
+        job = Job(config, folders[name], command)
         if is_main():
-            say(f"{name}: {pipeline.run.path}")
-            earlier = [p.run for p in list(pipelines.values())[:i]]
-            for stage in pipeline.stages.values():
-                pipeline.run.borrow(stage.name, stage.inputs, earlier)
-        barrier(pipeline.device)
-        pipeline.go(say)
+            say(f"{name}: {job.folder.path}")
+            earlier = [RunDir(path) for path in list(folders.values())[:i]]
+            for stage, inputs in Plan(job).inputs.items():
+                job.folder.borrow(stage, inputs, earlier)
+        barrier(job.device)
+        run = go(job, say)
         if not is_main():
             continue
         if not lines:
-            lines.append(line(PLAIN, pipeline, PLAIN))
-        lines.append(line(name, pipeline, DREAM))
-        write_json(folder / "comparison.json", [asdict(found) for found in lines])
+            lines.append(line(BASELINE, run, BASELINE))
+        lines.append(line(name, run, REGULARIZED))
+        write_json(folder / "comparison.json", [asdict(one) for one in lines])
         write_bytes(folder / "comparison.md", table(lines).encode())
     return lines
 
 
-def line(name: str, p: Pipeline, kind: str) -> Line:
-    """What a finished run measured of its plain or its regularised classifiers."""
-    detector = p.config.evaluate.detectors[0]
-    rows = [
-        row_from_json(text) for text in (p.run / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    means = [
-        row for row in rows if row.dataset == "mean" and (row.classifier, row.detector) == (kind, detector)
-    ]
+def line(name: str, run: Run, kind: str) -> Line:
+    """What a finished run measured of its baseline or its regularized classifiers."""
+    config, detector = run.config, run.config.evaluate.detectors[0]
+    means = [r for r in run.rows() if r.dataset == "mean" and (r.classifier, r.detector) == (kind, detector)]
 
     def of(group: str) -> list[Row]:
         return [row for row in means if row.group == group]
 
-    cells = {"accuracy": measure(of("all"), "accuracy")}
+    cells = {"accuracy": summarize(of("all"), "accuracy")}
+    for group, metrics in GROUPS.items():
+        cells |= {f"{group} {metric}": summarize(of(group), metric) for metric in metrics if of(group)}
+    shifts = run.shift_rows()
     cells |= {
-        f"{group} {metric}": measure(of(group), metric)
-        for group, metrics in GROUPS.items()
-        if of(group)
-        for metric in metrics
+        f"shifted {metric}": shifted(shifts, kind, metric) for metric in ("accuracy", "flagged") if shifts
     }
-    shifts = [
-        shift_row_from_json(text)
-        for text in (p.run / "shifts" / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    cells |= {
-        f"shifted {metric}": shifted(shifts, kind, metric) for metric in ("accuracy", "refused") if shifts
-    }
-    headline = tuple(100 * row.fpr95_id for row in sorted(of("all"), key=lambda row: row.seed))
-    stamps = {stage: p.run.stamp(stage) or {"seconds": 0.0, "summary": {"memory": 0}} for stage in p.stages}
-    trained = [stamps[f"classifier/{kind}-s{seed}"] for seed in range(p.config.seeds)]
-    drawn, used, t = stamps[imagined(p.config.decode)], 0, p.config.train
-    if kind == DREAM and t.ratio > 0:
-        used = min(int(p.kept.sum()), t.most or len(p.outliers))
+    trained = [_stamp(run, classifier_stage(kind, seed)) for seed in range(config.seeds)]
+    decoded, used, r = _stamp(run, imagined_stage(config.decode.output)), 0, config.regularize
+    if kind == REGULARIZED and r.ratio > 0:
+        used = min(int(run.keep_mask.sum()), r.max_outliers or len(run.vectors))
     return Line(
-        arm=name, outliers=used, cells=cells, headline=headline,
-        synthesis=drawn["seconds"] * used / len(p.outliers),
+        arm=name,
+        outliers=used,
+        cells=cells,
+        headline=tuple(100 * row.fpr95_id for row in sorted(of("all"), key=lambda row: row.seed)),
+        synthesis=decoded["seconds"] * used / len(run.vectors),
         training=fmean(stamp["seconds"] for stamp in trained),
-        memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([drawn] if used else [])]),
-    )  # fmt: skip
+        memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([decoded] if used else [])]),
+    )
 
 
 def table(lines: Sequence[Line]) -> str:
-    """The lines as a Markdown table; each but the first arm with its difference to that, by a paired test over the seeds."""
-    columns = list(dict.fromkeys(name for found in lines for name in found.cells))
-    first = next((found for found in lines if found.arm != PLAIN), None)
+    """The lines as a Markdown table; each but the first arm with its difference to that, by a paired test
+    over the seeds.
+    """
+    columns = list(dict.fromkeys(name for one in lines for name in one.cells))
+    first = next((one for one in lines if one.arm != BASELINE), None)
     against = f"all fpr95_id less that of {first.arm} (95 %)" if first else ""
-    head = [
-        "arm",
-        "outliers",
-        *(f"{name}, %" for name in columns),
-        against,
-        "synthesis, s",
-        "ms an outlier",
-        "training, s",
-        "memory, GB",
-    ]
+    costs = ["synthesis, s", "ms an outlier", "training, s", "memory, GB"]
+    head = ["arm", "outliers", *(f"{name}, %" for name in columns), against, *costs]
 
-    def row(found: Line) -> list[str]:
-        each = 1000 * found.synthesis / found.outliers if found.outliers else 0
-        cells = [found.cells.get(name) for name in columns]
+    def row(one: Line) -> list[str]:
+        each = 1000 * one.synthesis / one.outliers if one.outliers else 0
+        cells = [one.cells.get(name) for name in columns]
         return [
-            found.arm, str(found.outliers), *(f"{m.text} {_small(m)}".strip() if m else "–" for m in cells),
-            _apart(first, found) if first else "–",
-            f"{found.synthesis:.1f}", f"{each:.0f}" if each else "–", f"{found.training:.0f}", f"{found.memory / 1e9:.2f}",
+            one.arm, str(one.outliers), *(f"{m.text} {_small(m)}".strip() if m else "–" for m in cells),
+            _difference(first, one) if first else "–",
+            f"{one.synthesis:.1f}", f"{each:.0f}" if each else "–", f"{one.training:.0f}", f"{one.memory / 1e9:.2f}",
         ]  # fmt: skip
 
     rows = [head, ["---"] * len(head), *map(row, lines)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
-def _apart(first: Line, found: Line) -> str:
-    """The mean difference with its interval and p-value; a dash where there are not two seeds."""
-    if found is first or len(found.headline) < 2 or len(found.headline) != len(first.headline):
-        return "–"
-    d = paired(first.headline, found.headline)
-    return f"{d.value:+.1f} ({d.interval[0]:+.1f} to {d.interval[1]:+.1f}; p = {d.p:.2g})"
-
-
-def _small(m: Measure) -> str:
-    return m.spread if m.spread.startswith("±") else f"({m.spread})" if m.spread else ""
-
-
 def read_arms(text: str) -> dict[str, Json]:
-    """Arms from JSON: {"name": {option: value, …}, …}; ValueError when it is anything else."""
+    """Arms from JSON: {"name": {option: value, …}, …}.
+
+    Raises ValueError when it is anything else.
+    """
     arms = json.loads(text)
     if (
         not isinstance(arms, dict)
@@ -175,8 +164,31 @@ def read_arms(text: str) -> dict[str, Json]:
         or not all(isinstance(options, dict) for options in arms.values())
     ):
         raise ValueError(
-            'Arms are written {"name": {"train": {"ratio": 1.0}}, …}: an object of options for each.'
+            'Arms are written {"name": {"regularize": {"ratio": 1.0}}, …}: an object of options for each.'
         )
     if len({slug(name) for name in arms}) < len(arms):
         raise ValueError(f"Two arms would have one folder: {', '.join(arms)}. Name them apart.")
     return arms
+
+
+def _arm(base: Config, name: str, options: Mapping[str, Any]) -> Config:
+    try:
+        return overlay(base, options)
+    except ConfigError as error:
+        raise ConfigError(f"Arm {name!r}: {error}") from error
+
+
+def _stamp(run: Run, stage: str) -> Json:
+    return run.stamp(stage) or {"seconds": 0.0, "summary": {"memory": 0}}
+
+
+def _difference(first: Line, other: Line) -> str:
+    """The mean difference with its interval and p-value; a dash where there are not two seeds."""
+    if other is first or len(other.headline) < 2 or len(other.headline) != len(first.headline):
+        return "–"
+    d = paired(first.headline, other.headline)
+    return f"{d.value:+.1f} ({d.interval[0]:+.1f} to {d.interval[1]:+.1f}; p = {d.p:.2g})"
+
+
+def _small(m: Measure) -> str:
+    return m.spread if m.spread.startswith("±") else f"({m.spread})" if m.spread else ""

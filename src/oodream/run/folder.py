@@ -1,4 +1,8 @@
-"""run.folder."""
+"""A run's folder: stages are sub-folders, each with a `stage.json` that is written last and says what it was
+made from.
+
+What a stage computes, and which files it writes, is not known here.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,11 @@ from typing import Any
 import filelock
 
 from ..core.errors import StoreError
-from ..core.files import _explained, atomic_folder, read_json, write_json
+from ..core.files import atomic_folder, explained, read_json, write_json
 from ..core.types import Json
+from .layout import FORMAT, Layout
+
+__all__ = ["RunDir", "StageChanged", "differences", "inputs_hash", "read_manifest"]
 
 
 class StageChanged(StoreError):
@@ -23,20 +30,20 @@ class StageChanged(StoreError):
 
 
 class RunDir:
-    """One run's folder: stages are sub-folders, each with a `stage.json` that is written last and says what it was made from."""
+    """One run's folder, with its stages' stamps."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __truediv__(self, name: str) -> Path:
-        return self.path / name
+        self.path, self.layout = path, Layout(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run for this process; StoreError when another one holds it. A killed process holds nothing."""
-        with _explained(self.path):
+        """Holds the run for this process.
+
+        Raises StoreError when another process holds it. A killed process holds nothing.
+        """
+        with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / ".lock")
+            lock = filelock.FileLock(self.layout.lock)
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
@@ -48,51 +55,61 @@ class RunDir:
             finally:
                 lock.release()
 
-    def stamp(self, stage: str) -> dict[str, Any] | None:
-        """The finished stage's `stage.json`, or None when it is not finished."""
-        file = self.path / stage / "stage.json"
-        return read_json(file) if file.exists() else None
+    def stamp(self, stage: str) -> Json | None:
+        """The finished stage's `stage.json`, or None when it is not finished.
 
-    def changed(self, stage: str, inputs: Mapping[str, Any]) -> list[str]:
+        Raises StoreError where the file is not what `finish` wrote.
+        """
+        file = self.path / stage / "stage.json"
+        if not file.exists():
+            return None
+        stamp = read_json(file)
+        parts = {"inputs": dict, "seconds": (int, float), "summary": dict}
+        if not isinstance(stamp, dict) or not all(isinstance(stamp.get(k), v) for k, v in parts.items()):
+            raise StoreError(f"{file} is damaged. Remove it and run the same command again.")
+        return stamp
+
+    def changes(self, stage: str, inputs: Mapping[str, Any]) -> list[str]:
         """How these inputs differ from those the stage was made, or begun, from."""
-        stamp = self.stamp(stage)
-        begun = self.path / stage / "begun.json"
+        stamp, begun = self.stamp(stage), self.path / stage / "begun.json"
         made_from = stamp["inputs"] if stamp else read_json(begun) if begun.exists() else None
-        return [] if made_from is None else differing(made_from, json.loads(json.dumps(inputs)))
+        return [] if made_from is None else differences(made_from, json.loads(json.dumps(inputs)))
 
     def is_done(self, stage: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether the stage is finished with these inputs; StageChanged names what differs when it was made from others."""
-        if changed := self.changed(stage, inputs):
-            listed = "; ".join(changed[:4])
+        """Whether the stage is finished with these inputs.
+
+        Raises StageChanged, which names what differs, when the stage was made from others.
+        """
+        if changes := self.changes(stage, inputs):
+            more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
             raise StageChanged(
-                f"{self.path / stage} was made from other inputs ({listed}). "
+                f"{self.path / stage} was made from other inputs ({'; '.join(changes[:4])}{more}). "
                 f"Add --redo changed to make {stage} and what depends on it afresh, or choose another --run."
             )
         return self.stamp(stage) is not None
 
-    def begin(self, stage: str, inputs: Mapping[str, Any]) -> Path:
-        """The stage's folder, marked with the inputs its unfinished contents belong to."""
+    def begin(self, stage: str, inputs: Mapping[str, Any]) -> None:
+        """Marks the stage's folder with the inputs that its unfinished contents belong to."""
         write_json(self.path / stage / "begun.json", inputs)
-        return self.path / stage
 
     def finish(
         self, stage: str, inputs: Mapping[str, Any], seconds: float, summary: Mapping[str, Any]
     ) -> None:
         """Stamps the stage as done."""
-        write_json(
-            self.path / stage / "stage.json",
-            {"inputs": inputs, "seconds": round(seconds, 2), "summary": summary},
-        )
+        stamp = {"inputs": inputs, "seconds": round(seconds, 2), "summary": summary}
+        write_json(self.path / stage / "stage.json", stamp)
         (self.path / stage / "begun.json").unlink(missing_ok=True)
 
     def borrow(self, stage: str, inputs: Mapping[str, Any], others: Sequence[RunDir]) -> None:
-        """Takes a stage over from the first other run that finished it with equal inputs, as links, unless there is one here."""
+        """Links a stage from the first other run that finished it with equal inputs, unless there is one
+        here.
+        """
         if (self.path / stage).exists():
             return
         for other in others:
-            if other.stamp(stage) and not other.changed(stage, inputs):
+            if other.stamp(stage) and not other.changes(stage, inputs):
                 with atomic_folder(self.path / stage) as fresh:
-                    shutil.copytree(other / stage, fresh, dirs_exist_ok=True, copy_function=_link)
+                    shutil.copytree(other.path / stage, fresh, dirs_exist_ok=True, copy_function=_link)
                 return
 
     def remove(self, stage: str) -> None:
@@ -101,24 +118,48 @@ class RunDir:
         shutil.rmtree(self.path / stage, ignore_errors=True)
 
 
+def read_manifest(path: Path) -> Json | None:
+    """The run's `run.json`, or None where there is none.
+
+    Raises StoreError for a run of another format, or a file that is not a manifest.
+    """
+    file = Layout(path).manifest
+    if not file.exists():
+        return None
+    manifest = read_json(file)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
+        raise StoreError(f"{file} is damaged. Restore it, or choose another --run.")
+    if (version := manifest.get("format", 1)) != FORMAT:
+        made_by = manifest.get("versions", {}).get("oodream", "another version")
+        raise StoreError(
+            f"{path} is a run of format {version} (oodream {made_by}), and this version reads format {FORMAT}: "
+            "choose another --run, or remove that one."
+        )
+    return manifest
+
+
+def inputs_hash(inputs: Json) -> str:
+    """The hash by which a stage's inputs are known to the stages after it."""
+    return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def differences(old: Any, new: Any, at: str = "") -> list[str]:
+    """Where two JSON values differ, as "path: old -> new", long values cut short."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{at}.{k}" if at else k)]
+    return [] if old == new else [f"{at}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 8:
+        return f"a list of {len(value)}"
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
+
+
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:  # other disks, other systems
         shutil.copy2(source, target)
-
-
-def differing(old: Any, new: Any, at: str = "") -> list[str]:
-    """Where two JSON values differ, as "path: old -> new"."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            d
-            for k in sorted({*old, *new})
-            for d in differing(old.get(k), new.get(k), f"{at}.{k}" if at else k)
-        ]
-    return [] if old == new else [f"{at}: {old} -> {new}"]
-
-
-def hashed(inputs: Json) -> str:
-    """The hash by which a stage's inputs are known to the stages after it."""
-    return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=8).hexdigest()

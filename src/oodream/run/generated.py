@@ -40,7 +40,9 @@ def provenance(
     pipeline: str,
     m: int,
 ) -> dict[str, Any]:
-    """What a person may ask of image m: class, prompt, anchor image, distance to the class, cosine to T(y), seed, pipeline."""
+    """What a person may ask of image m: class, prompt, anchor image, distance to the class, cosine to T(y),
+    seed, pipeline.
+    """
     y, anchor = int(outliers.y_M[m]), int(outliers.anchor_M[m])
     cosine = torch.cosine_similarity(outliers.z_MD[m], book.tokens_CD[y], dim=0)
     return {
@@ -85,7 +87,9 @@ class GeneratedFiles(ABC):
 
     @abstractmethod
     def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
-        """Decodes rows into their files, or into files in another folder; each whole or not at all. Returns the files."""
+        """Decodes rows into their files, or into files in another folder; each whole or not at all. Returns
+        the files.
+        """
 
     def hash(self, file: Path) -> str | None:
         """The BLAKE2b hash of a file, 16 bytes in hexadecimal; None where there is none."""
@@ -171,7 +175,9 @@ def imagined(config: DecodeConfig) -> str:
 
 
 def latent_rows(files: Sequence[Path]) -> Callable[[Tensor], Tensor]:
-    """Latents by row from files of `SHARD` rows each; the files are mapped, not read, so memory does not grow with them."""
+    """Latents by row from files of `SHARD` rows each; the files are mapped, not read, so memory does not grow
+    with them.
+    """
     shards = [load_tensors(file)["latents_BFHW"] for file in files]
 
     def read(rows: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""From a finished run to what its report shows: picks examples, joins pictures with their provenance, names the sets."""
+"""From a finished run to what its report shows: picks examples, joins pictures with their provenance, names
+the sets.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def shifts(p: Pipeline) -> list[ShiftRow]:
 
 
 def headline(p: Pipeline) -> str:
-    """The run in a few lines: the first detector's mean over all OOD sets and seeds, and the mean accuracy on shifted sets."""
+    """The run in a few lines: the first detector's mean over all OOD sets and seeds, and the mean accuracy on
+    shifted sets.
+    """
 
     def mean(kind: str, metric: str) -> float:
         found = [

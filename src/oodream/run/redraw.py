@@ -1,116 +1,115 @@
-"""`oodream decode`: the images of a run that was begun, on as many processes and machines as there are; mending and redrawing them.
+"""`oodream decode`: the images of a run that was begun, on as many processes and machines as there are;
+mending and redrawing them.
 
-Nothing is exchanged between processes. Each draws its own rows into the run folder, every file whole or not at all; `oodream run`
-finds them there and goes on. On machines of one kind a row's image is the same whoever draws it; `verify` tells where it is not.
-Only the run folder and the decoder are needed, no data.
+Nothing is exchanged between processes. Each decodes its own rows into the run folder, every file whole or not
+at all; `oodream run` finds them there and goes on. On machines of one kind a row's image is the same whoever
+decodes it; `verify` tells where it is not. Only the run folder and the decoder are needed, no data.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import Config
 from ..core.device import device_of
 from ..core.distributed import Shard
 from ..core.errors import StoreError
-from ..core.files import load_tensors, read_json
-from ..core.options import overlay
-from ..core.registry import make
-from ..core.types import Json, SampledVectors
-from ..synthesis.decoders.stable import StableDecoder
-from .folder import RunDir, hashed
-from .generated import OUTPUTS, GeneratedFiles, drawing, imagined
+from ..core.types import Decoder, Json
+from ..synthesis.decode import make_decoder
+from .artifacts import Run
+from .folder import inputs_hash
+from .layout import imagined_stage
+from .plan import section_inputs
+
+__all__ = ["BegunRun", "decode_shard", "open_begun", "redraw", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
-    """A run whose outliers have been sampled: the command that began it, its images and what they are made from."""
+class BegunRun:
+    """A run whose vectors have been sampled, with its decoder and the inputs of its images' stage."""
 
-    run: RunDir
-    command: str
-    stage: str
-    drawing: GeneratedFiles
+    run: Run
+    decoder: Decoder
     inputs: Json
 
+    @property
+    def stage(self) -> str:
+        """The stage of the images or latents."""
+        return imagined_stage(self.run.config.decode.output)
 
-def begun(path: Path, device: str, output: str = "") -> Begun:
-    """The run in a folder, as its files describe it; StoreError unless its outliers have been sampled.
 
-    `output` may ask for "images" or "latents" other than the run's own; they lie beside those.
+def open_begun(path: Path, device: str, output: str = "") -> BegunRun:
+    """The run in a folder, as its files describe it.
+
+    `output` may ask for "images" or "latents" other than the run's own; they lie beside those. Raises
+    StoreError unless the run's vectors have been sampled.
     """
-    run = RunDir(path)
-    if not (run / "run.json").is_file():
+    run = Run.open(path)
+    if (stamp := run.stamp("vectors")) is None:
+        raise StoreError(f"{path} has no vectors yet. Sample them with: {run.command} --until vectors")
+    if output:
+        decode = replace(run.config.decode, output=output)  # type: ignore[arg-type]
+        run = Run(path, replace(run.config, decode=decode), run.command)
+    config, book = run.config, run.book
+    decode = config.decode if config.decode.tile else replace(config.decode, tile=run.tile)
+    decoder = make_decoder(decode, book.names, book.prompts, config.size, device_of(device))
+    if decoder.book.space != book.space:
         raise StoreError(
-            f"{path} is not a run folder: it has no run.json. Begin one with: oodream run … --until outliers"
+            f"{config.decode.source} holds other weights than the decoder that {path} was begun with. "
+            "Restore them, or begin another run."
         )
-    described = read_json(run / "run.json")
-    if (stamp := run.stamp("outliers")) is None:
-        raise StoreError(
-            f"{path} has no outliers yet. Sample them with: {described['command']} --until outliers"
-        )
-    config, told = overlay(Config(), described["config"]), read_json(run / "classes" / "classes.json")
-    described["config"]["decode"]["output"] = output = output or config.decode.output
-    if output not in OUTPUTS:
-        raise ValueError(f"What is drawn are {' or '.join(OUTPUTS)}, not {output!r}.")
-    c = replace(config.decode, output=output)
-    decoder = StableDecoder(
-        c.source, names=told["names"], prompts=told["prompts"], size=config.size, scheduler=c.scheduler, steps=c.steps,
-        guidance=c.guidance, tile=c.tile or told["tile"], device=device_of(device),
-    )  # fmt: skip
-    kind = make("samplers", config.sample.sampler, **config.sample.options).kind
-    outliers = SampledVectors(
-        **load_tensors(run / "outliers" / "outliers.safetensors"), kind=kind, space=told["space"]
-    )
-    inputs = {"decode": described["config"]["decode"], "after": {"outliers": hashed(stamp["inputs"])}}
-    return Begun(
-        run=run,
-        command=described["command"],
-        stage=imagined(c),
-        drawing=drawing(c, outliers, decoder, run.path),
-        inputs=inputs,
+    after = {"vectors": inputs_hash(stamp["inputs"])}
+    return BegunRun(
+        run=run, decoder=decoder, inputs={"decode": section_inputs(config)["decode"], "after": after}
     )
 
 
-def draw_shard(b: Begun, part: Shard) -> int:
-    """Draws this part's images that are not there yet; returns how many. Other processes may work on other parts meanwhile."""
-    if b.run.is_done(b.stage, b.inputs):
+def decode_shard(begun: BegunRun, part: Shard) -> int:
+    """Decodes this part's rows that have no file yet; returns how many. Others may work on other parts
+    meanwhile.
+    """
+    folder, files = begun.run.folder, begun.run.files
+    if folder.is_done(begun.stage, begun.inputs):
         return 0
-    b.run.begin(b.stage, b.inputs)
-    rows = b.drawing.missing(part)
-    b.drawing.draw(rows)
+    folder.begin(begun.stage, begun.inputs)
+    rows = files.missing(part, begun.decoder)
+    files.decode(begun.decoder, rows)
     return len(rows)
 
 
-def verify(b: Begun, say: Callable[[str], None]) -> int:
-    """Draws missing and damaged images of a finished set again; returns how many there were.
+def verify(begun: BegunRun, say: Callable[[str], None]) -> int:
+    """Decodes missing and damaged files of a finished set again; returns how many rows there were.
 
-    StoreError when one comes out with other bytes than were recorded: another processor or library then draws here.
+    Raises StoreError when one comes out with other bytes than were recorded: another processor or library
+    then decodes here.
     """
-    if not b.run.is_done(b.stage, b.inputs):
-        raise StoreError(f"The images of {b.run.path} are not all drawn yet. Go on with: {b.command}")
-    with b.run.locked():
-        lines = (b.run / b.stage / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-        recorded = {line["row"]: line["hash"] for line in map(json.loads, lines)}
-        hashes = {file: b.drawing.hash(file) for file in dict.fromkeys(b.drawing.files)}
-        rows = [m for m, value in recorded.items() if hashes[b.drawing.files[m]] != value]
-        mended = {b.drawing.files[m]: m for m in reversed(rows)}
+    run, files = begun.run, begun.run.files
+    if not run.folder.is_done(begun.stage, begun.inputs):
+        raise StoreError(
+            f"The images of {run.folder.path} are not all decoded yet. Go on with: {run.command}"
+        )
+    with run.folder.locked():
+        recorded = {line["row"]: line["hash"] for line in run.provenance}
+        hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
+        rows = [m for m, value in recorded.items() if hashes[files.paths[m]] != value]
+        mended = {files.paths[m]: m for m in reversed(rows)}
         for file in sorted(mended):
             say(f"  row {mended[file]}: {file}")
-        b.drawing.draw(rows)
-        hashes = {file: b.drawing.hash(file) for file in mended}
-        if differing := [m for m in rows if hashes[b.drawing.files[m]] != recorded[m]]:
+        files.decode(begun.decoder, rows)
+        hashes = {file: files.hash(file) for file in mended}
+        if differing := [m for m in rows if hashes[files.paths[m]] != recorded[m]]:
             raise StoreError(
-                f"{len(differing)} of {len(rows)} images came out with other bytes than were recorded (row {differing[0]} first): "
-                f"another processor or library draws here. To have all from this one: {b.command} --redo images"
+                f"{len(differing)} of {len(rows)} images came out with other bytes than were recorded (row "
+                f"{differing[0]} first): another processor or library decodes here. To have all from this one: "
+                f"{run.command} --redo {begun.stage}"
             )
     return len(rows)
 
 
-def redraw(b: Begun, rows: Sequence[int], out: Path) -> list[Path]:
-    """Draws single rows into `out`, whatever the run folder holds."""
-    if beyond := [m for m in rows if not 0 <= m < len(b.drawing.outliers)]:
-        raise ValueError(f"There is no row {beyond[0]}: the run has rows 0 to {len(b.drawing.outliers) - 1}.")
-    return b.drawing.draw(list(rows), out)
+def redraw(begun: BegunRun, rows: Sequence[int], out: Path) -> list[Path]:
+    """Decodes single rows into `out`, whatever the run folder holds."""
+    count = len(begun.run.vectors)
+    if beyond := [m for m in rows if not 0 <= m < count]:
+        raise ValueError(f"There is no row {beyond[0]}: the run has rows 0 to {count - 1}.")
+    return begun.run.files.decode(begun.decoder, list(rows), out)

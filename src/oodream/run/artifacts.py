@@ -1,0 +1,241 @@
+"""`Run`: all that a run has made, read from its folder when first asked for, without data, decoder or network
+in hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..audit.finding import Audit
+from ..audit.finding import from_json as audit_from_json
+from ..config import Config
+from ..core.errors import DataError, StoreError
+from ..core.files import read_json
+from ..core.options import overlay
+from ..core.registry import make
+from ..core.results import Row, ShiftRow, row_from_json, shift_row_from_json
+from ..core.types import ClassBook, Features, Json, SampledVectors
+from ..data.images import Images, from_array, from_files
+from ..deploy.guard import Guard
+from ..models.classifier import Classifier, load_classifier
+from ..synthesis.align import AlignedEncoder, untrained_encoder
+from .folder import RunDir, read_manifest
+from .generated import ImageFiles, LatentShards, latent_reader
+from .layout import BASELINE, REGULARIZED, imagined_stage
+from .reading import again, read_lines, read_object, read_tensors
+
+__all__ = ["Run"]
+
+
+class Run:
+    """A run's folder, opened. What is asked for is read once.
+
+    Raises StoreError, which names the file and the stage to make again, for what is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, config: Config, command: str = "") -> None:
+        self.folder, self.config, self.command = RunDir(folder), config, command
+        self.layout = self.folder.layout
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Run:
+        """The run in a folder, finished or begun.
+
+        Raises StoreError for a folder without a run, or with one of another format.
+        """
+        path = Path(folder)
+        if (manifest := read_manifest(path)) is None:
+            raise StoreError(
+                f"{path} is not a run folder: it has no run.json. Begin one with: oodream run --data FOLDER"
+            )
+        try:
+            config = overlay(Config(), manifest["config"])
+        except ValueError as error:
+            raise StoreError(f"{path / 'run.json'} cannot be used: {error}") from error
+        return cls(path, config, str(manifest.get("command", "oodream run …")))
+
+    # Classes and vectors
+
+    @cached_property
+    def book(self) -> ClassBook:
+        """The classes: names, prompts and class vectors."""
+        c, tokens_CD = self._classes, self._tensors(self.layout.class_vectors, "tokens_CD")["tokens_CD"]
+        return ClassBook(
+            names=tuple(c["names"]), prompts=tuple(c["prompts"]), tokens_CD=tokens_CD, space=c["space"]
+        )
+
+    @cached_property
+    def _classes(self) -> Json:
+        return read_object(self.layout.classes, "classes", names=list, prompts=list, space=str, tile=int)
+
+    @property
+    def tile(self) -> int:
+        """Images that were decoded together."""
+        return int(self._classes["tile"])
+
+    @cached_property
+    def encoder(self) -> AlignedEncoder:
+        """The image encoder into the text's token space, on the CPU."""
+        model = untrained_encoder(self.book, self.config.align, self.config.seed)
+        try:
+            model.load_state_dict(self._tensors(self.layout.encoder))
+        except RuntimeError as error:
+            raise StoreError(f"{self.layout.encoder} is of another network. {again('align')}") from error
+        return model.eval()
+
+    @cached_property
+    def features(self) -> Features:
+        """Embeddings of the ID training images."""
+        return Features(**self._tensors(self.layout.features, "z_ND", "y_N", "index_N"), encoder="")
+
+    @cached_property
+    def vectors(self) -> SampledVectors:
+        """What was sampled around them, outliers or inliers."""
+        t = self._tensors(self.layout.vectors, "z_MD", "y_M", "anchor_M", "knn_M", "seed_M")
+        return SampledVectors(**t, kind=self.kind, space=self.book.space)
+
+    @property
+    def kind(self) -> str:
+        """What the run imagines: "outlier" or "inlier"."""
+        return str(make("samplers", self.config.sample.sampler, **self.config.sample.options).kind)
+
+    # Images and latents
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether what is imagined stays latents."""
+        return self.config.decode.output == "latents"
+
+    @property
+    def files(self) -> ImageFiles | LatentShards:
+        """The files of what is imagined."""
+        folder = self.layout.imagined(self.config.decode.output)
+        if self.has_latents:
+            return LatentShards(folder=folder, vectors=self.vectors)
+        names, image_format = self.book.names, self.config.decode.format
+        return ImageFiles(folder=folder, vectors=self.vectors, names=names, format=image_format)
+
+    @cached_property
+    def images(self) -> Images:
+        """All imagined images, in the order of their vectors, labelled with the class they were sampled
+        around.
+
+        Raises DataError when some are missing or damaged, or when the run has latents.
+        """
+        if self.has_latents:
+            raise DataError(f"{self.folder.path} has latents and no images: read them with Run.latents.")
+        labels = self.vectors.y_M.tolist()
+        images = from_files("imagined", self.files.paths, labels, self.book.names, self.config.size)
+        if len(images) != len(labels):
+            path = self.folder.path
+            raise DataError(
+                f"Imagined images are missing or damaged. Mend them with: oodream decode {path} --verify"
+            )
+        return images
+
+    @cached_property
+    def latents(self) -> Callable[[Tensor], Tensor]:
+        """The imagined latents by row: rows (B,) to float16 (B, F, h, w)."""
+        return latent_reader(list(dict.fromkeys(self.files.paths)))
+
+    @cached_property
+    def known_latents(self) -> Callable[[Tensor], Tensor]:
+        """The ID training images' latents by row."""
+        return latent_reader(self.layout.latent_shards())
+
+    @cached_property
+    def provenance(self) -> list[Json]:
+        """What each imagined row was made from: class, prompt, anchor image, seed, distance, hash of its
+        file.
+        """
+        output = self.config.decode.output
+        lines = read_lines(self.layout.provenance(output), imagined_stage(output))
+        if len(lines) != len(self.vectors):
+            raise StoreError(
+                f"{self.layout.provenance(output)} is cut short. {again(imagined_stage(output))}"
+            )
+        return lines
+
+    @cached_property
+    def keep_mask(self) -> Tensor:
+        """True (M,) for imagined rows that stay; all latents do, for the filters look at images."""
+        if self.has_latents:
+            return torch.ones(len(self.vectors), dtype=torch.bool)
+        return self._tensors(self.layout.keep_mask, "keep")["keep"].bool()
+
+    @cached_property
+    def drop_reasons(self) -> list[str]:
+        """Why each imagined row was dropped; empty for those that stay."""
+        if self.has_latents:
+            return [""] * len(self.vectors)
+        reasons = (self.stamp("filter") or {"summary": {"reasons": []}})["summary"]["reasons"]
+        dropped_by_M = self._tensors(self.layout.keep_mask, "dropped_by")["dropped_by"]
+        return [reasons[i] if i >= 0 else "" for i in dropped_by_M.tolist()]
+
+    def reconstructed(self, part: str) -> Images:
+        """VAE reconstructions of a share of the "train" or "test" images."""
+        t = self._tensors(self.layout.reconstructed(part), "images", "labels")
+        return from_array(f"reconstructed-{part}", t["images"], t["labels"], self.book.names)
+
+    @property
+    def samples(self) -> Tensor:
+        """What the decoder makes of the classes' plain prompts: uint8 (C, K, 3, H, W), of the classes that
+        are reported.
+        """
+        return self._tensors(self.layout.samples, "images")["images"]
+
+    @property
+    def strips(self) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) along arcs of vectors, by "between-CLASS" and "away-CLASS"."""
+        return self._tensors(self.layout.strips)
+
+    # Classifiers and results
+
+    def classifier(self, kind: str = REGULARIZED, seed: int = 0) -> Classifier:
+        """A trained classifier, "baseline" or "regularized", on the CPU."""
+        return load_classifier(self.layout.classifier(kind, seed))
+
+    @property
+    def classifiers(self) -> list[tuple[str, int]]:
+        """Kind and seed of all classifiers that are trained."""
+        arms = [(kind, seed) for kind in (BASELINE, REGULARIZED) for seed in range(self.config.seeds)]
+        return [arm for arm in arms if self.stamp(self.layout.classifier(*arm))]
+
+    def scores(self, kind: str = REGULARIZED, seed: int = 0, detector: str = "") -> dict[str, Tensor]:
+        """A detector's scores (the first detector's by default), float64, higher = OOD, by image set; "id"
+        are the test images.
+        """
+        return self._tensors(self.layout.scores(kind, seed, detector or self.config.evaluate.detectors[0]))
+
+    def rows(self) -> list[Row]:
+        """All that was measured of the detectors."""
+        return read_lines(self.layout.results, "scores", row_from_json)
+
+    def shift_rows(self) -> list[ShiftRow]:
+        """All that was measured on shifted sets."""
+        return read_lines(self.layout.shift_rows, "shift", shift_row_from_json)
+
+    def guard(self, device: str = "cpu") -> Guard:
+        """The run's guard."""
+        return Guard.load(self.folder.path, device, plugins=True)
+
+    def audit(self) -> Audit:
+        """What makes this run's numbers doubtful."""
+        try:
+            return audit_from_json(read_json(self.layout.audit))
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise StoreError(f"{self.layout.audit} is missing or damaged. {again('audit')}") from error
+
+    def _tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
+        return read_tensors(file, str(file.parent.relative_to(self.folder.path)), *names)
+
+    def stamp(self, stage: Path | str) -> Json | None:
+        """A finished stage's seconds, summary and inputs; None where it is not finished."""
+        return self.folder.stamp(
+            str(stage if isinstance(stage, str) else stage.relative_to(self.folder.path))
+        )

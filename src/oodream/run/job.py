@@ -1,0 +1,97 @@
+"""A run at work: its configuration, image sets, decoder, device and folder, as the stages need them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from ..config import Config
+from ..core.device import device_of
+from ..core.registry import make
+from ..core.types import ClassBook, Decoder, Sampler
+from ..data.inputs import FASHION_DATA, DataInputs
+from ..models.factory import SCRATCH
+from ..synthesis.decode import make_decoder
+from .artifacts import Run
+from .folder import RunDir
+from .layout import Layout
+
+__all__ = ["Job", "absolute"]
+
+BUILT_IN = {
+    *FASHION_DATA,
+    "embedded",
+    SCRATCH,
+}  # names that are no paths, whatever lies in the working directory
+
+
+class Job:
+    """One run's work. What it has made before is read through `run`; what it needs besides is made when first
+    asked for.
+    """
+
+    def __init__(self, config: Config, folder: Path, command: str = "") -> None:
+        self.config, self.command = absolute(config), command
+        self.folder = RunDir(Path(folder))
+        self.run = Run(self.folder.path, self.config, command)
+        self.inputs = DataInputs(self.config)
+        self.device: torch.device = device_of(config.device)
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies."""
+        return self.folder.layout
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder, with the batch size chosen when the run began."""
+        if self._decoder.tile == 0 and self.layout.classes.exists():
+            self._decoder.tile = self.run.tile
+        return self._decoder
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        names = self.inputs.train.classes
+        spans = self.inputs.prompt_spans(names)
+        return make_decoder(
+            self.config.decode, names, self.inputs.prompts(names), self.config.size, self.device, spans
+        )
+
+    @property
+    def book(self) -> ClassBook:
+        """The classes, as the decoder's text encoder has them."""
+        return self._decoder.book
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The sampler; its kind says what the run imagines, outliers or inliers."""
+        sampler: Sampler = make("samplers", self.config.sample.sampler, **self.config.sample.options)
+        return sampler
+
+
+def absolute(config: Config) -> Config:
+    """The configuration with paths that hold from any working directory."""
+
+    def path(text: str) -> str:
+        found = text and text not in BUILT_IN and Path(text).exists()
+        return str(Path(text).absolute()) if found else text
+
+    def entry(text: str) -> str:
+        prefix, folder = re.fullmatch(r"((?:[^=/]+=)?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+        return f"{prefix}{path(folder)}"
+
+    return replace(
+        config,
+        data=path(config.data),
+        classes=path(config.classes) if config.classes.endswith(".toml") else config.classes,
+        ood=tuple(map(entry, config.ood)),
+        shifted=tuple(map(path, config.shifted)),
+        decode=replace(config.decode, source=path(config.decode.source)),
+        align=replace(config.align, init=path(config.align.init)),
+        train=replace(config.train, init=path(config.train.init)),
+        regularize=replace(config.regularize, teacher=path(config.regularize.teacher)),
+    )

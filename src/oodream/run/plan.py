@@ -1,0 +1,198 @@
+"""Which stages a configuration means, in their order, and what each is made from.
+
+A stage's inputs are whole sections of the configuration, hashes of images and weights, and so, recursively,
+the hashes of the stages before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..core.options import to_json
+from ..core.registry import get
+from ..core.types import Json
+from ..data.corruptions import CORRUPTIONS, SEVERITIES
+from ..models.external import ADAPTERS
+from ..models.factory import SCRATCH, backbone, weights_file
+from ..models.inference import state_hash
+from ..training.train import NO_ADAPTER, make_loss
+from .folder import inputs_hash
+from .job import Job
+from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
+from .stage import Stage
+from .stages import classifiers, images, results, vectors
+
+__all__ = ["Plan", "initial_weights_hash", "section_inputs"]
+
+
+class Plan:
+    """A job's stages by name, in order."""
+
+    def __init__(self, job: Job) -> None:
+        self.stages = {stage.name: stage for stage in stages(job)}
+        sections = section_inputs(job.config)
+        self.inputs: dict[str, Json] = {}
+        for name, stage in self.stages.items():
+            after = {other: inputs_hash(self.inputs[other]) for other in stage.after}
+            chosen = {section: sections[section] for section in stage.sections}
+            self.inputs[name] = {**chosen, **stage.facts, "after": after}
+
+    def until(self, name: str) -> list[Stage]:
+        """The stages up to `name`, or up to the last one below the folder `name`.
+
+        Raises ValueError, which names them all, where there is no such stage.
+        """
+        last = max(self.positions(name))
+        return list(self.stages.values())[: last + 1]
+
+    def from_(self, names: Sequence[str]) -> list[Stage]:
+        """The first of the stages `names` and all that follow; none where no name is given."""
+        first = min((i for name in names for i in self.positions(name)), default=len(self.stages))
+        return list(self.stages.values())[first:]
+
+    def positions(self, name: str) -> list[int]:
+        """The places of the stage `name`, or of the stages below the folder `name`."""
+        places = [i for i, stage in enumerate(self.stages) if stage == name or stage.startswith(f"{name}/")]
+        if not places:
+            raise ValueError(f"There is no stage {name!r}. There are: {', '.join(self.stages)}.")
+        return places
+
+
+def stages(job: Job) -> list[Stage]:
+    """The stages of a job, each behind those it comes after."""
+    c, run, book = job.config, job.run, job.book
+    train, test = (part.fingerprint() for part in (job.inputs.train, job.inputs.test))
+    seed, imagined = {"seed": c.seed}, imagined_stage(c.decode.output)
+    known = {"names": list(book.names), "prompts": list(book.prompts), "space": book.space}
+    plan = [
+        Stage(name="classes", work=vectors.list_classes, facts=known),
+        Stage(
+            name="align", work=vectors.align_encoder, after=("classes",), sections=("align",),
+            facts={"images": train} | seed, shared=True,
+        ),
+        Stage(name="features", work=vectors.embed_features, after=("align",)),
+        Stage(name="vectors", work=vectors.sample_vectors, after=("features",), sections=("sample",), facts=seed),
+        Stage(name=imagined, work=images.decode_vectors, after=("vectors",), sections=("decode",), shared=True),
+        Stage(
+            name="strips", work=images.draw_strips, after=("vectors",), sections=("decode", "report"), facts=seed
+        ),
+    ]  # fmt: skip
+    pretrained = run.has_latents and adapter_is_pretrained(c)
+    if run.has_latents:
+        facts = {"images": train} | seed
+        plan.append(Stage(name="latents/known", work=images.encode_known, after=("classes",), facts=facts))
+    if pretrained:
+        plan.append(
+            Stage(
+                name="latents/adapter", work=classifiers.fit_adapter, after=("latents/known",),
+                sections=("latents",), facts=seed,
+            )
+        )  # fmt: skip
+    plan.append(
+        Stage(
+            name="images/reconstructed", work=images.reconstruct_known, after=("classes",), sections=("reconstruct",),
+            facts={"images": train, "test": test} | seed,
+        )
+    )  # fmt: skip
+    plan += classifier_stages(job, imagined, pretrained)
+    trained = tuple(stage.name for stage in plan if stage.name.startswith("classifier/"))
+    sets = {s.name: [s.group, s.images.fingerprint()] for s in job.inputs.ood}
+    shifted = {s.name: s.images.fingerprint() for s in job.inputs.shifted}
+    corruptions = {
+        "corruptions": list(CORRUPTIONS),
+        "severities": list(SEVERITIES),
+        "test": test,
+        "sets": shifted,
+    }
+    first = (classifier_stage(REGULARIZED, 0),)
+    detector = {
+        "detector": c.guard.detector or c.evaluate.detectors[0],
+        "options": dict(c.evaluate.detector_options),
+    }
+    return [
+        *plan,
+        Stage(
+            name="scores", work=results.evaluate_classifiers, after=trained, sections=("evaluate",),
+            facts={"sets": sets} | seed,
+        ),
+        Stage(
+            name="guard", work=results.calibrate_guard, after=first, sections=("guard",),
+            facts={"images": train, "test": test} | detector | seed,
+        ),
+        Stage(
+            name="shift", work=results.measure_shift, after=trained, sections=("shift",), facts=corruptions | seed
+        ),
+        Stage(name="audit", work=results.audit_sets, after=("scores",), facts=seed),
+        Stage(
+            name="report", work=results.write_report, after=("scores", "guard", "shift", "audit", "strips"),
+            sections=("report",),
+        ),
+    ]  # fmt: skip
+
+
+def classifier_stages(job: Job, imagined: str, pretrained: bool) -> list[Stage]:
+    """The baseline classifiers, the filter that the first of them serves, and the regularized classifiers."""
+    c, latents, plan = job.config, job.run.has_latents, []
+    for seed in range(c.seeds):
+        plan.append(
+            Stage(
+                name=classifier_stage(BASELINE, seed), work=partial(classifiers.train_baseline, seed=seed),
+                after=("images/reconstructed",), sections=("train",), facts={"seed": seed}, shared=True,
+            )
+        )  # fmt: skip
+    if not latents:
+        after = (imagined, classifier_stage(BASELINE, 0))
+        plan.append(Stage(name="filter", work=images.filter_images, after=after, sections=("filter",)))
+    needs_baseline = c.regularize.finetune or make_loss(c.regularize.loss, c.regularize.loss_options).teacher
+    for seed in range(c.seeds):
+        after = (*((imagined, "latents/known") if latents else ("filter",)), "images/reconstructed")
+        after += ("latents/adapter",) if pretrained else ()
+        after += (classifier_stage(BASELINE, seed),) if needs_baseline else ()
+        sections = ("train", "regularize", *(("latents",) if latents else ()))
+        plan.append(
+            Stage(
+                name=classifier_stage(REGULARIZED, seed), work=partial(classifiers.train_regularized, seed=seed),
+                after=after, sections=sections, facts={"seed": seed}, shared=True,
+            )
+        )  # fmt: skip
+    return plan
+
+
+def adapter_is_pretrained(config: Config) -> bool:
+    """Whether latents reach the classifier by an adapter that learns before it does."""
+    name = config.latents.adapter
+    return name != NO_ADAPTER and get("latent_adapters", name).pretrained
+
+
+def section_inputs(config: Config) -> dict[str, Json]:
+    """The sections as inputs of stages. A hash stands for the weights that a training begins with, wherever
+    these lie.
+
+    The decoder's source is left out: its weights' hash is part of the class vectors' space.
+    """
+    sections: dict[str, Any] = {
+        key: value for key, value in to_json(config).items() if isinstance(value, dict)
+    }
+    del sections["decode"]["source"]
+    for name, training in (("align", config.align), ("train", config.train)):
+        sections[name]["init"] = initial_weights_hash(training.backbone, training.init)
+    if teacher := config.regularize.teacher:
+        sections["regularize"]["teacher"] = initial_weights_hash(config.train.backbone, teacher)
+    return sections
+
+
+def initial_weights_hash(name: str, init: str) -> str:
+    """What a training begins with: a hash of the weights in the file `init`, or of the published ones of a
+    hub's network.
+    """
+    if init == SCRATCH or not (init or name.partition(":")[0] in ADAPTERS):
+        return init
+    if init:
+        return hashlib.blake2b(weights_file(Path(init)).read_bytes(), digest_size=16).hexdigest()
+    weights = backbone(name, 2, pretrained=True).state_dict()
+    return state_hash({key: tensor for key, tensor in weights.items() if not key.startswith("head.")})

@@ -1,0 +1,137 @@
+"""Runs a job's stages: what is finished is skipped, what is stale is refused or made afresh, what was killed
+goes on.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from ..config import Config
+from ..core.distributed import barrier, is_main
+from ..core.files import write_json
+from ..core.memory import Watch
+from ..core.options import to_json
+from ..core.types import Json
+from .artifacts import Run
+from .check import check
+from .folder import read_manifest
+from .job import Job
+from .layout import FORMAT
+from .plan import Plan
+from .stage import Stage
+
+__all__ = ["CHANGED", "execute", "go", "manifest"]
+
+CHANGED = "changed"
+
+
+def execute(
+    config: Config, folder: Path | str, *, command: str = "", until: str = "report", redo: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> Run:  # fmt: skip
+    """Runs a configuration in a folder, up to the stage `until`, and returns what is there.
+
+    `redo` names stages to make afresh with all that follows; "changed" stands for those whose inputs are no
+    longer the same. Raises ValueError or StoreError before any work for what can be known before it.
+    """
+    return go(Job(config, Path(folder), command), say, until, redo)
+
+
+def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequence[str] = ()) -> Run:
+    """As `execute`, for a job."""
+    read_manifest(job.folder.path)
+    check(job)
+    plan = Plan(job)
+    for name in [*redo, until]:
+        if name != CHANGED:
+            plan.positions(name)
+    with job.folder.locked() if is_main() else nullcontext():
+        if is_main():
+            prepare(job, plan, redo)
+        barrier(job.device)  # the first process is done removing
+        for stage in plan.until(until):
+            run_stage(job, stage, plan.inputs[stage.name], say)
+    return job.run
+
+
+def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
+    """Removes what is to be made afresh, refuses what is stale, and writes `run.json`."""
+    if CHANGED in redo:
+        for name in reversed(plan.stages):
+            if job.folder.changes(name, plan.inputs[name]):
+                job.folder.remove(name)
+    for stage in reversed(plan.from_([name for name in redo if name != CHANGED])):
+        job.folder.remove(stage.name)
+    for name in plan.stages:
+        job.folder.is_done(name, plan.inputs[name])
+    write_json(job.layout.manifest, manifest(job))
+
+
+def run_stage(job: Job, stage: Stage, inputs: Json, say: Callable[[str], None]) -> None:
+    """Does a stage's work, unless it is done."""
+    if job.folder.is_done(stage.name, inputs):
+        if is_main():
+            say(f"  {stage.name:24} done before")
+        return
+    began = time.monotonic()
+    if is_main():
+        job.folder.begin(stage.name, inputs)
+    barrier(job.device)
+    with Watch(job.device) as memory:
+        summary = stage.work(job) if stage.shared or is_main() else {}
+    barrier(job.device)
+    if is_main():
+        seconds = time.monotonic() - began
+        job.folder.finish(stage.name, inputs, seconds, {**summary, "memory": memory.most})
+        say(f"  {stage.name:24} {seconds:6.1f} s   {in_words(summary)}")
+    barrier(job.device)
+
+
+def in_words(summary: Json) -> str:
+    """A summary's numbers and texts on one line."""
+    plain = {key: value for key, value in summary.items() if not isinstance(value, (dict, list))}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in plain.items())
+
+
+def manifest(job: Job) -> Json:
+    """What `run.json` holds: the resolved configuration and what it ran on."""
+    from .. import __version__
+
+    versions = {"oodream": __version__, "torch": torch.__version__}
+    return {
+        "format": FORMAT,
+        "command": job.command,
+        "config": to_json(job.config),
+        "device": str(job.device),
+        "versions": versions,
+        "git": git_state(),
+    }
+
+
+def git_state() -> str | None:
+    """The commit this code stands at, with "+changes" where files differ from it; None where it is not a
+    checkout.
+    """
+
+    def git(*args: str) -> str:
+        command = ["git", *args]
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # an installed package may lie in a stranger's repository
+        return git("rev-parse", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,31 @@
+"""What a stage is: its work, and everything that its result is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..core.types import Json
+
+if TYPE_CHECKING:
+    from .job import Job
+
+__all__ = ["Stage"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A folder of the run, the work that fills it and returns a summary, and what it is made from.
+
+    It is made from whole `sections` of the configuration, from the stages it comes `after`, and from `facts`:
+    hashes of images and weights, seeds. When any of these changes the stage is stale. Of several processes
+    all do the work of a `shared` stage together, and the first one alone that of any other.
+    """
+
+    name: str
+    work: Callable[[Job], Json]
+    after: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    facts: Json = field(default_factory=dict)
+    shared: bool = False

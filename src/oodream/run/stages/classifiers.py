@@ -1,0 +1,163 @@
+"""Stages that train: the latent adapter, baseline and regularized classifiers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+from ...core.distributed import is_main
+from ...core.errors import listed
+from ...core.files import load_tensors, save_tensors
+from ...core.registry import options_by_name
+from ...core.types import Json
+from ...functional.metrics import auroc
+from ...models.classifier import Classifier, load_classifier, quantile_threshold
+from ...models.inference import Extractor, cost
+from ...training.sources import KnownPairs, LatentSet, Source, imagined_source, known_as_outliers
+from ...training.train import (
+    AdapterMaker, Trained, adapter_maker, is_pretrained, learn_adapter, make_loss, train,
+)  # fmt: skip
+from ..job import Job
+from ..layout import BASELINE, REGULARIZED, classifier_stage
+from ._training import fraction, save_log
+
+__all__ = ["check_teacher", "fit_adapter", "train_baseline", "train_regularized"]
+
+# The random numbers of a training keep the names under which published results were made.
+STREAMS = {BASELINE: "train plain (seed {})", REGULARIZED: "train dream (seed {})"}
+
+
+def fit_adapter(job: Job) -> Json:
+    """What a pretrained latent adapter learns, once for all classifiers."""
+    images, pairs = job.inputs.train, load_tensors(job.layout.coloured_latents)
+    known = KnownPairs(
+        images=images,
+        latents=LatentSet(labels=images.labels, read=job.run.known_latents),
+        recolored_P3HW=pairs["images"],
+        recolored_latents_PFHW=pairs["latents"],
+    )
+    c = job.config
+    save_tensors(job.layout.adapter, learn_adapter(known, c.latents, c.train.backbone, c.seed, job.device))
+    return {}
+
+
+def train_baseline(job: Job, seed: int) -> Json:
+    """A classifier of known images alone."""
+    known = Source(role="known", data=job.inputs.train)
+    loss = make_loss(("cross_entropy",))
+    stage, what = classifier_stage(BASELINE, seed), f"train {BASELINE} (seed {seed})"
+    trained = train(
+        [known], job.config.train, seed, job.device, job.layout.resume_state(stage), what, loss=loss,
+        stream=STREAMS[BASELINE].format(seed),
+    )  # fmt: skip
+    return keep(job, stage, trained, "cross_entropy", {}) if is_main() else {}
+
+
+def train_regularized(job: Job, seed: int) -> Json:
+    """A classifier of known images with what is imagined beside them."""
+    c, config = job.config.regularize, job.config.train
+    loss = make_loss(c.loss, c.loss_options)
+    stage, what = classifier_stage(REGULARIZED, seed), f"train {REGULARIZED} (seed {seed})"
+    if c.finetune:
+        config = replace(config, init=str(job.layout.classifier(BASELINE, seed)))
+    trained = train(
+        sources(job), config, seed, job.device, job.layout.resume_state(stage), what, loss=loss,
+        adapter=adapter(job), teacher=teacher(job, seed) if loss.teacher else None,
+        stream=STREAMS[REGULARIZED].format(seed),
+    )  # fmt: skip
+    options = options_by_name("losses", c.loss, c.loss_options)[c.loss[0]]
+    return keep(job, stage, trained, c.loss[0], options) if is_main() else {}
+
+
+def sources(job: Job) -> list[Source]:
+    """What the regularized classifier is trained on."""
+    c, run, images = job.config, job.run, job.inputs.train
+    tokens_CD = normalize(run.book.tokens_CD, dim=1)
+    known = Source(role="known", data=images, vectors=tokens_CD if run.kind == "outlier" else None)
+    found = [known]
+    if c.reconstruct.frac > 0:
+        data = run.reconstructed("train")
+        found.append(Source(role="reconstructed", data=data, ratio=c.reconstruct.frac))
+    latents = LatentSet(labels=images.labels, read=run.known_latents) if run.has_latents else None
+    if latents is not None:
+        ratio = 0.0 if adapter(job) is None else c.latents.frac
+        found.append(Source(role="known", data=latents, ratio=ratio))
+    return [*found, imagined(job, latents)]
+
+
+def imagined(job: Job, latents: LatentSet | None) -> Source:
+    """The imagined rows that stay, or known ones in their place."""
+    c, run = job.config.regularize, job.run
+    rows = run.keep_mask.nonzero()[:, 0]
+    if len(rows) == 0:
+        advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[run.kind]
+        raise ValueError(f"The filters kept no {run.kind}: sample {advice} the classes, or change filter.options.")
+    rows = rows[: c.max_outliers or None]
+    least = job.config.latents.min_outlier_weight
+    if c.outliers == "known":
+        data = job.inputs.train if latents is None else latents
+        return known_as_outliers(data, len(rows), c, job.inputs.train, min_weight=least)
+    vectors = run.vectors.z_MD[rows] if run.kind == "outlier" else None
+    if run.has_latents:
+        rows_ = LatentSet(labels=run.vectors.y_M, read=run.latents).subset(rows)
+    else:
+        rows_ = run.images.subset(rows)
+    return imagined_source(rows_, run.kind, c, job.inputs.train, vectors=vectors, min_weight=least)
+
+
+def adapter(job: Job) -> AdapterMaker | None:
+    """How latents reach the classifier; None where there are none, or where only losses see them."""
+    c = job.config
+    if not job.run.has_latents:
+        return None
+    learned = load_tensors(job.layout.adapter) if is_pretrained(c.latents) else None
+    shape = tuple(job.run.latents(torch.tensor([0])).shape[1:])
+    return adapter_maker(c.latents, shape, c.size, learned)  # type: ignore[arg-type]
+
+
+def teacher(job: Job, seed: int) -> nn.Module:
+    """The classifier to distil from."""
+    path = job.config.regularize.teacher
+    classifier = load_classifier(Path(path), plugins=False) if path else job.run.classifier(BASELINE, seed)
+    return classifier.network
+
+
+def check_teacher(job: Job) -> None:
+    """Raises ValueError unless the configured teacher has the same classes in the same order."""
+    if not (path := job.config.regularize.teacher):
+        return
+    names, taught = job.book.names, load_classifier(Path(path), plugins=False).names
+    if taught != names:
+        raise ValueError(
+            f"The teacher {path} knows {len(taught)} classes ({listed(taught)}), and this run has {len(names)} "
+            f"({listed(names)}). They must be the same, in the same order."
+        )
+
+
+def keep(job: Job, stage: str, trained: Trained, loss: str, options: Json) -> Json:
+    """Saves a trained classifier with its threshold and log; returns what it does on test images, and what it costs."""
+    network, test = trained.network, job.inputs.test
+    extractor = Extractor(network, device=job.device)
+    output, control = extractor(test), extractor(job.run.reconstructed("test"))
+    energy_N, control_N = -output.logits_BC.logsumexp(1), -control.logits_BC.logsumexp(1)
+    classifier = Classifier(
+        network=network,
+        loss=trained.loss,
+        names=job.run.book.names,
+        size=job.config.size,
+        threshold=quantile_threshold(energy_N),
+        settings={"backbone": job.config.train.backbone, "loss": loss, "loss_options": options},
+    )
+    classifier.save(job.layout.stage(stage))
+    save_log(job, stage, trained.log)
+    parameters, flop = cost(network, job.config.size)
+    return {
+        "accuracy": fraction(output.logits_BC.argmax(1) == test.labels),
+        "reconstructed_id_auroc": round(auroc(energy_N, control_N), 4),
+        "parameters": parameters,
+        "mflop_an_image": round(flop / 1e6, 1),
+    }

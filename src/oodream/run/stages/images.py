@@ -1,0 +1,135 @@
+"""Stages that decode, encode and filter: imagined images or latents, strips, reconstructions, known latents,
+filter.
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from ...core.distributed import barrier, current_shard, is_main
+from ...core.files import save_tensors, write_bytes
+from ...core.progress import progress
+from ...core.seeding import generator
+from ...core.types import Json
+from ...data.images import IN_MEMORY
+from ...functional.slerp import COSINES, away, between
+from ...synthesis.decode import provenance
+from ...synthesis.filters import make_filters
+from ...training.augment import coloured
+from ..generated import SHARD
+from ..job import Job
+from ..layout import BASELINE
+
+__all__ = ["decode_vectors", "draw_strips", "encode_known", "filter_images", "reconstruct_known"]
+
+CONTROL_IMAGES = 1000
+COLOURED = 4096  # known images in random colours that are encoded for latent adapters to learn from
+
+
+def decode_vectors(job: Job) -> Json:
+    """The imagined images or latents, and what each was made from."""
+    run, decoder, files = job.run, job.decoder, job.run.files
+    files.decode(decoder, files.missing(current_shard(), decoder))
+    barrier(job.device)
+    if not is_main():
+        return {}
+    words, output = decoder.neighbours(run.vectors.z_MD), job.config.decode.output
+    hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
+    lines = [
+        json.dumps(
+            {
+                "file_name": str(file.relative_to(job.layout.imagined(output))),
+                **provenance(
+                    run.vectors, run.features, run.book, job.inputs.train.files, decoder.fingerprint, m
+                ),
+                "words": words[m],
+                "hash": hashes[file],
+            },
+            ensure_ascii=False,
+        )
+        for m, file in enumerate(files.paths)
+    ]
+    write_bytes(job.layout.provenance(output), "".join(f"{line}\n" for line in lines).encode())
+    return {output: len(files.paths)}
+
+
+def draw_strips(job: Job) -> Json:
+    """What the decoder makes of plain prompts; and for some classes two strips of images along arcs of
+    vectors.
+
+    One leads from T(y) to the class's first vector, and one away from that vector's anchor.
+    """
+    c, run, decoder = job.config.report, job.run, job.decoder
+    prompts = [prompt for prompt in run.book.prompts[: c.max_classes] for _ in range(c.samples_per_class)]
+    images = decoder.plain(prompts, torch.arange(len(prompts)) + job.config.seed)
+    save_tensors(job.layout.samples, {"images": images.unflatten(0, (-1, c.samples_per_class))})
+    tokens_CD, vectors, arcs = run.book.tokens_CD, run.vectors, {}
+    for y in range(min(c.strips, len(tokens_CD))):
+        m = int((vectors.y_M == y).nonzero()[0, 0])
+        arcs[f"between-{y}"] = between(tokens_CD[y], vectors.z_MD[m], len(COSINES)), y, m
+        arcs[f"away-{y}"] = away(run.features.z_ND[vectors.anchor_M[m]], y), y, m
+    strips = {}
+    if arcs:
+        parts = [
+            (z, torch.tensor([y] * len(z)), vectors.seed_M[m].expand(len(z))) for z, y, m in arcs.values()
+        ]
+        z_BD, y_B, seed_B = (torch.cat(part) for part in zip(*parts, strict=True))
+        images = decoder(z_BD, y_B, seed_B).images_B3HW
+        assert images is not None
+        strips = dict(zip(arcs, images.split(len(COSINES)), strict=True))
+    save_tensors(job.layout.strips, strips)
+    return {"strips": len(strips)}
+
+
+def reconstruct_known(job: Job) -> Json:
+    """VAE reconstructions of a share of the training images, and of test images for the control."""
+    g, c = torch.Generator().manual_seed(job.config.seed), job.config
+    train, test = job.inputs.train, job.inputs.test
+    n = min(round(c.reconstruct.frac * len(train)), IN_MEMORY // (3 * c.size**2))
+    counts = {"train": (train, n), "test": (test, min(CONTROL_IMAGES, len(test)))}
+    for part, (images, count) in counts.items():
+        rows = torch.randperm(len(images), generator=g)[:count].sort().values
+        pixels = [job.decoder.reconstruct(images.batch(rows_B)) for rows_B in rows.split(1024)]
+        tensors = {"images": torch.cat(pixels), "labels": images.labels[rows], "rows": rows}
+        save_tensors(job.layout.reconstructed(part), tensors)
+    return {part: count for part, (_, count) in counts.items()}
+
+
+def encode_known(job: Job) -> Json:
+    """The latents of all ID training images, in shards that a killed run goes on from, and of some in random
+    colours.
+    """
+    images = job.inputs.train
+    starts = range(0, len(images), SHARD)
+    for i, start in enumerate(progress(starts, total=len(starts), what="encode", unit="shard")):
+        file = job.layout.latent_shard(i)
+        if not file.exists():
+            rows = range(start, min(start + SHARD, len(images)))
+            save_tensors(file, {"latents_BFHW": job.decoder.encode(images.batch(rows))})
+    g = generator(job.config.seed, "coloured")
+    pixels = coloured(images.batch(torch.randperm(len(images), generator=g)[:COLOURED]), g)
+    save_tensors(job.layout.coloured_latents, {"images": pixels, "latents": job.decoder.encode(pixels)})
+    return {"latents": len(images)}
+
+
+def filter_images(job: Job) -> Json:
+    """Which imagined images stay, by every filter in turn."""
+    images, names = job.run.images, job.run.book.names
+    filters = make_filters(job.config.filter, job.run.kind)
+    baseline = job.run.classifier(BASELINE, 0).network.to(job.device)
+    dropped_by_M = torch.full((len(images),), -1)
+    for i, keeps in enumerate(filters):
+        passes_M = torch.cat([keeps(x, y, baseline) for x, y in images.batches(512)])
+        dropped_by_M[(dropped_by_M < 0) & ~passes_M] = i
+    keep_M = dropped_by_M < 0
+    save_tensors(job.layout.keep_mask, {"keep": keep_M, "dropped_by": dropped_by_M})
+    per_class = {name: int((keep_M & (images.labels == y)).sum()) for y, name in enumerate(names)}
+    reasons = [keeps.reason for keeps in filters]
+    return {
+        "decoded": len(keep_M),
+        "kept": int(keep_M.sum()),
+        "reasons": reasons,
+        "kept_per_class": per_class,
+    }

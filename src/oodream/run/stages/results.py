@@ -1,0 +1,117 @@
+"""Stages that measure and show: scores, guard, shift, audit, report."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from ...audit.finding import to_json as audit_to_json
+from ...core.files import save_tensors, write_bytes, write_json
+from ...core.registry import make_all
+from ...core.results import ShiftRow, row_to_json
+from ...core.types import Json
+from ...data.images import ImageSet
+from ...data.inputs import CONTROL
+from ...deploy.guard import Guard
+from ...detection.detectors import probes_of
+from ...detection.evaluate import evaluate, shift_row
+from ...functional.calibration import least, other_half
+from ...models.inference import Extractor
+from ...report.page import report
+from ..audit import audit_run
+from ..job import Job
+from ..layout import REGULARIZED, classifier_stage
+from ..present import present
+
+__all__ = ["audit_sets", "calibrate_guard", "evaluate_classifiers", "measure_shift", "write_report"]
+
+
+def evaluate_classifiers(job: Job) -> Json:
+    """Every detector on every classifier, on every OOD set and on the reconstructed-ID control."""
+    c, lines, summary = job.config.evaluate, [], {}
+    control = ImageSet(name=CONTROL, group="control", images=job.run.reconstructed("test"))
+    for kind, seed in job.run.classifiers:
+        classifier = job.run.classifier(kind, seed)
+        measured = evaluate(
+            Extractor(classifier.network, loss=classifier.loss, device=job.device, cache=job.layout.cache),
+            make_all("detectors", c.detectors, c.detector_options),
+            fit=job.inputs.train,
+            test=job.inputs.test,
+            ood=[*job.inputs.ood, control],
+            classifier=kind,
+            seed=seed,
+            resamples=c.resamples,
+            fpr95_nearest=c.fpr95_nearest,
+        )
+        lines += [row_to_json(row) for row in measured.rows]
+        for detector, scores in measured.scores.items():
+            save_tensors(job.layout.scores(kind, seed, detector), scores)
+        means = [row for row in measured.rows if row.group == "all"]
+        row = next((row for row in means if row.detector == c.detectors[0]), means[0])
+        headline = {
+            "detector": row.detector,
+            "fpr95_id": row.fpr95_id,
+            "auroc": row.auroc,
+            "accuracy": row.accuracy,
+        }
+        summary[f"{kind}-s{seed}"] = headline | {"skipped": measured.skipped}
+    write_bytes(job.layout.results, "".join(f"{line}\n" for line in lines).encode())
+    return summary
+
+
+def calibrate_guard(job: Job) -> Json:
+    """A guard of the first regularized classifier.
+
+    Its threshold comes from the known test images, which no training has seen. The measured rows do not use
+    it: they compare scores over all thresholds, or at those of their own sets.
+    """
+    c, e, test = job.config.guard, job.config.evaluate, job.inputs.test
+    confidence = c.confidence or None
+    if len(test) < (needed := least(c.alpha, confidence)):
+        return {
+            "none": f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {len(test)}"
+        }
+    detector = make_all("detectors", e.detectors, e.detector_options)[c.detector or e.detectors[0]]
+    classifier, cache = job.run.classifier(REGULARIZED, 0), job.layout.cache
+    guard = Guard.calibrate(
+        classifier, detector, job.inputs.train, test, c.alpha, confidence, job.device, cache
+    )
+    guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
+    extractor = Extractor(classifier.network, loss=classifier.loss, device=job.device, cache=cache)
+    score_N = guard.detector.score(extractor(test, probes_of([guard.detector])))
+    half = other_half(score_N, c.alpha, confidence, job.config.seed)
+    return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
+
+
+def measure_shift(job: Job) -> Json:
+    """Accuracy on known classes that look otherwise."""
+    classifiers = {arm: job.run.classifier(*arm) for arm in job.run.classifiers}
+    extractors = {arm: Extractor(c.network, device=job.device) for arm, c in classifiers.items()}
+    rows: dict[tuple[str, int], list[ShiftRow]] = {arm: [] for arm in classifiers}
+    for name, severity, images in job.inputs.shift_sets():
+        for (kind, seed), extractor in extractors.items():
+            output, threshold = extractor(images), classifiers[kind, seed].threshold
+            row = shift_row(
+                output, images.labels, threshold, classifier=kind, seed=seed, dataset=name, severity=severity
+            )
+            rows[kind, seed].append(row)
+    lines = [row_to_json(row) for part in rows.values() for row in part]
+    write_bytes(job.layout.shift_rows, "".join(f"{line}\n" for line in lines).encode())
+    return {
+        f"{kind}-s{seed}": round(fmean(r.accuracy for r in part), 4)
+        for (kind, seed), part in rows.items()
+        if part
+    }
+
+
+def audit_sets(job: Job) -> Json:
+    """What makes the numbers doubtful."""
+    audit = audit_run(job.inputs, job.run)
+    write_json(job.layout.audit, audit_to_json(audit))
+    return {"problems": len(audit["problem"]), "warnings": len(audit["warning"])}
+
+
+def write_report(job: Job) -> Json:
+    """The page that a person looks at."""
+    page = report(present(job.run, job.inputs, job.device)).encode()
+    write_bytes(job.layout.report, page)
+    return {"bytes": len(page)}
