@@ -21,6 +21,7 @@ __all__ = [
     "RIDGE",
     "BaseDetector",
     "NotFitted",
+    "Reads",
     "ShapedEnergy",
     "class_means",
     "count_classes",

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...core.options import Range
 from ...core.registry import register
 from ...core.types import Head, Output
-from . import BaseDetector, learned
+from . import BaseDetector, Reads, learned
 
 __all__ = ["Residual"]
 
@@ -25,7 +25,7 @@ class Residual(BaseDetector):
     paper's: 1000 for features wider than 2047, 512 from 768 on, else half of the width.
     """
 
-    reads: ClassVar = ("features", "head")
+    reads: ClassVar[tuple[Reads, ...]] = ("features", "head")
     GRID: ClassVar = {"dim": (8, 16, 32, 64, 128, 256, 512, 1000)}
 
     dim: Annotated[int, Range(0)] = 0
