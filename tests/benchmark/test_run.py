@@ -46,7 +46,7 @@ def test_lists_are_evaluated_as_they_say(
     assert facts["sets"]["far-set"]["images"] == PLACES["far"]
     assert facts["notes"] == []
     cached = {file: file.stat().st_mtime_ns for file in (out / "cache").rglob("*.safetensors")}
-    assert len(cached) == len(PLACES)
+    assert len(cached) == len(PLACES) + 1  # and a check on scrambled test images
     assert evaluate(root, "--model", "resnet8", "--weights", str(weights), "--out", str(out)) == 0
     assert {file: file.stat().st_mtime_ns for file in (out / "cache").rglob("*.safetensors")} == cached
     assert rows(out) == found
@@ -142,8 +142,8 @@ def test_a_detector_that_cannot_be_used_is_left_out_and_named(
     assert "**weighted_energy is left out: " in capsys.readouterr().out
     assert evaluate(root, *more, "weighted_energy") == 2
     message = capsys.readouterr().err
-    assert "None of the detectors can be used with resnet8." in message
-    assert "weighted_energy is left out: " in message
+    assert "None of the detectors can be used" in message
+    assert "weighted_energy: " in message
 
 
 def test_without_a_detector_that_learns_no_training_images_are_needed(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,13 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oodream.benchmark.measure import usable
 from oodream.core.errors import DataError
 from oodream.core.files import save_tensors
-from oodream.core.registry import make
-from oodream.data.images import from_array
 from oodream.models.factory import backbone
-from oodream.models.inference import Extractor
 from tests.helpers.protocols import SIZE, picture, rows, run_command, save
 
 
@@ -133,25 +129,3 @@ def test_an_option_without_a_name_is_the_first_detectors_alone(
         run_command(embedded_args(tmp_path, "--tune", "val", "--detector-options", "k=3"))
     assert {name for name, *_ in rows(tmp_path / "out")} == {"knn", "msp"}
     assert "the best of 1 candidates" in capsys.readouterr().out
-
-
-class NoMap(nn.Module):
-    """A network whose features are no average of a map."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = backbone("resnet8", 3).eval()
-
-    def forward(self, images: Tensor) -> Any:
-        output = self.inner(images)
-        return replace(output, z_BF=output.z_BF.square() + 1)
-
-
-def test_detectors_whose_probes_a_network_cannot_give_are_left_out() -> None:
-    images = from_array("some", torch.zeros(3, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(3), ("a",))
-    skipped: dict[str, str] = {}
-    detectors = {name: make("detectors", name) for name in ("energy", "rankfeat")}
-    extractor = Extractor(NoMap())
-    assert list(usable(detectors, extractor, images, skipped)) == ["energy"]
-    assert list(skipped) == ["rankfeat"]
-    assert "feature map" in skipped["rankfeat"]

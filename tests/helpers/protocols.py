@@ -102,13 +102,13 @@ def rows(out: Path) -> dict[tuple[str, str, str], Row]:
 
 def save_classifier(folder: Path, network: nn.Module, names: tuple[str, ...] = CLASSES) -> Path:
     """A classifier's folder around a network of the architecture resnet8."""
-    metadata = {"backbone": "resnet8", "loss": "cross_entropy", "loss_options": {}}
+    settings = {"backbone": "resnet8", "loss": "cross_entropy", "loss_options": {}}
     Classifier(
         network=network,
         loss=make("losses", "cross_entropy"),
         names=names,
         size=SIZE,
         threshold=0.0,
-        told=metadata,
+        settings=settings,
     ).save(folder)
     return folder

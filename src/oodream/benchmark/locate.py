@@ -168,8 +168,8 @@ def _by_list(item: ProtocolSet, protocol: Protocol, inside: _Inside, file: Path)
     remarks = []
     if item.sha256 and sha256 != item.sha256:
         remarks.append(
-            f"{shown(file)} is another list than the protocol's (sha256 {sha256}, the protocol's {item.sha256}; "
-            f"{len(lines)} lines, the protocol's {item.count}): "
+            f"{shown(file)} is another list than the protocol's (sha256 {sha256}, the protocol's "
+            f"{item.sha256}; {len(lines)} lines, the protocol's {item.count}): "
             "its numbers do not compare with the protocol's"
         )
     elif item.count and len(lines) != item.count:

@@ -24,7 +24,7 @@ from ..core.types import Detector, Json, Output
 from ..data.folders import load_ood
 from ..data.images import Images, ImageSet
 from ..detection.detectors import learned_fields
-from ..detection.evaluate import evaluate
+from ..detection.evaluate import Evaluation, evaluate
 from ..detection.sanity import upside_down
 from ..models.inference import Extractor
 from .explain import explain
@@ -96,33 +96,14 @@ def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Jo
         folder = None if job.tune == VALIDATION else load_ood(Path(job.tune), job.size)
         detectors, skipped, tuned = tune_detectors(extractor, options, sets, folder, say)
         notes += tuned
-    test = of_group(sets, "test")
-    evaluation = evaluate(
-        _SpeakingExtractor(say, model.network, loss=model.loss, device=device, cache=cache),
-        detectors,
-        fit=next(
-            (s.images for s in sets if s.group == "train"), test
-        ),  # where no detector learns, any will do
-        test=test,
-        ood=[s for s in sets if s.group in ("near", "far")],
-        classifier=model.name,
-        seed=job.seed,
-        resamples=job.resamples,
-        fpr95_nearest=protocol.nearest,
-    )
+    speaking = _SpeakingExtractor(say, model.network, loss=model.loss, device=device, cache=cache)
+    evaluation = _evaluate(speaking, detectors, sets, model.name, protocol, job)
     notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy)
-    ids = {name: scores["id"] for name, scores in evaluation.scores.items()}
-    used = {name: detectors[name] for name in ids}
-    notes += [
-        f"{name} ranks scrambled test images as better known than the test images themselves "
-        f"(AUROC {auroc:.1%}): its numbers mean nothing here."
-        for name, auroc in upside_down(extractor, used, test, ids).items()
-    ]
+    notes += _upside_down_notes(extractor, detectors, of_group(sets, "test"), evaluation)
     notes += [f"{name} is left out: {reason}" for name, reason in (skipped | evaluation.skipped).items()]
     text = tables(protocol, evaluation.rows, notes)
-    write_bytes(
-        job.out / "results.jsonl", "".join(row_to_json(row) + "\n" for row in evaluation.rows).encode()
-    )
+    lines = "".join(row_to_json(row) + "\n" for row in evaluation.rows)
+    write_bytes(job.out / "results.jsonl", lines.encode())
     write_bytes(job.out / "results.md", text.encode())
     write_json(job.out / "evaluation.json", _facts(located, model, extractor.weights_hash, sets, notes, job))
     return text
@@ -192,6 +173,43 @@ def _notes(located: Located, model: Model, job: Job) -> list[str]:
     if job.fit:
         notes.append(f"The detectors were fitted to at most {job.fit} training images.")
     return notes
+
+
+def _evaluate(
+    extractor: Extractor,
+    detectors: Mapping[str, Detector],
+    sets: Sequence[ImageSet],
+    classifier: str,
+    protocol: Protocol,
+    job: Job,
+) -> Evaluation:
+    """The rows and scores of all detectors on the sets that are measured."""
+    test = of_group(sets, "test")
+    fit = next((s.images for s in sets if s.group == "train"), test)  # if no detector learns, any will do
+    return evaluate(
+        extractor,
+        detectors,
+        fit=fit,
+        test=test,
+        ood=[s for s in sets if s.group in MEASURED and s.group in UNKNOWN],
+        classifier=classifier,
+        seed=job.seed,
+        resamples=job.resamples,
+        fpr95_nearest=protocol.nearest,
+    )
+
+
+def _upside_down_notes(
+    extractor: Extractor, detectors: Mapping[str, Detector], test: Images, evaluation: Evaluation
+) -> list[str]:
+    """What `evaluate` has warned of: the fitted detectors that rank scrambled test images as known."""
+    ids = {name: scores["id"] for name, scores in evaluation.scores.items()}
+    aurocs = upside_down(extractor, {name: detectors[name] for name in ids}, test, ids)
+    return [
+        f"{name} ranks scrambled test images as better known than the test images (AUROC {auroc:.1%}): its "
+        "numbers mean nothing here."
+        for name, auroc in aurocs.items()
+    ]
 
 
 def _accuracy_notes(protocol: Protocol, accuracy: float) -> list[str]:

@@ -95,9 +95,10 @@ def _classifier_of(model: str) -> str:
         return model
     classifier = run.classifier(REGULARIZED, 0)
     if not classifier.is_dir():
+        others = sorted(classifier.parent.glob("*"))
         raise ConfigError(
             f"The run {model} has no regularized classifier yet. Finish the run, or name the folder of one of "
-            f"its classifiers: {listed(map(str, sorted(classifier.parent.glob('*')))) or 'there is none so far'}."
+            f"its classifiers: {listed(map(str, others)) or 'there is none so far'}."
         )
     return str(classifier)
 
