@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ..core.errors import DataError, listed
 from ..core.types import OOD
-from ..data.preprocess import image_files
+from ..data.scan import image_files
 from .protocol import KNOWN, LISTS, UNKNOWN, Benchmark, ImageSet, _plain
 
 
