@@ -57,7 +57,7 @@ def test_a_run_folder_stands_for_its_first_regularized_classifier(
     more = ("--model", str(run), "--out", str(out), "--detectors", "energy")
     assert evaluate(root, *more) == 2
     message = capsys.readouterr().err
-    assert "no regularized classifier yet" in message
+    assert "no regularized classifier yet. Finish it" in message
     assert f"name the folder of one of its classifiers: {baseline}." in message
     for seed in (0, 1):
         save_classifier(run / "classifier" / f"regularized-s{seed}", backbone("resnet8", 3))

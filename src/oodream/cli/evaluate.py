@@ -97,7 +97,7 @@ def _classifier_of(model: str) -> str:
     if not classifier.is_dir():
         others = sorted(classifier.parent.glob("*"))
         raise ConfigError(
-            f"The run {model} has no regularized classifier yet. Finish the run, or name the folder of one of "
+            f"The run {model} has no regularized classifier yet. Finish it, or name the folder of one of "
             f"its classifiers: {listed(map(str, others)) or 'there is none so far'}."
         )
     return str(classifier)

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ __all__ = [
     "read_text",
     "save_tensors",
     "shown",
-    "split_json_lines",
     "write_bytes",
     "write_json",
 ]
@@ -87,20 +86,13 @@ def read_text(path: Path) -> str:
     return decode_text(path.read_bytes())
 
 
-def split_json_lines(text: str) -> list[str]:
-    """The lines of a text that has one JSON value a line, without blank ones.
+def read_json_lines(path: Path, parse: Callable[[str], Any] | None = None) -> list[Any]:
+    """The values of a file with one JSON value a line, or what `parse` makes of the lines that are not blank.
 
     A line ends at \\n alone: strings of JSON may hold U+2028, U+2029 and U+0085, where `str.splitlines` cuts.
+    Raises ValueError where a line is no JSON, and what `parse` raises.
     """
-    return [line for line in text.split("\n") if line.strip()]
-
-
-def read_json_lines(path: Path) -> list[Any]:
-    """The values of a file with one JSON value a line; StoreError names the file when it is damaged."""
-    try:
-        return [json.loads(line) for line in split_json_lines(read_text(path))]
-    except ValueError as error:
-        raise _damaged(path, error) from error
+    return [(parse or json.loads)(line) for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_json(path: Path) -> Any:
@@ -108,7 +100,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except ValueError as error:
-        raise _damaged(path, error) from error
+        raise StoreError(
+            f"{shown(path)} is damaged ({error}). Remove it and run the same command again."
+        ) from error
 
 
 def encode_json(value: Any, indent: int | None = None) -> bytes:
@@ -122,10 +116,6 @@ def encode_json(value: Any, indent: int | None = None) -> bytes:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, indented, whole or not at all."""
     write_bytes(path, encode_json(value, indent=2) + b"\n")
-
-
-def _damaged(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"{shown(path)} is damaged ({error}). Remove it and run the same command again.")
 
 
 # Tensors

@@ -73,10 +73,6 @@ class Images:
             read=_Rows(self.read, rows),
         )  # fmt: skip
 
-    def center(self, size: int) -> Images:
-        """The middle of every image, `size` pixels wide."""
-        return replace(self, size=size, read=_Center(self.read, (self.size - size) // 2, size))
-
     def as_ood(self, name: str | None = None) -> Images:
         """The same images as an OOD set: every label -1, no classes."""
         return replace(self, name=name or self.name, labels=torch.full_like(self.labels, OOD), classes=())
@@ -220,19 +216,6 @@ class _Rows:
 
     def __call__(self, index: Sequence[int]) -> Tensor:
         return self.read([self.rows[i] for i in index])
-
-
-@dataclass(frozen=True)
-class _Center:
-    """The middle of another reader's images."""
-
-    read: Callable[[Sequence[int]], Tensor]
-    start: int
-    size: int
-
-    def __call__(self, index: Sequence[int]) -> Tensor:
-        part = slice(self.start, self.start + self.size)
-        return self.read(index)[..., part, part]
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ def _from_source(source: Path | BytesIO, size: int, white: float) -> Tensor:
     if isinstance(source, Path) and source.is_dir():
         raise DataError(
             f"{name} is a folder. Give the files in it: "
-            "from oodream.data.scan import image_files; predict(image_files(folder))."
+            "from oodream.data.scan import image_files; image_files(folder)."
         )
     try:
         return read_image(source, size, white)
