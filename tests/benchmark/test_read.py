@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def test_the_middle_is_what_a_crop_keeps(root: Path) -> None:
     (part,) = (s.images for s in load_sets(protocol, [root], 6, ("test",), crop=0.75))
     assert torch.equal(part.batch([3, 1]), whole.batch([3, 1])[..., 1:7, 1:7])
     assert part.size == 6
+    assert torch.equal(pickle.loads(pickle.dumps(part)).batch([0]), part.batch([0]))  # for spawned workers
     for size, crop in ((6, 1.5), (-6, 1.0), (6, -0.5)):
         with pytest.raises(DataError, match="crop a share"):
             load_sets(protocol, [root], size, ("test",), crop=crop)

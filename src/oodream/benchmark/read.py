@@ -5,8 +5,9 @@ images.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -109,7 +110,7 @@ def read_set(
     if 0 < max_images < len(images):
         images = images.subset(_drawn(len(images), max_images, seed, item.name))
     images = replace(images, name=item.name) if item.group in KNOWN else images.as_ood(item.name)
-    return images.center(size) if size < resized else images
+    return _middle(images, size) if size < resized else images
 
 
 def _from_hub(found: FoundSet, protocol: Protocol, size: int) -> Images:
@@ -127,3 +128,15 @@ def _from_hub(found: FoundSet, protocol: Protocol, size: int) -> Images:
 def _drawn(count: int, limit: int, seed: int, name: str) -> Tensor:
     """`limit` of `count` rows, sorted, drawn by the seed and the set's name."""
     return torch.randperm(count, generator=generator(seed, "most", name))[:limit].sort().values
+
+
+def _middle(images: Images, size: int) -> Images:
+    """The middle of every image, `size` pixels wide."""
+    start = (images.size - size) // 2
+    return replace(images, size=size, read=partial(_read_middle, images.read, start, start + size))
+
+
+def _read_middle(
+    read: Callable[[Sequence[int]], Tensor], start: int, stop: int, index: Sequence[int]
+) -> Tensor:
+    return read(index)[..., start:stop, start:stop]
