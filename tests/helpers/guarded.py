@@ -16,8 +16,8 @@ from oodream.data.images import Images
 from oodream.deploy.guard import Guard
 from oodream.models.classifier import Classifier
 from oodream.models.factory import backbone
-from oodream.training.batches import Mixture
 from oodream.training.loop import fit
+from oodream.training.sources import Source
 
 SIZE = 12
 
@@ -34,7 +34,7 @@ def classifier() -> Classifier:
     train, _ = clothes()
     with seeded(0, "guarded"), tempfile.TemporaryDirectory() as folder:
         network, loss = backbone("resnet8", len(train.classes)), make("losses", "energy_logistic")
-        data, budget = Mixture(id=train), Optimisation(epochs=1, batch=128, crop_padding=0)
+        data, budget = [Source(role="known", data=train)], Optimisation(epochs=1, batch=128, crop_padding=0)
         fit(
             network,
             make("losses", "cross_entropy"),

@@ -127,14 +127,14 @@ def evaluate_outputs(
         errors = auroc(id_N[right_N], id_N[~right_N]) if 0 < hits < n_id else None
         point = {
             key: {
-                **measure(id_N, ood_M, nearest=nearest),
+                **measure(id_N, ood_M, fpr95_nearest=nearest),
                 "autc": autc(id_N, ood_M),
                 "oscr": oscr(id_N, ood_M, right_N),
             }
             for key, ood_M in ood_scores.items()
         }
         drawn = {
-            key: bootstrap(id_N, ood_M, seed=seed, resamples=resamples, stream=key, nearest=nearest)
+            key: bootstrap(id_N, ood_M, seed=seed, resamples=resamples, stream=key, fpr95_nearest=nearest)
             for key, ood_M in ood_scores.items()
             if resamples
         }

@@ -14,7 +14,7 @@ from ...core.progress import progress
 from ...core.seeding import generator
 from ...core.types import Json
 from ...data.images import IN_MEMORY
-from ...functional.slerp import COSINES, away, between
+from ...functional.slerp import COSINES, away, slerp
 from ...synthesis.decode import provenance
 from ...synthesis.filters import make_filters
 from ...training.augment import coloured
@@ -68,7 +68,7 @@ def draw_strips(job: Job) -> Json:
     tokens_CD, vectors, arcs = run.book.tokens_CD, run.vectors, {}
     for y in range(min(c.strips, len(tokens_CD))):
         m = int((vectors.y_M == y).nonzero()[0, 0])
-        arcs[f"between-{y}"] = between(tokens_CD[y], vectors.z_MD[m], len(COSINES)), y, m
+        arcs[f"between-{y}"] = slerp(tokens_CD[y], vectors.z_MD[m], len(COSINES)), y, m
         arcs[f"away-{y}"] = away(run.features.z_ND[vectors.anchor_M[m]], y), y, m
     strips = {}
     if arcs:
