@@ -237,7 +237,8 @@ def test_the_folder_is_a_guard_and_nothing_else(energy):
     again = Guard.load(energy.folder)
     assert again.predict(clothes()[1]) == guard().predict(clothes()[1])
     assert {p.name for p in energy.folder.iterdir()} == {
-        "README.md", "config.json", "model.safetensors", "loss.safetensors", "guard.safetensors", "guard.onnx",
+        "README.md", "config.json", "model.safetensors", "loss.safetensors", "guard.safetensors",
+        "guard.onnx",
     }  # fmt: skip
     metadata = json.loads((energy.folder / "config.json").read_text())
     assert metadata["classifier"]["names"] == list(guard().names)
@@ -253,7 +254,8 @@ def test_the_card(energy):
     (digit_row,) = [row for row in energy.rows if row.dataset == "digits"]
     assert [result["dataset"]["type"] for result in results] == ["known", "digits"]
     assert {m["type"]: m["value"] for result in results for m in result["metrics"]} == {
-        "accuracy": round(digit_row.accuracy, 4), "auroc": round(digit_row.auroc, 4), "fpr95": round(digit_row.fpr95_id, 4),
+        "accuracy": round(digit_row.accuracy, 4), "auroc": round(digit_row.auroc, 4),
+        "fpr95": round(digit_row.fpr95_id, 4),
     }  # fmt: skip
     assert str(guard().guarantee) in text
     assert f"| digits | far | {digit_row.auroc:.1%} |" in text

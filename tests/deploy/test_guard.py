@@ -1,5 +1,5 @@
-"""Guards: one answer however a picture is given, guarantees kept on unseen images, folders that hold nothing but
-data.
+"""Guards: one answer however a picture is given, guarantees kept on unseen images, folders that hold nothing
+but data.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def test_however_a_picture_is_given_it_is_the_same(picture, tmp_path):
     path = file(tmp_path / "x.png", picture)
     tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
     ways = [
-        picture, picture / 255, (picture / 255).astype(np.float32), Image.fromarray(picture), path, str(path), tensor,
-        tensor.float() / 255, tensor.double() / 255, np.asfortranarray(picture),
+        picture, picture / 255, (picture / 255).astype(np.float32), Image.fromarray(picture), path,
+        str(path), tensor, tensor.float() / 255, tensor.double() / 255, np.asfortranarray(picture),
     ]  # fmt: skip
     expected = guard().predict(picture)
     assert isinstance(expected, Prediction)
@@ -222,8 +222,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 def test_the_guarantee_is_kept_on_unseen_images_over_100_resamples(detector):
     """Calibrated on 400 of the 1,000 test images and observed on the other 600, a hundred times.
 
-    Given the rank k, the number of alarms among m unseen images is beta-binomial, whatever the scores' distribution (ties make it
-    smaller): that says how often the *observed* rate may exceed the promised one, and 100 resamples must agree.
+    Given the rank k, the number of alarms among m unseen images is beta-binomial, whatever the scores'
+    distribution (ties make it smaller): that says how often the *observed* rate may exceed the promised one,
+    and 100 resamples must agree.
     """
     scores = guard(detector).scores(clothes()[1])
     g, n, m, alpha = torch.Generator().manual_seed(0), 400, 600, 0.05
@@ -244,7 +245,9 @@ def test_the_guarantee_is_kept_on_unseen_images_over_100_resamples(detector):
 
 @pytest.mark.parametrize("detector", ["energy", "knn"])
 def test_the_guarantee_is_kept_within_its_confidence(detector):
-    """Held-out images drawn from all 1,000 test images, which are then all there is to be judged: the rate is known exactly."""
+    """Held-out images drawn from all 1,000 test images, which are then all there is to be judged: the rate is
+    known exactly.
+    """
     scores = guard(detector).scores(clothes()[1])
     g, rates = torch.Generator().manual_seed(1), []
     for _ in range(100):
@@ -284,7 +287,7 @@ def test_calibration_uses_the_extractors_cache(tmp_path):
 
 
 def test_a_detector_that_ranks_upside_down_warns():
-    """With 20 images a class the 50th neighbour of a known image is of another class; the default's is not."""
+    """Of 20 images a class the 50th neighbour of a known image is of another class; the default's is not."""
     train, test = clothes()
     rows = torch.cat([(train.labels == c).nonzero()[:20, 0] for c in range(4)])
     few, strange = train.subset(rows), digits(SIZE, 200)
@@ -477,7 +480,7 @@ def test_a_hub_repository(tmp_path, monkeypatch):
 
 def test_the_package_shows_the_guard_and_loads_nothing_for_it():
     assert oodream.Guard is Guard
-    code = "import sys, oodream; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; print(oodream.__version__)"
+    code = "import sys, oodream; assert not {'torch', 'numpy'} & sys.modules.keys(); oodream.__version__"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     with pytest.raises(AttributeError, match="no attribute 'Gard'"):
         _ = oodream.Gard
