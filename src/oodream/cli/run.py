@@ -98,8 +98,8 @@ def run(args: Sequence[str], command: str = "run") -> int:
         return 0
 
     from ..core.distributed import is_main
-    from ..run.runner import execute
     from ..run.present import headline
+    from ..run.runner import execute
 
     if is_main():
         print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
