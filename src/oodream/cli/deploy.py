@@ -55,7 +55,7 @@ def score(args: Sequence[str]) -> int:
 
     from ..core.device import device_of
     from ..core.errors import DataError
-    from ..data.preprocess import image_files
+    from ..data.scan import image_files
     from ..deploy.guard import predictor_of
     from ..models.classifier import predict_files
     from ..run.folder import read_manifest

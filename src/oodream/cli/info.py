@@ -33,7 +33,7 @@ def list_all(args: Sequence[str]) -> int:
 
     rows = [("preset", name, preset.about) for name, preset in PRESETS.items()]
     rows += [("comparison", name, comparison.about) for name, comparison in COMPARISONS.items()]
-    rows += [("protocol", name, protocol.load_protocol(name).about) for name in protocol.names()]
+    rows += [("protocol", name, protocol.load_protocol(name).about) for name in protocol.protocol_names()]
     for family in registry.FAMILIES:
         for name in registry.names(family):
             lines = (registry.get(family, name).__doc__ or "").strip().splitlines()
@@ -54,7 +54,7 @@ def doctor(args: Sequence[str]) -> int:
     import torch
 
     from ..data.builtin import DEBIAN
-    from ..synthesis.decoders.stable import EMBEDDED
+    from ..synthesis.pipeline import EMBEDDED
 
     for package in (
         "oodream",
