@@ -86,7 +86,8 @@ This page is made from the program: `make options` writes it, `python -m oodream
   alone means that nothing is filtered.
 - Options of extensions are written NAME=VALUE and laid over those of the preset:
   `--sample.options k=3 cosine=0.8`. Where several extensions are used, `NAME.option` belongs to NAME and a
-  bare `option` to the first: `--regularize.loss energy_logistic kd --regularize.loss-options beta=2 kd.logit=4`.
+  bare `option` to the first. With the losses energy_logistic and kd,
+  `--regularize.loss-options beta=2 kd.logit=4` sets one option of each.
 - `--preset` says where all options start from, `--config FILE` lays a JSON file over the preset, and the
   command line wins. In JSON sections are objects, and names have underscores:
   `{"regularize": {"outlier_aug_prob": 0.8}}`.
@@ -275,7 +276,7 @@ def _extensions() -> str:
         parts.append(f"{written}. {more}".rstrip() + "\n")
         described = family != "detectors"
         rows = [
-            (f"`{name}`", _options_of(family, name), *([_first_line(family, name)] if described else []))
+            (f"`{name}`", _options_of(family, name), *([_summary(family, name)] if described else []))
             for name in registry.names(family)
         ]
         parts.append(_markdown(("name", "options", *(["about"] if described else [])), rows))
@@ -310,8 +311,9 @@ def _choices(hint: Any) -> list[str]:
     return [str(value) for value in typing.get_args(hint)] if typing.get_origin(hint) is Literal else []
 
 
-def _first_line(family: str, name: str) -> str:
-    return (inspect.getdoc(registry.get(family, name)) or "").partition("\n")[0]
+def _summary(family: str, name: str) -> str:
+    """The first paragraph of an extension's docstring."""
+    return " ".join((inspect.getdoc(registry.get(family, name)) or "").partition("\n\n")[0].split())
 
 
 def _presets() -> str:
