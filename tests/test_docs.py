@@ -193,10 +193,11 @@ def test_names_of_python_in_sentences_exist(page):
 
 
 @pytest.fixture(scope="session")
-def photos_run(shapes, tiny_pipeline, tmp_path_factory) -> Path:
-    """A finished run on shapes, whose guard promises as much as twelve test images can."""
-    run = tmp_path_factory.mktemp("documented") / "photos"
-    assert main(command(shapes, tiny_pipeline, run, "--guard.alpha", "0.3")) == 0
+def photos_run(finished, shapes, tiny_pipeline, tmp_path_factory) -> Path:
+    """The finished run, with a guard that promises as much as twelve test images can."""
+    run = shutil.copytree(finished, tmp_path_factory.mktemp("documented") / "photos")
+    guard = ("--guard.alpha", "0.3", "--redo", "changed")
+    assert main(command(shapes, tiny_pipeline, run, *guard)) == 0
     return run
 
 
