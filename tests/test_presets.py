@@ -13,7 +13,7 @@ from oodream.core.options import overlay, to_json
 from oodream.core.registry import own_options
 from oodream.models.resnet import BACKBONES
 from oodream.presets import COMPARISONS, PRESETS
-from oodream.synthesis.decoders.stable import SCHEDULERS
+from oodream.synthesis.schedulers import SCHEDULERS
 from oodream.training.train import make_loss
 
 DREAM = {name: preset.config for name, preset in PRESETS.items() if name.endswith("-dream")}
@@ -37,7 +37,7 @@ SIZE = {"cifar10-dream": 32, "cifar100-dream": 32, "imagenet100-dream": 224}
 def test_every_part_exists(name):
     config = PRESETS[name].config
     registry.make("samplers", config.sample.sampler, **config.sample.options)
-    make_loss(config.train)
+    make_loss(config.regularize.loss, config.regularize.loss_options)
     assert {config.align.backbone, config.train.backbone} <= BACKBONES.keys()
     assert config.decode.scheduler in SCHEDULERS
     assert overlay(Config(), to_json(config)) == config
@@ -129,7 +129,8 @@ def test_oal_has_the_published_constants(name):
 @pytest.mark.parametrize("arm", COMPARISONS["oal"].arms)
 def test_every_arm_is_a_configuration(arm):
     base = PRESETS[COMPARISONS["oal"].preset].config
-    make_loss(overlay(base, COMPARISONS["oal"].arms[arm]).train)
+    config = overlay(base, COMPARISONS["oal"].arms[arm]).regularize
+    make_loss(config.loss, config.loss_options)
 
 
 @pytest.mark.parametrize("name", DREAM)
@@ -143,7 +144,7 @@ def test_decoder_and_training_have_the_published_constants(name):
         budget = part.optimisation
         assert part.backbone == "resnet34"
         assert (budget.epochs, budget.lr, budget.batch, budget.weight_decay) == (*TRAINING[name], 5e-4)
-    assert make_loss(config.train).beta == BETA[name]
+    assert make_loss(config.regularize.loss, config.regularize.loss_options).beta == BETA[name]
     assert (config.train.ratio, config.train.reconstruction_frac, config.train.leak_threshold) == (
         1.0,
         0.0,

@@ -20,8 +20,8 @@ from oodream.config import Optimisation, TrainConfig
 from oodream.data.builtin import FASHION_ID, fashion
 from oodream.models.inference import outputs
 from oodream.synthesis.decoders.stable import StableDecoder
-from oodream.training.batches import Mixture
-from oodream.training.train import train
+from oodream.training.sources import Source
+from oodream.training.train import make_loss, train
 
 WORLD = (
     "dog face|cat face|panda|penguin|fish|butterfly|elephant|bird|red apple|banana|pizza|ice cream|birthday cake|"
@@ -74,11 +74,12 @@ def main() -> None:
     )
 
     real, test = (fashion(split, FASHION_ID, full=True) for split in ("train", "test"))
-    budget = TrainConfig(loss=("cross_entropy",), optimisation=Optimisation(epochs=args.epochs))
+    budget, loss = TrainConfig(optimisation=Optimisation(epochs=args.epochs)), make_loss(("cross_entropy",))
     with tempfile.TemporaryDirectory() as scratch:
-        judge, _, _ = train(
-            Mixture(id=real), budget, 0, torch.device("cpu"), Path(scratch) / "state", "judge"
-        )
+        known = [Source(role="known", data=real)]
+        judge = train(
+            known, budget, 0, torch.device("cpu"), Path(scratch) / "state", "judge", loss=loss
+        ).network
     judge.eval()
     with torch.no_grad():
         said = judge(drawn).logits_BC.argmax(1)

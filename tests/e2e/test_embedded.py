@@ -11,7 +11,8 @@ from oodream.cli.main import main
 from oodream.config import Optimisation, TrainConfig
 from oodream.core.files import read_json
 from oodream.data.builtin import FASHION_ID
-from oodream.synthesis.decoders.stable import EMBEDDED, StableDecoder
+from oodream.synthesis.decoders.stable import StableDecoder
+from oodream.synthesis.pipeline import EMBEDDED
 
 SMALL = (
     "--sample.per-class 40 --decode.steps 8 --align.optimisation.epochs 2 --train.optimisation.epochs 3 --evaluate.n-far 300 "

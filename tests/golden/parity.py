@@ -22,7 +22,7 @@ from oodream.core.types import ForwardPass, Head, Output
 from oodream.data.images import from_array
 from oodream.detection.detectors import probes_of, restore
 from oodream.functional.metrics import aupr_trapezoid, auroc, autc, fpr95_ood, oscr
-from oodream.models.inference import outputs
+from oodream.models.inference import Extractor
 
 GOLDEN = load_file(Path(__file__).with_name("pytorch_ood.safetensors"))
 IN = {key.removeprefix("input."): value for key, value in GOLDEN.items() if key.startswith("input.")}
@@ -39,7 +39,7 @@ class Case:
     turned: Callable[[Tensor], Tensor] = lambda s: s
     tolerance: float = 1e-12
     remark: str = ""
-    learnt: Callable[[], dict[str, Tensor]] | None = None
+    learned: Callable[[], dict[str, Tensor]] | None = None
 
 
 def _log_unsure(negative_p: Tensor) -> Tensor:
@@ -61,13 +61,13 @@ CASES = [
     Case("max_logit", "max_logit"),
     Case("energy", "energy"),
     Case("weighted_energy", "weighted_energy", remark="the peer overflows above logits of 88"),
-    Case("temperature", "temperature", turned=_log_unsure, learnt=lambda: {"t_": GOLDEN["fit.temperature.t"]},
+    Case("temperature", "temperature", turned=_log_unsure, learned=lambda: {"t_": GOLDEN["fit.temperature.t"]},
          remark="at the peer's T: its search stops at 0.75, the likelihood's maximum, which ours finds, is at 0.54"),
     Case("entropy", "entropy"),
     Case("gen", "gen", {"gamma": 0.1}, lambda s: s * CLASSES, remark="the paper's sum; the peer's is a mean"),
     Case("gen", "gen_top3", {"gamma": 0.5, "m": 3}, lambda s: s * 3, remark="the paper's sum; the peer's is a mean"),
     Case("kl_matching", "kl_matching"),
-    Case("openmax", "openmax_euclid", {"tail": 20, "alpha": 5}, lambda s: s.logit(), 1e-9, learnt=_openmax,
+    Case("openmax", "openmax_euclid", {"tail": 20, "alpha": 5}, lambda s: s.logit(), 1e-9, learned=_openmax,
          remark="with the peer's fit, which also counts wrongly classified samples; ours is log odds. The peer depends on the "
          "batch: up to 0.54 when rows are scored alone"),
     Case("odin", "odin", {"temperature": 1000.0, "epsilon": 0.0014}, _log_unsure, 1e-5, "ours is log(1 - p), from float32 pixels"),
@@ -124,14 +124,16 @@ def scores(case: Case) -> Tensor:
     probes = {probe.key: probe for probe in probes_of([detector])}
     if case.name == "odin":
         images = from_array("golden", IN["images"], torch.zeros(len(IN["images"])), ())
-        return detector.score(outputs(Network(), images, torch.device("cpu"), probes=list(probes.values())))
+        return detector.score(Extractor(Network())(images, list(probes.values())))
     fit, test = (Output(logits_BC=IN[f"logits{part}"], z_BF=IN[f"z{part}"]) for part in ("_fit", ""))
-    seen = ForwardPass(model=nn.Identity(), images_B3HW=torch.empty(0), output=test, map_BFHW=IN["map"])
+    forward = ForwardPass(model=nn.Identity(), images_B3HW=torch.empty(0), output=test, map_BFHW=IN["map"])
     test = Output(
-        logits_BC=test.logits_BC, z_BF=test.z_BF, probes={key: probe(seen) for key, probe in probes.items()}
+        logits_BC=test.logits_BC,
+        z_BF=test.z_BF,
+        probes={key: probe(forward) for key, probe in probes.items()},
     )
-    if case.learnt is not None:
-        return restore(detector, case.learnt()).score(test)
+    if case.learned is not None:
+        return restore(detector, case.learned()).score(test)
     return detector.fit(fit, IN["y_fit"], head).score(test)
 
 

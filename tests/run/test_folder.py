@@ -43,7 +43,7 @@ def test_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):
 def test_a_disk_that_is_really_full(tmp_path):
     with (
         pytest.raises(StoreError, match="disk is full"),
-        store._explained(tmp_path),
+        store.explained(tmp_path),
         open("/dev/full", "wb", buffering=0) as file,
     ):
         file.write(b"x")
@@ -53,7 +53,7 @@ def test_unwritable_folder_says_so(tmp_path, monkeypatch):
     def refuses(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(store.tempfile, "mkstemp", refuses)
+    monkeypatch.setattr(store.Path, "open", refuses)
     with pytest.raises(StoreError, match=r"cannot be written.*another folder"):
         write_bytes(tmp_path / "x", b"data")
 

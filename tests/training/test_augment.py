@@ -9,38 +9,31 @@ from PIL import Image
 from scipy import ndimage
 
 from oodream.config import Optimisation
-from oodream.core.distributed import Shard
 from oodream.data.images import from_array
 from oodream.training.augment import (
-    AWAY,
-    BRIGHTER,
-    GAIN,
-    SCALE,
-    STRETCH,
+    MAX_GAIN,
+    MAX_OFFSET,
+    MAX_SCALE,
+    MAX_SHIFT,
+    MAX_STRETCH,
     Variation,
     augment,
-    greyscale,
+    gray_fraction,
+    grayscale,
+    recolored,
     resized_crop,
     vary,
 )
-from oodream.training.batches import Mixture, epoch_batches
-
-PLAIN = Optimisation(batch=16, crop_padding=0, flip=False)
-
-
-def pixels(n: int, size: int = 16) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(n), dtype=torch.uint8
-    )
+from tests.helpers.training import pixels
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_greyscale_is_pillows():
+def test_grayscale_is_pillows():
     x = pixels(3)
-    for ours, image in zip(greyscale(x), x, strict=True):
+    for ours, image in zip(grayscale(x), x, strict=True):
         theirs = torch.from_numpy(
             np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")).copy()
         )
@@ -82,7 +75,7 @@ def still(n: int, **changed: torch.Tensor) -> Variation:
     """A variation that changes nothing but what is given."""
     none = torch.zeros(n, dtype=torch.bool)
     calm = {"pose_B23": torch.eye(2, 3).repeat(n, 1, 1), "gain_B": torch.ones(n), "offset_B": torch.zeros(n)}
-    return Variation(**{"grey_B": none, "moved_B": none, "toned_B": none, **calm, **changed})
+    return Variation(**{"gray_B": none, "moved_B": none, "toned_B": none, **calm, **changed})
 
 
 def test_a_pose_of_a_quarter_turn_is_one():
@@ -95,7 +88,7 @@ def test_a_pose_of_a_quarter_turn_is_one():
 
 
 def test_a_pose_is_scipys_affine_transform():
-    """The same map in pixels: scipy's coordinates are rows then columns, from 0 at the first pixel's centre."""
+    """The same map in pixels: scipy's coordinates are rows, then columns, from 0 at a pixel's centre."""
     size, x = 16, pixels(6)
     shown = vary(torch.zeros(6, dtype=torch.bool), 1.0, seeded())
     moved = still(6, moved_B=shown.moved_B, pose_B23=shown.pose_B23)(x)
@@ -133,41 +126,32 @@ def test_variations_are_as_many_and_as_strong_as_said():
         "independently"
     )
     wide = torch.linalg.svdvals(shown.pose_B23[:, :, :2])
-    assert wide.min() >= 1 / (SCALE * STRETCH) - 1e-4
-    assert wide.max() <= SCALE * STRETCH + 1e-4
+    assert wide.min() >= 1 / (MAX_SCALE * MAX_STRETCH) - 1e-4
+    assert wide.max() <= MAX_SCALE * MAX_STRETCH + 1e-4
     assert (torch.linalg.det(shown.pose_B23[:, :, :2]) > 0).all(), "turned, not mirrored"
-    assert shown.pose_B23[:, :, 2].abs().max() <= AWAY
-    assert shown.offset_B.abs().max() <= BRIGHTER
-    assert shown.gain_B.abs().min() >= 1 / GAIN - 1e-6
-    assert shown.gain_B.abs().max() <= GAIN + 1e-6
+    assert shown.pose_B23[:, :, 2].abs().max() <= MAX_SHIFT
+    assert shown.offset_B.abs().max() <= MAX_OFFSET
+    assert shown.gain_B.abs().min() >= 1 / MAX_GAIN - 1e-6
+    assert shown.gain_B.abs().max() <= MAX_GAIN + 1e-6
     assert (shown.gain_B < 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
-def test_outliers_are_varied_anew_and_known_images_never():
-    known = from_array("id", pixels(16), torch.arange(16) % 2, "ab")
-    data = Mixture(
-        id=known, outliers=from_array("ood", pixels(1, 16), torch.tensor([-1]), []), ratio=1.0, varied=0.5
-    )
-    (batch,) = epoch_batches(data, PLAIN, 0, 0)
-    shown = {x.numpy().tobytes() for x in batch.images_B3HW[:16]}
-    assert shown == {x.numpy().tobytes() for x in known.batch(range(16))}
-    outliers = {x.numpy().tobytes() for x in batch.images_B3HW[16:]}
-    assert 8 < len(outliers) <= 16, "of one outlier many"
-    (again,), (other,) = epoch_batches(data, PLAIN, 0, 0), epoch_batches(data, PLAIN, 0, 1)
-    assert torch.equal(again.images_B3HW, batch.images_B3HW)
-    assert {x.numpy().tobytes() for x in other.images_B3HW[16:]} != outliers
+def test_recolored_images_lie_between_two_colours_by_their_luma():
+    x = pixels(5)
+    shown = recolored(x, seeded())
+    luma = grayscale(x)[:, 0].double() / 255
+    for weight, image in zip(luma, shown.double(), strict=True):
+        design = torch.stack([1 - weight.flatten(), weight.flatten()], 1)
+        ends, residual = np.linalg.lstsq(design.numpy(), image.flatten(1).T.numpy(), rcond=None)[:2]
+        assert np.sqrt(residual / weight.numel()).max() < 0.5, "rounding alone"
+        assert ends.min() >= -1
+        assert ends.max() <= 256
+        assert np.abs(ends[0] - ends[1]).max() > 10
 
 
-def test_processes_vary_as_one_would():
-    known = from_array("id", pixels(16), torch.arange(16) % 2, "ab")
-    data = Mixture(
-        id=known,
-        outliers=from_array("ood", pixels(9), torch.full((9,), -1), []),
-        ratio=0.5,
-        varied=0.7,
-        grey=0.5,
-    )
-    (whole,) = epoch_batches(data, PLAIN, 0, 0)
-    parts = [next(epoch_batches(data, PLAIN, 0, 0, Shard(index=i, count=2))) for i in range(2)]
-    together = torch.stack([part.images_B3HW[8:] for part in parts], 1).flatten(0, 1)
-    assert torch.equal(together, whole.images_B3HW[16:])
+def test_the_gray_fraction_is_that_of_the_first_images():
+    x = pixels(10)
+    x[:3] = grayscale(x[:3])
+    data = from_array("x", x, torch.zeros(10), "a")
+    assert gray_fraction(data) == pytest.approx(0.3)
+    assert gray_fraction(data, 4) == pytest.approx(0.75)

@@ -1,85 +1,43 @@
-"""The training loop: what a batch is made of, resume, and losses that stop being numbers."""
+"""The training loop: its objective, its optimiser, resume, and losses that stop being numbers."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from oodream.config import Optimisation
-from oodream.core.distributed import Shard
 from oodream.core.registry import make
-from oodream.core.seeding import seeded
-from oodream.core.types import Loss, Terms
-from oodream.data.images import from_array
-from oodream.models.factory import backbone
-from oodream.models.inference import outputs
-from oodream.training.batches import Mixture, epoch_batches
-from oodream.training.loop import fit, one_cycle
-
-CPU = torch.device("cpu")
-
-
-def images(n: int, value: int = 0, classes: int = 3):
-    g = torch.Generator().manual_seed(n)
-    pixels = torch.randint(0, 60, (n, 3, 16, 16), generator=g, dtype=torch.uint8) + value
-    return from_array("x", pixels, torch.arange(n) % classes, [f"c{i}" for i in range(classes)])
+from oodream.core.seeding import derive
+from oodream.core.types import LatentAdapter, Loss, Output, Terms
+from oodream.models.inference import Extractor
+from oodream.training.batches import epoch_batches
+from oodream.training.loop import Objective, fit, one_cycle, teaching
+from oodream.training.sources import Source
+from tests.helpers.networks import images as bright_images
+from tests.helpers.training import CPU, UNMOVED, images, known, latent_sources, network, outliers
 
 
-def network():
-    with seeded(0, "test"):
-        return backbone("resnet8", 3)
+class Linear(nn.Module):
+    """Logits linear in the pixels."""
 
+    def __init__(self, size: int = 16) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        self.head = nn.Linear(3 * size**2, 3)
+        with torch.no_grad():
+            self.head.weight.copy_(0.05 * torch.randn(self.head.weight.shape, generator=g))
+            self.head.bias.zero_()
 
-def test_a_batch_is_id_with_its_reconstructed_share_and_then_outliers():
-    data = Mixture(
-        id=images(64), reconstructed=images(32, 80), share=0.25, outliers=images(10, 160), ratio=0.5
-    )
-    config = Optimisation(batch=16, crop_padding=0, flip=False)
-    batches = list(epoch_batches(data, config, 0, 0))
-    assert len(batches) == 4
-    for batch in batches:
-        pixels = batch.images_B3HW
-        brightness = pixels.float().mean((1, 2, 3))
-        assert len(batch.y_B) == len(batch.weight_B) == 16
-        assert ((brightness > 80) & (brightness < 140)).sum() == 4
-        assert (brightness[16:] > 160).all()
-        assert len(pixels) == 24
-
-
-def test_a_share_of_the_outliers_is_turned_grey():
-    parts = {"id": images(400), "outliers": images(400)}
-    config = Optimisation(batch=400, crop_padding=0, flip=False)
-
-    def grey(share: float) -> torch.Tensor:
-        (batch,) = epoch_batches(Mixture(**parts, grey=share), config, 0, 0)
-        pixels, n = batch.images_B3HW, len(batch.y_B)
-        without_colour = (pixels == pixels[:, :1]).flatten(1).all(1)
-        assert not without_colour[:n].any(), "ID images stay as they are"
-        return without_colour[n:].float().mean()
-
-    assert grey(0.0) == 0
-    assert grey(0.5).item() == pytest.approx(0.5, abs=0.1)
-    assert grey(1.0) == 1
-
-
-def test_every_id_image_is_seen_once_an_epoch():
-    data = Mixture(id=images(48))
-    seen = torch.cat(
-        [b.images_B3HW for b in epoch_batches(data, Optimisation(batch=16, crop_padding=0, flip=False), 0, 0)]
-    )
-    assert torch.equal(
-        seen.flatten(1).float().sum(1).sort().values,
-        data.id.batch(range(48)).flatten(1).float().sum(1).sort().values,
-    )
-
-
-def test_a_set_smaller_than_a_batch_makes_one_batch():
-    (only,) = epoch_batches(Mixture(id=images(5)), Optimisation(batch=16), 0, 0)
-    assert len(only.y_B) == 5
+    def forward(self, x):
+        z = x.float().flatten(1) / 255
+        return Output(logits_BC=self.head(z), z_BF=z)
 
 
 class Interrupted(Loss):
-    """Cross-entropy that stops, as a kill would, after some calls."""
+    """The energy-logistic loss that stops, as a kill would, after some calls."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()
@@ -93,28 +51,55 @@ class Interrupted(Loss):
 
 
 def test_resumed_training_equals_an_undisturbed_one(tmp_path):
-    data, config = Mixture(id=images(64), outliers=images(20, 90)), Optimisation(batch=16, epochs=3)
+    sources, config = [known(images(64)), outliers(images(20, 90))], Optimisation(batch=16, epochs=3)
     whole = network()
-    log = fit(whole, Interrupted(-1), data, config, 5, CPU, tmp_path / "a", "t")
+    log = fit(whole, Interrupted(-1), sources, config, 5, CPU, tmp_path / "a", "t")
     broken = network()
     with pytest.raises(KeyboardInterrupt):
-        fit(broken, Interrupted(6), data, config, 5, CPU, tmp_path / "b", "t")
+        fit(broken, Interrupted(6), sources, config, 5, CPU, tmp_path / "b", "t")
     again = network()
-    assert fit(again, Interrupted(-1), data, config, 5, CPU, tmp_path / "b", "t") == log
+    assert fit(again, Interrupted(-1), sources, config, 5, CPU, tmp_path / "b", "t") == log
     for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert len(log) == 3
 
 
 def test_the_seed_decides(tmp_path):
-    data, config = Mixture(id=images(64)), Optimisation(batch=16, epochs=1)
-    found = []
+    sources, config = [known(images(64))], Optimisation(batch=16, epochs=1)
+    logits = []
     for i, seed in enumerate((1, 1, 2)):
         model = network()
-        fit(model, make("losses", "cross_entropy"), data, config, seed, CPU, tmp_path / str(i), "t")
-        found.append(outputs(model, data.id, CPU).logits_BC)
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+        fit(model, make("losses", "cross_entropy"), sources, config, seed, CPU, tmp_path / str(i), "t")
+        logits.append(Extractor(model)(images(64)).logits_BC)
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])
+
+
+def test_it_descends_by_nesterovs_momentum(tmp_path):
+    """The steps of SGD with Nesterov momentum 0.9, weight decay and one cycle, written out in numpy."""
+    config = Optimisation(batch=16, epochs=2, lr=0.3, weight_decay=0.01, crop_padding=0, flip=False)
+    sources, model = [known(images(48))], Linear()
+    weight, bias = (x.detach().double().numpy().copy() for x in model.head.parameters())
+    log = fit(model, make("losses", "cross_entropy"), sources, config, 4, CPU, tmp_path / "s", "t")
+    momentum = [np.zeros_like(weight), np.zeros_like(bias)]
+    losses, steps = [], 6
+    for i in range(steps):
+        batch = list(epoch_batches(sources, config, derive(4, "t"), i // 3))[i % 3]
+        x, y = batch.images_B3HW.flatten(1).double().numpy() / 255, np.eye(3)[batch.y_B]
+        p = np.exp(x @ weight.T + bias)
+        p /= p.sum(1, keepdims=True)
+        losses.append(-np.log((p * y).sum(1)).mean())
+        gradients = [(p - y).T @ x / 16 + 0.01 * weight, (p - y).mean(0) + 0.01 * bias]
+        for k, gradient in enumerate(gradients):
+            momentum[k] = 0.9 * momentum[k] + gradient if i else gradient
+        rate = 0.3 * one_cycle((i + 1) / steps)
+        weight = weight - rate * (gradients[0] + 0.9 * momentum[0])
+        bias = bias - rate * (gradients[1] + 0.9 * momentum[1])
+    np.testing.assert_allclose(model.head.weight.detach().numpy(), weight, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(model.head.bias.detach().numpy(), bias, rtol=1e-3, atol=1e-5)
+    assert [epoch["loss"] for epoch in log] == pytest.approx(
+        [np.mean(losses[:3]), np.mean(losses[3:])], rel=1e-4
+    )
 
 
 def test_a_loss_that_is_not_a_number_stops_with_its_epoch(tmp_path):
@@ -122,8 +107,10 @@ def test_a_loss_that_is_not_a_number_stops_with_its_epoch(tmp_path):
         def forward(self, step):
             return Terms(total=step.id.logits_BC.sum() * float("nan"))
 
-    with pytest.raises(FloatingPointError, match=r"t: the loss became nan in epoch 1.*learning rate"):
-        fit(network(), Broken(), Mixture(id=images(16)), Optimisation(batch=8), 0, CPU, tmp_path / "s", "t")
+    with pytest.raises(
+        FloatingPointError, match=r"t: the loss became nan in epoch 1\. Lower the learning rate"
+    ):
+        fit(network(), Broken(), [known(images(16))], Optimisation(batch=8), 0, CPU, tmp_path / "s", "t")
 
 
 def test_one_cycle():
@@ -135,55 +122,132 @@ def test_one_cycle():
 
 def test_small_sets_are_passed_over_more_often(tmp_path):
     config = Optimisation(batch=16, epochs=2, min_steps=9)
+    loss = make("losses", "cross_entropy")
+    assert len(fit(network(), loss, [known(images(32))], config, 0, CPU, tmp_path / "s", "t")) == 5
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    config, loss = Optimisation(batch=16), make("losses", "cross_entropy")
+    with pytest.raises(ValueError, match="16 images cannot be shared evenly by 3 processes"):
+        fit(network(), loss, [known(images(32))], config, 0, CPU, tmp_path / "s", "t")
+
+
+# Adapters
+
+
+class Constant(LatentAdapter):
+    """Ones for every latent, and a loss of its own that is the square of its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, model, images_B3HW, latents):
+        output = model(images_B3HW)
+        ones = [x.new_ones(len(latents.latent_LFHW), x.shape[1]) for x in (output.logits_BC, output.z_BF)]
+        logits, z = (torch.cat(pair) for pair in zip((output.logits_BC, output.z_BF), ones, strict=True))
+        return Output(logits_BC=logits, z_BF=z), self.weight.square()
+
+
+def test_the_adapters_own_loss_counts_and_its_latents_are_classified(tmp_path):
+    """Latents of equal logits have the cross-entropy log 3, and the adapter's own 9 comes on top."""
+    sources, adapter, model = latent_sources(), Constant(), Linear(32)
+    (batch, *_) = epoch_batches(sources, Optimisation(batch=8), 0, 0)
+    objective = Objective(model, make("losses", "cross_entropy"), adapter=adapter)
+    terms, _ = objective(batch)
+    with torch.no_grad():
+        of_images = F.cross_entropy(model(batch.images_B3HW).logits_BC, batch.y_B[:8]).item()
+    assert terms.total.item() == pytest.approx((8 * of_images + 4 * np.log(3)) / 12 + 9, rel=1e-5)
+    assert terms.parts["adapter"].item() == pytest.approx(9)
+    terms.total.backward()
+    assert adapter.weight.grad.item() == pytest.approx(6)
+    config = Optimisation(batch=8, epochs=1, lr=0.05)
     log = fit(
-        network(),
-        make("losses", "cross_entropy"),
-        Mixture(id=images(32)),
-        config,
-        0,
-        CPU,
-        tmp_path / "s",
-        "t",
+        model, make("losses", "cross_entropy"), sources, config, 0, CPU, tmp_path / "s", "t", adapter=adapter
     )
-    assert len(log) == 5
+    assert adapter.weight < 2.5, "the adapter learns along"
+    assert log[0]["loss"] > log[0]["adapter"] > 4
 
 
-def test_inliers_are_known_images_with_a_weight():
-    data = Mixture(id=images(32), inliers=images(10, 160), weight=0.3, ratio=0.5)
-    for batch in epoch_batches(data, Optimisation(batch=16, crop_padding=0, flip=False), 0, 0):
-        brightness = batch.images_B3HW.float().mean((1, 2, 3))
-        assert len(batch.images_B3HW) == len(batch.y_B) == 24
-        assert (brightness[:16] < 80).all()
-        assert (brightness[16:] > 160).all()
-        assert batch.weight_B.tolist() == [1.0] * 16 + [pytest.approx(0.3)] * 8
-        value = batch.images_B3HW[16:].sum((1, 2, 3))
-        known = {
-            int(v): int(y)
-            for v, y in zip(data.inliers.batch(range(10)).sum((1, 2, 3)), data.inliers.labels, strict=True)
+# Teachers
+
+
+def test_teacher_outputs_are_computed_once_where_that_is_exact():
+    teacher, sources, calls = network(), [known(images(24, size=32))], []
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    ask = teaching(teacher, sources, UNMOVED, CPU)
+    assert len(calls) == 1
+    for batch in epoch_batches(sources, UNMOVED, 0, 0):
+        answer = ask(batch)
+        assert len(calls) == 1, "remembered"
+        with torch.no_grad():
+            expected = network().eval()(batch.images_B3HW)
+        torch.testing.assert_close(answer.logits_BC, expected.logits_BC)
+        torch.testing.assert_close(answer.z_BF, expected.z_BF)
+
+
+@pytest.mark.parametrize("role", ["", "reconstructed", "inlier"])
+def test_a_teacher_is_asked_anew_where_batches_differ(role):
+    """Augmented images, and those of other sources, whose rows are not those of the training set."""
+    teacher, sources, calls = network(), [known(images(24, size=32))], []
+    sources += [Source(role=role, data=images(9, 80, size=32), ratio=0.5)] if role else []
+    config = UNMOVED if role else Optimisation(batch=16)
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    ask = teaching(teacher, sources, config, CPU)
+    for i, batch in enumerate(epoch_batches(sources, config, 0, 0)):
+        answer = ask(batch)
+        assert len(calls) == i + 1
+        with torch.no_grad():
+            expected = network().eval()(batch.images_B3HW[: len(batch.y_B)])
+        torch.testing.assert_close(answer.logits_BC, expected.logits_BC)
+
+
+# Precision
+
+
+class Watching(Loss):
+    """Cross-entropy that remembers what it received."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def forward(self, step):
+        self.seen |= {
+            part.dtype for output in (step.id, step.ood) for part in (output.logits_BC, output.z_BF)
         }
-        assert [known[int(v)] for v in value] == batch.y_B[16:].tolist()
+        return Terms(total=F.cross_entropy(step.id.logits_BC, step.y_B))
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_processes_share_a_batch(count):
-    """Together they see the rows that one process would."""
-    data = Mixture(
-        id=images(48), reconstructed=images(32, 80), share=0.25, outliers=images(10, 160), ratio=0.5
-    )
-    config = Optimisation(batch=12, crop_padding=0, flip=False)
-    alone = list(epoch_batches(data, config, 0, 0))
-    shared = [list(epoch_batches(data, config, 0, 0, Shard(i, count))) for i in range(count)]
-    for whole, parts in zip(alone, zip(*shared, strict=True), strict=True):
-        assert sum(len(p.y_B) for p in parts) == 12
-        for known in (True, False):
-            rows = [
-                x
-                for b in (whole,)
-                for x in (b.images_B3HW[: len(b.y_B)] if known else b.images_B3HW[len(b.y_B) :])
-            ]
-            theirs = [
-                x
-                for b in parts
-                for x in (b.images_B3HW[: len(b.y_B)] if known else b.images_B3HW[len(b.y_B) :])
-            ]
-            assert sorted(int(x.sum()) for x in rows) == sorted(int(x.sum()) for x in theirs)
+def trained(precision, tmp_path):
+    inside: set[torch.dtype] = set()
+    model, loss = network(), Watching()
+    model.stages.register_forward_hook(lambda module, inputs, out: inside.add(out.dtype))
+    sources = [known(bright_images(24)), outliers(bright_images(8))]
+    config = Optimisation(batch=8, epochs=3, lr=0.05, precision=precision)
+    log = fit(model, loss, sources, config, 0, CPU, tmp_path / precision, "t")
+    return model, log, inside, loss.seen
+
+
+def test_mixed_precision_trains_and_losses_stay_float32(tmp_path):
+    model, log, inside, seen = trained("bf16", tmp_path)
+    assert inside == {torch.bfloat16}
+    assert seen == {torch.float32}
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    out = Extractor(model)(bright_images(24))
+    assert out.logits_BC.dtype == out.z_BF.dtype == torch.float32
+    assert torch.isfinite(out.logits_BC).all()
+
+
+def test_auto_is_float32_on_the_cpu(tmp_path):
+    (a, log_a, inside, _), (b, log_b, _, _) = trained("auto", tmp_path), trained("fp32", tmp_path)
+    assert inside == {torch.float32}
+    assert log_a == log_b
+    assert all(torch.equal(x, b.state_dict()[name]) for name, x in a.state_dict().items())
+
+
+def test_an_unknown_precision_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="precision must be one of auto, bf16, fp32, not 'fp16'"):
+        trained("fp16", tmp_path)

@@ -1,8 +1,6 @@
-"""The energy-logistic loss: its formula, and above all its direction."""
+"""Losses on logits and energies: their formulas, and above all their direction."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,17 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from oodream.core.registry import make, names
+from oodream.core.registry import make
 from oodream.core.seeding import seeded
-from oodream.core.types import Output, Sizes, Step
+from oodream.core.types import Sizes, Step
 from oodream.models.classifier import Classifier, load
 from oodream.models.factory import backbone
 from oodream.models.inference import head_of
 from oodream.training.losses.energy_logistic import EnergyLogistic
-
-
-def output(logits: torch.Tensor) -> Output:
-    return Output(logits_BC=logits, z_BF=logits)
+from tests.helpers.training import output
 
 
 def step(
@@ -80,27 +75,6 @@ def test_outliers_are_needed():
         EnergyLogistic()(step(torch.zeros(2, 3), torch.tensor([0, 1])))
 
 
-@pytest.mark.parametrize("name", names("losses"))
-def test_every_loss_is_finite_differentiable_and_owns_its_parameters(name):
-    loss = make("losses", name)
-    loss.build(Sizes(features=3, text=5, teacher=7, latent=(4, 8, 8)))
-    logits = torch.randn(4, 3, requires_grad=True)
-    told = step(logits, torch.tensor([0, 1, 2, 0]), torch.randn(5, 3))
-    terms = loss(
-        replace(
-            told, vector_OD=torch.randn(5, 5), near_O=torch.arange(5) % 3, latent_OFHW=torch.randn(5, 4, 8, 8),
-            tokens_CD=torch.randn(3, 5), teacher=Output(logits_BC=torch.randn(4, 3), z_BF=torch.randn(4, 7)),
-        )
-    )  # fmt: skip
-    terms.total.backward()
-    assert terms.total.ndim == 0
-    assert torch.isfinite(terms.total)
-    assert logits.grad is not None
-    assert all(torch.isfinite(part) for part in terms.parts.values())
-    for parameter in loss.parameters():
-        assert parameter.grad is not None
-
-
 def test_weights_weigh_rows_of_the_cross_entropy():
     logits, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     doubled = make("losses", "cross_entropy")(
@@ -110,8 +84,8 @@ def test_weights_weigh_rows_of_the_cross_entropy():
     assert doubled.item() == pytest.approx(repeated.item(), rel=1e-6)
 
 
-def test_weighted_energy_is_learnt_stored_and_scored(tmp_path):
-    """Class weights begin at one, change phi as they should, and come back from a classifier's folder to its head."""
+def test_weighted_energy_is_learned_stored_and_scored(tmp_path):
+    """Class weights begin at one, change phi, and come back from a classifier's folder to its head."""
     logits = 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     plain, loss = make("losses", "energy_logistic"), make("losses", "energy_logistic", weighted=True)
     loss.build(Sizes(features=128, classes=4))
@@ -133,8 +107,8 @@ def test_weighted_energy_is_learnt_stored_and_scored(tmp_path):
     found = load(tmp_path)
     head = head_of(found.network, found.loss)
     torch.testing.assert_close(head.energy_C, weights)
-    output = Output(logits_BC=logits, z_BF=logits)
-    scores = make("detectors", "weighted_energy").fit(output, torch.zeros(6).long(), head).score(output)
+    x = output(logits)
+    scores = make("detectors", "weighted_energy").fit(x, torch.zeros(6).long(), head).score(x)
     torch.testing.assert_close(scores, -(weights.double() * logits.double().exp()).sum(1).log())
 
 

@@ -132,23 +132,16 @@ def audit(args: Sequence[str]) -> int:
     if bool(command.run) == bool(command.data):
         raise ConfigError("Audit what? Name a run's folder, or give --data FOLDER and --ood FOLDER.")
 
-    from ..audit.finding import to_json
-    from ..run.audit import lines, of_folders, of_run
+    from ..run.artifacts import Run
+    from ..run.audit import audit_folders, audit_run, lines
 
     if command.run:
-        result = of_run(command.run)
+        result = audit_run(Run.open(command.run))
     else:
-        result = of_folders(
-            Config(
-                data=command.data,
-                ood=command.ood,
-                classes=command.classes,
-                size=command.size,
-                seed=command.seed,
-            )
-        )
+        names = ("data", "ood", "classes", "size", "seed")
+        result = audit_folders(Config(**{name: getattr(command, name) for name in names}))
     if command.json:
-        print(json.dumps(to_json(result), indent=2, ensure_ascii=False))
+        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     else:
         print("\n".join(lines(result)))
     return 1 if result["problem"] else 0

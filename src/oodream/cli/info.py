@@ -54,7 +54,7 @@ def doctor(args: Sequence[str]) -> int:
     import torch
 
     from ..data.builtin import DEBIAN
-    from ..synthesis.decoders.stable import EMBEDDED
+    from ..synthesis.pipeline import EMBEDDED
 
     for package in (
         "oodream",

@@ -11,37 +11,24 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import torch
 
 from ..core.errors import DataError, listed
 from ..core.files import shown
-from ..core.seeding import generator
 from ..core.types import OOD
 from .classes import check_name, folder_key, plain, prompts_for, read
 from .images import Images, from_files
 from .scan import SUFFIXES, Scan, is_run_folder, is_skipped, report_unread, scan
+from .splits import HELD_OUT, TEST_SHARE, TRAIN, check_counts, read_splits
 
 __all__ = [
-    "HELD_OUT",
-    "TRAIN",
     "Listing",
-    "SplitListing",
-    "check_counts",
     "list_folder",
     "list_ood",
     "list_shifted",
     "load_folder",
     "load_ood",
     "load_shifted",
-    "read_splits",
-    "split",
 ]
-
-TEST_SHARE = 0.2
-TRAIN = ("train", "training")
-HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")  # the first that is there is used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +46,6 @@ class Listing:
         images = from_files(self.name, self.files, self.labels, self.classes, size, white)
         check_counts(images, self.least)
         return images
-
-
-class SplitListing(Protocol):
-    """What can be read as one split."""
-
-    def read(self, size: int, white: float = 0.0) -> Images:
-        """The images; `white` is as in `images.from_files`."""
-        ...
 
 
 # Class folders
@@ -89,22 +68,6 @@ def load_folder(
     """
     train, test = list_folder(folder, classes)
     return read_splits(train, test, size, seed=seed, test_share=test_share, white=white)
-
-
-def read_splits(
-    train: SplitListing,
-    test: SplitListing | None,
-    size: int,
-    *,
-    seed: int,
-    test_share: float = TEST_SHARE,
-    white: float = 0.0,
-) -> tuple[Images, Images]:
-    """(training, test) images of what `list_folder` or `hub.list_hub` found."""
-    images = train.read(size, white)
-    if test is None:
-        return split(images, seed, test_share)
-    return images, test.read(size, images.white)
 
 
 def list_folder(
@@ -145,14 +108,11 @@ def _subfolders(folder: Path, exclude: Collection[Path] = ()) -> list[Path]:
         raise DataError(
             f"{shown(folder)} is not a folder. Name a folder that holds one folder of images per class."
         )
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir()
-        and not is_skipped(path.name)
-        and path.resolve() not in exclude
-        and not is_run_folder(path)
-    )
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_dir() and not is_skipped(path.name))
+    except OSError as error:
+        raise DataError(f"{shown(folder)} cannot be opened: {error.strerror or error}.") from error
+    return [path for path in paths if path.resolve() not in exclude and not is_run_folder(path)]
 
 
 def _splits(folders: Sequence[Path], exclude: Collection[Path]) -> tuple[Path, Path] | None:
@@ -253,12 +213,18 @@ def _check_classes(folder: Path, scans: Mapping[str, Scan], least: int, exclude:
             f"{where}: classes with fewer than {least} images: {listed(few)}. "
             "Add images or remove the folder."
         )
-    if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]:
+    if beside := [path for path in sorted(folder.iterdir()) if _is_lost(path)]:
         warnings.warn(
-            f"{where}: {len(loose)} pictures lie in no class folder and are not read, such as "
-            f"{shown(loose[0].name)}.",
+            f"{where}: {len(beside)} pictures, or links to nothing, lie in no class folder and are not read, "
+            f"such as {shown(beside[0].name)}.",
             stacklevel=5,
         )
+
+
+def _is_lost(path: Path) -> bool:
+    """Whether this is a picture, or a link to nothing, where class folders are expected."""
+    picture = path.suffix.lower() in SUFFIXES and path.is_file()
+    return not is_skipped(path.name) and (picture or (path.is_symlink() and not path.exists()))
 
 
 def _listing(name: str, scans: Mapping[str, Scan], least: int) -> Listing:
@@ -269,28 +235,6 @@ def _listing(name: str, scans: Mapping[str, Scan], least: int) -> Listing:
         classes=tuple(scans),
         least=least,
     )
-
-
-def check_counts(images: Images, least: int) -> None:
-    """DataError where damaged files left a class with fewer than `least` images."""
-    counts = torch.bincount(images.labels.clamp(min=0), minlength=len(images.classes)).tolist()
-    if few := [
-        f"{name} ({count})" for name, count in zip(images.classes, counts, strict=True) if count < least
-    ]:
-        raise DataError(
-            f"{images.name}: classes with fewer than {least} readable images: {listed(few)}. "
-            "Add or mend some."
-        )
-
-
-def split(images: Images, seed: int, test_share: float = TEST_SHARE) -> tuple[Images, Images]:
-    """(training, test), stratified: every class has at least one image on either side."""
-    test = torch.zeros(len(images), dtype=torch.bool)
-    for label, name in enumerate(images.classes):
-        rows = (images.labels == label).nonzero().flatten()
-        count = min(max(1, round(test_share * len(rows))), len(rows) - 1)
-        test[rows[torch.randperm(len(rows), generator=generator(seed, "split", name))[:count]]] = True
-    return images.subset(~test, f"{images.name}-train"), images.subset(test, f"{images.name}-test")
 
 
 # Folders of anything, and of known classes

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..core.errors import DataError, listed
 from ..core.seeding import generator
-from .folders import split
 from .images import Images, ImageSet, from_array
+from .splits import split
 
 __all__ = ["PSEUDO_OOD", "blended", "check_left_out", "hold_out", "inverted", "shuffled"]
 

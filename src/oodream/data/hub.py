@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DataError, listed
 from .classes import check_count, check_name, plain
-from .folders import HELD_OUT, TRAIN, check_counts, read_splits
 from .images import Images, from_sources
+from .splits import HELD_OUT, TRAIN, check_counts, read_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset

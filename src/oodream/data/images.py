@@ -33,6 +33,8 @@ DARK = 32  # a picture without a brighter value (of 255) is nearly black
 LONG = 10_000  # files that are worth a progress line
 
 Source = Callable[[int], Path | BytesIO]
+# Of a first reading: why a picture cannot be read, or a deep one's depth, or its darkest and brightest value.
+Result = str | Depth | tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +164,8 @@ def from_sources(
         if len(broken) > MAX_UNREADABLE * len(files):
             raise DataError(f"{message}\nThat is more than {MAX_UNREADABLE:.0%}; mend or remove these files.")
         warnings.warn(f"{message}\nThey are left out.", stacklevel=3)
-    kept = [row for row, result in enumerate(results) if isinstance(result, int)]
-    _warn_of_black(name, [result for result in results if isinstance(result, int)], white)
+    kept = [row for row, result in enumerate(results) if isinstance(result, tuple)]
+    _warn_of_scale(name, [result for result in results if isinstance(result, tuple)], white)
     return Images(
         name=name, size=size, labels=torch.tensor([labels[row] for row in kept]), classes=tuple(classes),
         files=tuple(files[row] for row in kept), white=white,
@@ -171,27 +173,28 @@ def from_sources(
     )  # fmt: skip
 
 
-def _read_all(
-    read: Callable[[int], str | Depth | int], rows: Sequence[int], what: str
-) -> list[str | Depth | int]:
+def _read_all(read: Callable[[int], Result], rows: Sequence[int], what: str) -> list[Result]:
     """What `read` gives for every row, by several threads."""
     parts = (rows[start : start + PART] for start in range(0, len(rows), PART))
     with ThreadPoolExecutor() as pool:
-        results: Iterable[str | Depth | int] = chain.from_iterable(pool.map(read, part) for part in parts)
+        results: Iterable[Result] = chain.from_iterable(pool.map(read, part) for part in parts)
         if len(rows) > LONG:
             results = progress(results, total=len(rows), what=what, unit="image")
         return list(results)
 
 
-def _warn_of_black(name: str, peaks: Sequence[int], white: float) -> None:
-    if 2 * (dark := sum(peak < DARK for peak in peaks)) <= len(peaks):
-        return
-    scale = f" White is {white:g}; the option `white` sets another value." if white else ""
-    warnings.warn(
-        f"{name}: {dark} of {len(peaks)} pictures are nearly black: no value of theirs reaches {DARK} of "
-        f"255.{scale} Color pictures of 10 to 14 bits must be stretched to 16 bits first.",
-        stacklevel=4,
-    )
+def _warn_of_scale(name: str, ranges: Sequence[tuple[int, int]], white: float) -> None:
+    """Warns where half of the pictures are nearly black, or deep and nearly white."""
+    scale = f"White is {white:g}; the option `white` sets another value."
+    if 2 * (dark := sum(high < DARK for _, high in ranges)) > len(ranges):
+        color = "Color pictures of 10 to 14 bits must be stretched to 16 bits before they are read."
+        warnings.warn(
+            f"{name}: {dark} of {len(ranges)} pictures are nearly black: no value of theirs reaches {DARK} "
+            f"of 255. {scale if white else color}",
+            stacklevel=4,
+        )
+    if white and 2 * (light := sum(low > 255 - DARK for low, _ in ranges)) > len(ranges):
+        warnings.warn(f"{name}: {light} of {len(ranges)} pictures are nearly white. {scale}", stacklevel=4)
 
 
 # What gives pixels. These are classes, and not functions within functions, so that they can be pickled.
@@ -250,17 +253,14 @@ class _Sources:
 
 @dataclass(frozen=True)
 class _Reader:
-    """One source's first reading: why it cannot be read, or its depth, or its largest value of 255.
-
-    The pixels are kept where there is room for them.
-    """
+    """One source's first reading; the pixels are kept where there is room for them."""
 
     source: Source
     size: int
     white: float
     pixels: Tensor | None
 
-    def __call__(self, row: int) -> str | Depth | int:
+    def __call__(self, row: int) -> Result:
         try:
             image, depth = read_or_measure(self.source(row), self.size, self.white)
         except OSError as error:
@@ -270,4 +270,4 @@ class _Reader:
             return depth
         if self.pixels is not None:
             self.pixels[row] = image
-        return int(image.max())
+        return int(image.min()), int(image.max())

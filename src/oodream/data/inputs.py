@@ -19,10 +19,11 @@ from ..core.seeding import generator
 from .builtin import FAR_SETS, FASHION_ID, fashion, near
 from .classes import find, named, prompts_for, read, spans_for
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from .folders import Listing, list_folder, list_ood, list_shifted, read_splits
+from .folders import Listing, list_folder, list_ood, list_shifted
 from .holdout import check_left_out, hold_out
 from .hub import HubListing, list_hub
 from .images import Images, ImageSet
+from .splits import read_splits
 
 __all__ = ["CONTROL", "FASHION_DATA", "DataInputs", "NamedFolder", "named_folders"]
 

@@ -138,8 +138,9 @@ def read_or_measure(
         with Image.open(source) as image:
             if white or not _is_deep(image):
                 return _tensor(square(to_rgb(image, white=white), size)), None
-            stated = _stated_white(image, source)
-            return None, Depth(peak=_values(image).max(), floats=image.mode == "F", stated=stated)
+            peak = _values(image).max()
+            stated = _stated_white(image, source, peak)
+            return None, Depth(peak=peak, floats=image.mode == "F", stated=stated)
     except Exception as error:  # on damaged bytes Pillow's readers raise nearly anything
         raise OSError(_why(error, source)) from error
 
@@ -167,8 +168,11 @@ def _values(image: Image.Image) -> np.ndarray:
     return np.where(np.isfinite(values), values, 0).clip(0)
 
 
-def _stated_white(image: Image.Image, source: Path | BytesIO) -> float:
-    """What a file says of its value of white: a TIFF's MaxSampleValue or odd bits, a PNG's sBIT; else 0."""
+def _stated_white(image: Image.Image, source: Path | BytesIO, peak: float) -> float:
+    """What a file says of its value of white: a TIFF's MaxSampleValue or odd bits, a PNG's sBIT; else 0.
+
+    By its format a PNG with an sBIT holds values scaled to 16 bits; those of many cameras do not.
+    """
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         if value := max(_numbers(tags.get(MAX_SAMPLE_VALUE)), default=0.0):
@@ -181,7 +185,8 @@ def _stated_white(image: Image.Image, source: Path | BytesIO) -> float:
         else:
             with source.open("rb") as file:
                 bits = _significant_bits(file)
-        return 2**bits - 1 if 8 < bits < 16 else 0.0
+        white = 2**bits - 1
+        return (white if peak <= white else FULL_SCALES[-1]) if 8 < bits < 16 else 0.0
     return 0.0
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import warnings
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ __all__ = [
     "MAX_UNREADABLE",
     "SUFFIXES",
     "Scan",
+    "collect",
     "explain",
     "image_files",
     "is_run_folder",
@@ -123,6 +124,22 @@ def image_files(folder: Path) -> list[Path]:
     return list(found.files)
 
 
+def collect(paths: Sequence[Path]) -> Scan:
+    """The files of a command line: those that are named, and in folders what `scan` finds, in this order.
+
+    Raises DataError, with what is there and not read, where there is nothing to read.
+    """
+    found = Scan()
+    for path in paths:
+        found += scan(path) if path.is_dir() else Scan(files=(path,))
+    if not found.files:
+        where = ", ".join(map(shown, paths)) or "what is given"
+        raise DataError(
+            f"There is no picture to read in {where}." + (f" {explain(found)}" if found.unread else "")
+        )
+    return found
+
+
 def report_unread(name: str, found: Scan) -> None:
     """Warns of what is there and not read; DataError when it is more than 5 % of the pictures."""
     if not found.unread:
@@ -151,24 +168,34 @@ def is_skipped(name: str) -> bool:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether a folder is a run of this program, or holds nothing but such runs."""
-    file = folder / "run.json"
-    if file.is_file():
-        try:
-            run = json.loads(read_text(file))
-        except (OSError, ValueError):
-            return False
-        return isinstance(run, dict) and "config" in run
+    """Whether a folder is a run of this program, or holds such runs and no pictures.
+
+    A folder called `runs` may be empty, or its runs may not have begun.
+    """
+    if _is_run(folder):
+        return True
     try:
         entries = [entry for entry in os.scandir(folder) if not is_skipped(entry.name)]
     except OSError:
         return False
-    # A run that has not begun is an empty folder, or one with no more than a hidden lock.
-    empty_runs = folder.name == "runs" and all(entry.is_dir() for entry in entries)
-    return (bool(entries) or empty_runs) and all(
-        entry.is_dir() and (is_run_folder(Path(entry.path)) or (empty_runs and _is_empty(Path(entry.path))))
-        for entry in entries
-    )
+    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+    if any(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries):
+        return False
+    if folder.name == "runs" and len(folders) == len(entries):
+        return all(is_run_folder(path) or _is_empty(path) for path in folders)
+    return bool(folders) and all(map(is_run_folder, folders))
+
+
+def _is_empty(folder: Path) -> bool:
+    return all(is_skipped(entry.name) for entry in os.scandir(folder))
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        run = json.loads(read_text(folder / "run.json"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(run, dict) and "config" in run
 
 
 def unread_format(head: bytes, suffix: str) -> str | None:
@@ -183,13 +210,15 @@ def unread_format(head: bytes, suffix: str) -> str | None:
     return FORMATS.get(suffix.lower())
 
 
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and all(is_skipped(entry.name) for entry in os.scandir(folder))
-
-
 def _walk(folder: Path, exclude: Collection[Path]) -> Iterator[tuple[Path, str | None]]:
-    """Files below a folder, and problems with a reason: real folders first, so that links add what is new."""
-    pending, visited = deque([folder]), set()
+    """Files below a folder, and what cannot be looked into, with a reason.
+
+    Real folders come first, so that links add only what is new. A link to the folder itself, or to one above
+    it, adds nothing.
+    """
+    top = folder.resolve()
+    closed, visited = {*exclude, *top.parents}, set()
+    pending = deque([folder])
     while pending:
         here = pending.pop()
         try:
@@ -198,10 +227,10 @@ def _walk(folder: Path, exclude: Collection[Path]) -> Iterator[tuple[Path, str |
         except OSError as error:
             yield here, f"folder that cannot be opened ({error.strerror or error})"
             continue
-        if (identity := (status.st_dev, status.st_ino)) in visited or here.resolve() in exclude:
+        if (identity := (status.st_dev, status.st_ino)) in visited or here.resolve() in closed:
             continue
         visited.add(identity)
-        if here != folder and any(entry.name == "run.json" for entry in entries) and is_run_folder(here):
+        if here != folder and any(entry.name == "run.json" for entry in entries) and _is_run(here):
             continue
         for entry in entries:
             path = here / entry.name
@@ -215,7 +244,7 @@ def _walk(folder: Path, exclude: Collection[Path]) -> Iterator[tuple[Path, str |
                 elif entry.is_symlink():
                     yield path, "link to nothing: fetch what it leads to, or remove it"
             except OSError as error:  # a link in a circle
-                yield path, f"link that cannot be followed ({error.strerror})"
+                yield path, f"link that cannot be followed ({error.strerror or error})"
 
 
 def _classify(path: Path) -> tuple[str | None, bool]:

@@ -58,17 +58,13 @@ def tune(
     Raises ValueError for a detector that cannot be used with its default options.
     """
     fixed = registry.options_by_name("detectors", detectors, options)
-    tried_options = {name: candidates(name, fixed[name]) for name in detectors}
-    made = {
-        name: [registry.make("detectors", _kind(name), **one) for one in tried_options[name]]
-        for name in detectors
-    }
-    probes = probes_of([detector for several in made.values() for detector in several])
+    made = {name: _made(name, candidates(name, fixed[name])) for name in detectors}
+    probes = probes_of([detector for pairs in made.values() for _, detector in pairs])
     validation = [extractor(images, probes) for images in (known, *unknown)]
     training = extractor(fit, [probe for probe in probes if probe.for_fit]), fit.labels
     best, tried = {}, {}
     for name in detectors:
-        best[name], tried[name] = _best(tried_options[name], made[name], training, validation, extractor.head)
+        best[name], tried[name] = _best(made[name], training, validation, extractor.head)
     return best, tried
 
 
@@ -82,15 +78,26 @@ def candidates(name: str, fixed: Mapping[str, Option]) -> list[dict[str, Option]
     return [dict(fixed), *({**fixed, **one} for one in combinations if one)]
 
 
+def _made(name: str, candidates: Sequence[dict[str, Option]]) -> list[tuple[dict[str, Option], Detector]]:
+    """The candidates that can be made; ValueError when the first one, the default, cannot."""
+    made: list[tuple[dict[str, Option], Detector]] = []
+    for options in candidates:
+        try:
+            made.append((options, registry.make("detectors", _kind(name), **options)))
+        except ValueError:
+            if not made:
+                raise
+    return made
+
+
 def _best(
-    candidates: Sequence[dict[str, Option]],
-    detectors: Sequence[Detector],
+    candidates: Sequence[tuple[dict[str, Option], Detector]],
     training: tuple[Output, Tensor],
     validation: Sequence[Output],
     head: Head | None,
 ) -> tuple[Detector, Tried]:
     scores: dict[int, tuple[Tensor, Tensor]] = {}
-    for i, detector in enumerate(detectors):
+    for i, (_, detector) in enumerate(candidates):
         try:
             detector.fit(*training, head)
             known_N, *unknown = (detector.score(output) for output in validation)
@@ -104,8 +111,9 @@ def _best(
     by_chance = delong_test(scores[0], scores[chosen]).p >= ALPHA / len(scores)
     if aurocs[chosen] <= aurocs[0] or by_chance:
         chosen = 0
-    tried = Tried(options=candidates[chosen], auroc=aurocs[chosen], default=aurocs[0], candidates=len(scores))
-    return detectors[chosen], tried
+    options, detector = candidates[chosen]
+    tried = Tried(options=options, auroc=aurocs[chosen], default=aurocs[0], candidates=len(scores))
+    return detector, tried
 
 
 def _kind(name: str) -> str:

@@ -1,6 +1,9 @@
-"""Other people's image networks behind our convention: timm's, transformers' and torchvision's by name, any other by `split`.
+"""Other people's image networks behind our convention.
 
-What is theirs ends here: their names, configurations, published weights and errors. `vision.backbone` is the way in by name.
+timm's, transformers' and torchvision's networks come by name, any other one by `split`.
+
+Their names, configurations, published weights and errors are dealt with here alone. `factory.backbone` is the
+way in by name.
 """
 
 from __future__ import annotations
@@ -17,16 +20,18 @@ from torch import Tensor, nn
 from ..core.types import Output
 from .serialized import from_onnx, from_torchscript
 
-SCRATCH = 'Training without published weights: init "scratch".'
+__all__ = ["ADAPTERS", "Adapted", "from_timm", "from_torchvision", "from_transformers", "split"]
+
+SCRATCH_HINT = 'To train without published weights: init "scratch".'
 PICKLED = (".bin", ".pt", ".pth")
 HEADS = ("classifier", "head", "fc", "score")
 
 
 class Adapted(nn.Module):
-    """A classifier on uint8 images (B, 3, H, W) made of another library's: its last layer, at `head`, is taken out.
+    """Another library's classifier on uint8 images (B, 3, H, W), whose last layer, at `head`, is taken out.
 
-    What arrived there is z (B, F), so head(z) = logits (B, C) by construction. `mean` and `std` are the network's own, for pixels
-    in [0, 1]; they are stored with the weights, so that these are complete.
+    The input of that layer is z (B, F), so head(z) = logits (B, C) by construction. `mean` and `std` are the
+    network's own, for pixels in [0, 1]; they are stored with the weights, so that these are complete.
     """
 
     mean: Tensor
@@ -49,25 +54,26 @@ class Adapted(nn.Module):
 def split(
     network: nn.Module, size: int, mean: Sequence[float] = (0.0,) * 3, std: Sequence[float] = (1.0,) * 3
 ) -> Adapted:
-    """A copy of any image classifier as one that shows its features: its last linear layer is found by looking at what runs.
+    """A copy of any image classifier that shows its features.
 
-    `network` takes floats (B, 3, size, size), pixels in [0, 1] less `mean` over `std`, and returns logits, or an object that has
-    them as `logits`. ValueError when its logits come from no linear layer, or do not come out the same after the split.
+    Its last linear layer is found by watching a forward pass. `network` takes floats (B, 3, size, size),
+    pixels in [0, 1] less `mean` over `std`, and returns logits, or an object that has them as `logits`.
+
+    Raises ValueError when its logits come from no linear layer, or are others after the split.
     """
     body = copy.deepcopy(network).eval()
     device = next((p.device for p in body.parameters()), torch.device("cpu"))
-    pixels = torch.randint(
-        0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
-    ).to(device)
+    g = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 3, size, size), generator=g, dtype=torch.uint8).to(device)
     called: list[tuple[nn.Module, Tensor]] = []
     layers = {module: path for path, module in body.named_modules() if _is_linear(module)}
     hooks = [
         layer.register_forward_hook(lambda layer, _, result: called.append((layer, result)))
         for layer in layers
     ]
+    center, spread = (pixels.new_tensor(x, dtype=torch.float32).view(-1, 1, 1) for x in (mean, std))
     with torch.no_grad():
-        whole = body((pixels.float() / 255 - pixels.new_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
-                     / pixels.new_tensor(std, dtype=torch.float32).view(-1, 1, 1))  # fmt: skip
+        whole = body((pixels.float() / 255 - center) / spread)
     for hook in hooks:
         hook.remove()
     whole = getattr(whole, "logits", whole)
@@ -78,25 +84,30 @@ def split(
     ]
     if not ends or not layers[ends[-1]]:
         raise ValueError(
-            f"The logits of this {type(network).__name__} come from no linear layer, which features and heads need."
+            f"The logits of this {type(network).__name__} come from no linear layer, "
+            "which features and heads need."
         )
-    found = Adapted(body, layers[ends[-1]], mean, std).to(device).eval()
+    adapted = Adapted(body, layers[ends[-1]], mean, std).to(device).eval()
     with torch.no_grad():
-        again = found(pixels).logits_BC
+        again = adapted(pixels).logits_BC
     if not torch.allclose(again, whole, rtol=1e-4, atol=1e-5):
         raise ValueError(
             f"Split at {layers[ends[-1]]!r}, this {type(network).__name__} gives other logits than before."
         )
-    return found
+    return adapted
 
 
 def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
-    """torchvision's model `name`, with its default weights if `pretrained`. ValueError: no torchvision, model, weights or head."""
+    """torchvision's model `name`, with its default weights if `pretrained`.
+
+    Raises ValueError where there is no torchvision, no such model, no weights or no linear head.
+    """
     try:
         from torchvision import models
-    except Exception as error:  # beside another torch it fails with others than ImportError
+    except Exception as error:  # beside another torch it fails with other errors than ImportError
         raise ValueError(
-            f"torchvision:{name} needs torchvision, which cannot be imported ({_line(error)}). Install it for your torch."
+            f"torchvision:{name} needs torchvision, which cannot be imported ({_line(error)}). "
+            "Install the one for your torch."
         ) from error
     known = models.list_models(models)
     if name not in known:
@@ -105,28 +116,30 @@ def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
             f"torchvision has no image classifier {name!r}." + (f" It has {', '.join(near)}." if near else "")
         )
     published = models.get_model_weights(name).DEFAULT
-    told = published.transforms()
+    preprocessing = published.transforms()
     try:
         body = models.get_model(name, weights=published if pretrained else None)
     except Exception as error:  # whatever the download raises
         raise ValueError(
-            f"torchvision:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()
+            f"torchvision:{name} cannot be made: {_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
         ) from error
-    found = split(body, told.crop_size[0], told.mean, told.std)
-    if found.head.out_features != classes:
-        found.head = nn.Linear(found.head.in_features, classes)
-    return found.train()
+    adapted = split(body, preprocessing.crop_size[0], preprocessing.mean, preprocessing.std)
+    if adapted.head.out_features != classes:
+        adapted.head = nn.Linear(adapted.head.in_features, classes)
+    return adapted.train()
 
 
 def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
-    """timm's model `name`, with its weights if `pretrained`. ValueError: no timm, no such model, no weights, no one linear head."""
+    """timm's model `name`, with its weights if `pretrained`.
+
+    Raises ValueError where there is no timm, no such model, no weights or no single linear head.
+    """
     try:
         import timm
-    except (
-        Exception
-    ) as error:  # torchvision, which it imports, fails with others than ImportError beside another torch
+    except Exception as error:  # timm imports torchvision, which fails with other errors beside another torch
         raise ValueError(
-            f"timm:{name} needs timm, which cannot be imported ({_line(error)}). Install it: pip install 'oodream[timm]'"
+            f"timm:{name} needs timm, which cannot be imported ({_line(error)}). Install it: "
+            "pip install 'oodream[timm]'"
         ) from error
     known = timm.list_models()
     if (architecture := name.split(".")[0]) not in known:
@@ -138,20 +151,26 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
         body = timm.create_model(name, pretrained=pretrained, num_classes=classes)
     except Exception as error:  # whatever the hub's client raises
         raise ValueError(
-            f"timm:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()
+            f"timm:{name} cannot be made: {_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
         ) from error
     heads = [path for path, module in body.named_modules() if module is body.get_classifier()]
     if not heads or not _is_linear(body.get_classifier()):
         raise ValueError(
-            f"timm:{name} does not end in one linear layer, which features and detectors need. Choose another model."
+            f"timm:{name} does not end in one linear layer, which features and detectors need. "
+            "Choose another model."
         )
     return Adapted(body, heads[0], body.pretrained_cfg["mean"], body.pretrained_cfg["std"])
 
 
 def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
-    """The transformers image classifier in folder or hub repository `name`, with its weights (safetensors) if `pretrained`.
+    """The transformers image classifier in the folder or hub repository `name`.
 
-    No code from the repository is run. ValueError: no such network, pickled or missing weights, no one linear head.
+    With `pretrained` it has its weights, which are read from safetensors.
+
+    No code from the repository is run.
+
+    Raises ValueError where there is no such network, its weights are pickled or missing, or it has no single
+    linear head.
     """
     from transformers import AutoConfig, AutoModelForImageClassification
 
@@ -162,18 +181,18 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         config.num_labels = classes
         if pretrained:
-            body, found = AutoModelForImageClassification.from_pretrained(
+            body, info = AutoModelForImageClassification.from_pretrained(
                 name, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
                 ignore_mismatched_sizes=True, output_loading_info=True,
             )  # fmt: skip
-            missing = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+            missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
         else:
             body = AutoModelForImageClassification.from_config(
                 config, dtype=torch.float32, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(
-            f"hf:{name} cannot be made: {_line(error)} {SCRATCH if pretrained else ''}".strip()
+            f"hf:{name} cannot be made: {_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
         ) from error
     heads = [
         path
@@ -184,11 +203,12 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
     ]
     if len(heads) != 1:
         raise ValueError(
-            f"hf:{name} ends in {len(heads)} linear layers; features and detectors need one. Choose another model."
+            f"hf:{name} ends in {len(heads)} linear layers; features and detectors need one. "
+            "Choose another model."
         )
-    if alien := sorted(key for key in missing if not key.startswith(heads[0])):
+    if lacking := sorted(key for key in missing if not key.startswith(heads[0])):
         raise ValueError(
-            f"The weights of hf:{name} lack {', '.join(alien[:3])} ({len(alien)} in all). {SCRATCH}"
+            f"The weights of hf:{name} lack {', '.join(lacking[:3])} ({len(lacking)} in all). {SCRATCH_HINT}"
         )
     return Adapted(body, heads[0], *_normalisation(name, pretrained))
 
@@ -227,28 +247,29 @@ def _check_folder(folder: Path) -> None:
         return
     if pickles := sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED):
         raise ValueError(
-            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code, and only safetensors are read. Convert it "
-            f"where you trust it: AutoModelForImageClassification.from_pretrained({str(folder)!r}).save_pretrained('NEW FOLDER')."
+            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code; only safetensors "
+            "are read. Convert it where you trust it: AutoModelForImageClassification.from_pretrained("
+            f"{str(folder)!r}).save_pretrained('NEW FOLDER')."
         )
-    raise ValueError(f"{folder} has no weights (model.safetensors). {SCRATCH}")
+    raise ValueError(f"{folder} has no weights (model.safetensors). {SCRATCH_HINT}")
 
 
-def _normalisation(name: str, told: bool) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation from `preprocessor_config.json`; 0.5 where there is none."""
+def _normalisation(name: str, warn: bool) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation from preprocessor_config.json; without one 0.5, and a warning if asked."""
     from transformers import ImageProcessingMixin
 
     try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        config, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
-        if told:
+        if warn:
             warnings.warn(
                 f"hf:{name} has no preprocessor_config.json: pixels are normalised with mean and std 0.5.",
                 stacklevel=2,
             )
-        found = {}
-    if not found.get("do_normalize", True):
+        config = {}
+    if not config.get("do_normalize", True):
         return [0.0] * 3, [1.0] * 3
-    return found.get("image_mean") or [0.5] * 3, found.get("image_std") or [0.5] * 3
+    return config.get("image_mean") or [0.5] * 3, config.get("image_std") or [0.5] * 3
 
 
 def _line(error: Exception) -> str:

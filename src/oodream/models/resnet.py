@@ -1,4 +1,4 @@
-"""models.resnet."""
+"""The built-in residual networks (He et al. 2016): `ResNet`, and the sizes of it that have names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.types import Output
+
+__all__ = ["BACKBONES", "Block", "Bottleneck", "ResNet"]
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -36,7 +38,7 @@ class Block(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions to four times the width, with a shortcut (He et al. 2016; the 3 x 3 one strides)."""
+    """1 x 1, strided 3 x 3 and 1 x 1 convolutions to four times the width, with a shortcut."""
 
     expansion = 4
 
@@ -57,9 +59,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network (He et al. 2016) on uint8 images (B, 3, H, W): penultimate features z (B, F) and class logits (B, C).
+    """A residual network on uint8 images (B, 3, H, W): penultimate features z (B, F) and class logits (B, C).
 
-    Its stem is one 3 x 3 convolution, as for CIFAR; with `imagenet` a 7 x 7 one of stride 2 and a max-pool.
+    Its stem is one 3 x 3 convolution, as for CIFAR; with `imagenet` it is a 7 x 7 one of stride 2 and a
+    max-pool. Pixels are scaled to -1 to 1 inside.
     """
 
     def __init__(
@@ -93,11 +96,11 @@ class ResNet(nn.Module):
         return self.from_map(self.first_map(images_B3HW))
 
     def first_map(self, images_B3HW: Tensor) -> Tensor:
-        """What the first layer makes of images."""
+        """The maps (B, width, h, w) behind the stem, for uint8 images or floats in [0, 255]."""
         return self.stem((images_B3HW.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last))
 
     def from_map(self, x: Tensor) -> Output:
-        """What the other layers make of that."""
+        """The output for such maps: all layers behind the stem."""
         z = self.stages(x).mean((2, 3))
         return Output(logits_BC=self.head(z), z_BF=z)
 

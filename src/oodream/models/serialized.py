@@ -1,6 +1,6 @@
-"""Networks in exchange formats, ONNX and TorchScript: they show logits alone, which many detectors need no more than.
+"""Networks in exchange formats, ONNX and TorchScript: they show logits alone, all that many detectors need.
 
-Pixels go in as the file's input wants them: uint8, or floats in [0, 1], normalised by the file itself.
+Pixels go in as the file's input wants them: uint8, or floats in [0, 1], which the file normalises itself.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from ..core.types import Output
 
+__all__ = ["LogitsOnly", "Onnx", "TorchScript", "from_onnx", "from_torchscript"]
+
 
 class LogitsOnly(nn.Module, ABC):
-    """A classifier on uint8 images (B, 3, H, W) of which nothing but logits (B, C) is seen; its features have width 0.
+    """A classifier on uint8 images (B, 3, H, W) that shows logits (B, C) alone; its features have width 0.
 
-    ValueError, at the first batch, for another number of classes.
+    Raises ValueError at the first batch for another number of classes.
     """
 
     def __init__(self, file: Path, classes: int) -> None:
@@ -36,7 +38,7 @@ class LogitsOnly(nn.Module, ABC):
 
     @abstractmethod
     def logits(self, images_B3HW: Tensor) -> Tensor:
-        """What the file says of uint8 images (B, 3, H, W)."""
+        """The file's logits (B, C) for uint8 images (B, 3, H, W)."""
 
 
 class Onnx(LogitsOnly):
@@ -56,7 +58,7 @@ class Onnx(LogitsOnly):
             raise ValueError(
                 f"{file} is no ONNX file that onnxruntime can run: {str(error).splitlines()[0]}"
             ) from error
-        self.takes = self.session.get_inputs()[0]
+        self.input = self.session.get_inputs()[0]
 
     def logits(self, images_B3HW: Tensor) -> Tensor:
         if images_B3HW.requires_grad:
@@ -64,9 +66,9 @@ class Onnx(LogitsOnly):
                 f"{self.file} gives no gradients, and a detector here needs them (odin, adascale)."
             )
         pixels = (
-            images_B3HW.to(torch.uint8) if self.takes.type == "tensor(uint8)" else images_B3HW.float() / 255
+            images_B3HW.to(torch.uint8) if self.input.type == "tensor(uint8)" else images_B3HW.float() / 255
         )
-        return torch.from_numpy(self.session.run(None, {self.takes.name: pixels.cpu().numpy()})[0])
+        return torch.from_numpy(self.session.run(None, {self.input.name: pixels.cpu().numpy()})[0])
 
 
 class TorchScript(LogitsOnly):
@@ -80,17 +82,20 @@ class TorchScript(LogitsOnly):
             raise ValueError(f"{file} is no TorchScript file: {str(error).splitlines()[0]}") from error
 
     def logits(self, images_B3HW: Tensor) -> Tensor:
-        found: Tensor = self.network(images_B3HW.float() / 255)
-        return found
+        logits_BC: Tensor = self.network(images_B3HW.float() / 255)
+        return logits_BC
 
 
 def from_onnx(name: str, classes: int, pretrained: bool) -> nn.Module:
-    """The ONNX file `name`; ValueError when there is none, it cannot be run, or weights other than its own are asked for."""
+    """The ONNX file `name`.
+
+    Raises ValueError when there is none, it cannot be run, or untrained weights are asked for.
+    """
     return Onnx(_file(name, pretrained), classes)
 
 
 def from_torchscript(name: str, classes: int, pretrained: bool) -> nn.Module:
-    """The TorchScript file `name`; ValueError as `from_onnx`."""
+    """The TorchScript file `name`. Raises ValueError as `from_onnx` does."""
     return TorchScript(_file(name, pretrained), classes)
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..audit.finding import Audit
-from ..audit.finding import from_json as audit_from_json
 from ..config import Config
 from ..core.errors import DataError, StoreError
 from ..core.files import read_json
@@ -227,7 +226,7 @@ class Run:
     def audit(self) -> Audit:
         """What makes this run's numbers doubtful."""
         try:
-            return audit_from_json(read_json(self.layout.audit))
+            return Audit.from_json(read_json(self.layout.audit))
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise StoreError(f"{self.layout.audit} is missing or damaged. {again('audit')}") from error
 

@@ -69,6 +69,13 @@ class RunDir:
             raise StoreError(f"{file} is damaged. Remove it and run the same command again.")
         return stamp
 
+    def stamps(self) -> dict[str, Json]:
+        """The stamps of all finished stages by name, in the order in which they were finished."""
+        files = [file for depth in ("*", "*/*") for file in self.path.glob(f"{depth}/stage.json")]
+        files.sort(key=lambda file: file.stat().st_mtime_ns)
+        names = (file.parent.relative_to(self.path).as_posix() for file in files)
+        return {name: stamp for name in names if (stamp := self.stamp(name))}
+
     def changes(self, stage: str, inputs: Mapping[str, Any]) -> list[str]:
         """How these inputs differ from those the stage was made, or begun, from."""
         stamp, begun = self.stamp(stage), self.path / stage / "begun.json"

@@ -1,4 +1,6 @@
-"""run.generated."""
+"""The files of what a run imagines, images or latents: where they lie, how they are decoded, how they are
+read again.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..config import DecodeConfig
 from ..core.distributed import Shard
 from ..core.files import load_tensors, save_tensors, write_bytes
-from ..core.progress import progress
-from ..core.types import ClassBook, Features, SampledVectors
-from ..synthesis.decode import check_space, decode
-from ..synthesis.decoders.stable import StableDecoder
+from ..core.types import Decoder, SampledVectors
+from ..synthesis.decode import decode, tile_size
+from .layout import SHARD_FILE
 
-SHARD = 256  # latents in a file
+__all__ = ["FORMATS", "SHARD", "GeneratedFiles", "ImageFiles", "LatentShards", "latent_reader", "slug"]
+
+SHARD = 256
+"""latents in a file"""
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"format": "png"},
     "jpg": {"format": "jpeg", "quality": 95, "subsampling": 0},
@@ -32,160 +35,110 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 
 
-def provenance(
-    outliers: SampledVectors,
-    features: Features,
-    book: ClassBook,
-    files: tuple[str, ...],
-    pipeline: str,
-    m: int,
-) -> dict[str, Any]:
-    """What a person may ask of image m: class, prompt, anchor image, distance to the class, cosine to T(y),
-    seed, pipeline.
-    """
-    y, anchor = int(outliers.y_M[m]), int(outliers.anchor_M[m])
-    cosine = torch.cosine_similarity(outliers.z_MD[m], book.tokens_CD[y], dim=0)
-    return {
-        "row": m,
-        "kind": outliers.kind,
-        "class": book.names[y],
-        "prompt": book.prompts[y],
-        "anchor": files[int(features.index_N[anchor])],
-        "anchor_index": int(features.index_N[anchor]),
-        "knn_distance": round(float(outliers.knn_M[m]), 6),
-        "cosine_to_class": round(float(cosine), 6),
-        "seed": int(outliers.seed_M[m]),
-        "pipeline": pipeline,
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
 class GeneratedFiles(ABC):
-    """The files of what is decoded from a run's vectors: `files[m]` is where row m lies, or will lie.
+    """The files of what is decoded from vectors: `paths[m]` is where row m lies, or will lie, in `folder`.
 
-    What is drawn together has one file: `block` rows, of which processes take turns.
+    Rows come in blocks, which processes take in turns. Rows of one file are always in one block.
     """
 
-    outliers: SampledVectors
-    decoder: StableDecoder
     folder: Path
-
-    @property
-    def block(self) -> int:
-        """Rows that one process draws at a time."""
-        return self.decoder.tile or self.decoder.largest_tile()
+    vectors: SampledVectors
 
     @property
     @abstractmethod
-    def files(self) -> list[Path]:
+    def paths(self) -> list[Path]:
         """The file of every row."""
 
-    def missing(self, part: Shard) -> list[int]:
-        """Those of a part's rows that have no file yet."""
-        there = {file: file.exists() for file in dict.fromkeys(self.files)}
-        return [m for m in part.rows(len(self.files), self.block).tolist() if not there[self.files[m]]]
+    @abstractmethod
+    def block(self, decoder: Decoder) -> int:
+        """Rows that one process decodes at a time."""
 
     @abstractmethod
-    def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
-        """Decodes rows into their files, or into files in another folder; each whole or not at all. Returns
-        the files.
+    def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
+        """Decodes rows into their files, or into files in another folder; each whole or not at all.
+
+        Returns the files. Raises what `synthesis.decode.decode` raises.
         """
 
+    def missing(self, part: Shard, decoder: Decoder) -> list[int]:
+        """Those of a part's rows that have no file yet."""
+        exists = {file: file.exists() for file in dict.fromkeys(self.paths)}
+        rows = part.rows(len(self.paths), self.block(decoder)).tolist()
+        return [m for m in rows if not exists[self.paths[m]]]
+
     def hash(self, file: Path) -> str | None:
-        """The BLAKE2b hash of a file, 16 bytes in hexadecimal; None where there is none."""
+        """The BLAKE2b hash of a file, 16 bytes in hexadecimal; None where there is no such file."""
         return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() if file.exists() else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles(GeneratedFiles):
-    """An imagefolder with a file for every row, in a folder for every class."""
+    """An image for every row, in a folder for each of the classes `names`."""
 
+    names: Sequence[str]
     format: str = "png"
 
     @cached_property
-    def files(self) -> list[Path]:
-        names = self.decoder.book.names
+    def paths(self) -> list[Path]:
         return [
-            self.folder / f"{slug(names[y])}-{y}" / f"{m:06}.{self.format}"
-            for m, y in enumerate(self.outliers.y_M.tolist())
+            self.folder / f"{slug(self.names[y])}-{y}" / f"{m:06}.{self.format}"
+            for m, y in enumerate(self.vectors.y_M.tolist())
         ]
 
-    def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
-        drawn = []
-        for made in decode(self.outliers, self.decoder, torch.tensor(rows, dtype=torch.long)):
-            assert made.images_B3HW is not None
-            for m, pixels in zip(
-                made.row_B.tolist(), made.images_B3HW.permute(0, 2, 3, 1).numpy(), strict=True
-            ):
+    def block(self, decoder: Decoder) -> int:
+        return tile_size(decoder)
+
+    def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
+        files = []
+        for batch in decode(self.vectors, decoder, torch.tensor(rows, dtype=torch.long)):
+            assert batch.images_B3HW is not None
+            pixels_BHW3 = batch.images_B3HW.permute(0, 2, 3, 1).numpy()
+            for m, pixels in zip(batch.row_B.tolist(), pixels_BHW3, strict=True):
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, **FORMATS[self.format])
-                drawn.append(into / self.files[m].name if into else self.files[m])
-                write_bytes(drawn[-1], buffer.getvalue(), sync=False)
-        return drawn
+                files.append(into / self.paths[m].name if into else self.paths[m])
+                write_bytes(files[-1], buffer.getvalue(), sync=False)
+        return files
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentShards(GeneratedFiles):
-    """Safetensors files of `SHARD` rows each: the latents (B, F, h, w), float16, and their rows."""
-
-    @property
-    def block(self) -> int:
-        return SHARD
+    """Safetensors files of `SHARD` rows each: `latents_BFHW` (B, F, h, w), float16, and the rows `row_B`."""
 
     @cached_property
-    def files(self) -> list[Path]:
-        return [self.folder / f"latents-{m // SHARD:05}.safetensors" for m in range(len(self.outliers))]
+    def paths(self) -> list[Path]:
+        return [self.folder / SHARD_FILE.format(f"{m // SHARD:05}") for m in range(len(self.vectors))]
 
-    def draw(self, rows: list[int], into: Path | None = None) -> list[Path]:
-        """As for pictures; single rows of a shard only into another folder."""
-        drawn, wanted = [], torch.tensor(rows, dtype=torch.long)
-        for part in (
-            wanted.split(1)
-            if into
-            else [wanted[wanted // SHARD == shard] for shard in (wanted // SHARD).unique()]
-        ):
-            o, first = self.outliers, int(part[0])
-            check_space(o, self.decoder)
-            tiles = part.split(self.decoder.tile or self.decoder.largest_tile())
-            steps = progress(tiles, total=len(tiles), what=self.files[first].stem, unit="tile")
-            made = [
-                self.decoder.latents(o.z_MD[tile], o.y_M[tile], o.seed_M[tile]).latents_BFHW for tile in steps
-            ]
-            drawn.append(into / f"latent-{first:06}.safetensors" if into else self.files[first])
-            save_tensors(
-                drawn[-1], {"latents_BFHW": torch.cat([x for x in made if x is not None]), "row_B": part}
-            )
-        return drawn
+    def block(self, decoder: Decoder) -> int:
+        return SHARD
+
+    def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
+        """As for images, by whole shards; into another folder row by row."""
+        row_B, files = torch.tensor(rows, dtype=torch.long), []
+        shard_B = row_B // SHARD
+        for part in row_B.split(1) if into else [row_B[shard_B == shard] for shard in shard_B.unique()]:
+            first = int(part[0])
+            file = into / f"latent-{first:06}.safetensors" if into else self.paths[first]
+            batches = decode(self.vectors, decoder, part, output="latents", what=self.paths[first].stem)
+            latents = [batch.latents_BFHW for batch in batches if batch.latents_BFHW is not None]
+            save_tensors(file, {"latents_BFHW": torch.cat(latents), "row_B": part})
+            files.append(file)
+        return files
 
 
-OUTPUTS = ("images", "latents")
+def latent_reader(files: Sequence[Path]) -> Callable[[Tensor], Tensor]:
+    """A function of rows (B,) that reads their latents (B, F, h, w) from shards, which hold `SHARD` rows
+    each.
 
-
-def drawing(
-    config: DecodeConfig, outliers: SampledVectors, decoder: StableDecoder, run: Path
-) -> GeneratedFiles:
-    """What a run draws, where it lies in the run's folder."""
-    told: Any = {"outliers": outliers, "decoder": decoder, "folder": run / imagined(config)}
-    return ImageFiles(**told, format=config.format) if config.output == "images" else LatentShards(**told)
-
-
-def imagined(config: DecodeConfig) -> str:
-    """The folder of what is imagined, below the run's."""
-    return f"{config.output}/imagined"
-
-
-def latent_rows(files: Sequence[Path]) -> Callable[[Tensor], Tensor]:
-    """Latents by row from files of `SHARD` rows each; the files are mapped, not read, so memory does not grow
-    with them.
+    The files are mapped, not read, so memory does not grow with them.
     """
     shards = [load_tensors(file)["latents_BFHW"] for file in files]
 
     def read(rows: Tensor) -> Tensor:
-        return (
-            torch.stack([shards[m // SHARD][m % SHARD] for m in rows.tolist()])
-            if len(rows)
-            else shards[0][:0]
-        )
+        if not len(rows):
+            return shards[0][:0]
+        return torch.stack([shards[m // SHARD][m % SHARD] for m in rows.tolist()])
 
     return read
 

@@ -19,7 +19,7 @@ from ..core.types import Json
 from ..data.corruptions import CORRUPTIONS, SEVERITIES
 from ..models.external import ADAPTERS
 from ..models.factory import SCRATCH, backbone, weights_file
-from ..models.inference import state_hash
+from ..models.inference import weights_hash
 from ..training.train import NO_ADAPTER, make_loss
 from .folder import inputs_hash
 from .job import Job
@@ -195,4 +195,4 @@ def initial_weights_hash(name: str, init: str) -> str:
     if init:
         return hashlib.blake2b(weights_file(Path(init)).read_bytes(), digest_size=16).hexdigest()
     weights = backbone(name, 2, pretrained=True).state_dict()
-    return state_hash({key: tensor for key, tensor in weights.items() if not key.startswith("head.")})
+    return weights_hash({key: tensor for key, tensor in weights.items() if not key.startswith("head.")})

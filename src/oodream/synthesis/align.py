@@ -1,4 +1,6 @@
-"""The verb `align`: an image encoder whose embedding lives in the text's token space (DREAM-OOD, section 3.1)."""
+"""The verb `align`: an image encoder whose embedding lives in the text's token space (DREAM-OOD, section
+3.1).
+"""
 
 from __future__ import annotations
 
@@ -16,58 +18,20 @@ from ..core.seeding import generator, seeded
 from ..core.types import ClassBook, Features, Output
 from ..data.images import Images
 from ..models.factory import SCRATCH, backbone, load_weights
-from ..models.inference import outputs
+from ..models.inference import Extractor
 from ..training.augment import augment
-from ..training.batches import Mixture
 from ..training.loop import fit
+from ..training.sources import Source
 
-
-def encoder(book: ClassBook, config: AlignConfig, seed: int, pretrained: bool = False) -> AlignedEncoder:
-    """The untrained encoder; its initial weights depend on the seed and, if `pretrained`, on the published ones of its name."""
-    with seeded(seed, "align"):
-        return AlignedEncoder(config.backbone, book, config.temperature, pretrained)
-
-
-def align(
-    images: Images, book: ClassBook, config: AlignConfig, seed: int, device: torch.device, state: Path
-) -> tuple[AlignedEncoder, list[dict[str, float]]]:
-    """Trains h so that cos(h(x), T(y)) / temperature classifies N images; returns h and its log.
-
-    ValueError when the weights it is to begin with cannot be read or do not fit.
-    """
-    model = encoder(book, config, seed, pretrained=not config.init)
-    if config.init and config.init != SCRATCH:
-        load_weights(model.network, Path(config.init), new_head=True)
-    log = fit(
-        model,
-        make("losses", "cross_entropy"),
-        Mixture(id=images),
-        config.optimisation,
-        seed,
-        device,
-        state,
-        "align",
-    )
-    return model, log
-
-
-def embed(model: AlignedEncoder, images: Images, device: torch.device, encoder_hash: str) -> Features:
-    """Unit-norm embeddings of all images, un-augmented."""
-    z = outputs(model, images, device).z_BF
-    return Features(z_ND=z, y_N=images.labels, index_N=torch.arange(len(images)), encoder=encoder_hash)
-
-
-def views(images: Images, optimisation: Optimisation, seed: int) -> Images:
-    """The same images, each as one random training view of it."""
-
-    def read(index: Sequence[int]) -> Tensor:
-        return augment(images.batch(index), optimisation, generator(seed, "view", *index[:1]))
-
-    return replace(images, read=read)
+__all__ = ["AlignedEncoder", "align", "augmented_views", "embed", "untrained_encoder"]
 
 
 class AlignedEncoder(nn.Module):
-    """h(x) in the text's token space: logits are cos(h(x), T(y)) / temperature, z is h(x) / ||h(x)|| (DREAM-OOD eq. 2)."""
+    """h(x) in the text's token space (DREAM-OOD, equation 2).
+
+    Logits are cos(h(x), T(y)) / temperature, and z is h(x) / ||h(x)||. The temperature is that of the
+    softmax: a lower one lets an image count as learnt while its angle to its class vector is still larger.
+    """
 
     tokens_CD: Tensor
 
@@ -80,3 +44,56 @@ class AlignedEncoder(nn.Module):
     def forward(self, images_B3HW: Tensor) -> Output:
         z = F.normalize(self.network(images_B3HW).logits_BC, dim=1)
         return Output(logits_BC=z @ self.tokens_CD.T / self.temperature, z_BF=z)
+
+
+def untrained_encoder(
+    book: ClassBook, config: AlignConfig, seed: int, pretrained: bool = False
+) -> AlignedEncoder:
+    """The encoder before training.
+
+    Its weights depend on the seed and, if `pretrained`, on the published weights of the backbone's name.
+    """
+    with seeded(seed, "align"):
+        return AlignedEncoder(config.backbone, book, config.temperature, pretrained)
+
+
+def align(
+    images: Images, book: ClassBook, config: AlignConfig, seed: int, device: torch.device, state: Path
+) -> tuple[AlignedEncoder, list[dict[str, float]]]:
+    """Trains h so that cos(h(x), T(y)) / temperature classifies the images; returns h and its log.
+
+    `state` is the file from which a second call with the same arguments goes on. Raises ValueError when the
+    weights `config.init` cannot be read or do not fit.
+    """
+    model = untrained_encoder(book, config, seed, pretrained=not config.init)
+    if config.init and config.init != SCRATCH:
+        load_weights(model.network, Path(config.init), new_head=True)
+    log = fit(
+        model,
+        make("losses", "cross_entropy"),
+        [Source(role="known", data=images)],
+        config.optimisation,
+        seed,
+        device,
+        state,
+        "align",
+    )
+    return model, log
+
+
+def embed(model: AlignedEncoder, images: Images, device: torch.device) -> Features:
+    """Unit-norm embeddings (N, D) of all images, as they are, with their labels and rows."""
+    extractor = Extractor(model, device=device)
+    rows_N = torch.arange(len(images))
+    return Features(
+        z_ND=extractor(images).z_BF, y_N=images.labels, index_N=rows_N, encoder=extractor.weights_hash
+    )
+
+
+def augmented_views(images: Images, optimisation: Optimisation, seed: int) -> Images:
+    """The same images, each in one random augmentation of training, which depends on the seed and its row."""
+
+    def read(index: Sequence[int]) -> Tensor:
+        return augment(images.batch(index), optimisation, generator(seed, "view", *index[:1]))
+
+    return replace(images, read=read)

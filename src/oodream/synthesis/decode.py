@@ -1,28 +1,123 @@
-"""The verb `decode`: sampled vectors become images, in batches or as files, with what is needed to know and redraw each one."""
+"""The verb `decode`: sampled vectors become images or latents, in batches; and the decoder that a
+configuration names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
+from ..config import DecodeConfig
 from ..core.progress import progress
-from ..core.types import Generated, SampledVectors
-from .decoders.stable import StableDecoder
+from ..core.registry import make
+from ..core.types import ClassBook, Decoder, Features, Generated, Json, SampledVectors
+from .errors import NotFiniteError
+from .text import Span, check_prompt, name_spans
+
+__all__ = ["check_space", "decode", "decoder_options", "make_decoder", "provenance", "tile_size"]
 
 
-def decode(outliers: SampledVectors, decoder: StableDecoder, rows: Tensor) -> Iterator[Generated]:
-    """The images of `rows` (M,) in batches of the decoder's tile; raises ValueError for vectors of another space."""
-    check_space(outliers, decoder)
-    tiles = rows.split(decoder.tile or decoder.largest_tile())
-    for part in progress(tiles, total=len(tiles), what="decode", unit="tile"):
-        made = decoder(outliers.z_MD[part], outliers.y_M[part], outliers.seed_M[part])
-        yield Generated(images_B3HW=made.images_B3HW, y_B=made.y_B, row_B=part)
+def make_decoder(
+    config: DecodeConfig,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    size: int,
+    device: str | torch.device,
+    spans: Sequence[Span] = (),
+) -> Decoder:
+    """The decoder that `config` names, with a prompt for each of `names`; its images are `size` pixels wide.
+
+    `prompts` are made with the template `config.prompt` and hold the names at the characters `spans`; without
+    these `name_spans` finds them. A decoder is called with these and the keywords of `decoder_options`.
+
+    Raises ConfigError for a template that `check_prompt` refuses, PromptError for a name that is not in its
+    prompt, and what the decoder raises.
+    """
+    check_prompt(config.prompt)
+    decoder: Decoder = make(
+        "decoders",
+        config.decoder,
+        names=names,
+        prompts=prompts,
+        spans=spans or name_spans(names, prompts, config.prompt),
+        size=size,
+        device=device,
+        **decoder_options(config),
+    )
+    return decoder
 
 
-def check_space(outliers: SampledVectors, decoder: StableDecoder) -> None:
-    """ValueError for vectors of another space than the decoder's."""
-    if outliers.space != decoder.book.space:
+def decoder_options(config: DecodeConfig) -> dict[str, Any]:
+    """What every decoder takes of the configuration: source, scheduler, steps, guidance, tile."""
+    return {key: getattr(config, key) for key in ("source", "scheduler", "steps", "guidance", "tile")}
+
+
+def decode(
+    vectors: SampledVectors,
+    decoder: Decoder,
+    rows: Tensor | None = None,
+    output: Literal["images", "latents"] = "images",
+    what: str = "decode",
+) -> Iterator[Generated]:
+    """The images, or the latents, of `rows` (all if None), in batches of the decoder's tile; `row_B` are rows
+    of `vectors`.
+
+    `what` stands beside the progress bar. Raises ValueError for vectors of another space than the decoder's,
+    and NotFiniteError, which names the row, where the decoder gives NaN or infinity.
+    """
+    check_space(vectors, decoder)
+    draw = decoder if output == "images" else decoder.latents
+    tiles = (torch.arange(len(vectors)) if rows is None else rows).split(tile_size(decoder))
+    for tile in progress(tiles, total=len(tiles), what=what, unit="tile"):
+        try:
+            batch = draw(vectors.z_MD[tile], vectors.y_M[tile], vectors.seed_M[tile])
+        except NotFiniteError as error:
+            raise NotFiniteError(int(tile[error.index]), error.part, error.dtype, "Row") from error
+        yield replace(batch, row_B=tile)
+
+
+def tile_size(decoder: Decoder) -> int:
+    """How many images the decoder draws together."""
+    return decoder.tile or decoder.largest_tile()
+
+
+def check_space(vectors: SampledVectors, decoder: Decoder) -> None:
+    """Raises ValueError for vectors of another space than the decoder's."""
+    if vectors.space != decoder.book.space:
         raise ValueError(
-            f"The vectors are of space {outliers.space!r} and the decoder of {decoder.book.space!r}. Sample again."
+            f"The vectors are of space {vectors.space!r} and the decoder of {decoder.book.space!r}. "
+            f"Sample again."
         )
+
+
+def provenance(
+    vectors: SampledVectors,
+    features: Features,
+    book: ClassBook,
+    files: Sequence[str],
+    fingerprint: str,
+    m: int,
+) -> Json:
+    """What a person may ask of the image of row m.
+
+    Its class, prompt, anchor image (of `files`, the ID training images'), distance to the class's k-th
+    nearest feature, cosine to T(y), seed, and the decoder's `fingerprint`.
+    """
+    y, anchor = int(vectors.y_M[m]), int(vectors.anchor_M[m])
+    cosine = torch.cosine_similarity(vectors.z_MD[m], book.tokens_CD[y], dim=0)
+    return {
+        "row": m,
+        "kind": vectors.kind,
+        "class": book.names[y],
+        "prompt": book.prompts[y],
+        "anchor": files[int(features.index_N[anchor])],
+        "anchor_index": int(features.index_N[anchor]),
+        "knn_distance": round(float(vectors.knn_M[m]), 6),
+        "cosine_to_class": round(float(cosine), 6),
+        "seed": int(vectors.seed_M[m]),
+        "pipeline": fingerprint,
+    }

@@ -1,13 +1,14 @@
-"""The one training loop: SGD with a one-cycle rate over batches of ID images, optionally with outliers beside them.
+"""The one training loop: SGD with a one-cycle rate, over batches of ID images and of what stands beside them.
 
-It never looks inside a loss. State is saved after every epoch, so a killed training continues and ends with the same weights.
+It never looks inside a loss. State is saved after every epoch, so a killed training continues and ends with
+the same weights.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -19,152 +20,222 @@ from ..core.distributed import averaged, barrier, current_shard, is_main, mean
 from ..core.files import write_bytes
 from ..core.progress import progress
 from ..core.seeding import derive, seeded
-from ..core.types import Loss, Output, Step, Terms
-from ..models.inference import outputs
-from .batches import Batch, Mixture, epoch_batches
+from ..core.types import LatentAdapter, Loss, Output, Step, Terms
+from ..models.inference import Extractor
+from .batches import Batch, epoch_batches
+from .sources import Source, check_sources, known_images, source_of
 
-PRECISIONS = ("auto", "bf16", "fp32")
+__all__ = ["Objective", "autocast", "fit", "one_cycle", "sgd", "teaching"]
+
+Teacher = Callable[[Batch], Output]
 
 
 class Objective(nn.Module):
-    """Network and losses as one module: a batch in, the terms and the share of known images named rightly out.
+    """Network, losses and latent adapter as one module: a batch in, terms and accuracy (of known rows) out.
 
-    `path` takes latents to the network. The teacher is not part of the module: nothing of it is trained, saved or averaged.
+    `tokens_CD` are the classes' vectors. The teacher is not part of the module: nothing of it is trained,
+    saved or averaged.
     """
 
     def __init__(
-        self, model: nn.Module, loss: Loss, cast: AbstractContextManager[object], path: nn.Module | None = None,
-        teacher: Callable[[Batch], Output] | None = None, tokens_CD: Tensor | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        loss: Loss,
+        *,
+        cast: AbstractContextManager[object] | None = None,
+        adapter: LatentAdapter | None = None,
+        teacher: Teacher | None = None,
+        tokens_CD: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.loss, self.cast, self.path = model, loss, cast, path
-        self.teacher, self.tokens_CD = teacher, tokens_CD
+        self.model, self.loss, self.adapter = model, loss, adapter
+        self.cast, self.teacher, self.tokens_CD = cast or nullcontext(), teacher, tokens_CD
 
     def forward(self, batch: Batch) -> tuple[Terms, Tensor]:
-        images, latents, off = batch.images_B3HW, batch.latents, None
+        latents, adapter_loss = batch.latents, None
         with self.cast:
-            if latents is None or self.path is None:
-                both = self.model(images)
+            if latents is None or self.adapter is None:
+                output = self.model(batch.images_B3HW)
             else:
-                both, off = self.path(self.model, images, latents)
-        logits, z, n = both.logits_BC.float(), both.z_BF.float(), len(batch.y_B)
-        ood = Output(logits_BC=logits[n:], z_BF=z[n:]) if len(both) > n else None
+                output, adapter_loss = self.adapter(self.model, batch.images_B3HW, latents)
+        logits, z, n = output.logits_BC.float(), output.z_BF.float(), len(batch.y_B)
         step = Step(
-            id=Output(logits_BC=logits[:n], z_BF=z[:n]), y_B=batch.y_B, weight_B=batch.weight_B, ood=ood,
-            vector_OD=batch.vector_OD, near_O=batch.near_O, tokens_CD=self.tokens_CD,
+            id=Output(logits_BC=logits[:n], z_BF=z[:n]),
+            y_B=batch.y_B,
+            weight_B=batch.weight_B,
+            ood=Output(logits_BC=logits[n:], z_BF=z[n:]) if len(logits) > n else None,
+            vector_OD=batch.vector_OD,
+            near_O=batch.near_O,
             latent_OFHW=latents.latent_LFHW[len(latents.pair_K3HW) :] if latents else None,
+            tokens_CD=self.tokens_CD,
             teacher=self.teacher(batch) if self.teacher else None,
-        )  # fmt: skip
+        )
         terms = self.loss(step)
-        if off is not None:
-            terms = Terms(total=terms.total + off.float(), parts={**terms.parts, "path": off.float()})
+        if adapter_loss is not None:
+            own = adapter_loss.float()
+            terms = Terms(total=terms.total + own, parts={**terms.parts, "adapter": own})
         return terms, (logits[:n].argmax(1) == batch.y_B).float().mean()
 
 
 def teaching(
-    teacher: nn.Module, data: Mixture, config: Optimisation, device: torch.device
-) -> Callable[[Batch], Output]:
-    """The teacher's outputs for a batch's known images; computed once for all where every pass shows the very same images."""
+    teacher: nn.Module, sources: Sequence[Source], config: Optimisation, device: torch.device
+) -> Teacher:
+    """The teacher's outputs for a batch's known images; computed once where epochs show equal images."""
     teacher = teacher.to(device).eval()
-    same = config.crop_padding == 0 and not config.flip and config.min_area >= 1
-    if same and data.reconstructed is None and data.inliers is None:
-        every = outputs(teacher, data.id, device)
-        return lambda batch: Output(
-            logits_BC=every.logits_BC[batch.row_B.cpu()].to(device),
-            z_BF=every.z_BF[batch.row_B.cpu()].to(device),
-        )
+    unchanged = config.crop_padding == 0 and not config.flip and config.min_area >= 1
+    if unchanged and not any(source.role in ("reconstructed", "inlier") for source in sources):
+        whole = Extractor(teacher, device=device)(known_images(sources))
+
+        def remembered(batch: Batch) -> Output:
+            rows = batch.row_B.cpu()
+            return Output(logits_BC=whole.logits_BC[rows].to(device), z_BF=whole.z_BF[rows].to(device))
+
+        return remembered
 
     @torch.no_grad()
     def ask(batch: Batch) -> Output:
-        return teacher(batch.images_B3HW[: len(batch.row_B)])
+        output: Output = teacher(batch.images_B3HW[: len(batch.row_B)])
+        return output
 
     return ask
 
 
 def fit(
-    model: nn.Module, loss: Loss, data: Mixture, config: Optimisation, seed: int, device: torch.device, state: Path, what: str,
-    path: nn.Module | None = None, teacher: nn.Module | None = None,
-) -> list[dict[str, float]]:  # fmt: skip
-    """Trains `model` in place (all images in one forward pass) and returns each epoch's mean loss parts and ID accuracy.
+    model: nn.Module,
+    loss: Loss,
+    sources: Sequence[Source],
+    config: Optimisation,
+    seed: int,
+    device: torch.device,
+    state: Path,
+    what: str,
+    *,
+    adapter: LatentAdapter | None = None,
+    teacher: nn.Module | None = None,
+    stream: str = "",
+) -> list[dict[str, float]]:
+    """Trains `model` in place and returns the mean loss, ID accuracy and loss parts of each epoch.
 
-    `path` takes the latents of `data.bank` to the model and is trained along; `teacher` is asked, not trained. `state` is where the
-    resume state lies between epochs; the caller removes it. Of several processes each takes its part of every batch, gradients are
-    averaged, and the first one writes. Raises FloatingPointError on a loss that is not finite, ValueError on an unknown precision
-    or a batch that does not divide.
+    `adapter` takes latents to the model and is trained along, but for what of it requires no gradients;
+    `teacher` is asked, not trained. `state` is the file that holds the resume state between epochs; the
+    caller removes it. `what` names the training in the progress line, and `stream` (`what` by default) its
+    random numbers. Of several processes each takes its part of every batch, gradients are averaged, and the
+    first one writes.
+
+    Raises ValueError for sources that make no batch, or a batch that the processes cannot share evenly, and
+    FloatingPointError on a loss that is not finite.
     """
-    part = current_shard()
-    if config.batch % part.count:
+    shard, stream = current_shard(), stream or what
+    check_sources(sources)
+    if config.batch % shard.count:
         raise ValueError(
-            f"A batch of {config.batch} images cannot be shared evenly by {part.count} processes."
+            f"A batch of {config.batch} images cannot be shared evenly by {shard.count} processes."
         )
-    objective = Objective(
-        model.to(device), loss, autocast(config.precision, device), path,
-        teaching(teacher, data, config, device) if teacher else None,
-        data.drawn_from.tokens_CD.to(device) if data.drawn_from else None,
-    ).to(device)  # fmt: skip
-    steps = max(1, len(data.id) // config.batch)
+    objective = objective_of(model, loss, sources, config, device, adapter, teacher)
+    steps = max(1, len(known_images(sources)) // config.batch)
     epochs = max(config.epochs, -(-config.min_steps // steps))
-    total = steps * epochs
-    optimizer = torch.optim.SGD(
-        objective.parameters(), lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
-    )
-    log: list[dict[str, float]] = []
-    if state.exists():
-        saved = torch.load(state, weights_only=True, map_location=device)
-        objective.load_state_dict(saved["modules"])
-        optimizer.load_state_dict(saved["optimizer"])
-        log = saved["log"]
+    optimizer = sgd(objective.parameters(), config)
+    log = resume(state, objective, optimizer, device)
     barrier(device)  # before the first process writes a newer state
-    shared = averaged(objective, device)
-
-    def batches() -> Iterator[tuple[int, Batch]]:
-        for epoch in range(len(log), epochs):
-            for batch in epoch_batches(data, config, derive(seed, what), epoch, part):
-                yield epoch, batch
-
-    objective.train()
-    sums: dict[str, float] = {}
-    done = len(log) * steps
-    for step, (epoch, batch) in enumerate(
-        progress(batches(), total=total, done=done, what=what, unit="step"), done
-    ):
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * one_cycle((step + 1) / total)
-        with seeded(seed, what, step, part.index):  # dropout, where a network has it, belongs to the step
-            terms, accuracy = shared(batch.to(device))
-        optimizer.zero_grad()
-        terms.total.backward()
-        told = {"loss": terms.total, "accuracy": accuracy, **terms.parts}
-        values = dict(zip(told, mean(torch.stack([v.detach() for v in told.values()])).tolist(), strict=True))
+    shared = averaged(objective, device).train()
+    done, sums = len(log) * steps, dict[str, float]()
+    batches = (
+        batch
+        for epoch in range(len(log), epochs)
+        for batch in epoch_batches(sources, config, derive(seed, stream), epoch, shard)
+    )
+    bar = progress(batches, total=steps * epochs, done=done, what=what, unit="step")
+    for step, batch in enumerate(bar, done):
+        lr = config.lr * one_cycle((step + 1) / (steps * epochs))
+        with seeded(seed, stream, step, shard.index):  # dropout, where a network has it, belongs to the step
+            values = optimize(shared, optimizer, batch.to(device), lr)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(
-                f"{what}: the loss became {values['loss']} in epoch {epoch + 1}. Lower the learning rate ({config.lr})."
+                f"{what}: the loss became {values['loss']} in epoch {step // steps + 1}. "
+                f"Lower the learning rate ({config.lr})."
             )
-        optimizer.step()
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value / steps
         if (step + 1) % steps == 0:
             log.append(sums)
             sums = {}
             if is_main():
-                buffer = io.BytesIO()
-                torch.save(
-                    {"modules": objective.state_dict(), "optimizer": optimizer.state_dict(), "log": log},
-                    buffer,
-                )
-                write_bytes(state, buffer.getvalue())
+                save_state(state, objective, optimizer, log)
     barrier(device)
     return log
 
 
+def objective_of(
+    model: nn.Module,
+    loss: Loss,
+    sources: Sequence[Source],
+    config: Optimisation,
+    device: torch.device,
+    adapter: LatentAdapter | None,
+    teacher: nn.Module | None,
+) -> Objective:
+    """What `fit` minimises, on the device."""
+    known = source_of(sources, "known")
+    return Objective(
+        model.to(device),
+        loss,
+        cast=autocast(config.precision, device),
+        adapter=adapter,
+        teacher=teaching(teacher, sources, config, device) if teacher else None,
+        tokens_CD=None if known is None or known.vectors is None else known.vectors.to(device),
+    ).to(device)
+
+
+def optimize(
+    objective: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, lr: float
+) -> dict[str, float]:
+    """One step at the rate `lr`; loss, accuracy and parts before it, each the mean over all processes."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    terms, accuracy = objective(batch)
+    optimizer.zero_grad()
+    terms.total.backward()
+    optimizer.step()
+    values = {"loss": terms.total, "accuracy": accuracy, **terms.parts}
+    together = mean(torch.stack([value.detach() for value in values.values()]))
+    return dict(zip(values, together.tolist(), strict=True))
+
+
+def sgd(parameters: Iterable[nn.Parameter], config: Optimisation) -> torch.optim.SGD:
+    """SGD with Nesterov momentum 0.9; the rate is the peak's."""
+    return torch.optim.SGD(
+        parameters, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+    )
+
+
+def resume(
+    state: Path, objective: Objective, optimizer: torch.optim.Optimizer, device: torch.device
+) -> list[dict[str, float]]:
+    """Loads a state that `save_state` wrote, if there is one, and returns its log; an empty log otherwise."""
+    if not state.exists():
+        return []
+    saved = torch.load(state, weights_only=True, map_location=device)
+    objective.load_state_dict(saved["modules"])
+    optimizer.load_state_dict(saved["optimizer"])
+    log: list[dict[str, float]] = saved["log"]
+    return log
+
+
+def save_state(
+    state: Path, objective: Objective, optimizer: torch.optim.Optimizer, log: list[dict[str, float]]
+) -> None:
+    """Writes all that `resume` needs, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save({"modules": objective.state_dict(), "optimizer": optimizer.state_dict(), "log": log}, buffer)
+    write_bytes(state, buffer.getvalue())
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a forward pass: bfloat16 beside float32, or nothing; ValueError on an unknown precision."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {', '.join(PRECISIONS)}, not {precision!r}.")
-    mixed = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext()
+    """The context of a forward pass: bfloat16 beside float32 for "bf16", and for "auto" on CUDA."""
+    mixed_precision = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16) if mixed_precision else nullcontext()
 
 
 def one_cycle(t: float) -> float:
-    """The rate's factor at share t of the training: linear to 1 over the first fifth, then half a cosine to 0."""
+    """The rate's factor at share t of the training: linear to 1 over a fifth, then half a cosine to 0."""
     return t / 0.2 if t < 0.2 else 0.5 * (1 + math.cos(math.pi * (t - 0.2) / 0.8))

@@ -1,131 +1,208 @@
-"""The verb `train`: a classifier, plain or regularised with imagined images or latents."""
+"""The verb `train`: a classifier, the baseline or one regularized with imagined images or latents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..config import TrainConfig
-from ..core.registry import make, make_all
+from ..config import LatentsConfig, TrainConfig
+from ..core.registry import get, make, make_all
 from ..core.seeding import seeded
-from ..core.types import Loss, Sizes, Step, Terms
-from ..models.factory import SCRATCH, backbone, load_weights
-from .batches import Mixture
+from ..core.types import LatentAdapter, Loss, Sizes, Step, Terms
+from ..models.factory import backbone, initial_network
+from .latent_adapters import NO_ADAPTER
 from .loop import fit
+from .sources import KnownPairs, LatentSet, Source, check_sources, known_images
 
-NO_ADAPTER = "none"
+__all__ = [
+    "LossSum",
+    "Trained",
+    "adapter_maker",
+    "is_pretrained",
+    "learn_adapter",
+    "make_loss",
+    "train",
+]
+
+AdapterMaker = Callable[[nn.Module], LatentAdapter]
 
 
-class Sum(Loss):
-    """Losses that add up; their parts keep their names."""
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, the loss that a classifier keeps, and the log: the means of each epoch.
+
+    Of several losses a classifier keeps the first.
+    """
+
+    network: nn.Module
+    loss: Loss
+    log: list[dict[str, float]]
+
+
+class LossSum(Loss):
+    """Losses that add up. Their parts keep their names; those of a loss NAME@LABEL are called PART@LABEL."""
 
     def __init__(self, losses: Mapping[str, Loss]) -> None:
         super().__init__()
         self.losses = nn.ModuleDict(losses)
-        self.outliers, self.teacher = (
-            any(getattr(loss, need) for loss in losses.values()) for need in ("outliers", "teacher")
-        )
+        self.outliers = any(loss.outliers for loss in losses.values())
+        self.teacher = any(loss.teacher for loss in losses.values())
 
     def build(self, sizes: Sizes) -> None:
         for loss in self.losses.values():
             loss.build(sizes)  # type: ignore[operator]
 
     def forward(self, step: Step) -> Terms:
-        found = {name: loss(step) for name, loss in self.losses.items()}
+        terms = {name: loss(step) for name, loss in self.losses.items()}
         parts = {
-            f"{part}{''.join(name.partition('@')[1:])}": x
-            for name, terms in found.items()
-            for part, x in terms.parts.items()
+            part + "".join(name.partition("@")[1:]): value
+            for name, own in terms.items()
+            for part, value in own.parts.items()
         }
-        return Terms(total=torch.stack([terms.total for terms in found.values()]).sum(), parts=parts)
+        return Terms(total=torch.stack([own.total for own in terms.values()]).sum(), parts=parts)
 
 
-def make_loss(config: TrainConfig) -> Loss:
-    """The configured losses as one."""
-    losses = make_all("losses", config.loss, config.loss_options)
-    return Sum(losses) if len(losses) > 1 else next(iter(losses.values()))
+def make_loss(names: Sequence[str], options: Mapping[str, Any] | None = None) -> Loss:
+    """The losses of these names as one, each with its own options.
+
+    `beta=1.0` is the first one's, `kd.logit=4` that of kd.
+
+    Raises ValueError for a name that no loss has, or an option that no loss has.
+    """
+    losses = make_all("losses", names, options or {})
+    return LossSum(losses) if len(losses) > 1 else next(iter(losses.values()))
 
 
-def first(loss: Loss) -> Loss:
-    """The first of several losses, or the only one: the one that a trained classifier keeps."""
-    return next(iter(loss.losses.values())) if isinstance(loss, Sum) else loss  # type: ignore[return-value]
+def is_pretrained(config: LatentsConfig) -> bool:
+    """Whether the configured latent adapter learns before any classifier does (`learn_adapter`)."""
+    return config.adapter != NO_ADAPTER and get("latent_adapters", config.adapter).pretrained
 
 
-@torch.no_grad()
-def width(model: nn.Module, size: int) -> int:
-    """How wide the features of a network are, for images of that size."""
-    was = model.training
-    z = model.eval()(
-        torch.zeros(1, 3, size, size, dtype=torch.uint8, device=next(model.parameters()).device)
-    ).z_BF
-    model.train(was)
-    return int(z.shape[1])
+def adapter_maker(
+    config: LatentsConfig,
+    latent: tuple[int, int, int],
+    size: int,
+    learned: Mapping[str, Tensor] | None = None,
+) -> AdapterMaker | None:
+    """What makes the configured latent adapter for a network, as `train` takes it; None for "none".
+
+    `latent` is the latents' shape, `size` the images' width. `learned` is what `learn_adapter` returned, for
+    an adapter that is pretrained: the adapter then stays as it is. Raises ValueError where it is pretrained
+    and has not learned.
+    """
+    if config.adapter == NO_ADAPTER:
+        return None
+    if is_pretrained(config) and learned is None:
+        raise ValueError(
+            f"The latent adapter {config.adapter} learns before a classifier does: "
+            "pass what learn_adapter returned."
+        )
+
+    def adapter_for(model: nn.Module) -> LatentAdapter:
+        adapter: LatentAdapter = make(
+            "latent_adapters", config.adapter, model=model, latent=latent, size=size, **config.options
+        )
+        if learned is not None:
+            adapter.load_state_dict(learned)
+            adapter.requires_grad_(False)
+        return adapter
+
+    return adapter_for
 
 
-def learn_adapter(data: Mixture, config: TrainConfig, seed: int, device: torch.device) -> dict[str, Tensor]:
-    """What a path for latents learns before any classifier, as a state that `train` takes; once for all seeds."""
+def learn_adapter(
+    pairs: KnownPairs, config: LatentsConfig, backbone_name: str, seed: int, device: torch.device
+) -> dict[str, Tensor]:
+    """What a pretrained latent adapter learns before any classifier: a state for `adapter_maker`.
+
+    It serves all classifiers of a run. It is made beside an untrained network of that name, so its first
+    weights depend on the name.
+    """
+    images = pairs.images
     with seeded(seed, "path"):
-        path = make_adapter(data, config, backbone(config.backbone, len(data.id.classes)))
-    path.learn(data, seed, device)  # type: ignore[operator]
-    return path.state_dict()
-
-
-def make_adapter(data: Mixture, config: TrainConfig, model: nn.Module) -> nn.Module:
-    """The configured path, as yet untaught."""
-    assert data.bank is not None
-    latent = tuple(data.bank.coloured[1].shape[1:])
-    path: nn.Module = make(
-        "latent_adapters",
-        config.path,
-        model=model,
-        latent=latent,
-        size=data.id.size,
-        **config.adapter_options,
-    )
-    return path
+        adapter: LatentAdapter = make(
+            "latent_adapters",
+            config.adapter,
+            model=backbone(backbone_name, len(images.classes)),
+            latent=pairs.latents.shape,
+            size=images.size,
+            **config.options,
+        )
+    adapter.fit(pairs, seed, device)
+    return adapter.state_dict()
 
 
 def train(
-    data: Mixture,
+    sources: Sequence[Source],
     config: TrainConfig,
     seed: int,
     device: torch.device,
     state: Path,
     what: str,
+    *,
+    loss: Loss,
+    adapter: AdapterMaker | None = None,
     teacher: nn.Module | None = None,
-    learnt: Mapping[str, Tensor] | None = None,
-) -> tuple[nn.Module, Loss, list[dict[str, float]]]:
-    """Trains a classifier on the mixture; returns it with its loss (which holds phi) and its log.
+    stream: str = "",
+) -> Trained:
+    """Trains a classifier on the sources. The seed fixes the weights and every batch.
 
-    `learnt` is what `learn_adapter` returned, for a path that learns first; it stays as it is. The seed fixes the weights and every
-    batch. ValueError when the weights it is to begin with cannot be read or do not fit, or when a loss lacks what it needs.
+    `loss` is as `make_loss` makes it; its networks are built here. `adapter` is what `adapter_maker`
+    returned, for sources with latents. `state`, `what` and `stream` are as in `loop.fit`.
+
+    Raises ValueError when the weights to begin with cannot be read or do not fit, or when the loss lacks what
+    it needs.
     """
-    options: dict[str, Any] = {}
+    check_sources(sources)
+    outliers = any(source.role == "outlier" for source in sources)
+    for needed, there, noun in ((loss.outliers, outliers, "outliers"), (loss.teacher, teacher, "a teacher")):
+        if needed and not there:
+            raise ValueError(f"{what}: the loss needs {noun}, and there is none.")
     with seeded(seed, "train"):
-        model = backbone(config.backbone, len(data.id.classes), pretrained=not config.init)
-        if config.init and config.init != SCRATCH:
-            load_weights(model, Path(config.init), new_head=True)
-        loss = make_loss(config)
-        latent = tuple(data.bank.ood_MFHW.shape[1:]) if data.bank else None
-        loss.build(
-            Sizes(
-                features=width(model, data.id.size), classes=len(data.id.classes),
-                text=data.drawn_from.vector_MD.shape[1] if data.drawn_from else 0,
-                teacher=width(teacher, data.id.size) if teacher else 0, latent=latent,  # type: ignore[arg-type]
-            )
-        )  # fmt: skip
-        if data.bank and config.path != NO_ADAPTER:
-            options["path"] = path = make_adapter(data, config, model)
-            if hasattr(path, "learn") and learnt is None:
-                raise ValueError(
-                    f"The path {config.path} learns before a classifier does: pass what learn_adapter returned."
-                )
-            if learnt is not None:
-                path.load_state_dict(learnt)
-                path.requires_grad_(False)
-    log = fit(model, loss, data, config.optimisation, seed, device, state, what, teacher=teacher, **options)
-    return model, loss, log
+        network = initial_network(config.backbone, len(known_images(sources).classes), config.init)
+        loss.build(loss_sizes(network, sources, teacher))
+        latent_adapter = adapter(network) if adapter else None
+    log = fit(
+        network,
+        loss,
+        sources,
+        config.optimisation,
+        seed,
+        device,
+        state,
+        what,
+        adapter=latent_adapter,
+        teacher=teacher,
+        stream=stream,
+    )
+    kept = next(iter(loss.losses.values())) if isinstance(loss, LossSum) else loss
+    return Trained(network, kept, log)  # type: ignore[arg-type]
+
+
+def loss_sizes(network: nn.Module, sources: Sequence[Source], teacher: nn.Module | None) -> Sizes:
+    """What the networks of a loss are made for."""
+    images = known_images(sources)
+    outliers = next((source for source in sources if source.role == "outlier"), None)
+    vectors = outliers.vectors if outliers else None
+    return Sizes(
+        features=feature_width(network, images.size),
+        classes=len(images.classes),
+        text=0 if vectors is None else vectors.shape[1],
+        teacher=feature_width(teacher, images.size) if teacher else 0,
+        latent=outliers.data.shape if outliers and isinstance(outliers.data, LatentSet) else None,
+    )
+
+
+@torch.no_grad()
+def feature_width(network: nn.Module, size: int) -> int:
+    """The width of a network's features, for images of that size."""
+    training = network.training
+    device = next(network.parameters()).device
+    z_BF = network.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)).z_BF
+    network.train(training)
+    return int(z_BF.shape[1])

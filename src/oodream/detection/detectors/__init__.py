@@ -174,13 +174,14 @@ def restore(detector: T, values: Mapping[str, Tensor]) -> T:
     return detector
 
 
-def count_classes(y_N: Tensor, classes: int, detector: object) -> Tensor:
-    """How many samples each class has (C,); ValueError names the classes without any."""
+def count_classes(
+    y_N: Tensor, classes: int, detector: object, kind: str = "training sample", least: int = 1
+) -> Tensor:
+    """How many samples each class has (C,); ValueError names the classes with fewer than `least`."""
     count_C = y_N.bincount(minlength=classes)
-    if missing := (count_C == 0).nonzero()[:, 0].tolist():
-        raise ValueError(
-            f"{type(detector).__name__} has no training sample of class {', '.join(map(str, missing))}."
-        )
+    if few := (count_C < least).nonzero()[:, 0].tolist():
+        lacks = f"no {kind}" if least == 1 else f"fewer than {least} {kind}s"
+        raise ValueError(f"{type(detector).__name__} has {lacks} of class {', '.join(map(str, few))}.")
     return count_C
 
 

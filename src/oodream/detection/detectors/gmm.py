@@ -36,7 +36,7 @@ class GMM(BaseDetector):
     whiten_FF_: Tensor = learned()
 
     def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
-        """Raises ValueError for a class without samples."""
+        """Raises ValueError for a class without samples, or features that hardly vary."""
         z_NF, classes = output.z_BF, output.logits_BC.shape[1]
         means_CF = class_means(z_NF, y_N, count_classes(y_N, classes, self))
         mixture = GaussianMixture(
@@ -46,7 +46,13 @@ class GMM(BaseDetector):
             max_iter=self.iterations,
             means_init=means_CF.numpy(),
             random_state=0,
-        ).fit(z_NF.numpy())
+        )
+        try:
+            mixture.fit(z_NF.numpy())
+        except ValueError as error:
+            raise ValueError(
+                f"GMM: no mixture fits these features, which may vary too little ({error})"
+            ) from error
         self.log_pi_M_ = torch.from_numpy(mixture.weights_).log()
         self.whiten_FF_ = torch.from_numpy(mixture.precisions_cholesky_)
         self.means_MF_ = torch.from_numpy(mixture.means_) @ self.whiten_FF_

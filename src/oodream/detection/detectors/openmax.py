@@ -45,14 +45,10 @@ class OpenMax(BaseDetector):
     def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
         """Raises ValueError for a class with fewer than two rightly classified samples."""
         logits_NC = output.logits_BC
-        count_classes(y_N, logits_NC.shape[1], self)
         right_N = logits_NC.argmax(1) == y_N
         logits_NC, y_N = logits_NC[right_N], y_N[right_N]
-        count_C = y_N.bincount(minlength=logits_NC.shape[1])
-        if few := (count_C < 2).nonzero()[:, 0].tolist():
-            raise ValueError(
-                f"OpenMax has fewer than two rightly classified samples of class {', '.join(map(str, few))}."
-            )
+        kind = "rightly classified training sample"
+        count_C = count_classes(y_N, logits_NC.shape[1], self, kind, least=2)
         self.means_CC_ = class_means(logits_NC, y_N, count_C)
         distance_N = (logits_NC - self.means_CC_[y_N]).norm(dim=1)
         tails = [distance_N[y_N == c].sort(descending=True).values[: self.tail] for c in range(len(count_C))]

@@ -28,7 +28,8 @@ class SHE(BaseDetector):
     def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
         """Raises ValueError for a class of which no sample is rightly classified."""
         right_N = output.logits_BC.argmax(1) == y_N
-        count_C = count_classes(y_N[right_N], output.logits_BC.shape[1], self)
+        classes, kind = output.logits_BC.shape[1], "rightly classified training sample"
+        count_C = count_classes(y_N[right_N], classes, self, kind)
         self.patterns_CF_ = class_means(output.z_BF[right_N], y_N[right_N], count_C)
 
     def _score(self, output: Output) -> Tensor:

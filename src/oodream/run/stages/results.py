@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from ...audit.finding import to_json as audit_to_json
 from ...core.files import save_tensors, write_bytes, write_json
 from ...core.registry import make_all
 from ...core.results import ShiftRow, row_to_json
@@ -105,13 +104,14 @@ def measure_shift(job: Job) -> Json:
 
 def audit_sets(job: Job) -> Json:
     """What makes the numbers doubtful."""
-    audit = audit_run(job.inputs, job.run)
-    write_json(job.layout.audit, audit_to_json(audit))
+    audit = audit_run(job.run, job.inputs)
+    write_json(job.layout.audit, audit.to_json())
     return {"problems": len(audit["problem"]), "warnings": len(audit["warning"])}
 
 
 def write_report(job: Job) -> Json:
     """The page that a person looks at."""
-    page = report(present(job.run, job.inputs, job.device)).encode()
+    decoder = job.decoder if job.run.has_latents else None
+    page = report(present(job.run, job.inputs, job.device, decoder)).encode()
     write_bytes(job.layout.report, page)
     return {"bytes": len(page)}

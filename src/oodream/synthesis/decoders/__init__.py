@@ -1,3 +1,1 @@
 """Decoders: vectors in, images or latents out. One method, one file."""
-
-from __future__ import annotations

@@ -1,32 +1,31 @@
-"""Finds generated "outliers" that are plain pictures of their class: training on them would teach the class to be unknown."""
+"""Finds imagined "outliers" that are ordinary pictures of their class: they would teach that the class is
+unknown.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
+from ...core.options import Range, Section
 from ...core.registry import register
+from ._probability import class_probability
+
+__all__ = ["IdLeak"]
 
 
 @register("filters", "id_leak")
 @dataclass(frozen=True, kw_only=True)
-class IdLeak:
-    """Drops an image when the plain classifier gives its own class a probability above `threshold`."""
+class IdLeak(Section):
+    """Drops an image when the baseline classifier gives its class a probability above `threshold`; 1 keeps
+    all.
+    """
 
-    classifier: nn.Module
-    threshold: float = 0.95
-    reason: str = "the plain classifier takes it for its class"
+    threshold: Annotated[float, Range(0, 1)] = 0.95
+    reason: str = field(default="the baseline classifier takes it for its class", init=False)
 
-    def __call__(self, images_B3HW: Tensor, y_B: Tensor) -> Tensor:
+    def __call__(self, images_B3HW: Tensor, y_B: Tensor, baseline: nn.Module) -> Tensor:
         """True (B,) for images (uint8) that stay."""
-        return own_probability(self.classifier, images_B3HW, y_B) <= self.threshold
-
-
-@torch.no_grad()
-def own_probability(classifier: nn.Module, images_B3HW: Tensor, y_B: Tensor) -> Tensor:
-    """The probability (B,) that the classifier gives each image's own class."""
-    classifier.eval()
-    p = classifier(images_B3HW.to(next(classifier.parameters()).device)).logits_BC.softmax(1).cpu()
-    return p.gather(1, y_B[:, None])[:, 0]
+        return class_probability(baseline, images_B3HW, y_B) <= self.threshold

@@ -1,3 +1,1 @@
 """Samplers: features in, vectors out. One method, one file."""
-
-from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Latents reach the penultimate features through a projector of their own: for any network, and the cheapest way.
+"""Latents become penultimate features by a projector of their own: for any network, and the cheapest way.
 
 Of the classifier only its last layer ever sees an outlier.
 """
@@ -9,31 +9,41 @@ import torch
 from torch import Tensor, nn
 
 from ...core.registry import register
-from ...core.types import Latents, Output
-from . import apart
+from ...core.types import LatentAdapter, Latents, Output
+from . import unexplained_variance
+
+__all__ = ["Projector"]
 
 
 @register("latent_adapters", "projector")
-class Projector(nn.Module):
-    """Strided convolutions from latents (B, F, h, w) to features (B, width of `model.head`), which `model.head` then classifies."""
+class Projector(LatentAdapter):
+    """Strided convolutions from latents (B, F, h, w) to the features that `model.head` classifies.
+
+    Its own loss is the unexplained variance of the known images' features.
+    """
 
     def __init__(self, model: nn.Module, latent: tuple[int, int, int], size: int, width: int = 64) -> None:
         super().__init__()
         self.network = nn.Sequential(
-            nn.Conv2d(latent[0], width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU(),
-            nn.Conv2d(2 * width, 2 * width, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Conv2d(latent[0], width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, 2, 1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
             nn.Linear(2 * width, model.head.in_features),  # type: ignore[arg-type,union-attr]
-        )  # fmt: skip
+        )
 
-    def forward(self, model: nn.Module, images_B3HW: Tensor, told: Latents) -> tuple[Output, Tensor]:
-        """Outputs for the images, then for the latents; and how far the features of known latents are from their images'."""
-        seen, made = model(images_B3HW), self.network(told.latent_LFHW)
-        z = made.detach()
+    def forward(self, model: nn.Module, images_B3HW: Tensor, latents: Latents) -> tuple[Output, Tensor]:
+        """Outputs for the images, then for the latents; and the projector's own loss."""
+        output, projected = model(images_B3HW), self.network(latents.latent_LFHW)
         with torch.no_grad():
-            was = model.training
-            target = model.eval()(told.pair_K3HW).z_BF
-            model.train(was)
-        off = apart(made, target)
-        return Output(
-            logits_BC=torch.cat([seen.logits_BC, model.head(z)]), z_BF=torch.cat([seen.z_BF, z])
-        ), off  # type: ignore[operator]
+            training = model.training
+            target = model.eval()(latents.pair_K3HW).z_BF  # pairs must not move the network's statistics
+            model.train(training)
+        z = projected.detach()
+        logits_BC = torch.cat([output.logits_BC, model.head(z)])  # type: ignore[operator]
+        own_loss = unexplained_variance(projected, target)
+        return Output(logits_BC=logits_BC, z_BF=torch.cat([output.z_BF, z])), own_loss

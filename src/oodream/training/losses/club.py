@@ -1,4 +1,7 @@
-"""CLUB (Cheng et al. 2020), an upper bound of mutual information, of outliers and ID features; and OAL's use of it as coded."""
+"""CLUB (Cheng et al. 2020), an upper bound of the mutual information of outliers and ID features.
+
+`club` is OAL's loss as published, `club_joint` as its authors coded it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from torch import Tensor, nn
 
 from ...core.registry import register
 from ...core.types import Loss, Sizes, Step, Terms
+
+__all__ = ["REDUCTIONS", "Club", "ClubJoint", "Gaussian"]
 
 REDUCTIONS = {
     "whole": lambda x: x.flatten(1),
@@ -27,11 +32,11 @@ class Gaussian(nn.Module):
         self.logvar = nn.Sequential(nn.Linear(x, width), nn.ReLU(), nn.Linear(width, y), nn.Tanh())
 
     def bound(self, x_NX: Tensor, y_NY: Tensor) -> Tensor:
-        """mean_i log q(y_i | x_i) - mean_ij log q(y_j | x_i), an upper bound of I(x; y) where q is the true conditional."""
+        """mean_i log q(y_i | x_i) - mean_ij log q(y_j | x_i), in nats: above I(x; y) for the true q."""
         mu, logvar = self.mu(x_NX), self.logvar(x_NX)
         # mean_j (y_j - mu_i)^2 = (mean y - mu_i)^2 + var y: no N x N table.
-        every = (y_NY.mean(0) - mu).square() + y_NY.var(0, unbiased=False)
-        return ((every - (y_NY - mu).square()) / (2 * logvar.exp())).sum(1).mean()
+        all_pairs = (y_NY.mean(0) - mu).square() + y_NY.var(0, unbiased=False)
+        return ((all_pairs - (y_NY - mu).square()) / (2 * logvar.exp())).sum(1).mean()
 
     def unlikelihood(self, x_NX: Tensor, y_NY: Tensor) -> Tensor:
         """-mean_i log q(y_i | x_i), in nats."""
@@ -40,66 +45,68 @@ class Gaussian(nn.Module):
 
 
 class _Club(Loss):
-    """What both have in common: x are outliers, their vectors or their latents; y are ID features."""
+    """What both losses share: x are outliers, their vectors or their latents; y are ID features."""
 
+    name = "club"
     outliers = True
 
     def __init__(self, weight: float = 0.2, of: str = "latents", reduction: str = "whole") -> None:
         super().__init__()
         if of not in ("latents", "vectors") or reduction not in REDUCTIONS:
             raise ValueError(
-                f"of is latents or vectors, not {of!r}; reduction is {', '.join(REDUCTIONS)}, not {reduction!r}."
+                f"{self.name}: of is latents or vectors, not {of!r}; reduction is {', '.join(REDUCTIONS)}, "
+                f"not {reduction!r}."
             )
         self.weight, self.of, self.reduction = weight, of, reduction
 
     def build(self, sizes: Sizes) -> None:
-        if self.of == "latents" and sizes.latent is None:
+        if self.of == "latents":
+            if sizes.latent is None:
+                raise ValueError(
+                    f"{self.name} needs outliers as latents: --decode.output latents; "
+                    "or, with images, the loss's option of=vectors."
+                )
+            x = self._reduced(torch.zeros(1, *sizes.latent)).shape[1]
+        elif (x := sizes.text) == 0:
             raise ValueError(
-                "club needs latents: --decode.output latents; or, with images, the loss's option `of vectors`."
+                f"{self.name} needs the vectors outliers were imagined from, and these outliers have none."
             )
-        x = (
-            self._x(torch.zeros(1, *sizes.latent)).shape[1]
-            if self.of == "latents" and sizes.latent
-            else sizes.text
-        )
         self.q = Gaussian(x, sizes.features)
 
-    def _x(self, latents: Tensor) -> Tensor:
+    def _reduced(self, latents: Tensor) -> Tensor:
         return REDUCTIONS[self.reduction](latents)
 
-    def _steps(
-        self, x: Tensor, y: Tensor, rate: float, learning: Callable[[Tensor, Tensor], Tensor]
+    def _outliers(self, step: Step) -> tuple[Tensor, Tensor]:
+        """x (O, X) and the classes (O,) that the outliers lie around."""
+        x = step.vector_OD if self.of == "vectors" else step.latent_OFHW
+        if x is None or step.near_O is None:
+            raise ValueError(f"{self.name} needs outliers as {self.of}.")
+        return (x if self.of == "vectors" else self._reduced(x)), step.near_O
+
+    def _two_steps(
+        self, x: Tensor, y: Tensor, rate: float, q_loss: Callable[[Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The total, the bound, and what q descends at `rate` of the network's own: each is held constant in the other's term."""
+        """The total, the bound, and what q descends at `rate` of the network's own rate.
+
+        Features are constant in q's term, and q is in theirs.
+        """
         for parameter in self.q.parameters():
             parameter.requires_grad_(False)
         bound = self.q.bound(x, y)
         for parameter in self.q.parameters():
             parameter.requires_grad_(True)
-        descended = learning(x, y.detach())
+        descended = q_loss(x, y.detach())
         return self.weight * bound + rate * descended, bound, descended
-
-    def _outliers(self, step: Step) -> tuple[Tensor, Tensor]:
-        """x (O, X) and the classes (O,) that the outliers lie around."""
-        x = (
-            step.vector_OD
-            if self.of == "vectors"
-            else None
-            if step.latent_OFHW is None
-            else self._x(step.latent_OFHW)
-        )
-        if x is None or step.near_O is None:
-            raise ValueError(f"club needs outliers as {self.of}.")
-        return x, step.near_O
 
 
 @register("losses", "club")
 class Club(_Club):
-    """weight * CLUB between an outlier and the ID features of its class, minimised: ID features forget what lies beyond them.
+    """weight * CLUB between an outlier and the ID features of its class, minimised.
 
-    A pair is an ID image and an outlier sampled around its class. q learns by maximum likelihood, the features by the bound, as
-    published: each is held constant in the other's term, so that one optimiser makes two separate steps; `rate` is q's learning
-    rate, in units of the network's.
+    ID features forget what lies beyond them. A pair is an ID image and an outlier sampled around its class. q
+    learns by maximum likelihood, the features by the bound, as published: each is held constant in the
+    other's term, so that one optimiser makes two separate steps. `rate` is q's learning rate, in units of the
+    network's.
     """
 
     def __init__(
@@ -109,19 +116,12 @@ class Club(_Club):
         self.rate = rate
 
     def forward(self, step: Step) -> Terms:
-        x, near = self._outliers(step)
-        same = step.y_B[:, None] == near
-        # The i-th image of a class has the i-th outlier of the class; an image whose class has none in this batch stands aside.
-        turn = torch.zeros_like(step.y_B)
-        for c in step.y_B.unique():
-            turn[step.y_B == c] = torch.arange(int((step.y_B == c).sum()), device=turn.device)
-        paired = same.any(1)
-        order = same.float().argsort(dim=1, descending=True, stable=True)
-        partner = order.gather(1, (turn % same.sum(1).clamp(min=1))[:, None])[:, 0]
-        x, y = x[partner[paired]], step.id.z_BF[paired]
-        if len(y) < 2:
-            return Terms(total=step.id.z_BF.sum() * 0, parts={"club": step.id.z_BF.sum() * 0})
-        total, club, nll = self._steps(x, y, self.rate, self.q.unlikelihood)
+        x, near_O = self._outliers(step)
+        rows, partners = pairs(step.y_B, near_O)
+        if len(rows) < 2:
+            nothing = step.id.z_BF.sum() * 0
+            return Terms(total=nothing, parts={"club": nothing})
+        total, club, nll = self._two_steps(x[partners], step.id.z_BF[rows], self.rate, self.q.unlikelihood)
         return Terms(total=total, parts={"club": club, "club_nll": nll})
 
 
@@ -129,10 +129,13 @@ class Club(_Club):
 class ClubJoint(_Club):
     """OAL as its authors coded it: random pairs, and q descends the bound itself; no likelihood step.
 
-    x and y are independent by construction, so the expected gradient is exactly zero for features and q alike: noise, no
-    information. Here to be compared with. q's learning rate is `rate` of the network's, as there (1e-4 of 0.005): the bound is not
-    bounded from below, and a faster q follows the noise away until numbers overflow.
+    x and y are independent by construction, so the expected gradient is exactly zero for features and q
+    alike: noise, no information. It is here for comparisons. q's learning rate is `rate` of the network's, as
+    there (1e-4 of 0.005): the bound is not bounded from below, and a faster q follows the noise away until
+    numbers overflow.
     """
+
+    name = "club_joint"
 
     def __init__(
         self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.02
@@ -143,5 +146,19 @@ class ClubJoint(_Club):
     def forward(self, step: Step) -> Terms:
         x, _ = self._outliers(step)
         x = x[torch.arange(len(step.y_B), device=x.device) % len(x)]
-        total, club, _ = self._steps(x, step.id.z_BF, self.weight * self.rate, self.q.bound)
+        total, club, _ = self._two_steps(x, step.id.z_BF, self.weight * self.rate, self.q.bound)
         return Terms(total=total, parts={"club_joint": club})
+
+
+def pairs(y_B: Tensor, near_O: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of ID images and, for each, the row of an outlier around its class.
+
+    The i-th image of a class has the i-th outlier of the class; where outliers are fewer they take turns.
+    Images of a class without an outlier are left out.
+    """
+    same_BO = y_B[:, None] == near_O
+    turn_B = (y_B[:, None] == y_B).tril(-1).sum(1)  # how many images of its class stand before
+    rows = same_BO.any(1).nonzero()[:, 0]
+    same_BO, turn_B = same_BO[rows], turn_B[rows]
+    in_order = same_BO.float().argsort(dim=1, descending=True, stable=True)
+    return rows, in_order.gather(1, (turn_B % same_BO.sum(1))[:, None])[:, 0]

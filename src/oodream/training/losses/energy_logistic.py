@@ -13,15 +13,18 @@ from ...core.registry import register
 from ...core.types import Loss, Sizes, Step, Terms
 from .cross_entropy import cross_entropy
 
+__all__ = ["EnergyLogistic"]
+
 
 @register("losses", "energy_logistic")
 class EnergyLogistic(Loss):
-    """CE + beta * E[-log sigmoid(+-phi(E))], E = logsumexp of the logits, + for ID (DREAM-OOD eq. 7-8; VOS eq. 5-7).
+    """CE + beta * E[-log sigmoid(+-phi(E))], + for ID (DREAM-OOD eq. 7-8; VOS eq. 5-7).
 
-    phi(E) = softplus(a) * E + b. With a free slope the optimiser can settle on a negative one: then training looks healthy while
-    outliers get *higher* logsumexp than ID images, and the energy score, which the paper tests with, is upside down. The slope is
-    therefore positive by construction. ID and outliers weigh the same whatever their numbers. With `weighted` E has a learnt
-    positive weight for every class (as in VOS), which the detector `weighted_energy` uses, too.
+    E is the logsumexp of the logits, and phi(E) = softplus(a) * E + b. With a free slope the optimiser can
+    settle on a negative one. Then training looks healthy while outliers get a *higher* logsumexp than ID
+    images, and the energy score, which the paper tests with, is upside down. The slope is therefore positive
+    by construction. ID images and outliers weigh the same whatever their numbers. With `weighted` E has a
+    learned positive weight for every class (as in VOS), which the detector `weighted_energy` uses, too.
     """
 
     outliers = True
@@ -34,30 +37,30 @@ class EnergyLogistic(Loss):
         self.offset = nn.Parameter(torch.tensor(0.0))
 
     def build(self, sizes: Sizes) -> None:
-        """Gives every class the weight one, if they are to have weights."""
+        """Gives every class the weight one, where classes have weights."""
         if self.weighted:
             self.log_energy_C = nn.Parameter(torch.zeros(sizes.classes))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
-        """As every module's; the weights tell how many classes there are."""
+        """As for every module; the class weights are made as long as those that are loaded."""
         if self.weighted and "log_energy_C" in state_dict:
             self.log_energy_C = nn.Parameter(torch.zeros_like(state_dict["log_energy_C"]))
         return super().load_state_dict(state_dict, *args, **options)
 
     @property
     def energy_C(self) -> Tensor | None:
-        """The classes' weights, where there are some."""
+        """The class weights (C,); None where classes have none."""
         return None if self.log_energy_C is None else self.log_energy_C.exp()
 
     def phi(self, logits_BC: Tensor) -> Tensor:
-        """The head's logit for "ID", (B,)."""
+        """The logit (B,) for "ID"; higher for ID."""
         weighted_BC = logits_BC if self.log_energy_C is None else logits_BC + self.log_energy_C
         return F.softplus(self.slope) * weighted_BC.logsumexp(1) + self.offset
 
     def forward(self, step: Step) -> Terms:
         if step.ood is None:
             raise ValueError("energy_logistic needs outliers; use cross_entropy to train without.")
-        ce = cross_entropy(step)
+        ce = cross_entropy(step.id.logits_BC, step)
         energy = 0.5 * (
             F.softplus(-self.phi(step.id.logits_BC)).mean() + F.softplus(self.phi(step.ood.logits_BC)).mean()
         )

@@ -8,14 +8,18 @@ from torch.nn import functional as F
 
 from ...core.registry import register
 from ...core.types import Loss, Sizes, Step, Terms
+from .cross_entropy import cross_entropy
+
+__all__ = ["ExtraClass"]
 
 
 @register("losses", "extra_class")
 class ExtraClass(Loss):
-    """Cross-entropy over the classes and one more for outliers, whose logit is a linear function of the features.
+    """Cross-entropy over the classes and one more, for outliers.
 
-    Known images and outliers weigh the same whatever their numbers. The classifier keeps its own classes: the extra logit belongs
-    to the loss, and what it has taught the features is what detectors see.
+    The logit of the extra class is a linear function of the features. Known images and outliers weigh the
+    same whatever their numbers. The classifier keeps its own classes: the extra logit belongs to the loss,
+    and detectors see what it has taught the features.
     """
 
     outliers = True
@@ -27,8 +31,8 @@ class ExtraClass(Loss):
     def forward(self, step: Step) -> Terms:
         if step.ood is None:
             raise ValueError("extra_class needs outliers; use cross_entropy to train without.")
-        known, unknown = (torch.cat([out.logits_BC, self.extra(out.z_BF)], 1) for out in (step.id, step.ood))
+        known, unknown = (torch.cat([x.logits_BC, self.extra(x.z_BF)], 1) for x in (step.id, step.ood))
         last = torch.full((len(unknown),), known.shape[1] - 1, device=unknown.device)
-        ce = (step.weight_B * F.cross_entropy(known, step.y_B, reduction="none")).sum() / step.weight_B.sum()
+        ce = cross_entropy(known, step)
         outliers = F.cross_entropy(unknown, last)
         return Terms(total=ce + outliers, parts={"ce": ce, "outliers": outliers})

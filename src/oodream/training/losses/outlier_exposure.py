@@ -8,10 +8,15 @@ from ...core.registry import register
 from ...core.types import Loss, Step, Terms
 from .cross_entropy import cross_entropy
 
+__all__ = ["OutlierExposure"]
+
 
 @register("losses", "outlier_exposure")
 class OutlierExposure(Loss):
-    """CE + weight * H(uniform; softmax(f)) on outliers, that is -mean_c log p_c, averaged over them (Hendrycks et al. 2019)."""
+    """CE + weight * H(uniform, softmax(logits)) on outliers (Hendrycks et al. 2019).
+
+    The cross-entropy to the uniform distribution is -mean_c log p_c, averaged over outliers.
+    """
 
     outliers = True
 
@@ -22,6 +27,6 @@ class OutlierExposure(Loss):
     def forward(self, step: Step) -> Terms:
         if step.ood is None:
             raise ValueError("outlier_exposure needs outliers; use cross_entropy to train without.")
-        ce = cross_entropy(step)
+        ce = cross_entropy(step.id.logits_BC, step)
         uniform = -F.log_softmax(step.ood.logits_BC, dim=1).mean()
         return Terms(total=ce + self.weight * uniform, parts={"ce": ce, "uniform": uniform})

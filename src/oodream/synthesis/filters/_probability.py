@@ -1,0 +1,16 @@
+"""What the built-in filters look at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["class_probability"]
+
+
+@torch.no_grad()
+def class_probability(classifier: nn.Module, images_B3HW: Tensor, y_B: Tensor) -> Tensor:
+    """The softmax probability (B,), on the CPU, that the classifier gives each image's class `y_B`."""
+    classifier.eval()
+    p_BC = classifier(images_B3HW.to(next(classifier.parameters()).device)).logits_BC.softmax(1).cpu()
+    return p_BC.gather(1, y_B[:, None])[:, 0]

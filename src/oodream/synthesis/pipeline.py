@@ -1,0 +1,165 @@
+"""Loads a diffusers pipeline of the Stable Diffusion family, from safetensors only, and says what its folder
+lacks.
+
+A folder may hold its weights as `save_pretrained` writes them: whole, in shards, as a variant ("fp16"), or
+some parts so and some otherwise. A safety checker and what belongs to it are never loaded.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.errors import listed
+from ..core.files import ASSETS, read_json
+from .errors import DecoderError
+
+__all__ = ["EMBEDDED", "check_folder", "load_pipeline", "variant_of"]
+
+EMBEDDED = ASSETS / "decoder"
+PARTS = {
+    "StableDiffusionPipeline": ("tokenizer", "text_encoder", "unet", "vae", "scheduler"),
+    "StableDiffusionXLPipeline": (
+        "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "unet", "vae", "scheduler",
+    ),
+}  # fmt: skip
+UNUSED: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {
+        "safety_checker": None, "requires_safety_checker": False, "feature_extractor": None,
+        "image_encoder": None,
+    },
+    "StableDiffusionXLPipeline": {"feature_extractor": None, "image_encoder": None},
+}  # fmt: skip
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+def load_pipeline(source: str, device: torch.device) -> Any:
+    """The pipeline at `source`: a folder, a hub id, or "embedded". Float16 on CUDA and float32 elsewhere.
+
+    Raises DecoderError where there is none, or a part of it is missing, pickled or of another kind.
+    """
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    folder = EMBEDDED if source == "embedded" else Path(source)
+    if not folder.is_dir() and not HUB_ID.fullmatch(source):
+        raise DecoderError(
+            f"There is no decoder folder {source}. Name a diffusers folder, a hub id (owner/name) or "
+            f"'embedded'."
+        )
+    if folder.is_dir():
+        check_folder(folder)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipeline = _from_folder(folder, device) if folder.is_dir() else _from_hub(source, device)
+    except DecoderError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise DecoderError(f"The decoder {source} cannot be loaded: {error}") from error
+    for encoder in (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
+        if encoder is not None and not isinstance(encoder.get_input_embeddings(), torch.nn.Embedding):
+            raise DecoderError(
+                f"{source}: its {type(encoder).__name__} has no token table, in which vectors could be "
+                f"sampled."
+            )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    if hasattr(pipeline, "text_encoder_2") and pipeline.vae.config.force_upcast:
+        pipeline.vae.to(torch.float32)  # SDXL's VAE overflows in half precision
+    return pipeline
+
+
+def _from_folder(folder: Path, device: torch.device) -> Any:
+    return _loaded(str(folder), device, variant_of(folder))
+
+
+def _from_hub(source: str, device: torch.device) -> Any:
+    """The hub's pipeline; its variant "fp16" where there are no other weights."""
+    try:
+        return _loaded(source, device, None)
+    except DecoderError:
+        raise
+    except (OSError, ValueError) as error:
+        try:
+            return _loaded(source, device, "fp16")
+        except (OSError, ValueError):
+            raise error from None
+
+
+def _loaded(source: str, device: torch.device, variant: str | None) -> Any:
+    import diffusers
+
+    kind = _known(diffusers.DiffusionPipeline.load_config(source)["_class_name"], source)
+    return getattr(diffusers, kind).from_pretrained(
+        source,
+        dtype=torch.float16 if device.type == "cuda" else torch.float32,
+        use_safetensors=True,
+        variant=variant,
+        **UNUSED[kind],
+    )
+
+
+def check_folder(folder: Path) -> None:
+    """Raises DecoderError unless every part of the pipeline is there; diffusers would invent a missing
+    tokenizer.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise DecoderError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
+    for part in _parts(folder):
+        if not any((folder / part).glob("*.json")):
+            raise DecoderError(f"{folder} cannot be loaded: its part {part!r} is missing.")
+    variant_of(folder)
+
+
+def variant_of(folder: Path) -> str | None:
+    """Which variant of the weights to load; None where all parts have ordinary weights, and "fp16" rather
+    than another.
+
+    Raises DecoderError where a part has no safetensors, and where no variant serves all parts that need one.
+    """
+    variants = {part: _variants(folder / part) for part in _weight_parts(folder)}
+    if pickled := [part for part, names in variants.items() if not names]:
+        raise DecoderError(
+            f"{folder}: the weights of {listed(pickled)} are missing or pickled, and a pickle can run "
+            f"anything. Load the pipeline where you trust it and "
+            f"save_pretrained(folder, safe_serialization=True)."
+        )
+    needed = {part: names for part, names in variants.items() if "" not in names}
+    if not needed:
+        return None
+    common = sorted(set.intersection(*needed.values()), key=lambda name: (name != "fp16", name))
+    if not common:
+        described = "; ".join(f"{part}: {', '.join(sorted(names))}" for part, names in needed.items())
+        raise DecoderError(f"{folder}: its parts have weights of no common variant ({described}).")
+    return common[0]
+
+
+def _variants(part: Path) -> set[str]:
+    """The variants of the weights in a part's folder; "" stands for ordinary ones.
+
+    Files are called STEM[.VARIANT].safetensors, and shards STEM[.VARIANT]-00001-of-00002.safetensors.
+    """
+    stems = (file.name.removesuffix(".safetensors") for file in part.glob("*.safetensors"))
+    return {re.sub(r"-\d+-of-\d+$", "", stem.partition(".")[2]) for stem in stems}
+
+
+def _weight_parts(folder: Path) -> Sequence[str]:
+    return [part for part in _parts(folder) if part.startswith(("text_encoder", "unet", "vae"))]
+
+
+def _parts(folder: Path) -> Sequence[str]:
+    return PARTS[_known(read_json(folder / "model_index.json").get("_class_name"), str(folder))]
+
+
+def _known(kind: object, source: str) -> str:
+    if not isinstance(kind, str) or kind not in PARTS:
+        raise DecoderError(f"{source} holds a {kind}, and one of these is needed: {', '.join(PARTS)}.")
+    return kind

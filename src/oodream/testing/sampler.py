@@ -1,0 +1,144 @@
+"""The rules that every sampler keeps, as a check for authors of new ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..core.registry import make
+from ..core.seeding import generator
+from ..core.types import Features, SampledVectors, Sampler
+from ._rules import require, run_rules, untouched
+
+__all__ = ["check_sampler", "random_features"]
+
+SIZES, WIDTH, PER_CLASS, SPACE = (40, 30, 50), 16, 7, "space of the check"
+
+
+def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None:
+    """Checks that a sampler keeps the rules; AssertionError says which one it breaks.
+
+    `sampler` is a registered name, `package.module:Class` or the class itself, and `options` are its own,
+    chosen for classes of 30 to 50 images. The rules:
+
+    - Its `kind` is "outlier" or "inlier", which is also that of the vectors; their space is the one given.
+    - There are `per_class` finite unit vectors, float32, for each of C classes; row m is of class m mod C.
+    - The anchors are rows of the features, each of its vector's class; all seeds differ.
+    - The same seed gives the same vectors, another seed others. Global random numbers and what it is given
+      stay as they are.
+    - A class's vectors do not depend on where its images stand among those of other classes.
+    - `check` passes these classes. For a class of one image it raises ValueError with the class's name, or
+      the sampler works.
+    """
+
+    def made() -> Sampler:
+        result: Sampler = (
+            make("samplers", sampler, **options) if isinstance(sampler, str) else sampler(**options)
+        )
+        return result
+
+    name = sampler if isinstance(sampler, str) else getattr(sampler, "__name__", repr(sampler))
+    rules = (_check_vectors, _check_seeds, _check_independence, _check_small_classes)
+    run_rules(name, [partial(rule, made) for rule in rules])
+
+
+def random_features(sizes: tuple[int, ...] = SIZES, width: int = WIDTH) -> Features:
+    """Unit features (N, width) of classes of these sizes, each around a direction of its own, in blocks."""
+    g = generator(0, "check_sampler")
+    y_N = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    centres = normalize(torch.randn(len(sizes), width, generator=g), dim=1)
+    z_ND = normalize(centres[y_N] + 0.5 * torch.randn(len(y_N), width, generator=g) / math.sqrt(width), dim=1)
+    # Rows of the features are not rows of the images: anchors are the former.
+    return Features(z_ND=z_ND, y_N=y_N, index_N=torch.arange(len(y_N)).flip(0) + 5, encoder="check")
+
+
+def _check_vectors(made: Callable[[], Sampler]) -> None:
+    sampler, features = made(), random_features()
+    require(
+        sampler.kind in ("outlier", "inlier"), f"Its kind is 'outlier' or 'inlier', not {sampler.kind!r}."
+    )
+    sampler.check(features.y_N, [f"class {c}" for c in range(len(SIZES))])
+    with untouched(features.z_ND, features.y_N, features.index_N):
+        vectors = sampler(features, PER_CLASS, 3, SPACE)
+    _require_shape(vectors, features)
+    require(vectors.kind == sampler.kind, "The vectors' kind is the sampler's.")
+    require(vectors.space == SPACE, "The vectors' space is the one that the sampler is given.")
+
+
+def _require_shape(vectors: SampledVectors, features: Features) -> None:
+    classes = features.y_N.unique()
+    count = PER_CLASS * len(classes)
+    require(
+        tuple(vectors.z_MD.shape) == (count, WIDTH) and vectors.z_MD.dtype == torch.float32,
+        f"z_MD is float32 of shape {(count, WIDTH)} for {PER_CLASS} vectors of each of {len(classes)} "
+        f"classes; it is {vectors.z_MD.dtype} of shape {tuple(vectors.z_MD.shape)}.",
+    )
+    require(
+        torch.equal(vectors.y_M, classes.repeat(PER_CLASS)),
+        "Row m is of class m mod C: the classes take turns.",
+    )
+    require(bool(vectors.z_MD.isfinite().all()), "The vectors are finite.")
+    require(bool(((vectors.z_MD.norm(dim=1) - 1).abs() < 1e-4).all()), "The vectors have unit norm.")
+    for name in ("anchor_M", "knn_M", "seed_M"):
+        require(len(getattr(vectors, name)) == count, f"{name} has a value for each of the {count} vectors.")
+    anchors = vectors.anchor_M
+    require(
+        not anchors.is_floating_point()
+        and int(anchors.min()) >= 0
+        and int(anchors.max()) < len(features.y_N),
+        "anchor_M holds rows of the features.",
+    )
+    require(torch.equal(features.y_N[anchors], vectors.y_M), "An anchor is a feature of its vector's class.")
+    require(bool(vectors.knn_M.isfinite().all()), "knn_M holds finite distances.")
+    require(len(vectors.seed_M.unique()) == count, "Every vector has a seed of its own (seed_M).")
+
+
+def _check_seeds(made: Callable[[], Sampler]) -> None:
+    features = random_features()
+    first, again, other = (made()(features, PER_CLASS, seed, SPACE) for seed in (3, 3, 4))
+    for name in ("z_MD", "anchor_M", "knn_M", "seed_M"):
+        same = torch.equal(getattr(first, name), getattr(again, name))
+        require(same, f"The same seed gives the same {name}.")
+    require(not torch.equal(first.z_MD, other.z_MD), "Another seed gives other vectors.")
+    require(not torch.equal(first.seed_M, other.seed_M), "Another seed gives the images other seeds.")
+
+
+def _check_independence(made: Callable[[], Sampler]) -> None:
+    features = random_features()
+    vectors = made()(features, PER_CLASS, 3, SPACE)
+    order = _interleaved(features.y_N)
+    moved = Features(
+        z_ND=features.z_ND[order], y_N=features.y_N[order], index_N=features.index_N[order], encoder="check"
+    )
+    again = made()(moved, PER_CLASS, 3, SPACE)
+    require(
+        torch.allclose(vectors.z_MD, again.z_MD, atol=1e-5),
+        "A class's vectors do not depend on where its images stand among those of other classes.",
+    )
+    require(
+        torch.equal(features.index_N[vectors.anchor_M], moved.index_N[again.anchor_M]),
+        "A vector's anchor is the same image wherever that stands among those of other classes.",
+    )
+
+
+def _interleaved(y_N: Tensor) -> Tensor:
+    """An order in which the classes take turns while each class's images keep theirs."""
+    turn_N = torch.cat([torch.arange(n) for n in y_N.bincount().tolist()])
+    return (turn_N * len(y_N.unique()) + y_N).argsort()
+
+
+def _check_small_classes(made: Callable[[], Sampler]) -> None:
+    features, sampler = random_features((40, 1, 50)), made()
+    try:
+        sampler.check(features.y_N, ["a", "the lonely class", "c"])
+    except ValueError as error:
+        named = "the lonely class" in str(error)
+        require(named, f"check names the class that is too small, as its message does not: {error}")
+    else:
+        _require_shape(sampler(features, PER_CLASS, 3, SPACE), features)
