@@ -164,7 +164,9 @@ def test_no_samples_at_all_are_refused(name: str) -> None:
 
 
 def test_logits_without_features(name: str) -> None:
-    """A network that shows logits alone serves detectors that need nothing else; the others say what they need."""
+    """A network that shows logits alone serves detectors that need nothing else; the others say what they
+    need.
+    """
     whole, y = known(100, 0, [make(name)])
     bare = replace(whole, z_BF=torch.empty(100, 0), probes={})
     scores = scores_or_reason(name, bare, y, head())

@@ -224,7 +224,9 @@ def test_class_weights_come_with_the_loss() -> None:
 
 
 def test_detectors_that_cannot_be_used_are_skipped_and_named() -> None:
-    """One needs a feature map that the network does not have, one cannot be fitted, one's scores are not finite."""
+    """One needs a feature map that the network does not have, one cannot be fitted, one's scores are not
+    finite.
+    """
 
     @dataclass
     class Endless(BaseDetector):

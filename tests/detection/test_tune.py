@@ -86,7 +86,9 @@ def test_a_better_option_is_found_and_the_detector_comes_fitted() -> None:
 
 
 def test_noise_leaves_the_default() -> None:
-    """Unknown images that are drawn as the known ones are: some candidate is always a little better, none truly."""
+    """Unknown images that are drawn as the known ones are: some candidate is always a little better, none
+    truly.
+    """
     for seed in range(5):
         unknown = pictures(200, 10 + seed, known=True)
         names = ["ash", "knn", "scale"]

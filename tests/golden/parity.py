@@ -2,8 +2,9 @@
 
 Run as a script it prints the table in `docs/detectors.md`.
 
-A case turns the peer's convention into ours (`ours`), so that what is left is arithmetic. `remark` says what was turned, or, where
-the two do not mean the same thing, what the peer does instead; such a case compares the part that they share.
+A case turns the peer's convention into ours (`ours`), so that what is left is arithmetic. `remark` says what
+was turned, or, where the two do not mean the same thing, what the peer does instead; such a case compares the
+part that they share.
 """
 
 from __future__ import annotations
@@ -61,24 +62,30 @@ CASES = [
     Case("max_logit", "max_logit"),
     Case("energy", "energy"),
     Case("weighted_energy", "weighted_energy", remark="the peer overflows above logits of 88"),
-    Case("temperature", "temperature", turned=_log_unsure, learned=lambda: {"t_": GOLDEN["fit.temperature.t"]},
-         remark="at the peer's T: its search stops at 0.75, the likelihood's maximum, which ours finds, is at 0.54"),
+    Case("temperature", "temperature", turned=_log_unsure,
+         learned=lambda: {"t_": GOLDEN["fit.temperature.t"]},
+         remark="at the peer's T: its search stops at 0.75, the likelihood's maximum, which ours finds, is at "
+         "0.54"),
     Case("entropy", "entropy"),
     Case("gen", "gen", {"gamma": 0.1}, lambda s: s * CLASSES, remark="the paper's sum; the peer's is a mean"),
-    Case("gen", "gen_top3", {"gamma": 0.5, "m": 3}, lambda s: s * 3, remark="the paper's sum; the peer's is a mean"),
+    Case("gen", "gen_top3", {"gamma": 0.5, "m": 3}, lambda s: s * 3,
+         remark="the paper's sum; the peer's is a mean"),
     Case("kl_matching", "kl_matching"),
     Case("openmax", "openmax_euclid", {"tail": 20, "alpha": 5}, lambda s: s.logit(), 1e-9, learned=_openmax,
-         remark="with the peer's fit, which also counts wrongly classified samples; ours is log odds. The peer depends on the "
-         "batch: up to 0.54 when rows are scored alone"),
-    Case("odin", "odin", {"temperature": 1000.0, "epsilon": 0.0014}, _log_unsure, 1e-5, "ours is log(1 - p), from float32 pixels"),
-    Case("odin", "odin_t1", {"temperature": 1.0, "epsilon": 0.02}, _log_unsure, 1e-5, "ours is log(1 - p), from float32 pixels"),
+         remark="with the peer's fit, which also counts wrongly classified samples; ours is log odds. The "
+         "peer depends on the batch: up to 0.54 when rows are scored alone"),
+    Case("odin", "odin", {"temperature": 1000.0, "epsilon": 0.0014}, _log_unsure, 1e-5,
+         "ours is log(1 - p), from float32 pixels"),
+    Case("odin", "odin_t1", {"temperature": 1.0, "epsilon": 0.02}, _log_unsure, 1e-5,
+         "ours is log(1 - p), from float32 pixels"),
     Case("mahalanobis", "mahalanobis", turned=lambda s: s * 2 * N_FIT, tolerance=1e-4,
          remark="the peer halves, and does not divide its covariance by N; ridges differ"),
     Case("relative_mahalanobis", "relative_mahalanobis", turned=lambda s: s * N_FIT, tolerance=1e-4,
          remark="the peer does not divide its covariances by N; ridges differ"),
     Case("knn", "knn", {"k": 5}, tolerance=1e-5, remark="distances in float32"),
     Case("nnguide", "nnguide", {"k": 10}, tolerance=1e-5, remark="the peer computes in float32"),
-    Case("vim", "vim", {"dim": 6}, tolerance=1e-4, remark="the peer computes in float32; with d = F it returns NaN, ours refuses"),
+    Case("vim", "vim", {"dim": 6}, tolerance=1e-4,
+         remark="the peer computes in float32; with d = F it returns NaN, ours refuses"),
     Case("react", "react_fitted", {"percentile": 0.9}),
     Case("ash", "ash_s", {"variant": "s", "percentile": 0.65}, remark="on pooled features"),
     Case("ash", "ash_p", {"variant": "p", "percentile": 0.65}, remark="on pooled features"),
@@ -96,16 +103,18 @@ CASES = [
 
 # Of the same name, and not the same thing: nothing to compare.
 UNLIKE = {
-    "vra": "the peer raises what is below the lower quantile to it, feature by feature; ours (VRA-P) sets it to zero, and has "
-    "one pair of quantiles for all activations",
-    "gmm": "the peer's is one Gaussian for each class with a covariance of its own; ours is a mixture fitted by "
-    "expectation maximisation with a shared one",
+    "vra": "the peer raises what is below the lower quantile to it, feature by feature; ours (VRA-P) sets it "
+    "to zero, and has one pair of quantiles for all activations",
+    "gmm": "the peer's is one Gaussian for each class with a covariance of its own; ours is a mixture fitted "
+    "by expectation maximisation with a shared one",
 }
 OURS_ALONE = ("adascale", "residual", "ssd", "weiper")
 
 
 class Network(nn.Module):
-    """The golden network: two padded 3 x 3 convolutions with ReLU, their mean over positions, and a linear layer."""
+    """The golden network: two padded 3 x 3 convolutions with ReLU, their mean over positions, and a linear
+    layer.
+    """
 
     def forward(self, images_B3HW: Tensor) -> Output:
         x = images_B3HW.double() / 255
@@ -165,7 +174,9 @@ def metrics() -> dict[str, tuple[float, float]]:
 
 
 def table() -> str:
-    """The parity table in Markdown: how well 40 known and 20 far rows are told apart, and how far the scores differ at most."""
+    """The parity table in Markdown: how well 40 known and 20 far rows are told apart, and how far the scores
+    differ at most.
+    """
     known = IN["y"] >= 0
     lines = [
         "| detector | options | AUROC, ours | AUROC, peer | difference | remark |",

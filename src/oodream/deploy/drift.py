@@ -92,7 +92,7 @@ class Drift:
             raise ValueError("A stream's scores are finite numbers (N,).")
         self._count_K += self._counts(score_N)
         self._flagged += int((score_N > self.threshold).sum())
-        self._last_W = torch.cat([self._last_W, score_N])[-self.window :]
+        self._last_W = torch.cat([self._last_W, score_N])[-self.window :].clone()  # not a view of all
         return self
 
     @property

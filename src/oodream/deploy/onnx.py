@@ -26,7 +26,7 @@ from ..core.types import Output
 from ..detection.detectors import probes_of, score_unchecked
 from .guard import Guard, name_of
 
-__all__ = ["TRACED", "Deployed", "ExportError", "Square", "compared", "to_onnx"]
+__all__ = ["TRACED", "Deployed", "ExportError", "Rewritten", "Square", "compared", "to_onnx"]
 
 FIXED_POINT = 2.0**22  # Pillow's weights are whole multiples of its inverse
 TRACED = (

@@ -201,14 +201,14 @@ class _Numbers:
         self.misclassification_auroc = auroc(known_N[right_N], known_N[~right_N]) if both_kinds else None
         self.point = {
             key: {
-                **measure(known_N, scores_M, nearest=nearest),
+                **measure(known_N, scores_M, fpr95_nearest=nearest),
                 "autc": autc(known_N, scores_M),
                 "oscr": oscr(known_N, scores_M, right_N),
             }
             for key, scores_M in unknown.items()
         }
         self.resampled = {
-            key: bootstrap(known_N, scores_M, seed=seed, resamples=resamples, stream=key, nearest=nearest)
+            key: bootstrap(known_N, scores_M, seed=seed, resamples=resamples, stream=key, fpr95_nearest=nearest)
             for key, scores_M in unknown.items()
             if resamples
         }

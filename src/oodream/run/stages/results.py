@@ -70,12 +70,12 @@ def calibrate_guard(job: Job) -> Json:
             "none": f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {len(test)}"
         }
     detector = make_all("detectors", e.detectors, e.detector_options)[c.detector or e.detectors[0]]
-    classifier, cache = job.run.classifier(REGULARIZED, 0), job.layout.cache
+    classifier = job.run.classifier(REGULARIZED, 0)
+    extractor = classifier.extractor(job.device, job.layout.cache)
     guard = Guard.calibrate(
-        classifier, detector, job.inputs.train, test, c.alpha, confidence, job.device, cache
+        classifier, detector, job.inputs.train, test, c.alpha, confidence, extractor
     )
     guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
-    extractor = Extractor(classifier.network, loss=classifier.loss, device=job.device, cache=cache)
     score_N = guard.detector.score(extractor(test, probes_of([guard.detector])))
     half = other_half(score_N, c.alpha, confidence, job.config.seed)
     return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
