@@ -125,7 +125,7 @@ def test_a_folder_to_tune_on_that_is_none_is_named_before_work(tmp_path: Path) -
 def test_an_option_without_a_name_is_the_first_detectors_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And a detector that ranks upside down, as msp does on this untrained network, is named in the results."""
+    """And a detector that ranks upside down, as msp on this untrained network, is named in the results."""
     with pytest.warns(UserWarning, match="something is wrong"):
         run_command(embedded_args(tmp_path, "--tune", "val", "--detector-options", "k=3"))
     assert {name for name, *_ in rows(tmp_path / "out")} == {"knn", "msp"}
