@@ -90,7 +90,7 @@ def export(args: Sequence[str]) -> int:
 
     rows = []
     if read_manifest(chosen.run):
-        run = Run.open(chosen.run)
+        run = Run.open(chosen.run, chosen.plugins)
         stamp = run.stamp("guard")
         detector = stamp["inputs"]["detector"] if stamp else ""
         arm = (REGULARIZED, 0, detector)

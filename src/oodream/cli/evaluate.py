@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -122,6 +121,8 @@ class Audit:
     """width and height at which images are compared, in pixels"""
     seed: int = 0
     """of the samples, and of the split into training and test images where the data has none"""
+    plugins: bool = False
+    """allow extensions that a run names by their module, whose code then runs"""
     json: bool = False
     """print JSON"""
 
@@ -132,16 +133,17 @@ def audit(args: Sequence[str]) -> int:
     if bool(command.run) == bool(command.data):
         raise ConfigError("Audit what? Name a run's folder, or give --data FOLDER and --ood FOLDER.")
 
+    from ..core.files import encode_json
     from ..run.artifacts import Run
     from ..run.audit import audit_folders, audit_run, lines
 
     if command.run:
-        result = audit_run(Run.open(command.run))
+        result = audit_run(Run.open(command.run, command.plugins))
     else:
         names = ("data", "ood", "classes", "size", "seed")
         result = audit_folders(Config(**{name: getattr(command, name) for name in names}))
     if command.json:
-        print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
+        print(encode_json(result.to_json(), indent=2).decode())
     else:
         print("\n".join(lines(result)))
     return 1 if result["problem"] else 0

@@ -112,7 +112,9 @@ def line(name: str, run: Run, kind: str) -> Line:
         cells |= {f"{group} {metric}": summarize(of(group), metric) for metric in metrics if of(group)}
     shifts = run.shift_rows()
     cells |= {
-        f"shifted {metric}": summarize_shifts(shifts, kind, metric) for metric in ("accuracy", "flagged") if shifts
+        f"shifted {metric}": summarize_shifts(shifts, kind, metric)
+        for metric in ("accuracy", "flagged")
+        if shifts
     }
     trained = [_stamp(run, classifier_stage(kind, seed)) for seed in range(config.seeds)]
     decoded, used, r = _stamp(run, imagined_stage(config.decode.output)), 0, config.regularize
@@ -145,7 +147,8 @@ def table(lines: Sequence[Line]) -> str:
         return [
             one.arm, str(one.outliers), *(f"{m.text} {_small(m)}".strip() if m else "–" for m in cells),
             _difference(first, one) if first else "–",
-            f"{one.synthesis:.1f}", f"{each:.0f}" if each else "–", f"{one.training:.0f}", f"{one.memory / 1e9:.2f}",
+            f"{one.synthesis:.1f}", f"{each:.0f}" if each else "–", f"{one.training:.0f}",
+            f"{one.memory / 1e9:.2f}",
         ]  # fmt: skip
 
     rows = [head, ["---"] * len(head), *map(row, lines)]

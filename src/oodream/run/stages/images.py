@@ -76,9 +76,9 @@ def draw_strips(job: Job) -> Json:
             (z, torch.tensor([y] * len(z)), vectors.seed_M[m].expand(len(z))) for z, y, m in arcs.values()
         ]
         z_BD, y_B, seed_B = (torch.cat(part) for part in zip(*parts, strict=True))
-        images = decoder(z_BD, y_B, seed_B).images_B3HW
-        assert images is not None
-        strips = dict(zip(arcs, images.split(len(COSINES)), strict=True))
+        along = decoder(z_BD, y_B, seed_B).images_B3HW
+        assert along is not None
+        strips = dict(zip(arcs, along.split(len(COSINES)), strict=True))
     save_tensors(job.layout.strips, strips)
     return {"strips": len(strips)}
 
