@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from oodream.cli.main import main
+from oodream.config import Config
 from oodream.core.errors import StoreError
 from oodream.core.files import write_json
 from oodream.core.registry import make, names
@@ -31,6 +32,7 @@ from oodream.deploy.export import export
 from oodream.deploy.guard import Guard
 from oodream.deploy.onnx import TRACED, Deployed, ExportError, Rewritten, Square, compared, to_onnx
 from oodream.detection.evaluate import evaluate
+from tests.helpers.begun import begin_run
 from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
 
 
@@ -296,14 +298,12 @@ def test_the_tracer_decides_nothing_by_a_tensors_values():
 
 
 def test_the_command(energy, tmp_path, capsys):
-    run = save_run(tmp_path / "run")
-    lines = [row_to_json(row) for row in energy.rows]
-    plain = [
-        line.replace('"classifier": "dream"', '"classifier": "plain"').replace('"digits"', '"letters"')
-        for line in lines
-    ]
-    (run / "results.jsonl").write_text("\n".join([*plain, *lines]) + "\n")
-    write_json(run / "guard" / "stage.json", {"inputs": {"detector": "energy"}})
+    run = save_run(begin_run(tmp_path / "run", Config()).folder.path)
+    baseline = [replace(row, classifier="baseline", dataset="letters") for row in energy.rows]
+    lines = [row_to_json(row) for row in (*baseline, *energy.rows)]
+    (run / "results.jsonl").write_text("\n".join(lines) + "\n")
+    for stage, inputs in (("guard", {"detector": "energy"}), ("scores", {})):
+        write_json(run / stage / "stage.json", {"inputs": inputs, "seconds": 1.0, "summary": {}})
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
     assert str(guard().guarantee) in capsys.readouterr().out
     card = (tmp_path / "out" / "README.md").read_text()

@@ -188,8 +188,8 @@ REFUSED = [
     (np.zeros((1, 1, 9, 9, 3)), r"not \(1, 1, 9, 9, 3\)"),
     (np.zeros((0, 9, 3), np.uint8), "has no pixels"),
     (7, "A int is no picture"),
-    ([[np.zeros((9, 9))]], "Item 0 is a list, not a picture"),
-    ([np.zeros((9, 9)), None], "Item 1 is a NoneType"),
+    ([[np.zeros((9, 9))]], "Item 0 is a list, and no picture"),
+    ([np.zeros((9, 9)), None], "Item 1 is a NoneType, and no picture"),
 ]
 
 
@@ -207,7 +207,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     ):
         with pytest.raises(DataError, match=why):
             guard().predict([path])
-    with pytest.raises(DataError, match="is a folder; give the files in it"):
+    with pytest.raises(DataError, match=r"is a folder\. Give the files in it"):
         guard().predict(str(tmp_path))
     with pytest.raises(DataError, match="are 20 pixels wide, and this classifier's 12"):
         guard().predict(from_array("big", torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.zeros(2), ()))

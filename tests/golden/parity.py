@@ -64,8 +64,8 @@ CASES = [
     Case("weighted_energy", "weighted_energy", remark="the peer overflows above logits of 88"),
     Case("temperature", "temperature", turned=_log_unsure,
          learned=lambda: {"t_": GOLDEN["fit.temperature.t"]},
-         remark="at the peer's T: its search stops at 0.75, the likelihood's maximum, which ours finds, is at "
-         "0.54"),
+         remark="at the peer's T: its search stops at 0.75, the likelihood's maximum, which ours finds, is "
+         "at 0.54"),
     Case("entropy", "entropy"),
     Case("gen", "gen", {"gamma": 0.1}, lambda s: s * CLASSES, remark="the paper's sum; the peer's is a mean"),
     Case("gen", "gen_top3", {"gamma": 0.5, "m": 3}, lambda s: s * 3,

@@ -92,6 +92,19 @@ class Random(Alone):
         return self
 
 
+class Unsteady(Alone):
+    """Every one that is made is another one."""
+
+    made = 0
+
+    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Any:
+        super().fit(output, y_N, head)
+        Unsteady.made += 1
+        assert self.mean_F_ is not None
+        self.mean_F_ = self.mean_F_ * (1 + 0.01 * Unsteady.made)
+        return self
+
+
 class Meddling(Alone):
     def score(self, output: Output) -> Tensor:
         score_N = super().score(output)
@@ -129,6 +142,13 @@ class CredulousFit(Alone):
 class Headstrong(Alone):
     def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Any:
         assert head.weight_CF is not None  # type: ignore[union-attr]
+        return super().fit(output, y_N, head)
+
+
+class Mumbling(Alone):
+    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Any:
+        if len(output) < 13:
+            raise ValueError("zero-size array to reduction operation")
         return super().fit(output, y_N, head)
 
 
@@ -170,13 +190,15 @@ WRONG = [
     (Column, r"`score` of 1 outputs must have shape \(1,\), not \(1, 1\)"),
     (OfTheBatch, "must not depend on the batch"),
     (Ranked, "must not depend on the batch"),
-    (Random, "seed what is random"),
-    (Meddling, "must not change the tensors"),
+    (Random, "generators of its own"),
+    (Unsteady, "seed what is random"),
+    (Meddling, "must leave the tensors that it is given as they are"),
     (Eager, "must raise NotFitted"),
     (Secretive, "must be in the learned fields"),
     (Credulous, "`score` of outputs that hold nan must raise ValueError"),
     (CredulousFit, "`fit` on outputs that hold nan must raise ValueError"),
-    (Headstrong, "shows no last layer it must score, or raise ValueError: it raises AttributeError"),
+    (Headstrong, "shows no last layer it must score or raise ValueError, not AttributeError"),
+    (Mumbling, "With fewer images than features a ValueError must say what is missing, not: zero-size array"),
     (Dividing, "With constant features it gives scores that are not finite"),
     (Undecorated, "must be a dataclass"),
     (Listed, "The option layers must be a number, a text or a boolean, not None"),
@@ -210,7 +232,7 @@ def test_what_goes_wrong_otherwise_is_named_with_the_rule() -> None:
         def score(self, output: Output) -> Tensor:
             raise KeyError("gone")
 
-    with pytest.raises(AssertionError, match=r"Broken: KeyError \('gone'\) while checking: `fit` returns"):
+    with pytest.raises(AssertionError, match=r"^Broken: it raises KeyError \('gone'\)"):
         check_detector(Broken)
 
 

@@ -48,27 +48,29 @@ def card(guard: Guard, rows: Sequence[Row], name: str, onnx: bool = False) -> st
     """The model card: YAML front matter as the hub reads it, then what the guard is for, its guarantee and
     limits.
     """
-    detector, backbone = name_of(guard.detector), guard.classifier.settings["backbone"]
-    parameters, operations = cost(guard.network, guard.size)
     # A JSON value is a YAML value.
     front = _front_matter(rows, name, onnx)
     yaml = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
-    files = "\n".join(f"| `{file}` | {what} |" for file, what in _files(guard, onnx).items())
-    return f"""---
-{yaml}
----
+    parts = f"---\n{yaml}\n---", f"# {name}", _about(guard), _use(guard, name, onnx), _caveats(guard, rows)
+    return "\n\n".join(parts) + "\n"
 
-# {name}
 
-An image classifier that says "unknown" of a picture that shows none of its {len(guard.names)} classes:
-{", ".join(guard.names)}.
+def _about(guard: Guard) -> str:
+    backbone = guard.classifier.settings["backbone"]
+    parameters, operations = cost(guard.network, guard.size)
+    names, detector, size, n = guard.names, name_of(guard.detector), guard.size, len(guard.names)
+    return f"""An image classifier that says "unknown" of a picture that shows none of its {n} classes:
+{", ".join(names)}.
 
-- Network: `{backbone}`, images of {guard.size} x {guard.size} pixels; {parameters:,} parameters,
+- Network: `{backbone}`, images of {size} x {size} pixels; {parameters:,} parameters,
   {operations / 1e6:,.1f} MFLOP an image
 - Detector: `{detector}`; a picture whose score exceeds {guard.threshold:.6g} is flagged: called unknown
-- Guarantee: {guard.guarantee}
+- Guarantee: {guard.guarantee}"""
 
-## Use
+
+def _use(guard: Guard, name: str, onnx: bool) -> str:
+    files = "\n".join(f"| `{file}` | {what} |" for file, what in _files(guard, onnx).items())
+    return f"""## Use
 
 ```python
 from oodream import Guard
@@ -80,9 +82,11 @@ print(prediction.answer, prediction.flagged, prediction.score)
 {_onnx_use() if onnx else ""}
 | file | holds |
 | --- | --- |
-{files}
+{files}"""
 
-## What it is for
+
+def _caveats(guard: Guard, rows: Sequence[Row]) -> str:
+    return f"""## What it is for
 
 For telling the classes above apart where other things may come before the camera, and for handing these to a
 person or to another model. A prediction is no explanation; a class is named only with the network's own
@@ -106,8 +110,7 @@ some kinds of them. `guard.drift` shows whether a stream has moved away.
   taken for known.
 - Pictures are read upright, in RGB, their centre square at {guard.size} pixels: what lies outside of it or is
   smaller is not seen.
-- Classes that look alike are confused as by any classifier; "unknown" does not mean "wrong".
-"""
+- Classes that look alike are confused as by any classifier; "unknown" does not mean "wrong"."""
 
 
 def _front_matter(rows: Sequence[Row], name: str, onnx: bool) -> Json:

@@ -78,7 +78,7 @@ def evaluate(
     names = [one.name for one in ood]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
-    served, skipped = _served(extractor, _made(detectors), test)
+    served, skipped = _served(extractor, _by_name(detectors), test)
     probes = probes_of(list(served.values()))
     at_fit = extractor(fit, [probe for probe in probes if probe.for_fit])
     result = evaluate_outputs(
@@ -137,7 +137,7 @@ def evaluate_outputs(
     rows: list[Row] = []
     scores: dict[str, dict[str, Tensor]] = {}
     skipped: dict[str, str] = {}
-    for name, detector in _made(detectors).items():
+    for name, detector in _by_name(detectors).items():
         try:
             detector = detector.fit(*fit, head)
             known_N = detector.score(output).cpu()
@@ -245,7 +245,7 @@ class _Numbers:
         return {}
 
 
-def _made(detectors: Detectors) -> dict[str, Detector]:
+def _by_name(detectors: Detectors) -> dict[str, Detector]:
     if isinstance(detectors, Mapping):
         return dict(detectors)
     return {name: registry.make("detectors", name) for name in detectors}

@@ -58,13 +58,13 @@ def tune(
     Raises ValueError for a detector that cannot be used with its default options.
     """
     fixed = registry.options_by_name("detectors", detectors, options)
-    made = {name: _made(name, candidates(name, fixed[name])) for name in detectors}
-    probes = probes_of([detector for pairs in made.values() for _, detector in pairs])
+    usable = {name: _usable(name, candidates(name, fixed[name])) for name in detectors}
+    probes = probes_of([detector for pairs in usable.values() for _, detector in pairs])
     validation = [extractor(images, probes) for images in (known, *unknown)]
     training = extractor(fit, [probe for probe in probes if probe.for_fit]), fit.labels
     best, tried = {}, {}
     for name in detectors:
-        best[name], tried[name] = _best(made[name], training, validation, extractor.head)
+        best[name], tried[name] = _best(usable[name], training, validation, extractor.head)
     return best, tried
 
 
@@ -78,16 +78,16 @@ def candidates(name: str, fixed: Mapping[str, Option]) -> list[dict[str, Option]
     return [dict(fixed), *({**fixed, **one} for one in combinations if one)]
 
 
-def _made(name: str, candidates: Sequence[dict[str, Option]]) -> list[tuple[dict[str, Option], Detector]]:
+def _usable(name: str, candidates: Sequence[dict[str, Option]]) -> list[tuple[dict[str, Option], Detector]]:
     """The candidates that can be made; ValueError when the first one, the default, cannot."""
-    made: list[tuple[dict[str, Option], Detector]] = []
+    pairs: list[tuple[dict[str, Option], Detector]] = []
     for options in candidates:
         try:
-            made.append((options, registry.make("detectors", _kind(name), **options)))
+            pairs.append((options, registry.make("detectors", _kind(name), **options)))
         except ValueError:
-            if not made:
+            if not pairs:
                 raise
-    return made
+    return pairs
 
 
 def _best(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
@@ -23,10 +24,12 @@ from ..core.types import Detector, ForwardPass, Head, Output
 from ..data.images import Images, from_array
 from ..detection.detectors import NotFitted, learned_fields, probes_of, restore, state
 from ..models.inference import Extractor
+from ._rules import require, run_rules, untouched
 
 __all__ = ["CLASSES", "WIDTH", "Toy", "check_detector", "head", "known", "output", "pictures", "unknown"]
 
 CLASSES, WIDTH, SIDE = 4, 24, 6
+MISSING = r"\b(feature|last layer|class|sample|image|probe)"  # what a refusal names, or the detector
 APART = 0.9  # AUROC between known and far-away outputs that any detector reaches
 
 Factory = Callable[[], Any]
@@ -40,12 +43,13 @@ def check_detector(detector: str | Callable[..., Detector], **options: Any) -> N
 
     - It is a dataclass. Its options are JSON values, and what `fit` fills are fields with `init=False`.
     - `fit` returns the detector. `score` returns float64 numbers (N,), finite, one for each output.
+    - `fit` and `score` leave what they are given as it is, and PyTorch's global random numbers, too.
     - A score depends on its own output alone, neither on the others nor on their order, and is the same at
-      the next run. `fit` and `score` leave what they are given as it is.
+      the next run.
     - Outputs far away from known ones score higher.
     - A detector that learns raises NotFitted before `fit`. What it has learned can be stored and restored.
     - NaN and infinity raise ValueError. Few images, constant features, and a network that shows no features
-      or no last layer give finite scores or ValueError, and nothing else.
+      or no last layer give finite scores, or ValueError that names what is missing.
     - Every value in `GRID` can be used.
     - A network serves it: `probes` are computed in a pass, whatever the batch.
     """
@@ -56,16 +60,7 @@ def check_detector(detector: str | Callable[..., Detector], **options: Any) -> N
         return detector(**options)
 
     name = detector if isinstance(detector, str) else getattr(detector, "__name__", repr(detector))
-    for rule in RULES:
-        try:
-            rule(make)
-        except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from error
-        except Exception as error:
-            what = (rule.__doc__ or "").strip()
-            raise AssertionError(
-                f"{name}: {type(error).__name__} ({error}) while checking: {what}"
-            ) from error
+    run_rules(name, [partial(rule, make) for rule in RULES])
 
 
 class Toy(nn.Module):
@@ -136,33 +131,33 @@ def unknown(n: int, seed: int, detectors: Sequence[Any] = ()) -> Output:
 def _dataclass(make: Factory) -> None:
     """It is a dataclass with options that are JSON values."""
     detector = make()
-    _require(is_dataclass(detector), "It must be a dataclass: its fields are its options and what it learns.")
+    require(is_dataclass(detector), "It must be a dataclass: its fields are its options and what it learns.")
     for f in fields(detector):
         value = getattr(detector, f.name)
-        _require(
+        require(
             not f.init or isinstance(value, (int, float, str, bool)),
             f"The option {f.name} must be a number, a text or a boolean, not {value!r}; a field that `fit` "
             "fills is declared by `learned()`, or with init=False.",
         )
     options = {f.name: getattr(detector, f.name) for f in fields(detector) if f.init}
     again = type(detector)(**json.loads(json.dumps(options)))
-    _require(all(getattr(again, f) == value for f, value in options.items()), "Options must survive JSON.")
+    require(all(getattr(again, f) == value for f, value in options.items()), "Options must survive JSON.")
 
 
 def _scores(make: Factory) -> None:
     """`fit` returns the detector and `score` float64 numbers."""
     detector = make()
-    _require(_fit(detector) is detector, "`fit` must return the detector itself.")
+    require(_fit(detector) is detector, "`fit` must return the detector itself.")
     for n in (1, 50):
         score_N = detector.score(known(n, 1, [detector])[0])
-        _require(isinstance(score_N, Tensor), f"`score` must return a tensor, not {type(score_N).__name__}.")
-        _require(
+        require(isinstance(score_N, Tensor), f"`score` must return a tensor, not {type(score_N).__name__}.")
+        require(
             score_N.shape == (n,),
             f"`score` of {n} outputs must have shape ({n},), not {tuple(score_N.shape)}.",
         )
-        _require(score_N.dtype == torch.float64, f"Scores must be float64, not {score_N.dtype}.")
-        _require(bool(score_N.isfinite().all()), "Scores of ordinary outputs must be finite.")
-        _require(not score_N.requires_grad, "Scores must not require gradients.")
+        require(score_N.dtype == torch.float64, f"Scores must be float64, not {score_N.dtype}.")
+        require(bool(score_N.isfinite().all()), "Scores of ordinary outputs must be finite.")
+        require(not score_N.requires_grad, "Scores must not require gradients.")
 
 
 def _direction(make: Factory) -> None:
@@ -173,7 +168,7 @@ def _direction(make: Factory) -> None:
         detector.score(unknown(100, 2, [detector])),
     )
     auroc = float((unknown_M[:, None] > known_N).double().mean())
-    _require(
+    require(
         auroc > APART,
         f"Scores must be higher for OOD: {auroc:.1%} of pairs with far-away outputs are in this order, and "
         f"{APART:.0%} must be.",
@@ -186,26 +181,20 @@ def _independence(make: Factory) -> None:
     test, order = known(30, 1, [detector])[0], torch.randperm(30, generator=torch.Generator().manual_seed(0))
     whole = detector.score(test)
     parts = torch.cat([detector.score(_rows(test, slice(a, b))) for a, b in ((0, 1), (1, 12), (12, 30))])
-    _require(_close(parts, whole), "A score must not depend on the batch that its output came in.")
-    _require(
-        _close(detector.score(_rows(test, order)), whole[order]), "A score must not depend on the order."
-    )
-    _require(torch.equal(detector.score(test), whole), "`score` must give the same scores when asked again.")
+    require(_close(parts, whole), "A score must not depend on the batch that its output came in.")
+    require(_close(detector.score(_rows(test, order)), whole[order]), "A score must not depend on the order.")
+    require(torch.equal(detector.score(test), whole), "`score` must give the same scores when asked again.")
     again = _fit(make()).score(test)
-    _require(torch.equal(again, whole), "The same images must give the same detector: seed what is random.")
+    require(torch.equal(again, whole), "The same images must give the same detector: seed what is random.")
 
 
 def _inputs(make: Factory) -> None:
-    """`fit` and `score` leave their inputs as they are."""
+    """`fit` and `score` leave their inputs as they are, and the global random numbers."""
     detector = make()
     fit, test, last = known(400, 0, [detector]), known(30, 1, [detector])[0], head()
-    before = copy.deepcopy((fit, test, last))
-    detector.fit(*fit, last)
-    detector.score(test)
-    _require(
-        all(torch.equal(a, b) for a, b in zip(_tensors((fit, test, last)), _tensors(before), strict=True)),
-        "`fit` and `score` must not change the tensors they are given.",
-    )
+    with untouched(*_tensors((fit, test, last))):
+        detector.fit(*fit, last)
+        detector.score(test)
 
 
 def _state(make: Factory) -> None:
@@ -221,16 +210,16 @@ def _state(make: Factory) -> None:
             raise AssertionError("A detector that learns must raise NotFitted when it scores before `fit`.")
     learned = state(_fit(detector))
     for field, value in learned.items():
-        _require(
+        require(
             isinstance(value, Tensor), f"`fit` must fill {field} with a tensor, not {type(value).__name__}."
         )
     again = restore(make(), {field: value.clone() for field, value in learned.items()})
-    _require(
+    require(
         torch.equal(again.score(test), detector.score(test)),
         "All that `score` needs must be in the learned fields: restored from them, the scores differ.",
     )
     copied = copy.deepcopy(detector)
-    _require(torch.equal(copied.score(test), detector.score(test)), "A deep copy must score alike.")
+    require(torch.equal(copied.score(test), detector.score(test)), "A deep copy must score alike.")
 
 
 def _not_finite(make: Factory) -> None:
@@ -251,28 +240,25 @@ def _not_finite(make: Factory) -> None:
 def _hard_cases(make: Factory) -> None:
     """Few images, constant features, no features, no last layer."""
     detector = make()
-    few, y_few = known(12, 0, [detector])  # fewer than dimensions
-    flat = output(torch.ones(12, WIDTH), [detector])
-    whole, y_N = known(100, 0, [detector])
-    bare = replace(whole, z_BF=torch.empty(100, 0))
+    (few, y_few), (whole, y_N) = known(12, 0, [detector]), known(100, 0, [detector])
     cases: Mapping[str, tuple[Output, Tensor, Head | None]] = {
         "fewer images than features": (few, y_few, head()),
-        "constant features": (flat, y_few, head()),
+        "constant features": (output(torch.ones(12, WIDTH), [detector]), y_few, head()),
         "one image": (_rows(few, slice(0, 1)), y_few[:1], head()),
         "a network that shows no last layer": (whole, y_N, None),
-        "a network that shows logits alone": (bare, y_N, None),
+        "a network that shows logits alone": (replace(whole, z_BF=torch.empty(100, 0)), y_N, None),
     }
     for case, (fit, y, last) in cases.items():
         try:
             score_N = make().fit(fit, y, last).score(fit)
         except ValueError as error:
-            _require(str(error).strip() != "", f"With {case} the ValueError must say what is wrong.")
+            named = type(detector).__name__ in str(error) or re.search(MISSING, str(error))
+            require(bool(named), f"With {case} a ValueError must say what is missing, not: {error}")
         except Exception as error:
-            raise AssertionError(
-                f"With {case} it must score, or raise ValueError: it raises {type(error).__name__} ({error})."
-            ) from error
+            raised = f"{type(error).__name__} ({error})"
+            raise AssertionError(f"With {case} it must score or raise ValueError, not {raised}.") from error
         else:
-            _require(bool(score_N.isfinite().all()), f"With {case} it gives scores that are not finite.")
+            require(bool(score_N.isfinite().all()), f"With {case} it gives scores that are not finite.")
 
 
 def _grid(make: Factory) -> None:
@@ -280,7 +266,7 @@ def _grid(make: Factory) -> None:
     kind = type(make())
     grid: Mapping[str, Sequence[Any]] = getattr(kind, "GRID", {})
     options = {f.name for f in fields(kind) if f.init}
-    _require(grid.keys() <= options, f"GRID names no options: {', '.join(sorted(grid.keys() - options))}.")
+    require(grid.keys() <= options, f"GRID names no options: {', '.join(sorted(grid.keys() - options))}.")
     usable: dict[str, set[Any]] = {option: set() for option in grid}
     for combination in itertools.product(*grid.values()):
         with suppress(ValueError):
@@ -289,7 +275,7 @@ def _grid(make: Factory) -> None:
                 usable[option].add(getattr(detector, option))
     for option, values in grid.items():
         refused = [value for value in values if value not in usable[option]]
-        _require(not refused, f"GRID holds values of {option} with which it cannot be made: {refused}.")
+        require(not refused, f"GRID holds values of {option} with which it cannot be made: {refused}.")
 
 
 def _network(make: Factory) -> None:
@@ -299,8 +285,8 @@ def _network(make: Factory) -> None:
     last = replace(extractor.head, energy_C=torch.ones(CLASSES)) if extractor.head else None
     detector.fit(extractor(fit, [probe for probe in probes if probe.for_fit]), fit.labels, last)
     whole, parts = (detector.score(extractor(test, probes, batch=batch)) for batch in (20, 7))
-    _require(bool(whole.isfinite().all()), "Scores of a network's outputs must be finite.")
-    _require(
+    require(bool(whole.isfinite().all()), "Scores of a network's outputs must be finite.")
+    require(
         torch.allclose(whole, parts, rtol=1e-4, atol=1e-5),
         "A score must not depend on how many images the network sees at once.",
     )
@@ -355,15 +341,10 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-6, atol=1e-12)
 
 
-def _require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise AssertionError(sentence)
-
-
 def _require_refusal(act: Callable[[], Any], what: str) -> None:
     try:
         act()
     except ValueError as error:
-        _require("NaN" in str(error), f"{what} must raise a ValueError that says so, not: {error}")
+        require("NaN" in str(error), f"{what} must raise a ValueError that says so, not: {error}")
     else:
         raise AssertionError(f"{what} must raise ValueError.")
