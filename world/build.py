@@ -3,9 +3,9 @@
     python world/build.py OUT          # under a minute on one core
     oodream fit-decoder OUT --out src/oodream/assets/decoder
 
-Sources (Debian packages; licences in world/README.md): dataset-fashion-mnist, fonts-noto-color-emoji;
-PyPI package emoji. What the evaluation calls out-of-distribution never enters: no bag, boot, letter, digit, photograph, texture
-or noise, and no Fashion-MNIST test image.
+Sources (Debian packages; licences in world/README.md): dataset-fashion-mnist, fonts-noto-color-emoji; PyPI
+package emoji. What the evaluation calls out-of-distribution never enters: no bag, boot, letter, digit,
+photograph, texture or noise, and no Fashion-MNIST test image.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ NEVER = re.compile(
 PEOPLE = re.compile(r"\b(man|woman|men|women|family|couple|kiss|person|people|facing right)\b")
 SHARES = {"fashion": 0.3, "emoji": 0.6, "shape": 0.1}
 COLOURS = {
-    "red": (220, 40, 40), "orange": (245, 140, 30), "yellow": (245, 220, 50), "green": (50, 170, 70), "blue": (50, 90, 220),
-    "purple": (140, 60, 190), "pink": (245, 130, 180), "brown": (130, 80, 40), "grey": (140, 140, 140), "white": (245, 245, 245),
+    "red": (220, 40, 40), "orange": (245, 140, 30), "yellow": (245, 220, 50), "green": (50, 170, 70),
+    "blue": (50, 90, 220), "purple": (140, 60, 190), "pink": (245, 130, 180), "brown": (130, 80, 40),
+    "grey": (140, 140, 140), "white": (245, 245, 245),
 }  # fmt: skip
 SHAPES = [
     "circle",

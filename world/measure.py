@@ -1,9 +1,10 @@
-"""Measures the embedded decoder and draws its grids; the model card quotes what this prints.
+"""Measures the embedded decoder and writes its grids of pictures; the model card quotes what this prints.
 
     python world/measure.py --grid src/oodream/assets/decoder/world.png     # about ten minutes on 2 cores
 
-Asked and drawn: how many images of a plain class prompt does a classifier trained on all real training images call that class?
-Copied: how far is a drawn image from its nearest training image, and how far is a real test image?
+As asked: of the images of a plain class prompt, which share does a classifier of all real training images
+take for that class? Copied: how far is a generated image from its nearest training image, and how far is a
+real test image?
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from PIL import Image, ImageDraw
 
 from oodream.config import Optimisation, TrainConfig
 from oodream.data.builtin import FASHION_ID, fashion
-from oodream.models.inference import outputs
+from oodream.models.inference import Extractor
 from oodream.synthesis.decoders.stable import StableDecoder
 from oodream.training.sources import Source
 from oodream.training.train import make_loss, train
 
 WORLD = (
-    "dog face|cat face|panda|penguin|fish|butterfly|elephant|bird|red apple|banana|pizza|ice cream|birthday cake|"
-    "hamburger|racing car|airplane|sailboat|bicycle|house|deciduous tree|cactus|rose|sun|rainbow|red heart|blue star|green square|"
-    "yellow circle|purple triangle|grinning face|crying face|alien|ghost|robot|umbrella|guitar|key|diya lamp|open book|"
-    "laptop|soccer ball|balloon|grey dog face|grey racing car|grey guitar|grey teapot|grey hammer|grey deciduous tree"
+    "dog face|cat face|panda|penguin|fish|butterfly|elephant|bird|red apple|banana|pizza|"
+    "ice cream|birthday cake|hamburger|racing car|airplane|sailboat|bicycle|house|deciduous tree|"
+    "cactus|rose|sun|rainbow|red heart|blue star|green square|yellow circle|purple triangle|"
+    "grinning face|crying face|alien|ghost|robot|umbrella|guitar|key|diya lamp|open book|"
+    "laptop|soccer ball|balloon|grey dog face|grey racing car|grey guitar|grey teapot|grey hammer|"
+    "grey deciduous tree"
 ).split("|")
 
 
@@ -35,6 +38,11 @@ def nearest(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Root mean square distance per pixel (0-255) from each image to the nearest of the others."""
     a, b = (x.float().mean(1).flatten(1) for x in (images, others))
     return torch.cat([torch.cdist(part, b).min(1).values for part in a.split(128)]) / a.shape[1] ** 0.5
+
+
+def summary(distances: torch.Tensor) -> dict[str, float]:
+    """The smallest and the middle one."""
+    return {"min": round(distances.min().item(), 1), "median": round(distances.median().item(), 1)}
 
 
 def grid(images: torch.Tensor, captions: list[str], columns: int) -> Image.Image:
@@ -64,39 +72,44 @@ def main() -> None:
     decoder = StableDecoder(args.decoder, names=FASHION_ID)
 
     Path(args.grid).parent.mkdir(parents=True, exist_ok=True)
-    drawn_world = decoder.plain([f"a picture of a {caption}" for caption in WORLD], torch.arange(len(WORLD)))
-    grid(drawn_world, WORLD, 12).save(args.grid)
+    of_world = decoder.plain([f"a picture of a {caption}" for caption in WORLD], torch.arange(len(WORLD)))
+    grid(of_world, WORLD, 12).save(args.grid)
     y = torch.arange(len(FASHION_ID)).repeat_interleave(args.per_class)
-    drawn = decoder.plain([decoder.book.prompts[c] for c in y.tolist()], torch.arange(len(y)))
+    generated = decoder.plain([decoder.book.prompts[c] for c in y.tolist()], torch.arange(len(y)))
     first = torch.cat([torch.arange(12) + c * args.per_class for c in range(len(FASHION_ID))])
-    grid(drawn[first], [FASHION_ID[c] for c in y[first].tolist()], 12).save(
+    grid(generated[first], [FASHION_ID[c] for c in y[first].tolist()], 12).save(
         args.grid.with_name("garments.png")
     )
 
     real, test = (fashion(split, FASHION_ID, full=True) for split in ("train", "test"))
-    budget, loss = TrainConfig(optimisation=Optimisation(epochs=args.epochs)), make_loss(("cross_entropy",))
+    config = TrainConfig(optimisation=Optimisation(epochs=args.epochs))
     with tempfile.TemporaryDirectory() as scratch:
-        known = [Source(role="known", data=real)]
-        judge = train(
-            known, budget, 0, torch.device("cpu"), Path(scratch) / "state", "judge", loss=loss
-        ).network
-    judge.eval()
+        network = train(
+            [Source(role="known", data=real)],
+            config,
+            0,
+            torch.device("cpu"),
+            Path(scratch) / "state",
+            "judge",
+            loss=make_loss(("cross_entropy",)),
+        ).network.eval()
     with torch.no_grad():
-        said = judge(drawn).logits_BC.argmax(1)
-    hits = said == y
-    test_hits = outputs(judge, test, torch.device("cpu")).logits_BC.argmax(1) == test.labels
+        hits = network(generated).logits_BC.argmax(1) == y
+    test_hits = Extractor(network)(test).logits_BC.argmax(1) == test.labels
     copied, unseen = (
         nearest(images, real.batch(range(len(real))))
-        for images in (drawn, test.batch(torch.randperm(len(test))[: len(drawn)]))
+        for images in (generated, test.batch(torch.randperm(len(test))[: len(generated)]))
     )
-    print(json.dumps({
+    by_class = {name: round(hits[y == c].float().mean().item(), 3) for c, name in enumerate(FASHION_ID)}
+    results = {
         "as_asked": round(hits.float().mean().item(), 4),
-        "as_asked_by_class": {name: round(hits[y == c].float().mean().item(), 3) for c, name in enumerate(FASHION_ID)},
-        "judge_accuracy_on_real_test_images": round(test_hits.float().mean().item(), 4),
-        "drawn": len(drawn),
-        "nearest_training_image_of_drawn": {"min": round(copied.min().item(), 1), "median": round(copied.median().item(), 1)},
-        "nearest_training_image_of_real_test": {"min": round(unseen.min().item(), 1), "median": round(unseen.median().item(), 1)},
-    }, indent=2))  # fmt: skip
+        "as_asked_by_class": by_class,
+        "accuracy_on_real_test_images": round(test_hits.float().mean().item(), 4),
+        "generated": len(generated),
+        "nearest_training_image_of_generated": summary(copied),
+        "nearest_training_image_of_real_test": summary(unseen),
+    }
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python world/sample.py src/oodream/assets/fashion
 
-Every class gives 250 of its test images and each in-distribution class 1,500 of its training images, drawn by seed without
-replacement. A sheet is a greyscale PNG of 28 x 28 cells: column c holds class c, so the labels need no file.
+Every class gives 250 of its test images and each in-distribution class 1,500 of its training images, drawn
+by seed without replacement. A sheet is a grayscale PNG of 28 x 28 cells: column c holds class c, so the
+labels need no file.
 """
 
 from __future__ import annotations

@@ -99,7 +99,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, shapes, tiny_pipeline,
     """SIGKILL at several moments, wherever the run then is."""
     run = tmp_path / "killed"
     args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)]
-    marks = ["align/begun.json", "images/imagined/circle-0/000003.png", "classifier/regularized-s0/begun.json"]
+    marks = [
+        "align/begun.json",
+        "images/imagined/circle-0/000003.png",
+        "classifier/regularized-s0/begun.json",
+    ]
     for mark in marks:
         process = subprocess.Popen(
             args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS
@@ -178,10 +182,7 @@ def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny
 
 def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path):
     run = tmp_path / "validation"
-    assert (
-        main(command(shapes, tiny_pipeline, run, "--validate", "star", "--reconstruct.frac", "0"))
-        == 0
-    )
+    assert main(command(shapes, tiny_pipeline, run, "--validate", "star", "--reconstruct.frac", "0")) == 0
     rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
     assert {row["dataset"] for row in rows} == {
         "left-out",

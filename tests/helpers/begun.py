@@ -36,7 +36,8 @@ def imagine(run: Run, pictures: list[Image.Image]) -> None:
     lines = [
         {
             "class": "coat", "anchor_index": m % 2, "anchor": f"/data/{m}.png", "seed": m,
-            "knn_distance": 0.5, "cosine_to_class": 0.4, "prompt": "a coat", "pipeline": "0" * 16, "words": ["hat"],
+            "knn_distance": 0.5, "cosine_to_class": 0.4, "prompt": "a coat", "pipeline": "0" * 16,
+            "words": ["hat"],
         }
         for m in range(n)
     ]  # fmt: skip

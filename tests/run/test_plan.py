@@ -49,12 +49,17 @@ def with_new_field(config: Config, section: str) -> Config:
 def stale(before: Config, after: Config, folder) -> set[str]:
     """The stages whose own inputs differ, whatever comes before them."""
     plans = [Plan(Job(config, folder)).inputs for config in (before, after)]
-    own = [{name: {k: v for k, v in inputs.items() if k != "after"} for name, inputs in plan.items()} for plan in plans]
+    own = [
+        {name: {k: v for k, v in inputs.items() if k != "after"} for name, inputs in plan.items()}
+        for plan in plans
+    ]
     return {name for name in own[1] if own[0].get(name) != own[1][name]}
 
 
 def test_every_section_is_read_by_some_stage():
-    sections = {field.name for field in fields(Config) if dataclasses.is_dataclass(getattr(Config(), field.name))}
+    sections = {
+        field.name for field in fields(Config) if dataclasses.is_dataclass(getattr(Config(), field.name))
+    }
     assert sections == {*READ_BY, "latents"}
 
 
@@ -70,7 +75,9 @@ def test_a_new_field_of_the_latents_makes_adapter_and_classifier_stale(config, t
 
 
 def test_what_is_stale_makes_all_behind_it_stale(config, tmp_path):
-    before, after = (Plan(Job(c, tmp_path)).inputs for c in (config, overlay(config, {"sample": {"per_class": 3}})))
+    before, after = (
+        Plan(Job(c, tmp_path)).inputs for c in (config, overlay(config, {"sample": {"per_class": 3}}))
+    )
     changed = {name for name in after if before[name] != after[name]}
     expected = {"vectors", "images/imagined", "strips", "filter", "classifier/regularized-s0"}
     assert changed == expected | {"scores", "guard", "shift", "audit", "report"}

@@ -1,4 +1,6 @@
-"""The verb that trains a small Stable Diffusion: a real folder comes out, it resumes, and it refuses what it was not begun with."""
+"""The verb that trains a small Stable Diffusion: a real folder comes out, it resumes, and it refuses what it
+was not begun with.
+"""
 
 from __future__ import annotations
 

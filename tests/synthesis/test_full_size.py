@@ -1,4 +1,6 @@
-"""The real shape of Stable Diffusion 1.4, with random weights, on a CPU: loading, the splice and two steps fit into memory."""
+"""The real shape of Stable Diffusion 1.4, with random weights, on a CPU: loading, the splice and two steps
+fit into memory.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,14 @@ import torch
 from torch.nn.functional import normalize
 
 from oodream.synthesis.decoders.stable import StableDecoder
-from oodream.synthesis.fit_decoder import fit_tokenizer
+from oodream.synthesis.fitting.tokenizer import fit_tokenizer
 from tests.helpers.tiny import TINY
 
 
 def save_full_size_pipeline(folder: Path) -> None:
-    """CompVis/stable-diffusion-v1-4's networks (860 M, 123 M and 84 M parameters) with random weights, in half precision."""
+    """CompVis/stable-diffusion-v1-4's networks (860 M, 123 M and 84 M parameters) with random weights, in
+    half precision.
+    """
     from dataclasses import replace
 
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -24,8 +28,9 @@ def save_full_size_pipeline(folder: Path) -> None:
 
     tokenizer = fit_tokenizer(["red circle", "blue star"] * 20, replace(TINY, tokens=77), folder / "words")
     text = CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768,
-        max_position_embeddings=77, hidden_act="quick_gelu", bos_token_id=0, eos_token_id=1, pad_token_id=1,
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+        projection_dim=768, max_position_embeddings=77, hidden_act="quick_gelu", bos_token_id=0, eos_token_id=1,
+        pad_token_id=1,
     )  # fmt: skip
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -36,12 +41,12 @@ def save_full_size_pipeline(folder: Path) -> None:
         attention_head_dim=8,
     ).half()
     vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512, scaling_factor=0.18215,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512,
+        scaling_factor=0.18215, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     ).half()  # fmt: skip
     scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, set_alpha_to_one=False,
-        steps_offset=1,
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
+        set_alpha_to_one=False, steps_offset=1,
     )  # fmt: skip
     StableDiffusionPipeline(
         vae=vae, text_encoder=CLIPTextModel(text).half(), tokenizer=tokenizer, unet=unet, scheduler=scheduler,
@@ -66,7 +71,6 @@ def test_stable_diffusion_1_4s_shape_on_a_cpu(tmp_path, record_property):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     for name, value in {"load_s": loaded - began, "draw_s": drawn - loaded, "peak_GiB": peak}.items():
         record_property(name, round(value, 1))
-    print(
-        f"loaded in {loaded - began:.0f} s, one image in two steps in {drawn - loaded:.0f} s, peak {peak:.1f} GiB"
-    )
+    times = f"loaded in {loaded - began:.0f} s, one image in two steps in {drawn - loaded:.0f} s"
+    print(f"{times}, peak {peak:.1f} GiB")
     assert peak < 16

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oodream.synthesis.text import PromptError, class_book, locate, scaled, spliced, spliced_ids
+from oodream.core.options import ConfigError
+from oodream.synthesis.text import (
+    PromptError,
+    check_prompt,
+    class_book,
+    locate,
+    name_spans,
+    scaled,
+    spliced,
+    spliced_ids,
+)
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +134,113 @@ def test_names_that_do_not_fit_are_refused(parts, name, prompt, reason):
     tokenizer, encoder = parts
     with pytest.raises(PromptError, match=reason):
         class_book(tokenizer, encoder, [name], [prompt.format(name.strip())])
+
+
+PLAIN = "a photo of a {} on a plain background"  # "plain" is a class of CIFAR-100's, too
+
+
+class SlowTokenizer:
+    """A tokenizer that counts tokens and knows no offsets."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, text, **options):
+        assert "return_offsets_mapping" not in options
+        return self.tokenizer(text, **options)
+
+
+def words_at(spans, prompts) -> list[str]:
+    return [prompt[start:stop] for (start, stop), prompt in zip(spans, prompts, strict=True)]
+
+
+@pytest.mark.parametrize("template", [PLAIN, "on a plain: {}", "{}", "{}, plain and circle, a table"])
+@pytest.mark.parametrize("told", [True, False], ids=["with the template", "from the names"])
+def test_a_name_is_where_the_placeholder_is(template, told):
+    names = ["circle", "plain", "table", "star"]
+    prompts = [template.format(name) for name in names]
+    spans = name_spans(names, prompts, template if told else "")
+    assert [start for start, _ in spans] == [template.index("{}")] * 4
+    assert words_at(spans, prompts) == names
+
+
+def test_a_template_tells_where_a_single_class_stands():
+    assert name_spans(["plain"], [PLAIN.format("plain")], PLAIN) == [(13, 18)]
+    assert name_spans(["image"], ["A high-quality image of the image"], "A high-quality image of the {}") == [
+        (28, 33)
+    ]
+    assert name_spans(["kite"], ["a Red  KITE bird, a kite"], "a {}, a kite") == [(7, 11)]
+
+
+def test_two_equally_good_places_are_refused():
+    with pytest.raises(PromptError, match=r"holds the class name 'plain' 2 times\. Say with `spans`"):
+        name_spans(["plain"], [PLAIN.format("plain")])
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "template"),
+    [
+        ("cat", "a dog, a cat", "a {}, a cat"),  # in the template alone
+        ("cat", "the cat", "a {}"),  # not made with it
+        ("cat", "a wildcat", "a {}"),
+        ("cat", "a cats", ""),
+    ],
+)
+def test_a_name_that_is_not_in_its_place_is_refused(name, prompt, template):
+    with pytest.raises(PromptError, match="'cat' does not occur in its prompt"):
+        name_spans([name], [prompt], template)
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["offsets", "token counts"])
+def test_the_vector_takes_the_placeholders_place(parts, slow):
+    tokenizer, encoder = parts
+    tokenizer = SlowTokenizer(tokenizer) if slow else tokenizer
+    template = "a blue  {} on a red star circle"
+    names = ["circle", "star", "red star"]
+    prompts = [template.format(name) for name in names]
+    place = len(tokenizer("a blue").input_ids) - 1  # the beginning's token counts, the end's does not
+    spans = [(8, 8 + len(name)) for name in names]
+    for given in (spans, []):
+        book = class_book(tokenizer, encoder, names, prompts, spans=given)
+        ids, position = spliced_ids(tokenizer, book, given)
+        assert position.tolist() == [place] * 3
+        for row, prompt, name in zip(ids.tolist(), prompts, names, strict=True):
+            before = tokenizer("a blue").input_ids[:-1]
+            behind = tokenizer(prompt[8 + len(name) :], add_special_tokens=False).input_ids
+            assert row[:place] == before
+            assert row[place + 1 : place + 1 + len(behind)] == behind
+
+
+def test_a_span_may_name_any_occurrence(parts):
+    tokenizer, _ = parts
+    prompt = "circle star circle star"
+    for span, start in (((0, 6), 1), ((7, 11), 2), ((12, 18), 3), ((19, 23), 4)):
+        ids, *run = locate(tokenizer, prompt[slice(*span)], prompt, span)
+        assert run == [start, start + 1]
+        assert ids == tokenizer(prompt).input_ids
+
+
+@pytest.mark.parametrize("span", [(0, 4), (13, 14), (20, 26), (90, 96)])
+@pytest.mark.parametrize("slow", [False, True], ids=["offsets", "token counts"])
+def test_a_span_of_other_words_is_refused(parts, span, slow):
+    tokenizer = SlowTokenizer(parts[0]) if slow else parts[0]
+    with pytest.raises(PromptError, match=r"'circle' does not occur in its prompt .* as words of their own"):
+        locate(tokenizer, "circle", "star circle, a star circles", span)
+
+
+@pytest.mark.parametrize(
+    "template", ["a {}", "{}", "a {}, {", "}{}", "a {} on a {surface}", "{} {}", "", "{0}", "{{}}"]
+)
+def test_a_prompt_has_one_placeholder_and_no_other_brace(template):
+    if template in ("a {}", "{}"):
+        check_prompt(template)
+        return
+    with pytest.raises(ConfigError, match=r"^decode\.prompt needs \{\} once"):
+        check_prompt(template)
+    with pytest.raises(ConfigError, match=r"^templates needs"):
+        check_prompt(template, "templates")

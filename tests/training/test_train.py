@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oodream.config import LatentsConfig, Optimisation, TrainConfig
-from oodream.core.registry import own_options
+from oodream.core.registry import options_by_name
 from oodream.models.inference import Extractor
 from oodream.training.losses.energy_logistic import EnergyLogistic
 from oodream.training.sources import known_as_outliers, known_latents
@@ -54,7 +54,10 @@ def recipe(
 
 def test_options_belong_to_their_loss():
     names, options = ("energy_logistic", "kd"), {"beta": 2.0, "kd.logit": 3.0}
-    assert own_options("losses", names, options) == {"energy_logistic": {"beta": 2.0}, "kd": {"logit": 3.0}}
+    assert options_by_name("losses", names, options) == {
+        "energy_logistic": {"beta": 2.0},
+        "kd": {"logit": 3.0},
+    }
     loss = make_loss(names, options)
     assert loss.teacher
     assert loss.outliers

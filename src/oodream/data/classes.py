@@ -20,7 +20,7 @@ from string import Formatter
 
 from ..config import PROMPT
 from ..core.errors import DataError
-from ..core.files import ASSETS, read_text, shown
+from ..core.files import ASSETS, read_text
 from .images import Images
 
 if sys.version_info >= (3, 11):
@@ -172,7 +172,7 @@ def check_name(name: str, where: str, remedy: str) -> None:
             f"{remedy}"
         )
     if name != name.encode(errors="ignore").decode():
-        raise DataError(f"{where}: the class {shown(name)!r} is called by bytes that are no UTF-8. {remedy}")
+        raise DataError(f"{where}: the class is called by bytes that are no UTF-8. {remedy}")
 
 
 def folder_key(folder: str) -> str:

@@ -118,7 +118,7 @@ def evaluate_outputs(
     Intervals are 95 %: percentile bootstrap over ID and OOD images jointly (a mean is taken per resample),
     Wilson for `accuracy` (argmax on `test`); without `resamples` DeLong's for the AUROC of a set, and none
     for the other metrics. They tell how well the images measure this one classifier, not how classifiers
-    trained from other seeds would differ. `fpr95_nearest` takes FPR95 where 95 % is nearest, as `nearest` of
+    trained from other seeds would differ. `fpr95_nearest` takes FPR95 where 95 % is nearest, as that of
     `metrics.measure` does.
 
     A detector that cannot be fitted or cannot score is skipped. Raises ValueError when none is left, and for
@@ -208,7 +208,9 @@ class _Numbers:
             for key, scores_M in unknown.items()
         }
         self.resampled = {
-            key: bootstrap(known_N, scores_M, seed=seed, resamples=resamples, stream=key, fpr95_nearest=nearest)
+            key: bootstrap(
+                known_N, scores_M, seed=seed, resamples=resamples, stream=key, fpr95_nearest=nearest
+            )
             for key, scores_M in unknown.items()
             if resamples
         }

@@ -1,4 +1,4 @@
-"""Exact k-th-nearest-neighbour distances in bounded memory. Which points to compare is the caller's business."""
+"""Exact k-th-nearest-neighbour distances in bounded memory, between points that the caller chooses."""
 
 from __future__ import annotations
 

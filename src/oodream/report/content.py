@@ -1,5 +1,4 @@
-"""What the report page shows, as plain values: summaries, pictures with their provenance, examples, counts.
-"""
+"""What the page shows, as plain values: summaries, pictures with their provenance, examples, counts."""
 
 from __future__ import annotations
 

@@ -82,8 +82,7 @@ def filter_rows(content: Report) -> dict[str, FilterCount]:
 
 
 def thumbnail(image_3HW: torch.Tensor) -> str:
-    """A data URI of the image, shrunk to at most THUMBNAIL pixels a side: PNG up to EXACT pixels, WebP above.
-    """
+    """A data URI of the image, at most THUMBNAIL pixels a side: PNG up to EXACT pixels, WebP above."""
     if image_3HW.dtype != torch.uint8 or image_3HW.ndim != 3 or image_3HW.shape[0] != 3:
         raise ValueError(f"An image must be uint8 (3, H, W), not {image_3HW.dtype} {tuple(image_3HW.shape)}.")
     picture = Image.fromarray(image_3HW.permute(1, 2, 0).cpu().contiguous().numpy())

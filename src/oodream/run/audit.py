@@ -97,8 +97,7 @@ def _words(config: Config) -> dict[str, list[str]]:
 
 
 def lines(audit: Audit) -> Iterator[str]:
-    """Findings for a terminal, worst first, with some examples, and how many problems and warnings there are.
-    """
+    """Findings for a terminal, worst first, with some examples, and the numbers of problems and warnings."""
     for finding in audit.findings:
         yield shown(f"{finding.severity:8} {finding.kind}: {', '.join(finding.sets)}")
         message = finding.message.encode("utf-8", "backslashreplace").decode()

@@ -1,5 +1,4 @@
-"""From a finished run to what its report shows: examples are picked, pictures joined with their provenance.
-"""
+"""From a finished run to its report: examples are picked, pictures joined with their provenance."""
 
 from __future__ import annotations
 
@@ -241,7 +240,7 @@ def audit_notes(run: Run, inputs: DataInputs) -> list[AuditNote]:
         a, b = (
             images[name].batch([row])[0] for name, row in zip(example["sets"], example["rows"], strict=True)
         )
-        marks = example.get("labels", example["rows"])
+        marks = example["labels"] if "labels" in example else example["rows"]
         caption = " and ".join(f"{name} {mark}" for name, mark in zip(example["sets"], marks, strict=True))
         return a, b, caption
 

@@ -19,7 +19,13 @@ from ...models.classifier import Classifier, load_classifier, quantile_threshold
 from ...models.inference import Extractor, cost
 from ...training.sources import KnownPairs, LatentSet, Source, imagined_source, known_as_outliers
 from ...training.train import (
-    AdapterMaker, Trained, adapter_maker, is_pretrained, learn_adapter, make_loss, train,
+    AdapterMaker,
+    Trained,
+    adapter_maker,
+    is_pretrained,
+    learn_adapter,
+    make_loss,
+    train,
 )  # fmt: skip
 from ..job import Job
 from ..layout import BASELINE, REGULARIZED, classifier_stage

@@ -13,22 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from oodream.core.registry import make
 from oodream.core.seeding import derive, generator
-from oodream.core.types import Features
 from oodream.functional.knn import kth_distance
-from oodream.synthesis.samplers.knn import KNN, Cloud, farthest
+from oodream.synthesis.samplers.knn import KNN
+from tests.helpers.features import features
 
 
-def features(n: int = 60, classes: int = 3, width: int = 16, spread: float = 0.3, seed: int = 0) -> Features:
-    g = torch.Generator().manual_seed(seed)
-    centres = normalize(torch.randn(classes, width, generator=g), dim=1)
-    y = torch.arange(classes).repeat_interleave(n)
-    z = normalize(centres[y] + spread * torch.randn(len(y), width, generator=g) / math.sqrt(width), dim=1)
-    return Features(z_ND=z, y_N=y, index_N=torch.arange(len(y)), encoder="test")
-
-
-def by_hand(
-    f: Features, sampler: KNN, c: int, count: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_hand(f, sampler: KNN, c: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same class, one vector at a time, in numpy float64."""
     rows = np.flatnonzero(f.y_N.numpy() == c)
     z = f.z_ND.numpy()[rows].astype(np.float64)
@@ -79,60 +69,12 @@ def test_equals_a_plain_loop(kind, kept, k, candidates, anchors):
         np.testing.assert_allclose(drawn.knn_M[mine].numpy(), distance, atol=1e-5)
 
 
-def cloud(z, anchors: int, count: int, sigma: float, seed: int = 1) -> Cloud:
-    return Cloud.draw(z[:anchors], count, sigma, torch.Generator().manual_seed(seed))
-
-
-def everyone(c: Cloud) -> torch.Tensor:
-    """Every candidate: (A, count, D)."""
-    a, j = torch.arange(len(c.b_AD)).repeat_interleave(c.count), torch.arange(c.count).repeat(len(c.b_AD))
-    return c.take(a, j).view(len(c.b_AD), c.count, -1)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("kept", [1, 2, 5])
-@pytest.mark.parametrize(
-    ("n", "classes", "width", "k", "anchors", "count"),
-    [
-        (400, 1, 32, 120, 20, 200),
-        (300, 4, 16, 40, 5, 301),
-        (1100, 1, 8, 1, 3, 64),
-        (50, 1, 4, 50, 50, 6),
-        (70, 1, 96, 9, 1, 5),
-    ],
-)
-def test_the_kept_are_the_extremes_of_all_candidates(sign, kept, n, classes, width, k, anchors, count):
-    """Against all distances in numpy; with several classes in one, the mean says little and the count decides."""
-    z = features(n=n, classes=classes, width=width, spread=0.7).z_ND
-    c = cloud(z, anchors, count, 0.8 / math.sqrt(width))
-    v, d = farthest(c, z, k, kept, sign)
-    rivals = everyone(c).double().numpy()
-    for a in range(anchors):
-        distance = np.sort(np.linalg.norm(rivals[a][:, None] - z.double().numpy(), axis=2), axis=1)[:, k - 1]
-        best = np.argsort(-sign * distance)[:kept]
-        np.testing.assert_allclose(d[a].numpy(), distance[best], atol=1e-6)
-        np.testing.assert_allclose(v[a].numpy(), rivals[a][best], atol=1e-6)
-
-
-def test_candidates_of_one_anchor_are_independent_and_of_two_nearly():
-    width, sigma = 20_000, 0.3
-    c = cloud(torch.zeros(6, width), 6, 10, sigma)
-    noise = torch.stack(
-        [torch.cat([c.p_HD + c.q_KD[a : a + 5], c.p_HD - c.q_KD[a : a + 5]]) for a in range(6)]
-    )
-    torch.testing.assert_close(everyone(c), normalize(noise, dim=2))
-    correlation = torch.einsum("aid,bjd->abij", noise, noise) / width / sigma**2
-    for a in range(6):
-        torch.testing.assert_close(correlation[a, a], torch.eye(10), atol=0.05, rtol=0)
-        for b in range(a):
-            assert correlation[a, b].abs().max() < 0.55
-
-
 @pytest.mark.parametrize("kind", ["outlier", "inlier"])
 def test_same_distribution_as_with_noise_of_its_own(kind):
     """Distances and cosines of kept copies against the plain recipe: fresh noise, every distance, topk.
 
-    Of each round only the last anchor is looked at: the test supposes independent draws, and anchors of a round share noise.
+    Of each round only the last anchor is looked at: the test supposes independent draws, and anchors of a
+    round share noise.
     """
     f, rounds = features(n=150, classes=1, width=48, spread=0.8), 1500
     sampler = KNN(kind=kind, k=30, boundary=1.0, cosine=0.77, candidates=40, anchors=4, kept=1)
@@ -184,7 +126,9 @@ def test_the_number_of_threads_changes_nothing():
 
 
 def percentile(sampler: KNN) -> float:
-    """Where the kept candidates stand among fresh candidates of their own anchor, by density of a known Gaussian mixture."""
+    """Where the kept candidates stand among fresh candidates of their own anchor, by density of a known
+    Gaussian mixture.
+    """
     f = features(n=200, width=8, spread=0.6)
     drawn = sampler(f, 60, seed=0, space="s")
     g = torch.Generator().manual_seed(9)
@@ -252,11 +196,25 @@ def test_too_small_a_class_is_named():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"kind": "x"}, {"select": "x"}, {"cosine": 1.0}, {"boundary": 0.0}, {"kept": 9, "candidates": 3}]
+    ("option", "values"),
+    [
+        ("kind", ["x", 1]),
+        ("k", [3.5, -1, "many", True]),
+        ("boundary", [0.0, 1.5, "all"]),
+        ("cosine", [0, 1.0, -0.5, "half"]),
+        ("candidates", [0, 2.5]),
+        ("anchors", [0, 1.5]),
+        ("kept", [0, 501, 2.5]),
+        ("select", ["best"]),
+        ("count_self", [1, "yes"]),
+        ("shared_noise", [0]),
+        ("images", [0, -3, 1.5]),
+    ],
 )
-def test_bad_options_are_refused(bad):
-    with pytest.raises(ValueError, match=r"kind|select|cosine|kept"):
-        make("samplers", "knn", **bad)
+def test_bad_options_are_refused_by_name(option, values):
+    for value in values:
+        with pytest.raises(ValueError, match=rf"sampler 'knn': {option} (must|cannot) be"):
+            make("samplers", "knn", **{option: value})
 
 
 def test_unknown_option_is_named():
