@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,16 @@ from torch import nn
 
 from oodream import Run
 from oodream.cli import reference
+from oodream.cli.console import parse
 from oodream.cli.main import COMMANDS, main
 from oodream.config import Config
 from oodream.core import registry
 from oodream.core.options import overlay
+from oodream.data.inputs import FASHION_DATA
 from oodream.run.job import Job
 from oodream.run.layout import Layout
 from oodream.run.plan import Plan
+from oodream.run.runner import CHANGED
 from tests.golden.parity import table
 from tests.helpers.runs import RUN, command
 
@@ -132,6 +136,8 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
     }
     if name not in refusals or "--help" in args:
         assert main([name, *args]) == 0
+    elif name == "audit" and "--data" in args and args[args.index("--data") + 1] in FASHION_DATA:
+        assert parse(reference.COMMANDS[name], name, args)  # it would be audited
     elif name == "audit" and "--data" in args:
         assert main([name, *args]) == 2
         assert "is not a folder" in capsys.readouterr().err
@@ -311,24 +317,38 @@ def test_the_page_of_options_is_what_the_program_says():
     assert TEXTS["docs/options.md"] == reference.options_page(), "make options"
 
 
+@pytest.fixture(scope="session")
+def plans(shapes, tiny_pipeline, tmp_path_factory) -> dict[str, Plan]:
+    """The plan of a run by what it imagines, "images" or "latents"."""
+    base = {"data": str(shapes), "decode": {"source": str(tiny_pipeline)}}
+    return {
+        output: Plan(Job(overlay(overlay(Config(), base), {"decode": {"output": output}}), folder))
+        for output in ("images", "latents")
+        for folder in [tmp_path_factory.mktemp(output)]
+    }
+
+
 @pytest.mark.parametrize("output", ["images", "latents"])
-def test_the_page_of_options_knows_which_stages_read_a_section(output, shapes, tiny_pipeline, tmp_path):
-    options = {"data": str(shapes), "decode": {"source": str(tiny_pipeline), "output": output}}
-    stages = Plan(Job(overlay(Config(), options), tmp_path)).stages
+def test_the_page_of_options_knows_which_stages_read_a_section(output, plans):
     read = {
         (section, re.sub(r"-s\d+$", "-s…", name))
-        for name, stage in stages.items()
+        for name, stage in plans[output].stages.items()
         for section in stage.sections
     }
     said = {(section, stage) for section, names in reference.SECTION_STAGES.items() for stage in names}
     absent = {"images": {"latents/imagined", "latents/adapter"}, "latents": {"images/imagined", "filter"}}
-    absent["images"] |= {"latents"}
-    ours = {
-        (section, stage)
-        for section, stage in said
-        if stage not in absent[output] and section not in absent[output]
-    }
-    assert read == ours
+    absent["images"] |= {"latents"}  # the section, which is read where outliers are latents
+    expected = {pair for pair in said if not absent[output] & {*pair}}
+    assert read == expected
+
+
+@starting("oodream run", "oodream demo")
+def test_stages_in_commands_exist(page, line, plans):
+    words = shlex.split(line)
+    named = {name for flag, name in pairwise(words) if flag in ("--until", "--redo")}
+    stages = {stage for plan in plans.values() for stage in plan.stages}
+    folders = {stage.partition("/")[0] for stage in stages}
+    assert named <= stages | folders | {CHANGED}
 
 
 def test_the_page_on_a_runs_folder_names_every_file_and_every_attribute():

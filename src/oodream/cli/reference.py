@@ -29,7 +29,7 @@ from .deploy import ExportOptions, ScoreOptions
 from .evaluate import Audit, Evaluate
 from .run import CompareOptions, RunOptions
 
-__all__ = ["SECTION_STAGES", "flags", "main", "options_page"]
+__all__ = ["COMMANDS", "SECTION_STAGES", "flags", "main", "options_page"]
 
 COMMANDS: dict[str, type] = {
     "run": RunOptions,
@@ -41,6 +41,7 @@ COMMANDS: dict[str, type] = {
     "audit": Audit,
     "fit-decoder": FitOptions,
 }
+"""The options of every command that has some."""
 SECTION_STAGES = {
     "align": ("align",),
     "sample": ("vectors",),
