@@ -28,9 +28,9 @@ def save_full_size_pipeline(folder: Path) -> None:
 
     tokenizer = fit_tokenizer(["red circle", "blue star"] * 20, replace(TINY, tokens=77), folder / "words")
     text = CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-        projection_dim=768, max_position_embeddings=77, hidden_act="quick_gelu", bos_token_id=0, eos_token_id=1,
-        pad_token_id=1,
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+        num_attention_heads=12, projection_dim=768, max_position_embeddings=77, hidden_act="quick_gelu",
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -42,7 +42,8 @@ def save_full_size_pipeline(folder: Path) -> None:
     ).half()
     vae = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=512,
-        scaling_factor=0.18215, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        scaling_factor=0.18215, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
     ).half()  # fmt: skip
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,

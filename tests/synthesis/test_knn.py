@@ -105,7 +105,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_memory_is_a_few_blocks():
-    """The published counts: 75,000 candidates of width 768, which would be 230 MB, and 300 MB of distances."""
+    """Published counts: 75,000 candidates of width 768, which would be 230 MB, and 300 MB of distances."""
     f = features(n=1000, classes=1, width=768)
     with Largest() as seen:
         KNN(k=300, cosine=0.769, candidates=1500, anchors=50, kept=2)(f, 200, 0, "s")
