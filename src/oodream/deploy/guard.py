@@ -146,10 +146,11 @@ class Guard:
     def predict(self, pictures: Any, batch: int = 256) -> Prediction | list[Prediction]:
         """A prediction for a single picture, a list of them for several, in order.
 
-        One picture is a path, the bytes of an image file, a row of a data set with either, a PIL image, an array
-        (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W): uint8, or floats in [0, 1]. Several are arrays
-        (B, H, W, C), tensors (B, C, H, W), an image set, or any iterable of pictures and batches, of whatever
-        sizes; it is read `batch` pictures at a time, as training images were (see `data.preprocess`).
+        One picture is a path, the bytes of an image file, a row of a data set with either, a PIL image, an
+        array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W): uint8, or floats in [0, 1]. Several are
+        arrays (B, H, W, C), tensors (B, C, H, W), an image set, or any iterable of pictures and batches, of
+        whatever sizes; it is read `batch` pictures at a time, as training images were (see
+        `data.preprocess`).
 
         Raises DataError, which names what cannot be read.
         """
