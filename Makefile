@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench options clean
 
 setup: $(VENV)/.installed
 
@@ -25,6 +25,9 @@ check: setup
 
 bench: setup
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+options: setup
+	$(BIN)/python -m oodream.cli.reference > docs/options.md.new && mv docs/options.md.new docs/options.md
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -1,10 +1,11 @@
-"""The peer's half of a comparison of evaluations: ten detectors of pytorch-ood 0.4.0, one ID test set, any number of OOD sets.
+"""The peer's half of a comparison of evaluations: ten detectors of pytorch-ood 0.4.0, one ID test set, any
+number of OOD sets.
 
-`model` maps uint8 images to logits and has `features(images)` (B, F) and a linear `head`; it is on the CPU, in evaluation mode.
-`sets` has by name "train" and "test" as (images, labels), and every OOD set as images: tensors in memory, images uint8. Both
-functions return seconds and the AUROC by detector and OOD set. What the peer need not pay for is kept from it: its loaders hand
-out slices of these tensors, imports, constructors and joining sets are not timed, and no gradients are kept. The peer is imported
-when a function is called.
+`model` maps uint8 images to logits and has `features(images)` (B, F) and a linear `head`; it is on the CPU,
+in evaluation mode. `sets` has by name "train" and "test" as (images, labels), and every OOD set as images:
+tensors in memory, images uint8. Both functions return seconds and the AUROC by detector and OOD set. What the
+peer need not pay for is kept from it: its loaders hand out slices of these tensors, imports, constructors and
+joining sets are not timed, and no gradients are kept. The peer is imported when a function is called.
 """
 
 from __future__ import annotations
@@ -53,9 +54,10 @@ def joined(sets: Sets) -> dict[str, Slices]:
 
 
 def detectors(model: Any) -> dict[str, Any]:
-    """The ten by our name for them, each told of the model as its documentation tells.
+    """The ten detectors by oodream's names, each made as its documentation shows.
 
-    ReAct and ASH work on maps before the head. They get pooled features as maps of one pixel, so that they mean what ours mean.
+    ReAct and ASH work on maps before the head. They get pooled features as maps of one pixel, so that they
+    mean what oodream's mean.
     """
     from pytorch_ood import detector as peers
 
@@ -81,18 +83,19 @@ def detectors(model: Any) -> dict[str, Any]:
 
 @torch.no_grad()
 def one_by_one(model: nn.Module, sets: Sets) -> tuple[float, Auroc]:
-    """The documented loop, a detector at a time: fit it on a loader, then feed OODMetrics from a loader of ID and OOD, set by set.
+    """The documented loop, a detector at a time: fit it on a loader, then feed OODMetrics from a loader of ID
+    and OOD, set by set.
 
-    KNN, Mahalanobis, ViM and ReAct pass the training images through the network each for itself, and each of the ten passes the ID
-    test set once for every OOD set.
+    KNN, Mahalanobis, ViM and ReAct each pass the training images through the network, and each of the ten
+    passes the ID test set once for every OOD set.
     """
     from pytorch_ood.metrics import OODMetrics
 
-    tests, found = joined(sets), detectors(model)
+    tests, ten = joined(sets), detectors(model)
     began = time.perf_counter()
     train = DataLoader(Slices(*sets["train"]), **LOADER)
     auroc: Auroc = {}
-    for name, detector in found.items():
+    for name, detector in ten.items():
         detector.fit(train)
         auroc[name] = {}
         for ood, test in tests.items():
@@ -105,19 +108,21 @@ def one_by_one(model: nn.Module, sets: Sets) -> tuple[float, Auroc]:
 
 @torch.no_grad()
 def cached_benchmark(model: nn.Module, sets: Sets) -> tuple[float, Auroc]:
-    """As much as the peer's public parts share: `extract_features` once for all fits, and `Benchmark.evaluate` on all ten at once.
+    """As much as the peer's public parts share: `extract_features` once for all fits, and
+    `Benchmark.evaluate` on all ten at once.
 
-    One pass over the training images serves `fit_features` of KNN, Mahalanobis and ViM, and `fit_feature_maps` of ReAct.
-    `evaluate(..., cache=True)` then keeps, for each OOD set joined with the ID test set, one pass for the five detectors on logits
-    and one for the three on features. It does not share these two, nor does it cache for ReAct and ASH, which pass images each for
-    itself: four passes for each OOD set instead of ten, and the ID test set is still passed again for every OOD set.
+    One pass over the training images serves `fit_features` of KNN, Mahalanobis and ViM, and
+    `fit_feature_maps` of ReAct. `evaluate(..., cache=True)` then keeps, for each OOD set joined with the ID
+    test set, one pass for the five detectors on logits and one for the three on features. It does not share
+    these two, nor does it cache for ReAct and ASH, which each pass the images: four passes for each OOD set
+    instead of ten, and the ID test set is still passed again for every OOD set.
     """
     from pytorch_ood.benchmark import Benchmark
     from pytorch_ood.utils import extract_features
 
-    tests, found = joined(sets), detectors(model)
+    tests, ten = joined(sets), detectors(model)
 
-    class Given(Benchmark):
+    class InMemory(Benchmark):
         """The peer's benchmark over `sets`."""
 
         def __init__(self) -> None:
@@ -130,14 +135,14 @@ def cached_benchmark(model: nn.Module, sets: Sets) -> tuple[float, Auroc]:
             return list(tests.values())
 
     began = time.perf_counter()
-    benchmark = Given()
+    benchmark = InMemory()
     z_NF, y_N = extract_features(DataLoader(benchmark.train_set(), **LOADER), model.features, "cpu")
     for name in ("knn", "mahalanobis", "vim"):
-        found[name].fit_features(z_NF, y_N)
-    found["react"].fit_feature_maps(z_NF[:, :, None, None], y_N)
-    rows = benchmark.evaluate(list(found.values()), loader_kwargs=LOADER, device="cpu", cache=True)
-    auroc: Auroc = {name: {} for name in found}
-    named = {type(detector).__name__: name for name, detector in found.items()}
+        ten[name].fit_features(z_NF, y_N)
+    ten["react"].fit_feature_maps(z_NF[:, :, None, None], y_N)
+    rows = benchmark.evaluate(list(ten.values()), loader_kwargs=LOADER, device="cpu", cache=True)
+    auroc: Auroc = {name: {} for name in ten}
+    by_class = {type(detector).__name__: name for name, detector in ten.items()}
     for row in rows:
-        auroc[named[row["Detector"]]][row["Dataset"]] = row["AUROC"]
+        auroc[by_class[row["Detector"]]][row["Dataset"]] = row["AUROC"]
     return time.perf_counter() - began, auroc

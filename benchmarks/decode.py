@@ -1,8 +1,9 @@
-"""Decoding vectors with the embedded Stable Diffusion, against the published recipe on the same weights in the same run.
+"""Decoding vectors with the embedded Stable Diffusion, against the published recipe on the same weights in
+the same run.
 
-The recipe: PLMS with 50 steps; batches of 4 that share one vector and one prompt; the prompt, and the empty one, encoded for every
-batch. Here: DPM-Solver++ with 10 steps, a vector of its own for every image, 16 of them together; and OAL's outliers, 4 steps which
-no VAE decodes.
+The recipe: PLMS with 50 steps; batches of 4 that share one vector and one prompt; the prompt, and the empty
+one, encoded for every batch. oodream: DPM-Solver++ with 10 steps, a vector of its own for every image, 16 of
+them together; and OAL's outliers, latents of 4 steps, which no VAE decodes.
 
 python benchmarks/decode.py
 """
@@ -35,15 +36,18 @@ def recipe(decoder: StableDecoder, z_BD: Tensor, y_B: Tensor) -> None:
     """The first vector of every four draws four images."""
     for start in range(0, len(z_BD), RECIPE_BATCH):
         rows = torch.tensor([start])
-        told = decoder.text.splice(z_BD[rows], y_B[rows]).expand(RECIPE_BATCH)
+        prompt = decoder.text.splice(z_BD[rows], y_B[rows]).expand(RECIPE_BATCH)
         uncond = decoder.text.prompt([""]).expand(RECIPE_BATCH)
         noise = torch.stack(
             [torch.randn((4, 8, 8), generator=generator(start + i, "image")) for i in range(RECIPE_BATCH)]
         )
         decoder.pipeline(
-            prompt_embeds=told.states_BLD, negative_prompt_embeds=uncond.states_BLD, latents=noise, num_inference_steps=50,
+            prompt_embeds=prompt.states_BLD,
+            negative_prompt_embeds=uncond.states_BLD,
+            latents=noise,
+            num_inference_steps=50,
             guidance_scale=7.5,
-        )  # fmt: skip
+        )
 
 
 def clock(decoder: StableDecoder, work: Callable[[], object]) -> tuple[float, float]:
@@ -75,10 +79,12 @@ def main() -> None:
     print(f"{N} images, {torch.get_num_threads()} threads")
     print(f"oodream: {rate:.1f} images a second, {evaluations:.0f} U-Net evaluations for each, {N} vectors")
     print(
-        f"latents: {oal_rate:.1f} a second, {oal_evaluations:.0f} evaluations: {oal_rate / rate:.1f} times the images' rate"
+        f"latents: {oal_rate:.1f} a second, {oal_evaluations:.0f} evaluations: "
+        f"{oal_rate / rate:.1f} times the images' rate"
     )
     print(
-        f"recipe: {their_rate:.1f} images a second, {their_evaluations:.0f} evaluations, {N // RECIPE_BATCH} vectors"
+        f"recipe: {their_rate:.1f} images a second, {their_evaluations:.0f} evaluations, "
+        f"{N // RECIPE_BATCH} vectors"
     )
     print(f"oodream is {rate / their_rate:.1f} times as fast")
 

@@ -1,8 +1,10 @@
-"""DREAM-OOD's sampler on one class of its ImageNet-100 setting, against the recipe as published in the same run.
+"""DREAM-OOD's sampler on one class of its ImageNet-100 setting, against the recipe as published in the same
+run.
 
-1000 unit features of width 768; 10,000 outliers: k = 300, 200 boundary points, sigma 0.03, 100 repeats of 50 anchors with 1500
-candidates each, of which 2 are kept. The sampler runs whole. A repeat of the recipe measures the k-th neighbour of all 75,000
-candidates; repeats are alike, so a few are timed and scaled to 100. faiss is timed where it is installed (pip install faiss-cpu).
+1000 unit features of width 768; 10,000 outliers: k = 300, 200 boundary points, sigma 0.03, 100 repeats of 50
+anchors with 1500 candidates each, of which 2 are kept. The sampler runs whole. A repeat of the recipe
+measures the k-th neighbour of all 75,000 candidates; repeats are alike, so a few are timed and scaled to 100.
+faiss is timed, too, where it is installed (pip install faiss-cpu).
 
 python benchmarks/sample.py
 """
@@ -32,7 +34,7 @@ TIMED = 2  # repeats of the reference
 
 
 def one_class(seed: int = 0) -> Tensor:
-    """Unit features (N, D) around a mean direction (cosine about 0.7), their variance falling as 1/i over the coordinates."""
+    """Unit features (N, D) around a mean direction (cosine about 0.7); coordinate i has variance 1/i."""
     g = torch.Generator().manual_seed(seed)
     scale_D = torch.arange(1, D + 1).pow(-0.5)
     mean_D = normalize(torch.randn(D, generator=g), dim=0)
@@ -40,17 +42,19 @@ def one_class(seed: int = 0) -> Tensor:
 
 
 def recipe(z_ND: Tensor, search: Callable[[Tensor], Tensor], repeats: int) -> tuple[Tensor, Tensor]:
-    """Outliers and their squared distances as published: per repeat one noise for all anchors, every candidate searched."""
+    """Outliers and their squared distances as published: in each repeat one noise for all anchors, and every
+    candidate searched.
+    """
     g = torch.Generator().manual_seed(0)
     boundary = search(z_ND).topk(BOUNDARY).indices
-    found = []
+    kept = []
     for _ in range(repeats):
         noise_CD = SIGMA * torch.randn(CANDIDATES, D, generator=g)
         b_AD = z_ND[boundary[torch.randperm(BOUNDARY, generator=g)[:ANCHORS]]]
         v_ACD = normalize(b_AD[:, None] + noise_CD, dim=2)
         d_AK, best_AK = search(v_ACD.flatten(0, 1)).view(ANCHORS, CANDIDATES).topk(KEPT)
-        found.append((v_ACD.gather(1, best_AK[..., None].expand(-1, -1, D)).flatten(0, 1), d_AK.flatten()))
-    v, d = zip(*found, strict=True)
+        kept.append((v_ACD.gather(1, best_AK[..., None].expand(-1, -1, D)).flatten(0, 1), d_AK.flatten()))
+    v, d = zip(*kept, strict=True)
     return torch.cat(v), torch.cat(d)
 
 
@@ -90,7 +94,8 @@ def main() -> None:
     ours = clock(lambda: drawn.append(sampler(features, total, seed=0, space="benchmark")))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"oodream: {ours[0]:.1f} s ({ours[1]:.1f} s of CPU), whole; peak memory {peak / 2**20:.2f} GB, {before / 2**20:.2f} before"
+        f"oodream: {ours[0]:.1f} s ({ours[1]:.1f} s of CPU), whole; peak memory {peak / 2**20:.2f} GB, "
+        f"{before / 2**20:.2f} before"
     )
 
     searches = {
@@ -101,22 +106,23 @@ def main() -> None:
         search = make(z_ND)
         wall, cpu = (t * REPEATS / TIMED for t in clock(partial(recipe, z_ND, search, TIMED)))
         print(
-            f"{name}: {wall:.0f} s ({cpu:.0f} s of CPU), {TIMED} of {REPEATS} repeats timed and scaled linearly:",
-            end=" ",
+            f"{name}: {wall:.0f} s ({cpu:.0f} s of CPU), {TIMED} of {REPEATS} repeats timed and scaled: "
+            f"oodream is {wall / ours[0]:.0f} times as fast ({cpu / ours[1]:.0f} times by CPU)"
         )
-        print(f"oodream is {wall / ours[0]:.0f} times as fast ({cpu / ours[1]:.0f} times by CPU)")
 
-    # One anchor of each repeat, so that no noise is shared, against fresh noise around the same anchors and every distance.
+    # Are the kept distances those of an exhaustive search? One anchor of each repeat, so that no noise is
+    # shared, against fresh noise around the same anchors and every distance.
     search, g = by_matmul(z_ND), torch.Generator().manual_seed(1)
-    found = drawn[0].knn_M.view(REPEATS, ANCHORS, KEPT)[:, 0]
+    ours_AK = drawn[0].knn_M.view(REPEATS, ANCHORS, KEPT)[:, 0]
     plain = []
     for b_D in z_ND[drawn[0].anchor_M.view(REPEATS, ANCHORS, KEPT)[:, 0, 0]]:
         v_CD = normalize(b_D + SIGMA * torch.randn(CANDIDATES, D, generator=g), dim=1)
         plain.append(search(v_CD).topk(KEPT).values.sqrt())
-    for name, d in (("oodream", found), ("every distance", torch.stack(plain))):
-        error = d.mean(1).std() / math.sqrt(REPEATS)
+    for name, d_AK in (("oodream", ours_AK), ("every distance", torch.stack(plain))):
+        error = d_AK.mean(1).std() / math.sqrt(REPEATS)
         print(
-            f"kept distance around {REPEATS} of the anchors, {name}: {d.mean():.4f} +- {error:.4f}, spread {d.std():.4f}"
+            f"kept distance around {REPEATS} of the anchors, {name}: {d_AK.mean():.4f} +- {error:.4f}, "
+            f"spread {d_AK.std():.4f}"
         )
 
 

@@ -1,4 +1,5 @@
-"""How often a guard's promise is kept: 100 random halves of a run's known test images, one to calibrate on and one to watch.
+"""How often a guard keeps its guarantee: 100 random halves of a run's ID test images, one to calibrate on and
+one to measure the rate of flagged images on.
 
 python experiments/guard.py RUN
 """
@@ -11,16 +12,13 @@ from statistics import fmean
 
 import torch
 
-from oodream.config import Config
-from oodream.core.files import read_json
-from oodream.core.options import overlay
+from oodream import Extractor, Run
 from oodream.core.registry import make
 from oodream.data.inputs import DataInputs
 from oodream.functional.calibration import calibrate
-from oodream.models.classifier import load
-from oodream.models.inference import head_of, outputs
 
 ALPHA, SPLITS = 0.05, 100
+DETECTORS = ("energy", "knn", "mahalanobis", "vim")
 
 
 def main() -> None:
@@ -28,27 +26,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    run = parser.parse_args().run
-    fit, test = DataInputs(overlay(Config(), read_json(run / "run.json")["config"])).data
-    found, cpu = load(run / "classifier" / "dream-s0"), torch.device("cpu")
-    print("| detector | promise | mean rate, % | splits above 5 % |\n|---|---|---|---|")
-    for name in ("energy", "knn", "mahalanobis", "vim"):
+    run = Run.open(parser.parse_args().run)
+    inputs, classifier = DataInputs(run.config), run.classifier()
+    extractor = Extractor(classifier.network, loss=classifier.loss, cache=run.layout.cache)
+    print("| detector | guarantee | mean rate, % | splits above 5 % |\n|---|---|---|---|")
+    for name in DETECTORS:
         detector = make("detectors", name)
-        detector.fit(
-            outputs(found.network, fit, cpu, cache=run / "cache"),
-            fit.labels,
-            head_of(found.network, found.loss),
-        )
-        score_N = detector.score(outputs(found.network, test, cpu, cache=run / "cache"))
-        for confidence, promise in ((0.95, "95 % confidence"), (None, "on average")):
+        detector.fit(extractor(inputs.train), inputs.train.labels, extractor.head)
+        score_N = detector.score(extractor(inputs.test))
+        for confidence, guarantee in ((0.95, "95 % confidence"), (None, "on average")):
             rates = []
             for split in range(SPLITS):
                 order = torch.randperm(len(score_N), generator=torch.Generator().manual_seed(split))
                 first, second = (score_N[rows] for rows in order.tensor_split(2))
-                rates.append((second > calibrate(first, ALPHA, confidence)[0]).double().mean().item())
-            print(
-                f"| `{name}` | {promise} | {100 * fmean(rates):.1f} | {sum(rate > ALPHA for rate in rates)} of {SPLITS} |"
-            )
+                threshold = calibrate(first, ALPHA, confidence)[0]
+                rates.append((second > threshold).double().mean().item())
+            above = sum(rate > ALPHA for rate in rates)
+            print(f"| `{name}` | {guarantee} | {100 * fmean(rates):.1f} | {above} of {SPLITS} |")
 
 
 if __name__ == "__main__":

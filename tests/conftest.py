@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from oodream.cli.main import main
+from tests.helpers.runs import command
 from tests.helpers.tiny import NAMES, draw, save_tiny_pipeline, save_tiny_xl_pipeline
 
 
@@ -35,3 +37,11 @@ def shapes(tmp_path_factory) -> Path:
         for i in range(20):
             draw(name, 32, g).save(folder / name / f"{i:02}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(shapes, tiny_pipeline, tmp_path_factory) -> Path:
+    """A small whole run that nothing disturbed, for all tests that only read one; copy it to change it."""
+    run = tmp_path_factory.mktemp("runs") / "calm"
+    assert main(command(shapes, tiny_pipeline, run)) == 0
+    return run

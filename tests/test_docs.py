@@ -1,125 +1,402 @@
-"""Every command and snippet in the documentation runs, or at least is understood by the program it is for."""
+"""Every command, option, name and snippet in the documentation is run, or at least understood by the program
+that it is for.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import json
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from torch import nn
 
+from oodream import Run
+from oodream.cli import reference
+from oodream.cli.console import parse
 from oodream.cli.main import COMMANDS, main
+from oodream.config import Config
 from oodream.core import registry
+from oodream.core.options import overlay
+from oodream.data.inputs import FASHION_DATA
+from oodream.run.job import Job
+from oodream.run.layout import Layout
+from oodream.run.plan import Plan
+from oodream.run.runner import CHANGED
 from tests.golden.parity import table
-from tests.helpers.guarded import save_run
+from tests.helpers.runs import RUN, command
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
-    ROOT / "README.md",
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "world/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
-    ROOT / "world" / "README.md",
-    ROOT / "experiments" / "README.md",
     ROOT / "src/oodream/assets/decoder/README.md",
 ]
-BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.S)
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+BLOCK = re.compile(r"^ *```(\w*)([^\n]*)\n(.*?)^ *```", re.S | re.M)
+INLINE = re.compile(r"`([^`]+)`")
+KNOWN = ("oodream", "make", "pip", "python", "torchrun", "cd", "git clone", "apt-get install", "pytest")
+PLACEHOLDERS = {
+    "--protocol NAME": "--protocol embedded",
+    "--preset NAME": "--preset demo",
+    "--arms NAME": "--arms oal",
+}
+FLAGS = {flag for name in reference.COMMANDS for flag in reference.flags(name)}
 
 
-def blocks(*languages: str) -> list[tuple[str, str]]:
+def blocks(*languages: str) -> list[tuple[str, str, str]]:
+    """(page, what stands behind the language, code)"""
     return [
-        (page.name, code)
-        for page in PAGES
-        for language, code in BLOCK.findall(page.read_text(encoding="utf-8"))
+        (page, info.strip(), code)
+        for page, text in TEXTS.items()
+        for language, info, code in BLOCK.findall(text)
         if language in languages
     ]
 
 
+def inline(page: str) -> list[str]:
+    """The code in a page's sentences and tables; of a page of renamed options what they are called today."""
+    text = BLOCK.sub("", TEXTS[page])
+    if page == "CHANGELOG.md":
+        text = re.sub(r"^\|[^|]*\|", "|", text, flags=re.M)
+    return [re.sub(r"\s+", " ", code).strip() for code in INLINE.findall(text)]
+
+
 LINES = [
-    (page, line.partition("#")[0].strip())
-    for page, code in blocks("", "bash", "sh")
+    (page, line.partition(" #")[0].strip())
+    for page, _, code in blocks("", "bash", "sh")
     for line in code.replace("\\\n", " ").splitlines()
     if line.strip() and not line.startswith("#")
 ]
+INLINE_LINES = [
+    (page, code)
+    for page in TEXTS
+    for code in inline(page)
+    if page != "CHANGELOG.md"
+    and code.startswith(tuple(f"{word} " for word in KNOWN))
+    and len(code.split()) > 2
+    and not re.search("…|COMMAND", code)
+]
 
 
-@pytest.mark.parametrize(("page", "line"), [x for x in LINES if x[1].startswith("make ")])
+def starting(*words: str) -> pytest.MarkDecorator:
+    """The commands that start so, in blocks and in sentences."""
+    found = [pair for pair in dict.fromkeys([*LINES, *INLINE_LINES]) if pair[1].startswith(words)]
+    return pytest.mark.parametrize(("page", "line"), found)
+
+
+# Commands
+
+
+def test_no_other_kind_of_command():
+    """A block without a language holds commands; whatever else it shows is fenced as ```text."""
+    assert [line for _, line in LINES if not line.startswith(tuple(f"{word} " for word in KNOWN))] == []
+
+
+@starting("make ")
 def test_make_targets_exist(page, line):
     subprocess.run(["make", "--dry-run", *line.split()[1:]], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize(("page", "line"), [x for x in LINES if x[1].startswith("oodream ")])
-def test_oodream_commands_are_understood(page, line, capsys):
-    args = shlex.split(line)[1:]
-    assert args[0] in COMMANDS
-    if args[0] in ("run", "demo", "compare", "evaluate"):
-        assert main([*args, "--dry-run"]) == 0
-    elif args[0] in ("decode", "audit"):
-        assert main(args) == 2
-        assert f"{args[1]} is not a run folder" in capsys.readouterr().err
-    elif args[0] == "score":
-        assert main(args) == 2
-        assert "holds no classifier" in capsys.readouterr().err
-    elif args[0] == "export":
-        assert main(args) == 2
-        assert f"{args[1]} holds no guard" in capsys.readouterr().err
-    elif args[0] == "fit-decoder":
-        images = args[1]
-        assert main([*args, "--seed", "0"]) == 2
-        assert f"{images} is not a folder" in capsys.readouterr().err
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A working directory with the files that commands name, and none of the folders."""
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    for text in TEXTS.values():
+        for name, content in re.findall(r"`(\w+\.json)`\s+holding\s+`(\{.*?\})`", text, re.S):
+            (tmp_path / name).write_text(json.dumps(json.loads(content)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@starting("oodream ")
+def test_oodream_commands_are_understood(page, line, workplace, capsys):
+    for general, one in PLACEHOLDERS.items():
+        line = line.replace(general, one)
+    name, *args = shlex.split(line)[1:]
+    assert name in COMMANDS
+    if name in ("run", "demo", "compare", "evaluate"):
+        if name == "run" and "imagenet100" in line and "--data" not in args:
+            args += ["--data", "IMAGENET"]
+        assert main([name, *args, *([] if "--dry-run" in args else ["--dry-run"])]) == 0
+        return
+    refusals = {
+        "decode": "is not a run folder",
+        "audit": "is not a run folder",
+        "score": "holds no classifier",
+        "export": "holds no guard",
+        "fit-decoder": f"{args[0] if args else ''} is not a folder",
+    }
+    if name not in refusals or "--help" in args:
+        assert main([name, *args]) == 0
+    elif name == "audit" and "--data" in args and args[args.index("--data") + 1] in FASHION_DATA:
+        assert parse(reference.COMMANDS[name], name, args)  # it would be audited
+    elif name == "audit" and "--data" in args:
+        assert main([name, *args]) == 2
+        assert "is not a folder" in capsys.readouterr().err
     else:
-        assert main(args) == 0
+        assert main([name, *args]) == 2
+        assert refusals[name] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("page", "line"), [x for x in LINES if x[1].startswith("torchrun ")])
+@starting("torchrun ")
 def test_launched_commands_are_understood(page, line):
     launch, _, own = line.partition(" -- oodream.cli ")
-    assert launch.split()[:2] == ["torchrun", "--nproc-per-node"]
+    assert re.fullmatch(r"torchrun --nproc-per-node \d+ -m", launch)
     assert main([*shlex.split(own), "--dry-run"]) == 0
 
 
-@pytest.mark.parametrize(("page", "line"), [x for x in LINES if x[1].startswith("python ")])
-def test_scripts_exist(page, line):
-    assert (ROOT / line.split()[1]).is_file()
+@starting("python ")
+def test_scripts_and_modules_exist(page, line):
+    first, *more = line.split()[1:]
+    if first == "-m":
+        assert importlib.util.find_spec(more[0])
+    else:
+        assert (ROOT / first).is_file()
 
 
-def test_no_other_kind_of_command():
-    known = (
-        "make ",
-        "oodream ",
-        "torchrun ",
-        "python ",
-        "pip install ",
-        "apt-get install ",
-        "git clone ",
-        "cd ",
-    )
-    assert [line for _, line in LINES if not line.startswith(known)] == []
+@starting("pytest ")
+def test_named_tests_exist(page, line):
+    assert (ROOT / line.split()[-1]).is_file()
 
 
-@pytest.mark.parametrize(("page", "code"), blocks("python"))
-def test_snippets_run(page, code, shapes, tiny_pipeline, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", TEXTS)
+def test_options_in_sentences_exist(page):
+    """Every `--option` belongs to a command; only tables beside published code name that code's own."""
+    foreign = {
+        "docs/faithfulness.md": {"--plms", "--score", "--gaussian_scale"},
+        "docs/capabilities-dreamood.md": {
+            "--score",
+            "--add_class",
+            "--gaussian_scale",
+            "--inlier",
+            "--shift",
+        },
+    }
+    ours = [code for code in inline(page) if code.startswith(("--", "oodream "))]
+    named = {word for code in ours for word in code.split() if word.startswith("--") and "…" not in word}
+    assert named - FLAGS - foreign.get(page, set()) - {"--help", "--section.option"} == set()
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_names_of_python_in_sentences_exist(page):
+    for code in inline(page):
+        for name in re.findall(r"(?<![\w/.-])oodream(?:\.[A-Za-z_]\w*)+", code):
+            value, path = importlib.import_module("oodream"), "oodream"
+            for part in name.split(".")[1:]:
+                path = f"{path}.{part}"
+                value = getattr(value, part, None) or importlib.import_module(path)
+
+
+# Snippets
+
+
+@pytest.fixture(scope="session")
+def photos_run(finished, shapes, tiny_pipeline, tmp_path_factory) -> Path:
+    """The finished run, with a guard that promises as much as twelve test images can."""
+    run = shutil.copytree(finished, tmp_path_factory.mktemp("documented") / "photos")
+    guard = ("--guard.alpha", "0.3", "--redo", "changed")
+    assert main(command(shapes, tiny_pipeline, run, *guard)) == 0
+    return run
+
+
+@pytest.fixture
+def desk(shapes, photos_run, tmp_path, monkeypatch) -> Path:
+    """A working directory with photos, a folder of strange images and a finished run."""
     for folder in ("photos", "strange"):
         shutil.copytree(shapes, tmp_path / folder)
-    save_run(tmp_path / "runs" / "photos")
+    shutil.copytree(photos_run, tmp_path / "runs" / "photos")
     monkeypatch.chdir(tmp_path)
-    classes = len([folder for folder in shapes.iterdir() if folder.is_dir()])
+    return tmp_path
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """The package that docs/extending.md writes, importable."""
+    files = {info.partition("=")[2]: code for _, info, code in blocks("python") if info.startswith("file=")}
+    assert {Path(name).parts[0] for name in files} == {"mine"}
+    for name, code in files.items():
+        (tmp_path / "packages" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "packages" / name).write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    yield files
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+        del sys.modules[name]
+
+
+def snippets(*, needs_mine: bool) -> pytest.MarkDecorator:
+    found = [(page, info, code) for page, info, code in blocks("python") if not info.startswith("file=")]
+    assert {info for _, info, _ in found} <= {"", "needs=mine"}
+    chosen = [(page, code) for page, info, code in found if (info == "needs=mine") == needs_mine]
+    return pytest.mark.parametrize(("page", "code"), chosen)
+
+
+def execute(page: str, code: str, tiny_pipeline: Path) -> None:
     network = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
     )
-    exec(compile(code, page, "exec"), {"DECODER": str(tiny_pipeline), "NETWORK": network})
+    names = {"DECODER": str(tiny_pipeline), "NETWORK": network, "__name__": "__main__"}
+    exec(compile(code, page, "exec"), names)
+
+
+@snippets(needs_mine=False)
+def test_snippets_run(page, code, desk, tiny_pipeline):
+    execute(page, code, tiny_pipeline)
+
+
+@snippets(needs_mine=True)
+def test_snippets_with_the_package_run(page, code, mine, desk, tiny_pipeline):
+    execute(page, code, tiny_pipeline)
+
+
+def test_blocks_of_json_and_toml_are_such():
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    for page, _, code in blocks("json"):
+        assert json.loads(code), page
+    for page, _, code in blocks("toml"):
+        assert tomllib.loads(code), page
+
+
+def test_configurations_in_sentences_are_such():
+    """Objects of JSON are options of a run, or arms of them."""
+    found = [code for page in TEXTS for code in inline(page) if code.startswith('{"')]
+    objects = [json.loads(code) for code in found if "…" not in code and ": {option" not in code]
+    assert objects
+    for value in objects:
+        for options in [value] if value.keys() <= Config.__dataclass_fields__.keys() else value.values():
+            overlay(Config(), options)
+
+
+# The package of docs/extending.md
+
+OWN_LISTS = ("--sample.options", "--evaluate.detectors")
+
+
+def without(args: list[str], flags: tuple[str, ...]) -> list[str]:
+    """The arguments without these options and their values."""
+    kept, dropping = [], False
+    for arg in args:
+        if arg.startswith("--"):
+            dropping = arg in flags
+        kept += [] if dropping else [arg]
+    return kept
+
+
+def test_a_run_uses_the_package_of_the_page_on_extending(mine, desk, tiny_pipeline):
+    """The first command of the page, on a small budget: sampler, filter, loss and detector."""
+    line = next(
+        line for page, line in LINES if page == "docs/extending.md" and line.startswith("oodream run")
+    )
+    small = [*without(RUN, OWN_LISTS), "--sample.options", "candidates=20"]
+    args = [*shlex.split(line)[1:], "--decode.source", str(tiny_pipeline), *small, "--run", "runs/extended"]
+    assert main(args) == 0
+    run = Run.open("runs/extended")
+    assert run.config.sample.sampler.startswith("mine.")
+    assert run.config.filter.filters[-1].startswith("mine.")
+    assert run.config.regularize.loss[0].startswith("mine.")
+    assert {row.detector for row in run.rows()} == {"energy", "mine.detector:Cosine"}
+    assert type(run.classifier().loss).__module__ == "mine.loss"
+    assert len(run.drop_reasons) == len(run.vectors)
+
+
+# Pages that say what the program has
+
+
+def test_the_page_of_options_is_what_the_program_says():
+    assert TEXTS["docs/options.md"] == reference.options_page(), "make options"
+
+
+@pytest.fixture(scope="session")
+def plans(shapes, tiny_pipeline, tmp_path_factory) -> dict[str, Plan]:
+    """The plan of a run by what it imagines, "images" or "latents"."""
+    base = {"data": str(shapes), "decode": {"source": str(tiny_pipeline)}}
+    return {
+        output: Plan(Job(overlay(overlay(Config(), base), {"decode": {"output": output}}), folder))
+        for output in ("images", "latents")
+        for folder in [tmp_path_factory.mktemp(output)]
+    }
+
+
+@pytest.mark.parametrize("output", ["images", "latents"])
+def test_the_page_of_options_knows_which_stages_read_a_section(output, plans):
+    read = {
+        (section, re.sub(r"-s\d+$", "-s…", name))
+        for name, stage in plans[output].stages.items()
+        for section in stage.sections
+    }
+    said = {(section, stage) for section, names in reference.SECTION_STAGES.items() for stage in names}
+    absent = {"images": {"latents/imagined", "latents/adapter"}, "latents": {"images/imagined", "filter"}}
+    absent["images"] |= {"latents"}  # the section, which is read where outliers are latents
+    expected = {pair for pair in said if not absent[output] & {*pair}}
+    assert read == expected
+
+
+@starting("oodream run", "oodream demo")
+def test_stages_in_commands_exist(page, line, plans):
+    words = shlex.split(line)
+    named = {name for flag, name in pairwise(words) if flag in ("--until", "--redo")}
+    stages = {stage for plan in plans.values() for stage in plan.stages}
+    folders = {stage.partition("/")[0] for stage in stages}
+    assert named <= stages | folders | {CHANGED}
+
+
+def test_the_page_on_a_runs_folder_names_every_file_and_every_attribute():
+    page = TEXTS["docs/run-folder.md"]
+    files = {path for path in vars(Layout(Path("run"))).values() if isinstance(path, Path)}
+    missing = {file.name for file in files if file != Path("run") and file.name not in page}
+    assert missing == set()
+    attributes = {name for name in vars(Run) if not name.startswith("_")} | {
+        "config",
+        "command",
+        "folder",
+        "layout",
+    }
+    assert {name for name in attributes if not re.search(rf"`{name}[`(]", page)} == {"open"}
+    assert "Run.open" in page
 
 
 def test_the_page_on_detectors_has_them_all_and_the_parity_as_tested():
-    page = (ROOT / "docs" / "detectors.md").read_text(encoding="utf-8")
+    page = TEXTS["docs/detectors.md"]
     assert table() in page
     for name in registry.names("detectors"):
         grid = ", ".join(getattr(registry.get("detectors", name), "GRID", {}))
         assert re.search(rf"^\| `{name}` \| .* \| {grid} \|$", page, re.M), name
 
 
-def test_links_inside_the_repository_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+# Links
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", BLOCK.sub("", text), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_inside_the_repository_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", TEXTS[page]):
+        file = (ROOT / page).parent / target if target else ROOT / page
+        assert file.exists(), f"{page}: {target}"
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{page}: {target}#{anchor}"
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    linked, new = set(), {ROOT / "README.md"}
+    while new:
+        page = new.pop()
+        linked.add(page)
+        targets = re.findall(r"\]\((?!https?://)([^)#]+\.md)", page.read_text(encoding="utf-8"))
+        new |= {(page.parent / target).resolve() for target in targets} - linked
+    assert {page for page in PAGES if page not in linked} == set()

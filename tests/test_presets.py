@@ -10,7 +10,7 @@ from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core import registry
 from oodream.core.options import overlay, to_json
-from oodream.core.registry import own_options
+from oodream.core.registry import options_by_name
 from oodream.models.resnet import BACKBONES
 from oodream.presets import COMPARISONS, PRESETS
 from oodream.synthesis.schedulers import SCHEDULERS
@@ -37,7 +37,7 @@ SIZE = {"cifar10-dream": 32, "cifar100-dream": 32, "imagenet100-dream": 224}
 def test_every_part_exists(name):
     config = PRESETS[name].config
     registry.make("samplers", config.sample.sampler, **config.sample.options)
-    make_loss(config.train)
+    make_loss(config.regularize.loss, config.regularize.loss_options)
     assert {config.align.backbone, config.train.backbone} <= BACKBONES.keys()
     assert config.decode.scheduler in SCHEDULERS
     assert overlay(Config(), to_json(config)) == config
@@ -66,28 +66,22 @@ def test_sampler_has_the_published_constants(name):
 
 
 SWITCHES = """
---sample.options.select random --sample.options.count-self --sample.options.shared-noise --sample.options.images 4
---align.augmented-features --evaluate.nearest --evaluate.ood-ratio 0.2
+--sample.options select=random count_self=true shared_noise=true images=4
+--align.augmented-features --evaluate.fpr95-nearest --evaluate.ood-ratio 0.2
 """
 
 
 @pytest.mark.parametrize("name", DREAM)
 def test_what_the_published_code_does_is_a_flag_away(name, capsys):
     assert main(["run", "--preset", name, "--data", "photos", *SWITCHES.split(), "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    config = overlay(Config(), json.loads(told[: told.rindex("}") + 1]))
+    printed = capsys.readouterr().out
+    config = overlay(Config(), json.loads(printed[: printed.rindex("}") + 1]))
     options = config.sample.options
-    assert (options["select"], options["count_self"], options["shared_noise"], options["images"]) == (
-        "random",
-        True,
-        True,
-        4,
-    )
-    assert (config.align.augmented_features, config.evaluate.nearest, config.evaluate.ood_ratio) == (
-        True,
-        True,
-        0.2,
-    )
+    switches = [options[key] for key in ("select", "count_self", "shared_noise", "images")]
+    assert switches == ["random", True, True, 4]
+    assert options["k"] == 300, "the preset's other options stay"
+    evaluate = config.evaluate
+    assert (config.align.augmented_features, evaluate.fpr95_nearest, evaluate.ood_ratio) == (True, True, 0.2)
     registry.make("samplers", "knn", **options)
 
 
@@ -101,12 +95,14 @@ def test_dream_id_has_the_published_constants():
         0.01, rel=5e-4
     )
     budget = config.train.optimisation
-    assert (budget.epochs, budget.lr, budget.batch, budget.batch * config.train.ratio) == (100, 0.1, 160, 256)
-    assert (config.train.loss, config.train.inlier_weight, config.train.drift_threshold) == (
-        ("cross_entropy",),
-        1.0,
-        0.0,
+    assert (budget.epochs, budget.lr, budget.batch, budget.batch * config.regularize.ratio) == (
+        100,
+        0.1,
+        160,
+        256,
     )
+    r = config.regularize
+    assert (r.loss, r.inlier_weight, config.filter.filters) == (("cross_entropy",), 1.0, ())
 
 
 @pytest.mark.parametrize("name", ["cifar10-oal", "cifar100-oal", "imagenet-oal"])
@@ -118,9 +114,9 @@ def test_oal_has_the_published_constants(name):
         "pndm",
         50,
     )
-    options = own_options("losses", config.train.loss, config.train.loss_options)
+    options = options_by_name("losses", config.regularize.loss, config.regularize.loss_options)
     assert options["kd"] == {"logit": 4.0, "feature": 8.0}
-    assert config.train.init == "plain"
+    assert config.regularize.finetune
     assert registry.make("samplers", "knn", **config.sample.options).sigma(768) == pytest.approx(
         0.07, rel=5e-4
     )
@@ -129,7 +125,8 @@ def test_oal_has_the_published_constants(name):
 @pytest.mark.parametrize("arm", COMPARISONS["oal"].arms)
 def test_every_arm_is_a_configuration(arm):
     base = PRESETS[COMPARISONS["oal"].preset].config
-    make_loss(overlay(base, COMPARISONS["oal"].arms[arm]).train)
+    config = overlay(base, COMPARISONS["oal"].arms[arm]).regularize
+    make_loss(config.loss, config.loss_options)
 
 
 @pytest.mark.parametrize("name", DREAM)
@@ -143,10 +140,6 @@ def test_decoder_and_training_have_the_published_constants(name):
         budget = part.optimisation
         assert part.backbone == "resnet34"
         assert (budget.epochs, budget.lr, budget.batch, budget.weight_decay) == (*TRAINING[name], 5e-4)
-    assert make_loss(config.train).beta == BETA[name]
-    assert (config.train.ratio, config.train.reconstruction_frac, config.train.leak_threshold) == (
-        1.0,
-        0.0,
-        1.0,
-    )
+    assert make_loss(config.regularize.loss, config.regularize.loss_options).beta == BETA[name]
+    assert (config.regularize.ratio, config.reconstruct.frac, config.filter.filters) == (1.0, 0.0, ())
     assert config.size == SIZE[name]

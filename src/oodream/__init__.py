@@ -1,6 +1,7 @@
 """oodream: out-of-distribution detection for image classifiers, with outliers imagined by a diffusion model.
 
-The names below are the library's front door. Each is imported when it is first asked for: `import oodream` loads no PyTorch.
+The names below are the library's front door. Each is imported when it is first asked for: `import oodream`
+loads no PyTorch.
 """
 
 from __future__ import annotations

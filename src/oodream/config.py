@@ -14,23 +14,10 @@ from typing import Annotated, Literal
 from .core.options import Option, Range, Section
 
 __all__ = [
-    "AlignConfig",
-    "Config",
-    "DecodeConfig",
-    "EvaluateConfig",
-    "FilterConfig",
-    "FitDecoderConfig",
-    "GuardConfig",
-    "LatentsConfig",
-    "MeasureConfig",
-    "Optimisation",
-    "ReconstructConfig",
-    "RegularizeConfig",
-    "ReportConfig",
-    "SampleConfig",
-    "ShiftConfig",
-    "TrainConfig",
-]
+    "AlignConfig", "Config", "DecodeConfig", "EvaluateConfig", "FilterConfig", "FitDecoderConfig",
+    "GuardConfig", "LatentsConfig", "MeasureConfig", "Optimisation", "ReconstructConfig",
+    "RegularizeConfig", "ReportConfig", "SampleConfig", "ShiftConfig", "TrainConfig",
+]  # fmt: skip
 
 Count = Annotated[int, Range(1)]
 CountOrNone = Annotated[int, Range(0)]
@@ -44,8 +31,7 @@ PROMPT = "A high-quality image of the {}"
 @dataclass(frozen=True, kw_only=True)
 class Optimisation(Section):
     """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (linear warm-up over a fifth, cosine to
-    zero).
-    """
+    zero)."""
 
     epochs: Count = 6
     """passes over the ID training images"""
@@ -61,8 +47,7 @@ class Optimisation(Section):
     """random shift, in pixels"""
     min_area: Annotated[float, Range(0, 1, "low")] = 1.0
     """below 1: in place of shifts, random crops of at least this share of the area, resized (ImageNet's usual
-    is 0.08)
-    """
+    is 0.08)"""
     flip: bool = True
     """random horizontal flip"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -81,8 +66,7 @@ class AlignConfig(Section):
     """weights to begin with: a safetensors file or "scratch"; empty: those of the timm: or hf: name"""
     augmented_features: bool = False
     """take the features of augmented training images, as the published code does, in place of the images
-    themselves
-    """
+    themselves"""
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=5))
 
 
@@ -116,8 +100,7 @@ class DecodeConfig(Section):
     """classifier-free guidance scale"""
     tile: CountOrNone = 16
     """images drawn together, a power of two; 0: as many as memory holds; halved when it runs out; no other
-    batch size matters
-    """
+    batch size matters"""
     format: Literal["png", "jpg", "webp"] = "png"
     """of the image files"""
     prompt: str = PROMPT
@@ -137,7 +120,7 @@ class FilterConfig(Section):
     """Which imagined images stay."""
 
     filters: tuple[str, ...] = ("auto",)
-    """filters, one after the other (see `oodream list`); auto: id_leak for outliers, class_drift for inliers"""
+    """filters, in turn (see `oodream list`); auto: id_leak for outliers, class_drift for inliers"""
     options: dict[str, Option] = field(default_factory=dict)
     """their options: of the first one as `threshold=0.9`, of any as `id_leak.threshold=0.9`"""
 
@@ -164,8 +147,7 @@ class TrainConfig(Section):
     """network (see `oodream list`)"""
     init: str = ""
     """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the
-    timm: or hf: name
-    """
+    timm: or hf: name"""
     optimisation: Optimisation = field(default_factory=Optimisation)
 
 
@@ -182,23 +164,20 @@ class RegularizeConfig(Section):
     finetune: bool = False
     """begin with this run's baseline classifier of the same seed"""
     teacher: str = ""
-    """a classifier's folder, for a loss that distils; empty: this run's baseline classifier of the same seed"""
+    """a classifier's folder, for a loss that distils; empty: the baseline classifier of the same seed"""
     max_outliers: CountOrNone = 0
     """of the imagined images that are kept, at most the first so many are used (they take turns by class); 0:
-    all
-    """
+    all"""
     ratio: NotNegative = 0.5
     """imagined images, outliers or inliers, beside every ID image"""
     inlier_weight: NotNegative = 1.0
     """of an imagined inlier in the cross-entropy, where a real image weighs 1"""
     grayscale_prob: Fraction = 0.5
     """chance that an imagined image is turned gray where ID images are, so that colour alone does not tell
-    them apart
-    """
+    them apart"""
     outlier_aug_prob: Fraction = 0.5
     """chance that an outlier is shown turned, stretched and moved, and chance that it is shown in other
-    tones, each time anew
-    """
+    tones, each time anew"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,14 +186,13 @@ class EvaluateConfig(Section):
 
     detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
     """detectors (see `oodream list`); the first one is the headline's; one used twice is told apart as
-    NAME@LABEL
-    """
+    NAME@LABEL"""
     detector_options: dict[str, Option] = field(default_factory=dict)
     """their options: of any as `ash.percentile=0.8`"""
     n_far: Count = 1000
     """images in each built-in far-OOD set"""
     ood_ratio: NotNegative = 0.0
-    """cuts every OOD set to this many images for every ID test image (the published code: 0.2); 0: whole sets"""
+    """cuts OOD sets to this many images for every ID test image (the published code: 0.2); 0: whole sets"""
     fpr95_nearest: bool = False
     """FPR95 where 95 % is nearest, as in the published code, and not where it is first reached"""
     resamples: CountOrNone = 500
@@ -231,8 +209,7 @@ class GuardConfig(Section):
     """share of known images that the guard may flag"""
     confidence: Annotated[float, Range(0, 1, "high")] = 0.95
     """that the guard's threshold keeps to that share; 0: it does on average over draws of the known test
-    images
-    """
+    images"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,24 +240,19 @@ class Config(Section):
     """a folder of class folders, hub:NAME, "fashion" (embedded sample) or "fashion-full" """
     classes: str = ""
     """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml
-    or its folders
-    """
+    or its folders"""
     ood: tuple[str, ...] = ()
-    """folders of OOD test images (near=FOLDER: like the classes); the built-in far sets are used besides"""
+    """folders of OOD test images: FOLDER, NAME=FOLDER, or like the classes near=FOLDER, near:NAME=FOLDER; the
+    built-in far sets are used besides"""
     shifted: tuple[str, ...] = ()
     """folders of class folders that show known classes otherwise (ImageNet-A, -V2); corrupted test images are
-    used besides
-    """
+    used besides"""
     validate: tuple[str, ...] = ()
-    """classes to leave out and measure on, with training images held back, in place of every test set; for
-    choosing options
-    """
+    """classes to leave out and measure on, in place of every test set; for choosing options"""
     size: Annotated[int, Range(4, 4096)] = 32
     """width and height of all images, in pixels"""
     white: NotNegative = 0.0
-    """value of white in pictures of 16 and 32 bits and of floats; 0: found for each image set from all of its
-    pictures
-    """
+    """value of white in pictures of 16 and 32 bits and of floats; 0: found from all training pictures"""
     seed: Seed = 0
     """of everything random"""
     seeds: Count = 1
@@ -313,16 +285,14 @@ class MeasureConfig(Section):
     """width and height of all images, in pixels; 0: the classifier's, else the protocol's"""
     crop: Fraction = 0.0
     """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the
-    protocol's
-    """
+    protocol's"""
     fit: CountOrNone = 0
     """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
     max_images: CountOrNone = 0
     """at most this many images of every set, drawn by the seed; 0: all"""
     tune: str = ""
     """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown
-    images of no test set, as a run's imagined outliers (RUN/images/imagined)
-    """
+    images of no test set, as a run's imagined outliers (RUN/images/imagined)"""
     seed: Seed = 0
     """of everything random"""
     resamples: CountOrNone = 500
@@ -337,8 +307,7 @@ class FitDecoderConfig(Section):
 
     start: str = ""
     """an existing decoder that goes on learning (folder, hub id or "embedded"); its tokenizer, VAE and sizes
-    are kept
-    """
+    are kept"""
     resolution: Annotated[int, Range(8)] = 32
     """width and height of its images, in pixels"""
     vae_channels: tuple[int, ...] = (32, 64, 64)

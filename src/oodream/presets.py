@@ -20,6 +20,8 @@ from .config import (
 )  # fmt: skip
 from .core.options import Option
 
+__all__ = ["COMPARISONS", "PRESETS", "Comparison", "Preset"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -44,8 +46,8 @@ def dream_options(sigma: float, boundary: float) -> dict[str, Option]:
     """The sampler's options for the published noise `sigma` (a standard deviation, at width 768)."""
     cosine = round(1 / math.sqrt(1 + 768 * sigma**2), 5)
     return {
-        "k": 300, "boundary": boundary, "cosine": cosine, "candidates": 1500, "anchors": 50, "kept": 2, "select": "distance",
-        "count_self": False, "shared_noise": False, "images": 1,
+        "k": 300, "boundary": boundary, "cosine": cosine, "candidates": 1500, "anchors": 50, "kept": 2,
+        "select": "distance", "count_self": False, "shared_noise": False, "images": 1,
     }  # fmt: skip
 
 
@@ -92,7 +94,8 @@ def published_oal() -> dict[str, Any]:
         "loss": ["cross_entropy", "kd", "club_joint@vectors", "club_joint@latents"],
         "loss_options": {
             "kd.logit": 4.0, "kd.feature": 8.0, "kd.joint": True, "club_joint@vectors.of": "vectors",
-            "club_joint@vectors.weight": 0.1, "club_joint@latents.weight": 0.2, "club_joint@latents.reduction": "column",
+            "club_joint@vectors.weight": 0.1, "club_joint@latents.weight": 0.2,
+            "club_joint@latents.reduction": "column",
         },
     }  # fmt: skip
 
@@ -103,6 +106,15 @@ DREAM_ARM: dict[str, Any] = {
     "sample": {"per_class": 150},
     "reconstruct": {"frac": 0.25},
     "regularize": {"loss": ["energy_logistic"], "outlier_aug_prob": 0.0},
+}
+
+
+# What the preset "fashion-oal" has otherwise than the demo.
+OAL_ARM: dict[str, Any] = {
+    "sample": {"per_class": 15},
+    "decode": {"output": "latents", "steps": 4},
+    "reconstruct": {"frac": 0.0},
+    "regularize": {"loss": ["energy_logistic", "micl", "kd"], "outlier_aug_prob": 0.8},
 }
 
 
@@ -136,7 +148,7 @@ def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, abou
 
 PRESETS = {
     "demo": Preset(
-        about="the embedded sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; minutes on 2 cores",
+        about="a sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; minutes on 2 cores",
         config=Config(
             align=AlignConfig(optimisation=Optimisation(epochs=4)),
             sample=SampleConfig(per_class=150),
@@ -145,7 +157,7 @@ PRESETS = {
         ),
     ),
     "fashion": Preset(
-        about="all of Fashion-MNIST (48,000 images, 8 classes), embedded decoder; about 20 minutes on 2 cores with 3 seeds",
+        about="all of Fashion-MNIST (48,000 images, 8 classes), embedded decoder; 20 minutes for 3 seeds",
         config=Config(
             data="fashion-full",
             align=AlignConfig(optimisation=Optimisation(epochs=4)),
@@ -183,7 +195,7 @@ PRESETS = {
         ),
     ),
     "fashion-id": Preset(
-        about="the demo's images with DREAM-ID: imagined inliers, accuracy on corrupted images; embedded decoder",
+        about="the demo's images with DREAM-ID: imagined inliers, accuracy on corrupted images",
         config=Config(
             align=AlignConfig(optimisation=Optimisation(epochs=4)),
             sample=SampleConfig(
@@ -211,7 +223,7 @@ PRESETS = {
         ),
     ),
     "fashion-oal": Preset(
-        about="the demo's images with OAL: 120 outliers that stay latents, contrast and distillation; embedded decoder",
+        about="the demo's images with OAL: 120 outliers that stay latents, contrast and distillation",
         config=Config(
             align=AlignConfig(optimisation=Optimisation(epochs=4)),
             sample=SampleConfig(per_class=15),
@@ -236,6 +248,15 @@ PRESETS = {
 }
 
 COMPARISONS = {
+    "demo": Comparison(
+        preset="demo",
+        about="DREAM-OOD and OAL as they ship, and varied known images in place of imagined outliers",
+        arms={
+            "dream-ood": {},
+            "known images, varied": {"regularize": {"outliers": "known"}},
+            "oal": OAL_ARM,
+        },
+    ),
     "oal": Comparison(
         preset="fashion-oal",
         about="OAL and its parts, numbers of outliers, and DREAM-OOD",

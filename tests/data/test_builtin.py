@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from oodream.core.errors import DataError
+from oodream.core.seeding import derive
 from oodream.data import builtin
 from oodream.data.builtin import DEBIAN, FAR_SETS, FASHION, FASHION_ID, FASHION_NEAR, fashion, near
 
@@ -62,7 +63,7 @@ def test_unknown_split_or_class(split: str, classes: tuple[str, ...]) -> None:
         fashion(split, classes)
 
 
-# The full set ----------------------------------------------------------------------------------------------------------------
+# The full set
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -149,7 +150,7 @@ def test_full_set_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modul
         fashion("train", FASHION_ID, full=True)
 
 
-# OOD -------------------------------------------------------------------------------------------------------------------------
+# OOD sets
 
 
 @pytest.mark.parametrize("name", FAR_SETS)
@@ -184,3 +185,38 @@ def test_photos_and_textures_are_in_colour() -> None:
     for name in ("photos", "textures", "noise"):
         pixels = FAR_SETS[name][0](32, 100, 0).batch(range(100)).float()
         assert (pixels.amax(1) - pixels.amin(1)).mean() > 15
+
+
+def test_letters_are_those_of_their_typefaces() -> None:
+    """Drawn again with the fonts that the sheet was made from, every letter is nearly the same."""
+    matplotlib = pytest.importorskip("matplotlib")
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    names = (
+        "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif",
+        "DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic",
+        "cmr10", "cmb10", "cmss10", "cmtt10",
+    )  # fmt: skip
+    drawn = []
+    for i in range(100):
+        random = np.random.default_rng(derive(0, "letters", i))
+        font = ImageFont.truetype(str(fonts / f"{random.choice(names)}.ttf"), random.uniform(0.5, 0.9) * 128)
+        letter, gray = builtin.LETTERS[random.integers(52)], int(random.integers(150, 256))
+        left, top, right, bottom = font.getbbox(letter)
+        x, y = (128 - right + left, 128 - bottom + top) * random.uniform(0.25, 0.75, 2)
+        image = Image.new("L", (128, 128))
+        ImageDraw.Draw(image).text((x - left, y - top), letter, fill=gray, font=font)
+        drawn.append(np.asarray(image.rotate(random.uniform(-15, 15), resample=Image.Resampling.BICUBIC)))
+    old = builtin.resize_all(drawn, 32).flatten(1).double()
+    new = builtin.letters(32, 100).batch(range(100)).flatten(1).double()
+    alike = torch.nn.functional.cosine_similarity(old, new)
+    assert alike.min() > 0.95
+    assert alike.mean() > 0.985
+    assert torch.nn.functional.cosine_similarity(old, new.roll(1, 0)).mean() < 0.7, "of other letters"
+
+
+def test_every_typeface_and_letter_has_its_cell() -> None:
+    sheet, em, (width, height), boxes = builtin._glyphs()
+    assert sheet.size == (width * 52, height * 14)
+    assert (len(boxes), {len(row) for row in boxes}) == (14, {52})
+    assert all(0.1 * em < h <= height and 0.1 * em < w <= width for row in boxes for w, h in row)
+    assert "SIL OPEN FONT LICENSE" in (builtin.ASSETS / "letters" / "LICENSE").read_text(encoding="utf-8")

@@ -33,27 +33,38 @@ def test_classes_are_left_out_and_images_held_back(train):
     assert numbers(fit) | numbers(test) == {i for i in range(100) if i % 4 != 1}
     assert not numbers(fit) & numbers(test)
     assert len(test) == 15
-    group, near = sets["left-out"]
-    assert group == "near"
-    assert numbers(near) == {i for i in range(100) if i % 4 == 1}
-    assert {name for name, (group, _) in sets.items() if group == "far"} == set(PSEUDO_OOD)
-    assert all((images.labels == -1).all() for _, images in sets.values())
+    assert [(s.name, s.group) for s in sets] == [
+        ("left-out", "near"),
+        *((name, "far") for name in PSEUDO_OOD),
+    ]
+    assert numbers(sets[0].images) == {i for i in range(100) if i % 4 == 1}
+    assert all((s.images.labels == -1).all() for s in sets)
 
 
 def test_the_same_seed_gives_the_same_sets(train):
     a, b, c = (hold_out(train, ["b"], seed) for seed in (0, 0, 1))
     assert numbers(a[0]) == numbers(b[0]) != numbers(c[0])
-    for name in PSEUDO_OOD:
-        assert torch.equal(a[2][name][1].batch(range(15)), b[2][name][1].batch(range(15)))
+    for one, other in zip(a[2], b[2], strict=True):
+        assert torch.equal(one.images.batch(range(15)), other.images.batch(range(15)))
 
 
-@pytest.mark.parametrize("classes", [["e"], ["a", "b", "c"]])
-def test_what_cannot_be_left_out(train, classes):
-    with pytest.raises(DataError, match=r"No class is called e|At least two"):
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [(["e"], "No class is called e; there are a, b"), (["a", "b", "c"], "At least two")],
+)
+def test_what_cannot_be_left_out(train, classes, message):
+    with pytest.raises(DataError, match=message):
         hold_out(train, classes, 0)
 
 
-def test_disturbances():
+def test_classes_of_a_single_image_cannot_be_shared(train):
+    single = train.subset(torch.tensor([0, 4, 1, 5, 2, 6, 3]))
+    with pytest.raises(DataError, match=r"fewer than two training images: d\."):
+        hold_out(single, ["b"], 0)
+    assert len(hold_out(single, ["d"], 0)[1]) == 3
+
+
+def test_pseudo_ood_images():
     g = torch.Generator().manual_seed(0)
     x = torch.randint(256, (6, 3, 8, 8), generator=g, dtype=torch.uint8)
     y = torch.tensor([0, 0, 0, 0, 0, 1])

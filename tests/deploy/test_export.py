@@ -1,4 +1,6 @@
-"""Exported guards: the graph gives the guard's answers from pixels of any size; wrong ones leave no file; the card is true."""
+"""Exported guards: the graph gives the guard's answers from pixels of any size; wrong ones leave no file; the
+card is true.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,20 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from oodream.cli.main import main
+from oodream.config import Config
 from oodream.core.errors import StoreError
 from oodream.core.files import write_json
 from oodream.core.registry import make, names
 from oodream.core.results import row_to_json
 from oodream.core.types import Sizes
 from oodream.data.builtin import digits
+from oodream.data.images import ImageSet
 from oodream.data.preprocess import square
-from oodream.deploy import onnx as graph
 from oodream.deploy.export import export
 from oodream.deploy.guard import Guard
-from oodream.deploy.onnx import TRACED, Deployed, ExportError, Square, compared, to_onnx
+from oodream.deploy.onnx import TRACED, Deployed, ExportError, Rewritten, Square, compared, to_onnx
 from oodream.detection.evaluate import evaluate
+from tests.helpers.begun import begin_run
 from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
 
 
@@ -49,10 +53,15 @@ def photos():
 @pytest.fixture(scope="module")
 def energy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "clothes"
+    ood = [
+        ImageSet(name="digits", group="far", images=digits(SIZE, 200)),
+        ImageSet(name="twice", group="control", images=digits(SIZE, 50)),
+    ]
+    train, test = clothes()
+    extractor = classifier().extractor()
     rows = evaluate(
-        classifier().network, ["energy"], fit=clothes()[0], test=clothes()[1], resamples=20, classifier="dream",
-        ood={"digits": ("far", digits(SIZE, 200)), "twice": ("control", digits(SIZE, 50))},
-    ).rows  # fmt: skip
+        extractor, ["energy"], fit=train, test=test, ood=ood, resamples=20, classifier="regularized"
+    ).rows
     worst = export(guard(), folder, rows, onnx=True)
     return SimpleNamespace(folder=folder, rows=rows, worst=worst)
 
@@ -92,10 +101,10 @@ def test_the_graph_answers_as_the_guard_does(energy):
         np.full((1, 1, 3), 255, np.uint8),
     ):
         logits, score, unknown = run.run(None, {"images": picture.transpose(2, 0, 1)[None]})
-        verdict = guard().predict(picture)
-        assert score[0] == pytest.approx(verdict.score, abs=1e-4)
-        assert guard().names[logits[0].argmax()] == verdict.likeliest
-        assert bool(unknown[0]) == (verdict.answer == "unknown")
+        prediction = guard().predict(picture)
+        assert score[0] == pytest.approx(prediction.score, abs=1e-4)
+        assert guard().names[logits[0].argmax()] == prediction.likeliest
+        assert bool(unknown[0]) == prediction.flagged
         answers.add(bool(unknown[0]))
     assert answers == {True, False}
     assert energy.worst < 1e-4
@@ -115,10 +124,10 @@ def test_batches_of_any_length(energy, n):
 def test_the_graph_says_what_it_is(energy):
     model = onnx.load(energy.folder / "guard.onnx")
     onnx.checker.check_model(model)
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert tuple(json.loads(told["names"])) == guard().names
-    assert float(told["threshold"]) == guard().threshold
-    assert told["promise"] == str(guard().promise)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert tuple(json.loads(metadata["names"])) == guard().names
+    assert float(metadata["threshold"]) == guard().threshold
+    assert metadata["guarantee"] == str(guard().guarantee)
     (taken,) = session(energy.folder / "guard.onnx").get_inputs()
     assert (taken.name, taken.type) == ("images", "tensor(uint8)")
     assert [isinstance(side, str) for side in taken.shape] == [True, False, True, True]
@@ -131,9 +140,9 @@ def test_detectors_with_a_state(detector, tmp_path):
     assert to_onnx(mine, tmp_path / "g.onnx") < 1e-3 * (high - low)
     picture = next(photos())
     _, score, unknown = session(tmp_path / "g.onnx").run(None, {"images": picture.transpose(2, 0, 1)[None]})
-    verdict = mine.predict(picture)
-    assert score[0] == pytest.approx(verdict.score, rel=1e-4)
-    assert unknown[0] == (verdict.answer == "unknown")
+    prediction = mine.predict(picture)
+    assert score[0] == pytest.approx(prediction.score, rel=1e-4)
+    assert unknown[0] == prediction.flagged
 
 
 @pytest.mark.slow
@@ -156,16 +165,23 @@ def test_every_detector_is_traced_or_says_why_not(detector, tmp_path):
 
 
 def test_a_graph_with_other_answers_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        graph, "_rounded", lambda sums: (sums / graph.FIXED_POINT).floor().clamp(0, 255)
-    )  # always down
-    with pytest.raises(ExportError, match="another answer"):
+    def coarse(self, images_B3HW):
+        """The nearest pixel in place of the kernel."""
+        return torch.nn.functional.interpolate(images_B3HW.float(), (self.size, self.size)).double()
+
+    monkeypatch.setattr(Square, "forward", coarse)
+    message = r"another answer for a picture of \d+ x \d+ pixels \(score .*, and not .*not kept"
+    with pytest.raises(ExportError, match=message):
         to_onnx(guard(), tmp_path / "g.onnx")
-    with pytest.raises(
-        ExportError, match=r"another answer for a picture of 38 x 27 pixels \(score .*, and not .*not kept"
-    ):
+    with pytest.raises(ExportError, match=message):
         export(guard(), tmp_path / "g", onnx=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_called_unknown_is_compared_by_its_flag(energy):
+    names = ("unknown", *classifier().names[1:])
+    named = replace(guard(), classifier=replace(classifier(), names=names))
+    assert compared(named, energy.folder / "guard.onnx") == energy.worst
 
 
 def test_a_graph_is_compared_in_all_it_says(energy, tmp_path):
@@ -223,30 +239,32 @@ def test_the_folder_is_a_guard_and_nothing_else(energy):
     again = Guard.load(energy.folder)
     assert again.predict(clothes()[1]) == guard().predict(clothes()[1])
     assert {p.name for p in energy.folder.iterdir()} == {
-        "README.md", "config.json", "model.safetensors", "loss.safetensors", "guard.safetensors", "guard.onnx",
+        "README.md", "config.json", "model.safetensors", "loss.safetensors", "guard.safetensors",
+        "guard.onnx",
     }  # fmt: skip
-    told = json.loads((energy.folder / "config.json").read_text())
-    assert told["classifier"]["names"] == list(guard().names)
-    assert (told["detector"]["name"], told["threshold"]) == ("energy", guard().threshold)
-    assert told["promise"] == {"kind": "tolerance", "alpha": 0.05, "confidence": 0.95, "n": 1000}
+    metadata = json.loads((energy.folder / "config.json").read_text())
+    assert metadata["classifier"]["names"] == list(guard().names)
+    assert (metadata["detector"]["name"], metadata["threshold"]) == ("energy", guard().threshold)
+    assert metadata["guarantee"] == {"kind": "tolerance", "alpha": 0.05, "confidence": 0.95, "n": 1000}
 
 
 def test_the_card(energy):
     _, front, text = (energy.folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-    told = yaml.safe_load(front)
-    assert (told["library_name"], told["pipeline_tag"]) == ("oodream", "image-classification")
-    results = told["model-index"][0]["results"]
+    metadata = yaml.safe_load(front)
+    assert (metadata["library_name"], metadata["pipeline_tag"]) == ("oodream", "image-classification")
+    results = metadata["model-index"][0]["results"]
     (digit_row,) = [row for row in energy.rows if row.dataset == "digits"]
     assert [result["dataset"]["type"] for result in results] == ["known", "digits"]
     assert {m["type"]: m["value"] for result in results for m in result["metrics"]} == {
-        "accuracy": round(digit_row.accuracy, 4), "auroc": round(digit_row.auroc, 4), "fpr95": round(digit_row.fpr95_id, 4),
+        "accuracy": round(digit_row.accuracy, 4), "auroc": round(digit_row.auroc, 4),
+        "fpr95": round(digit_row.fpr95_id, 4),
     }  # fmt: skip
-    assert str(guard().promise) in text
+    assert str(guard().guarantee) in text
     assert f"| digits | far | {digit_row.auroc:.1%} |" in text
     assert "twice" not in text
     for file in energy.folder.iterdir():
         assert file.name == "README.md" or f"| `{file.name}` |" in text
-    for heading in ("What it is for", "How the threshold is promised", "Limits", "Measured"):
+    for heading in ("What it is for", "How the threshold is guaranteed", "Limits", "Measured"):
         assert f"## {heading}" in text
 
 
@@ -261,7 +279,7 @@ def test_the_cards_snippets_run(energy, tmp_path, monkeypatch):
     first, second = {}, {}
     exec(snippets[0], first)
     exec(snippets[1], second)
-    assert second["score"][0] == pytest.approx(first["verdict"].score, abs=1e-4)
+    assert second["score"][0] == pytest.approx(first["prediction"].score, abs=1e-4)
 
 
 def test_a_card_without_measurements(tmp_path):
@@ -272,17 +290,22 @@ def test_a_card_without_measurements(tmp_path):
     assert "onnx" not in text
 
 
+def test_the_tracer_decides_nothing_by_a_tensors_values():
+    """Tensors are as true within `Rewritten` as without: no check is waved through."""
+    with Rewritten():
+        assert not torch.zeros(1)
+        assert not torch.tensor([torch.nan]).isfinite().all()
+
+
 def test_the_command(energy, tmp_path, capsys):
-    run = save_run(tmp_path / "run")
-    lines = [row_to_json(row) for row in energy.rows]
-    plain = [
-        line.replace('"classifier": "dream"', '"classifier": "plain"').replace('"digits"', '"letters"')
-        for line in lines
-    ]
-    (run / "results.jsonl").write_text("\n".join([*plain, *lines]) + "\n")
-    write_json(run / "guard" / "stage.json", {"inputs": {"detector": "energy"}})
+    run = save_run(begin_run(tmp_path / "run", Config()).folder.path)
+    baseline = [replace(row, classifier="baseline", dataset="letters") for row in energy.rows]
+    lines = [row_to_json(row) for row in (*baseline, *energy.rows)]
+    (run / "results.jsonl").write_text("\n".join(lines) + "\n")
+    for stage, inputs in (("guard", {"detector": "energy"}), ("scores", {})):
+        write_json(run / stage / "stage.json", {"inputs": inputs, "seconds": 1.0, "summary": {}})
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
-    assert str(guard().promise) in capsys.readouterr().out
+    assert str(guard().guarantee) in capsys.readouterr().out
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| digits |" in card
     assert "letters" not in card
@@ -294,11 +317,11 @@ def test_the_command(energy, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
-def test_words_for_the_tracer_mean_the_same():
+def test_what_is_rewritten_for_the_tracer_means_the_same():
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(7, 5, generator=g).double(), torch.randn(4, 5, generator=g).double()
     plain = torch.cdist(a, b), a.kthvalue(2, dim=1).values, torch.nn.functional.softplus(30 * a)
-    with graph.InOtherWords():
+    with Rewritten():
         other = torch.cdist(a, b), a.kthvalue(2, dim=1).values, torch.nn.functional.softplus(30 * a)
     for x, y in zip(plain, other, strict=True):
         torch.testing.assert_close(x, y)

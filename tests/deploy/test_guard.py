@@ -1,10 +1,15 @@
-"""Guards: one answer however a picture is given, promises kept on unseen images, folders that hold nothing but data."""
+"""Guards: one answer however a picture is given, guarantees kept on unseen images, folders that hold nothing
+but data.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,22 +20,27 @@ from scipy.stats import betabinom, binom
 
 import oodream
 from oodream.cli.main import main
-from oodream.config import Config, EvaluateConfig
+from oodream.config import Config, EvaluateConfig, GuardConfig
 from oodream.core.errors import DataError, StoreError
 from oodream.core.files import read_json, save_tensors, write_json
+from oodream.core.options import ConfigError
 from oodream.core.registry import make
+from oodream.data.builtin import digits
 from oodream.data.images import from_array
 from oodream.data.preprocess import is_single, read_pictures
 from oodream.deploy.guard import Guard, name_of
 from oodream.detection.detectors import state
 from oodream.functional.calibration import calibrate, conformal, tolerance
 from oodream.models.classifier import Prediction
-from oodream.run.folder import RunDir
-from oodream.run.pipeline import Pipeline
+from oodream.run.layout import REGULARIZED, Layout
+from oodream.run.stages.results import calibrate_guard
 from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
-from tests.helpers.runs import command
 
 CPU = torch.device("cpu")
+
+
+def guard_logits(images) -> torch.Tensor:
+    return classifier().extractor()(images).logits_BC
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +63,8 @@ def test_however_a_picture_is_given_it_is_the_same(picture, tmp_path):
     path = file(tmp_path / "x.png", picture)
     tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
     ways = [
-        picture, picture / 255, (picture / 255).astype(np.float32), Image.fromarray(picture), path, str(path), tensor,
-        tensor.float() / 255, tensor.double() / 255, np.asfortranarray(picture),
+        picture, picture / 255, (picture / 255).astype(np.float32), Image.fromarray(picture), path,
+        str(path), tensor, tensor.float() / 255, tensor.double() / 255, np.asfortranarray(picture),
     ]  # fmt: skip
     expected = guard().predict(picture)
     assert isinstance(expected, Prediction)
@@ -77,13 +87,13 @@ def test_however_a_picture_is_given_it_is_the_same(picture, tmp_path):
 
 
 def test_mixtures_keep_their_order(picture, tmp_path):
-    small, grey = picture[::2, ::2], picture[..., 0]
+    small, gray = picture[::2, ::2], picture[..., 0]
     tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
     mixed = [
         picture,
         file(tmp_path / "x.png", small),
         torch.stack([tensor, tensor.flip(2)]),
-        Image.fromarray(grey),
+        Image.fromarray(gray),
         picture / 255,
     ]
     alone = [
@@ -98,19 +108,19 @@ def test_mixtures_keep_their_order(picture, tmp_path):
     assert alone[0] == alone[-1] != alone[1]
 
 
-def test_grey_pictures(picture, tmp_path):
-    grey = picture[..., 0].copy()
-    path = file(tmp_path / "grey.png", grey)
+def test_gray_pictures(picture, tmp_path):
+    gray = picture[..., 0].copy()
+    path = file(tmp_path / "gray.png", gray)
     ways = [
-        grey,
-        grey[..., None],
-        grey / 255,
-        torch.from_numpy(grey),
-        torch.from_numpy(grey)[None],
-        Image.fromarray(grey),
+        gray,
+        gray[..., None],
+        gray / 255,
+        torch.from_numpy(gray),
+        torch.from_numpy(gray)[None],
+        Image.fromarray(gray),
         path,
     ]
-    colour = guard().predict(np.repeat(grey[..., None], 3, axis=2))
+    colour = guard().predict(np.repeat(gray[..., None], 3, axis=2))
     assert [guard().predict(way) for way in ways] == [colour] * len(ways)
 
 
@@ -158,9 +168,11 @@ def test_few_and_many():
     )
     right = [v.likeliest == test.classes[y] for v, y in zip(many, test.labels, strict=True)]
     assert sum(right) > 0.6 * len(test)
-    assert sum(v.answer == "unknown" for v in many) <= 0.05 * len(test)
-    assert all(v.answer == ("unknown" if v.score > guard().threshold else v.likeliest) for v in many)
-    assert all(0 <= v.known <= 1 for v in many)
+    assert sum(v.flagged for v in many) <= 0.05 * len(test)
+    assert all(v.flagged == (v.score > guard().threshold) for v in many)
+    assert all(v.answer == ("unknown" if v.flagged else v.likeliest) for v in many)
+    known = torch.tensor([v.known for v in many])
+    assert (known == classifier().loss.phi(guard_logits(test)).sigmoid()).all()
 
 
 REFUSED = [
@@ -176,8 +188,8 @@ REFUSED = [
     (np.zeros((1, 1, 9, 9, 3)), r"not \(1, 1, 9, 9, 3\)"),
     (np.zeros((0, 9, 3), np.uint8), "has no pixels"),
     (7, "A int is no picture"),
-    ([[np.zeros((9, 9))]], "Item 0 is a list, not a picture"),
-    ([np.zeros((9, 9)), None], "Item 1 is a NoneType"),
+    ([[np.zeros((9, 9))]], "Item 0 is a list, and no picture"),
+    ([np.zeros((9, 9)), None], "Item 1 is a NoneType, and no picture"),
 ]
 
 
@@ -195,7 +207,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     ):
         with pytest.raises(DataError, match=why):
             guard().predict([path])
-    with pytest.raises(DataError, match="is a folder; give the files in it"):
+    with pytest.raises(DataError, match=r"is a folder\. Give the files in it"):
         guard().predict(str(tmp_path))
     with pytest.raises(DataError, match="are 20 pixels wide, and this classifier's 12"):
         guard().predict(from_array("big", torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.zeros(2), ()))
@@ -203,15 +215,16 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         guard().predict(np.zeros((9, 9, 3), np.uint8), batch=0)
 
 
-# Promises
+# Guarantees
 
 
 @pytest.mark.parametrize("detector", ["energy", "knn"])
-def test_the_promise_is_kept_on_unseen_images_over_100_resamples(detector):
+def test_the_guarantee_is_kept_on_unseen_images_over_100_resamples(detector):
     """Calibrated on 400 of the 1,000 test images and observed on the other 600, a hundred times.
 
-    Given the rank k, the number of alarms among m unseen images is beta-binomial, whatever the scores' distribution (ties make it
-    smaller): that says how often the *observed* rate may exceed the promised one, and 100 resamples must agree.
+    Given the rank k, the number of alarms among m unseen images is beta-binomial, whatever the scores'
+    distribution (ties make it smaller): that says how often the *observed* rate may exceed the promised one,
+    and 100 resamples must agree.
     """
     scores = guard(detector).scores(clothes()[1])
     g, n, m, alpha = torch.Generator().manual_seed(0), 400, 600, 0.05
@@ -231,8 +244,10 @@ def test_the_promise_is_kept_on_unseen_images_over_100_resamples(detector):
 
 
 @pytest.mark.parametrize("detector", ["energy", "knn"])
-def test_the_promise_is_kept_within_its_confidence(detector):
-    """Held-out images drawn from all 1,000 test images, which are then all there is to be judged: the rate is known exactly."""
+def test_the_guarantee_is_kept_within_its_confidence(detector):
+    """Held-out images drawn from all 1,000 test images, which are then all there is to be judged: the rate is
+    known exactly.
+    """
     scores = guard(detector).scores(clothes()[1])
     g, rates = torch.Generator().manual_seed(1), []
     for _ in range(100):
@@ -252,7 +267,50 @@ def test_calibration_uses_the_held_out_images_alone():
         state(detector)  # the one that was given is left as it was
     average = Guard.calibrate(classifier(), "energy", train, test, alpha=0.05, confidence=None)
     assert average.threshold == conformal(guard().scores(test), 0.05) <= guard().threshold
-    assert average.promise.kind == "conformal"
+    assert average.guarantee.kind == "conformal"
+
+
+def test_calibration_uses_the_extractors_cache(tmp_path):
+    mine, few = classifier(), [images.subset(torch.arange(120)) for images in clothes()]
+    extractor = mine.extractor(cache=tmp_path)
+    first = Guard.calibrate(mine, "energy", *few, extractor=extractor)
+    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = Guard.calibrate(mine, "knn", *few, extractor=extractor)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+    assert len(files) == 3, "training, held-out and scrambled images"
+    assert (first.threshold, again.threshold) == tuple(
+        Guard.calibrate(mine, name, *few).threshold for name in ("energy", "knn")
+    )
+    other = replace(mine, network=copy.deepcopy(mine.network))
+    with pytest.raises(ValueError, match="another classifier's network"):
+        Guard.calibrate(other, "energy", *few, extractor=extractor)
+
+
+def test_a_detector_that_ranks_upside_down_warns():
+    """Of 20 images a class the 50th neighbour of a known image is of another class; the default's is not."""
+    train, test = clothes()
+    rows = torch.cat([(train.labels == c).nonzero()[:20, 0] for c in range(4)])
+    few, strange = train.subset(rows), digits(SIZE, 200)
+    with pytest.warns(UserWarning, match=r"^knn ranks upside down: .* \(AUROC [1-4]\d\.\d%\)"):
+        fiftieth = Guard.calibrate(classifier(), make("detectors", "knn", k=50), few, test)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        default = Guard.calibrate(classifier(), "knn", few, test)
+    flagged = [
+        sum(prediction.flagged for prediction in mine.predict(strange)) for mine in (fiftieth, default)
+    ]
+    assert flagged[0] < 0.1 * len(strange) < 0.2 * len(strange) < flagged[1]
+
+
+def test_a_class_called_unknown_is_told_from_a_flag():
+    names = ("unknown", *classifier().names[1:])
+    mine = replace(guard(), classifier=replace(classifier(), names=names))
+    test = clothes()[1]
+    predictions = mine.predict(test)
+    of_class = [p for p in predictions if p.likeliest == "unknown"]
+    assert {p.answer for p in of_class} == {"unknown"}
+    assert 0 < sum(p.flagged for p in of_class) < len(of_class)
+    assert [p.flagged for p in predictions] == [p.flagged for p in guard().predict(test)]
 
 
 def test_calibration_refuses(tmp_path):
@@ -268,7 +326,7 @@ def test_calibration_refuses(tmp_path):
 def test_a_detector_that_needs_gradients(tmp_path):
     few = [images.subset(torch.arange(120)) for images in clothes()]
     mine = Guard.calibrate(classifier(), make("detectors", "odin", epsilon=0.01), *few)
-    assert sum(v.answer == "unknown" for v in mine.predict(few[1])) <= 6
+    assert sum(v.flagged for v in mine.predict(few[1])) <= 6
     mine.save(tmp_path)
     assert Guard.load(tmp_path).predict(few[1]) == mine.predict(few[1])
 
@@ -299,16 +357,16 @@ def test_a_folder_gives_the_same_guard(detector, options, tmp_path):
     train, test = clothes()
     mine = Guard.calibrate(classifier(), make("detectors", detector, **options), train, test)
     mine.save(tmp_path / "own")
-    classifier().save(tmp_path / "run" / "classifier" / "dream-s0")
-    mine.save(tmp_path / "run" / "guard", "classifier/dream-s0")
+    classifier().save(tmp_path / "run" / "classifier" / "regularized-s0")
+    mine.save(tmp_path / "run" / "guard", "classifier/regularized-s0")
     for folder in (tmp_path / "own", str(tmp_path / "own"), tmp_path / "run", tmp_path / "run" / "guard"):
         again = Guard.load(folder)
         assert again.predict(test) == mine.predict(test)
-        assert (again.names, again.size, again.threshold, again.promise) == (
+        assert (again.names, again.size, again.threshold, again.guarantee) == (
             mine.names,
             mine.size,
             mine.threshold,
-            mine.promise,
+            mine.guarantee,
         )
         assert torch.equal(again.score_Q, mine.score_Q)
         assert type(again.detector) is type(mine.detector)
@@ -328,8 +386,8 @@ def test_a_path_out_of_the_run_is_refused(path, tmp_path):
     classifier().save(tmp_path / "other")
     run = save_run(tmp_path / "run")
     (run / "link").symlink_to(tmp_path / "other")
-    told = read_json(run / "guard" / "guard.json")
-    write_json(run / "guard" / "guard.json", {**told, "classifier": path})
+    config = read_json(run / "guard" / "guard.json")
+    write_json(run / "guard" / "guard.json", {**config, "classifier": path})
     for folder in (run, run / "guard"):
         with pytest.raises(StoreError, match=f"{path} lies outside"):
             Guard.load(folder)
@@ -341,10 +399,10 @@ EVIL = "open(__file__ + '.ran', 'w')\nfrom oodream.detection.detectors.energy im
 @pytest.mark.parametrize(
     "change",
     [
-        lambda told: told["detector"].update(name="evil_module:Energy"),
-        lambda told: told["detector"].update(name="os:system", options={"command": "touch ran"}),
-        lambda told: told["classifier"].update(loss="evil_module:Energy"),
-        lambda told: told["classifier"].update(backbone="torchscript:evil.pt"),
+        lambda config: config["detector"].update(name="evil_module:Energy"),
+        lambda config: config["detector"].update(name="os:system", options={"command": "touch ran"}),
+        lambda config: config["classifier"].update(loss="evil_module:Energy"),
+        lambda config: config["classifier"].update(backbone="torchscript:evil.pt"),
     ],
 )
 def test_no_code_is_run_for_a_folder(change, tmp_path, monkeypatch):
@@ -352,9 +410,9 @@ def test_no_code_is_run_for_a_folder(change, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     guard().save(tmp_path / "g")
-    told = read_json(tmp_path / "g" / "config.json")
-    change(told)
-    write_json(tmp_path / "g" / "config.json", told)
+    config = read_json(tmp_path / "g" / "config.json")
+    change(config)
+    write_json(tmp_path / "g" / "config.json", config)
     with pytest.raises(StoreError, match=r"names the plug-in .*runs its code"):
         Guard.load(tmp_path / "g")
     assert main(["score", "x.png", "--run", str(tmp_path / "g")]) == 2
@@ -363,17 +421,17 @@ def test_no_code_is_run_for_a_folder(change, tmp_path, monkeypatch):
 
 def test_plugins_load_when_they_are_wanted(tmp_path, monkeypatch):
     (tmp_path / "my_detector.py").write_text(
-        "from dataclasses import dataclass\nfrom oodream.detection.detectors import Fixed\n"
-        "@dataclass\nclass Least(Fixed):\n    bias: float = 0.0\n"
-        "    def score(self, output):\n        return output.logits_BC.double().amin(1) + self.bias\n"
+        "from dataclasses import dataclass\nfrom oodream.detection.detectors import BaseDetector\n"
+        "@dataclass\nclass Largest(BaseDetector):\n    bias: float = 0.0\n"
+        "    def _score(self, output):\n        return -output.logits_BC.amax(1) + self.bias\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    mine = Guard.calibrate(classifier(), make("detectors", "my_detector:Least", bias=2.0), *clothes())
-    assert name_of(mine.detector) == "my_detector:Least"
+    mine = Guard.calibrate(classifier(), make("detectors", "my_detector:Largest", bias=2.0), *clothes())
+    assert name_of(mine.detector) == "my_detector:Largest"
     mine.save(tmp_path / "g")
     test = clothes()[1]
     assert Guard.load(tmp_path / "g", plugins=True).predict(test) == mine.predict(test)
-    with pytest.raises(StoreError, match="plug-in 'my_detector:Least'"):
+    with pytest.raises(StoreError, match="plug-in 'my_detector:Largest'"):
         Guard.load(tmp_path / "g")
 
 
@@ -381,18 +439,18 @@ def test_damaged_folders_are_named(tmp_path):
     with pytest.raises(StoreError, match=r"holds no guard: neither config\.json nor guard/guard\.json"):
         Guard.load(tmp_path)
     guard().save(tmp_path)
-    told = read_json(tmp_path / "config.json")
-    for key in ("classifier", "detector", "threshold", "promise"):
-        write_json(tmp_path / "config.json", {k: v for k, v in told.items() if k != key})
+    config = read_json(tmp_path / "config.json")
+    for key in ("classifier", "detector", "threshold", "guarantee"):
+        write_json(tmp_path / "config.json", {k: v for k, v in config.items() if k != key})
         with pytest.raises(StoreError, match=rf"config\.json or its tensors are damaged.*{key}"):
             Guard.load(tmp_path)
-    write_json(tmp_path / "config.json", {**told, "detector": {"name": "knn", "options": {}}})
-    with pytest.raises(ValueError, match="not what a KNN has learnt"):
+    write_json(tmp_path / "config.json", {**config, "detector": {"name": "knn", "options": {}}})
+    with pytest.raises(ValueError, match="not what a KNN has learned"):
         Guard.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(StoreError, match="is damaged"):
         Guard.load(tmp_path)
-    write_json(tmp_path / "config.json", told)
+    write_json(tmp_path / "config.json", config)
     save_tensors(tmp_path / "guard.safetensors", {"other": torch.zeros(1)})
     with pytest.raises(StoreError, match="score_Q"):
         Guard.load(tmp_path)
@@ -422,21 +480,24 @@ def test_a_hub_repository(tmp_path, monkeypatch):
 
 def test_the_package_shows_the_guard_and_loads_nothing_for_it():
     assert oodream.Guard is Guard
-    code = "import sys, oodream; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; print(oodream.__version__)"
+    code = "import sys, oodream; assert not {'torch', 'numpy'} & sys.modules.keys(); oodream.__version__"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     with pytest.raises(AttributeError, match="no attribute 'Gard'"):
         _ = oodream.Gard
 
 
-def stage(folder, test, **options):
-    train = clothes()[0]
-    run = RunDir(folder)
-    classifier().save(run / "classifier" / "dream-s0")
-    a_run = SimpleNamespace(
-        config=Config(evaluate=EvaluateConfig(**options)), given=SimpleNamespace(data=(train, test)), run=run, device=CPU,
-        classifier=lambda kind, seed: classifier(),
-    )  # fmt: skip
-    return Pipeline._guard(a_run, run / "guard")
+def stage(folder, test, guard_options=None, **options):
+    """What the stage that calibrates a run's guard needs of a run."""
+    train, layout = clothes()[0], Layout(folder)
+    classifier().save(layout.classifier(REGULARIZED, 0))
+    job = SimpleNamespace(
+        config=Config(evaluate=EvaluateConfig(**options), guard=GuardConfig(**guard_options or {})),
+        inputs=SimpleNamespace(train=train, test=test),
+        run=SimpleNamespace(classifier=lambda kind, seed: classifier()),
+        layout=layout,
+        device=CPU,
+    )
+    return calibrate_guard(job)
 
 
 def test_the_stage_makes_the_runs_guard_and_checks_it_on_halves(tmp_path):
@@ -446,36 +507,39 @@ def test_the_stage_makes_the_runs_guard_and_checks_it_on_halves(tmp_path):
     assert name_of(mine.detector) == "mahalanobis"
     assert mine.threshold == guard("mahalanobis").threshold == pytest.approx(summary["threshold"], abs=1e-4)
     assert summary["other_half"] == pytest.approx(0.05, abs=0.04)
-    assert json.loads((tmp_path / "guard" / "guard.json").read_text())["classifier"] == "classifier/dream-s0"
+    config = json.loads((tmp_path / "guard" / "guard.json").read_text())
+    assert config["classifier"] == "classifier/regularized-s0"
     assert not (tmp_path / "guard" / "model.safetensors").exists()
     stage(
         tmp_path,
         test,
-        alpha=0.2,
-        confidence=0.0,
-        detectors=("ash@b",),
+        {"alpha": 0.2, "confidence": 0.0, "detector": "ash@b"},
+        detectors=("energy", "ash@b"),
         detector_options={"ash@b.variant": "b"},
     )
-    assert (Guard.load(tmp_path).promise.kind, Guard.load(tmp_path).detector.variant) == ("conformal", "b")
+    again = Guard.load(tmp_path)
+    assert (again.guarantee.kind, again.guarantee.alpha, again.detector.variant) == ("conformal", 0.2, "b")
 
 
 def test_too_few_test_images_make_no_guard_and_no_error(tmp_path):
     summary = stage(tmp_path, clothes()[1].subset(torch.arange(58)))
-    assert summary == {"none": "it takes 59 known test images to promise 0.05, and there are 58"}
+    assert list(summary) == ["none"]
+    assert "takes 59 known test images" in summary["none"]
+    assert "there are 58" in summary["none"]
     with pytest.raises(StoreError, match="holds no guard"):
         Guard.load(tmp_path)
 
 
-def test_impossible_promises_are_refused_before_any_work(shapes, tiny_pipeline, tmp_path, capsys):
-    for option in (("--evaluate.alpha", "0"), ("--evaluate.confidence", "1")):
-        assert main([*command(shapes, tiny_pipeline, tmp_path / "run"), *option]) == 2
-        assert "lies between 0 and 1" in capsys.readouterr().err
+def test_impossible_guarantees_are_refused_before_any_work():
+    for key, value in (("alpha", 0.0), ("alpha", 1.0), ("confidence", 1.0)):
+        with pytest.raises(ConfigError, match=f"{key} must be between 0 and 1, .*, not {value}"):
+            GuardConfig(**{key: value})
 
 
 def test_score_asks_the_guard_of_its_classifier(tmp_path, picture, capsys):
     run, path = save_run(tmp_path / "run"), file(tmp_path / "x.png", picture)
     (tmp_path / "bad.png").write_bytes(b"no")
-    classifier().save(run / "classifier" / "plain-s0")
+    classifier().save(run / "classifier" / "baseline-s0")
 
     def scored(*more, code=0):
         assert main(["score", str(path), *more, "--json", "--device", "cpu"]) == code
@@ -487,8 +551,8 @@ def test_score_asks_the_guard_of_its_classifier(tmp_path, picture, capsys):
     guard().save(tmp_path / "exported")
     assert scored("--run", str(tmp_path / "exported"))[0]["threshold"] == guard().threshold
     for own in (
-        ["--run", str(run), "--classifier", "plain-s0"],
-        ["--run", str(run / "classifier" / "dream-s0")],
+        ["--run", str(run), "--classifier", "baseline-s0"],
+        ["--run", str(run / "classifier" / "regularized-s0")],
     ):
         assert scored(*own)[0]["threshold"] == classifier().threshold != guard().threshold
     (run / "guard" / "guard.json").unlink()

@@ -2,109 +2,47 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from oodream.core import registry
 from oodream.core.types import Head, Output
-from oodream.data.images import Images, from_array
-from oodream.detection.detectors import NotFitted, probes_of, restore, state
-from oodream.models.inference import head_of, outputs
+from oodream.detection.detectors import learned_fields, restore, state
+from oodream.testing.detector import CLASSES, WIDTH, check_detector, head, known, output
 
-CLASSES, WIDTH, SIDE = 4, 24, 6
 NAMES = registry.names("detectors")
 FIXED = {"energy", "entropy", "gen", "gradnorm", "max_logit", "msp", "odin"}
-NEED_HEAD = {
-    "adascale", "ash", "dice", "fdbd", "nci", "rankfeat", "react", "residual", "scale", "vim", "vra", "weighted_energy", "weiper",
+LOGITS_ALONE = {
+    "energy", "entropy", "gen", "kl_matching", "max_logit", "msp", "openmax", "temperature",
+    "weighted_energy",
 }  # fmt: skip
-NEED_LABELS = {"gmm", "mahalanobis", "openmax", "relative_mahalanobis", "she"}
+NEED_HEAD = {
+    "adascale", "ash", "dice", "fdbd", "nci", "rankfeat", "react", "residual", "scale", "vim", "vra",
+    "weighted_energy", "weiper",
+}  # fmt: skip
+NEED_LABELS = {"gmm", "mahalanobis", "openmax", "relative_mahalanobis", "she", "temperature"}
+NEED_EVERY_CLASS = NEED_LABELS - {"temperature"}
 # Two outputs that are sure of one class beyond float64 are the same to these, by their definition.
 SATURATE = {"gen", "kl_matching", "openmax", "weiper", "knn", "ssd"}
+# What these detectors say of features that never vary; the others score them.
+REFUSE_CONSTANT_FEATURES = {
+    "gmm": "GMM: no mixture fits these features, which may vary too little",
+    "mahalanobis": "need features that vary within classes",
+    "openmax": "OpenMax has fewer than 2 rightly classified training samples of class 0, 1, 3",
+    "relative_mahalanobis": "need features that vary within classes",
+    "she": "SHE has no rightly classified training sample of class 0, 1, 3",
+    "ssd": "need features that vary within classes",
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "weiper": {"repeats": 10},
     "nci": {"alpha": 0.0},
     "dice": {"percentile": 0.5},
+    "gmm": {"iterations": 20},
 }
-
-
-class Toy(nn.Module):
-    """A network whose features are the mean of a feature map: pixels themselves, moved between channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        g = torch.Generator().manual_seed(7)
-        self.lift, self.relu = nn.Conv2d(3, WIDTH, 1, bias=False), nn.ReLU()
-        self.head = nn.Linear(WIDTH, CLASSES)
-        with torch.no_grad():
-            self.lift.weight.copy_(torch.randn(self.lift.weight.shape, generator=g))
-            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=g))
-            hues = 255 * torch.rand(64, 3, 1, 1, generator=g) / 2
-            self.head.bias.copy_(-self(hues).logits_BC.mean(0) + self.head.bias)
-
-    def forward(self, images_B3HW: Tensor) -> Output:
-        z = self.relu(self.lift(images_B3HW.float() / 255)).mean((2, 3))
-        return Output(logits_BC=self.head(z), z_BF=z)
-
-
-def pictures(n: int, seed: int, low: int = 0, high: int = 256) -> tuple[Images, Tensor]:
-    """Random images, labelled as the toy network sees them."""
-    g = torch.Generator().manual_seed(seed)
-    hue = torch.rand(n, 3, 1, 1, generator=g)
-    pixels = (hue * torch.randint(low, high, (n, 3, SIDE, SIDE), generator=g)).to(torch.uint8)
-    with torch.no_grad():
-        y = Toy()(pixels).logits_BC.argmax(1)
-    return from_array("toy", pixels, y, [str(c) for c in range(CLASSES)]), y
-
-
-def head() -> Head:
-    weight = torch.eye(CLASSES, WIDTH) + 0.02 * torch.randn(
-        CLASSES, WIDTH, generator=torch.Generator().manual_seed(5)
-    )
-    return Head(
-        weight_CF=weight,
-        bias_C=torch.linspace(-0.1, 0.1, CLASSES),
-        energy_C=torch.linspace(0.5, 1.5, CLASSES),
-    )
-
-
-def seen(z: Tensor) -> Output:
-    """The outputs with features `z`; probes as if nothing had been done to an image."""
-    logits = z @ head().weight_CF.T + head().bias_C
-    return Output(
-        logits_BC=logits, z_BF=z, probes={probe.key: logits if "odin" in probe.key else z for probe in VIEWS}
-    )
-
-
-VIEWS = probes_of([registry.make("detectors", name) for name in NAMES])
-
-
-def known(n: int, seed: int) -> tuple[Output, Tensor]:
-    """Rectified features: each class has an axis of its own, and all share noise."""
-    g = torch.Generator().manual_seed(seed)
-    y = torch.arange(n) % CLASSES
-    return seen((6 * torch.eye(CLASSES, WIDTH)[y] + 0.5 * torch.randn(n, WIDTH, generator=g)).clamp(min=0)), y
-
-
-def unknown(n: int, seed: int) -> Output:
-    """Small features on all axes, and a large one on an axis that no class uses: every logit is small."""
-    g = torch.Generator().manual_seed(seed)
-    return seen((0.2 * torch.randn(n, WIDTH, generator=g)).clamp(min=0) + 3 * torch.eye(WIDTH)[-1])
-
-
-def part(output: Output, rows: slice) -> Output:
-    probes = {key: probe[rows] for key, probe in output.probes.items()}
-    return Output(logits_BC=output.logits_BC[rows], z_BF=output.z_BF[rows], probes=probes)
-
-
-def scored_or_refused(name: str, fit: Output, y: Tensor, head: Head | None, test: Output) -> Any:
-    """Scores, or the reason why there are none."""
-    try:
-        return make(name).fit(fit, y, head).score(test)
-    except ValueError as error:
-        return str(error)
 
 
 @pytest.fixture(params=NAMES)
@@ -116,121 +54,189 @@ def make(name: str) -> Any:
     return registry.make("detectors", name, **OPTIONS.get(name, {}))
 
 
-def test_at_least_twenty_four_are_registered() -> None:
-    assert len(NAMES) >= 24
-    assert set(NAMES) >= FIXED | NEED_HEAD | NEED_LABELS
-
-
-def test_fit_returns_self_and_far_away_scores_higher(name: str) -> None:
+def fitted(name: str) -> Any:
     detector = make(name)
-    assert detector.fit(*known(400, 0), head()) is detector
-    id_N, ood_M = detector.score(known(200, 1)[0]), detector.score(unknown(100, 2))
-    assert id_N.shape == (200,)
-    assert id_N.dtype == torch.float64
-    assert torch.cat([id_N, ood_M]).isfinite().all()
-    assert (ood_M[:, None] > id_N).double().mean() > 0.9
+    return detector.fit(*known(400, 0, [detector]), head())
 
 
-def test_scores_do_not_depend_on_the_batch_or_the_run(name: str) -> None:
-    detector = make(name).fit(*known(400, 0), head())
-    test = known(30, 1)[0]
-    whole = detector.score(test)
-    parts = [detector.score(part(test, slice(a, b))) for a, b in ((0, 1), (1, 12), (12, 30))]
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-6, atol=1e-12)
-    again = make(name).fit(*known(400, 0), head())
-    assert torch.equal(again.score(test), whole)
+def scores_or_reason(name: str, fit: Output, y: torch.Tensor, last: Head | None) -> Any:
+    try:
+        return make(name).fit(fit, y, last).score(fit)
+    except ValueError as error:
+        return str(error)
 
 
-def test_what_was_learnt_can_be_stored(name: str) -> None:
-    detector, test = make(name).fit(*known(400, 0), head()), known(30, 1)[0]
-    learnt = state(detector)
-    assert all(isinstance(tensor, Tensor) for tensor in learnt.values())
-    assert torch.equal(restore(make(name), learnt).score(test), detector.score(test))
-    with pytest.raises(ValueError, match="not what a"):
-        restore(make(name), {**learnt, "alien": torch.zeros(1)})
-    if name not in FIXED:
-        with pytest.raises(NotFitted):
-            state(make(name))
+def test_all_are_registered() -> None:
+    assert len(NAMES) >= 30
+    assert set(NAMES) >= FIXED | NEED_HEAD | NEED_LABELS | LOGITS_ALONE
+
+
+def test_the_rules_are_kept(name: str) -> None:
+    check_detector(name, **OPTIONS.get(name, {}))
+
+
+def test_only_those_that_learn_have_learned_fields(name: str) -> None:
+    assert bool(learned_fields(make(name))) == (name not in FIXED)
+
+
+def test_another_detectors_state_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"not what a {type(make(name)).__name__} has learned: alien"):
+        restore(make(name), {**state(fitted(name)), "alien": torch.zeros(1)})
 
 
 def test_very_confident_outputs_stay_finite_and_apart(name: str) -> None:
-    detector = make(name).fit(*known(400, 0), head())
-    z = torch.linspace(1, 3, 50)[:, None] * (40 * torch.eye(CLASSES, WIDTH)[:1] + torch.linspace(0, 1, WIDTH))
-    scores = detector.score(seen(z))
+    detector = fitted(name)
+    sure = 40 * torch.eye(CLASSES, WIDTH)[:1] + torch.linspace(0, 1, WIDTH)
+    scores = detector.score(output(torch.linspace(1, 3, 50)[:, None] * sure, [detector]))
     assert scores.isfinite().all()
     if name not in SATURATE:
         assert len(scores.unique()) == 50
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_nan_and_infinity_are_refused_by_name(name: str, bad: float) -> None:
-    detector = make(name).fit(*known(400, 0), head())
-    broken = known(5, 1)[0]
-    for tensor in (broken.logits_BC, broken.z_BF, *broken.probes.values()):
-        tensor[2, 1] = bad
-    with pytest.raises(ValueError, match=r"(logits|features|probes) contain NaN or infinity"):
-        detector.score(broken)
-
-
-def test_score_before_fit_and_fit_on_nan_are_refused(name: str) -> None:
-    if name in FIXED:
-        return
-    detector = make(name)
-    output, y = known(400, 0)
-    with pytest.raises(NotFitted, match="fit"):
-        detector.score(output)
-    output.z_BF[0, 0] = output.logits_BC[0, 0] = torch.nan
-    if name == "weighted_energy":  # it learns from the head alone
-        return
-    with pytest.raises(ValueError, match=r"(features|logits) contain NaN"):
-        detector.fit(output, y, head())
+def test_what_holds_nan_or_infinity_is_named(name: str, bad: float) -> None:
+    detector = fitted(name)
+    for part in ("logits", "features", "probes"):
+        broken = known(5, 1, [detector])[0]
+        parts = {"logits": [broken.logits_BC], "features": [broken.z_BF], "probes": [*broken.probes.values()]}
+        for tensor in parts[part]:
+            tensor[2, 1] = bad
+        if part in detector.reads or (part == "probes" and broken.probes):
+            with pytest.raises(ValueError, match=f"The {part} contain NaN or infinity"):
+                detector.score(broken)
+        else:
+            assert detector.score(broken).isfinite().all(), f"{part} are not read"
 
 
 @pytest.mark.parametrize("name", sorted(NEED_HEAD))
 def test_a_network_without_a_head_is_refused(name: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"needs (the network's last layer|a classifier trained with class weights)"
-    ):
-        make(name).fit(*known(400, 0), None)
+    needs = (
+        "a classifier trained with class weights" if name == "weighted_energy" else "the network's last layer"
+    )
+    with pytest.raises(ValueError, match=f"{type(make(name)).__name__} needs {needs}"):
+        make(name).fit(*known(400, 0, [make(name)]), None)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - NEED_HEAD))
+def test_the_others_do_without_a_head(name: str) -> None:
+    detector = make(name)
+    fit, y = known(400, 0, [detector])
+    assert torch.equal(detector.fit(fit, y, None).score(fit), make(name).fit(fit, y, head()).score(fit))
+
+
+@pytest.mark.parametrize("name", sorted(NEED_EVERY_CLASS))
+def test_a_class_without_samples_is_named(name: str) -> None:
+    fit, y = known(400, 0)
+    rows = y != 2
+    with pytest.raises(ValueError, match=r"of class 2\."):
+        make(name).fit(Output(logits_BC=fit.logits_BC[rows], z_BF=fit.z_BF[rows]), y[rows], head())
 
 
 @pytest.mark.parametrize("name", sorted(NEED_LABELS))
-def test_a_class_without_samples_is_named(name: str) -> None:
-    output, y = known(400, 0)
-    rows = y != 2
-    with pytest.raises(ValueError, match=r"of class 2\b"):
-        make(name).fit(Output(logits_BC=output.logits_BC[rows], z_BF=output.z_BF[rows]), y[rows], head())
+def test_labels_that_are_no_classes_are_refused(name: str) -> None:
+    fit, y = known(400, 0)
+    with pytest.raises(ValueError, match=r"Labels lie between 0 and 3, .* labels from 1 to 4"):
+        make(name).fit(fit, y + 1, head())
 
 
-def test_constant_features_and_fewer_samples_than_dimensions_are_defined(name: str) -> None:
-    """Either finite scores, or a ValueError that says what is wrong."""
-    output, y = known(12, 0)  # 24 dimensions
-    flat = seen(torch.ones(12, WIDTH))
-    for fit in (output, flat):
-        scores = scored_or_refused(name, fit, y, head(), output)
-        assert len(scores) > 20 if isinstance(scores, str) else scores.isfinite().all()
+def test_features_that_never_vary_are_scored_or_named(name: str) -> None:
+    flat = output(torch.ones(12, WIDTH), [make(name)])
+    scores = scores_or_reason(name, flat, known(12, 0)[1], head())
+    if name in REFUSE_CONSTANT_FEATURES:
+        assert REFUSE_CONSTANT_FEATURES[name] in scores
+    else:
+        assert scores.isfinite().all()
+
+
+def test_fewer_samples_than_dimensions_are_scored(name: str) -> None:
+    few, y = known(12, 0, [make(name)])  # 24 dimensions
+    assert scores_or_reason(name, few, y, head()).isfinite().all()
+
+
+def test_no_samples_at_all_are_refused(name: str) -> None:
+    none = output(torch.zeros(0, WIDTH), [make(name)])
+    reason = scores_or_reason(name, none, torch.zeros(0, dtype=torch.int64), head())
+    assert (
+        len(reason) == 0
+        if name in FIXED
+        else reason == f"{type(make(name)).__name__} has no training sample."
+    )
 
 
 def test_logits_without_features(name: str) -> None:
-    """A network that shows logits alone serves the detectors that need nothing else; the others say what they miss."""
-    whole, y = known(100, 0)
-    bare = Output(logits_BC=whole.logits_BC, z_BF=torch.empty(100, 0))
-    scores = scored_or_refused(name, bare, y, None, bare)
-    if name in {"energy", "msp", "max_logit", "entropy", "gen", "temperature", "kl_matching", "openmax"}:
+    """A network that shows logits alone serves detectors that need nothing else; the others say what they
+    need.
+    """
+    whole, y = known(100, 0, [make(name)])
+    bare = replace(whole, z_BF=torch.empty(100, 0), probes={})
+    scores = scores_or_reason(name, bare, y, head())
+    if name in LOGITS_ALONE:
         assert torch.equal(scores, make(name).fit(whole, y, head()).score(whole))
     else:
-        assert any(word in scores for word in ("features", "last layer", "class weights", "probe"))
+        missing = "the probe 'odin T=1000 epsilon=0.0014'" if name == "odin" else "features"
+        assert f"{type(make(name)).__name__} needs {missing}" in scores
 
 
-def test_a_network_serves_every_detector_in_one_pass(name: str) -> None:
-    model, (fit, y), (test, _) = Toy(), pictures(200, 0), pictures(20, 1)
-    detector = make(name) if name != "gmm" else registry.make("detectors", "gmm", iterations=5)
-    probes = probes_of([detector])
-    known_, device = head_of(model), torch.device("cpu")
-    if name == "weighted_energy":
-        assert known_ is not None
-        known_ = Head(weight_CF=known_.weight_CF, bias_C=known_.bias_C, energy_C=torch.ones(CLASSES))
-    detector.fit(outputs(model, fit, device, probes=[probe for probe in probes if probe.for_fit]), y, known_)
-    scores = [detector.score(outputs(model, test, device, batch=batch, probes=probes)) for batch in (20, 7)]
-    assert scores[0].isfinite().all()
-    torch.testing.assert_close(scores[0], scores[1], rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("name", ["adascale", "odin", "rankfeat"])
+def test_outputs_without_the_probes_are_refused(name: str) -> None:
+    detector = fitted(name)
+    with pytest.raises(ValueError, match=r"needs the probe .* give the detector's probes to the Extractor"):
+        detector.score(known(5, 0)[0])
+
+
+OUT_OF_RANGE = [
+    ("adascale", {"low": 0.9, "high": 0.8}, "low must be at most high; they are 0.9 and 0.8"),
+    ("adascale", {"k1": 0.0}, "k1 must be between 0 and 1, and above 0, not 0.0"),
+    ("adascale", {"pixels": 1.5}, "pixels must be between 0 and 1"),
+    ("adascale", {"weight": -1.0}, "weight must be at least 0"),
+    ("ash", {"percentile": 1.0}, "percentile must be between 0 and 1, without the ends, not 1.0"),
+    ("ash", {"variant": "x"}, "variant must be one of s, p, b, not 'x'"),
+    ("dice", {"percentile": 0.0}, "percentile must be between 0 and 1"),
+    ("gen", {"gamma": 0.0}, "gamma must be above 0"),
+    ("gen", {"m": 0}, "m must be at least 1, not 0"),
+    ("gmm", {"iterations": 0}, "iterations must be at least 1"),
+    ("knn", {"k": -1}, "k must be at least 0"),
+    ("nci", {"alpha": -0.1}, "alpha must be at least 0"),
+    ("nnguide", {"k": 0}, "k must be at least 1"),
+    ("nnguide", {"share": 0.0}, "share must be between 0 and 1, and above 0"),
+    ("odin", {"temperature": 0.0}, "temperature must be above 0"),
+    ("odin", {"epsilon": -0.1}, "epsilon must be at least 0"),
+    ("odin", {"epsilon": float("nan")}, "epsilon must be at least 0, not nan"),
+    ("openmax", {"tail": 1}, "tail must be at least 2"),
+    ("openmax", {"alpha": 0}, "alpha must be at least 1"),
+    ("react", {"percentile": 1.2}, "percentile must be between 0 and 1"),
+    ("residual", {"dim": -3}, "dim must be at least 0"),
+    ("scale", {"percentile": -0.2}, "percentile must be between 0 and 1"),
+    ("ssd", {"clusters": 0}, "clusters must be at least 1"),
+    ("vim", {"dim": -1}, "dim must be at least 0"),
+    ("vra", {"low": 0.9, "high": 0.9}, "low must be below high; they are 0.9 and 0.9"),
+    ("vra", {"high": 1.0}, "high must be between 0 and 1"),
+    ("weiper", {"repeats": 0}, "repeats must be at least 1"),
+    ("weiper", {"bins": 1}, "bins must be at least 2"),
+    ("weiper", {"smooth": 0}, "smooth must be at least 1"),
+    ("weiper", {"delta": -1.0}, "delta must be at least 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), OUT_OF_RANGE)
+def test_an_option_out_of_range_is_refused_when_a_detector_is_made(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"detector '{name}': {message}")):
+        registry.make("detectors", name, **options)
+
+
+def test_every_detector_with_options_has_a_range_tested() -> None:
+    with_options = {name for name in NAMES if any(f.init for f in fields(make(name)))}
+    assert with_options == {name for name, _, _ in OUT_OF_RANGE}
+
+
+@pytest.mark.parametrize(("each", "k"), [(3, 1), (8, 2), (20, 5), (100, 25), (200, 50), (1000, 50)])
+def test_knns_neighbour_is_within_the_smallest_class(each: int, k: int) -> None:
+    """The default is a quarter of the smallest class, and the usual 50 from 200 images a class on."""
+    fit, y = known(4 * max(each, 50), 0)
+    rows = (y != 2) | (torch.arange(len(y)) < 4 * each)
+    fit, y = Output(logits_BC=fit.logits_BC[rows], z_BF=fit.z_BF[rows]), y[rows]
+    assert int(y.bincount().min()) == each
+    default, fixed = (registry.make("detectors", "knn", k=option).fit(fit, y) for option in (0, k))
+    assert torch.equal(default.score(known(50, 1)[0]), fixed.score(known(50, 1)[0]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -7,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from oodream.core.registry import make
 from oodream.core.results import row_from_json, row_to_json
 from oodream.core.types import Output, Sizes
-from oodream.data.images import Images, from_array
+from oodream.data.images import Images, ImageSet, from_array
+from oodream.detection.detectors import BaseDetector
 from oodream.detection.detectors.knn import KNN
-from oodream.detection.evaluate import Evaluation, evaluate, evaluate_outputs
+from oodream.detection.evaluate import Evaluation, evaluate, evaluate_outputs, shift_row
 from oodream.functional.metrics import METRICS, measure
+from oodream.models.inference import Extractor
 from oodream.training.losses.energy_logistic import EnergyLogistic
 
 CLASSES, WIDTH = 3, 8
@@ -36,7 +40,7 @@ OOD = {
 
 
 def run(ood: dict[str, tuple[str, Output]] = OOD, seed: int = 7) -> Evaluation:
-    return evaluate_outputs(FIT, TEST, ood, ["energy", "knn"], classifier="plain", seed=seed, resamples=60)
+    return evaluate_outputs(FIT, TEST, ood, ["energy", "knn"], classifier="baseline", seed=seed, resamples=60)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def test_one_row_per_detector_and_set_then_the_means(result: Evaluation) -> None
     means = [("mean", "near"), ("mean", "far"), ("mean", "all")]
     expected = [(detector, *pair) for detector in ("energy", "knn") for pair in sets + means]
     assert [(row.detector, row.dataset, row.group) for row in result.rows] == expected
-    assert {(row.classifier, row.seed, row.n_id) for row in result.rows} == {("plain", 7, 150)}
+    assert {(row.classifier, row.seed, row.n_id) for row in result.rows} == {("baseline", 7, 150)}
 
 
 def test_rows_are_the_metrics_of_the_scores(result: Evaluation) -> None:
@@ -88,9 +92,9 @@ def test_intervals_hold_the_value_and_a_mean_of_one_set_is_that_set(result: Eval
 def test_wrongly_classified_images_are_told_by_the_same_scores() -> None:
     output, y = outputs(150, 1.0, 1)
     right = output.logits_BC.argmax(1) == y
-    found = evaluate_outputs(FIT, (output, y), OOD, ["energy", "knn"], resamples=0)
-    for row in found.rows:
-        scores = found.scores[row.detector]["id"]
+    result = evaluate_outputs(FIT, (output, y), OOD, ["energy", "knn"], resamples=0)
+    for row in result.rows:
+        scores = result.scores[row.detector]["id"]
         assert row.misclassification_auroc == pytest.approx(measure(scores[right], scores[~right])["auroc"])
     sure = Output(logits_BC=20 * torch.eye(CLASSES)[y], z_BF=output.z_BF)
     assert (
@@ -148,7 +152,7 @@ def test_unusable_sets_are_refused_by_name(name: str, group: str, output: Output
 
 def test_an_empty_id_test_set_is_refused() -> None:
     with pytest.raises(ValueError, match="ID test set is empty"):
-        evaluate_outputs(FIT, outputs(0, 0, 0), OOD, ["energy"], classifier="plain", seed=0)
+        evaluate_outputs(FIT, outputs(0, 0, 0), OOD, ["energy"], classifier="baseline", seed=0)
 
 
 # From images
@@ -178,33 +182,32 @@ def tinted(n: int, seed: int, known: bool = True) -> Images:
     return from_array("tint", pixels.to(torch.uint8), y, ["red", "green", "blue"])
 
 
+def dull(n: int = 40, group: str = "far", name: str = "dull") -> ImageSet:
+    return ImageSet(name=name, group=group, images=tinted(n, 2, known=False).as_ood(name))
+
+
+GIVEN = {"fit": tinted(90, 0), "test": tinted(60, 1)}
+
+
 def test_a_network_runs_once_over_each_set_whatever_the_detectors(tmp_path: Path) -> None:
     network, names = Tint(), ["energy", "msp", "knn", "mahalanobis", "react", "vim", "she"]
-    sets = {
-        "dull": ("far", tinted(40, 2, known=False).as_ood()),
-        "grey": ("near", tinted(50, 3, known=False).as_ood()),
-    }
-    given = {"fit": tinted(90, 0), "test": tinted(60, 1), "ood": sets, "resamples": 20}
-    found = evaluate(network, names, **given, cache=tmp_path)
-    assert network.seen == 90 + 60 + 40 + 50
-    assert len(found.rows) == len(names) * 5
-    assert next(row for row in found.rows if row.detector == "energy" and row.group == "all").auroc > 0.9
-    again = evaluate(network, [*names, "scale"], **given, cache=tmp_path)
-    assert network.seen == 240
-    assert again.rows[: len(found.rows)] == found.rows
+    sets = [dull(), dull(50, "near", "gray")]
+    result = evaluate(Extractor(network, cache=tmp_path), names, **GIVEN, ood=sets, resamples=20)
+    assert network.seen == 90 + 60 + 40 + 50 + 60, "and once over the scrambled test images"
+    assert len(result.rows) == len(names) * 5
+    assert result.skipped == {}
+    assert next(row for row in result.rows if row.detector == "energy" and row.group == "all").auroc > 0.9
+    again = evaluate(Extractor(network, cache=tmp_path), [*names, "scale"], **GIVEN, ood=sets, resamples=20)
+    assert network.seen == 300
+    assert again.rows[: len(result.rows)] == result.rows
 
 
-def test_detectors_may_be_given_as_they_are() -> None:
-    given = {
-        "fit": tinted(90, 0),
-        "test": tinted(60, 1),
-        "ood": {"dull": ("far", tinted(40, 2, known=False))},
-        "resamples": 0,
-    }
-    found = evaluate(Tint(), {"one": KNN(k=1), "many": KNN(k=30)}, **given)
-    assert {row.detector for row in found.rows} == {"one", "many"}
-    assert (found.scores["one"]["dull"] < found.scores["many"]["dull"]).all()
-    assert found.rows[0].intervals.keys() == {"auroc", "accuracy"}  # without resamples DeLong's
+def test_detectors_may_come_ready_made() -> None:
+    detectors = {"one": KNN(k=1), "many": KNN(k=30)}
+    result = evaluate(Extractor(Tint()), detectors, **GIVEN, ood=[dull()], resamples=0)
+    assert {row.detector for row in result.rows} == {"one", "many"}
+    assert (result.scores["one"]["dull"] < result.scores["many"]["dull"]).all()
+    assert result.rows[0].intervals.keys() == {"auroc", "accuracy"}  # without resamples DeLong's
 
 
 def test_class_weights_come_with_the_loss() -> None:
@@ -212,16 +215,70 @@ def test_class_weights_come_with_the_loss() -> None:
     loss.build(Sizes(features=3, classes=3))
     with torch.no_grad():
         loss.log_energy_C.copy_(torch.tensor([0.5, 0.0, -0.5]))
-    given = {
-        "fit": tinted(90, 0),
-        "test": tinted(60, 1),
-        "ood": {"dull": ("far", tinted(40, 2, known=False))},
-        "resamples": 0,
+    names = ["weighted_energy", "energy"]
+    result = evaluate(Extractor(Tint(), loss=loss), names, **GIVEN, ood=[dull()], resamples=0)
+    assert not torch.equal(result.scores["weighted_energy"]["id"], result.scores["energy"]["id"])
+    without = evaluate(Extractor(Tint()), names, **GIVEN, ood=[dull()], resamples=0)
+    assert without.scores.keys() == {"energy"}
+    assert "trained with class weights" in without.skipped["weighted_energy"]
+
+
+def test_detectors_that_cannot_be_used_are_skipped_and_named() -> None:
+    """One needs a feature map that the network does not have, one cannot be fitted, one's scores are not
+    finite.
+    """
+
+    @dataclass
+    class Endless(BaseDetector):
+        def _score(self, output: Output) -> Tensor:
+            return output.logits_BC[:, 0] / 0
+
+    detectors = {
+        "rankfeat": make("detectors", "rankfeat"),
+        "ssd": make("detectors", "ssd", clusters=60),
+        "endless": Endless(),
+        "energy": make("detectors", "energy"),
     }
-    found = evaluate(Tint(), ["weighted_energy", "energy"], **given, loss=loss)
-    assert not torch.equal(found.scores["weighted_energy"]["id"], found.scores["energy"]["id"])
-    with pytest.raises(ValueError, match="trained with class weights"):
-        evaluate(Tint(), ["weighted_energy"], **given)
+    result = evaluate(Extractor(Tint()), detectors, **GIVEN, ood=[dull()], resamples=0)
+    assert {row.detector for row in result.rows} == result.scores.keys() == {"energy"}
+    assert list(result.skipped) == ["rankfeat", "ssd", "endless"]
+    assert "no average of a feature map" in result.skipped["rankfeat"]
+    assert "two samples for each of its 60 clusters; there are 90" in result.skipped["ssd"]
+    assert "Infinite scores" in result.skipped["endless"]
+    alone = evaluate(Extractor(Tint()), ["energy"], **GIVEN, ood=[dull()], resamples=0)
+    assert alone.rows == result.rows
+
+
+@pytest.mark.parametrize(
+    ("names", "reasons"),
+    [
+        (["weighted_energy", "rankfeat"], ["weighted_energy: .*class weights"]),
+        (["rankfeat"], ["rankfeat: .*no average of a feature map"]),
+        ([], ["At least one detector is needed"]),
+    ],
+)
+def test_when_no_detector_is_left_all_reasons_are_given(names: list[str], reasons: list[str]) -> None:
+    for reason in reasons:
+        with pytest.raises(ValueError, match=reason):
+            evaluate(Extractor(Tint()), names, **GIVEN, ood=[dull()], resamples=0)
+
+
+def test_two_sets_of_one_name_are_refused_before_any_image_is_seen() -> None:
+    network = Tint()
+    with pytest.raises(ValueError, match="Two OOD sets are called 'dull'"):
+        evaluate(Extractor(network), ["energy"], **GIVEN, ood=[dull(), dull(5, "near")])
+    assert network.seen == 0
+
+
+def test_shift_rows_are_counted_by_hand() -> None:
+    logits = torch.tensor([[9.0, 0.0], [0.0, 2.0], [5.0, 0.0], [0.1, 0.0]])
+    output, y = Output(logits_BC=logits, z_BF=logits), torch.tensor([0, 1, 1, 0])
+    row = shift_row(output, y, -2.2, classifier="baseline", seed=3, dataset="fog", severity=4)
+    assert (row.classifier, row.seed, row.dataset, row.severity, row.n) == ("baseline", 3, "fog", 4, 4)
+    assert (row.accuracy, row.flagged) == (0.75, 0.5)  # energies -9.0, -2.1, -5.0 and -0.7
+    assert row.interval[0] < 0.75 < row.interval[1]
+    with pytest.raises(ValueError, match="'fog' is empty"):
+        shift_row(outputs(0, 0, 0)[0], y[:0], 0.0, classifier="baseline", seed=0, dataset="fog")
 
 
 def test_labels_that_are_not_the_networks_are_refused() -> None:

@@ -1,4 +1,6 @@
-"""Parity with pytorch-ood 0.4.0 on the same tensors (`golden/make.py` recorded its values), and where it is wrong."""
+"""Parity with pytorch-ood 0.4.0 on the same tensors (`golden/make.py` recorded its values), and where it is
+wrong.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,11 +11,13 @@ from torch import Tensor, nn
 from oodream.core import registry
 from oodream.core.types import Output
 from oodream.data.images import Images, from_array
-from oodream.detection.tune import candidates, search
+from oodream.detection.detectors import state
+from oodream.detection.tune import candidates, tune
+from oodream.models.inference import Extractor
 
 
 class Means(nn.Module):
-    """z is the mean colour of quarters of an image, and class c is told by quarter c; it counts the images it has seen."""
+    """z is the mean colour of quarters of an image, and class c is told by quarter c; it counts images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,50 +65,49 @@ def test_candidates_are_the_default_and_the_grid_and_keep_what_is_given() -> Non
     assert len(candidates("odin", {})) == 1 + 4 * 3
 
 
-def test_every_candidate_of_every_grid_can_be_made() -> None:
-    for name in registry.names("detectors"):
-        for options in candidates(name, {}):
-            registry.make("detectors", name, **options)
+def test_candidates_that_cannot_be_made_are_passed_over() -> None:
+    """AdaSCALE's low may not exceed its high; of 8 x 8 candidates 43 are left, and the default."""
+    assert len(candidates("adascale", {})) == 1 + 8 * 8
+    _, tried = tune(Extractor(Means()), ["adascale"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])
+    assert tried["adascale"].candidates == 1 + 43
+    with pytest.raises(ValueError, match="low must be at most high"):
+        tune(Extractor(Means()), ["adascale"], {"low": 0.9}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])
 
 
 def test_a_better_option_is_found_and_the_detector_comes_fitted() -> None:
-    best, tried = search(
-        Means(), ["ash", "msp"], {"ash.variant": "b"}, fit=FIT, known=KNOWN, unknown=[UNKNOWN]
+    best, tried = tune(
+        Extractor(Means()), ["ash", "msp"], {"ash.variant": "b"}, fit=FIT, known=KNOWN, unknown=[UNKNOWN]
     )
     assert tried["ash"].auroc > tried["ash"].default + 0.01
     assert best["ash"].variant == "b"
     assert best["ash"].percentile == tried["ash"].options["percentile"]
+    assert state(best["ash"]).keys() == {"weight_CF_", "bias_C_"}
     assert (tried["msp"].options, tried["msp"].candidates) == ({}, 1)
 
 
 def test_noise_leaves_the_default() -> None:
-    """Unknown images that are drawn as the known ones are: some candidate is always a little better, and none truly."""
+    """Unknown images that are drawn as the known ones are: some candidate is always a little better, none
+    truly.
+    """
     for seed in range(5):
         unknown = pictures(200, 10 + seed, known=True)
-        _, tried = search(Means(), ["ash", "knn", "scale"], {}, fit=FIT, known=KNOWN, unknown=[unknown])
-        assert all(found.options == {} for found in tried.values())
+        names = ["ash", "knn", "scale"]
+        _, tried = tune(Extractor(Means()), names, {}, fit=FIT, known=KNOWN, unknown=[unknown])
+        assert all(one.options == {} for one in tried.values())
 
 
-def test_all_candidates_share_one_pass_of_each_set(tmp_path) -> None:
-    network = Means()
-    search(
-        network,
-        ["knn", "ash", "scale", "react", "energy"],
-        {},
-        fit=FIT,
-        known=KNOWN,
-        unknown=[UNKNOWN],
-        cache=tmp_path,
-    )
+def test_all_candidates_share_one_pass_of_each_set(tmp_path: Path) -> None:
+    network, sets = Means(), {"fit": FIT, "known": KNOWN, "unknown": [UNKNOWN]}
+    tune(Extractor(network, cache=tmp_path), ["knn", "ash", "scale", "react", "energy"], {}, **sets)
     assert network.seen == 800
-    search(network, ["vra", "vim"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN], cache=tmp_path)
+    tune(Extractor(network, cache=tmp_path), ["vra", "vim"], {}, **sets)
     assert network.seen == 800
 
 
 def test_options_that_do_not_suit_a_network_are_passed_over() -> None:
-    _, tried = search(Means(), ["vim"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])
-    assert (
-        tried["vim"].candidates == 2
-    )  # of widths 8 to 1000 only 8 leaves something of 12, and so does the default
+    sets = {"fit": FIT, "known": KNOWN, "unknown": [UNKNOWN]}
+    _, tried = tune(Extractor(Means()), ["vim"], {}, **sets)
+    # Of widths 8 to 1000 only 8 leaves something of 12, and so does the default.
+    assert tried["vim"].candidates == 2
     with pytest.raises(ValueError, match="dim lies between 1 and 11"):
-        search(Means(), ["vim"], {"vim.dim": 12}, fit=FIT, known=KNOWN, unknown=[UNKNOWN])
+        tune(Extractor(Means()), ["vim"], {"vim.dim": 12}, **sets)

@@ -20,18 +20,10 @@ from oodream.core.files import load_tensors
 from tests.helpers.runs import SAME_THREADS, command, images_of
 
 
-@pytest.fixture(scope="module")
-def drawn(shapes, tiny_pipeline, tmp_path_factory):
-    """A run up to its images, by one process."""
-    run = tmp_path_factory.mktemp("decode") / "calm"
-    assert main(command(shapes, tiny_pipeline, run, "--until", "images")) == 0
-    return run
-
-
 @pytest.fixture
-def sampled(drawn, tmp_path):
-    """The same run before any image was drawn."""
-    run = Path(shutil.copytree(drawn, tmp_path / "sampled"))
+def sampled(finished, tmp_path):
+    """The same run before any image was decoded."""
+    run = Path(shutil.copytree(finished, tmp_path / "sampled"))
     shutil.rmtree(run / "images")
     return run
 
@@ -41,22 +33,22 @@ def torchrun(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*launcher, *args], capture_output=True, text=True, env=SAME_THREADS, check=False)
 
 
-def test_two_processes_draw_what_one_does(drawn, sampled, shapes, tiny_pipeline, capsys):
+def test_two_processes_draw_what_one_does(finished, sampled, shapes, tiny_pipeline, capsys):
     done = torchrun("decode", str(sampled))
     assert done.returncode == 0, done.stderr
     assert "12 images decoded (part 0 of 2)" in done.stdout
     assert "12 images decoded (part 1 of 2)" in done.stdout
-    assert images_of(sampled) == images_of(drawn)
+    assert images_of(sampled) == images_of(finished)
     assert main(command(shapes, tiny_pipeline, sampled, "--until", "images")) == 0
-    both = [(run / "images" / "imagined" / "metadata.jsonl").read_text() for run in (drawn, sampled)]
+    both = [(run / "images" / "imagined" / "metadata.jsonl").read_text() for run in (finished, sampled)]
     assert both[0] == both[1]
 
 
-def test_shards_one_after_another(drawn, sampled, capsys):
+def test_shards_one_after_another(finished, sampled, capsys):
     for i in range(3):
         assert main(["decode", str(sampled), "--shard", f"{i}/3"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["8", "8", "8"]
-    assert images_of(sampled) == images_of(drawn)
+    assert images_of(sampled) == images_of(finished)
     assert main(["decode", str(sampled), "--shard", "0/3"]) == 0
     assert capsys.readouterr().out.startswith("0 images decoded")
 
@@ -86,10 +78,10 @@ def kill_while_drawing(run: Path, times: int, seed: int) -> None:
         process.wait()
 
 
-def test_drawing_killed_at_random_ends_the_same(drawn, sampled):
+def test_drawing_killed_at_random_ends_the_same(finished, sampled):
     kill_while_drawing(sampled, 3, seed=0)
     assert main(["decode", str(sampled)]) == 0
-    assert images_of(sampled) == images_of(drawn)
+    assert images_of(sampled) == images_of(finished)
 
 
 @pytest.mark.slow
@@ -105,8 +97,8 @@ def test_two_thousand_embedded_images_killed_ten_times(tmp_path):
     assert calm == killed
 
 
-def test_verify_mends_what_is_missing_or_damaged(drawn, tmp_path, capsys):
-    run = Path(shutil.copytree(drawn, tmp_path / "damaged"))
+def test_verify_mends_what_is_missing_or_damaged(finished, tmp_path, capsys):
+    run = Path(shutil.copytree(finished, tmp_path / "damaged"))
     files = sorted((run / "images" / "imagined").rglob("*.png"))
     files[3].unlink()
     files[5].write_bytes(files[5].read_bytes()[:40])
@@ -116,15 +108,15 @@ def test_verify_mends_what_is_missing_or_damaged(drawn, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "3 images were missing or damaged" in out
     assert all(str(files[i]) in out for i in (3, 5, 7))
-    assert images_of(run) == images_of(drawn)
+    assert images_of(run) == images_of(finished)
     assert (run / "images" / "imagined" / "stage.json").read_bytes() == stamp
     assert main(["decode", str(run), "--verify"]) == 0
     assert "0 images were" in capsys.readouterr().out
 
 
-def test_verify_tells_when_other_bytes_come_out(drawn, tmp_path, capsys):
+def test_verify_tells_when_other_bytes_come_out(finished, tmp_path, capsys):
     """A recorded hash that this machine does not reproduce stands for images decoded on another processor."""
-    run = Path(shutil.copytree(drawn, tmp_path / "elsewhere"))
+    run = Path(shutil.copytree(finished, tmp_path / "elsewhere"))
     file = run / "images" / "imagined" / "metadata.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     lines[2]["hash"] = "0" * 32
@@ -135,19 +127,19 @@ def test_verify_tells_when_other_bytes_come_out(drawn, tmp_path, capsys):
     )
 
 
-def test_damage_is_named_before_training(drawn, shapes, tiny_pipeline, tmp_path, capsys):
-    run = Path(shutil.copytree(drawn, tmp_path / "damaged"))
+def test_damage_is_named_before_training(finished, shapes, tiny_pipeline, tmp_path, capsys):
+    run = Path(shutil.copytree(finished, tmp_path / "damaged"))
     next((run / "images" / "imagined").rglob("*.png")).write_bytes(b"")
     assert main(command(shapes, tiny_pipeline, run)) == 2
     assert f"oodream decode {run} --verify" in capsys.readouterr().err
 
 
-def test_a_row_alone_is_the_same_image(drawn, tmp_path, capsys):
-    assert main(["decode", str(drawn), "--row", "4", "17", "--out", str(tmp_path / "again")]) == 0
-    stored = {Path(name).name: data for name, data in images_of(drawn).items()}
+def test_a_row_alone_is_the_same_image(finished, tmp_path, capsys):
+    assert main(["decode", str(finished), "--row", "4", "17", "--out", str(tmp_path / "again")]) == 0
+    stored = {Path(name).name: data for name, data in images_of(finished).items()}
     again = {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()}
     assert again == {name: stored[name] for name in ("000004.png", "000017.png")}
-    assert main(["decode", str(drawn), "--row", "24"]) == 2
+    assert main(["decode", str(finished), "--row", "24"]) == 2
     assert "rows 0 to 23" in capsys.readouterr().err
 
 
@@ -165,15 +157,15 @@ def test_other_formats(form, shapes, tiny_pipeline, tmp_path):
     ("make", "args", "message"),
     [
         (False, [], "is not a run folder"),
-        (True, [], "has no outliers yet"),
+        (True, [], "has no vectors yet"),
         (True, ["--shard", "1of3"], "written i/n"),
         (True, ["--shard", "3/3"], "does not exist"),
     ],
 )
-def test_what_cannot_be_drawn(make, args, message, drawn, tmp_path, capsys):
+def test_what_cannot_be_drawn(make, args, message, finished, tmp_path, capsys):
     run = tmp_path / "run"
     if make:
-        shutil.copytree(drawn, run)
+        shutil.copytree(finished, run)
         if not args:
             (run / "vectors" / "stage.json").unlink()
     assert main(["decode", str(run), *args]) == 2
@@ -194,11 +186,11 @@ def test_environment_of_launchers(monkeypatch):
     assert parts[0] == [*range(16), *range(64, 70)]
 
 
-def test_a_changed_tile_is_that_of_other_processes_too(drawn, shapes, tiny_pipeline, tmp_path):
+def test_a_changed_tile_is_that_of_other_processes_too(finished, shapes, tiny_pipeline, tmp_path):
     """The classes stay as they are then, and with them the tile that was recorded there."""
     from oodream.run.redraw import open_begun
 
-    run = Path(shutil.copytree(drawn, tmp_path / "copy"))
+    run = Path(shutil.copytree(finished, tmp_path / "copy"))
     assert (
         main(
             command(
@@ -207,4 +199,4 @@ def test_a_changed_tile_is_that_of_other_processes_too(drawn, shapes, tiny_pipel
         )
         == 0
     )
-    assert begun(run, "cpu").drawing.decoder.tile == 2
+    assert open_begun(run, "cpu").decoder.tile == 2

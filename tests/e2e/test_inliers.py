@@ -25,7 +25,15 @@ def finished(shapes, tiny_pipeline, tmp_path_factory):
     other = folder / "seen-elsewhere"
     shutil.copytree(shapes / "star", other / "star")
     shutil.copytree(shapes / "circle", other / "moon")  # no class is called so
-    more = (*INLIERS, "--regularize.loss", "cross_entropy", "--regularize.ratio", "1", "--shifted", str(other))
+    more = (
+        *INLIERS,
+        "--regularize.loss",
+        "cross_entropy",
+        "--regularize.ratio",
+        "1",
+        "--shifted",
+        str(other),
+    )
     assert main(command(shapes, tiny_pipeline, folder / "run", *more)) == 0
     return folder / "run"
 
@@ -39,7 +47,9 @@ def test_a_run_of_inliers(finished):
     assert read_json(finished / "filter" / "stage.json")["summary"]["kept"] == 24
     log = read_json(finished / "classifier" / "regularized-s0" / "log.json")
     assert "energy" not in log[0]
-    assert read_json(finished / "classifier" / "regularized-s0" / "classifier.json")["loss"] == "cross_entropy"
+    assert (
+        read_json(finished / "classifier" / "regularized-s0" / "classifier.json")["loss"] == "cross_entropy"
+    )
 
 
 def test_accuracy_is_measured_on_every_shifted_set(finished):
@@ -66,7 +76,15 @@ def test_the_report_speaks_of_accuracy(finished):
 
 def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "copy")
-    more = (*INLIERS, "--regularize.loss", "cross_entropy", "--regularize.ratio", "1", "--train.drift-threshold", "1.1")
+    more = (
+        *INLIERS,
+        "--regularize.loss",
+        "cross_entropy",
+        "--regularize.ratio",
+        "1",
+        "--train.drift-threshold",
+        "1.1",
+    )
     assert main(command(shapes, tiny_pipeline, run, *more, "--redo", "changed")) == 2
     assert (
         "The filter kept no inlier: sample nearer to (a higher cosine) or lower drift_threshold"

@@ -60,7 +60,6 @@ def test_a_run_whose_outliers_stay_latents(finished):
 
 
 def test_latents_are_what_pictures_are_decoded_from(finished, shapes, tiny_pipeline):
-    from oodream.run.redraw import open_begun
 
     latents, pictures = (begun(finished, "cpu", output).drawing for output in ("latents", "images"))
     read = load_tensors(latents.files[0])["latents_BFHW"][:4]
@@ -152,7 +151,14 @@ def test_mistakes_are_named_before_any_work(shapes, tiny_pipeline, tmp_path, cap
 def test_a_teacher_of_other_classes_is_refused(finished, shapes, tiny_pipeline, tmp_path, capsys):
     teacher = Path(shutil.copytree(finished / "classifier" / "baseline-s0", tmp_path / "teacher"))
     args = command(
-        shapes, tiny_pipeline, tmp_path / "run", *OAL, "--regularize.teacher", str(teacher), "--until", "classes"
+        shapes,
+        tiny_pipeline,
+        tmp_path / "run",
+        *OAL,
+        "--regularize.teacher",
+        str(teacher),
+        "--until",
+        "classes",
     )
     assert main(args) == 0
     told = read_json(teacher / "classifier.json")

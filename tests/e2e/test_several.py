@@ -67,13 +67,13 @@ import sys, torch
 from pathlib import Path
 from torch import nn
 from oodream.config import Optimisation
-from oodream.images import from_array
-from oodream.loop import fit
-from oodream.mixture import Mixture
-from oodream.registry import make
-from oodream.store import save_tensors
-from oodream.types import Output
-from oodream.distributed import is_main, barrier
+from oodream.data.images import from_array
+from oodream.training.loop import fit
+from oodream.training.sources import Source
+from oodream.core.registry import make
+from oodream.core.files import save_tensors
+from oodream.core.types import Output
+from oodream.core.distributed import is_main, barrier
 
 class Linear(nn.Module):
     def __init__(self):
@@ -90,7 +90,7 @@ cpu = torch.device("cpu")
 barrier(cpu)
 model, out = Linear(), Path(sys.argv[1])
 config = Optimisation(epochs=3, batch=8, lr=0.05, crop_padding=0, flip=False)
-data = Mixture(id=images, outliers=images, ratio=0.5)
+data = [Source(role="known", data=images), Source(role="outlier", data=images, ratio=0.5)]
 fit(model, make("losses", "energy_logistic"), data, config, 0, cpu, out / "state", "t")
 if is_main():
     save_tensors(out / "model.safetensors", model.state_dict())

@@ -1,4 +1,4 @@
-"""Thresholds keep what they promise: ranks against exact sums, coverage by simulation, ties, and what is refused."""
+"""Thresholds keep their guarantee: ranks against exact sums, coverage by simulation, ties, and refusals."""
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ def test_conformal_takes_the_rank_of_its_formula(n, alpha):
     assert (least(float(alpha), None) <= n) == (rank <= n)
 
 
-def test_the_error_says_what_these_scores_can_promise():
+def test_the_error_says_what_these_scores_can_guarantee():
     with pytest.raises(
-        ValueError, match=r"takes 59 held-out scores, and there are 12: these can promise 0\.221"
+        ValueError, match=r"takes 59 held-out scores, and there are 12: these can guarantee 0\.221"
     ):
         tolerance(torch.arange(12), 0.05, 0.95)
     tolerance(torch.arange(12), 0.221, 0.95)
-    with pytest.raises(ValueError, match=r"takes 19 .* are 12: these can promise 0\.077"):
+    with pytest.raises(ValueError, match=r"takes 19 .* are 12: these can guarantee 0\.077"):
         conformal(torch.arange(12), 0.05)
     conformal(torch.arange(12), 0.077)
 
 
-def test_the_rate_is_kept_as_often_as_promised_and_no_more_often():
+def test_the_rate_is_kept_as_often_as_guaranteed_and_no_more_often():
     draws, n, g = 4000, 120, torch.Generator().manual_seed(0)
     scores = torch.rand(
         draws, n, generator=g, dtype=torch.float64
@@ -110,10 +110,10 @@ def test_ties_make_for_fewer_alarms_never_for_more(levels):
 @pytest.mark.parametrize("confidence", [None, 0.95])
 def test_constant_scores_raise_no_alarm(confidence):
     scores = torch.full((100,), -7.25)
-    threshold, promise = calibrate(scores, 0.05, confidence)
+    threshold, guarantee = calibrate(scores, 0.05, confidence)
     assert threshold == -7.25
     assert not (scores > threshold).any()
-    assert promise == Guarantee(alpha=0.05, confidence=confidence, n=100)
+    assert guarantee == Guarantee(alpha=0.05, confidence=confidence, n=100)
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=60, max_size=120), st.randoms(use_true_random=False))
@@ -146,9 +146,9 @@ def test_what_is_refused():
             tolerance(scores, 0.05, share)
 
 
-def test_promises_in_words():
+def test_guarantees_in_words():
     assert str(Guarantee(alpha=0.05, confidence=0.95, n=2000)) == (
-        "at most 5.00% of known images are called unknown, with 0.95 confidence (2,000 held-out images)"
+        "at most 5.00% of known images are flagged, with 0.95 confidence (2,000 held-out images)"
     )
     assert "on average" in str(Guarantee(alpha=0.05, confidence=None, n=2000))
     assert [Guarantee(alpha=0.1, confidence=c, n=9).kind for c in (None, 0.9)] == ["conformal", "tolerance"]

@@ -1,40 +1,28 @@
-"""Paths through the latent space, and the words beside a vector."""
+"""Arcs between vectors and away from one."""
 
 from __future__ import annotations
 
 import torch
 
-from oodream.functional.slerp import COSINES, away, between
-from oodream.synthesis.decoders.stable import StableDecoder
+from oodream.functional.slerp import COSINES, away, slerp
 
 
-def test_between_is_the_great_circle():
+def test_slerp_follows_the_great_circle():
     a, b = torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.0, 0.5, 0.0])
-    path = between(a, b, 5)
-    torch.testing.assert_close(path.norm(dim=1), torch.ones(5))
-    angles = torch.rad2deg(torch.arccos((path[:-1] * path[1:]).sum(1)))
+    arc = slerp(a, b, 5)
+    torch.testing.assert_close(arc.norm(dim=1), torch.ones(5))
+    angles = torch.rad2deg(torch.arccos((arc[:-1] * arc[1:]).sum(1)))
     torch.testing.assert_close(angles, torch.full((4,), 22.5), atol=1e-3, rtol=0)
-    torch.testing.assert_close(path[[0, -1]], torch.tensor([[1.0, 0, 0], [0, 1, 0]]), atol=1e-6, rtol=0)
-    assert torch.isfinite(between(a, a, 3)).all()
+    torch.testing.assert_close(arc[[0, -1]], torch.tensor([[1.0, 0, 0], [0, 1, 0]]), atol=1e-6, rtol=0)
+    assert torch.isfinite(slerp(a, a, 3)).all()
 
 
 def test_away_keeps_the_stated_cosines():
     anchor = torch.randn(64, generator=torch.Generator().manual_seed(0))
-    path = away(anchor, 3)
-    torch.testing.assert_close(path.norm(dim=1), torch.ones(len(COSINES)))
+    arc = away(anchor, 3)
+    torch.testing.assert_close(arc.norm(dim=1), torch.ones(len(COSINES)))
     torch.testing.assert_close(
-        torch.cosine_similarity(path, anchor[None], dim=1), torch.tensor(COSINES), atol=1e-5, rtol=0
+        torch.cosine_similarity(arc, anchor[None], dim=1), torch.tensor(COSINES), atol=1e-5, rtol=0
     )
-    assert torch.equal(path, away(anchor, 3))
-    assert not torch.equal(path[1:], away(anchor, 4)[1:])
-
-
-def test_a_words_own_vector_is_nearest_to_it(tiny_pipeline, tiny_xl_pipeline):
-    for folder in (tiny_pipeline, tiny_xl_pipeline):
-        decoder = StableDecoder(str(folder), names=["circle", "star"])
-        words, table = decoder.text.words()
-        assert {"circle", "star", "red", "blue"} <= set(words)
-        assert table.shape == (len(words), decoder.book.tokens_CD.shape[1])
-        near = decoder.text.neighbours(decoder.book.tokens_CD * 3, 2)
-        assert [row[0] for row in near] == ["circle", "star"]
-        assert all(len(row) == 2 for row in near)
+    assert torch.equal(arc, away(anchor, 3))
+    assert not torch.equal(arc[1:], away(anchor, 4)[1:])

@@ -2,8 +2,9 @@
 
 Run as a script it prints the table in `docs/detectors.md`.
 
-A case turns the peer's convention into ours (`ours`), so that what is left is arithmetic. `remark` says what was turned, or, where
-the two do not mean the same thing, what the peer does instead; such a case compares the part that they share.
+A case turns the peer's convention into ours (`ours`), so that what is left is arithmetic. `remark` says what
+was turned, or, where the two do not mean the same thing, what the peer does instead; such a case compares the
+part that they share.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from oodream.core.types import ForwardPass, Head, Output
 from oodream.data.images import from_array
 from oodream.detection.detectors import probes_of, restore
 from oodream.functional.metrics import aupr_trapezoid, auroc, autc, fpr95_ood, oscr
-from oodream.models.inference import outputs
+from oodream.models.inference import Extractor
 
 GOLDEN = load_file(Path(__file__).with_name("pytorch_ood.safetensors"))
 IN = {key.removeprefix("input."): value for key, value in GOLDEN.items() if key.startswith("input.")}
@@ -39,7 +40,7 @@ class Case:
     turned: Callable[[Tensor], Tensor] = lambda s: s
     tolerance: float = 1e-12
     remark: str = ""
-    learnt: Callable[[], dict[str, Tensor]] | None = None
+    learned: Callable[[], dict[str, Tensor]] | None = None
 
 
 def _log_unsure(negative_p: Tensor) -> Tensor:
@@ -61,24 +62,30 @@ CASES = [
     Case("max_logit", "max_logit"),
     Case("energy", "energy"),
     Case("weighted_energy", "weighted_energy", remark="the peer overflows above logits of 88"),
-    Case("temperature", "temperature", turned=_log_unsure, learnt=lambda: {"t_": GOLDEN["fit.temperature.t"]},
-         remark="at the peer's T: its search stops at 0.75, the likelihood's maximum, which ours finds, is at 0.54"),
+    Case("temperature", "temperature", turned=_log_unsure,
+         learned=lambda: {"t_": GOLDEN["fit.temperature.t"]},
+         remark="at the peer's T: its search stops at 0.75, the likelihood's maximum, which ours finds, is "
+         "at 0.54"),
     Case("entropy", "entropy"),
     Case("gen", "gen", {"gamma": 0.1}, lambda s: s * CLASSES, remark="the paper's sum; the peer's is a mean"),
-    Case("gen", "gen_top3", {"gamma": 0.5, "m": 3}, lambda s: s * 3, remark="the paper's sum; the peer's is a mean"),
+    Case("gen", "gen_top3", {"gamma": 0.5, "m": 3}, lambda s: s * 3,
+         remark="the paper's sum; the peer's is a mean"),
     Case("kl_matching", "kl_matching"),
-    Case("openmax", "openmax_euclid", {"tail": 20, "alpha": 5}, lambda s: s.logit(), 1e-9, learnt=_openmax,
-         remark="with the peer's fit, which also counts wrongly classified samples; ours is log odds. The peer depends on the "
-         "batch: up to 0.54 when rows are scored alone"),
-    Case("odin", "odin", {"temperature": 1000.0, "epsilon": 0.0014}, _log_unsure, 1e-5, "ours is log(1 - p), from float32 pixels"),
-    Case("odin", "odin_t1", {"temperature": 1.0, "epsilon": 0.02}, _log_unsure, 1e-5, "ours is log(1 - p), from float32 pixels"),
+    Case("openmax", "openmax_euclid", {"tail": 20, "alpha": 5}, lambda s: s.logit(), 1e-9, learned=_openmax,
+         remark="with the peer's fit, which also counts wrongly classified samples; ours is log odds. The "
+         "peer depends on the batch: up to 0.54 when rows are scored alone"),
+    Case("odin", "odin", {"temperature": 1000.0, "epsilon": 0.0014}, _log_unsure, 1e-5,
+         "ours is log(1 - p), from float32 pixels"),
+    Case("odin", "odin_t1", {"temperature": 1.0, "epsilon": 0.02}, _log_unsure, 1e-5,
+         "ours is log(1 - p), from float32 pixels"),
     Case("mahalanobis", "mahalanobis", turned=lambda s: s * 2 * N_FIT, tolerance=1e-4,
          remark="the peer halves, and does not divide its covariance by N; ridges differ"),
     Case("relative_mahalanobis", "relative_mahalanobis", turned=lambda s: s * N_FIT, tolerance=1e-4,
          remark="the peer does not divide its covariances by N; ridges differ"),
     Case("knn", "knn", {"k": 5}, tolerance=1e-5, remark="distances in float32"),
     Case("nnguide", "nnguide", {"k": 10}, tolerance=1e-5, remark="the peer computes in float32"),
-    Case("vim", "vim", {"dim": 6}, tolerance=1e-4, remark="the peer computes in float32; with d = F it returns NaN, ours refuses"),
+    Case("vim", "vim", {"dim": 6}, tolerance=1e-4,
+         remark="the peer computes in float32; with d = F it returns NaN, ours refuses"),
     Case("react", "react_fitted", {"percentile": 0.9}),
     Case("ash", "ash_s", {"variant": "s", "percentile": 0.65}, remark="on pooled features"),
     Case("ash", "ash_p", {"variant": "p", "percentile": 0.65}, remark="on pooled features"),
@@ -96,16 +103,18 @@ CASES = [
 
 # Of the same name, and not the same thing: nothing to compare.
 UNLIKE = {
-    "vra": "the peer raises what is below the lower quantile to it, feature by feature; ours (VRA-P) sets it to zero, and has "
-    "one pair of quantiles for all activations",
-    "gmm": "the peer's is one Gaussian for each class with a covariance of its own; ours is a mixture fitted by "
-    "expectation maximisation with a shared one",
+    "vra": "the peer raises what is below the lower quantile to it, feature by feature; ours (VRA-P) sets it "
+    "to zero, and has one pair of quantiles for all activations",
+    "gmm": "the peer's is one Gaussian for each class with a covariance of its own; ours is a mixture fitted "
+    "by expectation maximisation with a shared one",
 }
 OURS_ALONE = ("adascale", "residual", "ssd", "weiper")
 
 
 class Network(nn.Module):
-    """The golden network: two padded 3 x 3 convolutions with ReLU, their mean over positions, and a linear layer."""
+    """The golden network: two padded 3 x 3 convolutions with ReLU, their mean over positions, and a linear
+    layer.
+    """
 
     def forward(self, images_B3HW: Tensor) -> Output:
         x = images_B3HW.double() / 255
@@ -124,14 +133,16 @@ def scores(case: Case) -> Tensor:
     probes = {probe.key: probe for probe in probes_of([detector])}
     if case.name == "odin":
         images = from_array("golden", IN["images"], torch.zeros(len(IN["images"])), ())
-        return detector.score(outputs(Network(), images, torch.device("cpu"), probes=list(probes.values())))
+        return detector.score(Extractor(Network())(images, list(probes.values())))
     fit, test = (Output(logits_BC=IN[f"logits{part}"], z_BF=IN[f"z{part}"]) for part in ("_fit", ""))
-    seen = ForwardPass(model=nn.Identity(), images_B3HW=torch.empty(0), output=test, map_BFHW=IN["map"])
+    forward = ForwardPass(model=nn.Identity(), images_B3HW=torch.empty(0), output=test, map_BFHW=IN["map"])
     test = Output(
-        logits_BC=test.logits_BC, z_BF=test.z_BF, probes={key: probe(seen) for key, probe in probes.items()}
+        logits_BC=test.logits_BC,
+        z_BF=test.z_BF,
+        probes={key: probe(forward) for key, probe in probes.items()},
     )
-    if case.learnt is not None:
-        return restore(detector, case.learnt()).score(test)
+    if case.learned is not None:
+        return restore(detector, case.learned()).score(test)
     return detector.fit(fit, IN["y_fit"], head).score(test)
 
 
@@ -163,7 +174,9 @@ def metrics() -> dict[str, tuple[float, float]]:
 
 
 def table() -> str:
-    """The parity table in Markdown: how well 40 known and 20 far rows are told apart, and how far the scores differ at most."""
+    """The parity table in Markdown: how well 40 known and 20 far rows are told apart, and how far the scores
+    differ at most.
+    """
     known = IN["y"] >= 0
     lines = [
         "| detector | options | AUROC, ours | AUROC, peer | difference | remark |",

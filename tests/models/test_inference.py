@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,11 @@ from torch.nn import functional as F
 
 from oodream.core import registry
 from oodream.core.seeding import seeded
-from oodream.core.types import ForwardPass, Output
-from oodream.data.images import from_array, from_files
+from oodream.core.types import ForwardPass, Output, Probe, Sizes
+from oodream.data.images import Images, from_array, from_files
 from oodream.detection.detectors import probes_of
 from oodream.models.factory import backbone
-from oodream.models.inference import cost, hash_of, head_of, outputs
-
-CPU = torch.device("cpu")
+from oodream.models.inference import Extractor, cost, head_of, weights_hash
 
 
 def model(seed: int = 0) -> nn.Module:
@@ -54,13 +54,13 @@ class Brightness:
     wants: str = ""
     for_fit: bool = False
 
-    def __call__(self, seen: ForwardPass) -> Tensor:
-        return seen.images_B3HW.mean((1, 2, 3))
+    def __call__(self, forward: ForwardPass) -> Tensor:
+        return forward.images_B3HW.mean((1, 2, 3))
 
 
 def test_outputs_are_the_networks_in_order_and_in_evaluation_mode() -> None:
     network, images = model().train(), pictures()
-    found = outputs(network, images, CPU, batch=7)
+    found = Extractor(network)(images, batch=7)
     with torch.no_grad():
         whole = network.eval()(images.batch(range(20)))
     torch.testing.assert_close(found.logits_BC, whole.logits_BC)
@@ -68,23 +68,23 @@ def test_outputs_are_the_networks_in_order_and_in_evaluation_mode() -> None:
     assert not found.logits_BC.requires_grad
 
 
-def test_views_share_the_pass_and_change_no_output() -> None:
+def test_probes_share_the_pass_and_change_no_output() -> None:
     network, images = model(), pictures()
     detectors = [registry.make("detectors", name) for name in ("odin", "adascale", "rankfeat")]
     probes = [*probes_of(detectors), Brightness()]
-    found = outputs(network, images, CPU, probes=probes)
-    plain = outputs(network, images, CPU)
+    found = Extractor(network)(images, probes)
+    plain = Extractor(network)(images)
     torch.testing.assert_close(found.logits_BC, plain.logits_BC)
     assert found.probes.keys() == {probe.key for probe in probes}
     torch.testing.assert_close(found.probes["brightness"], images.batch(range(20)).float().mean((1, 2, 3)))
     assert all(p.grad is None for p in network.parameters())
 
 
-def test_odins_view_is_one_step_against_the_gradient() -> None:
+def test_odins_probe_is_one_step_against_the_gradient() -> None:
     """Against the definition, written out for one image at a time, in pixels of [0, 1]."""
     network, images = model().eval(), pictures(4)
     detector = registry.make("detectors", "odin", temperature=10.0, epsilon=0.02)
-    found = outputs(network, images, CPU, probes=detector.probes)
+    found = Extractor(network)(images, detector.probes)
     for row in range(4):
         x = (images.batch([row]).float() / 255).requires_grad_()
         best = F.log_softmax(network(x * 255).logits_BC / 10, dim=1).max()
@@ -96,10 +96,10 @@ def test_odins_view_is_one_step_against_the_gradient() -> None:
     torch.testing.assert_close(detector.score(found), torch.log1p(-p))
 
 
-def test_adascales_view_moves_the_least_important_pixels_alone() -> None:
+def test_adascales_probe_moves_the_least_important_pixels_alone() -> None:
     network, images = model().eval(), pictures(3)
     detector = registry.make("detectors", "adascale", pixels=0.25)
-    found = outputs(network, images, CPU, probes=detector.probes)
+    found = Extractor(network)(images, detector.probes)
     for row in range(3):
         x = images.batch([row]).float().requires_grad_()
         (slope,) = torch.autograd.grad(network(x).logits_BC.max(), x)
@@ -111,10 +111,10 @@ def test_adascales_view_moves_the_least_important_pixels_alone() -> None:
         torch.testing.assert_close(found.probes[detector.probes[0].key][row], moved[0], rtol=1e-3, atol=1e-4)
 
 
-def test_rankfeats_view_is_the_map_less_its_first_singular_triple() -> None:
+def test_rankfeats_probe_is_the_map_less_its_first_singular_triple() -> None:
     network, images = model().eval(), pictures(3)
     detector = registry.make("detectors", "rankfeat")
-    found = outputs(network, images, CPU, probes=detector.probes).probes["rankfeat"]
+    found = Extractor(network)(images, detector.probes).probes["rankfeat"]
     with torch.no_grad():
         maps = network.stages(network.first_map(images.batch(range(3)))).flatten(2).double().numpy()
     for row, image in enumerate(maps):
@@ -131,45 +131,109 @@ def test_a_network_without_a_pooled_map_is_refused() -> None:
             return Output(logits_BC=z[:, :3], z_BF=z)
 
     with pytest.raises(ValueError, match="no average of a feature map"):
-        outputs(Flat(), pictures(), CPU, probes=registry.make("detectors", "rankfeat").probes)
+        Extractor(Flat())(pictures(), registry.make("detectors", "rankfeat").probes)
 
 
-def test_an_empty_set_is_refused_by_name() -> None:
+@pytest.mark.parametrize("probes", [(), registry.make("detectors", "rankfeat").probes])
+def test_an_empty_set_is_refused_by_name(probes: list[Probe]) -> None:
     with pytest.raises(ValueError, match="'x' is empty"):
-        outputs(model(), pictures().subset(torch.zeros(20, dtype=torch.bool)), CPU)
+        Extractor(model())(pictures().subset(torch.zeros(20, dtype=torch.bool)), probes)
 
 
 def test_the_head_makes_logits_of_features() -> None:
-    network = model()
-    found, head = outputs(network, pictures(), CPU), head_of(network)
+    extractor = Extractor(model())
+    output, head = extractor(pictures()), extractor.head
     assert head is not None
-    torch.testing.assert_close(found.z_BF @ head.weight_CF.T + head.bias_C, found.logits_BC)
+    assert head.energy_C is None
+    torch.testing.assert_close(output.z_BF @ head.weight_CF.T + head.bias_C, output.logits_BC)
     assert head_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))) is None
+
+
+def test_the_head_has_the_class_weights_of_the_loss() -> None:
+    loss = registry.make("losses", "energy_logistic", weighted=True)
+    loss.build(Sizes(features=128, classes=3))
+    head = Extractor(model(), loss=loss).head
+    assert head is not None
+    assert head.energy_C is not None
+    torch.testing.assert_close(head.energy_C, torch.ones(3))
 
 
 def test_the_cache_saves_the_second_pass(tmp_path: Path) -> None:
     network, images = Counted(model()), pictures()
-    first = outputs(network, images, CPU, probes=[Brightness()], cache=tmp_path)
-    again = outputs(network, images, CPU, probes=[Brightness()], cache=tmp_path)
+    extractor = Extractor(network, cache=tmp_path)
+    first = extractor(images, [Brightness()])
+    again = Extractor(network, cache=tmp_path)(images, [Brightness()])
     assert network.seen == 20
     assert torch.equal(first.logits_BC, again.logits_BC)
     assert torch.equal(first.probes["brightness"], again.probes["brightness"])
-    outputs(network, images, CPU, probes=registry.make("detectors", "odin").probes, cache=tmp_path)
+    extractor(images, registry.make("detectors", "odin").probes)
     assert network.seen == 60  # a new probe: one more pass, and ODIN's second look
-    assert outputs(network, images, CPU, cache=tmp_path).probes == {}
+    assert extractor(images).probes == {}
     assert network.seen == 60
 
 
 def test_the_cache_tells_weights_and_images_apart(tmp_path: Path) -> None:
     network, images = Counted(model()), pictures()
-    outputs(network, images, CPU, cache=tmp_path)
+    Extractor(network, cache=tmp_path)(images)
     with torch.no_grad():
         network.network.head.bias[0] += 1
-    moved = outputs(network, images, CPU, cache=tmp_path)
-    torch.testing.assert_close(moved.logits_BC, outputs(network, images, CPU).logits_BC)
-    outputs(network, pictures(seed=1), CPU, cache=tmp_path)
+    extractor = Extractor(network, cache=tmp_path)
+    torch.testing.assert_close(extractor(images).logits_BC, Extractor(network)(images).logits_BC)
+    extractor(pictures(seed=1))
     assert len(list(tmp_path.iterdir())) == 3
-    assert hash_of(model(0)) == hash_of(model(0)) != hash_of(model(1))
+    hashes = [Extractor(model(seed)).weights_hash for seed in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_weights_are_hashed_once_and_a_sets_files_looked_at_once(tmp_path: Path) -> None:
+    class Hashed(Counted):
+        states = 0
+
+        def state_dict(self, *args: Any, **options: Any) -> Any:
+            self.states += 1
+            return super().state_dict(*args, **options)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Asked(Images):
+        def identity(self) -> str:
+            asked.append(self.name)
+            return super().identity()
+
+    asked: list[str] = []
+    network, (first, second) = Hashed(model()), (Asked(**vars(pictures(seed=seed))) for seed in (0, 1))
+    extractor = Extractor(network, cache=tmp_path)
+    assert network.states == 0
+    for images in (first, second, first, second):
+        extractor(images)
+        extractor(images, [Brightness()])
+    assert network.states == 1
+    assert asked == ["x", "x"]
+    Extractor(network)(first)  # without a cache nothing is hashed
+    assert (network.states, len(asked)) == (1, 2)
+
+
+def test_sets_that_come_and_go_are_told_apart(tmp_path: Path) -> None:
+    """Python gives an object's id to another once it is gone."""
+    extractor = Extractor(model(), cache=tmp_path)
+    for seed in range(30):
+        torch.testing.assert_close(
+            extractor(pictures(2, seed)).logits_BC, Extractor(extractor.network)(pictures(2, seed)).logits_BC
+        )
+
+
+def test_the_weights_hash_sees_names_values_shapes_kinds_and_description() -> None:
+    base = {"a": torch.arange(6.0), "b": torch.ones(2, dtype=torch.int64)}
+    others = [
+        ({"a": base["a"], "c": base["b"]}, ""),
+        ({"a": base["a"] + 1e-6, "b": base["b"]}, ""),
+        ({"a": base["a"].view(2, 3), "b": base["b"]}, ""),
+        ({"a": base["a"], "b": base["b"].int()}, ""),
+        (base, "another layer"),
+    ]
+    digests = {weights_hash(base), *(weights_hash(state, text) for state, text in others)}
+    assert len(digests) == 6
+    assert weights_hash(dict(reversed(base.items()))) == weights_hash(base)
+    assert all(re.fullmatch("[0-9a-f]{32}", digest) for digest in digests)
 
 
 def test_the_identity_of_files_changes_with_them(tmp_path: Path) -> None:

@@ -1,93 +1,22 @@
-"""Files that are whole or absent, stamps, locks, and disks that refuse."""
+"""A run's folder: stamps, locks, and runs of another format."""
 
 from __future__ import annotations
 
-import errno
-import os
+import json
 import subprocess
 import sys
 
 import pytest
-import torch
 
-from oodream.core import files as store
 from oodream.core.errors import StoreError
-from oodream.core.files import atomic_folder, load_tensors, read_json, save_tensors, write_bytes
-from oodream.run.folder import RunDir, StageChanged, differing
-
-
-def test_write_is_whole_or_nothing(tmp_path, monkeypatch):
-    write_bytes(tmp_path / "a" / "x", b"old")
-
-    def dies(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", dies)
-    with pytest.raises(KeyboardInterrupt):
-        write_bytes(tmp_path / "a" / "x", b"new")
-    assert (tmp_path / "a" / "x").read_bytes() == b"old"
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x"]
-
-
-def test_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="disk is full"):
-        write_bytes(tmp_path / "x", b"data")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_disk_that_is_really_full(tmp_path):
-    with (
-        pytest.raises(StoreError, match="disk is full"),
-        store._explained(tmp_path),
-        open("/dev/full", "wb", buffering=0) as file,
-    ):
-        file.write(b"x")
-
-
-def test_unwritable_folder_says_so(tmp_path, monkeypatch):
-    def refuses(*_, **__):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(store.tempfile, "mkstemp", refuses)
-    with pytest.raises(StoreError, match=r"cannot be written.*another folder"):
-        write_bytes(tmp_path / "x", b"data")
+from oodream.run.artifacts import Run
+from oodream.run.folder import RunDir, StageChanged, differences, read_manifest
 
 
 def test_a_file_where_the_run_folder_should_be(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises((StoreError, OSError)), RunDir(tmp_path / "run").locked():
+    with pytest.raises(OSError, match="run"), RunDir(tmp_path / "run").locked():
         pass
-
-
-def test_atomic_folder_replaces_or_vanishes(tmp_path):
-    with atomic_folder(tmp_path / "f") as fresh:
-        (fresh / "one").write_text("1")
-
-    def fails():
-        with atomic_folder(tmp_path / "f") as fresh:
-            (fresh / "two").write_text("2")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fails()
-    assert [p.name for p in (tmp_path / "f").iterdir()] == ["one"]
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
-
-
-def test_tensors_and_damage(tmp_path):
-    save_tensors(tmp_path / "t.safetensors", {"a": torch.arange(3)})
-    assert torch.equal(load_tensors(tmp_path / "t.safetensors")["a"], torch.arange(3))
-    (tmp_path / "t.safetensors").write_bytes(b"\x08\x00")
-    with pytest.raises(StoreError, match="damaged"):
-        load_tensors(tmp_path / "t.safetensors")
-    (tmp_path / "j.json").write_text("{")
-    with pytest.raises(StoreError, match="damaged"):
-        read_json(tmp_path / "j.json")
 
 
 def test_stamps(tmp_path):
@@ -107,10 +36,20 @@ def test_stamps(tmp_path):
     assert not run.is_done("sample", {"k": 4})
 
 
-def test_differing_names_the_path():
-    assert differing({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["a.c: 2 -> 3"]
-    assert differing({"a": 1}, {"a": 1}) == []
-    assert differing({}, {"a": 1}) == ["a: None -> 1"]
+def test_differences_names_the_path():
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["a.c: 2 -> 3"]
+    assert differences({"a": 1}, {"a": 1}) == []
+    assert differences({}, {"a": 1}) == ["a: None -> 1"]
+
+
+def test_long_values_are_cut_short():
+    """One class more among a thousand is one line, and not a thousand names."""
+    names = [f"class {i}" for i in range(1000)]
+    (line,) = differences({"names": names}, {"names": [*names, "one more"]})
+    assert line == "names: a list of 1000 -> a list of 1001"
+    (line,) = differences({"prompt": "a" * 500}, {"prompt": "b"})
+    assert len(line) < 120
+    assert "(500 characters)" in line
 
 
 def test_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path):
@@ -130,3 +69,31 @@ def test_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path):
         holder.wait()
     with RunDir(tmp_path / "run").locked():
         pass
+
+
+@pytest.mark.parametrize("stamp", ["{}", "[]", "null", "", '{"inputs": {}, "seconds": 1}'])
+def test_a_torn_stamp_is_named(stamp, tmp_path):
+    (tmp_path / "align").mkdir()
+    (tmp_path / "align" / "stage.json").write_text(stamp)
+    with pytest.raises(StoreError, match=r"align/stage\.json is damaged.*run the same command again"):
+        RunDir(tmp_path).stamp("align")
+
+
+def test_a_run_of_the_former_layout_is_refused_with_one_line(tmp_path):
+    manifest = {"command": "oodream demo", "config": {"data": "fashion"}, "versions": {"oodream": "0.1.0"}}
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    for look in (read_manifest, Run.open):
+        with pytest.raises(
+            StoreError, match=r"is a run of format 1 \(oodream 0\.1\.0\), and this version reads format 2"
+        ) as e:
+            look(tmp_path)
+        assert "\n" not in str(e.value)
+
+
+def test_a_folder_without_a_run(tmp_path):
+    assert read_manifest(tmp_path) is None
+    with pytest.raises(StoreError, match="is not a run folder: it has no run.json"):
+        Run.open(tmp_path)
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"run\.json is damaged"):
+        Run.open(tmp_path)

@@ -1,4 +1,4 @@
-"""The public check for latent adapters: every registered one passes, and every rule catches one that breaks it."""
+"""The public check for latent adapters: registered ones pass, and every rule catches one that breaks it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_registered_adapters_keep_the_rules(name):
 
 
 class Resized(LatentAdapter):
-    """The latents' first three channels, resized, as images: an adapter that keeps the rules, for others to break them."""
+    """Latents, resized, as images: an adapter that keeps the rules, for others to break them."""
 
     def __init__(self, model, latent, size, gain: float = 1.0) -> None:
         super().__init__()

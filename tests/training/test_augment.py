@@ -88,7 +88,7 @@ def test_a_pose_of_a_quarter_turn_is_one():
 
 
 def test_a_pose_is_scipys_affine_transform():
-    """The same map in pixels: scipy's coordinates are rows then columns, from 0 at the first pixel's centre."""
+    """The same map in pixels: scipy's coordinates are rows, then columns, from 0 at a pixel's centre."""
     size, x = 16, pixels(6)
     shown = vary(torch.zeros(6, dtype=torch.bool), 1.0, seeded())
     moved = still(6, moved_B=shown.moved_B, pose_B23=shown.pose_B23)(x)

@@ -78,7 +78,7 @@ def test_images_and_outliers_of_a_class_take_turns():
 
 
 def by_hand(loss, told: Step, partners: list[int]) -> tuple[float, float]:
-    """CLUB's bound and the negative log-likelihood, by a double loop over numbers, for image i with outlier partners[i]."""
+    """CLUB's bound and the negative log-likelihood by a double loop; image i has the outlier partners[i]."""
     with torch.no_grad():
         x = told.vector_OD[partners]
         mu, logvar, y = (t.double().numpy() for t in (loss.q.mu(x), loss.q.logvar(x), told.id.z_BF))
@@ -92,7 +92,7 @@ def by_hand(loss, told: Step, partners: list[int]) -> tuple[float, float]:
 
 
 def test_club_is_the_bound_of_its_pairs_and_q_learns_beside_it():
-    """Every image has an outlier of its class of its own: unlike outliers, so a wrong partner is another number."""
+    """Every image has an outlier of its own: a wrong partner gives another number."""
     loss = built("club", of="vectors", weight=0.7, rate=0.05)
     told = step(B=6, O=7, near_O=torch.tensor([2, 0, 1, 1, 0, 2, 0]))
     bound, nll = by_hand(loss, told, [1, 2, 0, 4, 3, 5])
@@ -119,7 +119,7 @@ def test_club_joint_is_the_bound_of_rows_in_order_for_features_and_q():
 
 
 def test_club_learns_from_an_outlier_of_the_images_class():
-    """Features that equal the mean of their class's outliers: q finds the pairs informative, and not with other classes."""
+    """Features that tell their class's outliers: q finds those pairs informative, and no others."""
     loss = built("club", of="vectors")
     near = torch.arange(12) % 3
     z = F.one_hot(near, 6).float() * 3
@@ -139,7 +139,7 @@ def test_club_learns_from_an_outlier_of_the_images_class():
 
 
 def over_pairings(loss, told: Step) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients by ID features: their mean over all cyclic pairings with outliers, and their mean size."""
+    """The gradients by ID features: their mean over all cyclic pairings, and their mean size."""
     B = len(told.y_B)
     gradients = []
     for shift in range(B):

@@ -67,14 +67,12 @@ def test_stem_is_for_built_in_networks():
     class Other(nn.Module):
         pass
 
-    with pytest.raises(
-        ValueError, match="needs a built-in network, not Other. Use the latent adapter projector"
-    ):
+    with pytest.raises(ValueError, match=r"a built-in network, not Other\. Use the latent adapter projector"):
         make("latent_adapters", "stem", model=Other(), **LATENT)
 
 
 def test_previews_learn_before_the_classifier_and_stay():
-    """They come near the images, are shown as `augment` says, and no gradient of the classifier reaches them."""
+    """They come near the images, are shown as `augment` says, and get no gradient of the classifier."""
     with seeded(0, "preview"):
         model = backbone("resnet8", 3).eval()
         adapter = make("latent_adapters", "preview", model=model, **LATENT, steps=200)

@@ -16,6 +16,7 @@ from oodream.models.inference import Extractor
 from oodream.training.batches import epoch_batches
 from oodream.training.loop import Objective, fit, one_cycle, teaching
 from oodream.training.sources import Source
+from tests.helpers.networks import images as bright_images
 from tests.helpers.training import CPU, UNMOVED, images, known, latent_sources, network, outliers
 
 
@@ -75,7 +76,7 @@ def test_the_seed_decides(tmp_path):
 
 
 def test_it_descends_by_nesterovs_momentum(tmp_path):
-    """The steps of SGD with Nesterov momentum 0.9, weight decay and the one-cycle rate, written out in numpy."""
+    """The steps of SGD with Nesterov momentum 0.9, weight decay and one cycle, written out in numpy."""
     config = Optimisation(batch=16, epochs=2, lr=0.3, weight_decay=0.01, crop_padding=0, flip=False)
     sources, model = [known(images(48))], Linear()
     weight, bias = (x.detach().double().numpy().copy() for x in model.head.parameters())
@@ -150,7 +151,7 @@ class Constant(LatentAdapter):
 
 
 def test_the_adapters_own_loss_counts_and_its_latents_are_classified(tmp_path):
-    """Latents whose logits are equal have the cross-entropy log 3, and the adapter's own 9 comes on top of the mean."""
+    """Latents of equal logits have the cross-entropy log 3, and the adapter's own 9 comes on top."""
     sources, adapter, model = latent_sources(), Constant(), Linear(32)
     (batch, *_) = epoch_batches(sources, Optimisation(batch=8), 0, 0)
     objective = Objective(model, make("losses", "cross_entropy"), adapter=adapter)
@@ -200,3 +201,53 @@ def test_a_teacher_is_asked_anew_where_batches_differ(role):
         with torch.no_grad():
             expected = network().eval()(batch.images_B3HW[: len(batch.y_B)])
         torch.testing.assert_close(answer.logits_BC, expected.logits_BC)
+
+
+# Precision
+
+
+class Watching(Loss):
+    """Cross-entropy that remembers what it received."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def forward(self, step):
+        self.seen |= {
+            part.dtype for output in (step.id, step.ood) for part in (output.logits_BC, output.z_BF)
+        }
+        return Terms(total=F.cross_entropy(step.id.logits_BC, step.y_B))
+
+
+def trained(precision, tmp_path):
+    inside: set[torch.dtype] = set()
+    model, loss = network(), Watching()
+    model.stages.register_forward_hook(lambda module, inputs, out: inside.add(out.dtype))
+    sources = [known(bright_images(24)), outliers(bright_images(8))]
+    config = Optimisation(batch=8, epochs=3, lr=0.05, precision=precision)
+    log = fit(model, loss, sources, config, 0, CPU, tmp_path / precision, "t")
+    return model, log, inside, loss.seen
+
+
+def test_mixed_precision_trains_and_losses_stay_float32(tmp_path):
+    model, log, inside, seen = trained("bf16", tmp_path)
+    assert inside == {torch.bfloat16}
+    assert seen == {torch.float32}
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    out = Extractor(model)(bright_images(24))
+    assert out.logits_BC.dtype == out.z_BF.dtype == torch.float32
+    assert torch.isfinite(out.logits_BC).all()
+
+
+def test_auto_is_float32_on_the_cpu(tmp_path):
+    (a, log_a, inside, _), (b, log_b, _, _) = trained("auto", tmp_path), trained("fp32", tmp_path)
+    assert inside == {torch.float32}
+    assert log_a == log_b
+    assert all(torch.equal(x, b.state_dict()[name]) for name, x in a.state_dict().items())
+
+
+def test_an_unknown_precision_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="precision must be one of auto, bf16, fp32, not 'fp16'"):
+        trained("fp16", tmp_path)

@@ -85,7 +85,7 @@ def test_weights_weigh_rows_of_the_cross_entropy():
 
 
 def test_weighted_energy_is_learned_stored_and_scored(tmp_path):
-    """Class weights begin at one, change phi as they should, and come back from a classifier's folder to its head."""
+    """Class weights begin at one, change phi, and come back from a classifier's folder to its head."""
     logits = 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     plain, loss = make("losses", "energy_logistic"), make("losses", "energy_logistic", weighted=True)
     loss.build(Sizes(features=128, classes=4))

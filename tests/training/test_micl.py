@@ -50,7 +50,7 @@ def by_hand(loss, told: Step, temperature: float) -> float:
 
 @pytest.mark.parametrize("options", [{}, {"weight": 0.7, "temperature": 0.25}])
 def test_the_total_is_the_weighted_contrast_of_every_row_with_its_own_vector(options):
-    """Unequal labels and vectors of unequal length, so a wrong positive, weight or temperature is another number."""
+    """Unequal labels, vectors and lengths: a wrong positive, weight or temperature gives another number."""
     weight, temperature = options.get("weight", 0.03), options.get("temperature", 0.1)
     loss = built("micl", **options)
     lengths = torch.tensor([[0.5], [2.0], [1.0], [3.0], [0.2]])

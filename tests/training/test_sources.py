@@ -1,4 +1,4 @@
-"""Sources of training batches: what an imagined one is in a batch, the control of known images, and refusals."""
+"""Sources of training batches: imagined ones, the control of known images, and refusals."""
 
 from __future__ import annotations
 

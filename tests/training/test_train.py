@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oodream.config import LatentsConfig, Optimisation, TrainConfig
-from oodream.core.registry import own_options
+from oodream.core.registry import options_by_name
 from oodream.models.inference import Extractor
 from oodream.training.losses.energy_logistic import EnergyLogistic
 from oodream.training.sources import known_as_outliers, known_latents
@@ -54,7 +54,10 @@ def recipe(
 
 def test_options_belong_to_their_loss():
     names, options = ("energy_logistic", "kd"), {"beta": 2.0, "kd.logit": 3.0}
-    assert own_options("losses", names, options) == {"energy_logistic": {"beta": 2.0}, "kd": {"logit": 3.0}}
+    assert options_by_name("losses", names, options) == {
+        "energy_logistic": {"beta": 2.0},
+        "kd": {"logit": 3.0},
+    }
     loss = make_loss(names, options)
     assert loss.teacher
     assert loss.outliers
@@ -109,7 +112,8 @@ def test_the_control_trains_on_images_and_on_latents(tmp_path):
     sources = [first, latents, known_as_outliers(latents.data, 6, VARIED, first.data)]
     maker = adapter_maker(LatentsConfig(adapter="stem"), (4, 8, 8), 32)
     loss = make_loss(("energy_logistic", "kd"))
-    log = train(sources, SHORT, 0, CPU, tmp_path / "b", "t", loss=loss, adapter=maker, teacher=network()).log
+    state, teacher = tmp_path / "b", network()
+    log = train(sources, SHORT, 0, CPU, state, "t", loss=loss, adapter=maker, teacher=teacher).log
     assert math.isfinite(log[0]["energy"])
 
 
@@ -124,7 +128,7 @@ def test_without_an_adapter_losses_of_their_own_see_the_latents(tmp_path):
 
 
 def test_outliers_get_higher_energies(tmp_path):
-    """The regularized classifier's energy tells bright outliers from dim known images; a baseline's need not."""
+    """The regularized classifier's energy tells bright outliers from dim known images."""
     config = TrainConfig(optimisation=Optimisation(epochs=6, batch=16, lr=0.05))
     sources = [known(images(64)), outliers(images(32, 180), ratio=1.0)]
     trained = train(sources, config, 0, CPU, tmp_path / "s", "t", loss=make_loss(("energy_logistic",)))

@@ -1,1 +1,1 @@
-"""What makes OOD numbers lie: duplicates, shortcuts, known classes among the unknown, a control that fails."""
+"""What makes OOD numbers misleading: duplicates, shortcuts, known classes in OOD sets, a failed control."""

@@ -1,4 +1,4 @@
-"""audit.finding."""
+"""What an audit says: findings with a severity, in words and with examples, and the audit that holds them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 
 from ..core.types import Json
 
+__all__ = ["EXAMPLES", "GROUPS", "SEVERITIES", "Audit", "Finding", "percent"]
+
 GROUPS = ("train", "test", "outliers", "near", "far", "control")
 SEVERITIES = ("problem", "warning", "fine")
 EXAMPLES = 6
@@ -14,12 +16,15 @@ EXAMPLES = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was checked: what was seen, how bad it is, what it means and what to do, in words.
+    """One check: what was found, how bad it is, what it means and what to do.
 
-    `kind` is duplicates, labels, files, pixels, names or control. `sets` names the sets concerned, the last one first of all:
-    `count` of its images are, which is `share` of them. For files, pixels and control `count` images were compared, and `share` is
-    the AUROC. `examples` are JSON objects: of duplicates and labels the `sets`, `rows` and `files` of two pictures and how far they
-    are `apart`, of files and pixels each `statistic` with its `auroc`, of names the `class`, the `file` and the `count`.
+    `kind` is duplicates, labels, files, pixels, names or control. `sets` names the sets concerned. For
+    duplicates, labels and names `count` images of the last of them are concerned, the share `share` of it.
+    For files, pixels and control `count` images were compared, and `share` is the AUROC.
+
+    `examples` are JSON objects. Those of duplicates and labels hold the `sets`, `rows` and `files` of two
+    images and how far they are `apart`; those of files and pixels a `statistic` with its `auroc`; those of
+    names a `class`, a `file` and the `count`.
     """
 
     kind: str
@@ -33,30 +38,29 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """All findings, worst first, and the sets looked at: name -> group."""
+    """All findings, worst first, and the group of each set that was audited, by name."""
 
     sets: Mapping[str, str]
     findings: tuple[Finding, ...]
 
     def __getitem__(self, severity: str) -> list[Finding]:
         """The findings of one severity."""
-        return [f for f in self.findings if f.severity == severity]
+        return [finding for finding in self.findings if finding.severity == severity]
+
+    def to_json(self) -> Json:
+        """The audit as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Json) -> Audit:
+        """The audit that `to_json` wrote."""
+        findings = (
+            Finding(**finding | {"sets": tuple(finding["sets"]), "examples": tuple(finding["examples"])})
+            for finding in values["findings"]
+        )
+        return cls(sets=values["sets"], findings=tuple(findings))
 
 
 def percent(share: float) -> str:
     """A share in [0, 1] as "12.3 %"."""
     return f"{100 * share:.1f}\u00a0%"
-
-
-def to_json(done: Audit) -> Json:
-    """An audit as JSON values."""
-    return asdict(done)
-
-
-def from_json(values: Json) -> Audit:
-    """The audit that `to_json` wrote."""
-    findings = (
-        Finding(**{**f, "sets": tuple(f["sets"]), "examples": tuple(f["examples"])})
-        for f in values["findings"]
-    )
-    return Audit(sets=values["sets"], findings=tuple(findings))

@@ -1,1 +1,1 @@
-"""A network on a published protocol: which files, which sets, which tables."""
+"""A network on a published protocol: its files, its image sets, its tables."""

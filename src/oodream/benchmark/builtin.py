@@ -1,4 +1,6 @@
-"""benchmark.builtin."""
+"""The image sets that a protocol can name without a file: parts of the embedded Fashion-MNIST, and images
+made by the package.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,16 @@ from ..data import builtin
 from ..data.holdout import PSEUDO_OOD
 from ..data.images import Images, from_array
 
+__all__ = ["BUILT_IN"]
 
-def _fashion(split: str, chosen: Sequence[str], last: bool = False) -> Callable[[int, int], Images]:
-    """The first (or last) `count` images in a fixed random order."""
+
+def _fashion(split: str, names: Sequence[str], last: bool = False) -> Callable[[int, int], Images]:
+    """The first (or last) `count` images of some classes in a fixed random order, so that two parts of a
+    split share none.
+    """
 
     def make(size: int, count: int) -> Images:
-        images = builtin.fashion(split, chosen, size=size)
+        images = builtin.fashion(split, names, size=size)
         rows = torch.randperm(len(images), generator=generator(0, "fashion", split))
         part = rows[-count:] if last else rows[: count or len(images)]
         return images.subset(part.sort().values)
@@ -24,17 +30,14 @@ def _fashion(split: str, chosen: Sequence[str], last: bool = False) -> Callable[
     return make
 
 
-def _disturbed(name: str) -> Callable[[int, int], Images]:
-    """The validation images, disturbed."""
+def _pseudo_ood(name: str) -> Callable[[int, int], Images]:
+    """The validation images, changed until they show nothing known."""
 
     def make(size: int, count: int) -> Images:
         images = BUILT_IN["fashion-val"](size, count)
-        return from_array(
-            name,
-            PSEUDO_OOD[name][0](images.batch(range(count)), images.labels, generator(0, name)),
-            images.labels,
-            (),
-        )
+        change, _ = PSEUDO_OOD[name]
+        pixels = change(images.batch(range(len(images))), images.labels, generator(0, name))
+        return from_array(name, pixels, images.labels, ())
 
     return make
 
@@ -43,6 +46,7 @@ def _far(name: str) -> Callable[[int, int], Images]:
     return lambda size, count: builtin.FAR_SETS[name][0](size, count or 1000, 0)
 
 
+# name -> (width in pixels, number of images) -> images
 BUILT_IN: dict[str, Callable[[int, int], Images]] = {
     "fashion-train": _fashion("train", builtin.FASHION_ID),
     "fashion-test": _fashion("test", builtin.FASHION_ID),
@@ -50,5 +54,5 @@ BUILT_IN: dict[str, Callable[[int, int], Images]] = {
     "fashion-bag": _fashion("test", ("bag",)),
     "fashion-boot": _fashion("test", ("boot",)),
     **{name: _far(name) for name in builtin.FAR_SETS},
-    **{name: _disturbed(name) for name in PSEUDO_OOD},
+    **{name: _pseudo_ood(name) for name in PSEUDO_OOD},
 }

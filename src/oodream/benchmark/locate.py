@@ -1,4 +1,6 @@
-"""benchmark.locate."""
+"""Where the image sets of a protocol lie: below some root folders, on the hub, or in the package. No image is
+opened here.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,23 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from ..core.errors import DataError, listed
+from ..core.files import read_text, shown
 from ..core.types import OOD
-from ..data.preprocess import image_files
-from .protocol import KNOWN, LISTS, UNKNOWN, Benchmark, ImageSet, _plain
+from ..data.classes import folder_key
+from ..data.scan import image_files
+from .protocol import KNOWN, UNKNOWN, Protocol, ProtocolSet
+
+__all__ = ["FoundSet", "Located", "MissingSet", "locate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """A set that is there: its `place` in words, the files with their labels, its list's hash, and how it is not the protocol's."""
+class FoundSet:
+    """A set that is there: its `place` in words, its files with their labels, and the hash of its list.
 
-    set: ImageSet
+    `remarks` say how it differs from the protocol's own. Sets of the hub and built-in ones have no files.
+    """
+
+    set: ProtocolSet
     place: str
     files: tuple[Path, ...] = ()
     labels: tuple[int, ...] = ()
@@ -27,132 +36,146 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Missing:
-    """A set that is not there, and what was found wrong in every place."""
+class MissingSet:
+    """A set that is not there, and for every place why it is not."""
 
-    set: ImageSet
+    set: ProtocolSet
     reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """What `locate` found; `benchmark` has the class names even where the protocol leaves them to the folders."""
+    """The sets that are there and those that are not. `protocol` has its classes even where folders name
+    them.
+    """
 
-    benchmark: Benchmark
-    found: tuple[Found, ...]
-    missing: tuple[Missing, ...]
-
-
-# Where the sets lie ----------------------------------------------------------------------------------------------------------
+    protocol: Protocol
+    found: tuple[FoundSet, ...]
+    missing: tuple[MissingSet, ...]
 
 
 def locate(
-    benchmark: Benchmark,
+    protocol: Protocol,
     roots: Sequence[Path],
     groups: Collection[str] = KNOWN + UNKNOWN,
     *,
     hub: bool = False,
 ) -> Located:
-    """Looks for the sets of `groups` below the roots, one after the other, without opening a picture or a connection.
+    """Looks for the sets of `groups` below the roots, without opening an image or a connection.
 
-    Paths of lists and folders must stay inside the roots, whatever links they go through. With `hub`, sets that are not below a
-    root but on the hub count as found; reading fetches them.
+    The paths of lists and folders must stay inside the roots, whatever links they go through. With `hub`, a
+    set that is not below a root but on the hub counts as found; reading it fetches it.
     """
     inside = _Inside(roots)
-    if not benchmark.classes:
-        benchmark = _classes_of_folders(benchmark, roots)
-    told = [_search(s, benchmark, inside, hub) for s in benchmark.sets if s.group in groups]
+    if not protocol.classes:
+        protocol = _with_classes_of_folders(protocol, roots)
+    results = [_locate_set(item, protocol, inside, hub) for item in protocol.sets if item.group in groups]
     return Located(
-        benchmark=benchmark,
-        found=tuple(f for f in told if isinstance(f, Found)),
-        missing=tuple(m for m in told if isinstance(m, Missing)),
+        protocol=protocol,
+        found=tuple(result for result in results if isinstance(result, FoundSet)),
+        missing=tuple(result for result in results if isinstance(result, MissingSet)),
     )
 
 
 class _Inside:
-    """Files inside the roots, whatever links lead to them; every folder is followed once."""
+    """Tells whether files lie inside the roots, whatever links lead to them. Folders are resolved once."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self.roots = tuple(roots)
-        self._real = [root.resolve() for root in roots]
+        self._resolved_roots = [root.resolve() for root in roots]
         self._folders: dict[Path, bool] = {}
 
     def __call__(self, file: Path) -> Path:
-        """The file itself; DataError when it leads out of the roots."""
+        """The file as it is; DataError when it leads out of the roots."""
         folder = file.parent
         if folder not in self._folders:
             self._folders[folder] = self._holds(folder)
         if not self._folders[folder] or (file.is_symlink() and not self._holds(file)):
             raise DataError(
-                f"{file} is_main to {file.resolve()}, outside the root. If that may be read, name its folder as a --root, too."
+                f"{shown(file)} leads to {shown(file.resolve())}, outside the root. "
+                "To allow it, name its folder as another --root."
             )
         return file
 
     def _holds(self, path: Path) -> bool:
-        real = path.resolve()
-        return any(real.is_relative_to(root) for root in self._real)
+        resolved = path.resolve()
+        return any(resolved.is_relative_to(root) for root in self._resolved_roots)
 
 
-def _classes_of_folders(benchmark: Benchmark, roots: Sequence[Path]) -> Benchmark:
-    """The protocol with the class folders of the first folder of known images that is there as its classes."""
+def _with_classes_of_folders(protocol: Protocol, roots: Sequence[Path]) -> Protocol:
+    """The protocol with class names taken from the first folder of known images that exists."""
     places = [
-        root / folder for s in benchmark.sets if s.group in KNOWN for root in roots for folder in s.folders
+        root / folder
+        for item in protocol.sets
+        if item.group in KNOWN
+        for root in roots
+        for folder in item.folders
     ]
-    found = next((sorted(_subfolders(place)) for place in places if place.is_dir()), [])
-    return replace(benchmark, classes=tuple(found), labels={name: label for label, name in enumerate(found)})
+    names = next((sorted(_subfolders(place)) for place in places if place.is_dir()), [])
+    return replace(protocol, classes=tuple(names), labels={name: label for label, name in enumerate(names)})
 
 
-def _search(item: ImageSet, benchmark: Benchmark, inside: _Inside, hub: bool) -> Found | Missing:
+def _locate_set(item: ProtocolSet, protocol: Protocol, inside: _Inside, hub: bool) -> FoundSet | MissingSet:
     if item.builtin:
-        return Found(set=item, place="built in")
+        return FoundSet(set=item, place="built in")
     reasons: list[str] = []
-    for found in _attempts(item, benchmark, inside):
-        if isinstance(found, Found):
-            return found
-        reasons.append(found)
+    for result in _attempts(item, protocol, inside):
+        if isinstance(result, FoundSet):
+            return result
+        reasons.append(result)
     if item.hub and hub:
-        return Found(set=item, place=f"hub:{item.hub}")
+        return FoundSet(set=item, place=f"hub:{item.hub}")
     if item.hub:
         reasons.append(f"it is on the hub as {item.hub}, which --hub would read")
-    return Missing(set=item, reasons=tuple(reasons))
+    return MissingSet(set=item, reasons=tuple(reasons))
 
 
-def _attempts(item: ImageSet, benchmark: Benchmark, inside: _Inside) -> Iterator[Found | str]:
-    """The set at each place where it may lie, or why it is not there."""
-    searches: list[Callable[[], Found]] = []
+def _attempts(item: ProtocolSet, protocol: Protocol, inside: _Inside) -> Iterator[FoundSet | str]:
+    """For each place where the set may lie: the set, or the reason why it is not there."""
+    attempts: list[Callable[[], FoundSet]] = []
     if item.list:
         lists = [root / item.list for root in inside.roots if (root / item.list).is_file()]
-        searches += [partial(_by_list, item, benchmark, inside, file) for file in lists]
+        attempts += [partial(_by_list, item, protocol, inside, file) for file in lists]
         if not lists:
             yield f"no list {item.list}" + (f" (sha256 {item.sha256})" if item.sha256 else "")
     if item.folders:
         folders = [
             root / folder for root in inside.roots for folder in item.folders if (root / folder).is_dir()
         ]
-        searches += [partial(_by_folder, item, benchmark, inside, folder) for folder in folders]
+        attempts += [partial(_by_folder, item, protocol, inside, folder) for folder in folders]
         if not folders:
             yield f"no folder {' or '.join(item.folders)}"
-    for search in searches:
+    for attempt in attempts:
         try:
-            yield search()
+            yield attempt()
         except DataError as error:
             yield str(error).rstrip(".")
 
 
-def _by_list(item: ImageSet, benchmark: Benchmark, inside: _Inside, file: Path) -> Found:
-    """The set as its list has it; DataError for lines that are no `path label`, paths outside the roots, and missing files."""
-    data = inside(file).read_bytes().replace(b"\r\n", b"\n")
-    told = hashlib.sha256(data).hexdigest()
-    lines = list(_lines(data, file, len(benchmark.classes) if item.group in KNOWN else 0))
+def _by_list(item: ProtocolSet, protocol: Protocol, inside: _Inside, file: Path) -> FoundSet:
+    """The set that a list names.
+
+    Raises DataError for a line that is no `path label`, a path outside the roots, and an image that is not
+    there.
+    """
+    try:
+        # An editor may have added a byte order mark or Windows' line ends: the list is still the same one.
+        text = read_text(inside(file)).replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{shown(file)} is no text: {error}.") from error
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    lines = list(_lines(text, file, len(protocol.classes) if item.group in KNOWN else 0))
     remarks = []
-    if item.sha256 and told != item.sha256:
+    if item.sha256 and sha256 != item.sha256:
         remarks.append(
-            f"{file} is another list than the protocol's (sha256 {told}, the protocol's {item.sha256}; {len(lines)} lines, the "
-            f"protocol's {item.count}): its numbers do not compare with the protocol's"
+            f"{shown(file)} is another list than the protocol's (sha256 {sha256}, the protocol's "
+            f"{item.sha256}; {len(lines)} lines, the protocol's {item.count}): "
+            "its numbers do not compare with the protocol's"
         )
     elif item.count and len(lines) != item.count:
         remarks.append(
-            f"{file} lists {len(lines)} images, the protocol {item.count}: its numbers do not compare with the protocol's"
+            f"{shown(file)} lists {len(lines)} images, the protocol {item.count}: "
+            "its numbers do not compare with the protocol's"
         )
     bases = [root / item.images for root in inside.roots]
     base = next((base for base in bases if (base / lines[0][0]).is_file()), bases[0])
@@ -161,111 +184,91 @@ def _by_list(item: ImageSet, benchmark: Benchmark, inside: _Inside, file: Path) 
         try:
             files.append(inside(base / path))
         except DataError as error:
-            raise DataError(f"{file}, line {number}: {error}") from None
+            raise DataError(f"{shown(file)}, line {number}: {error}") from None
     if gone := [path for path in files if not path.is_file()]:
         raise DataError(
-            f"{len(gone)} of the {len(files)} images in the list {file} are not there; the first is {gone[0]}."
+            f"{len(gone)} of the {len(files)} images in the list {shown(file)} are not there; "
+            f"the first is {shown(gone[0])}."
         )
     labels = tuple(label for _, label in lines)
-    return Found(
-        set=item, place=str(file), files=tuple(files), labels=labels, sha256=told, remarks=tuple(remarks)
+    return FoundSet(
+        set=item, place=shown(file), files=tuple(files), labels=labels, sha256=sha256, remarks=tuple(remarks)
     )
 
 
-def _lines(data: bytes, file: Path, count: int) -> Iterator[tuple[str, int]]:
-    """(path, label) of every line; labels are those of `count` classes, or anything where that is 0."""
-    try:
-        lines = data.decode().split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no list: {error}.") from error
+def _lines(text: str, file: Path, count: int) -> Iterator[tuple[str, int]]:
+    """(path, label) of every line. With `count` classes the labels must be below it; 0 allows any label.
+
+    A line ends at "\\n" alone: file names may hold Unicode's other line separators.
+    """
+    lines = text.split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        raise DataError(f"{file} is empty.")
+        raise DataError(f"{shown(file)} is empty.")
     for number, line in enumerate(lines, 1):
-        path, _, label = line.strip().rpartition(" ")
-        parts = PurePosixPath(path).parts
-        if not path or not path.isprintable() or not label.removeprefix("-").isdecimal():
+        path, _, label = line.strip(" \t\r").rpartition(" ")
+        if not path or "\0" in path or not label.removeprefix("-").isdecimal():
             raise DataError(
-                f"{file}, line {number}: {line[:80]!r} is no path and label, such as photos/a.png 3."
+                f"{shown(file)}, line {number}: {line[:80]!r} is no path and label, such as photos/a.png 3."
             )
-        if PurePosixPath(path).is_absolute() or ".." in parts:
-            raise DataError(f"{file}, line {number}: {path} is_main out of the folder of the images.")
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise DataError(f"{shown(file)}, line {number}: {path!r} leads out of the folder of the images.")
         if count and not 0 <= int(label) < count:
             raise DataError(
-                f"{file}, line {number}: there is no class {label}; the labels are 0 to {count - 1}."
+                f"{shown(file)}, line {number}: there is no class {label}; the labels are 0 to {count - 1}."
             )
         yield path, int(label)
 
 
-def _by_folder(item: ImageSet, benchmark: Benchmark, inside: _Inside, place: Path) -> Found:
-    """The images below a folder; for known classes those in the folders called as the classes are."""
+def _by_folder(item: ProtocolSet, protocol: Protocol, inside: _Inside, place: Path) -> FoundSet:
+    """The images below a folder; for known classes, those in the class folders. DataError when there are
+    none.
+    """
     files: list[Path] = []
     labels: list[int] = []
     if item.group in KNOWN:
-        folders = _subfolders(place)
-        by_name = benchmark.labels
-        if not by_name and len(folders) == len(benchmark.classes):
-            by_name = {name: label for label, name in enumerate(sorted(folders))}
-        known = {by_name[name]: folder for name, folder in sorted(folders.items()) if name in by_name}
-        if absent := [name for label, name in enumerate(benchmark.classes) if label not in known]:
-            raise DataError(f"{place} has no class folders for {listed(absent)}.")
-        for label, folder in sorted(known.items()):
-            found = image_files(inside(folder / "*").parent)
-            files += found
-            labels += [label] * len(found)
+        for label, folder in _class_folders(place, protocol):
+            images = image_files(inside(folder / "*").parent)
+            files += images
+            labels += [label] * len(images)
     else:
         files = image_files(inside(place / "*").parent)
         labels = [OOD] * len(files)
     if not files:
-        raise DataError(f"{place} has no images.")
+        raise DataError(f"{shown(place)} has no images.")
     for file in files:
         inside(file)
-    remarks = (
-        [f"{place} stands for the list of {item.name}, and not the protocol's choice of images"]
-        if item.list
-        else []
-    )
+    remarks = []
+    if item.list:
+        remarks.append(
+            f"{shown(place)} stands for the list of {item.name}, and not the protocol's choice of images"
+        )
     if item.count and len(files) != item.count:
         remarks.append(
-            f"{place} has {len(files)} images, the protocol {item.count}: its numbers do not compare with the protocol's"
+            f"{shown(place)} has {len(files)} images, the protocol {item.count}: "
+            "its numbers do not compare with the protocol's"
         )
-    return Found(set=item, place=str(place), files=tuple(files), labels=tuple(labels), remarks=tuple(remarks))
+    return FoundSet(
+        set=item, place=shown(place), files=tuple(files), labels=tuple(labels), remarks=tuple(remarks)
+    )
+
+
+def _class_folders(place: Path, protocol: Protocol) -> list[tuple[int, Path]]:
+    """(label, folder) of every class, by label; DataError names the classes without a folder."""
+    folders, labels = _subfolders(place), protocol.labels
+    if not labels and len(folders) == len(protocol.classes):
+        labels = {name: label for label, name in enumerate(sorted(folders))}
+    known = {labels[name]: folder for name, folder in sorted(folders.items()) if name in labels}
+    if absent := [name for label, name in enumerate(protocol.classes) if label not in known]:
+        raise DataError(f"{shown(place)} has no class folders for {listed(absent)}.")
+    return sorted(known.items())
 
 
 def _subfolders(place: Path) -> dict[str, Path]:
+    """The folders in a folder by name, without hidden ones."""
     return {
-        _plain(path.name): path
+        folder_key(path.name): path
         for path in sorted(place.iterdir())
         if path.is_dir() and not path.name.startswith(".")
     }
-
-
-def explain(located: Located, roots: Sequence[Path]) -> str:
-    """What is missing, set by set, then where to get it, source by source, with checksums; empty when all is there."""
-    if not located.missing:
-        return ""
-    benchmark = located.benchmark
-    below = f" below {' and '.join(map(str, roots))}" if roots else ", and no --root was given"
-    total = len(located.found) + len(located.missing)
-    lines = [f"{benchmark.name}: {len(located.missing)} of {total} image sets are not there{below}."]
-    wanted: dict[str, None] = {}
-    for missing in located.missing:
-        item = missing.set
-        size = f", {item.count:,} images" if item.count else ""
-        lines.append(f"  {item.name} ({item.group}{size}): {'; '.join(missing.reasons)}.")
-        unlisted = bool(item.list) and not any((root / item.list).is_file() for root in roots)
-        into = benchmark.sources[item.source].into if item.source else "."
-        if unlisted:
-            wanted[LISTS] = None
-        if not (unlisted and into != "." and any((root / into).is_dir() for root in roots)):
-            wanted[item.source] = None
-    if sources := [(name, benchmark.sources[name]) for name in wanted if name in benchmark.sources]:
-        lines.append("Where to get it (ROOT is the folder that --root names):")
-    for name, source in sources:
-        told = (f", {source.file}" if source.file else "") + (f" (md5 {source.md5})" if source.md5 else "")
-        into = "ROOT" if source.into == "." else f"ROOT/{source.into}"
-        lines.append(
-            f"  {name}: {source.url}{told}, into {into}" + (f"; {source.note}" if source.note else "")
-        )
-    return "\n".join(lines)

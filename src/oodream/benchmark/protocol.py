@@ -1,7 +1,9 @@
-"""Evaluation protocols as data: which image sets a benchmark has, where they may lie, how to know them, where to get them.
+"""Evaluation protocols as data: the image sets of a benchmark, where they may lie, how to recognize them,
+where to get them.
 
-A protocol is a TOML file (`Benchmark`), shipped or a user's own. A set is an image list in OpenOOD's format, a folder, a data set
-of the hub or a built-in one. `locate` looks for all sets before any picture is opened; `find` reads them.
+A protocol is a TOML file (`Protocol`), shipped with the package or written by a user. A set is an image list
+in OpenOOD's format, a folder, a data set of the hub or a built-in one. `locate` looks for the sets before any
+image is opened; `read` reads them.
 """
 
 from __future__ import annotations
@@ -9,14 +11,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core.errors import DataError
-from ..core.files import ASSETS
+from ..core.files import ASSETS, decode_text, shown
 from ..core.options import ConfigError, overlay
 from ..data import classes
 from .builtin import BUILT_IN
@@ -26,16 +27,31 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+__all__ = [
+    "KNOWN",
+    "LISTS",
+    "MEASURED",
+    "UNKNOWN",
+    "Protocol",
+    "ProtocolSet",
+    "Source",
+    "least_accuracy",
+    "load_protocol",
+    "protocol_names",
+]
+
 SHIPPED = ASSETS / "protocols"
 KNOWN = ("train", "test", "val")
 UNKNOWN = ("near", "far", "val-ood")
 MEASURED = ("train", "test", "near", "far")
-LISTS = "lists"  # the source of the image lists themselves
+LISTS = "lists"  # the name of the source that the image lists themselves come from
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where something can be had: a page or an archive `file` with its `md5`, which belongs `into` a folder below the root."""
+    """Where a set can be had: a page `url`, or an archive `file` with its `md5` to unpack `into` a folder
+    below the root.
+    """
 
     url: str = ""
     file: str = ""
@@ -45,11 +61,14 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSet:
-    """One image set and the places it may lie in, all below the root, the first that is there counts.
+class ProtocolSet:
+    """One image set of a protocol and the places it may lie in. All places are below the root; the first that
+    exists counts.
 
-    `list` has a line `path label` for every image, with paths below `images`, and the hash `sha256` (of Unix line ends).
-    `folders` hold the images themselves; those of known classes hold class folders. `hub` and `builtin` name sets from elsewhere.
+    `list` is a file with a line `path label` for every image; the paths start at `images`. `sha256` is the
+    list's hash (with Unix line ends). `folders` hold the images themselves; those of known classes hold class
+    folders. `hub` and `builtin` are names of sets from elsewhere. `count` is the number of images, 0 where it
+    is not stated.
     """
 
     name: str = ""
@@ -66,18 +85,22 @@ class ImageSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """A protocol: its sets, its classes by label, the size of its images and what is to be known about its numbers.
+class Protocol:
+    """A benchmark: its sets, its classes by label, the size of its images and what a reader of its numbers
+    must know.
 
-    `crop` is the share of a picture's shorter side that is kept, `labels` a class folder's label. Below `least_accuracy` the
-    images are read in another way than the network was trained on. `nearest` is as in `metrics.measure`, `digest` the file's hash.
+    `crop` is the share of an image's shorter side that is kept. `labels` maps a class folder to its label. An
+    accuracy below `least_accuracy` means that the images are read in another way than the network was trained
+    on (see `least_accuracy`). `fpr95` names the FPR95 that the protocol's publications report; `nearest`
+    takes it at the share nearest to 95 % (see `functional.metrics.measure`). `digest` is the SHA-256 of the
+    protocol's file.
     """
 
     name: str
     classes: tuple[str, ...]
     labels: Mapping[str, int]
     digest: str
-    sets: tuple[ImageSet, ...] = ()
+    sets: tuple[ProtocolSet, ...] = ()
     sources: Mapping[str, Source] = field(default_factory=dict)
     about: str = ""
     size: int = 32
@@ -89,118 +112,135 @@ class Benchmark:
     notes: tuple[str, ...] = ()
 
 
-# Protocol files --------------------------------------------------------------------------------------------------------------
-
-
-def names() -> tuple[str, ...]:
-    """The shipped protocols."""
+def protocol_names() -> tuple[str, ...]:
+    """The names of the shipped protocols, sorted."""
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
 
 
-def load(source: str) -> Benchmark:
-    """A shipped protocol by name, or a TOML file of the same format; DataError says what is wrong with it, and where."""
-    path = SHIPPED / f"{source}.toml" if source in names() else Path(source)
+def load_protocol(source: str) -> Protocol:
+    """A shipped protocol by name, or a TOML file of the same format.
+
+    Raises DataError, which says what is wrong and where, for an unknown name and for a file that cannot be
+    read or understood.
+    """
+    path = SHIPPED / f"{source}.toml" if source in protocol_names() else Path(source)
     if path.suffix != ".toml":
-        near = difflib.get_close_matches(source, names(), n=1)
+        near = difflib.get_close_matches(source, protocol_names(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise DataError(
-            f"There is no protocol {source!r}.{hint} There are: {', '.join(names())}; or name a TOML file."
+            f"There is no protocol {source!r}.{hint} "
+            f"There are: {', '.join(protocol_names())}; or name a TOML file."
         )
     try:
         data = path.read_bytes()
-        table = tomllib.loads(data.decode())
+        table = tomllib.loads(decode_text(data))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    names_of, labels = _classes(table.pop("classes", []), path)
-    blank = Benchmark(
-        name=path.stem, classes=names_of, labels=labels, digest=hashlib.sha256(data).hexdigest()
+        raise DataError(f"{shown(path)} cannot be read: {error}") from error
+    class_names, labels = _classes(table.pop("classes", []), path)
+    blank = Protocol(
+        name=path.stem, classes=class_names, labels=labels, digest=hashlib.sha256(data).hexdigest()
     )
     try:
         entries, sources = _tables(table.pop("sets", []), list), _tables(table.pop("sources", {}), dict)
-        if own := sorted({"name", "labels", "digest"} & table.keys()):
-            raise ConfigError(f"There is no option {own[0]!r}.")
-        benchmark = replace(
+        if derived := sorted({"name", "labels", "digest"} & table.keys()):
+            raise ConfigError(f"There is no option {derived[0]!r}.")
+        protocol = replace(
             overlay(blank, table),
-            sets=tuple(overlay(ImageSet(), entry, f"set {i}") for i, entry in enumerate(entries, 1)),
+            sets=tuple(overlay(ProtocolSet(), entry, f"set {i}") for i, entry in enumerate(entries, 1)),
             sources={name: overlay(Source(), entry, f"source {name}") for name, entry in sources.items()},
         )
-        _check(benchmark)
+        _check(protocol)
     except ConfigError as error:
-        raise DataError(f"{path}: {error}") from error
-    return benchmark
+        raise DataError(f"{shown(path)}: {error}") from error
+    return protocol
+
+
+def least_accuracy(protocol: Protocol) -> float:
+    """The accuracy, in [0, 1], below which the other numbers mean nothing.
+
+    It is the protocol's own where it states one, else three times chance, but no more than half-way from
+    chance to 1.
+    """
+    chance = 1 / len(protocol.classes)
+    return protocol.least_accuracy or min(3 * chance, (1 + chance) / 2)
 
 
 def _tables(value: Any, kind: type) -> Any:
-    """The value; ConfigError when it is no list, or table, of tables."""
+    """The value; ConfigError when it is not a list, or a table, of tables."""
     inner = value.values() if isinstance(value, dict) else value
     if not isinstance(value, kind) or not all(isinstance(entry, dict) for entry in inner):
         raise ConfigError("Sets are written as [[sets]], and sources as [sources.NAME].")
     return value
 
 
-def _classes(given: object, path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Class names by label and each folder's label: of a class list, of names, of a number, or none yet."""
-    if isinstance(given, str):
-        file = path.parent / given if given.endswith(".toml") else classes.find(given)
+def _classes(value: object, path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Class names by label, and the label of each class folder, from the value of the key `classes`.
+
+    The value is a class list, a list of names, or a number of classes. Left out, it gives no classes: the
+    folders name them.
+    """
+    if isinstance(value, str):
+        file = path.parent / value if value.endswith(".toml") else classes.find(value)
         by_folder, _, aliases = classes.read(file)
         position = {name: label for label, name in enumerate(by_folder.values())}
         return tuple(by_folder.values()), {
             folder: position[name] for folder, name in (by_folder | aliases).items()
         }
-    if isinstance(given, int) and not isinstance(given, bool) and given > 1:
-        return tuple(map(str, range(given))), {}
+    if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+        return tuple(map(str, range(value))), {}
     if (
-        isinstance(given, list)
-        and len(given) != 1
-        and all(isinstance(name, str) for name in given)
-        and len({*given}) == len(given)
+        isinstance(value, list)
+        and len(value) != 1
+        and all(isinstance(name, str) for name in value)
+        and len({*value}) == len(value)
     ):
-        return tuple(given), {_plain(name): label for label, name in enumerate(given)}
+        return tuple(value), {classes.folder_key(name): label for label, name in enumerate(value)}
     raise DataError(
-        f"{path}: classes cannot be {given!r}. It is a class list, several different names, or a number above one."
+        f"{shown(path)}: classes cannot be {value!r}. "
+        "Give the name of a class list, a list of different names, or a number above one."
     )
 
 
-def _check(benchmark: Benchmark) -> None:
-    """ConfigError for what no protocol can mean."""
-
-    def refuse(what: str) -> None:
-        raise ConfigError(what)
-
-    sets = benchmark.sets
-    groups = [s.group for s in sets]
-    if twice := sorted({s.name for s in sets if [t.name for t in sets].count(s.name) > 1}):
-        refuse(f"Two sets are called {twice[0]!r}.")
+def _check(protocol: Protocol) -> None:
+    """Raises ConfigError for what makes no protocol."""
+    groups, names = [s.group for s in protocol.sets], [s.name for s in protocol.sets]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"Two sets are called {repeated[0]!r}.")
     for group in ("train", "test"):
         if groups.count(group) != 1:
-            refuse(f"There must be one set of the group {group!r}, and there are {groups.count(group)}.")
-    if not {"near", "far"} & {*groups}:
-        refuse("There is no set of the groups near and far.")
-    if not 0 < benchmark.crop <= 1 or benchmark.size < 1:
-        refuse("The size is in pixels, and crop a share above 0 and not above 1.")
-    if benchmark.fpr95 not in ("", "fpr95_id", "fpr95_ood"):
-        refuse(f"The name in fpr95 is fpr95_id or fpr95_ood, not {benchmark.fpr95!r}.")
-    for s in sets:
-        if s.group not in KNOWN + UNKNOWN:
-            refuse(f"Set {s.name!r} has group {s.group!r}; there are {', '.join(KNOWN + UNKNOWN)}.")
-        if s.name in ("id", "mean", "") or not s.name.isprintable() or "/" in s.name:
-            refuse(f"A set cannot be called {s.name!r}.")
-        if not (s.list or s.folders or s.hub or s.builtin):
-            refuse(f"Set {s.name!r} has no list, folders, hub or builtin to come from.")
-        if s.builtin and s.builtin not in BUILT_IN:
-            refuse(
-                f"Set {s.name!r}: there is no built-in set {s.builtin!r}. There are: {', '.join(BUILT_IN)}."
+            raise ConfigError(
+                f"There must be one set of the group {group!r}, and there are {groups.count(group)}."
             )
-        if s.source and s.source not in benchmark.sources:
-            refuse(f"Set {s.name!r} comes from {s.source!r}, which is no source here.")
-        if s.sha256 and (len(s.sha256) != 64 or not {*s.sha256} <= {*"0123456789abcdef"}):
-            refuse(f"Set {s.name!r}: sha256 is 64 hexadecimal digits.")
-        if s.count < 0:
-            refuse(f"Set {s.name!r} cannot have {s.count} images.")
-        for place in (s.list, s.images, *s.folders):
-            if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
-                refuse(f"Set {s.name!r}: {place} is_main out of the root.")
+    if not {"near", "far"} & {*groups}:
+        raise ConfigError("There is no set of the groups near and far.")
+    if not 0 < protocol.crop <= 1 or protocol.size < 1:
+        raise ConfigError("The size is in pixels, and crop a share above 0 and not above 1.")
+    if protocol.fpr95 not in ("", "fpr95_id", "fpr95_ood"):
+        raise ConfigError(f"The name in fpr95 is fpr95_id or fpr95_ood, not {protocol.fpr95!r}.")
+    for item in protocol.sets:
+        _check_set(item, protocol.sources)
 
 
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+def _check_set(item: ProtocolSet, sources: Mapping[str, Source]) -> None:
+    """Raises ConfigError for what makes no set."""
+    if item.name in ("id", "mean", "") or not item.name.isprintable() or "/" in item.name:
+        raise ConfigError(f"A set cannot be called {item.name!r}.")
+    if item.group not in KNOWN + UNKNOWN:
+        raise ConfigError(
+            f"Set {item.name!r} has group {item.group!r}; there are {', '.join(KNOWN + UNKNOWN)}."
+        )
+    if not (item.list or item.folders or item.hub or item.builtin):
+        raise ConfigError(f"Set {item.name!r} has no list, folders, hub or builtin to come from.")
+    if item.builtin and item.builtin not in BUILT_IN:
+        raise ConfigError(
+            f"Set {item.name!r}: there is no built-in set {item.builtin!r}. There are: {', '.join(BUILT_IN)}."
+        )
+    if item.source and item.source not in sources:
+        raise ConfigError(f"Set {item.name!r} comes from {item.source!r}, which is no source here.")
+    if item.sha256 and (len(item.sha256) != 64 or not {*item.sha256} <= {*"0123456789abcdef"}):
+        raise ConfigError(f"Set {item.name!r}: sha256 is 64 hexadecimal digits.")
+    if item.count < 0:
+        raise ConfigError(f"Set {item.name!r} cannot have {item.count} images.")
+    for place in (item.list, item.images, *item.folders):
+        if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+            raise ConfigError(f"Set {item.name!r}: {place} leads out of the root.")

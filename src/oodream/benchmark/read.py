@@ -1,74 +1,96 @@
-"""benchmark.read."""
+"""The image sets of a protocol as pixels: lists, folders, the hub and built-in sets give the same kind of
+images.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..core.errors import DataError
 from ..core.seeding import generator
 from ..data import classes
 from ..data.hub import load_hub
-from ..data.images import Images, from_files
+from ..data.images import Images, ImageSet, from_files
 from .builtin import BUILT_IN
-from .locate import Found, Located, explain, locate
-from .protocol import KNOWN, MEASURED, Benchmark
+from .explain import explain
+from .locate import FoundSet, Located, locate
+from .protocol import KNOWN, MEASURED, Protocol
 
-# Reading ---------------------------------------------------------------------------------------------------------------------
+__all__ = ["load_sets", "read_set", "read_sets"]
 
 
-def find(
-    benchmark: Benchmark,
+def load_sets(
+    protocol: Protocol,
     roots: Sequence[Path],
     size: int = 0,
     groups: Collection[str] = MEASURED,
     *,
     crop: float = 0.0,
-    most: Mapping[str, int] | None = None,
+    max_images: Mapping[str, int] | None = None,
     seed: int = 0,
     hub: bool = False,
-) -> dict[str, tuple[str, Images]]:
-    """All sets of `groups` by name, with their group, as squares of `size` pixels (0, and crop 0: the protocol's).
+) -> list[ImageSet]:
+    """All sets of `groups`, in the protocol's order, as squares `size` pixels wide.
 
-    `most` cuts every set of a group to so many images, drawn by `seed`. Warns of each set that is not the protocol's own. DataError
-    lists all that is missing, where it was looked for, and where to get it, before any picture is read.
+    `size` 0 and `crop` 0 are the protocol's own. `max_images` limits every set of a group to so many images,
+    drawn by `seed`. With `hub`, sets that are not below a root are read from the hub where the protocol knows
+    them there. Each set that is not the protocol's own gives a warning.
+    Raises DataError, before any image is read, with all that is missing, where it was looked for and where to
+    get it.
     """
-    located = locate(benchmark, roots, groups, hub=hub)
+    located = locate(protocol, roots, groups, hub=hub)
     if located.missing:
         raise DataError(explain(located, roots))
-    return read_all(located, size, crop=crop, most=most, seed=seed)
+    return read_sets(located, size, crop=crop, max_images=max_images, seed=seed)
 
 
-def read_all(
+def read_sets(
     located: Located,
     size: int = 0,
     *,
     crop: float = 0.0,
-    most: Mapping[str, int] | None = None,
+    max_images: Mapping[str, int] | None = None,
     seed: int = 0,
-) -> dict[str, tuple[str, Images]]:
-    """The sets that were found, as `find` has them."""
+) -> list[ImageSet]:
+    """`load_sets` of what `locate` has found."""
     for remark in [remark for found in located.found for remark in found.remarks]:
-        warnings.warn(f"{located.benchmark.name}: {remark}.", stacklevel=3)
-    cut = most or {}
-    return {
-        found.set.name: (
-            found.set.group,
-            read(found, located.benchmark, size, crop=crop, most=cut.get(found.set.group, 0), seed=seed),
+        warnings.warn(f"{located.protocol.name}: {remark}.", stacklevel=3)
+    limits = max_images or {}
+    return [
+        ImageSet(
+            name=found.set.name,
+            group=found.set.group,
+            images=read_set(
+                found,
+                located.protocol,
+                size,
+                crop=crop,
+                max_images=limits.get(found.set.group, 0),
+                seed=seed,
+            ),
         )
         for found in located.found
-    }
+    ]
 
 
-def read(
-    found: Found, benchmark: Benchmark, size: int = 0, *, crop: float = 0.0, most: int = 0, seed: int = 0
+def read_set(
+    found: FoundSet,
+    protocol: Protocol,
+    size: int = 0,
+    *,
+    crop: float = 0.0,
+    max_images: int = 0,
+    seed: int = 0,
 ) -> Images:
-    """The images of a set that was found, as `find` has them."""
-    size, crop = size or benchmark.size, crop or benchmark.crop
+    """The images of one set, as `load_sets` reads them; `max_images` 0 reads all."""
+    size, crop = size or protocol.size, crop or protocol.crop
     if size < 1 or not 0 < crop <= 1:
         raise DataError(
             f"The size is in pixels, and crop a share above 0 and not above 1; they are {size} and {crop}."
@@ -78,35 +100,43 @@ def read(
         images = BUILT_IN[item.builtin](resized, item.count)
     elif found.files:
         files, labels = found.files, found.labels
-        if 0 < most < len(files):
-            rows = (
-                torch.randperm(len(files), generator=generator(seed, "most", item.name))[:most]
-                .sort()
-                .values.tolist()
-            )
+        if 0 < max_images < len(files):  # before they are read
+            rows = _drawn(len(files), max_images, seed, item.name).tolist()
             files, labels = tuple(files[row] for row in rows), tuple(labels[row] for row in rows)
-        images = from_files(
-            item.name, files, labels, benchmark.classes if item.group in KNOWN else (), resized
-        )
+        names = protocol.classes if item.group in KNOWN else ()
+        images = from_files(item.name, files, labels, names, resized)
     else:
-        train, test = load_hub(item.hub, resized)
-        images = train if item.group == "train" else test
-        if item.group in KNOWN:
-            images = classes.renamed(images, benchmark.classes)
-        if item.count and len(images) != item.count:
-            warnings.warn(
-                f"hub:{item.hub} has {len(images)} images, the protocol {item.count}.", stacklevel=2
-            )
-    if 0 < most < len(images):
-        images = images.subset(
-            torch.randperm(len(images), generator=generator(seed, "most", item.name))[:most].sort().values
-        )
+        images = _from_hub(found, protocol, resized)
+    if 0 < max_images < len(images):
+        images = images.subset(_drawn(len(images), max_images, seed, item.name))
     images = replace(images, name=item.name) if item.group in KNOWN else images.as_ood(item.name)
     return _middle(images, size) if size < resized else images
+
+
+def _from_hub(found: FoundSet, protocol: Protocol, size: int) -> Images:
+    """The set's split of a data set of the hub, with the protocol's class names."""
+    item = found.set
+    train, test = load_hub(item.hub, size)
+    images = train if item.group == "train" else test
+    if item.group in KNOWN:
+        images = classes.renamed(images, protocol.classes)
+    if item.count and len(images) != item.count:
+        warnings.warn(f"hub:{item.hub} has {len(images)} images, the protocol {item.count}.", stacklevel=2)
+    return images
+
+
+def _drawn(count: int, limit: int, seed: int, name: str) -> Tensor:
+    """`limit` of `count` rows, sorted, drawn by the seed and the set's name."""
+    return torch.randperm(count, generator=generator(seed, "most", name))[:limit].sort().values
 
 
 def _middle(images: Images, size: int) -> Images:
     """The middle of every image, `size` pixels wide."""
     start = (images.size - size) // 2
-    part = slice(start, start + size)
-    return replace(images, size=size, read=lambda index: images.read(index)[..., part, part])
+    return replace(images, size=size, read=partial(_read_middle, images.read, start, start + size))
+
+
+def _read_middle(
+    read: Callable[[Sequence[int]], Tensor], start: int, stop: int, index: Sequence[int]
+) -> Tensor:
+    return read(index)[..., start:stop, start:stop]

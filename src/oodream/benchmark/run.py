@@ -1,59 +1,51 @@
-"""`oodream evaluate`: one network on one protocol, measured by any number of detectors; rows, tables and what they were made of.
-
-What a protocol is lives in `protocols`, how is measured in `evaluate`; here they meet a network, a folder to write and a person.
+"""`oodream evaluate`: one network on one protocol, measured by any number of detectors; rows, tables and what
+they stand on.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..config import MeasureConfig
 from ..core import registry
 from ..core.device import device_of
-from ..core.errors import DataError, listed
+from ..core.errors import DataError
 from ..core.files import write_bytes, write_json
-from ..core.results import Row, row_to_json
-from ..core.types import Detector, Json, Loss, Output
+from ..core.options import ConfigError, Option
+from ..core.results import row_to_json
+from ..core.types import Detector, Json, Output
 from ..data.folders import load_ood
-from ..data.images import Images
-from ..detection.detectors import Fixed, probes_of
-from ..detection.evaluate import evaluate_outputs
-from ..detection.tune import search
-from ..models.classifier import load
-from ..models.factory import backbone, load_weights
-from ..models.inference import hash_of, head_of, outputs
-from .locate import Found, Located, explain, locate
-from .protocol import KNOWN, MEASURED, UNKNOWN, Benchmark
-from .read import read_all
+from ..data.images import Images, ImageSet
+from ..detection.detectors import learned_fields
+from ..detection.evaluate import Evaluation, evaluate
+from ..detection.sanity import upside_down
+from ..models.inference import Extractor
+from .explain import explain
+from .locate import Located, locate
+from .model import Model, class_order, open_model, published_config
+from .protocol import KNOWN, MEASURED, UNKNOWN, Protocol, least_accuracy
+from .read import read_sets
 from .tables import tables
+from .tune import Say, of_group, tune_detectors
 
-ALL = "all"
-Say = Callable[[str], None]
-Sets = Mapping[str, tuple[str, Images]]
+__all__ = ["ALL", "Job", "run_benchmark"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A network to be measured, with its image size, class names and training loss where it has its own."""
-
-    name: str
-    network: nn.Module
-    size: int = 0
-    names: tuple[str, ...] = ()
-    loss: Loss | None = None
+ALL = "all"  # in place of detectors' names: every one that the network can serve
+VALIDATION = "val"  # in place of a folder of unknown images: the protocol's own validation sets
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(MeasureConfig):
-    """How a network is measured, from which folders (and the hub, if asked), into which one."""
+    """How a network is measured, which folders (and, if asked, the hub) the images come from, and the folder
+    to write.
+    """
 
     out: Path
     roots: tuple[Path, ...] = ()
@@ -61,331 +53,202 @@ class Job(MeasureConfig):
     plugins: bool = False
 
 
-def open_model(source: str, weights: Path | None, benchmark: Benchmark, plugins: bool = False) -> Model:
-    """A classifier's folder, or a network by name with its published weights or those of a safetensors file.
+class _SpeakingExtractor(Extractor):
+    """An extractor that says of every image set how long it took."""
 
-    ValueError when it has another number of classes than the protocol, or would have random weights; plug-ins as in
-    `classifier.load`.
+    def __init__(self, say: Say, network: nn.Module, **options: Any) -> None:
+        super().__init__(network, **options)
+        self.say = say
+
+    def __call__(self, images: Images, *args: Any, **options: Any) -> Output:
+        start = monotonic()
+        output = super().__call__(images, *args, **options)
+        self.say(f"  {images.name:20} {len(images):9,} images {monotonic() - start:8.1f} s")
+        return output
+
+
+def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Job, say: Say = print) -> str:
+    """Measures a network on a protocol and returns the tables as Markdown.
+
+    Writes results.jsonl, results.md, evaluation.json and the folder cache into `job.out`. `source` and
+    `weights` name the network, as `open_model` takes them. With `job.tune` the detectors' options are chosen
+    first: on the protocol's validation sets ("val"), or on its known ones and the images of a folder. A
+    detector that cannot be used with this network is left out, and the notes say why. Training images are
+    read only where a detector learns from them or options are chosen.
+
+    Raises, before any image is read: ConfigError for detectors and options that cannot be, DataError for all
+    images that are missing, ValueError for a network that does not fit. Raises ValueError when no detector
+    can be used.
     """
-    folder, count = Path(source), len(benchmark.classes)
-    if folder.is_dir():
-        if weights is not None:
-            raise ValueError(f"{source} has weights of its own; leave --weights out.")
-        found = load(folder, plugins)
-        return Model(name=source, network=found.network, size=found.size, names=found.names, loss=found.loss)
-    network = backbone(source, count, pretrained=weights is None)
-    if weights is not None:
-        load_weights(network, weights)
-    elif ":" not in source:
-        raise ValueError(
-            f"{source} has no published weights. Name a file with --weights FILE.safetensors, or a classifier's folder."
-        )
-    elif (known := _published(network).get("num_classes", count)) != count:
-        raise ValueError(
-            f"{source} knows {known} classes and {benchmark.name} has {count}: its last layer would be random."
-        )
-    return Model(name=source, network=network.eval())
-
-
-def _published(network: nn.Module) -> Mapping[str, Any]:
-    """What timm says a network was trained on; empty for others."""
-    return getattr(getattr(network, "body", None), "pretrained_cfg", None) or {}
-
-
-def overview(benchmark: Benchmark, roots: Sequence[Path], hub: bool) -> str:
-    """What is there of all sets, what is missing and where to get it; no picture is opened."""
-    located = locate(benchmark, roots, hub=hub)
-    names = located.benchmark.classes
-    lines = [
-        f"{benchmark.name}: {benchmark.about}",
-        f"  {benchmark.size} pixels, {len(names) or 'as yet unknown'} classes",
-    ]
-    for found in located.found:
-        n = len(found.files) or found.set.count
-        lines.append(f"  {found.set.name} ({found.set.group}{f', {n:,} images' if n else ''}): {found.place}")
-        lines += [f"    {remark}" for remark in found.remarks]
-    return "\n".join(
-        [*lines, explain(located, roots) or "Nothing is missing.", *(f"- {note}" for note in benchmark.notes)]
-    )
-
-
-def measure(benchmark: Benchmark, source: str, weights: Path | None, job: Job, say: Say = print) -> str:
-    """Measures a network on a protocol; writes results.jsonl, results.md and evaluation.json into `job.out`, returns the tables.
-
-    The detectors are names, with options as NAME.option, or "all": every one that the network can serve. `fit` cuts the training
-    images they are fitted to, and `most` every set, to so many images. With `search` options are chosen first, on the protocol's
-    validation sets ("val"), or on its known ones and the images in a folder, of none of its sets. When no detector
-    learns and none is searched for, no training images are needed.
-    DataError, before any picture is read, for all that is missing; ValueError for a network that does not fit.
-    """
-    everything = job.detectors == (ALL,)
-    chosen = registry.names("detectors") if everything else job.detectors
-    made: dict[str, Detector] = registry.make_all("detectors", chosen, job.detector_options)
-    learns = not all(isinstance(detector, Fixed) for detector in made.values())
-    groups = [group for group in MEASURED if learns or job.search or group != "train"]
-    groups += {"": [], "val": ["val", "val-ood"]}.get(job.search, ["val"])
-    located = locate(benchmark, job.roots, groups, hub=job.hub)
-    if located.missing:
-        raise DataError(explain(located, job.roots))
-    benchmark = located.benchmark
-    model, device = open_model(source, weights, benchmark, job.plugins), device_of(job.device)
-    job = replace(
-        job,
-        size=job.size or model.size or benchmark.size,
-        crop=job.crop or (1.0 if model.size else benchmark.crop),
-    )
-    notes = _notes(located, model, job)
-    sets = _read(located, model, job)
-    strange = [load_ood(Path(job.search), job.size)] if job.search not in ("", "val") else []
-    if job.search and (
-        lacking := {"val", *([] if strange else ["val-ood"])} - {group for group, _ in sets.values()}
-    ):
-        raise DataError(
-            f"{benchmark.name} has no set of the group {' and '.join(sorted(lacking))} to search on."
-        )
-    model.network.to(device)
-    refused: dict[str, str] = {}
-    if everything:
-        made = _served(
-            made,
-            model.network,
-            next(images for group, images in sets.values() if group == "test"),
-            device,
-            refused,
-        )
-    if job.search:
-        made, told = _searched(model, sets, strange, made, job, device, say, refused if everything else None)
-        notes += told
-    every, sets = sets, {name: (group, images) for name, (group, images) in sets.items() if group in MEASURED}
-    seen = _seen(model.network, sets, made, job, device, say)
-    notes += _accuracy_note(benchmark, sets, seen)
-    rows: list[Row] = []
-    for found in _rows(benchmark, model, made, sets, seen, job, say, refused if everything else None):
-        rows += found
-        write_bytes(job.out / "results.jsonl", "".join(row_to_json(row) + "\n" for row in rows).encode())
-    notes += [f"{name} is left out: {why}" for name, why in refused.items()]
-    if not rows:
-        raise ValueError("\n".join([f"None of the detectors can be used with {model.name}.", *notes]))
-    text = tables(benchmark, rows, notes)
+    detectors, options = _detectors(job)
+    located = _located(protocol, job, detectors)
+    protocol = located.protocol
+    model = open_model(source, weights, protocol, job.plugins)
+    crop = job.crop or (1.0 if model.size else protocol.crop)
+    job = replace(job, size=job.size or model.size or protocol.size, crop=crop)
+    order, notes = class_order(model, protocol), _notes(located, model, job)
+    sets = _read(located, model, order, job)
+    # The cache knows a file by its path, length and time, and not what is cut away of its image.
+    cache, device = job.out / "cache" / f"crop-{crop:g}", device_of(job.device)
+    extractor = Extractor(model.network, loss=model.loss, device=device, cache=cache)
+    skipped: dict[str, str] = {}
+    if job.tune:
+        folder = None if job.tune == VALIDATION else load_ood(Path(job.tune), job.size)
+        detectors, skipped, tuned = tune_detectors(extractor, options, sets, folder, say)
+        notes += tuned
+    speaking = _SpeakingExtractor(say, model.network, loss=model.loss, device=device, cache=cache)
+    evaluation = _evaluate(speaking, detectors, sets, model.name, protocol, job)
+    notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy)
+    notes += _upside_down_notes(extractor, detectors, of_group(sets, "test"), evaluation)
+    notes += [f"{name} is left out: {reason}" for name, reason in (skipped | evaluation.skipped).items()]
+    text = tables(protocol, evaluation.rows, notes)
+    lines = "".join(row_to_json(row) + "\n" for row in evaluation.rows)
+    write_bytes(job.out / "results.jsonl", lines.encode())
     write_bytes(job.out / "results.md", text.encode())
-    write_json(job.out / "evaluation.json", _facts(benchmark, model, located.found, every, job, notes))
+    write_json(job.out / "evaluation.json", _facts(located, model, extractor.weights_hash, sets, notes, job))
     return text
 
 
-def least_accuracy(benchmark: Benchmark) -> float:
-    """The accuracy below which something is wrong: the protocol's, else three times chance, but no more than half-way to 1."""
-    chance = 1 / len(benchmark.classes)
-    return benchmark.least_accuracy or min(3 * chance, (1 + chance) / 2)
+def _detectors(job: Job) -> tuple[dict[str, Detector], dict[str, dict[str, Option]]]:
+    """The job's detectors and the options of each, by name; ConfigError for "all" beside a name."""
+    if ALL in job.detectors and len(job.detectors) > 1:
+        raise ConfigError(f"{ALL!r} stands for every detector. Name no other beside it.")
+    names = registry.names("detectors") if job.detectors == (ALL,) else job.detectors
+    options = registry.options_by_name("detectors", names, job.detector_options)
+    return registry.make_all("detectors", names, job.detector_options), options
+
+
+def _located(protocol: Protocol, job: Job, detectors: Mapping[str, Detector]) -> Located:
+    """The sets that the job needs; DataError for all that is missing."""
+    learns = any(learned_fields(detector) for detector in detectors.values())
+    groups = [group for group in MEASURED if group != "train" or learns or job.tune]
+    if job.tune:
+        tuned = ["val", "val-ood"] if job.tune == VALIDATION else ["val"]
+        if lacking := [group for group in tuned if group not in {s.group for s in protocol.sets}]:
+            raise DataError(
+                f"{protocol.name} has no set of the group {' and '.join(lacking)} to choose options on."
+            )
+        if job.tune != VALIDATION and not Path(job.tune).is_dir():
+            raise DataError(
+                f"{job.tune} is not a folder. --tune takes {VALIDATION!r}, or a folder of unknown images."
+            )
+        groups += tuned
+    located = locate(protocol, job.roots, groups, hub=job.hub)
+    if located.missing:
+        raise DataError(explain(located, job.roots))
+    return located
+
+
+def _read(located: Located, model: Model, order: Tensor | None, job: Job) -> list[ImageSet]:
+    """The image sets, with the network's labels and class names where they are in another order than the
+    protocol's.
+    """
+    limits = dict.fromkeys(KNOWN + UNKNOWN, job.max_images)
+    limits["train"] = min((n for n in (job.fit, job.max_images) if n), default=0)
+    sets = read_sets(located, job.size, crop=job.crop, max_images=limits, seed=job.seed)
+    if order is None:
+        return sets
+    return [
+        replace(s, images=replace(s.images, labels=order[s.images.labels], classes=model.names))
+        if s.group in KNOWN
+        else s
+        for s in sets
+    ]
 
 
 def _notes(located: Located, model: Model, job: Job) -> list[str]:
     """What makes these numbers others than the protocol's."""
     notes = [f"{remark}." for found in located.found for remark in found.remarks]
-    own = _published(model.network).get("input_size", (3, job.size, job.size))[-1]
-    if own != job.size:
+    trained_at = published_config(model.network).get("input_size", (3, job.size, job.size))[-1]
+    if trained_at != job.size:
         notes.append(
-            f"{model.name} was trained on images {own} pixels wide and sees {job.size}; --size {own} gives it its own."
+            f"{model.name} was trained on images {trained_at} pixels wide and gets images {job.size} pixels "
+            f"wide. Give --size {trained_at} to measure it as it was trained."
         )
         warnings.warn(notes[-1], stacklevel=3)
-    if job.most:
+    if job.max_images:
         notes.append(
-            f"Of every set at most {job.most} images were used: these are not the protocol's numbers."
+            f"Of every set at most {job.max_images} images were used: these are not the protocol's numbers."
         )
     if job.fit:
         notes.append(f"The detectors were fitted to at most {job.fit} training images.")
     return notes
 
 
-def _read(located: Located, model: Model, job: Job) -> Sets:
-    """The image sets, with the network's labels and class names where it has its own."""
-    labels = _labels(model, located.benchmark)
-    fit = min(job.fit or job.most, job.most or job.fit)
-    sets = read_all(
-        located,
-        job.size,
-        crop=job.crop,
-        most=dict.fromkeys(KNOWN + UNKNOWN, job.most) | {"train": fit},
+def _evaluate(
+    extractor: Extractor,
+    detectors: Mapping[str, Detector],
+    sets: Sequence[ImageSet],
+    classifier: str,
+    protocol: Protocol,
+    job: Job,
+) -> Evaluation:
+    """The rows and scores of all detectors on the sets that are measured."""
+    test = of_group(sets, "test")
+    fit = next((s.images for s in sets if s.group == "train"), test)  # if no detector learns, any will do
+    return evaluate(
+        extractor,
+        detectors,
+        fit=fit,
+        test=test,
+        ood=[s for s in sets if s.group in MEASURED and s.group in UNKNOWN],
+        classifier=classifier,
         seed=job.seed,
+        resamples=job.resamples,
+        fpr95_nearest=protocol.nearest,
     )
-    if labels is None:
-        return sets
-    return {
-        name: (
-            group,
-            replace(images, labels=labels[images.labels], classes=model.names) if group in KNOWN else images,
-        )
-        for name, (group, images) in sets.items()
-    }
 
 
-def _labels(model: Model, benchmark: Benchmark) -> Tensor | None:
-    """The network's label of each of the protocol's classes, if they are in another order; ValueError if they are others."""
-    ours, theirs = ([name.casefold() for name in names] for names in (model.names, benchmark.classes))
-    unnamed = benchmark.classes == tuple(map(str, range(len(ours))))
-    if not ours or ours == theirs or unnamed:
-        return None
-    if sorted(ours) != sorted(theirs):
-        lacking = listed(name for name, key in zip(benchmark.classes, theirs, strict=True) if key not in ours)
-        raise ValueError(
-            f"{model.name} knows {len(ours)} classes and {benchmark.name} has {len(theirs)}"
-            + (f"; it does not know {lacking}." if lacking else ": it knows more.")
-        )
-    return torch.tensor([ours.index(name) for name in theirs])
-
-
-def _served(
-    detectors: Mapping[str, Detector],
-    network: nn.Module,
-    test: Images,
-    device: torch.device,
-    refused: dict[str, str],
-) -> dict[str, Detector]:
-    """The detectors whose probes the network can give, as two images show; the others go to `refused`, with the reason."""
-    served = {}
-    for name, detector in detectors.items():
-        try:
-            outputs(
-                network, test.subset(torch.arange(min(2, len(test)))), device, probes=probes_of([detector])
-            )
-        except ValueError as error:
-            refused[name] = str(error)
-        else:
-            served[name] = detector
-    return served
-
-
-def _searched(
-    model: Model,
-    sets: Sets,
-    strange: Sequence[Images],
-    detectors: Mapping[str, Detector],
-    job: Job,
-    device: torch.device,
-    say: Say,
-    refused: dict[str, str] | None,
-) -> tuple[dict[str, Detector], list[str]]:
-    """The detectors with the options that tell validation images apart best, and a note on each that left its default."""
-    known = next(images for group, images in sets.values() if group == "val")
-    unknown = [images for group, images in sets.values() if group == "val-ood"] or strange
-    fit = next(images for group, images in sets.values() if group == "train")
-    best: dict[str, Detector] = {}
-    notes = [
-        f"Options were searched on {len(known)} known and {sum(map(len, unknown))} unknown images of no test set."
+def _upside_down_notes(
+    extractor: Extractor, detectors: Mapping[str, Detector], test: Images, evaluation: Evaluation
+) -> list[str]:
+    """What `evaluate` has warned of: the fitted detectors that rank scrambled test images as known."""
+    ids = {name: scores["id"] for name, scores in evaluation.scores.items()}
+    aurocs = upside_down(extractor, {name: detectors[name] for name in ids}, test, ids)
+    return [
+        f"{name} ranks scrambled test images as better known than the test images (AUROC {auroc:.1%}): its "
+        "numbers mean nothing here."
+        for name, auroc in aurocs.items()
     ]
-    for name in detectors:
-        own = {
-            key: value for key, value in job.detector_options.items() if key.rpartition(".")[0] in (name, "")
-        }
-        try:
-            found, tried = search(
-                model.network,
-                [name],
-                own,
-                fit=fit,
-                known=known,
-                unknown=unknown,
-                loss=model.loss,
-                cache=_cache(job),
-                device=device,
-            )
-        except ValueError as error:
-            if refused is None:
-                raise ValueError(f"{name}: {error}") from error
-            refused[name] = str(error)
-            continue
-        best |= found
-        one = tried[name]
-        options = ", ".join(f"{key} {value}" for key, value in one.options.items()) or "as it is"
-        gained = f"AUROC {100 * one.auroc:.1f} %, by default {100 * one.default:.1f} %"
-        say(f"  {name:20} {options}, of {one.candidates} candidates ({gained})")
-        if one.auroc > one.default:
-            notes.append(f"{name}: {options} ({gained}, on validation images).")
-    return best, notes
 
 
-def _cache(job: Job) -> Path:
-    """Where outputs are kept: the cache knows files by path, length and time; what is cut away of a picture it must be told."""
-    return job.out / "cache" / f"crop-{job.crop:g}"
-
-
-def _seen(
-    network: nn.Module,
-    sets: Sets,
-    detectors: Mapping[str, Detector],
-    job: Job,
-    device: torch.device,
-    say: Say,
-) -> dict[str, Output]:
-    """The network's outputs for every set, with the detectors' probes, kept in the folder `cache`."""
-    probes, seen = probes_of(list(detectors.values())), {}
-    for name, (group, images) in sets.items():
-        start = monotonic()
-        wanted = [probe for probe in probes if probe.for_fit] if group == "train" else probes
-        seen[name] = outputs(network, images, device, probes=wanted, cache=_cache(job))
-        say(f"  {name:20} {len(images):9,} images {monotonic() - start:8.1f} s")
-    return seen
-
-
-def _accuracy_note(benchmark: Benchmark, sets: Sets, seen: Mapping[str, Output]) -> list[str]:
-    """A warning, also given at once, when the network cannot be the one that was trained, or sees other images."""
-    name, images = next((name, images) for name, (group, images) in sets.items() if group == "test")
-    accuracy = (seen[name].logits_BC.argmax(1) == images.labels).double().mean().item()
-    if accuracy >= (least := least_accuracy(benchmark)):
+def _accuracy_notes(protocol: Protocol, accuracy: float) -> list[str]:
+    """A warning, also given at once, when the network cannot be the one that was trained, or gets other
+    images.
+    """
+    if accuracy >= (least := least_accuracy(protocol)):
         return []
     note = (
-        f"The accuracy is {100 * accuracy:.1f} %. Below {100 * least:.0f} % something is wrong: the network sees other images than "
-        "in training (size, crop, normalisation, order of the classes), or is not trained. The other numbers then mean nothing."
+        f"The accuracy is {100 * accuracy:.1f} %. Below {100 * least:.0f} % something is wrong: the network "
+        "gets other images than in training (size, crop, normalization, order of the classes), or is not "
+        "trained. The other numbers then mean nothing."
     )
     warnings.warn(note, stacklevel=3)
     return [note]
 
 
-def _rows(
-    benchmark: Benchmark,
-    model: Model,
-    detectors: Mapping[str, Detector],
-    sets: Sets,
-    seen: Mapping[str, Output],
-    job: Job,
-    say: Say,
-    refused: dict[str, str] | None,
-) -> Iterator[list[Row]]:
-    """Each detector's rows; one that cannot be used with this network goes to `refused`, or is an error where that is None."""
-    known = {group: (seen[name], images.labels) for name, (group, images) in sets.items() if group in KNOWN}
-    ood = {name: (group, seen[name]) for name, (group, _) in sets.items() if group in UNKNOWN}
-    for name, detector in detectors.items():
-        start = monotonic()
-        try:
-            measured = evaluate_outputs(
-                known.get("train", known["test"]),  # without training images no detector learns
-                known["test"],
-                ood,
-                {name: detector},
-                head=head_of(model.network, model.loss),
-                classifier=model.name,
-                seed=job.seed,
-                resamples=job.resamples,
-                nearest=benchmark.nearest,
-            )
-        except ValueError as error:
-            if refused is None:
-                raise ValueError(f"{name}: {error}") from error
-            refused[name] = str(error)
-            continue
-        say(f"  {name:20} {monotonic() - start:25.1f} s")
-        yield measured.rows
-
-
 def _facts(
-    benchmark: Benchmark, model: Model, found: Sequence[Found], sets: Sets, job: Job, notes: Sequence[str]
+    located: Located, model: Model, weights: str, sets: Sequence[ImageSet], notes: Sequence[str], job: Job
 ) -> Json:
+    """What the numbers stand on."""
+    counts = {s.name: len(s.images) for s in sets}
     return {
-        "protocol": {"name": benchmark.name, "sha256": benchmark.digest},
-        "model": {"name": model.name, "weights": hash_of(model.network)},
-        "size": job.size, "crop": job.crop, "fit": job.fit, "most": job.most, "seed": job.seed, "resamples": job.resamples,
+        "protocol": {"name": located.protocol.name, "sha256": located.protocol.digest},
+        "model": {"name": model.name, "weights": weights},
+        "size": job.size,
+        "crop": job.crop,
+        "fit": job.fit,
+        "max_images": job.max_images,
+        "seed": job.seed,
+        "resamples": job.resamples,
         "notes": list(notes),
         "sets": {
-            f.set.name: {"group": f.set.group, "place": f.place, "list_sha256": f.sha256, "images": len(sets[f.set.name][1])}
-            for f in found
+            found.set.name: {
+                "group": found.set.group,
+                "place": found.place,
+                "list_sha256": found.sha256,
+                "images": counts[found.set.name],
+            }
+            for found in located.found
         },
-    }  # fmt: skip
+    }

@@ -1,56 +1,70 @@
-"""benchmark.tables."""
+"""The results of a benchmark as Markdown: one table for AUROC and one for either FPR95."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..core.results import Row
-from .protocol import Benchmark
+from .protocol import Protocol
+
+__all__ = ["tables"]
 
 TABLES = {
     "auroc": "AUROC, %",
     "fpr95_id": "fpr95_id, %: unknown images accepted where 95 % of the known ones are",
     "fpr95_ood": "fpr95_ood, %: known images flagged where 95 % of the unknown ones are",
 }
+Column = tuple[str, str]  # a set's name, or "mean", and its group
 
 
-def tables(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """The rows as Markdown: a table for AUROC and for either FPR95, detectors by their near mean (far, where nothing is near)."""
-    by: dict[str, dict[tuple[str, str], Row]] = {row.detector: {} for row in rows}
+def tables(protocol: Protocol, rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The rows as Markdown, with the accuracy, the `notes` and the protocol's own notes.
+
+    The detector with the best near mean comes first; far means decide where there is no near set.
+    """
+    by_detector: dict[str, dict[Column, Row]] = {row.detector: {} for row in rows}
     for row in rows:
-        by[row.detector][row.dataset, row.group] = row
+        by_detector[row.detector][row.dataset, row.group] = row
     columns = list(dict.fromkeys((row.dataset, row.group) for row in rows if row.group != "all"))
     columns.sort(key=lambda column: column[0] != "mean")
-    names = sorted(by, key=lambda name: -by[name][columns[0]].auroc)
+    by_detector = dict(sorted(by_detector.items(), key=lambda item: -item[1][columns[0]].auroc))
     row = rows[0]
     accuracy = _cell(row.accuracy, row.intervals.get("accuracy"))
     lines = [
-        f"# {benchmark.name}: {row.classifier}",
+        f"# {protocol.name}: {row.classifier}",
         "",
-        f"{benchmark.about}. Accuracy {accuracy} % on {row.n_id:,} images.",
+        f"{protocol.about}. Accuracy {accuracy} % on {row.n_id:,} images.",
         "",
     ]
     lines += [f"**{note}**\n" for note in notes]
     for metric, title in TABLES.items():
-        mark = " (the FPR95 of the protocol's publications)" if metric == benchmark.fpr95 else ""
-        heads = [
-            "detector",
-            *(f"{group} mean" if dataset == "mean" else f"{dataset} ({group})" for dataset, group in columns),
-        ]
-        errors = metric == "auroc" and row.misclassification_auroc is not None
-        heads += ["misclassification_auroc"] if errors else []
-        lines += [f"## {title}{mark}", "", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-        for name in names:
-            found = [by[name][column] for column in columns]
-            cells = [_cell(getattr(row, metric), row.intervals.get(metric)) for row in found]
-            cells += [_cell(found[0].misclassification_auroc or 0.0, None)] if errors else []
-            lines.append(f"| {' | '.join([name, *cells])} |")
-        lines.append("")
-    lines += [f"- {note}" for note in benchmark.notes]
+        mark = " (the FPR95 of the protocol's publications)" if metric == protocol.fpr95 else ""
+        lines += [f"## {title}{mark}", "", *_table(metric, columns, by_detector), ""]
+    lines += [f"- {note}" for note in protocol.notes]
     return "\n".join(
         [*lines, "- Intervals are 95 %: they tell how well these images measure this one network.", ""]
     )
 
 
+def _table(
+    metric: str, columns: Sequence[Column], by_detector: Mapping[str, Mapping[Column, Row]]
+) -> list[str]:
+    """One table's lines: a row for each detector, a column for each set and mean."""
+    heads = ["detector"]
+    heads += [f"{group} mean" if dataset == "mean" else f"{dataset} ({group})" for dataset, group in columns]
+    first = next(iter(by_detector.values()))[columns[0]]
+    with_errors = metric == "auroc" and first.misclassification_auroc is not None
+    heads += ["misclassification_auroc"] if with_errors else []
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for name, by_column in by_detector.items():
+        rows = [by_column[column] for column in columns]
+        cells = [_cell(getattr(row, metric), row.intervals.get(metric)) for row in rows]
+        cells += [_cell(rows[0].misclassification_auroc or 0.0, None)] if with_errors else []
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return lines
+
+
 def _cell(value: float, interval: tuple[float, float] | None) -> str:
-    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+    """A share in percent, with its interval."""
+    ends = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
+    return f"{100 * value:.1f}{ends}"

@@ -55,7 +55,7 @@ def parse(options: type[T], prog: str, args: Sequence[str], default: T | None = 
     """
     joined = _joined(args, set(_list_flags(options)))
     chosen = tyro.cli(options, prog=prog, args=joined, default=default, registry=_options)
-    return chosen if default is None else _merged(default, chosen)
+    return typing.cast(T, chosen if default is None else _merged(default, chosen))
 
 
 def value_of(args: Sequence[str], flag: str) -> str:

@@ -29,13 +29,15 @@ class DecodeOptions:
     output: Annotated[Literal["", "images", "latents"], tyro.conf.arg(name="as")] = ""
     """images or latents, where they should be other than the run's own"""
     shard: str = ""
-    """i/n decodes the i-th of n parts, counted from 0; `oodream run` then goes on with what all have decoded"""
+    """i/n decodes the i-th of n parts, counted from 0; then `oodream run` goes on with what all have done"""
     verify: bool = False
     """decode only images that are missing or damaged"""
     row: tuple[int, ...] = ()
     """decode these rows once more, into --out"""
     out: Path = Path("redrawn")
     """where --row writes"""
+    plugins: bool = False
+    """allow extensions that are named by their module, whose code then runs"""
     device: str = "auto"
     """cpu, cuda, mps or auto"""
 
@@ -64,7 +66,7 @@ def decode(args: Sequence[str]) -> int:
     from ..core.distributed import current_shard, shard
     from ..run import redraw
 
-    begun = redraw.open_begun(chosen.run, chosen.device, chosen.output)
+    begun = redraw.open_begun(chosen.run, chosen.device, chosen.output, chosen.plugins)
     if chosen.row:
         for file in redraw.redraw(begun, chosen.row, chosen.out):
             print(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,28 +53,28 @@ def score(args: Sequence[str]) -> int:
     chosen = parse(ScoreOptions, "oodream score", args)
 
     from ..core.device import device_of
-    from ..core.errors import DataError
-    from ..data.preprocess import image_files
+    from ..core.files import encode_json, shown
+    from ..data.scan import collect, explain
     from ..deploy.guard import predictor_of
     from ..models.classifier import predict_files
     from ..run.folder import read_manifest
 
     read_manifest(chosen.run)
+    found = collect(chosen.images)
+    if found.unread:
+        print(f"oodream: {explain(found)}", file=sys.stderr)
     predictor, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
     predictor.network.to(device)
-    files = [file for path in chosen.images for file in (image_files(path) if path.is_dir() else [path])]
-    if not files:
-        raise DataError(f"There are no images to score in {', '.join(map(str, chosen.images))}.")
-    unread = 0
-    for file, prediction in predict_files(predictor, files, device):
+    unread = found.pictures
+    for file, prediction in predict_files(predictor, found.files, device):
         if isinstance(prediction, str):
-            print(f"oodream: {file} cannot be read: {prediction}", file=sys.stderr)
+            print(f"oodream: {shown(file)} cannot be read: {prediction}", file=sys.stderr)
             unread += 1
         elif chosen.json:
-            print(json.dumps({"file": str(file), **dataclasses.asdict(prediction)}, ensure_ascii=False))
+            print(encode_json({"file": str(file), **dataclasses.asdict(prediction)}).decode())
         else:
             limit = f"threshold {prediction.threshold:9.3f}"
-            print(f"{prediction.answer:20} score {prediction.score:9.3f}, {limit}   {file}")
+            print(f"{prediction.answer:20} score {prediction.score:9.3f}, {limit}   {shown(file)}")
     return 2 if unread else 0
 
 
@@ -91,7 +90,7 @@ def export(args: Sequence[str]) -> int:
 
     rows = []
     if read_manifest(chosen.run):
-        run = Run.open(chosen.run)
+        run = Run.open(chosen.run, chosen.plugins)
         stamp = run.stamp("guard")
         detector = stamp["inputs"]["detector"] if stamp else ""
         arm = (REGULARIZED, 0, detector)

@@ -1,96 +1,118 @@
-"""cli.evaluate."""
+"""The commands `evaluate`, a network on a published protocol, and `audit`, what makes such numbers wrong."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ..config import Config, MeasureConfig
+from ..core.errors import listed
 from ..core.options import ConfigError
-from .console import say
-from .run import _joined
+from ..run.layout import REGULARIZED, Layout
+from .console import parse, say
+
+__all__ = ["audit", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Target:
     """Which network, on which protocol."""
 
     protocol: str
-    """a protocol by name (see `oodream list`), or a TOML file of your own"""
+    """name of a protocol (see `oodream list`), or a TOML file of your own"""
     model: str = ""
-    """a classifier's folder, or a network by name: timm:NAME or hf:NAME with published weights, others with
-    --weights
+    """folder of a run (its first regularized classifier) or of a classifier; or name of a network: timm:NAME
+    or hf:NAME with published weights, any other with --weights
     """
     root: tuple[Path, ...] = ()
-    """folders that hold the images and lists; no other file is read (default: a protocol file's own folder)"""
+    """folders that hold the images and lists; no file outside them is read (default: the folder of your
+    protocol file)
+    """
     weights: Path | None = None
-    """a safetensors file of the network's weights"""
+    """safetensors file with the network's weights"""
     out: Path | None = None
-    """folder to write (default: runs/evaluate-PROTOCOL-MODEL); the network's outputs are kept there for the
+    """folder to write (default: runs/evaluate-PROTOCOL-MODEL); it also keeps the network's outputs for the
     next time
     """
     hub: bool = False
-    """take what is not below a root, but on the hub, from there"""
+    """read image sets from the hub that are there and not below a root"""
     plugins: bool = False
-    """allow a classifier whose loss is named by its module, whose code then runs"""
+    """allow a classifier whose loss is named by its Python module; the module's code is run"""
     dry_run: bool = False
-    """print what is there, what is missing and where to get it, and stop"""
+    """print which image sets are there, which are missing and where to get them, and stop"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """A network on a protocol: AUROC, FPR95 and accuracy, with intervals, for every set."""
+    """Measure a network on a protocol: AUROC, FPR95 and accuracy, with intervals, for every image set."""
 
-    where: Annotated[Measured, tyro.conf.arg(name="")]
-    options: Annotated[MeasureConfig, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=MeasureConfig
-    )
+    where: Annotated[Target, tyro.conf.arg(name="")]
+    options: Annotated[MeasureConfig, tyro.conf.arg(name="")] = field(default_factory=MeasureConfig)
 
 
 def evaluate(args: Sequence[str]) -> int:
     """`oodream evaluate`."""
-    found = tyro.cli(Evaluate, prog="oodream evaluate", args=_joined(args))
-    chosen, options = found.where, found.options
+    command = parse(Evaluate, "oodream evaluate", args)
+    target = command.where
 
-    from ..benchmark import protocol as protocols
-    from ..benchmark import run as benchmarking
+    from ..benchmark.explain import overview
+    from ..benchmark.protocol import load_protocol
+    from ..benchmark.run import Job, run_benchmark
 
-    benchmark = protocols.load(chosen.protocol)
-    own = (Path(chosen.protocol).parent,) if chosen.protocol.endswith(".toml") else ()
-    roots = chosen.root or own
-    if chosen.dry_run:
-        print(benchmarking.overview(benchmark, roots, chosen.hub))
+    protocol = load_protocol(target.protocol)
+    beside = (Path(target.protocol).parent,) if target.protocol.endswith(".toml") else ()
+    roots = target.root or beside
+    if target.dry_run:
+        print(overview(protocol, roots, target.hub))
         return 0
-    if not chosen.model:
+    if not target.model:
         raise ConfigError(
-            "Which network? Give --model: a classifier's folder, or a name such as timm:resnet50.a1_in1k."
+            "Which network? Give --model: the folder of a run or a classifier, or a name such as "
+            "timm:resnet50.a1_in1k."
         )
-    model = "-".join(re.findall(r"[\w.]+", chosen.model))
-    out = chosen.out or Path("runs") / f"evaluate-{benchmark.name}-{model}"
-    job = benchmarking.Job(out=out, roots=roots, hub=chosen.hub, plugins=chosen.plugins, **vars(options))
-    print(
-        f"\n{benchmarking.measure(benchmark, chosen.model, chosen.weights, job, say)}\nResults: {out.resolve()}"
-    )
+    model = _classifier_of(target.model)
+    label = "-".join(re.findall(r"[\w.]+", target.model))
+    out = target.out or Path("runs") / f"evaluate-{protocol.name}-{label}"
+    job = Job(out=out, roots=roots, hub=target.hub, plugins=target.plugins, **vars(command.options))
+    tables = run_benchmark(protocol, model, target.weights, job, say)
+    print(f"\n{tables}\nResults: {out.resolve()}")
     return 0
+
+
+def _classifier_of(model: str) -> str:
+    """The first regularized classifier where `model` is a run's folder; else `model` itself.
+
+    Raises ConfigError for a run without one.
+    """
+    run = Layout(Path(model))
+    if not run.manifest.is_file():
+        return model
+    classifier = run.classifier(REGULARIZED, 0)
+    if not classifier.is_dir():
+        others = sorted(classifier.parent.glob("*"))
+        raise ConfigError(
+            f"The run {model} has no regularized classifier yet. Finish it, or name the folder of one of "
+            f"its classifiers: {listed(map(str, others)) or 'there is none so far'}."
+        )
+    return str(classifier)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Look for what makes OOD numbers lie. The exit code is 0 without a problem (there may be warnings), and
-    1 with one.
+    """Look for what makes OOD numbers wrong: duplicates, file traces, known classes in OOD sets.
+
+    The exit code is 1 where there is a problem, and 0 where there are warnings at most.
     """
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """a run's folder, finished or begun; or, without a run, --data and --ood"""
+    """folder of a run, finished or begun; without one, give --data and --ood"""
     data: str = ""
-    """what `oodream run` takes: a folder of class folders, hub:NAME, "fashion" or "fashion-full" """
+    """folder of class folders, hub:NAME, "fashion" or "fashion-full", as for `oodream run` """
     ood: tuple[str, ...] = ()
     """folders of OOD test images (near=FOLDER: like the classes)"""
     classes: str = ""
@@ -98,26 +120,30 @@ class Audit:
     size: int = 32
     """width and height at which images are compared, in pixels"""
     seed: int = 0
-    """of the split into training and test images, where there is none, and of samples"""
+    """of the samples, and of the split into training and test images where the data has none"""
+    plugins: bool = False
+    """allow extensions that a run names by their module, whose code then runs"""
     json: bool = False
     """print JSON"""
 
 
 def audit(args: Sequence[str]) -> int:
     """`oodream audit`."""
-    chosen = tyro.cli(Audit, prog="oodream audit", args=_joined(args))
-    if bool(chosen.run) == bool(chosen.data):
+    command = parse(Audit, "oodream audit", args)
+    if bool(command.run) == bool(command.data):
         raise ConfigError("Audit what? Name a run's folder, or give --data FOLDER and --ood FOLDER.")
 
-    from ..audit.finding import to_json as findings
-    from ..run import audit as auditing
+    from ..core.files import encode_json
+    from ..run.artifacts import Run
+    from ..run.audit import audit_folders, audit_run, lines
 
-    given = Config(
-        data=chosen.data, ood=chosen.ood, classes=chosen.classes, size=chosen.size, seed=chosen.seed
-    )
-    done = auditing.of_run(chosen.run) if chosen.run else auditing.of_folders(given)
-    for line in (
-        [json.dumps(findings(done), indent=2, ensure_ascii=False)] if chosen.json else auditing.lines(done)
-    ):
-        print(line)
-    return 1 if done["problem"] else 0
+    if command.run:
+        result = audit_run(Run.open(command.run, command.plugins))
+    else:
+        names = ("data", "ood", "classes", "size", "seed")
+        result = audit_folders(Config(**{name: getattr(command, name) for name in names}))
+    if command.json:
+        print(encode_json(result.to_json(), indent=2).decode())
+    else:
+        print("\n".join(lines(result)))
+    return 1 if result["problem"] else 0

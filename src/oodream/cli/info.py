@@ -33,11 +33,11 @@ def list_all(args: Sequence[str]) -> int:
 
     rows = [("preset", name, preset.about) for name, preset in PRESETS.items()]
     rows += [("comparison", name, comparison.about) for name, comparison in COMPARISONS.items()]
-    rows += [("protocol", name, protocol.load_protocol(name).about) for name in protocol.names()]
+    rows += [("protocol", name, protocol.load_protocol(name).about) for name in protocol.protocol_names()]
     for family in registry.FAMILIES:
         for name in registry.names(family):
-            lines = (registry.get(family, name).__doc__ or "").strip().splitlines()
-            rows.append((registry.singular(family), name, lines[0] if lines else ""))
+            paragraph = (registry.get(family, name).__doc__ or "").strip().partition("\n\n")[0]
+            rows.append((registry.singular(family), name, " ".join(paragraph.split())))
     rows += [("backbone", name, "") for name in (*BACKBONES, *(f"{family}:NAME" for family in ADAPTERS))]
     for kind, name, about in rows:
         print(f"{kind:15} {name:22} {about}".rstrip())

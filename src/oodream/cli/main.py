@@ -53,7 +53,7 @@ def usage() -> str:
         [
             "usage: oodream COMMAND [OPTIONS]      (oodream COMMAND --help lists a command's options)",
             "",
-            'Out-of-distribution detection: image classifiers that learn to say "I don\'t know", from imagined outliers.',
+            "Out-of-distribution detection: classifiers learn to say 'I don't know' from imagined outliers.",
             "",
             *lines,
         ]

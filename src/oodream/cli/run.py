@@ -98,8 +98,8 @@ def run(args: Sequence[str], command: str = "run") -> int:
         return 0
 
     from ..core.distributed import is_main
-    from ..run.runner import execute
     from ..run.present import headline
+    from ..run.runner import execute
 
     if is_main():
         print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
@@ -150,8 +150,10 @@ def _preset(name: str) -> Config:
 
 
 def _read_options(file: Path) -> dict[str, Any]:
+    from ..core.files import read_text
+
     try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
+        values = json.loads(read_text(file))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):

@@ -1,19 +1,20 @@
-"""What lies on disk, and how it gets there whole: atomic files and folders, tensors, stage stamps, locks, progress.
+"""Files: text and JSON as people and programs write them, tensors, and writing that is whole or absent.
 
-A stage is done when its `stage.json` exists; that file is written last, by rename. Nothing here knows what a stage computes.
+Nothing here knows what a file is for.
 """
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,63 +22,111 @@ from safetensors.torch import load_file, save
 
 from .errors import StoreError
 
-T = TypeVar("T")
+__all__ = [
+    "ASSETS",
+    "atomic_folder",
+    "decode_text",
+    "encode_json",
+    "explained",
+    "load_tensors",
+    "read_json",
+    "read_json_lines",
+    "read_text",
+    "save_tensors",
+    "shown",
+    "write_bytes",
+    "write_json",
+]
+
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Within the block, a full disk and a missing permission become a StoreError that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             full = "A limit on file sizes is reached" if error.errno == errno.EFBIG else "The disk is full"
-            raise StoreError(f"{full} at {path}. Free some room and run the same command again.") from error
+            raise StoreError(
+                f"{full} at {shown(path)}. Free some room and run the same command again."
+            ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StoreError(
-                f"{path} cannot be written ({error.strerror}). Choose another folder or mend its permissions."
+                f"{shown(path)} cannot be written ({error.strerror}). "
+                "Choose another folder or mend its permissions."
             ) from error
         raise
 
 
-def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
-    """Writes a whole file or nothing, by rename. Without `sync` a power cut (not a kill) may leave it empty."""
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path for people: bytes that are no UTF-8, and characters that no terminal prints, are escaped.
+
+    The text can be printed, written and hashed anywhere. It need not lead back to the file.
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, indented, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+# Text and JSON
+
+
+def decode_text(data: bytes) -> str:
+    """Text in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+
+    Raises UnicodeDecodeError, a ValueError, for anything else.
+    """
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if utf16 else "utf-8-sig")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, as `decode_text` reads it; line ends stay as they are."""
+    return decode_text(path.read_bytes())
+
+
+def read_json_lines(path: Path, parse: Callable[[str], Any] | None = None) -> list[Any]:
+    """The values of a file with one JSON value a line, or what `parse` makes of the lines that are not blank.
+
+    A line ends at \\n alone: strings of JSON may hold U+2028, U+2029 and U+0085, where `str.splitlines` cuts.
+    Raises ValueError where a line is no JSON, and what `parse` raises.
+    """
+    return [(parse or json.loads)(line) for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_json(path: Path) -> Any:
     """Reads JSON; StoreError names the file when it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise StoreError(f"{path} is damaged ({error}). Remove it and run the same command again.") from error
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise StoreError(
+            f"{shown(path)} is damaged ({error}). Remove it and run the same command again."
+        ) from error
+
+
+def encode_json(value: Any, indent: int | None = None) -> bytes:
+    """JSON in UTF-8, on one line or indented.
+
+    Half characters, which stand in file names for bytes that are no UTF-8, are written as JSON's escapes.
+    """
+    return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, indented, whole or not at all."""
+    write_bytes(path, encode_json(value, indent=2) + b"\n")
+
+
+# Tensors
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Writes tensors as one safetensors file, whole or not at all."""
-    write_bytes(
-        path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {}))
-    )
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(on_cpu, dict(metadata or {})))
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -86,22 +135,50 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise StoreError(
-            f"{path} is damaged ({error}). Remove its folder and run the same command again."
+            f"{shown(path)} is damaged ({error}). Remove its folder and run the same command again."
         ) from error
+
+
+# Whole or absent
+
+
+def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
+    """Writes a whole file or nothing, by rename; its permissions are those that the umask leaves.
+
+    Without `sync` a power cut (not a kill) may leave the file empty.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = _beside(path)
+        try:
+            with fresh.open("xb") as file:
+                file.write(data)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(fresh, path)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A fresh folder to fill, which takes `path`'s place when the block ends well and vanishes when it does not."""
-    with _explained(path):
+    """A fresh folder to fill, which takes `path`'s place when the block ends well, and else vanishes."""
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        fresh = _beside(path)
+        fresh.mkdir()
         try:
             yield fresh
-            fresh.chmod(0o755)
             if path.exists():
                 shutil.rmtree(path)
             os.replace(fresh, path)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
+
+
+def _beside(path: Path) -> Path:
+    """A hidden path next to this one that nothing has yet."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")

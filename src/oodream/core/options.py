@@ -79,7 +79,7 @@ def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
             f"{at or 'The configuration'} holds options of its own; give it an object, not {values!r}."
         )
     hints = typing.get_type_hints(type(config), include_extras=True)
-    changed = {}
+    changed: dict[str, Any] = {}
     for key, value in values.items():
         where = f"{at}.{key}" if at else key
         if key not in hints:

@@ -24,6 +24,13 @@ def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: 
     quiet = not sys.stderr.isatty()
     interval = 30.0 if quiet else 0.2
     return tqdm(
-        items, total=total, initial=done, desc=what, unit=unit, mininterval=interval, maxinterval=60, dynamic_ncols=not quiet,
+        items,
+        total=total,
+        initial=done,
+        desc=what,
+        unit=unit,
+        mininterval=interval,
+        maxinterval=60,
+        dynamic_ncols=not quiet,
         disable=not is_main(),
-    )  # fmt: skip
+    )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import pkgutil
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 from .options import ConfigError, converted
@@ -123,9 +123,9 @@ def _checked(extension: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with their numbers converted to the annotated types; ConfigError for a value of another
     type.
     """
-    function = extension.__init__ if inspect.isclass(extension) else extension
+    described = extension if is_dataclass(extension) else getattr(extension, "__init__", extension)
     try:
-        hints = typing.get_type_hints(function, include_extras=True)
+        hints = typing.get_type_hints(described, include_extras=True)
     except (NameError, TypeError):  # annotations that only a type checker can read
         hints = {}
     plain = (int, float, str)

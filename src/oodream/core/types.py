@@ -13,6 +13,30 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+__all__ = [
+    "OOD",
+    "ClassBook",
+    "Decoder",
+    "Detector",
+    "Features",
+    "Filter",
+    "ForwardPass",
+    "Generated",
+    "Head",
+    "Json",
+    "LatentAdapter",
+    "LatentPairs",
+    "Latents",
+    "Loss",
+    "Output",
+    "Probe",
+    "SampledVectors",
+    "Sampler",
+    "Sizes",
+    "Step",
+    "Terms",
+]
+
 OOD = -1
 
 

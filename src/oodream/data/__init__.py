@@ -1,1 +1,1 @@
-"""Image sets and where they come from: folders, the hub, captions, built-in samples, corruptions, hold-outs."""
+"""Image sets, and where they come from: folders, the hub, captions, samples, corruptions, hold-outs."""

@@ -1,36 +1,52 @@
-"""Image sets that need no download: a sample of Fashion-MNIST (the full set where found) and OOD sets made from packages.
+"""Image sets that need no download: a sample of Fashion-MNIST (the full set where it is found) and OOD sets.
 
-Fashion-MNIST serves as in-distribution data (8 classes) and near-OOD (bag, ankle boot). Far-OOD: scikit-learn's handwritten
-digits and sample photographs, letters drawn with matplotlib's fonts, procedural textures, noise. All become RGB read_pictures through
-:func:`oodream.images.square`, the same antialiased transform a folder of files goes through.
+Fashion-MNIST serves as in-distribution data (8 classes) and near-OOD (bag, ankle boot). Far-OOD are
+scikit-learn's handwritten digits and sample photographs, letters of an embedded sheet, procedural textures,
+and noise. All become RGB through `preprocess.square`, the transform that a folder of files goes through.
 """
 
 from __future__ import annotations
 
 import colorsys
+import functools
 import gzip
+import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..core.errors import DataError
-from ..core.files import ASSETS
+from ..core.files import ASSETS, read_text
 from ..core.seeding import derive, generator
 from .images import Images, from_array
 from .preprocess import square, to_rgb
+
+__all__ = [
+    "DEBIAN",
+    "FAR_SETS",
+    "FASHION",
+    "FASHION_ID",
+    "FASHION_NEAR",
+    "LETTERS",
+    "NEAR",
+    "digits",
+    "fashion",
+    "letters",
+    "near",
+    "noise",
+    "photos",
+    "resize_all",
+    "textures",
+]
 
 FASHION = ("tshirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 FASHION_ID, FASHION_NEAR = FASHION[:8], FASHION[8:]
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 HUB = "zalando-datasets/fashion_mnist"
-FONTS = (
-    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold",
-    "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmr10", "cmb10", "cmss10", "cmtt10",
-)  # fmt: skip
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -40,7 +56,7 @@ def resize_all(arrays: Iterable[np.ndarray], size: int) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
-# Fashion-MNIST ---------------------------------------------------------------------------------------------------------------
+# Fashion-MNIST
 
 
 def fashion(
@@ -48,9 +64,10 @@ def fashion(
 ) -> Images:
     """Fashion-MNIST images of `classes`, labelled by position in `classes`; `split` is "train" or "test".
 
-    By default the embedded sample: 1,500 training images of each class of `FASHION_ID`, 250 test images of every class. With
-    `root` the full set from the IDX files there; with `full` the full set from Debian's folder or else the hub. Raises DataError
-    when they are not to be had, are damaged, or lack a class.
+    By default they are the embedded sample's: 1,500 training images of each class of `FASHION_ID`, 250 test
+    images of every class. With `root` they are the full set's, from the IDX files there. With `full` they
+    are the full set's, from Debian's folder or else the hub. Raises DataError when they are not to be had,
+    are damaged, or lack a class.
     """
     if split not in ("train", "test") or not set(classes) <= set(FASHION):
         raise DataError(f"Fashion-MNIST has the splits train and test and the classes {', '.join(FASHION)}.")
@@ -76,10 +93,11 @@ def _sample(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _full(split: str, root: Path | None) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 28, 28) and labels (N,) of the full set."""
-    root_ = root or DEBIAN
+    base = root or DEBIAN
     prefix = "train" if split == "train" else "t10k"
-    # Debian and the original keep the files gzipped in one folder; torchvision puts them below FashionMNIST/raw, unpacked too.
-    for folder in (root_, root_ / "FashionMNIST" / "raw", root_ / "raw"):
+    # Debian and the original keep the files gzipped in one folder; torchvision puts them, unpacked too, below
+    # FashionMNIST/raw.
+    for folder in (base, base / "FashionMNIST" / "raw", base / "raw"):
         for suffix in (".gz", ""):
             files = [
                 folder / f"{prefix}-{kind}{suffix}" for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
@@ -88,7 +106,8 @@ def _full(split: str, root: Path | None) -> tuple[np.ndarray, np.ndarray]:
                 images, labels = _idx(files[0], 3), _idx(files[1], 1)
                 if len(images) != len(labels):
                     raise DataError(
-                        f"{files[0]} has {len(images)} images, {files[1]} {len(labels)} labels. Fetch both again."
+                        f"{files[0]} has {len(images)} images, {files[1]} {len(labels)} labels. "
+                        "Fetch both again."
                     )
                 return images, labels
     if root is not None:
@@ -119,17 +138,18 @@ def _from_hub(split: str) -> tuple[np.ndarray, np.ndarray]:
         data = datasets.load_dataset(HUB, split=split)
     except Exception as error:  # not installed, not reachable, or damaged: to a reader it is one case
         raise DataError(
-            f"The full Fashion-MNIST is not here. Three ways to get it: install Debian's package dataset-fashion-mnist; name a "
-            f"folder that holds its IDX files; or pip install 'oodream[hub]' and be online ({HUB}: {error})."
+            "The full Fashion-MNIST is not here. Three ways to get it: install Debian's package "
+            "dataset-fashion-mnist; name a folder that holds its IDX files; or pip install 'oodream[hub]' "
+            f"and be online ({HUB}: {error})."
         ) from error
     return np.stack([np.asarray(image) for image in data["image"]]), np.array(data["label"])
 
 
-# OOD -------------------------------------------------------------------------------------------------------------------------
+# OOD sets
 
 
 def near(size: int = 32, full: bool = False) -> Images:
-    """The bags and ankle boots of the Fashion-MNIST test split as OOD (the sample has 500, the full set 2,000)."""
+    """The bags and ankle boots of the Fashion-MNIST test split (the sample has 500, the full set 2,000)."""
     return fashion("test", FASHION_NEAR, size=size, full=full).as_ood("near")
 
 
@@ -144,26 +164,42 @@ def digits(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
 
 
 def letters(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
-    """`n` letters A-Z, a-z in matplotlib's fonts, light grey on black, at random sizes and places, turned by up to 15 degrees."""
-    import matplotlib
+    """`n` letters A-Z and a-z, light gray on black, at random sizes and places, turned by up to 15 degrees.
 
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    They are scaled from an embedded sheet of 14 typefaces.
+    """
+    sheet, em, (width, height), boxes = _glyphs()
     side = 4 * size
 
     def draw(random: np.random.Generator) -> np.ndarray:
+        row, scale = random.choice(len(boxes)), random.uniform(0.5, 0.9) * side / em
+        column, gray = random.integers(len(LETTERS)), int(random.integers(150, 256))
+        w, h = boxes[row][column]
+        left, top = width * int(column), height * int(row)
+        glyph = sheet.crop((left, top, left + w, top + h)).convert("L")
+        glyph = glyph.resize((round(w * scale), round(h * scale)), Image.Resampling.BICUBIC)
+        x, y = (side - glyph.width, side - glyph.height) * random.uniform(0.25, 0.75, 2)
         image = Image.new("L", (side, side))
-        font = ImageFont.truetype(str(fonts / f"{random.choice(FONTS)}.ttf"), random.uniform(0.5, 0.9) * side)
-        letter, grey = LETTERS[random.integers(len(LETTERS))], int(random.integers(150, 256))
-        left, top, right, bottom = font.getbbox(letter)
-        x, y = (side - right + left, side - bottom + top) * random.uniform(0.25, 0.75, 2)
-        ImageDraw.Draw(image).text((x - left, y - top), letter, fill=grey, font=font)
+        image.paste(gray, (round(x), round(y)), glyph)
         return np.asarray(image.rotate(random.uniform(-15, 15), resample=Image.Resampling.BICUBIC))
 
     return _drawn("letters", draw, size, n, seed)
 
 
+@functools.cache
+def _glyphs() -> tuple[Image.Image, int, tuple[int, int], list[list[tuple[int, int]]]]:
+    """The sheet of letters, its fonts' size, a cell's size, and (width, height) by row and column."""
+    facts = json.loads(read_text(ASSETS / "letters" / "glyphs.json"))
+    with Image.open(ASSETS / "letters" / "glyphs.png") as image:
+        image.load()
+    return image, facts["em"], tuple(facts["cell"]), facts["boxes"]
+
+
 def photos(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
-    """`n` square patches, 48 to 427 pixels wide, of scikit-learn's two sample photographs (a temple roof, a flower)."""
+    """`n` square patches, 48 to 427 pixels wide, of scikit-learn's two sample photographs.
+
+    They show a temple roof and a flower.
+    """
     from sklearn.datasets import load_sample_images
 
     pictures = load_sample_images().images
@@ -179,7 +215,10 @@ def photos(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
 
 
 def textures(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
-    """`n` coloured stripes, checkerboards, rings, gradients, fractal clouds and Voronoi cells, drawn at twice the size."""
+    """`n` colored stripes, checkerboards, rings, gradients, fractal clouds and Voronoi cells.
+
+    They are drawn at twice the size.
+    """
     side = 2 * size
 
     def draw(random: np.random.Generator) -> np.ndarray:
@@ -203,13 +242,13 @@ def textures(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
             centres = random.uniform(-0.6, 0.6, (round(frequency**2), 2, 1, 1))
             nearest = np.hypot(along - centres[:, 0], across - centres[:, 1]).argmin(axis=0)
             field = random.random(len(centres))[nearest]
-        return _coloured(field, random)
+        return _colored(field, random)
 
     return _drawn("textures", draw, size, n, seed)
 
 
 def noise(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
-    """`n` images of independent pixels: uniform, or Gaussian around mid-grey with a random spread."""
+    """`n` images of independent pixels: uniform, or Gaussian around mid-gray with a random spread."""
 
     def draw(random: np.random.Generator) -> np.ndarray:
         if random.random() < 0.5:
@@ -222,7 +261,7 @@ def noise(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
 NEAR = "bags and ankle boots of Fashion-MNIST"
 FAR_SETS: dict[str, tuple[Callable[[int, int, int], Images], str]] = {
     "digits": (digits, "handwritten digits of scikit-learn"),
-    "letters": (letters, "letters in matplotlib's fonts"),
+    "letters": (letters, "letters of fourteen typefaces"),
     "photos": (photos, "patches of scikit-learn's sample photographs"),
     "textures": (textures, "procedural textures in colour"),
     "noise": (noise, "uniform and Gaussian noise"),
@@ -254,7 +293,7 @@ def _wave(phase: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _clouds(side: int, random: np.random.Generator) -> np.ndarray:
-    """Fractal noise between 0 and 1: random grids of 2, 4, 8, … cells, each with half the weight of the one before."""
+    """Fractal noise between 0 and 1: random grids of 2, 4, 8, … cells, of ever half the weight."""
     field = np.zeros((side, side))
     for octave in range(1, 7):
         grid = Image.fromarray(random.random((2**octave + 1,) * 2, dtype=np.float32))
@@ -262,7 +301,7 @@ def _clouds(side: int, random: np.random.Generator) -> np.ndarray:
     return (field - field.min()) / np.ptp(field)
 
 
-def _coloured(field: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _colored(field: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A field (S, S) in [0, 1] as uint8 (S, S, 3), along a path through three colours of different hue."""
     start = random.random()
     colours = np.array(

@@ -1,23 +1,26 @@
-"""Class lists: the class words, what their prompts say, and the folders they belong to; built-in ones and `classes.toml` files.
+"""Class lists: the classes' names, their prompts, and the folders they belong to; built-in ones and files.
 
-A list is a TOML file. `[classes]` holds folder = "name", in the order of the labels; `[prompts]` may hold name = "words", and
-these words, the name among them, then stand in the prompt in the name's place: kite = "kite bird"; `[aliases]` may hold
-folder = "name" for other folders that show a class, as other data sets call it. Images are not read here.
+A list is a TOML file such as `classes.toml`. `[classes]` holds folder = "name", in the order of the labels.
+`[prompts]` may hold name = "words": these words, the name among them, stand in the prompt in the name's
+place, as in kite = "kite bird". `[aliases]` may hold folder = "name" for folders that show a class under
+another name, as other data sets call it. Images are not read here.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from string import Formatter
 
+from ..config import PROMPT
 from ..core.errors import DataError
-from ..core.files import ASSETS
-from ..synthesis.text import TEMPLATE
+from ..core.files import ASSETS, read_text
 from .images import Images
 
 if sys.version_info >= (3, 11):
@@ -25,7 +28,23 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+__all__ = [
+    "UNKNOWN",
+    "check_count",
+    "check_name",
+    "find",
+    "folder_key",
+    "lists",
+    "named",
+    "plain",
+    "prompts_for",
+    "read",
+    "renamed",
+    "spans_for",
+]
+
 LISTS = ASSETS / "classes"
+UNKNOWN = "unknown"  # what a classifier answers for what it does not know
 
 
 def lists() -> tuple[str, ...]:
@@ -43,18 +62,20 @@ def find(source: str) -> Path:
     return path
 
 
-def named(source: str, template: str = TEMPLATE) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """(names, prompts, folders) of a built-in list or a TOML file, by label; `template` has {} where the name's words go.
+def named(source: str, template: str = PROMPT) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(names, prompts, folders) of a built-in list or a TOML file, by label.
 
-    Raises DataError for a list that does not exist or cannot be read, two classes of one name, and where `prompts_for` does.
+    `template` has {} where the name's words go. Raises DataError for a list that does not exist or cannot be
+    read, for two classes of one name, for one called `unknown`, and where `prompts_for` does.
     """
     path = find(source)
     names, words, _ = read(path)
-    seen: dict[str, str] = {}
+    twins: dict[str, str] = {}
     for folder, name in names.items():
-        if twin := seen.get(name.casefold()):
+        if twin := twins.get(name.casefold()):
             raise DataError(f"{path}: {folder} and {twin} are both the class {name!r}. Rename one.")
-        seen[name.casefold()] = folder
+        check_name(name, str(path), f"Give {folder} another name there.")
+        twins[name.casefold()] = folder
     return tuple(names.values()), prompts_for(tuple(names.values()), words, template), tuple(names)
 
 
@@ -64,7 +85,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     DataError when it is not as described above.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not _texts(names := tables.pop("classes", None)):
@@ -86,28 +107,89 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     return by_folder, {plain(name): plain(text) for name, text in words.items()}, by_alias
 
 
-def prompts_for(names: Sequence[str], words: Mapping[str, str], template: str = TEMPLATE) -> tuple[str, ...]:
-    """A prompt for every name: `template` around its words, which are the name itself where `words` has none for it.
+def prompts_for(names: Sequence[str], words: Mapping[str, str], template: str = PROMPT) -> tuple[str, ...]:
+    """A prompt for every name: `template` around its words, which are the name itself where `words` has none.
 
-    Raises DataError for words of a name that is not there, or without their name as whole words (in any case).
+    Raises DataError for words of a name that is not there, or without their name as whole words (in any
+    case), and for a template that has not one {}.
     """
-    for name, text in words.items():
+    before, after = _around(template)
+    return tuple(before + text + after for text, _ in _words_of(names, words))
+
+
+def spans_for(
+    names: Sequence[str], words: Mapping[str, str], template: str = PROMPT
+) -> tuple[tuple[int, int], ...]:
+    """Where in its prompt each class's name stands, as (start, stop) in characters, in the order of `names`.
+
+    It is the name in the placeholder's words, whatever the rest of the template says; of several in the words
+    the last. Raises DataError where `prompts_for` does.
+    """
+    start = len(_around(template)[0])
+    return tuple((start + first, start + last) for _, (first, last) in _words_of(names, words))
+
+
+def _around(template: str) -> tuple[str, str]:
+    """The template's text before and after its one placeholder."""
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise DataError(f"The prompt {template!r} cannot be read: {error}.") from error
+    fields = [i for i, part in enumerate(parts) if part[1] is not None]
+    if len(fields) != 1 or parts[fields[0]][1:] != ("", "", None):
+        raise DataError(f"The prompt {template!r} must hold {{}} once, where the class's name stands.")
+    cut = fields[0] + 1
+    before, after = ("".join(part[0] for part in side) for side in (parts[:cut], parts[cut:]))
+    return before, after
+
+
+def _words_of(names: Sequence[str], words: Mapping[str, str]) -> list[tuple[str, tuple[int, int]]]:
+    """The words of every name, and where in them the name itself stands."""
+    for name in words:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            raise DataError(
-                f"[prompts] names {name!r}, which is no class."
-                + (f" Did you mean {near[0]!r}?" if near else "")
-            )
-        if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE):
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"[prompts] names {name!r}, which is no class.{hint}")
+    result = []
+    for name in names:
+        text = words.get(name, name)
+        places = list(re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE))
+        if not places:
             raise DataError(f"The prompt words {text!r} do not hold their class's name {name!r}.")
-    return tuple(template.format(words.get(name, name)) for name in names)
+        result.append((text, places[-1].span()))
+    return result
+
+
+def check_name(name: str, where: str, remedy: str) -> None:
+    """DataError for a class's name that cannot be used, with `remedy` as what to do.
+
+    `unknown` is what a classifier answers for what it does not know. Half characters, as file names hold
+    them for bytes that are no UTF-8, are in no prompt.
+    """
+    if name.casefold() == UNKNOWN:
+        raise DataError(
+            f"{where}: a class is called {name!r}, and that is the answer for images of no known class. "
+            f"{remedy}"
+        )
+    if name != name.encode(errors="ignore").decode():
+        raise DataError(f"{where}: the class is called by bytes that are no UTF-8. {remedy}")
+
+
+def folder_key(folder: str) -> str:
+    """What a class list calls a folder: its name in NFC, with bytes that are no UTF-8 as \\xNN."""
+    return unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "backslashreplace"))
 
 
 def renamed(images: Images, names: Sequence[str]) -> Images:
     """The same images with class names by label; DataError when there are not as many."""
-    if len(names) != len(images.classes):
-        raise DataError(f"{images.name} has {len(images.classes)} classes and the list names {len(names)}.")
+    check_count(images.name, len(images.classes), names)
     return replace(images, classes=tuple(names))
+
+
+def check_count(where: str, classes: int, names: Sequence[str]) -> None:
+    """DataError where a list has not a name for every class."""
+    if len(names) != classes:
+        raise DataError(f"{where} has {classes} classes and the list names {len(names)}.")
 
 
 def plain(name: str) -> str:

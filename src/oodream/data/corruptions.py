@@ -1,7 +1,8 @@
-"""Known images that look otherwise than those of training: what is measured on them is accuracy, not whether they are refused.
+"""Corrupted images of known classes: what is measured on them is accuracy, not whether they are flagged.
 
-The corruptions are kinds of ImageNet-C's (Hendrycks & Dietterich 2019) with strengths of this project's own, in units of the
-image's width and its range of values, so that they mean the same at 32 and at 224 pixels.
+The corruptions are kinds of ImageNet-C's (Hendrycks & Dietterich 2019) with strengths of this project's own,
+in units of the image's width and its range of values, so that they mean the same at 32 and at 224 pixels.
+Every corruption takes floats in [0, 1], (N, 3, H, W), and may leave that range.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch.nn import functional as F
 
 from ..core.seeding import generator
 from .images import Images, from_array
+
+__all__ = ["CORRUPTIONS", "SEVERITIES", "Corruption", "corrupted"]
 
 SEVERITIES = (1, 3, 5)
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
@@ -80,7 +83,9 @@ def jpeg(x_N3HW: Tensor, severity: int, g: torch.Generator) -> Tensor:
 
 
 def rotate(x_N3HW: Tensor, severity: int, g: torch.Generator) -> Tensor:
-    """Turned to either side by up to 9 degrees a step of severity, at least by half of it; corners repeat the edge."""
+    """Turned to either side by up to 9 degrees a step of severity, and at least by half of it; corners repeat
+    the edge.
+    """
     n = len(x_N3HW)
     angle = (
         math.radians(9 * severity)
@@ -101,7 +106,10 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def corrupted(images: Images, kind: str, severity: int, n: int, seed: int) -> Images:
-    """`n` of the images (all if fewer), drawn by `seed`, corrupted at a severity from 1 to 5; every kind has the same ones."""
+    """`n` of the images (all if fewer), drawn by `seed`, corrupted at a severity from 1 to 5.
+
+    Every kind has the same images.
+    """
     rows = torch.randperm(len(images), generator=generator(seed, "corrupted"))[:n]
     g = generator(seed, "corrupted", kind, severity)
     parts = [CORRUPTIONS[kind](images.batch(part).float() / 255, severity, g) for part in rows.split(512)]

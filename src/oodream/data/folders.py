@@ -1,150 +1,296 @@
-"""Image sets from folders of class folders, folders of anything, the hub, and captioned folders."""
+"""Image sets from folders: class folders with or without splits, folders of anything, and of known classes.
+
+A folder is first listed and checked (`list_folder`, `list_ood`, `list_shifted`), which opens no picture; a
+`Listing` then reads its pictures.
+"""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ..core.errors import DataError, listed
-from ..core.seeding import generator
+from ..core.files import shown
 from ..core.types import OOD
-from .classes import plain, prompts_for, read
+from .classes import check_name, folder_key, plain, prompts_for, read
 from .images import Images, from_files
-from .preprocess import image_files
+from .scan import SUFFIXES, Scan, is_run_folder, is_skipped, report_unread, scan
+from .splits import HELD_OUT, TEST_SHARE, TRAIN, check_counts, read_splits
 
-HELD_OUT = ("test", "val", "valid", "validation")
+__all__ = [
+    "Listing",
+    "list_folder",
+    "list_ood",
+    "list_shifted",
+    "load_folder",
+    "load_ood",
+    "load_shifted",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The pictures of a set, by file, before any is opened; every class is to have `least` of them."""
+
+    name: str
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    least: int = 0
+
+    def read(self, size: int, white: float = 0.0) -> Images:
+        """The images; DataError where too many are damaged, or a class has too few that are not."""
+        images = from_files(self.name, self.files, self.labels, self.classes, size, white)
+        check_counts(images, self.least)
+        return images
+
+
+# Class folders
 
 
 def load_folder(
-    folder: Path, size: int, *, seed: int = 0, test_share: float = 0.2, classes: Path | None = None
+    folder: Path,
+    size: int,
+    *,
+    seed: int = 0,
+    test_share: float = TEST_SHARE,
+    classes: Path | None = None,
+    white: float = 0.0,
 ) -> tuple[Images, Images]:
-    """(training, test) images of a folder of class folders; images nested inside a class folder count, hidden ones do not.
+    """(training, test) images of a folder of class folders, as `list_folder` finds them.
 
-    With nothing but `train` and `test` (or `val`) inside, these hold the class folders and are the split; else every class gives
-    `test_share` of its images, at least one, drawn by `seed`. A class is called as its folder (underscores are spaces) or as the
-    table `[classes]` of `classes.toml` says (folder = "name"; the file is described in `classes`). With a list in `classes` only
-    its folders are read: a hundred classes of ImageNet, say. Raises DataError for whatever would not make a data set.
+    Where the folder has no splits, every class gives `test_share` of its images, at least one, drawn by
+    `seed`. `white` is as in `images.from_files`; the test images have that of the training images.
+    Raises DataError for whatever would not make a data set.
     """
-    folder, name = Path(folder), Path(folder).resolve().name
-    parts = {path.name.casefold(): path for path in _subfolders(folder)}
-    held_out = next((parts[part] for part in HELD_OUT if part in parts), None)
-    if held_out is None or "train" not in parts or not parts.keys() <= {"train", *HELD_OUT}:
-        return split(
-            _enough(_load_classes(name, folder, size, _class_files(folder, folder, 2, classes)), 2),
-            seed,
-            test_share,
-        )
-    found = _class_files(parts["train"], folder, 2, classes)
-    test = _class_files(held_out, folder, 1, classes)
-    if differing := sorted(found.keys() ^ test.keys()):
+    train, test = list_folder(folder, classes)
+    return read_splits(train, test, size, seed=seed, test_share=test_share, white=white)
+
+
+def list_folder(
+    folder: Path, classes: Path | None = None, exclude: Collection[Path] = ()
+) -> tuple[Listing, Listing | None]:
+    """The pictures of a folder of class folders: (training, test), or (all, None) where it has no splits.
+
+    Pictures at any depth below a class folder count, as `scan` finds them, without the folders in `exclude`
+    (resolved paths). The splits are folders of the usual names, `train` or `training` and one of `HELD_OUT`,
+    in any case, with nothing beside them; or a pair of folders with such a word in its name that hold the
+    same class folders.
+
+    A class is called as its folder (underscores are spaces), or as the table `[classes]` of `classes.toml`
+    says (the module `classes` describes the file). With a list in `classes` only its folders are read: a
+    hundred classes of ImageNet, say. Raises DataError for whatever would not make a data set.
+    """
+    folder, name = Path(folder), shown(Path(folder).resolve().name)
+    parts = _splits(_subfolders(folder, exclude), exclude)
+    if parts is None:
+        return _listing(name, _class_scans(folder, folder, 2, classes, exclude), 2), None
+    fit, held_out = parts
+    train = _class_scans(fit, folder, 2, classes, exclude)
+    test = _class_scans(held_out, folder, 1, classes, exclude)
+    if differing := sorted(train.keys() ^ test.keys()):
         raise DataError(
-            f"{folder}: train and {held_out.name} differ in these classes: {listed(differing)}. Both need the same."
+            f"{shown(folder)}: {fit.name} and {held_out.name} differ in these classes: {listed(differing)}. "
+            "Both need the same."
         )
     return (
-        _enough(_load_classes(f"{name}-train", parts["train"], size, found), 2),
-        _enough(_load_classes(f"{name}-test", held_out, size, {c: test[c] for c in found}), 1),
+        _listing(f"{name}-train", train, 2),
+        _listing(f"{name}-test", {c: test[c] for c in train}, 1),
     )
 
 
-def load_ood(folder: Path, size: int) -> Images:
-    """All images below `folder`, whatever its subfolders, as an OOD set named like the folder: every label -1."""
+def _subfolders(folder: Path, exclude: Collection[Path] = ()) -> list[Path]:
+    """The folders that may be classes: none of the system's, none of this program's runs."""
+    if not folder.is_dir():
+        raise DataError(
+            f"{shown(folder)} is not a folder. Name a folder that holds one folder of images per class."
+        )
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_dir() and not is_skipped(path.name))
+    except OSError as error:
+        raise DataError(f"{shown(folder)} cannot be opened: {error.strerror or error}.") from error
+    return [path for path in paths if path.resolve() not in exclude and not is_run_folder(path)]
+
+
+def _splits(folders: Sequence[Path], exclude: Collection[Path]) -> tuple[Path, Path] | None:
+    """The folders of training and test images, if any; warns of what is left out or not used."""
+    usual = {*TRAIN, *HELD_OUT}
+    fits, held_outs = ([path for path in folders if _words(path) & {*part}] for part in (TRAIN, HELD_OUT))
+    held_outs.sort(key=_rank)
+    alone = [path for path in fits if path.name.casefold() in TRAIN]
+    if len(alone) == 1 and held_outs and all(path.name.casefold() in usual for path in folders):
+        return alone[0], held_outs[0]
+    for held_out in held_outs:
+        for fit in fits:
+            if fit != held_out and _same_classes(fit, held_out, exclude):
+                if others := [path.name for path in folders if path not in (*fits, *held_outs)]:
+                    warnings.warn(
+                        f"{shown(fit)} and {shown(held_out)} are the splits. Not read beside them: "
+                        f"{listed(map(shown, others))}.",
+                        stacklevel=4,
+                    )
+                return fit, held_out
+    if fits and held_outs:
+        names = listed(shown(path.name) for path in folders if path in fits or path in held_outs)
+        warnings.warn(
+            f"{shown(folders[0].parent)}: folders look like splits and are taken as classes: {names}. "
+            "If they are splits, call them train and test and put the same class folders into both.",
+            stacklevel=4,
+        )
+    return None
+
+
+def _words(path: Path) -> set[str]:
+    return set(re.split(r"[\W_]+", path.name.casefold()))
+
+
+def _rank(path: Path) -> int:
+    return min(HELD_OUT.index(word) for word in _words(path) & {*HELD_OUT})
+
+
+def _same_classes(fit: Path, held_out: Path, exclude: Collection[Path]) -> bool:
+    """Whether two folders hold the same folders, at least two."""
+    names, others = ({path.name for path in _subfolders(part, exclude)} for part in (fit, held_out))
+    return names == others and len(names) > 1
+
+
+def _class_scans(
+    folder: Path, top: Path, least: int, only: Path | None, exclude: Collection[Path]
+) -> dict[str, Scan]:
+    """What lies below the class folders, by class name in the order of the folders: those of the list `only`,
+    where there is one, else all.
+    """
+    list_file = only or top / "classes.toml"
+    names, words, _ = read(list_file) if list_file.exists() else ({}, {}, {})
+    scans: dict[str, Scan] = {}
+    folders: dict[str, Path] = {}
+    for path in _subfolders(folder, exclude):
+        key = folder_key(path.name)
+        if only and key not in names:
+            continue
+        name = plain(names.pop(key, path.name.replace("_", " ")))
+        if not name:
+            raise DataError(
+                f"{shown(path)}: nothing is left of this folder's name to call the class by. Rename it."
+            )
+        remedy = (
+            f"Rename the folder, or write in {shown(list_file)} under [classes]: '{key}' = \"another name\"."
+        )
+        check_name(name, shown(path), remedy)
+        if twin := folders.get(name.casefold()):
+            raise DataError(
+                f"{shown(path)} and {shown(twin)} are both the class {name!r}. Merge them or rename one."
+            )
+        folders[name.casefold()], scans[name] = path, scan(path, exclude)
+    if scans and names:
+        raise DataError(
+            f"{shown(list_file)} names folders that do not exist in {shown(folder)}: {listed(names)}."
+        )
+    _check_classes(folder, scans, least, exclude)
+    prompts_for(tuple(scans), words)
+    return scans
+
+
+def _check_classes(folder: Path, scans: Mapping[str, Scan], least: int, exclude: Collection[Path]) -> None:
+    """DataError where these are no classes to learn from; warns of pictures in no class folder."""
+    where = shown(folder)
+    if not scans:
+        what = "has images but no class folders" if scan(folder, exclude).files else "is empty"
+        raise DataError(
+            f"{where} {what}. Put the images of each class into a folder of its own, named after the class."
+        )
+    if len(scans) == 1:
+        raise DataError(
+            f"{where} has only one class ({next(iter(scans))}). "
+            "A classifier needs at least two class folders."
+        )
+    report_unread(where, sum(scans.values(), Scan()))
+    if few := [f"{name} ({len(found.files)})" for name, found in scans.items() if len(found.files) < least]:
+        raise DataError(
+            f"{where}: classes with fewer than {least} images: {listed(few)}. "
+            "Add images or remove the folder."
+        )
+    if beside := [path for path in sorted(folder.iterdir()) if _is_lost(path)]:
+        warnings.warn(
+            f"{where}: {len(beside)} pictures, or links to nothing, lie in no class folder and are not read, "
+            f"such as {shown(beside[0].name)}.",
+            stacklevel=5,
+        )
+
+
+def _is_lost(path: Path) -> bool:
+    """Whether this is a picture, or a link to nothing, where class folders are expected."""
+    picture = path.suffix.lower() in SUFFIXES and path.is_file()
+    return not is_skipped(path.name) and (picture or (path.is_symlink() and not path.exists()))
+
+
+def _listing(name: str, scans: Mapping[str, Scan], least: int) -> Listing:
+    return Listing(
+        name=name,
+        files=tuple(file for found in scans.values() for file in found.files),
+        labels=tuple(label for label, found in enumerate(scans.values()) for _ in found.files),
+        classes=tuple(scans),
+        least=least,
+    )
+
+
+# Folders of anything, and of known classes
+
+
+def load_ood(folder: Path, size: int, *, white: float = 0.0) -> Images:
+    """All images below a folder, whatever its subfolders, as an OOD set named like it: every label is -1."""
+    return list_ood(folder).read(size, white)
+
+
+def list_ood(folder: Path, name: str = "", exclude: Collection[Path] = ()) -> Listing:
+    """The pictures of an OOD set; DataError where there are none."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.")
-    files = image_files(folder)
-    return from_files(folder.resolve().name, files, [OOD] * len(files), (), size)
+        raise DataError(f"{shown(folder)} is not a folder.")
+    name = name or shown(folder.resolve().name)
+    found = scan(folder, exclude)
+    report_unread(shown(folder), found)
+    if not found.files:
+        raise DataError(f"{name}: no image found below {shown(folder)}. Expected files such as .png or .jpg.")
+    return Listing(name=name, files=found.files, labels=(OOD,) * len(found.files), classes=())
 
 
-def load_shifted(folder: Path, size: int, names: Sequence[str], classes: Path | None) -> Images:
-    """Images of known classes as another source shows them: those subfolders of `folder` that are called as one of `names`.
+def load_shifted(
+    folder: Path, size: int, names: Sequence[str], classes: Path | None, *, white: float = 0.0
+) -> Images:
+    """Images of known classes as another source shows them, as `list_shifted` finds them."""
+    return list_shifted(folder, names, classes).read(size, white)
 
-    A folder is called as such, or as the list in `classes` (or else the folder's own `classes.toml`) says, aliases included; all
-    other subfolders are left out, and not every class needs one. DataError when none is left.
+
+def list_shifted(folder: Path, names: Sequence[str], classes: Path | None, name: str = "") -> Listing:
+    """The pictures in those subfolders of a folder that are called as one of the known classes `names`.
+
+    A subfolder is called as such, or as the list in `classes` (or else the folder's own `classes.toml`) says,
+    aliases included. All others are left out, and not every class needs one. DataError when none is left.
     """
+    folder = Path(folder)
     list_file = classes or folder / "classes.toml"
     by_folder, _, aliases = read(list_file) if list_file.exists() else ({}, {}, {})
-    position = {name.casefold(): label for label, name in enumerate(names)}
-    files: list[Path] = []
-    labels: list[int] = []
+    position = {known.casefold(): label for label, known in enumerate(names)}
+    found, labels = Scan(), []
     for path in _subfolders(folder):
-        key = unicodedata.normalize("NFC", path.name)
-        name = plain(by_folder.get(key) or aliases.get(key) or path.name.replace("_", " ")).casefold()
-        if name in position:
-            found = image_files(path)
-            files += found
-            labels += [position[name]] * len(found)
-    if not files:
+        key = folder_key(path.name)
+        called = plain(by_folder.get(key) or aliases.get(key) or path.name.replace("_", " ")).casefold()
+        if called in position:
+            part = scan(path)
+            found += part
+            labels += [position[called]] * len(part.files)
+    report_unread(shown(folder), found)
+    if not found.files:
         raise DataError(
-            f"{folder} has no images in folders called as the known classes are: {listed(names)}."
+            f"{shown(folder)} has no images in folders called as the known classes are: {listed(names)}."
         )
-    return from_files(folder.resolve().name, files, labels, names, size)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder. Name a folder that holds one folder of images per class.")
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _class_files(folder: Path, top: Path, least: int, only: Path | None) -> dict[str, list[Path]]:
-    """Image files by class name, in the order of the folders, of the list `only` or else of those that `classes.toml` names."""
-    list_file = only or top / "classes.toml"
-    named, words, _ = read(list_file) if list_file.exists() else ({}, {}, {})
-    found: dict[str, list[Path]] = {}
-    folders: dict[str, Path] = {}
-    for path in _subfolders(folder):
-        if only and unicodedata.normalize("NFC", path.name) not in named:
-            continue
-        name = plain(named.pop(unicodedata.normalize("NFC", path.name), path.name.replace("_", " ")))
-        if not name:
-            raise DataError(f"{path}: nothing is left of this folder's name to call the class by. Rename it.")
-        if twin := folders.get(name.casefold()):
-            raise DataError(f"{path} and {twin} are both the class {name!r}. Merge them or rename one.")
-        folders[name.casefold()], found[name] = path, image_files(path)
-    if not found:
-        what = "has images but no class folders" if image_files(folder) else "is empty"
-        raise DataError(
-            f"{folder} {what}. Put the images of each class into a folder of its own, named after the class."
-        )
-    if named:
-        raise DataError(f"{list_file} names folders that do not exist in {folder}: {listed(named)}.")
-    if len(found) == 1:
-        raise DataError(
-            f"{folder} has only one class ({next(iter(found))}). A classifier needs at least two class folders."
-        )
-    if few := [f"{name} ({len(files)})" for name, files in found.items() if len(files) < least]:
-        raise DataError(
-            f"{folder}: classes with fewer than {least} images: {listed(few)}. Add images or remove the folder."
-        )
-    prompts_for(tuple(found), words)
-    return found
-
-
-def _load_classes(name: str, folder: Path, size: int, found: Mapping[str, list[Path]]) -> Images:
-    labels = [label for label, files in enumerate(found.values()) for _ in files]
-    return from_files(name, [file for files in found.values() for file in files], labels, tuple(found), size)
-
-
-def _enough(images: Images, least: int) -> Images:
-    """The images as they are; DataError when broken files left a class with fewer than `least`."""
-    counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
-    if few := [
-        f"{name} ({count})" for name, count in zip(images.classes, counts, strict=True) if count < least
-    ]:
-        raise DataError(
-            f"{images.name}: classes with fewer than {least} readable images: {listed(few)}. Add or mend some."
-        )
-    return images
-
-
-def split(images: Images, seed: int, test_share: float) -> tuple[Images, Images]:
-    """(training, test), stratified: every class has at least one image on either side."""
-    test = torch.zeros(len(images), dtype=torch.bool)
-    for label, name in enumerate(images.classes):
-        rows = (images.labels == label).nonzero().flatten()
-        count = min(max(1, round(test_share * len(rows))), len(rows) - 1)
-        test[rows[torch.randperm(len(rows), generator=generator(seed, "split", name))[:count]]] = True
-    return images.subset(~test, f"{images.name}-train"), images.subset(test, f"{images.name}-test")
+    return Listing(
+        name=name or shown(folder.resolve().name),
+        files=found.files,
+        labels=tuple(labels),
+        classes=tuple(names),
+    )

@@ -1,7 +1,8 @@
 """Known and unknown images for choosing options, made from training images alone: no test set is read for it.
 
-Near: classes left out of training, as the near-OOD classes of a test are. Far: known images disturbed until they show nothing
-known. What does best on these need not do best on real unknown images; but a choice made here owes nothing to them.
+Near sets are classes left out of training, as the near-OOD classes of a test are. Far sets are pseudo-OOD:
+known images changed until they show nothing known. What does best on these need not do best on real unknown
+images, but a choice made here owes nothing to them.
 """
 
 from __future__ import annotations
@@ -14,38 +15,51 @@ from torch import Tensor
 
 from ..core.errors import DataError, listed
 from ..core.seeding import generator
-from .folders import split
-from .images import Images, from_array
+from .images import Images, ImageSet, from_array
+from .splits import split
 
-MOST = 1000
+__all__ = ["PSEUDO_OOD", "blended", "check_left_out", "hold_out", "inverted", "shuffled"]
+
+MAX_IMAGES = 1000  # in each OOD set
 
 
-def hold_out(
-    train: Images, classes: Sequence[str], seed: int
-) -> tuple[Images, Images, dict[str, tuple[str, Images]]]:
+def check_left_out(names: Sequence[str], classes: Sequence[str]) -> None:
+    """DataError where `classes` cannot be left out of the known classes `names`."""
+    if unknown := [name for name in classes if name not in names]:
+        raise DataError(f"No class is called {listed(unknown)}; there are {listed(names)}.")
+    if len({*names} - {*classes}) < 2:
+        raise DataError("At least two classes must remain for training.")
+
+
+def hold_out(train: Images, classes: Sequence[str], seed: int) -> tuple[Images, Images, list[ImageSet]]:
     """(training, test, OOD sets) from training images, with `classes` left out of the first two.
 
-    A fifth of every other class is the test set; at most 1,000 images of the classes left out are the near set "left-out"; at
-    most 1,000 test images, disturbed, are each far set. Raises DataError for an unknown class or when fewer than two remain.
+    A fifth of every other class is the test set. The near set "left-out" is of the classes left out. Each far
+    set is of the test images, changed as `PSEUDO_OOD` says. OOD sets have at most 1,000 images. Raises
+    DataError where `check_left_out` does, and for a class with a single image.
     """
-    if unknown := [name for name in classes if name not in train.classes]:
-        raise DataError(f"No class is called {listed(unknown)}; there are {listed(train.classes)}.")
+    check_left_out(train.classes, classes)
     names = tuple(name for name in train.classes if name not in classes)
-    if len(names) < 2:
-        raise DataError("At least two classes must remain for training.")
-    position = torch.tensor([names.index(name) if name in names else -1 for name in train.classes])[
-        train.labels
-    ]
-    left_out = (position < 0).nonzero()[:, 0]
-    known = replace(train.subset(position >= 0), labels=position[position >= 0], classes=names)
-    fit, test = split(known, seed, 0.2)
-    some = torch.randperm(len(left_out), generator=generator(seed, "left-out"))[:MOST]
-    sets = {"left-out": ("near", train.subset(left_out[some]).as_ood("left-out"))}
-    rows = torch.randperm(len(test), generator=generator(seed, "disturbed"))[:MOST]
+    counts = torch.bincount(train.labels, minlength=len(train.classes)).tolist()
+    if few := [name for name, n in zip(train.classes, counts, strict=True) if n < 2 and name in names]:
+        raise DataError(
+            "Options are chosen on training images that are held back, and these classes have fewer than two "
+            f"training images: {listed(few)}. Add images."
+        )
+    position = torch.tensor([names.index(name) if name in names else -1 for name in train.classes])
+    label_N = position[train.labels]
+    left_out = (label_N < 0).nonzero()[:, 0]
+    known = replace(train.subset(label_N >= 0), labels=label_N[label_N >= 0], classes=names)
+    fit, test = split(known, seed)
+    some = torch.randperm(len(left_out), generator=generator(seed, "left-out"))[:MAX_IMAGES]
+    near = train.subset(left_out[some]).as_ood("left-out")
+    sets = [ImageSet(name="left-out", group="near", images=near)]
+    # "disturbed" is the name of a stream of random numbers: another name would draw other images.
+    rows = torch.randperm(len(test), generator=generator(seed, "disturbed"))[:MAX_IMAGES]
     pixels, labels = test.batch(rows), test.labels[rows]
-    for name, (disturb, _) in PSEUDO_OOD.items():
-        images = from_array(name, disturb(pixels, labels, generator(seed, name)), labels, ())
-        sets[name] = ("far", images.as_ood())
+    for name, (change, _) in PSEUDO_OOD.items():
+        images = from_array(name, change(pixels, labels, generator(seed, name)), labels, ()).as_ood()
+        sets.append(ImageSet(name=name, group="far", images=images))
     return fit, test, sets
 
 

@@ -1,69 +1,182 @@
-"""data.hub."""
+"""Image sets from the Hugging Face hub, or from copies of its data sets in folders.
+
+As with folders, a data set is first opened and checked (`list_hub`), and its pictures are read after that.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DataError, listed
-from .classes import plain
-from .folders import HELD_OUT, _enough, split
+from .classes import check_count, check_name, plain
 from .images import Images, from_sources
+from .splits import HELD_OUT, TRAIN, check_counts, read_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+__all__ = ["HubListing", "list_hub", "load_hub"]
 
-def load_hub(name: str, size: int, *, seed: int = 0) -> tuple[Images, Images]:
-    """(training, test) images of a classification data set of the hub, of a copy of it in a folder, or of `save_to_disk`.
+# What columns of class names are called, where they are plain text.
+LABELS = ("label", "labels", "class", "class_name", "category", "target", "fine_label")
 
-    The first image column and the first ClassLabel column are used; without a test or validation split every class gives 20 %
-    of its images, drawn by `seed`. Raises DataError when `datasets` is missing, the set cannot be had, or is of another kind.
+
+@dataclass(frozen=True, kw_only=True)
+class HubListing:
+    """One split of a data set before any picture is decoded; `column` holds the encoded pictures."""
+
+    name: str
+    data: Dataset
+    column: str
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    least: int = 0
+
+    def read(self, size: int, white: float = 0.0) -> Images:
+        """The images; DataError where too many are damaged, or a class has too few that are not."""
+        files = [f"{self.name}[{row}]" for row in range(len(self.labels))]
+        source = _Encoded(self.data, self.column)
+        images = from_sources(self.name, source, files, self.labels, self.classes, size, white)
+        check_counts(images, self.least)
+        return images
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The encoded pictures of a column, by row."""
+
+    data: Dataset
+    column: str
+
+    def __call__(self, row: int) -> Path | BytesIO:
+        value = self.data[row][self.column] or {}
+        return BytesIO(value["bytes"]) if value.get("bytes") else Path(value.get("path") or "missing")
+
+
+def load_hub(
+    name: str, size: int, *, seed: int = 0, names: Sequence[str] | None = None, white: float = 0.0
+) -> tuple[Images, Images]:
+    """(training, test) images of a data set that `list_hub` opens.
+
+    Without a split for testing, every class gives 20 % of its images, drawn by `seed`. `white` is as in
+    `images.from_files`. Raises DataError for whatever would not make a data set.
     """
+    train, test = list_hub(name, names)
+    return read_splits(train, test, size, seed=seed, white=white)
+
+
+def list_hub(name: str, names: Sequence[str] | None = None) -> tuple[HubListing, HubListing | None]:
+    """(training, test) parts of a classification data set, or (all, None) without a split for testing.
+
+    It is one of the hub, a copy of one in a folder, or what `save_to_disk` wrote.
+
+    The first image column is used, and the first column of ClassLabels. Where there is none, it is a column
+    of texts that is called as one of `LABELS` or is the only one, with its classes in alphabetical order.
+    `names` gives the classes other names, by label. Raises DataError when the package `datasets` is missing,
+    the data set cannot be had, or is of another kind.
+    """
+    splits = _open(name)
+    lower = {split.casefold(): split for split in splits}
+    train = next((lower[part] for part in TRAIN if part in lower), None)
+    if train is None:
+        raise DataError(f"hub:{name} has no split 'train', only {listed(splits)}.")
+    held_out = next((lower[part] for part in HELD_OUT if part in lower), None)
+    image, label = _columns(name, splits[train])
+    rows = {split: _texts(name, splits[split], label) for split in (train, held_out) if split}
+    found = _class_names(splits[train], label, rows[train])
+    classes = _named(name, found, names)
+    short = name.rstrip("/").rpartition("/")[2]
+
+    def listing(title: str, split: str, least: int) -> HubListing:
+        if strange := sorted({*rows[split]} - {*found}):
+            raise DataError(f"hub:{name}: {split} has classes that {train} has not: {listed(strange)}.")
+        labels = tuple(found.index(text) for text in rows[split])
+        _check_least(f"hub:{name}, {split}", labels, classes, least)
+        return HubListing(
+            name=title,
+            data=_encoded(splits[split], image),
+            column=image,
+            labels=labels,
+            classes=classes,
+            least=least,
+        )
+
+    if held_out is None:
+        return listing(short, train, 2), None
+    return listing(f"{short}-train", train, 2), listing(f"{short}-test", held_out, 0)
+
+
+def _open(name: str) -> Mapping[str, Dataset]:
+    """The data set's splits."""
     try:
         import datasets
     except ImportError as error:
         raise DataError(f"hub:{name} needs the package datasets: pip install 'oodream[hub]'.") from error
     try:
         saved = any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json"))
-        loaded = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
+        loaded: Any = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
     except Exception as error:  # its network, cache and format layers each raise their own kinds
         raise DataError(f"hub:{name} cannot be loaded: {error}") from error
-    parts = loaded if isinstance(loaded, dict) else {"train": loaded}
-    if "train" not in parts:
-        raise DataError(f"hub:{name} has no split 'train', only {listed(parts)}.")
-    held_out = next((part for part in HELD_OUT if part in parts), None)
-    short = name.rstrip("/").rpartition("/")[2]
-    if held_out is None:
-        return split(_enough(_hub_images(short, parts["train"], size), 2), seed, 0.2)
-    return tuple(
-        _hub_images(f"{short}-{part}", parts[key], size)
-        for part, key in (("train", "train"), ("test", held_out))
-    )  # type: ignore[return-value]
+    return loaded if isinstance(loaded, dict) else {"train": loaded}
 
 
-def _hub_images(name: str, data: Dataset, size: int) -> Images:
+def _columns(name: str, data: Dataset) -> tuple[str, str]:
+    """The columns of pictures and of labels."""
     import datasets
 
-    kinds = (datasets.Image, datasets.ClassLabel)
-    image, label = (
-        next((key for key, value in data.features.items() if isinstance(value, kind)), None) for kind in kinds
-    )
-    if image is None or label is None:
+    def of(kind: type) -> list[str]:
+        return [key for key, value in data.features.items() if isinstance(value, kind)]
+
+    texts = [key for key in of(datasets.Value) if data.features[key].dtype in ("string", "large_string")]
+    called = [key for key in LABELS if key in texts]
+    images, labels = of(datasets.Image), of(datasets.ClassLabel) or called or texts
+    if not images or not labels or (labels is texts and len(texts) > 1):
         raise DataError(
-            f"hub set {name} needs an image and a ClassLabel column; it has {listed(map(str, data.features))}."
+            f"hub set {name} needs an image column and one of ClassLabels, or one of texts called "
+            f"{', '.join(LABELS)}; it has {listed(map(str, data.features))}."
         )
-    labels = list(data[label])
-    if unlabelled := sum(value is None or value < 0 for value in labels):
+    return images[0], labels[0]
+
+
+def _texts(name: str, data: Dataset, label: str) -> list[str]:
+    """Every row's class as the data set calls it."""
+    values, own = list(data[label]), getattr(data.features[label], "names", None)
+    if unlabelled := sum(value is None or value == "" or (own is not None and value < 0) for value in values):
         raise DataError(f"hub set {name}: {unlabelled} images have no label.")
-    encoded = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    return values if own is None else [own[value] for value in values]
 
-    def source(row: int) -> Path | BytesIO:
-        value = encoded[row][image] or {}
-        if value.get("bytes"):
-            return BytesIO(value["bytes"])
-        return Path(value.get("path") or "missing")
 
-    classes = [plain(text.replace("_", " ")) for text in data.features[label].names]
-    return from_sources(name, source, [f"{name}[{row}]" for row in range(len(labels))], labels, classes, size)
+def _class_names(data: Dataset, label: str, rows: Sequence[str]) -> list[str]:
+    """The classes by label, as the data set calls them."""
+    return list(getattr(data.features[label], "names", None) or sorted(set(rows)))
+
+
+def _named(name: str, found: Sequence[str], names: Sequence[str] | None) -> tuple[str, ...]:
+    """The classes as they are called here; DataError for names that cannot be used, or are used twice."""
+    if names is not None:
+        check_count(f"hub:{name}", len(found), names)
+        return tuple(names)
+    classes = tuple(plain(text.replace("_", " ")) for text in found)
+    remedy = "Give the classes names with a class list (--classes)."
+    for text in classes:
+        check_name(text, f"hub:{name}", remedy)
+    if twins := sorted(text for text, n in Counter(text.casefold() for text in classes).items() if n > 1):
+        raise DataError(f"hub:{name} has several classes called {listed(twins)}. {remedy}")
+    return classes
+
+
+def _check_least(where: str, labels: Sequence[int], classes: Sequence[str], least: int) -> None:
+    counts = Counter(labels)
+    if few := [f"{text} ({counts[i]})" for i, text in enumerate(classes) if counts[i] < least]:
+        raise DataError(f"{where}: classes with fewer than {least} images: {listed(few)}.")
+
+
+def _encoded(data: Dataset, image: str) -> Dataset:
+    import datasets
+
+    return data.select_columns([image]).cast_column(image, datasets.Image(decode=False))

@@ -1,7 +1,6 @@
-"""What an image set is, and how a picture enters one: as a uint8 RGB square.
+"""What an image set is, and how a list of files or encoded pictures becomes one.
 
-Every image enters through :func:`to_rgb` and :func:`square`, so two sets can never differ by how they were read.
-Label -1 marks an out-of-distribution image. Where sets come from is the business of `data` and `builtin`.
+Label -1 marks an out-of-distribution image. Where sets come from is the business of the other modules here.
 """
 
 from __future__ import annotations
@@ -17,14 +16,25 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..core.errors import DataError, listed
+from ..core.files import shown
 from ..core.progress import progress
 from ..core.types import OOD
-from .preprocess import read_image
+from .preprocess import Depth, read_image, read_or_measure, white_of
+from .scan import MAX_UNREADABLE
 
-MAX_UNREADABLE = 0.05
+__all__ = ["ImageSet", "Images", "from_array", "from_files", "from_sources"]
+
 IN_MEMORY = 2 << 30  # bytes of pixels; a larger set is read from its files batch by batch
+PART = 4096  # files handed to the threads together: a pool holds an object for everything it was handed
+DARK = 32  # a picture without a brighter value (of 255) is nearly black
+LONG = 10_000  # files that are worth a progress line
+
+Source = Callable[[int], Path | BytesIO]
+# Of a first reading: why a picture cannot be read, or a deep one's depth, or its darkest and brightest value.
+Result = str | Depth | tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,34 +42,37 @@ class Images:
     """A set of N square RGB images that can be read by index: `batch(index) -> uint8 (B, 3, S, S)`.
 
     `labels` is int64 (N,), -1 for OOD; `classes` names the labels; `files` says where each image came from.
+    `white` is the value of white in the set's deep pictures (16 or 32 bits, floats); 0 where it has none.
+    A set can be pickled, as every `read` that is made here can.
     """
 
     name: str
     size: int
-    labels: torch.Tensor
+    labels: Tensor
     classes: tuple[str, ...]
     files: tuple[str, ...]
-    read: Callable[[Sequence[int]], torch.Tensor] = field(repr=False)
+    read: Callable[[Sequence[int]], Tensor] = field(repr=False)
+    white: float = 0.0
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, index: torch.Tensor | Sequence[int]) -> torch.Tensor:
+    def batch(self, index: Tensor | Sequence[int]) -> Tensor:
         """Images at `index` as uint8 (B, 3, S, S)."""
-        return self.read(index.tolist() if isinstance(index, torch.Tensor) else index)
+        return self.read(index.tolist() if isinstance(index, Tensor) else index)
 
-    def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) in order, `size` at a time."""
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             yield self.batch(range(start, stop)), self.labels[start:stop]
 
-    def subset(self, index: torch.Tensor, name: str | None = None) -> Images:
+    def subset(self, index: Tensor, name: str | None = None) -> Images:
         """The images at `index` (rows, or a mask), in that order, read from the same place."""
         rows = torch.arange(len(self))[index].tolist()
         return replace(
-            self, name=name or self.name, labels=self.labels[index],
-            files=tuple(self.files[i] for i in rows), read=lambda part: self.read([rows[i] for i in part]),
+            self, name=name or self.name, labels=self.labels[index], files=tuple(self.files[i] for i in rows),
+            read=_Rows(self.read, rows),
         )  # fmt: skip
 
     def as_ood(self, name: str | None = None) -> Images:
@@ -67,16 +80,19 @@ class Images:
         return replace(self, name=name or self.name, labels=torch.full_like(self.labels, OOD), classes=())
 
     def identity(self) -> str:
-        """A hash that changes with the images: of the files' paths, lengths and times where all are files, else of the pixels."""
+        """A hash that changes with the images: of the files' paths, lengths and times where all are files,
+        else of the pixels.
+        """
         try:
-            told = [(file, (stat := Path(file).stat()).st_size, stat.st_mtime_ns) for file in self.files]
+            stats = [(file, (stat := Path(file).stat()).st_size, stat.st_mtime_ns) for file in self.files]
         except OSError:
             return self.fingerprint()
-        told_of_all = json.dumps([self.size, self.classes, self.labels.tolist(), told])
-        return hashlib.blake2b(told_of_all.encode(), digest_size=16).hexdigest()
+        # A picture's pixels depend on `white` where it is deep; elsewhere hashes stay as they were.
+        facts = [self.size, self.classes, self.labels.tolist(), stats, *([self.white] if self.white else [])]
+        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
     def fingerprint(self) -> str:
-        """A hash of pixels, labels and class names; equal sets have equal fingerprints wherever they are stored."""
+        """A hash of pixels, labels and class names; equal sets have equal ones wherever they are stored."""
         digest = hashlib.blake2b(f"{self.size}{self.classes}".encode(), digest_size=16)
         for images, labels in self.batches(1024):
             digest.update(images.numpy().tobytes())
@@ -86,79 +102,172 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Images that are measured together: `group` is "near" or "far" for OOD sets, "control", or "id"."""
+    """Images that are measured together; `group` is "near" or "far" for OOD, "shift", "control" or "id"."""
 
     name: str
     group: str
     images: Images
 
 
-def from_array(name: str, images: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> Images:
+def from_array(name: str, images: Tensor, labels: Tensor, classes: Sequence[str]) -> Images:
     """An `Images` over a uint8 tensor (N, 3, S, S) held in memory."""
     return Images(
         name=name, size=images.shape[-1], labels=labels.long(), classes=tuple(classes),
-        files=tuple(f"{name}[{i}]" for i in range(len(images))), read=lambda index: images[list(index)],
+        files=tuple(f"{name}[{i}]" for i in range(len(images))), read=_Pixels(images),
     )  # fmt: skip
 
 
 def from_files(
-    name: str, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], size: int
+    name: str,
+    files: Sequence[Path],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    size: int,
+    white: float = 0.0,
 ) -> Images:
-    """The images in `files`, without the broken ones (warned by name); DataError when more than 5 % are broken.
+    """The images in `files`, without the damaged ones (warned by name).
 
-    Every file is read once to know that it is whole. The pixels are kept when all fit in 2 GiB; else a batch reads its files again.
+    Every file is read once to know that it is whole. The pixels are kept when all fit in 2 GiB; else a batch
+    reads its files again. `white` is as in `preprocess.to_rgb`; where it is 0, it is found from all deep
+    pictures of the set together. Warns where half of the pictures are nearly black.
+
+    Raises DataError where there is no file, or more than 5 % of them are damaged.
     """
-    return from_sources(name, lambda row: files[row], [str(f) for f in files], labels, classes, size)
+    return from_sources(name, _Files(tuple(files)), [str(f) for f in files], labels, classes, size, white)
 
 
 def from_sources(
-    name: str, source: Callable[[int], Path | BytesIO], files: Sequence[str],
-    labels: Sequence[int], classes: Sequence[str], size: int,
-) -> Images:  # fmt: skip
+    name: str,
+    source: Source,
+    files: Sequence[str],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    size: int,
+    white: float = 0.0,
+) -> Images:
     """`from_files` for anything that gives a row's file or bytes; `files` are their names."""
     if not files:
         raise DataError(f"{name}: no image found. Expected files such as .png or .jpg.")
-    shape = (3, size, size)
-    pixels = (
-        torch.empty((len(files), *shape), dtype=torch.uint8)
-        if len(files) * 3 * size**2 <= IN_MEMORY
-        else None
-    )
-
-    def problem(row: int) -> str | None:
-        try:
-            image = read_image(source(row), size)
-        except OSError as error:
-            return f"{files[row]}: {error}"
-        if pixels is not None:
-            pixels[row] = image
-        return None
-
-    parts = (range(start, min(start + 4096, len(files))) for start in range(0, len(files), 4096))
-    with ThreadPoolExecutor() as pool:
-        # In parts, because a pool holds an object for everything it was handed.
-        problems: Iterable[str | None] = chain.from_iterable(pool.map(problem, part) for part in parts)
-        if len(files) > 10_000:
-            problems = progress(problems, total=len(files), what=f"reading {name}", unit="image")
-        found = list(problems)
-    if broken := [text for text in found if text is not None]:
+    fits = len(files) * 3 * size**2 <= IN_MEMORY
+    pixels = torch.empty((len(files), 3, size, size), dtype=torch.uint8) if fits else None
+    results = _read_all(_Reader(source, size, white, pixels), range(len(files)), f"reading {name}")
+    if deep := [row for row, result in enumerate(results) if isinstance(result, Depth)]:
+        white = white_of([result for result in results if isinstance(result, Depth)])
+        reader = _Reader(source, size, white, pixels)
+        for row, result in zip(deep, _read_all(reader, deep, f"scaling {name}"), strict=True):
+            results[row] = result
+    broken = [
+        f"{shown(files[row])}: {result}" for row, result in enumerate(results) if isinstance(result, str)
+    ]
+    if broken:
         message = f"{name}: {len(broken)} of {len(files)} images cannot be read:\n  " + listed(broken, "\n  ")
         if len(broken) > MAX_UNREADABLE * len(files):
             raise DataError(f"{message}\nThat is more than {MAX_UNREADABLE:.0%}; mend or remove these files.")
         warnings.warn(f"{message}\nThey are left out.", stacklevel=3)
-    kept = [row for row, text in enumerate(found) if text is None]
+    kept = [row for row, result in enumerate(results) if isinstance(result, tuple)]
+    _warn_of_scale(name, [result for result in results if isinstance(result, tuple)], white)
+    return Images(
+        name=name, size=size, labels=torch.tensor([labels[row] for row in kept]), classes=tuple(classes),
+        files=tuple(files[row] for row in kept), white=white,
+        read=_Sources(source, kept, size, white) if pixels is None else _Rows(_Pixels(pixels), kept),
+    )  # fmt: skip
 
-    def read(index: Sequence[int]) -> torch.Tensor:
-        rows = [kept[i] for i in index]
-        if pixels is not None:
-            return pixels[rows]
-        batch = torch.empty((len(rows), *shape), dtype=torch.uint8)
+
+def _read_all(read: Callable[[int], Result], rows: Sequence[int], what: str) -> list[Result]:
+    """What `read` gives for every row, by several threads."""
+    parts = (rows[start : start + PART] for start in range(0, len(rows), PART))
+    with ThreadPoolExecutor() as pool:
+        results: Iterable[Result] = chain.from_iterable(pool.map(read, part) for part in parts)
+        if len(rows) > LONG:
+            results = progress(results, total=len(rows), what=what, unit="image")
+        return list(results)
+
+
+def _warn_of_scale(name: str, ranges: Sequence[tuple[int, int]], white: float) -> None:
+    """Warns where half of the pictures are nearly black, or deep and nearly white."""
+    scale = f"White is {white:g}; the option `white` sets another value."
+    if 2 * (dark := sum(high < DARK for _, high in ranges)) > len(ranges):
+        color = "Color pictures of 10 to 14 bits must be stretched to 16 bits before they are read."
+        warnings.warn(
+            f"{name}: {dark} of {len(ranges)} pictures are nearly black: no value of theirs reaches {DARK} "
+            f"of 255. {scale if white else color}",
+            stacklevel=4,
+        )
+    if white and 2 * (light := sum(low > 255 - DARK for low, _ in ranges)) > len(ranges):
+        warnings.warn(f"{name}: {light} of {len(ranges)} pictures are nearly white. {scale}", stacklevel=4)
+
+
+# What gives pixels. These are classes, and not functions within functions, so that they can be pickled.
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Images held in memory."""
+
+    pixels: Tensor
+
+    def __call__(self, index: Sequence[int]) -> Tensor:
+        return self.pixels[list(index)]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of another reader's images."""
+
+    read: Callable[[Sequence[int]], Tensor]
+    rows: Sequence[int]
+
+    def __call__(self, index: Sequence[int]) -> Tensor:
+        return self.read([self.rows[i] for i in index])
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Files by row."""
+
+    files: tuple[Path, ...]
+
+    def __call__(self, row: int) -> Path:
+        return self.files[row]
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Images that are read from their sources whenever they are asked for."""
+
+    source: Source
+    kept: Sequence[int]
+    size: int
+    white: float
+
+    def __call__(self, index: Sequence[int]) -> Tensor:
+        batch = torch.empty((len(index), 3, self.size, self.size), dtype=torch.uint8)
         with ThreadPoolExecutor() as pool:
-            for slot, image in enumerate(pool.map(lambda row: read_image(source(row), size), rows)):
+            for slot, image in enumerate(pool.map(self._read, [self.kept[i] for i in index])):
                 batch[slot] = image
         return batch
 
-    return Images(
-        name=name, size=size, labels=torch.tensor([labels[row] for row in kept]), classes=tuple(classes),
-        files=tuple(files[row] for row in kept), read=read,
-    )  # fmt: skip
+    def _read(self, row: int) -> Tensor:
+        return read_image(self.source(row), self.size, self.white)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """One source's first reading; the pixels are kept where there is room for them."""
+
+    source: Source
+    size: int
+    white: float
+    pixels: Tensor | None
+
+    def __call__(self, row: int) -> Result:
+        try:
+            image, depth = read_or_measure(self.source(row), self.size, self.white)
+        except OSError as error:
+            return str(error)
+        if image is None:
+            assert depth is not None
+            return depth
+        if self.pixels is not None:
+            self.pixels[row] = image
+        return int(image.min()), int(image.max())

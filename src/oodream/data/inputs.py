@@ -1,25 +1,35 @@
-"""What goes into a run: known images, unknown ones, and known ones that look otherwise, as the configuration names them."""
+"""What goes into a run, as the configuration names it: known images, unknown ones, and known ones otherwise.
+
+All that can be known of the inputs without opening a picture is known after `DataInputs.check`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from ..config import Config
+from ..core.errors import DataError
+from ..core.files import shown
 from ..core.seeding import generator
 from .builtin import FAR_SETS, FASHION_ID, fashion, near
-from .classes import find, named, prompts_for, read, renamed
+from .classes import find, named, prompts_for, read, spans_for
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from .folders import load_folder, load_ood, load_shifted
-from .holdout import hold_out
-from .hub import load_hub
-from .images import Images
+from .folders import Listing, list_folder, list_ood, list_shifted
+from .holdout import check_left_out, hold_out
+from .hub import HubListing, list_hub
+from .images import Images, ImageSet
+from .splits import read_splits
+
+__all__ = ["CONTROL", "FASHION_DATA", "DataInputs", "NamedFolder", "named_folders"]
 
 FASHION_DATA = ("fashion", "fashion-full")
 CONTROL = "reconstructed"
+HUB = "hub:"
 
 
 class DataInputs:
@@ -28,100 +38,220 @@ class DataInputs:
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    def check(self) -> None:
+        """Raises DataError for every fault of the inputs that can be known before a picture is opened."""
+        names = self._names
+        check_left_out(names, self.config.validate)
+        left = [name for name in names if name not in self.config.validate]
+        self.prompts(left)
+        if not self.config.validate:
+            _ = self._ood_listings, self._shifted_listings
+
     @property
-    def data(self) -> tuple[Images, Images]:
-        """ID images for training and testing."""
-        return self._validation[:2] if self.config.validate else self._given
+    def train(self) -> Images:
+        """ID images to train on."""
+        return self._held_out[0] if self.config.validate else self._data[0]
+
+    @property
+    def test(self) -> Images:
+        """ID images to measure on."""
+        return self._held_out[1] if self.config.validate else self._data[1]
 
     @cached_property
-    def ood(self) -> dict[str, tuple[str, Images]]:
-        """OOD test sets by name, with their group."""
-        sets = self._validation[2] if self.config.validate else self._given_ood
+    def ood(self) -> list[ImageSet]:
+        """The OOD test sets: the user's, the near set beside Fashion-MNIST, then the built-in far ones."""
+        sets = self._held_out[2] if self.config.validate else self._ood_sets()
         if (ratio := self.config.evaluate.ood_ratio) == 0:
             return sets
-        most = max(1, round(ratio * len(self.data[1])))
+        most = max(1, round(ratio * len(self.test)))
 
-        def cut(name: str, images: Images) -> Images:
-            return images.subset(
-                torch.randperm(len(images), generator=generator(self.config.seed, "cut", name))[:most]
-            )
+        def cut(images: Images, name: str) -> Images:
+            rows = torch.randperm(len(images), generator=generator(self.config.seed, "cut", name))
+            return images.subset(rows[:most])
 
-        return {name: (group, cut(name, images)) for name, (group, images) in sets.items()}
+        return [replace(item, images=cut(item.images, item.name)) for item in sets]
 
     @cached_property
-    def shifted(self) -> dict[str, Images]:
-        """The user's folders of known classes that look otherwise, by name."""
-        c, (_, test) = self.config, self.data
-        sets: dict[str, Images] = {}
-        for folder in () if c.validate else c.shifted:
-            images = load_shifted(Path(folder), c.size, test.classes, self._class_list)
-            if images.name in {*sets, *CORRUPTIONS, "mean"}:
-                raise ValueError(
-                    f"The shifted folder {folder} is called as another set is ({images.name}). Rename it."
-                )
-            sets[images.name] = images
-        return sets
+    def shifted(self) -> list[ImageSet]:
+        """The user's sets of known classes that look otherwise; none where classes are left out."""
+        listings = () if self.config.validate else self._shifted_listings
+        return [
+            ImageSet(name=listing.name, group="shift", images=self._read(listing)) for listing in listings
+        ]
 
-    def disturbed(self) -> Iterator[tuple[str, int, Images]]:
-        """Name, severity and images of every shifted set, one at a time: the user's (severity 0), then corrupted test images."""
-        for name, images in self.shifted.items():
-            yield name, 0, images
-        if (n := self.config.evaluate.n_corrupted) > 0:
+    def shift_sets(self) -> Iterator[tuple[str, int, Images]]:
+        """Name, severity and images of every shifted set, one at a time: the user's (severity 0), then
+        corrupted test images.
+        """
+        for item in self.shifted:
+            yield item.name, 0, item.images
+        if (n := self.config.shift.n_corrupted) > 0:
             for kind in CORRUPTIONS:
                 for severity in SEVERITIES:
-                    yield kind, severity, corrupted(self.data[1], kind, severity, n, self.config.seed)
+                    yield kind, severity, corrupted(self.test, kind, severity, n, self.config.seed)
+
+    def prompts(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Each class's prompt: the template, with the words that the class list has for it."""
+        return prompts_for(names, self._words(names), self.config.decode.prompt)
+
+    def prompt_spans(self, names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+        """Where each class's name stands in its prompt, as (start, stop) in characters."""
+        return spans_for(names, self._words(names), self.config.decode.prompt)
+
+    # Known images
 
     @cached_property
-    def _validation(self) -> tuple[Images, Images, dict[str, tuple[str, Images]]]:
-        return hold_out(self._given[0], self.config.validate, self.config.seed)
+    def _held_out(self) -> tuple[Images, Images, list[ImageSet]]:
+        return hold_out(self._data[0], self.config.validate, self.config.seed)
 
     @cached_property
-    def _given(self) -> tuple[Images, Images]:
+    def _data(self) -> tuple[Images, Images]:
+        """(training, test) images, before any are held back."""
         config = self.config
         if config.data in FASHION_DATA:
             full = config.data == "fashion-full"
-            return tuple(
+            train, test = (
                 fashion(split, FASHION_ID, size=config.size, full=full) for split in ("train", "test")
-            )  # type: ignore[return-value]
-        if config.data.startswith("hub:"):
-            found = load_hub(config.data.removeprefix("hub:"), config.size, seed=config.seed)
-            return (
-                found
-                if self._class_list is None
-                else tuple(renamed(images, named(config.classes)[0]) for images in found)
-            )  # type: ignore[return-value]
-        return load_folder(Path(config.data), config.size, seed=config.seed, classes=self._class_list)
+            )
+            return train, test
+        train_listing, test_listing = self._listings
+        return read_splits(train_listing, test_listing, config.size, seed=config.seed, white=config.white)
+
+    @cached_property
+    def _listings(self) -> tuple[Listing, Listing | None] | tuple[HubListing, HubListing | None]:
+        """What a folder or the hub has."""
+        config = self.config
+        if config.data.startswith(HUB):
+            names = named(config.classes)[0] if config.classes else None
+            return list_hub(config.data.removeprefix(HUB), names)
+        inside = {item.folder.resolve() for item in (*self._ood_folders, *self._shifted_folders)}
+        return list_folder(Path(config.data), self._class_list, inside)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """The known classes, before any are left out."""
+        return FASHION_ID if self.config.data in FASHION_DATA else self._listings[0].classes
 
     @cached_property
     def _class_list(self) -> Path | None:
         return find(self.config.classes) if self.config.classes else None
 
-    def prompts(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Each class's prompt: the template, with the words that the class list has for it."""
+    def _words(self, names: Sequence[str]) -> Mapping[str, str]:
         own = Path(self.config.data) / "classes.toml"
         source = self._class_list or (own if own.is_file() else None)
         words = read(source)[1] if source else {}
-        return prompts_for(
-            names, {name: text for name, text in words.items() if name in names}, self.config.decode.prompt
-        )
+        return {name: text for name, text in words.items() if name in names}
+
+    # Other images
+
+    def _ood_sets(self) -> list[ImageSet]:
+        config = self.config
+        sets = [
+            ImageSet(name=listing.name, group=item.group, images=self._read(listing))
+            for item, listing in zip(self._ood_folders, self._ood_listings, strict=True)
+        ]
+        if config.data in FASHION_DATA:  # its near set is near to nothing else
+            images = near(config.size, full=config.data == "fashion-full")
+            sets.append(ImageSet(name="near", group="near", images=images))
+        far = config.evaluate.n_far
+        return sets + [
+            ImageSet(name=name, group="far", images=make(config.size, far, 0))
+            for name, (make, _) in FAR_SETS.items()
+        ]
+
+    def _read(self, listing: Listing) -> Images:
+        """A set beside the known images; its deep pictures have their white, as for a guard in use."""
+        return listing.read(self.config.size, self._data[0].white or self.config.white)
 
     @cached_property
-    def _given_ood(self) -> dict[str, tuple[str, Images]]:
-        """The near sets of Fashion-MNIST only beside Fashion-MNIST."""
-        config = self.config
-        sets: dict[str, tuple[str, Images]] = {}
-        for folder in config.ood:
-            group, _, path = (
-                folder.rpartition("=") if folder.startswith(("near=", "far=")) else ("far", "", folder)
+    def _ood_folders(self) -> list[NamedFolder]:
+        reserved = {*FAR_SETS, "near", "far", "id", "mean", "left-out", CONTROL}
+        return named_folders(self.config.ood, reserved, ("near", "far"))
+
+    @cached_property
+    def _shifted_folders(self) -> list[NamedFolder]:
+        return named_folders(self.config.shifted, {*CORRUPTIONS, "mean"})
+
+    @cached_property
+    def _ood_listings(self) -> list[Listing]:
+        inside = {item.folder.resolve() for item in self._ood_folders}
+        listings = []
+        for item in self._ood_folders:
+            self._check_apart(item.folder)
+            listings.append(list_ood(item.folder, item.name, inside - {item.folder.resolve()}))
+        return listings
+
+    @cached_property
+    def _shifted_listings(self) -> list[Listing]:
+        names, class_list = self._names, self._class_list
+        return [list_shifted(item.folder, names, class_list, item.name) for item in self._shifted_folders]
+
+    def _check_apart(self, folder: Path) -> None:
+        """DataError where a folder of OOD images holds the known images."""
+        if self.config.data in FASHION_DATA or self.config.data.startswith(HUB):
+            return
+        if Path(self.config.data).resolve().is_relative_to(folder.resolve()):
+            raise DataError(
+                f"The OOD folder {shown(folder)} holds the known images of {shown(self.config.data)}. "
+                "Put the OOD images into a folder of their own."
             )
-            images = load_ood(Path(path), config.size)
-            if images.name in {*sets, *FAR_SETS, "near", "id", "mean", CONTROL}:
-                raise ValueError(
-                    f"The OOD folder {path} is called as another set is ({images.name}). Rename it."
-                )
-            sets[images.name] = (group, images)
-        if config.data in FASHION_DATA:
-            sets["near"] = ("near", near(config.size, full=config.data == "fashion-full"))
-        return sets | {
-            name: ("far", make(config.size, config.evaluate.n_far, 0)) for name, (make, _) in FAR_SETS.items()
-        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedFolder:
+    """A folder of images with the set's name and group."""
+
+    name: str
+    group: str
+    folder: Path
+
+
+def named_folders(
+    options: Sequence[str], reserved: Collection[str], groups: Sequence[str] = ()
+) -> list[NamedFolder]:
+    """Options such as FOLDER, NAME=FOLDER and, with `groups` near and far, near=FOLDER and near:NAME=FOLDER.
+
+    A set without a name is called as its folder, with as many of the folders above it as tell it from the
+    other sets and the `reserved` names: SUN/images beside dtd/images. Its group is the last of `groups` where
+    the option has none. Raises DataError for a name that is taken, a folder given twice, and what is no
+    folder.
+    """
+    parsed = [_parsed(option, groups) for option in options]
+    taken = {name.casefold() for name in reserved}
+    for name, _, folder in parsed:
+        if not folder.is_dir():
+            raise DataError(f"{shown(folder)} is not a folder.")
+        if name and name.casefold() in taken:
+            raise DataError(f"Another image set is called {name!r}. Call {shown(folder)} otherwise.")
+        taken |= {name.casefold()} - {""}
+    paths = [folder.resolve() for _, _, folder in parsed]
+    if len(set(paths)) < len(paths):
+        twice = next(path for i, path in enumerate(paths) if path in paths[:i])
+        raise DataError(f"The folder {shown(twice)} is given twice.")
+    return [
+        NamedFolder(
+            name=name or _shortest(path, [p for p in paths if p != path], taken), group=group, folder=folder
+        )
+        for (name, group, folder), path in zip(parsed, paths, strict=True)
+    ]
+
+
+def _parsed(option: str, groups: Sequence[str]) -> tuple[str, str, Path]:
+    """(name or nothing, group, folder) of an option; a folder whose path has a = is taken as such."""
+    label, equals, path = option.partition("=")
+    last = groups[-1] if groups else ""
+    if not equals or "/" in label or "\\" in label or Path(option).is_dir():
+        return "", last, Path(option)
+    group, _, name = label.rpartition(":")
+    if label in groups:
+        return "", label, Path(path)
+    return (name, group, Path(path)) if group in groups else (label, last, Path(path))
+
+
+def _shortest(path: Path, others: Sequence[Path], taken: Collection[str]) -> str:
+    """As many of a path's last parts as no other path ends with, and no set is called."""
+    for depth in range(1, len(path.parts)):
+        name = shown("/".join(path.parts[-depth:]))
+        if name.casefold() not in taken and all(p.parts[-depth:] != path.parts[-depth:] for p in others):
+            return name
+    raise DataError(f"Give the folder {shown(path)} a name: NAME={shown(path)}.")

@@ -1,6 +1,7 @@
-"""What is deployed: a classifier, a fitted detector, and a threshold that keeps a promise about false alarms.
+"""What is deployed: a classifier, a fitted detector, and a threshold with a guarantee about false alarms.
 
-A guard's own folder holds all of it (`config.json` and tensors); in a run, `guard/guard.json` names the run's classifier instead.
+A guard's own folder holds all of it (`config.json` and tensors). In a run, `guard/guard.json` names the run's
+classifier instead.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import copy
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -26,15 +26,26 @@ from ..core.types import Detector, Json, Output
 from ..data.images import Images, from_array
 from ..data.preprocess import Picture, is_single, read_pictures
 from ..detection.detectors import probes_of, restore, state
+from ..detection.sanity import warn_if_upside_down
 from ..functional.calibration import Guarantee, calibrate
-from ..models.classifier import Classifier, Prediction, Predictor, check_plugin, from_description
-from ..models.classifier import load as load_classifier
-from ..models.inference import head_of, outputs
-from .drift import Drift, stand_ins
+from ..models.classifier import (
+    Classifier,
+    Prediction,
+    Predictor,
+    check_plugin,
+    from_description,
+    load_classifier,
+)
+from ..models.inference import Extractor
+from .drift import Drift, representatives
 
-OWN, IN_RUN, TENSORS = "config.json", "guard.json", "guard.safetensors"
+__all__ = ["CONFIG_FILE", "Guard", "name_of", "options_of", "predictor_of"]
+
+CONFIG_FILE = "config.json"  # of a guard's own folder
+RUN_FILE = "guard.json"  # of a guard in a run
+TENSORS_FILE = "guard.safetensors"
 HUB = "hub:"
-LEARNT = "detector."  # begins the names of what the detector has learnt
+DETECTOR = "detector."  # begins the names of what the detector has learned
 WINDOW = 1000
 
 
@@ -42,13 +53,14 @@ WINDOW = 1000
 class Guard:
     """Says of pictures which class they show, or "unknown" where the detector's score exceeds the threshold.
 
-    `promise` says how often a known picture may be called unknown; `score_Q` are held-out scores that stand for all, ascending.
+    `guarantee` says how often a known picture may be flagged. `score_Q` are held-out scores that stand for
+    all, ascending.
     """
 
     classifier: Classifier
     detector: Detector
     threshold: float
-    promise: Guarantee
+    guarantee: Guarantee
     score_Q: Tensor = field(repr=False)
 
     @property
@@ -78,116 +90,116 @@ class Guard:
         held_out: Images,
         alpha: float = 0.05,
         confidence: float | None = 0.95,
-        device: torch.device | str | None = None,
-        cache: Path | None = None,
+        extractor: Extractor | None = None,
     ) -> Guard:
-        """A guard that calls at most the share `alpha` of known images unknown.
+        """A guard that flags at most the share `alpha` of known images.
 
-        The detector (a name, or one with options) learns from the ID training images `fit`; the threshold comes from `held_out`,
-        ID images that neither it nor the network has seen. With a `confidence` the promise holds for this threshold, else on
-        average (see `calibration`). The network goes to `device`, or stays where it is. In the folder `cache` its outputs are kept.
-        ValueError when the held-out images are too few, of another size, or OOD.
+        The detector (a name, or one with options) learns from the ID training images `fit`. The threshold
+        comes from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the
+        guarantee holds for this threshold, else on average (see `functional.calibration`). `extractor` is one
+        of the classifier's, with its device and cache; without one the network stays where it is.
+
+        Warns when the detector ranks upside down (see `detection.sanity`). Raises ValueError when the
+        held-out images are too few, of another size, or OOD.
         """
         if (held_out.labels < 0).any():
             raise ValueError(
                 f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
             )
-        if device is not None:
-            classifier.network.to(torch.device(device))
-        detector = (
-            registry.make("detectors", detector) if isinstance(detector, str) else copy.deepcopy(detector)
-        )
-        see = partial(
-            outputs, classifier.network, device=next(classifier.network.parameters()).device, cache=cache
-        )
+        extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
+        if extractor.network is not classifier.network:
+            raise ValueError("The extractor is of another classifier's network.")
+        detector = copy.deepcopy(detector) if not isinstance(detector, str) else _detector(detector)
         probes = probes_of([detector])
-        known = see(_sized(fit, classifier.size), probes=[probe for probe in probes if probe.for_fit])
-        detector = detector.fit(known, fit.labels, head_of(classifier.network, classifier.loss))
-        score_N = detector.score(see(_sized(held_out, classifier.size), probes=probes)).cpu()
-        threshold, promise = calibrate(score_N, alpha, confidence)
+        known = extractor(_sized(fit, classifier.size), [probe for probe in probes if probe.for_fit])
+        detector = detector.fit(known, fit.labels, extractor.head)
+        score_N = detector.score(extractor(_sized(held_out, classifier.size), probes)).cpu()
+        threshold, guarantee = calibrate(score_N, alpha, confidence)
+        name = name_of(detector)
+        warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
         return cls(
             classifier=classifier,
             detector=detector,
             threshold=threshold,
-            promise=promise,
-            score_Q=stand_ins(score_N),
+            guarantee=guarantee,
+            score_Q=representatives(score_N),
         )
 
-    # Answers -----------------------------------------------------------------------------------------------------------------
-
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
-        """A verdict for every image of a set, in order."""
-        output = self._see(images, device)
-        return self.classifier.verdicts(output.logits_BC, self.detector.score(output), self.threshold)
+        """A prediction for every image of a set, in order."""
+        output = self._outputs(images, device)
+        return self.classifier.predictions(output.logits_BC, self.detector.score(output), self.threshold)
 
     @overload
-    def predict(self, given: Image.Image | str | os.PathLike[str], batch: int = 256) -> Prediction: ...
+    def predict(self, pictures: Image.Image | str | os.PathLike[str], batch: int = 256) -> Prediction: ...
     @overload
     def predict(
-        self, given: Images | list[Picture] | tuple[Picture, ...], batch: int = 256
+        self, pictures: Images | list[Picture] | tuple[Picture, ...], batch: int = 256
     ) -> list[Prediction]: ...
     @overload
     def predict(
-        self, given: Picture | Iterable[Picture], batch: int = 256
+        self, pictures: Picture | Iterable[Picture], batch: int = 256
     ) -> Prediction | list[Prediction]: ...
 
-    def predict(self, given: Any, batch: int = 256) -> Prediction | list[Prediction]:
-        """A verdict for a single picture, a list of them for several, in order.
+    def predict(self, pictures: Any, batch: int = 256) -> Prediction | list[Prediction]:
+        """A prediction for a single picture, a list of them for several, in order.
 
-        One picture is a path, a PIL image, an array (H, W) or (H, W, C) or a tensor (H, W) or (C, H, W): uint8, or floats in
-        [0, 1]. Several are arrays (B, H, W, C), tensors (B, C, H, W), an image set, or any iterable of pictures and batches, of
-        whatever sizes; it is read `batch` pictures at a time. They are read as training images were: turned as EXIF says, alpha
-        over white, the shorter side resized, the centre taken. DataError names what cannot be read.
+        One picture is a path, a PIL image, an array (H, W) or (H, W, C) or a tensor (H, W) or (C, H, W):
+        uint8, or floats in [0, 1]. Several are arrays (B, H, W, C), tensors (B, C, H, W), an image set, or
+        any iterable of pictures and batches, of whatever sizes; it is read `batch` pictures at a time. They
+        are read as training images were: turned as EXIF says, alpha over white, the shorter side resized, the
+        centre taken.
+
+        Raises DataError, which names what cannot be read.
         """
-        found = [verdict for part in self._parts(given, batch) for verdict in self(part, self.device)]
-        return found[0] if _one(given) else found
+        predictions = [one for part in self._parts(pictures, batch) for one in self(part, self.device)]
+        single = not isinstance(pictures, Images) and is_single(pictures)
+        return predictions[0] if single else predictions
 
-    def scores(self, given: Any, batch: int = 256) -> Tensor:
+    def scores(self, pictures: Any, batch: int = 256) -> Tensor:
         """The scores (N,) of what `predict` takes, float64, higher for OOD."""
-        found = [
-            self.detector.score(self._see(part, self.device)).cpu() for part in self._parts(given, batch)
-        ]
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+        parts = self._parts(pictures, batch)
+        scores = [self.detector.score(self._outputs(part, self.device)).cpu() for part in parts]
+        return torch.cat(scores) if scores else torch.zeros(0, dtype=torch.float64)
 
-    def drift(self, given: Any = (), window: int = WINDOW) -> Drift:
-        """A summary of a stream beside the held-out images: of scores (a vector, or a list of numbers) or of what `predict` takes.
+    def drift(self, stream: Any = (), window: int = WINDOW) -> Drift:
+        """A summary of a stream beside the held-out images.
 
-        It goes on with `add(scores)`, and tells of all scores and of the last `window`.
+        The stream begins with scores (a vector, or a list of numbers) or with what `predict` takes, and goes
+        on with `add(scores)`. The summary tells of all scores and of the last `window`.
         """
-        drift = Drift(threshold=self.threshold, promise=self.promise, score_Q=self.score_Q, window=window)
+        drift = Drift(threshold=self.threshold, guarantee=self.guarantee, score_Q=self.score_Q, window=window)
         return drift.add(
-            torch.as_tensor(given, dtype=torch.float64) if _is_scores(given) else self.scores(given)
+            torch.as_tensor(stream, dtype=torch.float64) if _is_scores(stream) else self.scores(stream)
         )
 
-    def _see(self, images: Images, device: torch.device) -> Output:
-        return outputs(self.network, _sized(images, self.size), device, probes=probes_of([self.detector]))
+    def _outputs(self, images: Images, device: torch.device) -> Output:
+        return self.classifier.extractor(device)(_sized(images, self.size), probes_of([self.detector]))
 
-    def _parts(self, given: Any, batch: int) -> Iterator[Images]:
+    def _parts(self, pictures: Any, batch: int) -> Iterator[Images]:
         """The pictures as image sets of at most `batch`."""
         if batch < 1:
             raise ValueError(f"A batch is at least one picture, not {batch}.")
-        if isinstance(given, Images):
-            yield from (given.subset(rows) for rows in torch.arange(len(given)).split(batch) if len(rows))
+        if isinstance(pictures, Images):
+            rows = torch.arange(len(pictures)).split(batch)
+            yield from (pictures.subset(part) for part in rows if len(part))
             return
-        pictures = read_pictures(given, self.size)
-        while part := list(islice(pictures, batch)):
+        squares = read_pictures(pictures, self.size)
+        while part := list(islice(squares, batch)):
             yield from_array("pictures", torch.stack(part), torch.zeros(len(part)), ())
-
-    # Files -------------------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path | str, classifier: str = "") -> None:
         """Writes the folder, safetensors and JSON; `load` reads it.
 
-        With `classifier`, the classifier's folder as seen from the folder above this one, its tensors are left where they are.
+        With `classifier`, the classifier's folder as seen from the folder above this one, its tensors are
+        left where they are.
         """
         folder = Path(folder)
         if not classifier:
             self.classifier.save_weights(folder)
-        save_tensors(
-            folder / TENSORS,
-            {"score_Q": self.score_Q, **{LEARNT + k: t for k, t in state(self.detector).items()}},
-        )
-        write_json(folder / (IN_RUN if classifier else OWN), self.described(classifier))
+        learned = {DETECTOR + name: tensor for name, tensor in state(self.detector).items()}
+        save_tensors(folder / TENSORS_FILE, {"score_Q": self.score_Q, **learned})
+        write_json(folder / (RUN_FILE if classifier else CONFIG_FILE), self.described(classifier))
 
     def described(self, classifier: str = "") -> Json:
         """All but the tensors."""
@@ -196,33 +208,40 @@ class Guard:
             "classifier": classifier or self.classifier.described(),
             "detector": {"name": name_of(self.detector), "options": options_of(self.detector)},
             "threshold": self.threshold,
-            "promise": {"kind": self.promise.kind, **asdict(self.promise)},
+            "guarantee": {"kind": self.guarantee.kind, **asdict(self.guarantee)},
         }
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu", plugins: bool = False) -> Guard:
-        """The guard of a run, in an exported folder, or of a hub repository ("hub:OWNER/NAME"); StoreError when there is none.
+        """The guard of a run, in an exported folder, or of a hub repository ("hub:OWNER/NAME").
 
-        Only JSON and safetensors are read. A detector or loss that is named by its module is refused without `plugins`, for that
-        module would be imported.
+        Only JSON and safetensors are read. A detector or loss that is named by its module is refused without
+        `plugins`, for that module would be imported. Raises StoreError when there is no guard, or a damaged
+        one.
         """
-        file, above = _find(_fetched(str(folder)) if str(folder).startswith(HUB) else Path(folder))
-        told = read_json(file)
+        file, root = _find(_fetched(str(folder)) if str(folder).startswith(HUB) else Path(folder))
+        config = read_json(file)
         try:
-            if isinstance(told["classifier"], str):
-                classifier = load_classifier(_inside(above, told["classifier"], file), plugins)
+            if isinstance(config["classifier"], str):
+                classifier = load_classifier(_inside(root, config["classifier"], file), plugins)
             else:
-                classifier = from_description(told["classifier"], file.parent, plugins)
-            check_plugin(told["detector"]["name"], file.parent, plugins)
-            made = registry.make("detectors", told["detector"]["name"], **told["detector"]["options"])
-            tensors = load_tensors(file.with_name(TENSORS))
-            learnt = {key[len(LEARNT) :]: tensor for key, tensor in tensors.items() if key.startswith(LEARNT)}
-            promise = Guarantee(**{key: value for key, value in told["promise"].items() if key != "kind"})
+                classifier = from_description(config["classifier"], file.parent, plugins)
+            name, options = config["detector"]["name"], config["detector"]["options"]
+            check_plugin(name, file.parent, plugins)
+            detector = _detector(name, **options)
+            guarantee = {key: value for key, value in config["guarantee"].items() if key != "kind"}
+            tensors = load_tensors(file.with_name(TENSORS_FILE))
+            learned = {
+                key.removeprefix(DETECTOR): t for key, t in tensors.items() if key.startswith(DETECTOR)
+            }
             classifier.network.to(torch.device(device))
             return cls(
-                classifier=classifier, detector=restore(made, learnt), threshold=float(told["threshold"]), promise=promise,
+                classifier=classifier,
+                detector=restore(detector, learned),
+                threshold=float(config["threshold"]),
+                guarantee=Guarantee(**guarantee),
                 score_Q=tensors["score_Q"],
-            )  # fmt: skip
+            )
         except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
             raise StoreError(
                 f"{file} or its tensors are damaged, or were written by another version ({error!r})."
@@ -230,17 +249,16 @@ class Guard:
 
 
 def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predictor:
-    """What `oodream score` asks: the folder's guard, if that is one of this classifier; else the classifier with its own limit.
+    """What `oodream score` asks: the folder's guard, if it is one of this classifier; else the classifier.
 
-    `folder` is a run's, where the classifier is called `classifier`, a classifier's, or an exported guard's. StoreError when it
-    holds none of them; plug-ins as in `Guard.load`.
+    `folder` is a run's, where the classifier is called `classifier`, a classifier's, or an exported guard's.
+    Plug-ins are as in `Guard.load`. Raises StoreError when the folder holds none of them.
     """
     if (folder / "classifier.json").is_file():
         return load_classifier(folder, plugins)
     path = f"classifier/{classifier}"
-    if (folder / OWN).is_file() or (
-        (file := folder / "guard" / IN_RUN).is_file() and read_json(file).get("classifier") == path
-    ):
+    in_run = folder / "guard" / RUN_FILE
+    if (folder / CONFIG_FILE).is_file() or (in_run.is_file() and read_json(in_run).get("classifier") == path):
         return Guard.load(folder, plugins=plugins)
     return load_classifier(folder / path, plugins)
 
@@ -248,8 +266,8 @@ def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predic
 def name_of(detector: Detector) -> str:
     """The name under which `registry.make` makes such a detector."""
     kind = type(detector)
-    known = (name for name in registry.names("detectors") if registry.get("detectors", name) is kind)
-    return next(known, f"{kind.__module__}:{kind.__qualname__}")
+    names = (name for name in registry.names("detectors") if registry.get("detectors", name) is kind)
+    return next(names, f"{kind.__module__}:{kind.__qualname__}")
 
 
 def options_of(detector: Any) -> Json:
@@ -257,14 +275,15 @@ def options_of(detector: Any) -> Json:
     return {f.name: getattr(detector, f.name) for f in fields(detector) if f.init}
 
 
-def _one(given: Any) -> bool:
-    return not isinstance(given, Images) and is_single(given)
+def _detector(name: str, **options: Any) -> Detector:
+    detector: Detector = registry.make("detectors", name, **options)
+    return detector
 
 
-def _is_scores(given: Any) -> bool:
-    if isinstance(given, (list, tuple)):
-        return all(isinstance(value, (int, float, np.floating)) for value in given)
-    return not isinstance(given, (Images, Image.Image)) and getattr(given, "ndim", 0) == 1
+def _is_scores(stream: Any) -> bool:
+    if isinstance(stream, (list, tuple)):
+        return all(isinstance(value, (int, float, np.floating)) for value in stream)
+    return not isinstance(stream, (Images, Image.Image)) and getattr(stream, "ndim", 0) == 1
 
 
 def _sized(images: Images, size: int) -> Images:
@@ -278,23 +297,24 @@ def _sized(images: Images, size: int) -> Images:
 def _find(folder: Path) -> tuple[Path, Path]:
     """A guard's description, and the folder that a classifier's path in it starts from and may not leave."""
     places = [
-        (folder / OWN, folder),
-        (folder / "guard" / IN_RUN, folder),
-        (folder / IN_RUN, folder.resolve().parent),
+        (folder / CONFIG_FILE, folder),
+        (folder / "guard" / RUN_FILE, folder),
+        (folder / RUN_FILE, folder.resolve().parent),
     ]
-    for file, above in places:
+    for file, root in places:
         if file.is_file():
-            return file, above
+            return file, root
     raise StoreError(
-        f"{folder} holds no guard: neither {OWN} nor guard/{IN_RUN}. A run's is made after its scores: oodream run … --until guard."
+        f"{folder} holds no guard: neither {CONFIG_FILE} nor guard/{RUN_FILE}. A run's is made after its "
+        "scores: oodream run … --until guard."
     )
 
 
-def _inside(above: Path, path: str, file: Path) -> Path:
-    """A folder below `above`; a shared run must not reach other files."""
-    if not (above / path).resolve().is_relative_to(above.resolve()):
-        raise StoreError(f"{file}: {path} lies outside {above}.")
-    return above / path
+def _inside(root: Path, path: str, file: Path) -> Path:
+    """A folder below `root`; a shared run must not reach other files."""
+    if not (root / path).resolve().is_relative_to(root.resolve()):
+        raise StoreError(f"{file}: {path} lies outside {root}.")
+    return root / path
 
 
 def _fetched(name: str) -> Path:

@@ -1,22 +1,23 @@
 """The verb that measures: one classifier, ID and OOD images in, rows of numbers with intervals out.
 
-The network runs once over each image set; every detector reads the same outputs, and every interval the same resamples.
+The network runs once over each image set; every detector reads the same outputs, and every interval the same
+resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import registry
 from ..core.results import Row, ShiftRow
-from ..core.types import Detector, Head, Json, Loss, Output
-from ..data.images import Images
+from ..core.types import Detector, Head, Output
+from ..data.images import Images, ImageSet
 from ..functional.metrics import (
     METRICS,
     auroc,
@@ -29,62 +30,71 @@ from ..functional.metrics import (
     wilson,
 )
 from ..functional.uncertainty import delong
-from ..models.inference import head_of, outputs
+from ..models.inference import Extractor, outputs
 from .detectors import probes_of
+from .sanity import warn_if_upside_down
+
+__all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row"]
 
 MEANS = {"near": ("near",), "far": ("far",), "all": ("near", "far")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Rows for a table, and `scores[detector][set]` (float64, higher = OOD) with the ID test set called "id"."""
-
-    rows: list[Row]
-    scores: dict[str, dict[str, Tensor]]
-
+POINT_METRICS = (*METRICS, "autc", "oscr")
+CANNOT_BE_USED = (ValueError, torch.linalg.LinAlgError)  # what a detector raises that does not suit
 
 Detectors = Sequence[str] | Mapping[str, Detector]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Rows for a table, and `scores[detector][set]` (float64, higher = OOD) with the ID test set called "id".
+
+    `skipped` holds the detectors that cannot be used with this network and these images, and why.
+    """
+
+    rows: list[Row]
+    scores: dict[str, dict[str, Tensor]]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
 def evaluate(
-    model: nn.Module,
+    extractor: Extractor,
     detectors: Detectors,
     *,
     fit: Images,
     test: Images,
-    ood: Mapping[str, tuple[str, Images]],
+    ood: Sequence[ImageSet],
     classifier: str = "classifier",
     seed: int = 0,
     resamples: int = 500,
-    nearest: bool = False,
-    loss: Loss | None = None,
-    cache: Path | None = None,
-    device: torch.device | str = "cpu",
+    fpr95_nearest: bool = False,
 ) -> Evaluation:
-    """`evaluate_outputs` of a network (uint8 images to `Output`) that is run once over each set.
+    """`evaluate_outputs` of a network that is run once over each set.
 
-    `fit` are ID training images and `test` ID test images, with labels; `ood` maps a set's name to its group and images.
-    `detectors` are names, or detectors by the name their rows should have. `loss` is what the network was trained with, where it
-    holds class weights. In the folder `cache` outputs are kept (see `passes.outputs`).
+    `fit` are ID training images and `test` ID test images, with labels. `detectors` are names, or detectors
+    by the name that their rows should have. A detector that the network cannot serve, or that cannot be
+    fitted, is skipped. Warns of a detector that ranks upside down (see `sanity`).
+
+    Raises ValueError for two sets of one name, when no detector is left, and as `evaluate_outputs`.
     """
-    made, device = _made(detectors), torch.device(device)
-    model.to(device)
-    probes = probes_of(list(made.values()))
-    at_fit = outputs(model, fit, device, probes=[probe for probe in probes if probe.for_fit], cache=cache)
-    seen = {
-        name: outputs(model, images, device, probes=probes, cache=cache) for name, (_, images) in ood.items()
-    }
-    return evaluate_outputs(
+    names = [one.name for one in ood]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
+    served, skipped = _served(extractor, _by_name(detectors), test)
+    probes = probes_of(list(served.values()))
+    at_fit = extractor(fit, [probe for probe in probes if probe.for_fit])
+    result = evaluate_outputs(
         (at_fit, fit.labels),
-        (outputs(model, test, device, probes=probes, cache=cache), test.labels),
-        {name: (group, seen[name]) for name, (group, _) in ood.items()},
-        made,
-        head=head_of(model, loss),
+        (extractor(test, probes), test.labels),
+        {one.name: (one.group, extractor(one.images, probes)) for one in ood},
+        served,
+        head=extractor.head,
         classifier=classifier,
         seed=seed,
         resamples=resamples,
-        nearest=nearest,
+        fpr95_nearest=fpr95_nearest,
     )
+    used = {name: served[name] for name in result.scores}
+    warn_if_upside_down(extractor, used, test, {name: sets["id"] for name, sets in result.scores.items()})
+    return replace(result, skipped=skipped | result.skipped)
 
 
 def evaluate_outputs(
@@ -97,112 +107,189 @@ def evaluate_outputs(
     classifier: str = "classifier",
     seed: int = 0,
     resamples: int = 500,
-    nearest: bool = False,
+    fpr95_nearest: bool = False,
 ) -> Evaluation:
     """A row per detector and OOD set, then the unweighted means over near sets, far sets and both.
 
-    `fit` (ID training) and `test` (ID test) are outputs with labels (N,); `ood` maps a set's name to its group, "near", "far" or
-    "control", and its outputs; controls enter no mean, and a group without sets has none. Intervals are 95 %: percentile
-    bootstrap over ID and OOD images jointly (a mean is taken per resample), Wilson for `accuracy` (argmax on `test`); without
-    `resamples` DeLong's for the AUROC of a set, and none for the other metrics. They tell how well the images measure this one
-    classifier, not how classifiers trained from other seeds would differ. `nearest` is as in `metrics.measure`.
-    ValueError names a set that is empty, has another number of classes, an unknown group or a reserved name.
+    `fit` (ID training) and `test` (ID test) are outputs with labels (N,). `ood` maps a set's name to its
+    group, "near", "far" or "control", and its outputs; controls enter no mean, and a group without sets has
+    none.
+
+    Intervals are 95 %: percentile bootstrap over ID and OOD images jointly (a mean is taken per resample),
+    Wilson for `accuracy` (argmax on `test`); without `resamples` DeLong's for the AUROC of a set, and none
+    for the other metrics. They tell how well the images measure this one classifier, not how classifiers
+    trained from other seeds would differ. `fpr95_nearest` takes FPR95 where 95 % is nearest, as that of
+    `metrics.measure` does.
+
+    A detector that cannot be fitted or cannot score is skipped. Raises ValueError when none is left, and for
+    a set that is empty, has another number of classes, an unknown group or a reserved name.
     """
-    test_output, test_y = test
     _check(fit, test, ood)
-    right_N = test_output.logits_BC.argmax(1) == test_y
-    hits, n_id = int(right_N.sum()), len(test_output)
-    ece = calibration_error(test_output.logits_BC, test_y)
-    members = {(name, group): [name] for name, (group, _) in ood.items()}
-    members |= {
-        ("mean", mean): [name for name, (group, _) in ood.items() if group in parts]
-        for mean, parts in MEANS.items()
+    output, y_N = test
+    right_N = output.logits_BC.argmax(1) == y_N
+    hits, n = int(right_N.sum()), len(output)
+    accuracy = {
+        "accuracy": hits / n,
+        "calibration_error": calibration_error(output.logits_BC, y_N),
+        "n_id": n,
     }
-    rows, scores = [], {}
-    for name, detector in _made(detectors).items():
-        detector = detector.fit(*fit, head)
-        id_N = detector.score(test_output).cpu()
-        ood_scores = {key: detector.score(output).cpu() for key, (_, output) in ood.items()}
-        scores[name] = {"id": id_N, **ood_scores}
-        errors = auroc(id_N[right_N], id_N[~right_N]) if 0 < hits < n_id else None
-        point = {
-            key: {
-                **measure(id_N, ood_M, nearest=nearest),
-                "autc": autc(id_N, ood_M),
-                "oscr": oscr(id_N, ood_M, right_N),
-            }
-            for key, ood_M in ood_scores.items()
-        }
-        drawn = {
-            key: bootstrap(id_N, ood_M, seed=seed, resamples=resamples, stream=key, nearest=nearest)
-            for key, ood_M in ood_scores.items()
-            if resamples
-        }
-        for (dataset, group), keys in members.items():
-            if not keys:
-                continue
-            values: Json = {
-                metric: fmean(point[key][metric] for key in keys) for metric in (*METRICS, "autc", "oscr")
-            }
-            intervals: dict[str, tuple[float, float]] = {}
-            if resamples:
-                intervals = {
-                    metric: interval(torch.stack([drawn[key][metric] for key in keys]).mean(0))
-                    for metric in METRICS
-                }
-            elif len(keys) == 1:
-                intervals = {"auroc": delong(id_N, ood_scores[keys[0]]).interval}
-            row = Row(
-                classifier=classifier,
-                detector=name,
-                dataset=dataset,
-                group=group,
-                seed=seed,
-                accuracy=hits / n_id,
-                calibration_error=ece,
-                misclassification_auroc=errors,
-                n_id=n_id,
-                n_ood=sum(len(ood_scores[key]) for key in keys),
-                intervals=intervals | {"accuracy": wilson(hits, n_id)},
-                **values,
-            )
-            rows.append(row)
-    return Evaluation(rows=rows, scores=scores)
+    groups = {name: group for name, (group, _) in ood.items()}
+    rows: list[Row] = []
+    scores: dict[str, dict[str, Tensor]] = {}
+    skipped: dict[str, str] = {}
+    for name, detector in _by_name(detectors).items():
+        try:
+            detector = detector.fit(*fit, head)
+            known_N = detector.score(output).cpu()
+            unknown = {key: detector.score(outputs_).cpu() for key, (_, outputs_) in ood.items()}
+            numbers = _Numbers(known_N, unknown, right_N, seed, resamples, fpr95_nearest)
+        except CANNOT_BE_USED as error:
+            skipped[name] = str(error)
+            continue
+        scores[name] = {"id": known_N, **unknown}
+        facts = {"classifier": classifier, "detector": name, "seed": seed, **accuracy}
+        rows += numbers.rows(groups, facts, wilson(hits, n))
+    if not scores:
+        raise ValueError(_none_left(skipped))
+    return Evaluation(rows=rows, scores=scores, skipped=skipped)
 
 
-def accuracy(
-    output: Output, y_N: Tensor, limit: float, *, classifier: str, seed: int, dataset: str, severity: int = 0
+def shift_row(
+    output: Output,
+    y_N: Tensor,
+    threshold: float,
+    *,
+    classifier: str,
+    seed: int,
+    dataset: str,
+    severity: int = 0,
 ) -> ShiftRow:
-    """How often the largest logit is the label's, and the energy (higher for OOD) above `limit`; ValueError for an empty set."""
+    """How often the largest logit is the label's, and the energy (higher for OOD) above the threshold.
+
+    Raises ValueError for an empty set.
+    """
     if not len(output):
         raise ValueError(f"The set {dataset!r} is empty.")
     hits, n = int((output.logits_BC.argmax(1) == y_N).sum()), len(y_N)
-    refused = int((-output.logits_BC.logsumexp(1) > limit).sum())
+    flagged = int((-output.logits_BC.logsumexp(1) > threshold).sum())
     return ShiftRow(
-        classifier=classifier, seed=seed, dataset=dataset, severity=severity, accuracy=hits / n, refused=refused / n,
-        interval=wilson(hits, n), n=n,
-    )  # fmt: skip
+        classifier=classifier,
+        seed=seed,
+        dataset=dataset,
+        severity=severity,
+        accuracy=hits / n,
+        flagged=flagged / n,
+        interval=wilson(hits, n),
+        n=n,
+    )
 
 
-def _made(detectors: Detectors) -> dict[str, Detector]:
-    return (
-        dict(detectors)
-        if isinstance(detectors, Mapping)
-        else {name: registry.make("detectors", name) for name in detectors}
+class _Numbers:
+    """What one detector's scores say: of each OOD set the metrics, and their values on each resample."""
+
+    def __init__(
+        self,
+        known_N: Tensor,
+        unknown: Mapping[str, Tensor],
+        right_N: Tensor,
+        seed: int,
+        resamples: int,
+        nearest: bool,
+    ) -> None:
+        self.known_N, self.unknown, self.resamples = known_N, unknown, resamples
+        both_kinds = 0 < int(right_N.sum()) < len(right_N)
+        self.misclassification_auroc = auroc(known_N[right_N], known_N[~right_N]) if both_kinds else None
+        self.point = {
+            key: {
+                **measure(known_N, scores_M, fpr95_nearest=nearest),
+                "autc": autc(known_N, scores_M),
+                "oscr": oscr(known_N, scores_M, right_N),
+            }
+            for key, scores_M in unknown.items()
+        }
+        self.resampled = {
+            key: bootstrap(
+                known_N, scores_M, seed=seed, resamples=resamples, stream=key, fpr95_nearest=nearest
+            )
+            for key, scores_M in unknown.items()
+            if resamples
+        }
+
+    def rows(
+        self, groups: Mapping[str, str], facts: dict[str, Any], accuracy_interval: tuple[float, float]
+    ) -> Iterator[Row]:
+        """A row per set, then one per mean that has members."""
+        members = {(name, group): [name] for name, group in groups.items()}
+        for mean, parts in MEANS.items():
+            members["mean", mean] = [name for name, group in groups.items() if group in parts]
+        for (dataset, group), keys in members.items():
+            if not keys:
+                continue
+            values: dict[str, Any] = {m: fmean(self.point[key][m] for key in keys) for m in POINT_METRICS}
+            yield Row(
+                dataset=dataset,
+                group=group,
+                misclassification_auroc=self.misclassification_auroc,
+                n_ood=sum(len(self.unknown[key]) for key in keys),
+                intervals=self._intervals(keys) | {"accuracy": accuracy_interval},
+                **values,
+                **facts,
+            )
+
+    def _intervals(self, keys: Sequence[str]) -> dict[str, tuple[float, float]]:
+        if self.resamples:
+            of_mean = {m: torch.stack([self.resampled[key][m] for key in keys]).mean(0) for m in METRICS}
+            return {metric: interval(values) for metric, values in of_mean.items()}
+        if len(keys) == 1:
+            return {"auroc": delong(self.known_N, self.unknown[keys[0]]).interval}
+        return {}
+
+
+def _by_name(detectors: Detectors) -> dict[str, Detector]:
+    if isinstance(detectors, Mapping):
+        return dict(detectors)
+    return {name: registry.make("detectors", name) for name in detectors}
+
+
+def _served(
+    extractor: Extractor, detectors: Mapping[str, Detector], test: Images
+) -> tuple[dict[str, Detector], dict[str, str]]:
+    """The detectors whose probes the network can give, as two images show; and why the others are skipped."""
+    served: dict[str, Detector] = {}
+    skipped: dict[str, str] = {}
+    two = test.subset(torch.arange(min(2, len(test))))
+    for name, detector in detectors.items():
+        try:
+            if probes := probes_of([detector]):
+                outputs(extractor.network, two, extractor.device, probes=probes)
+            served[name] = detector
+        except CANNOT_BE_USED as error:
+            skipped[name] = str(error)
+    if not served:
+        raise ValueError(_none_left(skipped))
+    return served, skipped
+
+
+def _none_left(skipped: Mapping[str, str]) -> str:
+    if not skipped:
+        return "At least one detector is needed."
+    return "None of the detectors can be used:\n" + "\n".join(
+        f"  {name}: {why}" for name, why in skipped.items()
     )
 
 
 def _check(
-    fit: tuple[Output, Tensor], known: tuple[Output, Tensor], ood: Mapping[str, tuple[str, Output]]
+    fit: tuple[Output, Tensor], test: tuple[Output, Tensor], ood: Mapping[str, tuple[str, Output]]
 ) -> None:
-    classes = known[0].logits_BC.shape[1]
-    for name, (output, y_N) in (("test", known), ("training", fit)):
+    classes = test[0].logits_BC.shape[1]
+    for name, (output, y_N) in (("test", test), ("training", fit)):
         if not len(output):
             raise ValueError(f"The ID {name} set is empty.")
         if len(y_N) != len(output) or not 0 <= int(y_N.min()) <= int(y_N.max()) < classes:
             raise ValueError(
-                f"The network has outputs for {classes} classes and {len(output)} ID {name} images, and there are {len(y_N)} "
-                f"labels from {int(y_N.min())} to {int(y_N.max())}: is this the network's own list of classes?"
+                f"The network has outputs for {classes} classes and {len(output)} ID {name} images, and "
+                f"there are {len(y_N)} labels from {int(y_N.min())} to {int(y_N.max())}: is this the "
+                "network's own list of classes?"
             )
     for name, (group, output) in ood.items():
         if name in ("id", "mean"):
@@ -211,7 +298,7 @@ def _check(
             raise ValueError(f"OOD set {name!r} has group {group!r}; it must be near, far or control.")
         if not len(output):
             raise ValueError(f"OOD set {name!r} is empty.")
-        if (given := output.logits_BC.shape[1]) != classes:
+        if (width := output.logits_BC.shape[1]) != classes:
             raise ValueError(
-                f"OOD set {name!r} has outputs for {given} classes, the ID test set for {classes}."
+                f"OOD set {name!r} has outputs for {width} classes, the ID test set for {classes}."
             )

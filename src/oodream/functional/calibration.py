@@ -1,8 +1,9 @@
-"""Thresholds that keep a promise: from scores of known images that nothing was fitted on, the limit above which one is "unknown".
+"""Thresholds with a guarantee, from scores of held-out known images; an image above its threshold is flagged.
 
-An alarm is a score above the threshold, and the promise is about false alarms: those on images drawn as the held-out ones were.
-Only ranks count, so the score may be any; ties and constant scores make for fewer alarms, never for more. Nothing is said of OOD
-images, nor of known ones that come from elsewhere. N held-out ID scores; sign as everywhere: higher for OOD.
+The guarantee bounds the false-alarm rate alpha: the share of known images, drawn as the held-out ones were,
+that are flagged. Nothing may have been fitted on the held-out images. Only ranks count, so any score will do;
+ties and constant scores flag fewer images, never more. Nothing is guaranteed for OOD images, nor for known
+images of another origin. N held-out ID scores, higher for OOD.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from torch import Tensor
 
 from ..core.seeding import generator
 
+__all__ = ["Guarantee", "calibrate", "conformal", "least", "other_half", "tolerance"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Guarantee:
-    """At most the share `alpha` of known images is called unknown, as `n` held-out images tell.
+    """At most the share `alpha` of known images is flagged, by `n` held-out images.
 
-    With a `confidence` this holds for the threshold at hand, unless the draw of the held-out images was one of the unlucky
-    1 - confidence. Without one it holds on average over such draws.
+    With a `confidence` this holds for the threshold at hand, unless the draw of the held-out images was one
+    of the unlucky 1 - confidence. Without one it holds on average over such draws.
     """
 
     alpha: float
@@ -32,28 +35,30 @@ class Guarantee:
 
     @property
     def kind(self) -> str:
-        """ "tolerance" or "conformal"."""
+        """The rule behind the threshold: "tolerance" or "conformal"."""
         return "conformal" if self.confidence is None else "tolerance"
 
     def __str__(self) -> str:
         how = "on average" if self.confidence is None else f"with {self.confidence:.4g} confidence"
-        return (
-            f"at most {self.alpha:.2%} of known images are called unknown, {how} ({self.n:,} held-out images)"
-        )
+        return f"at most {self.alpha:.2%} of known images are flagged, {how} ({self.n:,} held-out images)"
 
 
 def calibrate(score_N: Tensor, alpha: float, confidence: float | None) -> tuple[float, Guarantee]:
-    """The threshold of `tolerance`, or without a confidence of `conformal`, and what it promises; errors as theirs."""
+    """The threshold of `tolerance`, or without a confidence of `conformal`, and its guarantee."""
     threshold = conformal(score_N, alpha) if confidence is None else tolerance(score_N, alpha, confidence)
     return threshold, Guarantee(alpha=alpha, confidence=confidence, n=len(score_N))
 
 
 def conformal(score_N: Tensor, alpha: float) -> float:
-    """The ceil((N + 1)(1 - alpha))-th smallest score: the false-alarm rate is at most alpha on average over calibration sets.
+    """The ceil((N + 1)(1 - alpha))-th smallest score.
 
-    Split conformal prediction (Vovk, Gammerman & Shafer 2005; Angelopoulos & Bates 2021, section 1): with the next score all N + 1
-    are exchangeable, so it exceeds the k-th smallest with a chance of at most 1 - k / (N + 1). For one calibration set the rate may
-    lie above alpha, about as often as not. ValueError names the least N that can promise alpha.
+    The false-alarm rate is at most alpha on average over draws of the held-out images; for one draw it lies
+    above alpha about as often as not. Split conformal prediction (Vovk, Gammerman & Shafer 2005; Angelopoulos
+    & Bates 2021, section 1): all N + 1 scores are exchangeable, so the next one exceeds the k-th smallest
+    with a chance of at most 1 - k / (N + 1).
+
+    Raises ValueError for scores that are not finite or not (N,), and where N is too small; it names the least
+    N.
     """
     _check(score_N, alpha)
     share = 1 - _exact(alpha)
@@ -63,11 +68,11 @@ def conformal(score_N: Tensor, alpha: float) -> float:
 
 
 def tolerance(score_N: Tensor, alpha: float, confidence: float) -> float:
-    """The k-th smallest score, k the least for which the false-alarm rate is at most alpha with this confidence.
+    """The k-th smallest score, k the least that keeps the false-alarm rate to alpha with this confidence.
 
-    An upper tolerance limit (Wilks 1941): the share of known images at or below the k-th smallest of N scores is
-    Beta(k, N + 1 - k), or more where scores tie, so k is the least with P(Binomial(N, 1 - alpha) < k) >= confidence. The
-    confidence is over the draw of the calibration set. ValueError names the least N that can promise alpha.
+    An upper tolerance limit (Wilks 1941): the share of known images at or below the k-th smallest of N scores
+    is Beta(k, N + 1 - k), or more where scores tie, so k is the least with P(Binomial(N, 1 - alpha) < k) >=
+    confidence. The confidence is over draws of the held-out images. Errors as `conformal`.
     """
     _check(score_N, alpha)
     _check_share("confidence", confidence)
@@ -77,17 +82,19 @@ def tolerance(score_N: Tensor, alpha: float, confidence: float) -> float:
 
 
 def least(alpha: float, confidence: float | None) -> int:
-    """How many held-out scores it takes to promise `alpha`."""
+    """The least number of held-out scores that can guarantee `alpha`."""
     if confidence is None:
         return math.ceil(1 / _exact(alpha) - 1)
     return math.ceil(math.log1p(-confidence) / math.log1p(-alpha))
 
 
 def other_half(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> float | None:
-    """The false-alarm rate on one half of the scores at the threshold from the other; None where a half cannot promise alpha."""
-    first_M, second_M = score_N[
-        torch.randperm(len(score_N), generator=generator(seed, "halves"))
-    ].tensor_split(2)
+    """The false-alarm rate on a random half of the scores at the threshold from the other half.
+
+    None where a half is too small to guarantee alpha.
+    """
+    order_N = torch.randperm(len(score_N), generator=generator(seed, "halves"))
+    first_M, second_M = score_N[order_N].tensor_split(2)
     if len(first_M) < least(alpha, confidence):
         return None
     return float((second_M > calibrate(first_M, alpha, confidence)[0]).double().mean())
@@ -97,13 +104,13 @@ def _too_few(n: int, alpha: float, confidence: float | None) -> str:
     best = 1 / (n + 1) if confidence is None else 1 - (1 - confidence) ** (1 / n)
     how = "" if confidence is None else f" with {confidence:.4g} confidence"
     return (
-        f"To promise a false-alarm rate of {alpha:.4g}{how} takes {least(alpha, confidence):,} held-out scores, and there "
-        f"are {n:,}: these can promise {math.ceil(1000 * best) / 1000:.3f}."
+        f"To guarantee a false-alarm rate of {alpha:.4g}{how} takes {least(alpha, confidence):,} held-out "
+        f"scores, and there are {n:,}: these can guarantee {math.ceil(1000 * best) / 1000:.3f}."
     )
 
 
 def _exact(alpha: float) -> Fraction:
-    """The decimal that was written, so that 0.1 is a tenth, and a rank that comes out whole is not rounded up."""
+    """The decimal as written: 0.1 is a tenth, so a rank that is a whole number is not rounded up."""
     return Fraction(str(alpha))
 
 

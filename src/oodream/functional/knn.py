@@ -1,9 +1,11 @@
-"""Exact k-th-nearest-neighbour distances in bounded memory. Which points to compare is the caller's business."""
+"""Exact k-th-nearest-neighbour distances in bounded memory, between points that the caller chooses."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+__all__ = ["kth_distance", "largest_products"]
 
 
 def kth_distance(
@@ -11,8 +13,10 @@ def kth_distance(
 ) -> Tensor:
     """Euclidean distance from each query to its k-th nearest base point: float32 (Q,), k counted from 1.
 
-    `self_Q` holds, per query, the row of the base that is the query itself and must not be its neighbour. At most about
-    `chunk_bytes` of distances exist at once. ValueError when fewer than k points are available. The search is exhaustive.
+    `self_Q` holds, for each query, the row of the base that is the query itself and must not be its
+    neighbour. The search is exhaustive; about `chunk_bytes` of distances exist at once.
+
+    Raises ValueError when fewer than k points are available.
     """
     available = len(base_ND) - (self_Q is not None)
     if not 1 <= k <= available:
@@ -33,13 +37,17 @@ def kth_distance(
             if 16 * k > len(base_ND)
             else rank_BN.topk(k, dim=1, largest=False).indices[:, -1]
         )
-        # The distance itself comes from the difference: expanding the square would cancel all digits of a close neighbour.
+        # The distance comes from the difference: expanding the square would cancel a close neighbour's
+        # digits.
         distances.append((query_BD - base_ND[kth_B]).norm(dim=1))
     return torch.cat(distances) if distances else query_QD.new_empty(0)
 
 
 def largest_products(query_QD: Tensor, base_ND: Tensor, k: int, *, chunk_bytes: int = 2**26) -> Tensor:
-    """The k largest inner products of each query with the base points, descending (Q, k); memory as `kth_distance`."""
+    """The k largest inner products of each query with the base points, descending: (Q, k).
+
+    At most about `chunk_bytes` of products exist at once.
+    """
     rows = max(1, chunk_bytes // (base_ND.element_size() * len(base_ND)))
     parts = [(part_BD @ base_ND.T).topk(k, dim=1).values for part_BD in query_QD.split(rows)]
     return torch.cat(parts) if parts else query_QD.new_empty(0, k)

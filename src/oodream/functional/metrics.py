@@ -1,8 +1,8 @@
-"""How well scores separate out-of-distribution (OOD) from in-distribution (ID) data, with bootstrap intervals.
+"""How well scores separate out-of-distribution (OOD) from in-distribution (ID) data, with intervals.
 
-A score is higher for OOD. Every number follows from how many ID and OOD scores lie on each distinct value ("level") of the pooled
-scores, so one sort serves all metrics and all bootstrap resamples, and ties are exact. N ID scores, M OOD scores, K levels
-(ascending), R resamples. Models and image sets do not appear here.
+A score is higher for OOD. Every number follows from how many ID and OOD scores lie on each distinct value
+("level") of the pooled scores, so one sort serves all metrics and all bootstrap resamples, and ties are
+exact. N ID scores, M OOD scores, K levels (ascending), R resamples. Models and image sets do not appear here.
 """
 
 from __future__ import annotations
@@ -10,74 +10,107 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from ..core import seeding
+
+__all__ = [
+    "METRICS",
+    "aupr_in",
+    "aupr_out",
+    "aupr_trapezoid",
+    "auroc",
+    "autc",
+    "bootstrap",
+    "calibration_error",
+    "fpr95_id",
+    "fpr95_ood",
+    "fpr_at",
+    "interval",
+    "measure",
+    "oscr",
+    "roc",
+    "wilson",
+]
 
 METRICS = ("auroc", "aupr_out", "aupr_in", "fpr95_id", "fpr95_ood")
 _CELLS = 2**18  # counts held at once by the bootstrap: fits the cache
 
 
-def measure(id_N: Tensor, ood_M: Tensor, *, nearest: bool = False) -> dict[str, float]:
-    """All of METRICS, each in [0, 1], by name; ValueError for an empty set or NaN (infinities rank as any number).
+def measure(id_N: Tensor, ood_M: Tensor, *, fpr95_nearest: bool = False) -> dict[str, float]:
+    """All of METRICS by name, each in [0, 1].
 
-    With `nearest` both FPR95 are taken where the share is nearest to 95 % (of two as near, the greater), as DREAM-OOD's published
-    code does, and not where it first reaches 95 %.
+    With `fpr95_nearest` both FPR95 are taken where the share is nearest to 95 % (of two as near, the
+    greater), as in DREAM-OOD's published code, and not where the share first reaches 95 %.
+
+    Raises ValueError for an empty set or NaN. Infinities rank like any number.
     """
     levels, id_level_N, ood_level_M = _levels(id_N, ood_M)
     id_1K, ood_1K = (level.bincount(minlength=len(levels))[None] for level in (id_level_N, ood_level_M))
-    return {name: value_1.item() for name, value_1 in _from_counts(id_1K, ood_1K, nearest=nearest).items()}
+    return {
+        name: value_1.item()
+        for name, value_1 in _from_counts(id_1K, ood_1K, fpr95_nearest=fpr95_nearest).items()
+    }
 
 
 def auroc(id_N: Tensor, ood_M: Tensor) -> float:
-    """Chance that an OOD score exceeds an ID score, a tie counting one half (Mann & Whitney 1947); errors as `measure`."""
+    """Chance that an OOD score exceeds an ID score, a tie counting one half (Mann & Whitney 1947).
+
+    Errors as `measure`.
+    """
     return measure(id_N, ood_M)["auroc"]
 
 
 def aupr_out(id_N: Tensor, ood_M: Tensor) -> float:
-    """Average precision, sum of recall steps times precision, with OOD positive; depends on M / N; errors as `measure`."""
+    """Average precision (sum of recall steps times precision), OOD positive. It depends on M / N.
+
+    Errors as `measure`.
+    """
     return measure(id_N, ood_M)["aupr_out"]
 
 
 def aupr_in(id_N: Tensor, ood_M: Tensor) -> float:
-    """Average precision with ID positive (low scores first); depends on M / N; errors as `measure`."""
+    """Average precision, ID positive (low scores first). It depends on M / N. Errors as `measure`."""
     return measure(id_N, ood_M)["aupr_in"]
 
 
 def fpr95_id(id_N: Tensor, ood_M: Tensor) -> float:
-    """Share of OOD accepted (score <= t) at the smallest t that accepts at least 95 % of ID; errors as `measure`.
+    """Share of OOD accepted (score <= t) at the smallest t that accepts at least 95 % of ID.
 
-    The convention of ODIN (Liang et al. 2018), VOS and DREAM-OOD.
+    The convention of ODIN (Liang et al. 2018), VOS and DREAM-OOD. Errors as `measure`.
     """
     return measure(id_N, ood_M)["fpr95_id"]
 
 
 def fpr95_ood(id_N: Tensor, ood_M: Tensor) -> float:
-    """Share of ID flagged (score >= t) at the largest t that flags at least 95 % of OOD; errors as `measure`.
+    """Share of ID flagged (score >= t) at the largest t that flags at least 95 % of OOD.
 
-    The convention of OpenOOD v1.5 and pytorch-ood.
+    The convention of OpenOOD v1.5 and pytorch-ood. Errors as `measure`.
     """
     return measure(id_N, ood_M)["fpr95_ood"]
 
 
 def fpr_at(id_N: Tensor, ood_M: Tensor, tpr: float, *, positive: str) -> float:
-    """The false positive rate at a true positive rate of at least `tpr`, for any `tpr` in (0, 1]; errors as `measure`.
+    """The false positive rate at a true positive rate of at least `tpr`, in (0, 1].
 
-    With `positive` "id" the share of OOD accepted where `tpr` of ID is, with "ood" the share of ID flagged where `tpr` of OOD is.
+    With `positive` "id" it is the share of OOD accepted where `tpr` of ID is; with "ood" the share of ID
+    flagged where `tpr` of OOD is. Errors as `measure`, and ValueError for another `tpr` or `positive`.
     """
     if not 0 < tpr <= 1 or positive not in ("id", "ood"):
         raise ValueError(f"tpr lies in (0, 1] and positive is id or ood; they are {tpr} and {positive!r}.")
     _levels(id_N, ood_M)
     hits, others = (id_N, ood_M) if positive == "id" else (-ood_M, -id_N)
     need = math.ceil(round(tpr * len(hits), 9))  # 0.95 * 20 is 19, whatever floats say
-    limit = hits.double().sort().values[need - 1]
-    return (others.double() <= limit).double().mean().item()
+    threshold = hits.double().sort().values[need - 1]
+    return (others.double() <= threshold).double().mean().item()
 
 
 def aupr_trapezoid(id_N: Tensor, ood_M: Tensor, *, positive: str) -> float:
-    """Area under the precision-recall curve by trapezoids, as OpenOOD and pytorch-ood compute it; errors as `measure`.
+    """Area under the precision-recall curve by trapezoids, as OpenOOD and pytorch-ood compute it.
 
-    It interpolates linearly between points, which overstates the area, most for tied scores; `aupr_out` and `aupr_in` do not.
+    Linear interpolation between points overstates the area, most for tied scores; `aupr_out` and `aupr_in` do
+    not interpolate. Errors as `measure`.
     """
     levels, id_level_N, ood_level_M = _levels(id_N, ood_M)
     id_K, ood_K = (level.bincount(minlength=len(levels)).double() for level in (id_level_N, ood_level_M))
@@ -89,27 +122,28 @@ def aupr_trapezoid(id_N: Tensor, ood_M: Tensor, *, positive: str) -> float:
 
 
 def autc(id_N: Tensor, ood_M: Tensor) -> float:
-    """Area under the threshold curve, in [0, 1], lower the better (Humblot-Renaux et al. 2023, "Beyond AUROC & co.").
+    """Area under the threshold curve, in [0, 1], lower is better.
 
-    With pooled scores scaled to [0, 1] it is the mean, over all thresholds, of the false positive and the false negative rate: in
-    closed form (mean ID score + 1 - mean OOD score) / 2. Scores that are all alike give 0.5. It depends on the scores' scale, not
-    on their order alone. Errors as `measure`, and ValueError for infinite scores.
+    Humblot-Renaux et al. 2023, "Beyond AUROC & co.". With pooled scores scaled to [0, 1] it is the mean, over
+    all thresholds, of the false positive and the false negative rate: in closed form (mean ID score + 1 -
+    mean OOD score) / 2. Equal scores give 0.5. Unlike the other metrics it depends on the scores' scale.
+    Errors as `measure`, and ValueError for infinite scores.
     """
     _levels(id_N, ood_M)
     id_N, ood_M = id_N.double(), ood_M.double()
     low, high = (f(torch.stack([f(id_N), f(ood_M)])) for f in (torch.min, torch.max))
     if not (low.isfinite() and high.isfinite()):
         raise ValueError(
-            "Infinite scores have no place on a scale from 0 to 1, which the area under the threshold curve needs."
+            "Infinite scores fit on no scale from 0 to 1, which the area under the threshold curve needs."
         )
     return 0.5 if low == high else (0.5 * (1 + (id_N.mean() - ood_M.mean()) / (high - low))).item()
 
 
 def oscr(id_N: Tensor, ood_M: Tensor, right_N: Tensor) -> float:
-    """Area under the curve of rightly classified and accepted ID against accepted OOD (Dhamija et al. 2018); errors as `measure`.
+    """Area under the curve of correctly classified accepted ID against accepted OOD (Dhamija et al. 2018).
 
-    The chance that an ID image is rightly classified, `right_N` (bool), and has a lower score than an OOD image; ties count one
-    half. At most the accuracy, and at most the AUROC.
+    It is the chance that an ID image is classified correctly, `right_N` (bool), and has a lower score than an
+    OOD image; ties count one half. It is at most the accuracy and at most the AUROC. Errors as `measure`.
     """
     if not right_N.any():
         _levels(id_N, ood_M)
@@ -118,20 +152,25 @@ def oscr(id_N: Tensor, ood_M: Tensor, right_N: Tensor) -> float:
 
 
 def calibration_error(logits_NC: Tensor, y_N: Tensor, bins: int = 15) -> float:
-    """Expected calibration error: |accuracy - mean confidence|, averaged over images in bins of equal width (Guo et al. 2017)."""
-    confidence_N, guess_N = logits_NC.double().softmax(1).max(1)
-    at_N = (confidence_N * bins).ceil().long().clamp(1, bins) - 1
-    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, at_N, (guess_N == y_N).double() - confidence_N)
+    """Expected calibration error (Guo et al. 2017): |accuracy - mean confidence| in bins of equal width.
+
+    The bins' gaps are weighted by how many images fall into them.
+    """
+    confidence_N, predicted_N = logits_NC.double().softmax(1).max(1)
+    bin_N = (confidence_N * bins).ceil().long().clamp(1, bins) - 1
+    correct_N = (predicted_N == y_N).double()
+    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_N, correct_N - confidence_N)
     return (gap.abs().sum() / len(y_N)).item()
 
 
 def bootstrap(
-    id_N: Tensor, ood_M: Tensor, *, seed: int, resamples: int, stream: str = "", nearest: bool = False
+    id_N: Tensor, ood_M: Tensor, *, seed: int, resamples: int, stream: str = "", fpr95_nearest: bool = False
 ) -> dict[str, Tensor]:
-    """METRICS on each of R resamples: name -> float64 (R,). ID and OOD are drawn apart, with replacement; errors as `measure`.
+    """METRICS on each of R resamples: name -> float64 (R,). ID and OOD scores are resampled separately.
 
-    Resample r of the ID scores depends on `seed` alone, that of the OOD scores on `seed` and `stream` (the OOD set's name): so a
-    mean over OOD sets, or a difference of detectors, may be taken per resample.
+    Resample r of the ID scores depends on `seed` alone, that of the OOD scores on `seed` and `stream` (the
+    OOD set's name). So a mean over OOD sets, or a difference of detectors, may be taken per resample. Errors
+    as `measure`.
     """
     levels, *level_of = _levels(id_N, ood_M)
     generators = [seeding.generator(seed, "bootstrap-id"), seeding.generator(seed, "bootstrap-ood", stream)]
@@ -140,7 +179,7 @@ def bootstrap(
     for start in range(0, resamples, at_once):
         r = min(at_once, resamples - start)
         counts = (_draw(level, r, len(levels), g) for level, g in zip(level_of, generators, strict=True))
-        parts.append(_from_counts(*counts, nearest=nearest))
+        parts.append(_from_counts(*counts, fpr95_nearest=fpr95_nearest))
     return {name: torch.cat([part[name] for part in parts]) for name in METRICS}
 
 
@@ -151,16 +190,16 @@ def interval(values_R: Tensor) -> tuple[float, float]:
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % interval (low, high) of a share `hits / n` (Wilson 1927, score interval)."""
-    z2, p = 1.959964**2, hits / n
-    centre, half = p + z2 / (2 * n), math.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n)
-    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+    """The 95 % score interval (low, high) of a share `hits / n` (Wilson 1927)."""
+    low, high = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
 
 
 def roc(id_N: Tensor, ood_M: Tensor, points: int = 200) -> tuple[Tensor, Tensor]:
-    """The ROC curve for plotting, OOD positive: (fpr_P, tpr_P) from (0, 0) to (1, 1), at most `points`; errors as `measure`.
+    """The ROC curve for plotting, OOD positive: (fpr_P, tpr_P) from (0, 0) to (1, 1), at most `points`.
 
-    Points are picked evenly along fpr + tpr, so steep and flat stretches are drawn equally well.
+    Points are picked evenly along fpr + tpr, so steep and flat stretches are drawn equally well. Errors as
+    `measure`.
     """
     levels, *level_of = _levels(id_N, ood_M)
     counts = (
@@ -184,25 +223,30 @@ def _levels(id_N: Tensor, ood_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _draw(level_N: Tensor, r: int, k: int, generator: torch.Generator) -> Tensor:
-    """Counts (r, k) over the levels of r resamples; draws follow one another, however many are asked for at once."""
+    """Counts (r, k) over the levels of r resamples. The draws do not depend on how many are made at once."""
     pick_RN = torch.randint(len(level_N), (r, len(level_N)), generator=generator)
     return (level_N[pick_RN] + k * torch.arange(r)[:, None]).flatten().bincount(minlength=r * k).view(r, k)
 
 
-def _from_counts(id_RK: Tensor, ood_RK: Tensor, *, nearest: bool) -> dict[str, Tensor]:
-    """METRICS of R score sets given as counts on K ascending levels; integers up to the last division, so ties are exact."""
+def _from_counts(id_RK: Tensor, ood_RK: Tensor, *, fpr95_nearest: bool) -> dict[str, Tensor]:
+    """METRICS of R score sets, given as counts on K ascending levels.
+
+    All is integer up to the last division, so ties are exact.
+    """
     n, m = int(id_RK[0].sum()), int(ood_RK[0].sum())
     id_upto_RK, ood_upto_RK = id_RK.cumsum(1), ood_RK.cumsum(1)
     id_from_RK, ood_from_RK = n - id_upto_RK + id_RK, m - ood_upto_RK + ood_RK
 
-    if nearest:
-        # 20 times the distance of each count from 95 %, in integers; of thresholds that take in everything the first one counts.
+    if fpr95_nearest:
+        # 20 times the distance of each count from 95 %, in integers. Of thresholds that include all scores
+        # the first one counts.
         off_id = (20 * id_upto_RK - 19 * n).abs().masked_fill(id_upto_RK - id_RK == n, 20 * n)
         off_ood = (20 * ood_from_RK - 19 * m).abs().masked_fill(ood_from_RK - ood_RK == m, 20 * m)
         accept_R1 = id_RK.shape[1] - 1 - off_id.flip(1).argmin(1, keepdim=True)
         flag_R1 = off_ood.argmin(1, keepdim=True)
     else:
-        # 95 % as a count, rounded up in integers: 0.95 * n in floats may miss a threshold that reaches it exactly.
+        # 95 % as a count, rounded up in integers: 0.95 * n in floats may miss a threshold that reaches it
+        # exactly.
         need_n, need_m = ((19 * total + 19) // 20 for total in (n, m))
         accept_R1 = torch.searchsorted(id_upto_RK, id_upto_RK.new_full((len(id_RK), 1), need_n))
         below_RK = ood_upto_RK - ood_RK

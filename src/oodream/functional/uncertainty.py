@@ -1,8 +1,8 @@
-"""What can be said of an AUROC, or of a difference between methods, beyond its value.
+"""How certain an AUROC is, or a difference between two methods.
 
-Two sources of chance are kept apart. *Images*: another sample of test images would give another number; DeLong's variance and test
-(and the bootstrap in `metrics`) measure that, for one classifier. *Seeds*: another training would give another classifier; `paired`
-measures that, from one number for each seed.
+Two sources of chance are kept apart. *Images*: another sample of test images would give another number.
+DeLong's variance and test (and the bootstrap in `metrics`) measure that, for one classifier. *Seeds*: another
+training would give another classifier. `paired` measures that, from one number for each seed.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from scipy.stats import norm, rankdata, t
+from scipy.stats import norm, rankdata, ttest_rel
 from torch import Tensor
+
+__all__ = ["Area", "Difference", "delong", "delong_test", "paired"]
 
 Z95 = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
 class Area:
-    """An AUROC with DeLong's variance, and the 95 % interval on the logit scale, which stays inside [0, 1]."""
+    """An AUROC with DeLong's variance, and its 95 % interval from the logit scale, inside [0, 1]."""
 
     value: float
     variance: float
@@ -30,7 +31,7 @@ class Area:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A mean difference (second less first), its 95 % interval, and the two-sided p-value of its being zero."""
+    """A mean difference (second less first), its 95 % interval, and the two-sided p-value against zero."""
 
     value: float
     interval: tuple[float, float]
@@ -38,10 +39,13 @@ class Difference:
 
 
 def delong(id_N: Tensor, ood_M: Tensor) -> Area:
-    """The AUROC, OOD positive, with DeLong's variance (DeLong et al. 1988, computed by midranks: Sun & Xu 2014).
+    """The AUROC, OOD positive, with DeLong's variance.
 
-    Ties count one half. ValueError for NaN, or with fewer than two scores on a side. Where ID and OOD are wholly apart the
-    estimated variance is zero; the interval then is that of the rule of three, 1 - 3 / min(N, M).
+    DeLong et al. 1988, computed by midranks (Sun & Xu 2014). Ties count one half. Where all ID scores lie on
+    one side of all OOD scores the estimated variance is zero, and the interval is that of the rule of three,
+    1 - 3 / min(N, M).
+
+    Raises ValueError for NaN, or fewer than two scores on a side.
     """
     value, placed = _placements([(id_N, ood_M)])
     variance = float(_covariance(placed)[0, 0])
@@ -53,9 +57,10 @@ def delong(id_N: Tensor, ood_M: Tensor) -> Area:
 
 
 def delong_test(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Difference:
-    """Whether two scores of the *same* ID and OOD images differ in AUROC (DeLong et al. 1988): paired, two-sided, normal.
+    """The difference in AUROC of two scores of the *same* images: paired, two-sided, normal.
 
-    Each argument is (ID scores, OOD scores), the images in the same order. ValueError as `delong`, or for other numbers of images.
+    DeLong et al. 1988. Each argument is (ID scores, OOD scores), with the images in the same order. Errors as
+    `delong`, and ValueError for unequal numbers of images.
     """
     if [len(scores) for scores in first] != [len(scores) for scores in second]:
         raise ValueError("A paired test needs both methods' scores of the same images.")
@@ -72,31 +77,41 @@ def delong_test(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> 
 
 
 def paired(first_S: Sequence[float], second_S: Sequence[float]) -> Difference:
-    """Whether two methods differ over S seeds, from one number for each: Student's paired t-test (Student 1908).
+    """The difference of two methods over S seeds, from one number for each seed.
 
-    ValueError for other than equal numbers of two or more. Differences that are all equal give p = 0, or 1 when they are zero.
+    Student's paired t-test (Student 1908). Differences that are all equal give p = 0, or 1 when they are
+    zero.
+
+    Raises ValueError for unequal numbers of seeds, fewer than two, or NaN.
     """
     if len(first_S) != len(second_S) or len(first_S) < 2:
         raise ValueError(
-            f"A paired test needs the same two or more seeds of both; there are {len(first_S)} and {len(second_S)}."
+            "A paired test needs the same two or more seeds of both methods; "
+            f"there are {len(first_S)} and {len(second_S)}."
         )
-    apart_S = torch.tensor(second_S, dtype=torch.float64) - torch.tensor(first_S, dtype=torch.float64)
-    if apart_S.isnan().any():
+    difference_S = np.subtract(second_S, first_S, dtype=np.float64)
+    if np.isnan(difference_S).any():
         raise ValueError("The numbers to compare contain NaN.")
-    n, mean, error = len(apart_S), apart_S.mean().item(), (apart_S.std() / math.sqrt(len(apart_S))).item()
-    half = float(t.ppf(0.975, n - 1)) * error
-    p = float(2 * t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
-    return Difference(value=mean, interval=(mean - half, mean + half), p=p)
+    mean = float(difference_S.mean())
+    if np.ptp(difference_S) == 0:
+        return Difference(value=mean, interval=(mean, mean), p=float(mean == 0))
+    test = ttest_rel(second_S, first_S)
+    low, high = test.confidence_interval(0.95)
+    return Difference(value=mean, interval=(float(low), float(high)), p=float(test.pvalue))
 
 
 def _placements(methods: Sequence[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """AUROCs, and the share of the other side that each score of ID (K, N) and OOD (K, M) is rightly apart from."""
+    """AUROCs of K scores, and the placements of ID (K, N) and OOD (K, M).
+
+    A placement is the share of the other side's scores that a score ranks correctly against.
+    """
     values, of_id, of_ood = [], [], []
     for scores in methods:
         id_N, ood_M = (side.detach().cpu().double().numpy() for side in scores)
         if min(len(id_N), len(ood_M)) < 2:
             raise ValueError(
-                f"DeLong's variance needs two scores of each side; there are {len(id_N)} ID and {len(ood_M)} OOD."
+                "DeLong's variance needs two scores of each side; "
+                f"there are {len(id_N)} ID and {len(ood_M)} OOD."
             )
         if np.isnan(id_N).any() or np.isnan(ood_M).any():
             raise ValueError("The scores contain NaN.")
@@ -112,8 +127,9 @@ def _covariance(placed: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     return np.asarray(sum(np.atleast_2d(np.cov(side)) / side.shape[1] for side in placed))
 
 
-def _interval(value: float, variance: float, least: int) -> tuple[float, float]:
+def _interval(value: float, variance: float, smaller: int) -> tuple[float, float]:
     if value in (0.0, 1.0):
-        return (1 - min(1.0, 3 / least), 1.0) if value else (0.0, min(1.0, 3 / least))
+        return (1 - min(1.0, 3 / smaller), 1.0) if value else (0.0, min(1.0, 3 / smaller))
     centre, half = math.log(value / (1 - value)), Z95 * math.sqrt(variance) / (value * (1 - value))
-    return tuple(1 / (1 + math.exp(-min(700.0, max(-700.0, x)))) for x in (centre - half, centre + half))  # type: ignore[return-value]
+    low, high = (1 / (1 + math.exp(-min(700.0, max(-700.0, x)))) for x in (centre - half, centre + half))
+    return low, high

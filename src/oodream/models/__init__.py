@@ -1,1 +1,3 @@
-"""Networks: built-in, external and serialized ones, classifiers on disk, and passes of a network over image sets."""
+"""Networks: built-in, external and serialized ones, classifiers on disk, and passes of a network over image
+sets.
+"""

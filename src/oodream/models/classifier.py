@@ -1,6 +1,8 @@
-"""A trained classifier with all that it takes to use it: network, class names, image size, phi, and the limit of what is known.
+"""A trained classifier with all that it takes to use it: network, class names, image size, loss and
+threshold.
 
-On disk it is a folder of `model.safetensors`, `loss.safetensors` (phi's parameters, where there are some) and `classifier.json`.
+On disk it is a folder of `model.safetensors`, `loss.safetensors` (where the loss has weights) and
+`classifier.json`.
 """
 
 from __future__ import annotations
@@ -21,25 +23,39 @@ from ..core.types import Json, Loss
 from ..data.images import Images, from_array
 from ..data.preprocess import read_image
 from .factory import backbone
-from .inference import outputs
+from .inference import Extractor
+
+__all__ = [
+    "ACCEPTED",
+    "UNKNOWN",
+    "Classifier",
+    "Prediction",
+    "Predictor",
+    "check_plugin",
+    "from_description",
+    "load_classifier",
+    "predict_files",
+    "quantile_threshold",
+]
 
 ACCEPTED = 0.95
-BATCH = 256
-NAMED = (
-    "timm",
-    "hf",
-    "torchvision",
-)  # families whose names stand for architectures, and run no code from elsewhere
+UNKNOWN = "unknown"
+FILES_AT_ONCE = 256
+ARCHITECTURES = ("timm", "hf", "torchvision")  # their names run no code from elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a classifier says to one image: a class name or "unknown", the energy (higher for OOD) and the most likely class.
+    """What a classifier says of one image: the class's name, or "unknown" where it is `flagged`.
 
-    `known` is phi's probability that the image is of a known kind, where the classifier was trained with one.
+    `flagged` tells a flagged image from one of a class that is called "unknown". `score` is higher for OOD,
+    and above `threshold` the image is flagged; `likeliest` is the most likely class. `known` is the
+    probability that the image is of a known kind, where the classifier was trained with a loss that estimates
+    it (phi of DREAM-OOD).
     """
 
     answer: str
+    flagged: bool
     score: float
     threshold: float
     likeliest: str
@@ -48,33 +64,48 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A network of one output for each of `names`, on images `size` pixels wide; scores above `threshold` mean "unknown"."""
+    """A network of one output for each of `names`, on images `size` pixels wide and high.
+
+    Images whose energy exceeds `threshold` are flagged. `settings` names the backbone and the loss with its
+    options, and holds what else its file says.
+    """
 
     network: nn.Module
     loss: Loss
     names: tuple[str, ...]
     size: int
     threshold: float
-    told: Json
+    settings: Json
 
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
-        """A verdict for every image, in order, by the energy."""
-        logits_NC = outputs(self.network, images, device).logits_BC
-        return self.verdicts(logits_NC, -logits_NC.logsumexp(1), self.threshold)
+        """A prediction for every image of a set, in order, by the energy."""
+        logits_NC = self.extractor(device)(images).logits_BC
+        return self.predictions(logits_NC, -logits_NC.logsumexp(1), self.threshold)
 
-    def verdicts(self, logits_NC: Tensor, score_N: Tensor, threshold: float) -> Iterator[Prediction]:
-        """A verdict for each row of logits and its score: above the threshold it is "unknown"."""
+    def extractor(self, device: torch.device | str = "cpu", cache: Path | None = None) -> Extractor:
+        """The network with its loss, for outputs of whole sets; moves the network to the device."""
+        return Extractor(self.network, loss=self.loss, device=device, cache=cache)
+
+    def predictions(self, logits_NC: Tensor, score_N: Tensor, threshold: float) -> Iterator[Prediction]:
+        """A prediction for each row of logits and its score: above the threshold it is flagged."""
         known: Sequence[float | None] = [None] * len(score_N)
         if (phi := getattr(self.loss, "phi", None)) is not None:
             with torch.no_grad():
                 known = phi(logits_NC).sigmoid().tolist()
-        for s, w, k in zip(score_N.tolist(), logits_NC.argmax(1).tolist(), known, strict=True):
-            name = self.names[w]
-            answer = name if s <= threshold else "unknown"
-            yield Prediction(answer=answer, score=s, threshold=threshold, likeliest=name, known=k)
+        rows = zip(score_N.tolist(), logits_NC.argmax(1).tolist(), known, strict=True)
+        for score, label, probability in rows:
+            name, flagged = self.names[label], not score <= threshold
+            yield Prediction(
+                answer=UNKNOWN if flagged else name,
+                flagged=flagged,
+                score=score,
+                threshold=threshold,
+                likeliest=name,
+                known=probability,
+            )
 
     def save(self, folder: Path) -> None:
-        """Writes the folder; `load` reads it."""
+        """Writes the folder; `load_classifier` reads it."""
         self.save_weights(folder)
         write_json(folder / "classifier.json", self.described())
 
@@ -91,17 +122,21 @@ class Classifier:
             "size": self.size,
             "threshold": self.threshold,
             "accepted": ACCEPTED,
-            **self.told,
+            **self.settings,
         }
 
 
-def limit(score_N: Tensor, accepted: float = ACCEPTED) -> float:
-    """The least of the scores at or below which at least that share of them lies."""
+def quantile_threshold(score_N: Tensor, accepted: float = ACCEPTED) -> float:
+    """The smallest of the scores at or below which at least the share `accepted` of them lies."""
     return float(score_N.sort().values[math.ceil(accepted * len(score_N)) - 1])
 
 
-def load(folder: Path, plugins: bool = True) -> Classifier:
-    """The classifier in a folder; StoreError when there is none. Only JSON and safetensors are read; plug-ins as below."""
+def load_classifier(folder: Path, plugins: bool = True) -> Classifier:
+    """The classifier in a folder, of which only JSON and safetensors are read; plug-ins as in
+    `from_description`.
+
+    Raises StoreError when there is none.
+    """
     if not (folder / "classifier.json").is_file():
         raise StoreError(
             f"{folder} holds no classifier: it has no classifier.json. A run's lie in RUN/classifier/NAME."
@@ -109,38 +144,42 @@ def load(folder: Path, plugins: bool = True) -> Classifier:
     return from_description(read_json(folder / "classifier.json"), folder, plugins)
 
 
-def from_description(told: Json, folder: Path, plugins: bool) -> Classifier:
+def from_description(description: Json, folder: Path, plugins: bool) -> Classifier:
     """The classifier so described, with its tensors in `folder`.
 
-    Without `plugins` a loss named by its module is refused (StoreError), for that module would be imported; and so is a network
-    in a file of another format.
+    Raises StoreError, without `plugins`, for a loss named by its module, for that module would be imported,
+    and for a network in a file of another format, for loading that may run code.
     """
-    told = dict(told)
-    names, size, threshold = tuple(told.pop("names")), told.pop("size"), told.pop("threshold")
-    check_plugin(told["loss"], folder, plugins)
-    check_plugin(told["backbone"], folder, plugins, NAMED)
-    network, loss = (
-        backbone(told["backbone"], len(names)),
-        make("losses", told["loss"], **told["loss_options"]),
-    )
+    settings = dict(description)
+    names, size, threshold = (settings.pop(key) for key in ("names", "size", "threshold"))
+    check_plugin(settings["loss"], folder, plugins)
+    check_plugin(settings["backbone"], folder, plugins, harmless=ARCHITECTURES)
+    network = backbone(settings["backbone"], len(names))
     network.load_state_dict(load_tensors(folder / "model.safetensors"))
+    loss = make("losses", settings["loss"], **settings["loss_options"])
     if loss.state_dict():
         loss.load_state_dict(load_tensors(folder / "loss.safetensors"))
     return Classifier(
-        network=network.eval(), loss=loss, names=names, size=size, threshold=threshold, told=told
+        network=network.eval(),
+        loss=loss,
+        names=tuple(names),
+        size=size,
+        threshold=threshold,
+        settings=settings,
     )
 
 
 def check_plugin(name: str, folder: Path, plugins: bool, harmless: Sequence[str] = ()) -> None:
-    """Refuses a name that would run code from elsewhere, unless that is wanted."""
+    """Raises StoreError for a name that would run code from elsewhere, unless that is wanted."""
     if ":" in name and name.partition(":")[0] not in harmless and not plugins:
         raise StoreError(
-            f"{folder} names the plug-in {name!r}, and loading it runs its code. Allow plug-ins if you trust both."
+            f"{folder} names the plug-in {name!r}, and loading it runs its code. Allow plug-ins if you trust "
+            "both."
         )
 
 
 class Predictor(Protocol):
-    """What gives verdicts: a classifier, or a guard."""
+    """What gives predictions: a classifier, or a guard."""
 
     @property
     def size(self) -> int: ...
@@ -152,22 +191,24 @@ class Predictor(Protocol):
 
 
 def predict_files(
-    classifier: Predictor, files: Sequence[Path], device: torch.device
+    predictor: Predictor, files: Sequence[Path], device: torch.device
 ) -> Iterator[tuple[Path, Prediction | str]]:
-    """Each file with its verdict, or with the reason why it cannot be read; memory does not grow with their number."""
-    for start in range(0, len(files), BATCH):
-        part = files[start : start + BATCH]
-        read: dict[int, Tensor] = {}
-        problems: dict[int, str] = {}
-        for i, file in enumerate(part):
+    """Each file with its prediction, or with the reason why it cannot be read.
+
+    Files are read a few hundred at a time, so memory does not grow with their number.
+    """
+    for start in range(0, len(files), FILES_AT_ONCE):
+        part = files[start : start + FILES_AT_ONCE]
+        pictures: list[Tensor] = []
+        problems: dict[Path, str] = {}
+        for file in part:
             try:
-                read[i] = read_image(file, classifier.size)
+                pictures.append(read_image(file, predictor.size))
             except OSError as error:
-                problems[i] = str(error)
-        verdicts: Iterator[Prediction] = iter(())
-        if read:
-            verdicts = classifier(
-                from_array("files", torch.stack(list(read.values())), torch.zeros(len(read)), ()), device
-            )
-        for i, file in enumerate(part):
-            yield file, problems[i] if i in problems else next(verdicts)
+                problems[file] = str(error)
+        predictions: Iterator[Prediction] = iter(())
+        if pictures:
+            images = from_array("files", torch.stack(pictures), torch.zeros(len(pictures)), ())
+            predictions = predictor(images, device)
+        for file in part:
+            yield file, problems[file] if file in problems else next(predictions)

@@ -1,13 +1,15 @@
 """One pass of a network over an image set: its outputs, and what detectors want of the images beside them.
 
-Outputs can be kept in files, whose names are hashes of all they depend on: weights, architecture and images. So nothing old is ever
-taken for new, and a second look at the same set costs a read.
+An `Extractor` is a network with all that a pass needs. It can keep outputs in files, whose names are hashes
+of all that they depend on: weights, architecture, images and probes. So nothing old is ever taken for new,
+and a second look at the same set costs a read.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -20,16 +22,18 @@ from ..core.files import load_tensors, save_tensors
 from ..core.types import ForwardPass, Head, Loss, Output, Probe
 from ..data.images import Images
 
-READ = 512  # images read at once
-COMPUTED_TOGETHER = {"cpu": 32}  # images computed at once: a processor's caches hold so many activations
-WITH_GRADIENTS = 128  # images at once, at most, where a graph is kept
+__all__ = ["Extractor", "cost", "head_of", "outputs", "weights_hash"]
+
+IMAGES_READ_AT_ONCE = 512
+IMAGES_COMPUTED_AT_ONCE = {"cpu": 32}  # a processor's caches hold the activations of so many
+IMAGES_WITH_GRADIENTS = 128  # at most, for a graph is kept
 
 
 class Extractor:
     """A network on a device, with the loss it was trained with: outputs for image sets, and its head.
 
-    In the folder `cache` outputs are kept in files, whose names are hashes of all they depend on: weights, architecture, images and
-    probes. The weights are hashed once, at the first look.
+    In the folder `cache` outputs are kept in files. The weights are hashed once, and so are a set's images,
+    when they are first needed: neither may change while the extractor is in use.
     """
 
     def __init__(
@@ -41,26 +45,32 @@ class Extractor:
         cache: Path | None = None,
     ) -> None:
         self.network, self.loss, self.device, self.cache = network, loss, torch.device(device), cache
+        self._identities: dict[int, tuple[weakref.ref[Images], str]] = {}
         network.to(self.device)
 
     @cached_property
     def weights_hash(self) -> str:
-        """The hash of what the network computes."""
-        return weights_hash(self.network)
+        """The hash of what the network computes: its layers as they describe themselves, weights and
+        buffers.
+        """
+        return weights_hash(self.network.state_dict(), f"{type(self.network).__qualname__}{self.network}")
 
     @property
     def head(self) -> Head | None:
-        """The network's last layer, with the class weights of its loss; None where it shows no linear `head`."""
+        """The network's last layer, with the class weights of its loss; None where it shows no linear
+        `head`.
+        """
         return head_of(self.network, self.loss)
 
     def __call__(self, images: Images, probes: Sequence[Probe] = (), batch: int = 0) -> Output:
-        """The network's outputs for a whole set, in order, in evaluation mode, on the CPU, with what `probes` make of the images.
+        """The network's outputs for a whole set, with what `probes` make of the images.
 
-        `batch` images are computed at once; 0: as many as are fastest. Raises ValueError for an empty set.
+        They come in order, on the CPU, and are computed in evaluation mode, `batch` images at once (0: as
+        many as are fastest). Raises ValueError for an empty set, or a probe that the network cannot serve.
         """
         if self.cache is None:
             return outputs(self.network, images, self.device, batch, probes)
-        stem = f"{self.weights_hash}-{images.identity()}"
+        stem = f"{self.weights_hash}-{self._identity(images)}"
         files = {probe.key: self.cache / f"{stem}-{_short(probe.key)}.safetensors" for probe in probes}
         base = self.cache / f"{stem}.safetensors"
         missing = [probe for probe in probes if not files[probe.key].exists()]
@@ -70,13 +80,20 @@ class Extractor:
                 save_tensors(base, {"logits_BC": output.logits_BC, "z_BF": output.z_BF})
             for probe in missing:
                 save_tensors(files[probe.key], {"probe": output.probes[probe.key]})
-        return Output(
-            **load_tensors(base), probes={key: load_tensors(file)["probe"] for key, file in files.items()}
-        )
+        kept = {key: load_tensors(file)["probe"] for key, file in files.items()}
+        return Output(**load_tensors(base), probes=kept)
+
+    def _identity(self, images: Images) -> str:
+        known = self._identities.get(id(images))
+        if known is None or known[0]() is not images:  # an id is used again once its object is gone
+            known = self._identities[id(images)] = weakref.ref(images), images.identity()
+        return known[1]
 
 
 def head_of(network: nn.Module, loss: Loss | None = None) -> Head | None:
-    """The network's last layer, with the class weights of its `loss`; None where it shows no linear `head`."""
+    """The network's last layer, with the class weights of its `loss`; None where it shows no linear
+    `head`.
+    """
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Linear):
         return None
@@ -87,74 +104,77 @@ def head_of(network: nn.Module, loss: Loss | None = None) -> Head | None:
 
 
 @torch.no_grad()
-def cost(model: nn.Module, size: int) -> tuple[int, int]:
-    """The parameters, and the floating-point operations that one image of that size takes.
+def cost(network: nn.Module, size: int) -> tuple[int, int]:
+    """A network's parameters, and the floating-point operations that one image of `size` pixels a side takes.
 
-    Of the latter those of convolutions, matrix products and attention count, a multiplication and an addition each as one.
+    Operations are those of convolutions, matrix products and attention; a multiplication and an addition
+    count as one each.
     """
-    was = model.training
-    image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=next(model.parameters()).device)
+    training = network.training
+    image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=next(network.parameters()).device)
     with FlopCounterMode(display=False) as counter:
-        model.eval()(image)
-    model.train(was)
-    return sum(p.numel() for p in model.parameters()), int(counter.get_total_flops())
+        network.eval()(image)
+    network.train(training)
+    return sum(p.numel() for p in network.parameters()), int(counter.get_total_flops())
 
 
-def weights_hash(model: nn.Module) -> str:
-    """A hash of what a network computes: its layers as they describe themselves, and all weights and buffers."""
-    digest = hashlib.blake2b(f"{type(model).__qualname__}{model}".encode(), digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
+def weights_hash(state: Mapping[str, Tensor], description: str = "") -> str:
+    """A hash of named tensors and of a text that says what is computed with them: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(description.encode(), digest_size=16)
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def outputs(
-    model: nn.Module, images: Images, device: torch.device, batch: int = 0, probes: Sequence[Probe] = ()
+    network: nn.Module, images: Images, device: torch.device, batch: int = 0, probes: Sequence[Probe] = ()
 ) -> Output:
-    """As `Extractor`, without a cache."""
+    """As an `Extractor` without a cache, of a network that is on the device."""
+    if not len(images):
+        raise ValueError(f"The set {images.name!r} is empty.")
     gradient = any(probe.wants == "gradient" for probe in probes)
-    batch = batch or COMPUTED_TOGETHER.get(device.type, READ)
-    batch = min(batch, WITH_GRADIENTS) if gradient else batch
-    find = _map_finder(model, images, device) if any(probe.wants == "map" for probe in probes) else None
-    model.eval()
+    batch = batch or IMAGES_COMPUTED_AT_ONCE.get(device.type, IMAGES_READ_AT_ONCE)
+    batch = min(batch, IMAGES_WITH_GRADIENTS) if gradient else batch
+    pooled = _pooled_module(network, images, device) if any(p.wants == "map" for p in probes) else None
+    network.eval()
     parts: list[Output] = []
-    for pixels in (part for read, _ in images.batches(READ) for part in read.split(batch)):
+    for pixels in (part for read, _ in images.batches(IMAGES_READ_AT_ONCE) for part in read.split(batch)):
         x = pixels.to(device)
         if probes:
             x = x.float().requires_grad_(gradient)
-        with torch.set_grad_enabled(gradient), _caught(find) as caught:
-            output = model(x)
+        with torch.set_grad_enabled(gradient), _outputs_of(pooled) as maps:
+            output = network(x)
         forward = ForwardPass(
-            model=model, images_B3HW=x, output=output, map_BFHW=caught[-1] if caught else None
+            model=network, images_B3HW=x, output=output, map_BFHW=maps[-1] if maps else None
         )
-        made = {probe.key: probe(forward).detach().cpu() for probe in probes}
         parts.append(
-            Output(logits_BC=output.logits_BC.detach().cpu(), z_BF=output.z_BF.detach().cpu(), probes=made)
+            Output(
+                logits_BC=output.logits_BC.detach().cpu(),
+                z_BF=output.z_BF.detach().cpu(),
+                probes={probe.key: probe(forward).detach().cpu() for probe in probes},
+            )
         )
-    if not parts:
-        raise ValueError(f"The set {images.name!r} is empty.")
-    together = {probe.key: torch.cat([part.probes[probe.key] for part in parts]) for probe in probes}
     return Output(
         logits_BC=torch.cat([part.logits_BC for part in parts]),
         z_BF=torch.cat([part.z_BF for part in parts]),
-        probes=together,
+        probes={probe.key: torch.cat([part.probes[probe.key] for part in parts]) for probe in probes},
     )
 
 
 @torch.no_grad()
-def _map_finder(model: nn.Module, images: Images, device: torch.device) -> nn.Module:
+def _pooled_module(network: nn.Module, images: Images, device: torch.device) -> nn.Module:
     """The last module whose output, averaged over its positions, is z; ValueError where there is none."""
-    model.eval()
+    network.eval()
     called: list[tuple[nn.Module, Tensor]] = []
 
-    def keep(module: nn.Module, _: object, result: object) -> None:
+    def remember(module: nn.Module, _: object, result: object) -> None:
         if isinstance(result, Tensor) and result.ndim == 4:
             called.append((module, result))
 
-    hooks = [module.register_forward_hook(keep) for module in model.modules()]
+    hooks = [module.register_forward_hook(remember) for module in network.modules()]
     try:
-        z = model(images.batch([0]).to(device)).z_BF
+        z = network(images.batch([0]).to(device)).z_BF
     finally:
         for hook in hooks:
             hook.remove()
@@ -167,19 +187,17 @@ def _map_finder(model: nn.Module, images: Images, device: torch.device) -> nn.Mo
 
 
 @contextmanager
-def _caught(module: nn.Module | None) -> Iterator[list[Tensor]]:
-    """The outputs of `module` while this lasts."""
-    found: list[Tensor] = []
-    hook = (
-        module.register_forward_hook(lambda _, __, result: found.append(result.detach()))
-        if module is not None
-        else None
-    )
+def _outputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
+    """The outputs of `module` while this lasts; none without a module."""
+    results: list[Tensor] = []
+    if module is None:
+        yield results
+        return
+    hook = module.register_forward_hook(lambda _, __, result: results.append(result.detach()))
     try:
-        yield found
+        yield results
     finally:
-        if hook is not None:
-            hook.remove()
+        hook.remove()
 
 
 def _short(key: str) -> str:

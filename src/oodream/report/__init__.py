@@ -1,1 +1,1 @@
-"""What a person looks at: content, figures, tables and the page."""
+"""The report that a person reads: its content, figures, tables and the HTML page."""

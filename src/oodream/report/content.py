@@ -1,4 +1,4 @@
-"""report.content."""
+"""What the page shows, as plain values: summaries, pictures with their provenance, examples, counts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ import torch
 from ..core.results import Row, ShiftRow
 from ..core.types import Json
 
+__all__ = [
+    "Answer",
+    "AuditNote",
+    "FilterCount",
+    "Imagined",
+    "LatentMap",
+    "Report",
+    "SetSummary",
+    "Strip",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSet:
-    """An image set the run was measured on: `group` is "id", "near" or "far", `n` its images, `description` one line."""
+class SetSummary:
+    """An image set of `n` images that the run was measured on: `group` is "id", "near" or "far"."""
 
     name: str
     group: str
@@ -24,10 +35,12 @@ class ImageSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Imagined:
-    """One generated outlier beside the training image it was sampled around, with what is needed to draw it again.
+    """One imagined image beside the training image it was sampled around, and what it takes to decode it
+    again.
 
-    Images are uint8 (3, H, W). `row` and `knn` are those of `SampledVectors`, `cosine` is to the class vector T(y), `pipeline` the
-    decoder's hash, `words` the vocabulary's nearest. `dropped` says why a filter took it out of training; empty when it was kept.
+    Images are uint8 (3, H, W). `row` and `knn` are those of `SampledVectors`, `cosine` is to the class vector
+    T(y), `pipeline` the decoder's hash, `words` the nearest ones of the vocabulary. `dropped` says why a
+    filter took the image out of training; it is empty where the image was kept.
     """
 
     name: str
@@ -46,40 +59,41 @@ class Imagined:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """Pictures along a path through the latent space, uint8 (N, 3, H, W), with a short label for each."""
+    """Pictures along an arc through the latent space, uint8 (N, 3, H, W), with a short label for each."""
 
-    about: str
+    caption: str
     images_N3HW: torch.Tensor
     labels: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the final classifier says to one test image, uint8 (3, H, W).
+    """What the deployed classifier answers to one test image, uint8 (3, H, W).
 
-    `truth` is what the image shows, `known` whether that is one of the classes, `verdict` the classifier's words: a class name,
-    or "unknown" when `score` (higher for OOD) is above `threshold`.
+    `truth` is what the image shows, and `known` whether that is one of the classes. `answer` is a class name,
+    or "unknown" where `score` (higher for OOD) lies above `threshold`.
     """
 
     image_3HW: torch.Tensor
     truth: str
     known: bool
-    verdict: str
+    answer: str
     score: float
     threshold: float
 
     @property
-    def right(self) -> bool:
-        """Whether a known image was given its class, or an unknown one refused."""
+    def correct(self) -> bool:
+        """Whether a known image got its class, or an unknown one was flagged."""
         accepted = self.score <= self.threshold
-        return accepted and self.verdict == self.truth if self.known else not accepted
+        return accepted and self.answer == self.truth if self.known else not accepted
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentMap:
-    """Two coordinates of N features and M outliers, with labels (positions in `Report.classes`).
+    """Two coordinates of N features and M sampled vectors, with labels (positions in `Report.classes`).
 
-    `dropped_M` (bool) marks outliers a filter took out; `method` says in a few words how the coordinates were made.
+    `dropped_M` (bool) marks vectors whose image a filter took out. `method` says in a few words how the
+    coordinates were made.
     """
 
     features_N2: np.ndarray
@@ -92,18 +106,19 @@ class LatentMap:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterCount:
-    """How many outliers of a class were drawn, and how many the filters kept for training."""
+    """How many images of a class were imagined, and how many the filters kept for training."""
 
-    drawn: int
+    imagined: int
     kept: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What an audit of the image sets says: `severity` is problem, warning or fine.
+class AuditNote:
+    """A finding of the audit: `severity` is problem, warning or fine.
 
-    `pairs` are two pictures, uint8 (3, H, W), that should not be two, and what to call them; `aurocs` in [0, 1] say by which
-    statistics, and by all "together", the last of `sets` is told from the first whatever its pictures show.
+    `pairs` are two images, uint8 (3, H, W), that should not both be there, and a caption. `aurocs` in [0, 1]
+    say by which statistics, and by all "together", the last of `sets` is separated from the first whatever
+    its images show.
     """
 
     kind: str
@@ -118,17 +133,20 @@ class Checked:
 class Report:
     """Everything the page shows. What is empty leaves its section out.
 
-    `classifiers` maps names to one line each, in order: the first is the baseline, the last the one the report is about.
-    `rows` may hold several classifiers, detectors and seeds; means have `dataset` "mean" and `group` "near", "far" or "all".
-    Rows of group "control" are listed apart, without a best.
-    `detector` is the one the headline, the main table and `scores` are about; `scores` (N,), higher for OOD, are kept by
-    classifier and set, the ID test set under "id".
-    `class_samples` are images uint8 (K, 3, H, W) decoded from the plain class prompt, `strips` paths by class.
-    `reconstructed_id` is, by classifier, the AUROC in [0, 1] of decoded-again ID images against ID images. `shifts` are accuracies
-    on known classes that look otherwise. `kind` says whether "outlier"s or "inlier"s were imagined: with inliers the headline is
-    about accuracy. `latents` says that they were trained on as latents. `audit` is what an audit of the sets found, worst first.
-    `answers` are examples of what is deployed, and `promise` says what its limit keeps. The caller decides how many pictures there
-    are.
+    - `classifiers` maps names to one line each. The first is the baseline, the last the one the report is
+      about.
+    - `rows` may hold several classifiers, detectors and seeds. Means have `dataset` "mean" and the `group`
+      "near", "far" or "all". Rows of group "control" are listed separately, without a best.
+    - `shifts` are accuracies on shifted sets of known classes.
+    - `detector` is the one of the headline, the main table and `scores`. `scores` (N,), higher for OOD, are
+      by classifier and set, those of the ID test set under "id".
+    - `kind` says whether an "outlier" or an "inlier" was imagined. With inliers the headline is about
+      accuracy. `latents` says that training saw latents and no images.
+    - `gallery`, `class_samples` (images uint8 (K, 3, H, W) decoded from the class prompts) and `strips` are
+      by class and may leave classes out; the page says how many are shown.
+    - `answers` are examples of the deployed classifier's, and `guarantee` is that of its threshold.
+    - `reconstructed_id` is, by classifier, the AUROC in [0, 1] of reconstructed ID images against ID images.
+    - `audit` are the audit's findings, worst first.
     """
 
     title: str
@@ -140,7 +158,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     config: Json = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    sets: Sequence[ImageSet] = ()
+    sets: Sequence[SetSummary] = ()
     rows: Sequence[Row] = ()
     shifts: Sequence[ShiftRow] = ()
     kind: str = "outlier"
@@ -152,7 +170,7 @@ class Report:
     class_samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
     strips: Mapping[str, Sequence[Strip]] = field(default_factory=dict)
     answers: Sequence[Answer] = ()
-    promise: str = ""
+    guarantee: str = ""
     reconstructed_id: Mapping[str, float] = field(default_factory=dict)
     filtered: Mapping[str, FilterCount] = field(default_factory=dict)
-    audit: Sequence[Checked] = ()
+    audit: Sequence[AuditNote] = ()

@@ -1,4 +1,4 @@
-"""report.figures."""
+"""The page's figures as SVG paths: histograms of scores, ROC curves, the latent map."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from ..functional.metrics import roc
 from .content import Report
 
-MAP_POINTS = 4000
+__all__ = ["MAP_POINTS", "map_figure", "score_figures"]
 
-
-# Figures
+MAP_POINTS = 4000  # features, and as many sampled vectors, that are drawn at most
+BINS = 48
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -33,13 +33,15 @@ def _scores(scores: torch.Tensor, name: str) -> np.ndarray:
 
 
 def _histogram(known: np.ndarray, unknown: np.ndarray, width: float, height: float) -> dict[str, Any]:
-    """Step outlines of two sorted score samples on a common scale, and the threshold that accepts 95 % of the known."""
+    """Outlines of two sorted score samples on a common scale, and the threshold that accepts 95 % of the
+    known.
+    """
     threshold = known[(19 * len(known) + 19) // 20 - 1]
     ends = np.concatenate([np.quantile(s, (0.005, 0.995)) for s in (known, unknown)])
     low, high = min(ends.min(), threshold), max(ends.max(), threshold)
     pad = 0.04 * (high - low) or 1.0
     low, high = low - pad, high + pad
-    shares = [np.histogram(s.clip(low, high), 48, (low, high))[0] / len(s) for s in (known, unknown)]
+    shares = [np.histogram(s.clip(low, high), BINS, (low, high))[0] / len(s) for s in (known, unknown)]
     top = max(s.max() for s in shares)
 
     def outline(share: np.ndarray) -> str:
@@ -50,23 +52,28 @@ def _histogram(known: np.ndarray, unknown: np.ndarray, width: float, height: flo
         return round(width * (value - low) / (high - low), 1)
 
     return {
-        "known": outline(shares[0]), "unknown": outline(shares[1]), "threshold": x(threshold),
-        "accepted": float((unknown <= threshold).mean()), "ticks": [(x(t), f"{t:g}".replace("-", "−")) for t in _ticks(low, high)],
-    }  # fmt: skip
+        "known": outline(shares[0]),
+        "unknown": outline(shares[1]),
+        "threshold": x(threshold),
+        "accepted": float((unknown <= threshold).mean()),
+        "ticks": [(x(t), f"{t:g}".replace("-", "−")) for t in _ticks(low, high)],
+    }
 
 
 def _roc(known: np.ndarray, unknown: np.ndarray, side: float) -> str:
-    """The ROC curve: false alarms rightwards, unknown images found upwards."""
+    """The ROC curve: known images flagged to the right, unknown images flagged upwards."""
     fpr, tpr = roc(torch.from_numpy(known), torch.from_numpy(unknown), points=120)
-    return "M" + "L".join(
-        f"{side * f:.1f} {side * (1 - t):.1f}" for f, t in zip(fpr.tolist(), tpr.tolist(), strict=True)
-    )
+    points = zip(fpr.tolist(), tpr.tolist(), strict=True)
+    return "M" + "L".join(f"{side * f:.1f} {side * (1 - t):.1f}" for f, t in points)
 
 
 def score_figures(
     content: Report, width: float = 300, height: float = 64, side: float = 100
 ) -> dict[str, Any]:
-    """For every OOD set with scores, controls aside: one histogram and one ROC curve per classifier, as SVG paths."""
+    """For every OOD set with scores, controls aside, a histogram and a ROC curve of each classifier.
+
+    Raises ValueError where a score is not finite.
+    """
     aside = {"id", *(row.dataset for row in content.rows if row.group == "control")}
     names = dict.fromkeys(name for by_set in content.scores.values() for name in by_set if name not in aside)
     figures = {}
@@ -83,12 +90,15 @@ def score_figures(
     return {"width": width, "height": height, "side": side, "sets": figures}
 
 
-def drawn_map(content: Report, width: float = 720, height: float = 520) -> dict[str, Any] | None:
-    """The latent map as SVG paths by class: dots for features, crosses for outliers, rings for dropped ones."""
+def map_figure(content: Report, width: float = 720, height: float = 520) -> dict[str, Any] | None:
+    """The latent map by class: dots for features, crosses for sampled vectors, rings for dropped ones.
+
+    Of more than MAP_POINTS features every n-th is drawn, and so of the vectors of each class.
+    """
     if content.latent_map is None or not len(content.latent_map.features_N2):
         return None
     m = content.latent_map
-    every = math.ceil(len(m.features_N2) / MAP_POINTS)
+    every, vectors_every = (max(1, math.ceil(len(y) / MAP_POINTS)) for y in (m.y_N, m.y_M))
     both = np.concatenate([m.features_N2, m.outliers_M2.reshape(-1, 2)])
     low, high = np.quantile(both, 0.001, axis=0), np.quantile(both, 0.999, axis=0)
     scale = 0.9 * np.min(np.array([width, height]) / np.maximum(high - low, 1e-9))
@@ -100,15 +110,26 @@ def drawn_map(content: Report, width: float = 720, height: float = 520) -> dict[
     def marks(points: np.ndarray, shape: str) -> str:
         return "".join(f"M{x:.1f} {y:.1f}{shape}" for x, y in place(points).tolist())
 
-    drawn = []
+    classes = []
     for k, name in enumerate(content.classes):
         of_class = m.features_N2[m.y_N == k]
-        outliers, dropped = m.outliers_M2[m.y_M == k], m.dropped_M[m.y_M == k]
-        if len(of_class) or len(outliers):
-            drawn.append({
-                "name": name, "index": k, "features": marks(m.features_N2[::every][m.y_N[::every] == k], "h0"),
-                "kept": marks(outliers[~dropped], "m-2-2l4 4m0-4l-4 4"),
-                "dropped": marks(outliers[dropped], "m-2.5 0a2.5 2.5 0 1 0 5 0a2.5 2.5 0 1 0-5 0"),
-                "label": place(np.median(of_class, axis=0)).round(1).tolist() if len(of_class) else None,
-            })  # fmt: skip
-    return {"width": width, "height": height, "every": every, "classes": drawn, "method": m.method}
+        vectors, dropped = (x[m.y_M == k][::vectors_every] for x in (m.outliers_M2, m.dropped_M))
+        if len(of_class) or len(vectors):
+            classes.append(
+                {
+                    "name": name,
+                    "index": k,
+                    "features": marks(m.features_N2[::every][m.y_N[::every] == k], "h0"),
+                    "kept": marks(vectors[~dropped], "m-2-2l4 4m0-4l-4 4"),
+                    "dropped": marks(vectors[dropped], "m-2.5 0a2.5 2.5 0 1 0 5 0a2.5 2.5 0 1 0-5 0"),
+                    "label": place(np.median(of_class, axis=0)).round(1).tolist() if len(of_class) else None,
+                }
+            )
+    return {
+        "width": width,
+        "height": height,
+        "every": every,
+        "vectors_every": vectors_every,
+        "classes": classes,
+        "method": m.method,
+    }

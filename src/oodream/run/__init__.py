@@ -1,1 +1,1 @@
-"""A run on disk: its folder and artifacts, its stages, the plan and the runner, and what reads finished runs."""
+"""A run on disk: its folder and artifacts, its stages, the plan and the runner, and readers of runs."""

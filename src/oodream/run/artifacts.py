@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..audit.finding import Audit
-from ..audit.finding import from_json as audit_from_json
 from ..config import Config
 from ..core.errors import DataError, StoreError
 from ..core.files import read_json
@@ -22,14 +21,15 @@ from ..core.results import Row, ShiftRow, row_from_json, shift_row_from_json
 from ..core.types import ClassBook, Features, Json, SampledVectors
 from ..data.images import Images, from_array, from_files
 from ..deploy.guard import Guard
-from ..models.classifier import Classifier, load_classifier
+from ..models.classifier import Classifier, check_plugin, load_classifier
 from ..synthesis.align import AlignedEncoder, untrained_encoder
+from ..training.sources import Kind
 from .folder import RunDir, read_manifest
 from .generated import ImageFiles, LatentShards, latent_reader
-from .layout import BASELINE, REGULARIZED, imagined_stage
+from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .reading import again, read_lines, read_object, read_tensors
 
-__all__ = ["Run"]
+__all__ = ["Run", "named_extensions"]
 
 
 class Run:
@@ -38,15 +38,16 @@ class Run:
     Raises StoreError, which names the file and the stage to make again, for what is missing or damaged.
     """
 
-    def __init__(self, folder: Path, config: Config, command: str = "") -> None:
-        self.folder, self.config, self.command = RunDir(folder), config, command
+    def __init__(self, folder: Path, config: Config, command: str = "", plugins: bool = True) -> None:
+        self.folder, self.config, self.command, self.plugins = RunDir(folder), config, command, plugins
         self.layout = self.folder.layout
 
     @classmethod
-    def open(cls, folder: Path | str) -> Run:
+    def open(cls, folder: Path | str, plugins: bool = False) -> Run:
         """The run in a folder, finished or begun.
 
-        Raises StoreError for a folder without a run, or with one of another format.
+        Raises StoreError for a folder without a run, or with one of another format; and, without
+        `plugins`, for a run that names extensions by their modules, whose code would run.
         """
         path = Path(folder)
         if (manifest := read_manifest(path)) is None:
@@ -57,9 +58,9 @@ class Run:
             config = overlay(Config(), manifest["config"])
         except ValueError as error:
             raise StoreError(f"{path / 'run.json'} cannot be used: {error}") from error
-        return cls(path, config, str(manifest.get("command", "oodream run …")))
-
-    # Classes and vectors
+        for name in named_extensions(config):
+            check_plugin(name, path, plugins)
+        return cls(path, config, str(manifest.get("command", "oodream run …")), plugins)
 
     @cached_property
     def book(self) -> ClassBook:
@@ -100,11 +101,10 @@ class Run:
         return SampledVectors(**t, kind=self.kind, space=self.book.space)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """What the run imagines: "outlier" or "inlier"."""
-        return str(make("samplers", self.config.sample.sampler, **self.config.sample.options).kind)
-
-    # Images and latents
+        kind: Kind = make("samplers", self.config.sample.sampler, **self.config.sample.options).kind
+        return kind
 
     @property
     def has_latents(self) -> bool:
@@ -117,8 +117,8 @@ class Run:
         folder = self.layout.imagined(self.config.decode.output)
         if self.has_latents:
             return LatentShards(folder=folder, vectors=self.vectors)
-        names, image_format = self.book.names, self.config.decode.format
-        return ImageFiles(folder=folder, vectors=self.vectors, names=names, format=image_format)
+        kind = self.config.decode.format
+        return ImageFiles(folder=folder, vectors=self.vectors, names=self.book.names, format=kind)
 
     @cached_property
     def images(self) -> Images:
@@ -184,9 +184,7 @@ class Run:
 
     @property
     def samples(self) -> Tensor:
-        """What the decoder makes of the classes' plain prompts: uint8 (C, K, 3, H, W), of the classes that
-        are reported.
-        """
+        """K images of each reported class's plain prompt: uint8 (C, K, 3, H, W)."""
         return self._tensors(self.layout.samples, "images")["images"]
 
     @property
@@ -194,22 +192,18 @@ class Run:
         """Images (N, 3, H, W) along arcs of vectors, by "between-CLASS" and "away-CLASS"."""
         return self._tensors(self.layout.strips)
 
-    # Classifiers and results
-
     def classifier(self, kind: str = REGULARIZED, seed: int = 0) -> Classifier:
         """A trained classifier, "baseline" or "regularized", on the CPU."""
-        return load_classifier(self.layout.classifier(kind, seed))
+        return load_classifier(self.layout.classifier(kind, seed), self.plugins)
 
     @property
     def classifiers(self) -> list[tuple[str, int]]:
         """Kind and seed of all classifiers that are trained."""
         arms = [(kind, seed) for kind in (BASELINE, REGULARIZED) for seed in range(self.config.seeds)]
-        return [arm for arm in arms if self.stamp(self.layout.classifier(*arm))]
+        return [arm for arm in arms if self.stamp(classifier_stage(*arm))]
 
     def scores(self, kind: str = REGULARIZED, seed: int = 0, detector: str = "") -> dict[str, Tensor]:
-        """A detector's scores (the first detector's by default), float64, higher = OOD, by image set; "id"
-        are the test images.
-        """
+        """A detector's scores (by default the first's) by image set, "id" the test images; higher = OOD."""
         return self._tensors(self.layout.scores(kind, seed, detector or self.config.evaluate.detectors[0]))
 
     def rows(self) -> list[Row]:
@@ -222,20 +216,30 @@ class Run:
 
     def guard(self, device: str = "cpu") -> Guard:
         """The run's guard."""
-        return Guard.load(self.folder.path, device, plugins=True)
+        return Guard.load(self.folder.path, device, self.plugins)
 
     def audit(self) -> Audit:
         """What makes this run's numbers doubtful."""
         try:
-            return audit_from_json(read_json(self.layout.audit))
+            return Audit.from_json(read_json(self.layout.audit))
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise StoreError(f"{self.layout.audit} is missing or damaged. {again('audit')}") from error
 
     def _tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
         return read_tensors(file, str(file.parent.relative_to(self.folder.path)), *names)
 
-    def stamp(self, stage: Path | str) -> Json | None:
+    def stamp(self, stage: str) -> Json | None:
         """A finished stage's seconds, summary and inputs; None where it is not finished."""
-        return self.folder.stamp(
-            str(stage if isinstance(stage, str) else stage.relative_to(self.folder.path))
-        )
+        return self.folder.stamp(stage)
+
+
+def named_extensions(config: Config) -> list[str]:
+    """The names of all extensions that a configuration uses."""
+    return [
+        config.sample.sampler,
+        config.decode.decoder,
+        *config.filter.filters,
+        config.latents.adapter,
+        *config.regularize.loss,
+        *config.evaluate.detectors,
+    ]

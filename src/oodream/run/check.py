@@ -18,6 +18,7 @@ __all__ = ["check"]
 def check(job: Job) -> None:
     """Raises ValueError (DataError, PromptError, ConfigError among them) for what would fail later."""
     c, r = job.config, job.config.regularize
+    job.inputs.check()
     job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
     loss = make_loss(r.loss, r.loss_options)
     if loss.outliers and job.sampler.kind != "outlier":

@@ -20,7 +20,7 @@ from ..core.options import ConfigError, overlay
 from ..core.results import Row
 from ..core.types import Json
 from ..functional.uncertainty import paired
-from ..report.tables import Measure, shifted, summarize
+from ..report.tables import Cell, summarize, summarize_shifts
 from .artifacts import Run
 from .check import check
 from .folder import RunDir, read_manifest
@@ -50,7 +50,7 @@ class Line:
 
     arm: str
     outliers: int
-    cells: Mapping[str, Measure]
+    cells: Mapping[str, Cell]
     headline: tuple[float, ...]
     synthesis: float
     training: float
@@ -112,7 +112,9 @@ def line(name: str, run: Run, kind: str) -> Line:
         cells |= {f"{group} {metric}": summarize(of(group), metric) for metric in metrics if of(group)}
     shifts = run.shift_rows()
     cells |= {
-        f"shifted {metric}": shifted(shifts, kind, metric) for metric in ("accuracy", "flagged") if shifts
+        f"shifted {metric}": summarize_shifts(shifts, kind, metric)
+        for metric in ("accuracy", "flagged")
+        if shifts
     }
     trained = [_stamp(run, classifier_stage(kind, seed)) for seed in range(config.seeds)]
     decoded, used, r = _stamp(run, imagined_stage(config.decode.output)), 0, config.regularize
@@ -145,7 +147,8 @@ def table(lines: Sequence[Line]) -> str:
         return [
             one.arm, str(one.outliers), *(f"{m.text} {_small(m)}".strip() if m else "–" for m in cells),
             _difference(first, one) if first else "–",
-            f"{one.synthesis:.1f}", f"{each:.0f}" if each else "–", f"{one.training:.0f}", f"{one.memory / 1e9:.2f}",
+            f"{one.synthesis:.1f}", f"{each:.0f}" if each else "–", f"{one.training:.0f}",
+            f"{one.memory / 1e9:.2f}",
         ]  # fmt: skip
 
     rows = [head, ["---"] * len(head), *map(row, lines)]
@@ -190,5 +193,5 @@ def _difference(first: Line, other: Line) -> str:
     return f"{d.value:+.1f} ({d.interval[0]:+.1f} to {d.interval[1]:+.1f}; p = {d.p:.2g})"
 
 
-def _small(m: Measure) -> str:
+def _small(m: Cell) -> str:
     return m.spread if m.spread.startswith("±") else f"({m.spread})" if m.spread else ""

@@ -64,10 +64,17 @@ class RunDir:
         if not file.exists():
             return None
         stamp = read_json(file)
-        parts = {"inputs": dict, "seconds": (int, float), "summary": dict}
+        parts: dict[str, Any] = {"inputs": dict, "seconds": (int, float), "summary": dict}
         if not isinstance(stamp, dict) or not all(isinstance(stamp.get(k), v) for k, v in parts.items()):
             raise StoreError(f"{file} is damaged. Remove it and run the same command again.")
         return stamp
+
+    def stamps(self) -> dict[str, Json]:
+        """The stamps of all finished stages by name, in the order in which they were finished."""
+        files = [file for depth in ("*", "*/*") for file in self.path.glob(f"{depth}/stage.json")]
+        files.sort(key=lambda file: file.stat().st_mtime_ns)
+        names = (file.parent.relative_to(self.path).as_posix() for file in files)
+        return {name: stamp for name in names if (stamp := self.stamp(name))}
 
     def changes(self, stage: str, inputs: Mapping[str, Any]) -> list[str]:
         """How these inputs differ from those the stage was made, or begun, from."""
@@ -113,7 +120,7 @@ class RunDir:
                 return
 
     def remove(self, stage: str) -> None:
-        """Removes a stage; its stamp goes first, so that half a removal is never taken for a finished stage."""
+        """Removes a stage; its stamp goes first, so that half a removal is never a finished stage."""
         (self.path / stage / "stage.json").unlink(missing_ok=True)
         shutil.rmtree(self.path / stage, ignore_errors=True)
 
@@ -132,8 +139,8 @@ def read_manifest(path: Path) -> Json | None:
     if (version := manifest.get("format", 1)) != FORMAT:
         made_by = manifest.get("versions", {}).get("oodream", "another version")
         raise StoreError(
-            f"{path} is a run of format {version} (oodream {made_by}), and this version reads format {FORMAT}: "
-            "choose another --run, or remove that one."
+            f"{path} is a run of format {version} (oodream {made_by}), and this version reads format "
+            f"{FORMAT}: choose another --run, or remove that one."
         )
     return manifest
 

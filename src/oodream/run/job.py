@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from ..config import Config
 from ..core.device import device_of
 from ..core.registry import make
-from ..core.types import ClassBook, Decoder, Sampler
+from ..core.types import ClassBook, Decoder, Json, Sampler
 from ..data.inputs import FASHION_DATA, DataInputs
 from ..models.factory import SCRATCH
 from ..synthesis.decode import make_decoder
@@ -61,6 +60,11 @@ class Job:
             self.config.decode, names, self.inputs.prompts(names), self.config.size, self.device, spans
         )
 
+    @cached_property
+    def image_hashes(self) -> Json:
+        """Hashes of the ID images, of those for training ("images") and of those for testing ("test")."""
+        return {"images": self.inputs.train.fingerprint(), "test": self.inputs.test.fingerprint()}
+
     @property
     def book(self) -> ClassBook:
         """The classes, as the decoder's text encoder has them."""
@@ -81,15 +85,17 @@ def absolute(config: Config) -> Config:
         return str(Path(text).absolute()) if found else text
 
     def entry(text: str) -> str:
-        prefix, folder = re.fullmatch(r"((?:[^=/]+=)?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
-        return f"{prefix}{path(folder)}"
+        if Path(text).exists():
+            return path(text)
+        prefix, equals, folder = text.partition("=")
+        return f"{prefix}{equals}{path(folder)}"
 
     return replace(
         config,
         data=path(config.data),
         classes=path(config.classes) if config.classes.endswith(".toml") else config.classes,
         ood=tuple(map(entry, config.ood)),
-        shifted=tuple(map(path, config.shifted)),
+        shifted=tuple(map(entry, config.shifted)),
         decode=replace(config.decode, source=path(config.decode.source)),
         align=replace(config.align, init=path(config.align.init)),
         train=replace(config.train, init=path(config.train.init)),

@@ -14,13 +14,12 @@ from typing import Any
 
 from ..config import Config
 from ..core.options import to_json
-from ..core.registry import get
 from ..core.types import Json
 from ..data.corruptions import CORRUPTIONS, SEVERITIES
 from ..models.external import ADAPTERS
 from ..models.factory import SCRATCH, backbone, weights_file
-from ..models.inference import state_hash
-from ..training.train import NO_ADAPTER, make_loss
+from ..models.inference import weights_hash
+from ..training.train import is_pretrained, make_loss
 from .folder import inputs_hash
 from .job import Job
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
@@ -65,108 +64,148 @@ class Plan:
 
 def stages(job: Job) -> list[Stage]:
     """The stages of a job, each behind those it comes after."""
-    c, run, book = job.config, job.run, job.book
-    train, test = (part.fingerprint() for part in (job.inputs.train, job.inputs.test))
-    seed, imagined = {"seed": c.seed}, imagined_stage(c.decode.output)
-    known = {"names": list(book.names), "prompts": list(book.prompts), "space": book.space}
-    plan = [
+    vector, latent = vector_stages(job), latent_stages(job)
+    reconstructed = Stage(
+        name="images/reconstructed",
+        work=images.reconstruct_known,
+        after=("classes",),
+        sections=("reconstruct",),
+        facts=job.image_hashes | _seed(job),
+    )
+    pretrained = any(stage.name == "latents/adapter" for stage in latent)
+    trained = classifier_stages(job, pretrained)
+    names = tuple(stage.name for stage in trained if stage.name.startswith("classifier/"))
+    return [*vector, *latent, reconstructed, *trained, *result_stages(job, names)]
+
+
+def vector_stages(job: Job) -> list[Stage]:
+    """From class names to imagined images or latents, and strips."""
+    c, seed, train = job.config, _seed(job), {"images": job.image_hashes["images"]}
+    known = {"names": list(job.book.names), "prompts": list(job.book.prompts), "space": job.book.space}
+    stage = partial(Stage, facts=seed)
+    return [
         Stage(name="classes", work=vectors.list_classes, facts=known),
         Stage(
-            name="align", work=vectors.align_encoder, after=("classes",), sections=("align",),
-            facts={"images": train} | seed, shared=True,
+            name="align",
+            work=vectors.align_encoder,
+            after=("classes",),
+            sections=("align",),
+            facts=train | seed,
+            shared=True,
         ),
         Stage(name="features", work=vectors.embed_features, after=("align",)),
-        Stage(name="vectors", work=vectors.sample_vectors, after=("features",), sections=("sample",), facts=seed),
-        Stage(name=imagined, work=images.decode_vectors, after=("vectors",), sections=("decode",), shared=True),
+        stage(name="vectors", work=vectors.sample_vectors, after=("features",), sections=("sample",)),
         Stage(
-            name="strips", work=images.draw_strips, after=("vectors",), sections=("decode", "report"), facts=seed
+            name=imagined_stage(c.decode.output),
+            work=images.decode_vectors,
+            after=("vectors",),
+            sections=("decode",),
+            shared=True,
         ),
-    ]  # fmt: skip
-    pretrained = run.has_latents and adapter_is_pretrained(c)
-    if run.has_latents:
-        facts = {"images": train} | seed
-        plan.append(Stage(name="latents/known", work=images.encode_known, after=("classes",), facts=facts))
-    if pretrained:
-        plan.append(
-            Stage(
-                name="latents/adapter", work=classifiers.fit_adapter, after=("latents/known",),
-                sections=("latents",), facts=seed,
-            )
-        )  # fmt: skip
-    plan.append(
+        stage(name="strips", work=images.draw_strips, after=("vectors",), sections=("decode", "report")),
+    ]
+
+
+def latent_stages(job: Job) -> list[Stage]:
+    """What is made where outliers stay latents: the known images' latents, and what a latent adapter learns
+    first.
+    """
+    if not job.run.has_latents:
+        return []
+    train = {"images": job.image_hashes["images"]}
+    encode = Stage(
+        name="latents/known", work=images.encode_known, after=("classes",), facts=train | _seed(job)
+    )
+    if not is_pretrained(job.config.latents):
+        return [encode]
+    adapter = Stage(
+        name="latents/adapter",
+        work=classifiers.fit_adapter,
+        after=("latents/known",),
+        sections=("latents",),
+        facts={"backbone": job.config.train.backbone} | _seed(job),
+    )
+    return [encode, adapter]
+
+
+def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
+    """The baseline classifiers, the filter that the first of them serves, and the regularized classifiers."""
+    c, latents, seeds = job.config, job.run.has_latents, range(job.config.seeds)
+    imagined = imagined_stage(c.decode.output)
+    baseline = [
         Stage(
-            name="images/reconstructed", work=images.reconstruct_known, after=("classes",), sections=("reconstruct",),
-            facts={"images": train, "test": test} | seed,
+            name=classifier_stage(BASELINE, seed),
+            work=partial(classifiers.train_baseline, seed=seed),
+            after=("images/reconstructed",),
+            sections=("train",),
+            facts={"seed": seed},
+            shared=True,
         )
-    )  # fmt: skip
-    plan += classifier_stages(job, imagined, pretrained)
-    trained = tuple(stage.name for stage in plan if stage.name.startswith("classifier/"))
+        for seed in seeds
+    ]
+    after = (imagined, classifier_stage(BASELINE, 0))
+    kept = Stage(name="filter", work=images.filter_images, after=after, sections=("filter",))
+    needs_baseline = c.regularize.finetune or make_loss(c.regularize.loss, c.regularize.loss_options).teacher
+    common = (*((imagined, "latents/known") if latents else ("filter",)), "images/reconstructed")
+    common += ("latents/adapter",) if pretrained else ()
+    regularized = [
+        Stage(
+            name=classifier_stage(REGULARIZED, seed),
+            work=partial(classifiers.train_regularized, seed=seed),
+            after=(*common, *((classifier_stage(BASELINE, seed),) if needs_baseline else ())),
+            sections=("train", "regularize", *(("latents",) if latents else ())),
+            facts={"seed": seed},
+            shared=True,
+        )
+        for seed in seeds
+    ]
+    return [*baseline, *([] if latents else [kept]), *regularized]
+
+
+def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
+    """What is measured of the classifiers `trained`, deployed and shown."""
+    c, seed, known = job.config, _seed(job), job.image_hashes
     sets = {s.name: [s.group, s.images.fingerprint()] for s in job.inputs.ood}
     shifted = {s.name: s.images.fingerprint() for s in job.inputs.shifted}
-    corruptions = {
-        "corruptions": list(CORRUPTIONS),
-        "severities": list(SEVERITIES),
-        "test": test,
-        "sets": shifted,
-    }
-    first = (classifier_stage(REGULARIZED, 0),)
+    corruptions = {"corruptions": list(CORRUPTIONS), "severities": list(SEVERITIES)}
     detector = {
         "detector": c.guard.detector or c.evaluate.detectors[0],
         "options": dict(c.evaluate.detector_options),
     }
     return [
-        *plan,
         Stage(
-            name="scores", work=results.evaluate_classifiers, after=trained, sections=("evaluate",),
+            name="scores",
+            work=results.evaluate_classifiers,
+            after=trained,
+            sections=("evaluate",),
             facts={"sets": sets} | seed,
         ),
         Stage(
-            name="guard", work=results.calibrate_guard, after=first, sections=("guard",),
-            facts={"images": train, "test": test} | detector | seed,
+            name="guard",
+            work=results.calibrate_guard,
+            after=(classifier_stage(REGULARIZED, 0),),
+            sections=("guard",),
+            facts=known | detector | seed,
         ),
         Stage(
-            name="shift", work=results.measure_shift, after=trained, sections=("shift",), facts=corruptions | seed
+            name="shift",
+            work=results.measure_shift,
+            after=trained,
+            sections=("shift",),
+            facts={"sets": shifted, "test": known["test"]} | corruptions | seed,
         ),
         Stage(name="audit", work=results.audit_sets, after=("scores",), facts=seed),
         Stage(
-            name="report", work=results.write_report, after=("scores", "guard", "shift", "audit", "strips"),
+            name="report",
+            work=results.write_report,
+            after=("scores", "guard", "shift", "audit", "strips"),
             sections=("report",),
         ),
-    ]  # fmt: skip
+    ]
 
 
-def classifier_stages(job: Job, imagined: str, pretrained: bool) -> list[Stage]:
-    """The baseline classifiers, the filter that the first of them serves, and the regularized classifiers."""
-    c, latents, plan = job.config, job.run.has_latents, []
-    for seed in range(c.seeds):
-        plan.append(
-            Stage(
-                name=classifier_stage(BASELINE, seed), work=partial(classifiers.train_baseline, seed=seed),
-                after=("images/reconstructed",), sections=("train",), facts={"seed": seed}, shared=True,
-            )
-        )  # fmt: skip
-    if not latents:
-        after = (imagined, classifier_stage(BASELINE, 0))
-        plan.append(Stage(name="filter", work=images.filter_images, after=after, sections=("filter",)))
-    needs_baseline = c.regularize.finetune or make_loss(c.regularize.loss, c.regularize.loss_options).teacher
-    for seed in range(c.seeds):
-        after = (*((imagined, "latents/known") if latents else ("filter",)), "images/reconstructed")
-        after += ("latents/adapter",) if pretrained else ()
-        after += (classifier_stage(BASELINE, seed),) if needs_baseline else ()
-        sections = ("train", "regularize", *(("latents",) if latents else ()))
-        plan.append(
-            Stage(
-                name=classifier_stage(REGULARIZED, seed), work=partial(classifiers.train_regularized, seed=seed),
-                after=after, sections=sections, facts={"seed": seed}, shared=True,
-            )
-        )  # fmt: skip
-    return plan
-
-
-def adapter_is_pretrained(config: Config) -> bool:
-    """Whether latents reach the classifier by an adapter that learns before it does."""
-    name = config.latents.adapter
-    return name != NO_ADAPTER and get("latent_adapters", name).pretrained
+def _seed(job: Job) -> Json:
+    return {"seed": job.config.seed}
 
 
 def section_inputs(config: Config) -> dict[str, Json]:
@@ -195,4 +234,4 @@ def initial_weights_hash(name: str, init: str) -> str:
     if init:
         return hashlib.blake2b(weights_file(Path(init)).read_bytes(), digest_size=16).hexdigest()
     weights = backbone(name, 2, pretrained=True).state_dict()
-    return state_hash({key: tensor for key, tensor in weights.items() if not key.startswith("head.")})
+    return weights_hash({key: tensor for key, tensor in weights.items() if not key.startswith("head.")})

@@ -1,253 +1,281 @@
-"""From a finished run to what its report shows: picks examples, joins pictures with their provenance, names
-the sets.
-"""
+"""From a finished run to its report: examples are picked, pictures joined with their provenance."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import torch
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
 
-from ..audit.finding import from_json
-from ..core.files import load_tensors, read_json
-from ..core.results import Row, ShiftRow, row_from_json, shift_row_from_json
+from ..core.files import shown
 from ..core.seeding import generator
-from ..core.types import Json
+from ..core.types import Decoder, Json
 from ..data.builtin import FAR_SETS, NEAR
 from ..data.holdout import PSEUDO_OOD
+from ..data.inputs import DataInputs
 from ..deploy.guard import Guard, predictor_of
 from ..functional.slerp import COSINES
 from ..models.classifier import Predictor
-from ..report.content import Answer, Checked, FilterCount, ImageSet, Imagined, LatentMap, Report, Strip
-from ..report.tables import shifted
+from ..report.content import Answer, AuditNote, FilterCount, Imagined, LatentMap, Report, SetSummary, Strip
+from ..report.tables import summarize, summarize_shifts
+from .artifacts import Run
 from .audit import audited_sets
+from .folder import read_manifest
+from .layout import BASELINE, KINDS, REGULARIZED, classifier_stage
 
-if TYPE_CHECKING:
-    from .pipeline import Pipeline
-
+__all__ = ["headline", "present"]
 
 DESCRIPTIONS = {name: about for name, (_, about) in {**FAR_SETS, **PSEUDO_OOD}.items()} | {
     "near": NEAR,
     "left-out": "training images of classes left out of training",
 }
-GALLERY_PER_CLASS = 12
+GALLERY, GALLERY_PER_CLASS = 240, 12  # imagined images on the page, and of a class, at most
 ANSWERS_PER_SET = 3
 
 
-def rows(p: Pipeline) -> list[Row]:
-    """All measured rows of the run."""
-    return [
-        row_from_json(line) for line in (p.run / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-
-
-def shifts(p: Pipeline) -> list[ShiftRow]:
-    """All accuracies on shifted sets."""
-    return [
-        shift_row_from_json(line)
-        for line in (p.run / "shifts" / "accuracy.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-
-
-def headline(p: Pipeline) -> str:
-    """The run in a few lines: the first detector's mean over all OOD sets and seeds, and the mean accuracy on
-    shifted sets.
+def headline(run: Run) -> str:
+    """The run in a few lines: means over all OOD sets and seeds by the headline's detector, and those over
+    shifts.
     """
+    detector, rows, shift_rows = headline_detector(run), run.rows(), run.shift_rows()
 
-    def mean(kind: str, metric: str) -> float:
-        found = [
-            getattr(r, metric)
-            for r in rows(p)
-            if (r.classifier, r.group, r.detector) == (kind, "all", p.config.evaluate.detectors[0])
-        ]
-        return 100 * sum(found) / len(found)
-
-    plain, dream = (
-        {m: mean(kind, m) for m in ("fpr95_id", "auroc", "accuracy")} for kind in ("plain", "dream")
-    )
-    told = ""
-    if moved := shifts(p):
-        (a, b), (c, d) = (
-            [shifted(moved, kind, m).text for kind in ("dream", "plain")] for m in ("accuracy", "refused")
+    def means(metric: str) -> tuple[str, str]:
+        final, base = (
+            summarize(
+                [r for r in rows if (r.classifier, r.group, r.detector) == (kind, "all", detector)], metric
+            )
+            for kind in (REGULARIZED, BASELINE)
         )
-        told = f"On shifted sets of known classes: accuracy {a} % ({b} %), called unknown {c} % ({d} %).\n"
-    return told + (
-        f"Unknown images accepted while 95 % of known ones are: {dream['fpr95_id']:.1f} % (plain: {plain['fpr95_id']:.1f} %).\n"
-        f"AUROC {dream['auroc']:.1f} % ({plain['auroc']:.1f} %). Accuracy {dream['accuracy']:.1f} % ({plain['accuracy']:.1f} %)."
+        return final.text, base.text
+
+    lines = []
+    if shift_rows:
+        accuracy, flagged = (
+            [summarize_shifts(shift_rows, kind, metric).text for kind in (REGULARIZED, BASELINE)]
+            for metric in ("accuracy", "flagged")
+        )
+        lines.append(
+            f"On shifted sets of known classes: accuracy {accuracy[0]} % ({accuracy[1]} %), "
+            f"flagged {flagged[0]} % ({flagged[1]} %)."
+        )
+    fpr, auroc, accuracy_ = (means(metric) for metric in ("fpr95_id", "auroc", "accuracy"))
+    return "\n".join(
+        [
+            *lines,
+            f"Unknown images accepted while 95 % of known ones are: {fpr[0]} % (baseline: {fpr[1]} %).",
+            f"AUROC {auroc[0]} % ({auroc[1]} %). Accuracy {accuracy_[0]} % ({accuracy_[1]} %).",
+        ]
     )
 
 
-def present(p: Pipeline) -> Report:
-    """The report's content, read from the run folder."""
-    c, stamps = p.config, {name: p.run.stamp(name) for name in p.stages}
-    finished = {name: stamp for name, stamp in stamps.items() if stamp}
-    kinds = {
-        "plain": "cross-entropy on the training images",
-        "dream": f"the same budget, beside imagined {p.sampler.kind}s",
+def headline_detector(run: Run) -> str:
+    """The first of the configured detectors that was measured; one that could not be fitted was left out."""
+    measured = {row.detector for row in run.rows()}
+    return next(name for name in run.config.evaluate.detectors if name in measured)
+
+
+def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder | None = None) -> Report:
+    """The report's content. `decoder` makes pictures of imagined latents; without it a run of latents shows
+    none.
+    """
+    stamps, names, detector = run.folder.stamps(), run.book.names, headline_detector(run)
+    manifest = read_manifest(run.folder.path) or {}
+    classifiers = {
+        BASELINE: "cross-entropy on the training images",
+        REGULARIZED: f"the same budget, beside imagined {run.kind}s",
     }
-    does = "says “unknown”" if p.sampler.kind == "outlier" else "has seen imagined images of what it knows"
-    kept = finished["filter"]["summary"] if "filter" in finished else None
-    per_class = len(p.outliers) // len(p.book.names)
-    judge = predictor_of(p.run.path, "dream-s0", plugins=True)
+    does = (
+        "flags what it does not know" if run.kind == "outlier" else "has seen imagined images of its classes"
+    )
+    classifier = Path(classifier_stage(REGULARIZED, 0)).name
+    predictor = predictor_of(run.folder.path, classifier, plugins=True)
+    guarantee = (
+        f"{predictor.guarantee}" if isinstance(predictor, Guard) else "95 % of known images are accepted"
+    )
     return Report(
-        title=f"{p.run.path.name}: a classifier that {does}",
-        preset=p.run.path.name,
+        title=f"{shown(run.folder.path.name)}: a classifier that {does}",
+        preset=shown(run.folder.path.name),
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        command=p.command,
-        classes=p.book.names,
-        classifiers=kinds,
-        versions=p.describe()["versions"],
-        config=p.describe()["config"],
-        seconds={name: stamp["seconds"] for name, stamp in finished.items()},
-        sets=[
-            ImageSet(
-                name="id", group="id", n=len(p.given.data[1]), description="test images of the known classes"
-            ),
-            *(
-                ImageSet(name=name, group=group, n=len(images), description=describe(name))
-                for name, (group, images) in p.given.ood.items()
-            ),
-        ],
-        rows=rows(p),
-        shifts=shifts(p),
-        kind=p.sampler.kind,
-        latents=p.latents,
-        detector=c.evaluate.detectors[0],
-        scores={
-            kind: load_tensors(p.run / "scores" / f"{kind}-s0-{c.evaluate.detectors[0]}.safetensors")
-            for kind in kinds
-        },
-        latent_map=latent_map(p),
-        gallery=gallery(p, kept["reason"] if kept else ""),
-        class_samples=dict(
-            zip(
-                p.book.names,
-                load_tensors(p.run / "paths" / "plain.safetensors")["images"][:, :8],
-                strict=True,
-            )
-        ),
-        strips=strips(p),
-        answers=answers(p, judge),
-        promise=f"{judge.promise}" if isinstance(judge, Guard) else "95 % of known images are accepted",
-        reconstructed_id={
-            kind: fmean(
-                finished[f"classifier/{kind}-s{seed}"]["summary"]["reconstructed_id_auroc"]
-                for seed in range(c.seeds)
-            )
-            for kind in kinds
-        },
-        filtered={
-            name: FilterCount(drawn=per_class, kept=kept["kept_per_class"][name]) for name in p.book.names
-        }
-        if kept
-        else {},
-        audit=checked(p),
+        command=run.command,
+        classes=names,
+        classifiers=classifiers,
+        versions=manifest.get("versions", {}),
+        config=manifest.get("config", {}),
+        seconds={name: stamp["seconds"] for name, stamp in stamps.items()},
+        sets=set_summaries(inputs),
+        rows=run.rows(),
+        shifts=run.shift_rows(),
+        kind=run.kind,
+        latents=run.has_latents,
+        detector=detector,
+        scores={kind: run.scores(kind, 0, detector) for kind in classifiers},
+        latent_map=latent_map(run),
+        gallery=gallery(run, inputs, decoder),
+        class_samples=dict(zip(names, run.samples, strict=False)),
+        strips=strips(run),
+        answers=answers(run, inputs, predictor, device),
+        guarantee=guarantee,
+        reconstructed_id=reconstructed_id(run, stamps),
+        filtered=filtered(run),
+        audit=audit_notes(run, inputs),
     )
 
 
-def describe(name: str) -> str:
-    """One line about a built-in OOD set; empty for a user's own."""
-    return DESCRIPTIONS.get(name, "")
+def set_summaries(inputs: DataInputs) -> list[SetSummary]:
+    """The test set and the OOD sets; built-in ones with a line about them."""
+    about = "test images of the known classes"
+    return [
+        SetSummary(name="id", group="id", n=len(inputs.test), description=about),
+        *(
+            SetSummary(name=s.name, group=s.group, n=len(s.images), description=DESCRIPTIONS.get(s.name, ""))
+            for s in inputs.ood
+        ),
+    ]
 
 
-def gallery(p: Pipeline, reason: str) -> list[Imagined]:
-    """The first outliers of every class, kept and dropped as they come, beside their anchors."""
-    lines = (p.drawing.folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    found = []
-    for c in range(len(p.book.names)):
-        chosen = (p.outliers.y_M == c).nonzero()[:GALLERY_PER_CLASS, 0].tolist()
-        for m, image in zip(chosen, p.imagined_pictures(chosen), strict=True):
-            told = json.loads(lines[m])
-            found.append(
-                Imagined(
-                    name=told["class"], image_3HW=image, anchor_3HW=p.given.data[0].batch([told["anchor_index"]])[0],
-                    row=m, seed=told["seed"], knn=told["knn_distance"], cosine=told["cosine_to_class"], prompt=told["prompt"],
-                    pipeline=told["pipeline"], anchor_file=told["anchor"], words=told["words"],
-                    dropped="" if p.kept[m] else reason,
-                )
-            )  # fmt: skip
-    return found
+def gallery(run: Run, inputs: DataInputs, decoder: Decoder | None) -> list[Imagined]:
+    """The first imagined images of every class that is shown, kept or dropped, beside their anchors."""
+    if run.has_latents and decoder is None:
+        return []
+    classes = run.book.names[: run.config.report.max_classes]
+    per_class = min(GALLERY_PER_CLASS, max(1, GALLERY // len(classes)))
+    rows = [m for y in range(len(classes)) for m in (run.vectors.y_M == y).nonzero()[:per_class, 0].tolist()]
+    provenance, reasons = run.provenance, run.drop_reasons
+    anchors = inputs.train.batch([provenance[m]["anchor_index"] for m in rows])
+    return [
+        Imagined(
+            name=(p := provenance[m])["class"],
+            image_3HW=image,
+            anchor_3HW=anchor,
+            row=m,
+            seed=p["seed"],
+            knn=p["knn_distance"],
+            cosine=p["cosine_to_class"],
+            prompt=p["prompt"],
+            pipeline=p["pipeline"],
+            anchor_file=shown(p["anchor"]),
+            words=p["words"],
+            dropped=reasons[m],
+        )
+        for m, image, anchor in zip(rows, pictures(run, rows, decoder), anchors, strict=True)
+    ]
 
 
-def strips(p: Pipeline) -> dict[str, list[Strip]]:
-    """The drawn paths, by class."""
-    images, names = load_tensors(p.run / "paths" / "paths.safetensors"), p.book.names
-    kind, steps = p.sampler.kind, [f"{100 * i / (len(COSINES) - 1):.0f} %" for i in range(len(COSINES))]
+def pictures(run: Run, rows: Sequence[int], decoder: Decoder | None) -> Tensor:
+    """Imagined images uint8 (B, 3, H, W), decoded from latents where there are only these."""
+    if decoder is not None and run.has_latents:
+        return decoder.pictures(run.latents(torch.tensor(rows)))
+    return run.images.batch(rows)
+
+
+def strips(run: Run) -> dict[str, list[Strip]]:
+    """The strips of the classes that have some."""
+    images, names = run.strips, run.book.names
+    shares = [f"{100 * i / (len(COSINES) - 1):.0f} %" for i in range(len(COSINES))]
     return {
-        names[c]: [
-            Strip(about=f"From the word “{names[c]}” to its first {kind}:", images_N3HW=images[f"between-{c}"], labels=steps),
+        names[y]: [
             Strip(
-                about=f"Away from that {kind}’s anchor, by the cosine that is left to it:",
-                images_N3HW=images[f"away-{c}"], labels=[f"{cosine:g}" for cosine in COSINES],
+                caption=f"From the word “{names[y]}” to its first {run.kind}:",
+                images_N3HW=images[f"between-{y}"],
+                labels=shares,
+            ),
+            Strip(
+                caption=f"Away from that {run.kind}’s anchor, by the cosine to it:",
+                images_N3HW=images[f"away-{y}"],
+                labels=[f"{cosine:g}" for cosine in COSINES],
             ),
         ]
-        for c in range(len(images) // 2)
-    }  # fmt: skip
+        for y in range(len(images) // 2)
+    }
 
 
-def latent_map(p: Pipeline) -> LatentMap:
-    """Features and outliers on the two directions that separate the classes best."""
-    z, y = p.features.z_ND.numpy(), p.features.y_N.numpy()
-    if len(p.book.names) > 2:
-        flat, method = (
-            LinearDiscriminantAnalysis(n_components=2, solver="eigen", shrinkage=0.1).fit(z, y),
-            "linear discriminants",
-        )
+def latent_map(run: Run) -> LatentMap:
+    """Features and sampled vectors on the two directions that separate the classes best."""
+    z, y = run.features.z_ND.numpy(), run.features.y_N.numpy()
+    if len(run.book.names) > 2:
+        projection = LinearDiscriminantAnalysis(n_components=2, solver="eigen", shrinkage=0.1).fit(z, y)
+        method = "linear discriminants"
     else:
-        flat, method = PCA(2).fit(z), "principal components"
+        projection, method = PCA(2).fit(z), "principal components"
     return LatentMap(
-        features_N2=flat.transform(z), y_N=y, outliers_M2=flat.transform(p.outliers.z_MD.numpy()), y_M=p.outliers.y_M.numpy(),
-        dropped_M=~p.kept.numpy(), method=method,
-    )  # fmt: skip
+        features_N2=projection.transform(z),
+        y_N=y,
+        outliers_M2=projection.transform(run.vectors.z_MD.numpy()),
+        y_M=run.vectors.y_M.numpy(),
+        dropped_M=~run.keep_mask.numpy(),
+        method=method,
+    )
 
 
-def checked(p: Pipeline) -> list[Checked]:
-    """The run's audit, with the pictures of its examples."""
-    done, sets = from_json(read_json(p.run / "audit" / "audit.json")), audited_sets(p.given, p.run)
-
-    def pair(example: Json) -> tuple[torch.Tensor, torch.Tensor, str]:
-        a, b = (
-            sets[name][1].batch([row])[0] for name, row in zip(example["sets"], example["rows"], strict=True)
+def reconstructed_id(run: Run, stamps: dict[str, Json]) -> dict[str, float]:
+    """The mean AUROC of the control over seeds, by kind of classifier."""
+    return {
+        kind: fmean(
+            stamps[classifier_stage(kind, seed)]["summary"]["reconstructed_id_auroc"]
+            for seed in range(run.config.seeds)
         )
-        called = [
-            f"{name} {row}"
-            for name, row in zip(
-                example["sets"], example["labels" if "labels" in example else "rows"], strict=True
-            )
-        ]
-        return a, b, " and ".join(called)
+        for kind in KINDS
+    }
+
+
+def filtered(run: Run) -> dict[str, FilterCount]:
+    """How many imagined images of each class the filters kept; empty for latents, which are not filtered."""
+    if run.has_latents:
+        return {}
+    y_M, n = run.vectors.y_M, len(run.book.names)
+    imagined, kept = (y.bincount(minlength=n).tolist() for y in (y_M, y_M[run.keep_mask]))
+    return {name: FilterCount(imagined=imagined[y], kept=kept[y]) for y, name in enumerate(run.book.names)}
+
+
+def audit_notes(run: Run, inputs: DataInputs) -> list[AuditNote]:
+    """The run's audit, with the images of its examples."""
+    images = {s.name: s.images for s in audited_sets(inputs, run)}
+
+    def pair(example: Json) -> tuple[Tensor, Tensor, str]:
+        a, b = (
+            images[name].batch([row])[0] for name, row in zip(example["sets"], example["rows"], strict=True)
+        )
+        marks = example["labels"] if "labels" in example else example["rows"]
+        caption = " and ".join(f"{name} {mark}" for name, mark in zip(example["sets"], marks, strict=True))
+        return a, b, caption
 
     return [
-        Checked(
-            kind=f.kind, sets=f.sets, severity=f.severity, message=f.message,
-            pairs=[pair(example) for example in f.examples if "rows" in example],
-            aurocs={example["statistic"]: example["auroc"] for example in f.examples if "statistic" in example},
+        AuditNote(
+            kind=finding.kind,
+            sets=finding.sets,
+            severity=finding.severity,
+            message=finding.message,
+            pairs=[pair(example) for example in finding.examples if "rows" in example],
+            aurocs={e["statistic"]: e["auroc"] for e in finding.examples if "statistic" in e},
         )
-        for f in done.findings
-    ]  # fmt: skip
+        for finding in run.audit().findings
+    ]
 
 
-def answers(p: Pipeline, judge: Predictor) -> list[Answer]:
-    """What is said to some test images of every kind, drawn at random."""
-    found = []
-    for name, images, n in [
-        ("id", p.given.data[1], 3 * ANSWERS_PER_SET),
-        *((name, x, ANSWERS_PER_SET) for name, (_, x) in p.given.ood.items()),
-    ]:
-        part = images.subset(
-            torch.randperm(len(images), generator=generator(p.config.seed, "answers", name))[:n]
-        )
-        for i, verdict in enumerate(judge(part, p.device)):
-            truth = p.book.names[part.labels[i]] if name == "id" else name
-            found.append(
+def answers(run: Run, inputs: DataInputs, predictor: Predictor, device: torch.device) -> list[Answer]:
+    """What is answered to some test images of every set, drawn at random."""
+    result = []
+    sets = [
+        ("id", inputs.test, 3 * ANSWERS_PER_SET),
+        *((s.name, s.images, ANSWERS_PER_SET) for s in inputs.ood),
+    ]
+    for name, images, n in sets:
+        order = torch.randperm(len(images), generator=generator(run.config.seed, "answers", name))
+        part = images.subset(order[:n])
+        for i, prediction in enumerate(predictor(part, device)):
+            result.append(
                 Answer(
-                    image_3HW=part.batch([i])[0], truth=truth, known=name == "id",
-                    verdict=verdict.answer, score=verdict.score, threshold=verdict.threshold,
+                    image_3HW=part.batch([i])[0],
+                    truth=run.book.names[part.labels[i]] if name == "id" else name,
+                    known=name == "id",
+                    answer=prediction.answer,
+                    score=prediction.score,
+                    threshold=prediction.threshold,
                 )
-            )  # fmt: skip
-    return found
+            )
+    return result

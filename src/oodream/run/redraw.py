@@ -39,18 +39,18 @@ class BegunRun:
         return imagined_stage(self.run.config.decode.output)
 
 
-def open_begun(path: Path, device: str, output: str = "") -> BegunRun:
+def open_begun(path: Path, device: str, output: str = "", plugins: bool = False) -> BegunRun:
     """The run in a folder, as its files describe it.
 
     `output` may ask for "images" or "latents" other than the run's own; they lie beside those. Raises
     StoreError unless the run's vectors have been sampled.
     """
-    run = Run.open(path)
+    run = Run.open(path, plugins)
     if (stamp := run.stamp("vectors")) is None:
         raise StoreError(f"{path} has no vectors yet. Sample them with: {run.command} --until vectors")
     if output:
         decode = replace(run.config.decode, output=output)  # type: ignore[arg-type]
-        run = Run(path, replace(run.config, decode=decode), run.command)
+        run = Run(path, replace(run.config, decode=decode), run.command, plugins)
     config, book = run.config, run.book
     decode = config.decode if config.decode.tile else replace(config.decode, tile=run.tile)
     decoder = make_decoder(decode, book.names, book.prompts, config.size, device_of(device))
@@ -101,8 +101,8 @@ def verify(begun: BegunRun, say: Callable[[str], None]) -> int:
         if differing := [m for m in rows if hashes[files.paths[m]] != recorded[m]]:
             raise StoreError(
                 f"{len(differing)} of {len(rows)} images came out with other bytes than were recorded (row "
-                f"{differing[0]} first): another processor or library decodes here. To have all from this one: "
-                f"{run.command} --redo {begun.stage}"
+                f"{differing[0]} first): another processor or library decodes here. "
+                f"To have all from this one: {run.command} --redo {begun.stage}"
             )
     return len(rows)
 

@@ -1,7 +1,7 @@
 """Public checks for authors of extensions, one for each family, as scikit-learn's `check_estimator`.
 
-A check takes a registered name or a plug-in's dotted path, and options. It raises AssertionError with a sentence that says which
-rule is broken.
+A check takes a registered name or a plug-in's dotted path, and options. It raises AssertionError with a
+sentence that says which rule is broken.
 """
 
 from __future__ import annotations

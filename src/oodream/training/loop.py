@@ -112,18 +112,20 @@ def fit(
     *,
     adapter: LatentAdapter | None = None,
     teacher: nn.Module | None = None,
+    stream: str = "",
 ) -> list[dict[str, float]]:
     """Trains `model` in place and returns the mean loss, ID accuracy and loss parts of each epoch.
 
     `adapter` takes latents to the model and is trained along, but for what of it requires no gradients;
     `teacher` is asked, not trained. `state` is the file that holds the resume state between epochs; the
-    caller removes it. `what` names the training in the progress line and in its random numbers. Of several
-    processes each takes its part of every batch, gradients are averaged, and the first one writes.
+    caller removes it. `what` names the training in the progress line, and `stream` (`what` by default) its
+    random numbers. Of several processes each takes its part of every batch, gradients are averaged, and the
+    first one writes.
 
     Raises ValueError for sources that make no batch, or a batch that the processes cannot share evenly, and
     FloatingPointError on a loss that is not finite.
     """
-    shard = current_shard()
+    shard, stream = current_shard(), stream or what
     check_sources(sources)
     if config.batch % shard.count:
         raise ValueError(
@@ -140,12 +142,12 @@ def fit(
     batches = (
         batch
         for epoch in range(len(log), epochs)
-        for batch in epoch_batches(sources, config, derive(seed, what), epoch, shard)
+        for batch in epoch_batches(sources, config, derive(seed, stream), epoch, shard)
     )
     bar = progress(batches, total=steps * epochs, done=done, what=what, unit="step")
     for step, batch in enumerate(bar, done):
         lr = config.lr * one_cycle((step + 1) / (steps * epochs))
-        with seeded(seed, what, step, shard.index):  # dropout, where a network has it, belongs to the step
+        with seeded(seed, stream, step, shard.index):  # dropout, where a network has it, belongs to the step
             values = optimize(shared, optimizer, batch.to(device), lr)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(

@@ -20,6 +20,7 @@ from .latent_adapters import NO_ADAPTER
 
 __all__ = [
     "ROLES",
+    "Kind",
     "KnownPairs",
     "LatentSet",
     "Role",
@@ -32,6 +33,7 @@ __all__ = [
     "source_of",
 ]
 
+Kind = Literal["inlier", "outlier"]
 Role = Literal["reconstructed", "known", "inlier", "outlier"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -147,7 +149,7 @@ def known_latents(data: LatentSet, config: LatentsConfig) -> Source:
 
 def imagined_source(
     data: Images | LatentSet,
-    kind: Literal["inlier", "outlier"],
+    kind: Kind,
     config: RegularizeConfig,
     known: Images,
     *,

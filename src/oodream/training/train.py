@@ -148,11 +148,12 @@ def train(
     loss: Loss,
     adapter: AdapterMaker | None = None,
     teacher: nn.Module | None = None,
+    stream: str = "",
 ) -> Trained:
     """Trains a classifier on the sources. The seed fixes the weights and every batch.
 
     `loss` is as `make_loss` makes it; its networks are built here. `adapter` is what `adapter_maker`
-    returned, for sources with latents. `state` and `what` are as in `loop.fit`.
+    returned, for sources with latents. `state`, `what` and `stream` are as in `loop.fit`.
 
     Raises ValueError when the weights to begin with cannot be read or do not fit, or when the loss lacks what
     it needs.
@@ -177,6 +178,7 @@ def train(
         what,
         adapter=latent_adapter,
         teacher=teacher,
+        stream=stream,
     )
     kept = next(iter(loss.losses.values())) if isinstance(loss, LossSum) else loss
     return Trained(network, kept, log)  # type: ignore[arg-type]

@@ -1,20 +1,45 @@
 """Post-hoc detectors: outputs in, scores out (float64, higher = OOD). One method, one file.
 
-What they share lives here: the checks of their input, what needs no fit, and their state, which is what `fit` has learnt.
+What detectors share lives here: the base class, which checks what goes in before the method sees it; energies
+of reshaped features; what `fit` has learned, for files; and a few functions of tensors.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from ...core.types import Head, Output, Probe
+from ...core.options import Option, Section
+from ...core.types import Detector, Head, Output, Probe
+
+__all__ = [
+    "RIDGE",
+    "BaseDetector",
+    "NotFitted",
+    "Reads",
+    "ShapedEnergy",
+    "class_means",
+    "count_classes",
+    "learned",
+    "learned_fields",
+    "log_probabilities",
+    "probes_of",
+    "quantile",
+    "restore",
+    "score_unchecked",
+    "state",
+    "unit",
+    "whitening",
+]
 
 T = TypeVar("T")
+D = TypeVar("D", bound="BaseDetector")
+Reads = Literal["logits", "features", "labels", "head", "class weights"]
 RIDGE = 1e-6
 
 
@@ -25,49 +50,138 @@ class NotFitted(RuntimeError):
         super().__init__(f"{type(detector).__name__} scores only after fit(output, y_N, head).")
 
 
-class Fixed:
-    """A detector with nothing to learn from ID training images."""
+def learned() -> Any:
+    """A field that `fit` fills with a tensor; None before."""
+    return field(default=None, init=False, repr=False)
 
-    def fit(self: T, output: Output, y_N: Tensor, head: Head | None = None) -> T:
+
+class BaseDetector(Section, ABC):
+    """A detector that checks, then scores. A subclass is a dataclass that defines `_score`.
+
+    Its fields are its options, with a `Range` where a number has one, which is checked when the detector is
+    made. A detector that learns from ID training images declares what it learns by `learned()`, a tensor
+    each, and fills these fields in `_fit`. `_fit` and `_score` get the parts named in `reads`, and the
+    `probes`, as finite float64.
+    """
+
+    reads: ClassVar[tuple[Reads, ...]] = ("logits",)
+    """what the detector looks at; an output, labels or a head without it are refused"""
+    GRID: ClassVar[Mapping[str, Sequence[Option]]] = {}
+    """values of options that `tune` tries"""
+
+    @property
+    def probes(self) -> Sequence[Probe]:
+        """What the detector needs of an image beside the network's outputs."""
+        return ()
+
+    def fit(self: D, output: Output, y_N: Tensor, head: Head | None = None) -> D:
+        """Learns from outputs for ID training images, their labels (N,) and the network's head; returns
+        itself.
+
+        Raises ValueError for no images, NaN or infinity, labels that are no classes, and for what the network
+        does not show.
+        """
+        if not learned_fields(self):
+            return self
+        if not len(output):
+            raise ValueError(f"{type(self).__name__} has no training sample.")
+        if "labels" in self.reads:
+            _check_labels(y_N, output.logits_BC.shape[1])
+        checked = _checked(self, output, [probe for probe in self.probes if probe.for_fit])
+        self._fit(checked, y_N, cast(Head, _checked_head(self, head)))
         return self
 
+    def score(self, output: Output) -> Tensor:
+        """The scores (N,) of N outputs, float64, higher = OOD.
 
-def checked(values: Tensor, what: str) -> Tensor:
-    """The values in float64; ValueError names `what` when it holds NaN or infinity, or when a network gives none."""
-    if values.ndim == 2 and not values.shape[1]:
-        raise ValueError(f"This network gives no {what}, and the detector needs them.")
-    if not values.isfinite().all():
-        raise ValueError(f"The {what} contain NaN or infinity.")
-    return values.detach().double()
+        Raises NotFitted before `fit` where the detector learns; ValueError for NaN or infinity, for outputs
+        without the probes, and for what the network does not show.
+        """
+        if any(getattr(self, f.name) is None for f in learned_fields(self)):
+            raise NotFitted(self)
+        return self._score(_checked(self, output, self.probes))
+
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        """Fills the learned fields; `head` is None where "head" is not read and the network shows none."""
+        raise NotImplementedError(f"{type(self).__name__} declares learned fields and does not define _fit.")
+
+    @abstractmethod
+    def _score(self, output: Output) -> Tensor:
+        """The scores (N,), without any check: it is also what an ONNX graph is traced from."""
 
 
-def needed(head: Head | None, detector: object) -> tuple[Tensor, Tensor]:
-    """The head's weight and bias in float64; ValueError when there is none."""
-    if head is None:
+@dataclass
+class ShapedEnergy(BaseDetector):
+    """Score = -log sum_c exp f_c(x), f the head's logits of features that a subclass has reshaped, in nats.
+
+    On pooled features, as OpenOOD does it. Where a network's features can be negative, their negative part
+    counts as none.
+    """
+
+    reads: ClassVar = ("features", "head")
+
+    weight_CF_: Tensor = learned()  # noqa: RUF009
+    bias_C_: Tensor = learned()  # noqa: RUF009
+
+    def shape(self, z_NF: Tensor) -> Tensor:
+        """The reshaped features: as they are, unless a subclass does otherwise."""
+        return z_NF
+
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        self.weight_CF_, self.bias_C_ = head.weight_CF, head.bias_C
+
+    def _score(self, output: Output) -> Tensor:
+        return -(self.shape(output.z_BF) @ self.weight_CF_.T + self.bias_C_).logsumexp(1)
+
+
+def score_unchecked(detector: Detector, output: Output) -> Tensor:
+    """`detector.score` without its checks, for tracers, which cannot decide by a tensor's values.
+
+    A detector that is no `BaseDetector` scores as it always does.
+    """
+    if isinstance(detector, BaseDetector):
+        return detector._score(_converted(detector, output, detector.probes))
+    return detector.score(output)
+
+
+def probes_of(detectors: Sequence[Any]) -> list[Probe]:
+    """The probes that detectors need, each once."""
+    probes = [probe for detector in detectors for probe in getattr(detector, "probes", ())]
+    return list({probe.key: probe for probe in probes}.values())
+
+
+def learned_fields(detector: Any) -> list[Field[Any]]:
+    """The fields that `fit` fills; none where a detector has nothing to learn."""
+    return [f for f in fields(detector) if not f.init]
+
+
+def state(detector: Any) -> dict[str, Tensor]:
+    """What `fit` has learned, by the field's name; NotFitted before."""
+    values = {f.name: getattr(detector, f.name) for f in learned_fields(detector)}
+    if any(value is None for value in values.values()):
+        raise NotFitted(detector)
+    return values
+
+
+def restore(detector: T, values: Mapping[str, Tensor]) -> T:
+    """The detector with what `state` gave; ValueError when that was of another detector."""
+    if unlike := {f.name for f in learned_fields(detector)} ^ values.keys():
         raise ValueError(
-            f"{type(detector).__name__} needs the network's last layer, and this network shows none."
+            f"This is not what a {type(detector).__name__} has learned: {', '.join(sorted(unlike))}."
         )
-    return checked(head.weight_CF, "head's weights"), checked(head.bias_C, "head's biases")
+    for name, tensor in values.items():
+        setattr(detector, name, tensor)
+    return detector
 
 
-def seen(output: Output, probe: Probe) -> Tensor:
-    """What `probe` has made of the images, in float64; ValueError when it was not computed."""
-    if probe.key not in output.probes:
-        raise ValueError(
-            f"These outputs were made without the probe {probe.key!r}: pass the detector's probes to `outputs`."
-        )
-    return checked(output.probes[probe.key], "probes")
-
-
-def every_class(y_N: Tensor, classes: int, detector: object) -> Tensor:
-    """How many samples each class has; ValueError names those without any."""
+def count_classes(
+    y_N: Tensor, classes: int, detector: object, kind: str = "training sample", least: int = 1
+) -> Tensor:
+    """How many samples each class has (C,); ValueError names the classes with fewer than `least`."""
     count_C = y_N.bincount(minlength=classes)
-    if len(count_C) > classes:
-        raise ValueError(f"The labels go up to {len(count_C) - 1}, and the network knows {classes} classes.")
-    if missing := (count_C == 0).nonzero()[:, 0].tolist():
-        raise ValueError(
-            f"{type(detector).__name__} has no training sample of class {', '.join(map(str, missing))}."
-        )
+    if few := (count_C < least).nonzero()[:, 0].tolist():
+        lacks = f"no {kind}" if least == 1 else f"fewer than {least} {kind}s"
+        raise ValueError(f"{type(detector).__name__} has {lacks} of class {', '.join(map(str, few))}.")
     return count_C
 
 
@@ -76,43 +190,11 @@ def class_means(z_NF: Tensor, y_N: Tensor, count_C: Tensor) -> Tensor:
     return z_NF.new_zeros(len(count_C), z_NF.shape[1]).index_add_(0, y_N, z_NF) / count_C[:, None]
 
 
-def probes_of(detectors: Sequence[Any]) -> list[Probe]:
-    """The probes that detectors need, each once."""
-    return list(
-        {probe.key: probe for detector in detectors for probe in getattr(detector, "probes", ())}.values()
-    )
-
-
-def state(detector: Any) -> dict[str, Tensor]:
-    """What `fit` has learnt, by name; NotFitted before."""
-    found = {f.name: getattr(detector, f.name) for f in _learnt(detector)}
-    if any(value is None for value in found.values()):
-        raise NotFitted(detector)
-    return found
-
-
-def restore(detector: T, learnt: Mapping[str, Tensor]) -> T:
-    """The detector as `state` found it; ValueError when that was of another detector."""
-    if unlike := {f.name for f in _learnt(detector)} ^ learnt.keys():
-        raise ValueError(
-            f"This is not what a {type(detector).__name__} has learnt: {', '.join(sorted(unlike))}."
-        )
-    for name, tensor in learnt.items():
-        setattr(detector, name, tensor)
-    return detector
-
-
-def _learnt(detector: Any) -> list[Field[Any]]:
-    return [f for f in fields(detector) if not f.init]
-
-
-def fitted() -> Any:
-    """A field that `fit` fills."""
-    return field(default=None, init=False, repr=False)
-
-
 def log_probabilities(logits_NC: Tensor) -> tuple[Tensor, Tensor]:
-    """log p and log(1 - p) of every class (N, C), p the softmax; of the most likely class both come from the others' sum."""
+    """log p and log(1 - p) of every class (N, C), p the softmax.
+
+    Both come from the other classes' sum for the most likely class, so that confident outputs do not tie.
+    """
     every_N1, best_N1 = logits_NC.logsumexp(1, keepdim=True), logits_NC.argmax(1, keepdim=True)
     log_p_NC = logits_NC - every_N1
     others_N1 = logits_NC.scatter(1, best_N1, -torch.inf).logsumexp(1, keepdim=True)
@@ -126,43 +208,6 @@ def unit(z_NF: Tensor) -> Tensor:
     return torch.nn.functional.normalize(z_NF, dim=1)
 
 
-@dataclass
-class Shaped:
-    """Score = -log sum_c exp f_c(x) of features that a subclass has reshaped, as it has learnt to from ID training features.
-
-    On pooled features, as OpenOOD does it; where a network's features can be negative, their negative part counts as none.
-    """
-
-    weight_CF_: Tensor | None = field(default=None, init=False, repr=False)
-    bias_C_: Tensor | None = field(default=None, init=False, repr=False)
-
-    def learn(self, z_NF: Tensor) -> None:
-        """Takes from ID training features what `shape` needs: nothing, unless a subclass does."""
-
-    def shape(self, z_NF: Tensor) -> Tensor:
-        """The reshaped features: as they are, unless a subclass does otherwise."""
-        return z_NF
-
-    def fit(self: T, output: Output, y_N: Tensor, head: Head | None = None) -> T:
-        """Keeps the head; ValueError for NaN or a network without one."""
-        self.weight_CF_, self.bias_C_ = needed(head, self)  # type: ignore[attr-defined]
-        self.learn(checked(output.z_BF, "features"))  # type: ignore[attr-defined]
-        return self
-
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features."""
-        if self.weight_CF_ is None or self.bias_C_ is None:
-            raise NotFitted(self)
-        return -(self.shape(checked(output.z_BF, "features")) @ self.weight_CF_.T + self.bias_C_).logsumexp(1)
-
-
-def share(value: float, what: str) -> float:
-    """A share strictly between 0 and 1; ValueError for any other."""
-    if not 0 < value < 1:
-        raise ValueError(f"{what} is a share between 0 and 1, not {value}.")
-    return value
-
-
 def quantile(values: Tensor, q: float) -> Tensor:
     """The q-quantile of all values (linear between order statistics), a scalar; of any number of values."""
     ordered = values.flatten().sort().values
@@ -174,8 +219,8 @@ def quantile(values: Tensor, q: float) -> Tensor:
 def whitening(residual_NF: Tensor) -> Tensor:
     """L'^-1 (F, F) with S = L L', S the mean of the rows' outer products; z L'^-1 has unit covariance.
 
-    RIDGE * trace(S) / F is added to the diagonal, so that features which never vary stay invertible whatever the features' scale.
-    ValueError when nothing varies.
+    RIDGE * trace(S) / F is added to the diagonal, so that features which never vary stay invertible, whatever
+    the features' scale. Raises ValueError when nothing varies.
     """
     cov_FF = residual_NF.T @ residual_NF / len(residual_NF)
     spread = cov_FF.diagonal().mean()
@@ -184,3 +229,62 @@ def whitening(residual_NF: Tensor) -> Tensor:
     eye_FF = torch.eye(len(cov_FF), dtype=cov_FF.dtype, device=cov_FF.device)
     factor_FF = torch.linalg.cholesky(cov_FF + RIDGE * spread * eye_FF)
     return torch.linalg.solve_triangular(factor_FF, eye_FF, upper=False).T
+
+
+def _checked(detector: BaseDetector, output: Output, probes: Sequence[Probe]) -> Output:
+    name = type(detector).__name__
+    for part, values in _parts(detector, output).items():
+        if values.ndim == 2 and not values.shape[1]:
+            raise ValueError(f"{name} needs {part}, and this network shows none.")
+        _check_finite(values, part)
+    for probe in probes:
+        if probe.key not in output.probes:
+            raise ValueError(
+                f"{name} needs the probe {probe.key!r}, and these outputs were made without it: "
+                "give the detector's probes to the Extractor."
+            )
+        _check_finite(output.probes[probe.key], "probes")
+    return _converted(detector, output, probes)
+
+
+def _converted(detector: BaseDetector, output: Output, probes: Sequence[Probe]) -> Output:
+    parts = {part: values.detach().double() for part, values in _parts(detector, output).items()}
+    return Output(
+        logits_BC=parts.get("logits", output.logits_BC),
+        z_BF=parts.get("features", output.z_BF),
+        probes={probe.key: output.probes[probe.key].detach().double() for probe in probes},
+    )
+
+
+def _parts(detector: BaseDetector, output: Output) -> dict[str, Tensor]:
+    parts = {"logits": output.logits_BC, "features": output.z_BF}
+    return {part: values for part, values in parts.items() if part in detector.reads}
+
+
+def _checked_head(detector: BaseDetector, head: Head | None) -> Head | None:
+    name = type(detector).__name__
+    if "head" in detector.reads and head is None:
+        raise ValueError(f"{name} needs the network's last layer, and this network shows none.")
+    if "class weights" in detector.reads and (head is None or head.energy_C is None):
+        raise ValueError(
+            f"{name} needs a classifier trained with class weights (--regularize.loss-options weighted=true)."
+        )
+    if head is None or not {"head", "class weights"} & set(detector.reads):
+        return head
+    parts = {f.name: getattr(head, f.name) for f in fields(head) if getattr(head, f.name) is not None}
+    for values in parts.values():
+        _check_finite(values, "weights of the network's last layer")
+    return Head(**{part: values.detach().double() for part, values in parts.items()})
+
+
+def _check_finite(values: Tensor, name: str) -> None:
+    if not values.isfinite().all():
+        raise ValueError(f"The {name} contain NaN or infinity.")
+
+
+def _check_labels(y_N: Tensor, classes: int) -> None:
+    if not 0 <= int(y_N.min()) <= int(y_N.max()) < classes:
+        raise ValueError(
+            f"Labels lie between 0 and {classes - 1}, the network's classes; there are labels from "
+            f"{int(y_N.min())} to {int(y_N.max())}."
+        )

@@ -8,14 +8,16 @@ from torch import Tensor
 
 from ...core.registry import register
 from ...core.types import Output
-from . import Fixed, checked
+from . import BaseDetector
+
+__all__ = ["Energy"]
 
 
 @register("detectors", "energy")
 @dataclass
-class Energy(Fixed):
+class Energy(BaseDetector):
     """Score = E(x) = -log sum_c exp f_c(x) (Liu et al. 2020, equation 4 with temperature 1)."""
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), in nats, higher = OOD; ValueError for NaN or infinite logits."""
-        return -checked(output.logits_BC, "logits").logsumexp(1)
+    def _score(self, output: Output) -> Tensor:
+        """In nats."""
+        return -output.logits_BC.logsumexp(1)

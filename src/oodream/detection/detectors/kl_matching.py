@@ -10,34 +10,30 @@ from torch import Tensor
 
 from ...core.registry import register
 from ...core.types import Head, Output
-from . import NotFitted, checked, fitted, log_probabilities
+from . import BaseDetector, learned, log_probabilities
+
+__all__ = ["KLMatching"]
 
 
 @register("detectors", "kl_matching")
 @dataclass
-class KLMatching:
+class KLMatching(BaseDetector):
     """Score = min_c KL(p(x) || d_c), d_c the mean softmax of samples predicted as c (Hendrycks et al. 2022).
 
-    A class that is never predicted has no d_c. Means are taken in log space: no entry of d_c is zero. Two outputs that are sure of
-    one class beyond float64 have the same score, for their divergence is the same.
+    A class that is never predicted has no d_c. Means are taken in log space: no entry of d_c is zero. Two
+    outputs that are sure of one class beyond float64 have the same score, for their divergence is the same.
     """
 
-    log_d_CC_: Tensor | None = fitted()
+    log_d_CC_: Tensor = learned()
 
-    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> KLMatching:
-        """Learns the d_c of all predicted classes; ValueError for NaN or no samples."""
-        log_p_NC = log_probabilities(checked(output.logits_BC, "logits"))[0]
-        if not len(log_p_NC):
-            raise ValueError("KLMatching has no training sample.")
-        guess_N = log_p_NC.argmax(1)
-        rows = [log_p_NC[guess_N == c] for c in guess_N.unique()]
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        log_p_NC = log_probabilities(output.logits_BC)[0]
+        predicted_N = log_p_NC.argmax(1)
+        rows = [log_p_NC[predicted_N == c] for c in predicted_N.unique()]
         self.log_d_CC_ = torch.stack([row.logsumexp(0) - math.log(len(row)) for row in rows])
-        return self
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), in nats, at least 0, higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite logits."""
-        if self.log_d_CC_ is None:
-            raise NotFitted(self)
-        log_p_NC = log_probabilities(checked(output.logits_BC, "logits"))[0]
+    def _score(self, output: Output) -> Tensor:
+        """In nats, at least 0."""
+        log_p_NC = log_probabilities(output.logits_BC)[0]
         p_NC = log_p_NC.exp()
         return ((p_NC * log_p_NC).sum(1, keepdim=True) - p_NC @ self.log_d_CC_.T).amin(1)

@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+import torch
 from torch import Tensor
 
+from ...core.options import Range
 from ...core.registry import register
 from ...core.types import Head, Output
 from ...functional.knn import kth_distance
-from . import NotFitted, checked, fitted, unit
+from . import BaseDetector, learned, unit
+
+__all__ = ["KNN"]
+
+K = 50
 
 
 @register("detectors", "knn")
 @dataclass
-class KNN:
-    """Score = Euclidean distance to the `k`-th nearest ID training feature, features scaled to unit norm (Sun et al. 2022).
+class KNN(BaseDetector):
+    """Score = Euclidean distance to the `k`-th nearest ID training feature, features scaled to unit norm (Sun
+    et al. 2022).
 
-    Nothing is excluded: score images that `fit` has not seen. With fewer than `k` features the farthest counts.
+    With `k` 0 it is a quarter of the smallest class's training images, at least 1 and at most 50, which is
+    the usual choice and holds from 200 images a class on. The neighbour must be of the image's own class:
+    beyond the size of a class the k-th nearest feature of a known image lies in another one, as that of an
+    unknown image does, and scores rank upside down. Nothing is excluded: score images that `fit` has not
+    seen. With fewer than `k` features the farthest counts.
     """
 
+    reads: ClassVar = ("features",)
     GRID: ClassVar = {"k": (1, 10, 50, 100, 200, 500, 1000)}
 
-    k: int = 50
-    bank_NF_: Tensor | None = fitted()
+    k: Annotated[int, Range(0)] = 0
+    bank_NF_: Tensor = learned()
+    k_: Tensor = learned()
 
-    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> KNN:
-        """Keeps the features; ValueError for NaN, infinity, or no features at all."""
-        if not len(output):
-            raise ValueError("There are no training features to be a neighbour of.")
-        self.bank_NF_ = _unit(output)
-        return self
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        self.bank_NF_ = unit(output.z_BF).float()
+        smallest = int(y_N.unique(return_counts=True)[1].min())
+        self.k_ = torch.tensor(min(self.k or min(K, max(1, smallest // 4)), len(y_N)))
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), in [0, 2], higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features."""
-        if self.bank_NF_ is None:
-            raise NotFitted(self)
-        return kth_distance(_unit(output), self.bank_NF_, min(self.k, len(self.bank_NF_))).double()
-
-
-def _unit(output: Output) -> Tensor:
-    return unit(checked(output.z_BF, "features")).float()
+    def _score(self, output: Output) -> Tensor:
+        """In [0, 2]."""
+        return kth_distance(unit(output.z_BF).float(), self.bank_NF_, int(self.k_)).double()

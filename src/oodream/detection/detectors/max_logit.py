@@ -8,14 +8,18 @@ from torch import Tensor
 
 from ...core.registry import register
 from ...core.types import Output
-from . import Fixed, checked
+from . import BaseDetector
+
+__all__ = ["MaxLogit"]
 
 
 @register("detectors", "max_logit")
 @dataclass
-class MaxLogit(Fixed):
-    """Score = -max_c f_c(x) (Hendrycks et al. 2022, "Scaling out-of-distribution detection for real-world settings")."""
+class MaxLogit(BaseDetector):
+    """Score = -max_c f_c(x) (Hendrycks et al. 2022, "Scaling out-of-distribution detection for real-world
+    settings").
+    """
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), in logits, higher = OOD; ValueError for NaN or infinite logits."""
-        return -checked(output.logits_BC, "logits").amax(1)
+    def _score(self, output: Output) -> Tensor:
+        """In logits."""
+        return -output.logits_BC.amax(1)

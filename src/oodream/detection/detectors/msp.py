@@ -9,20 +9,24 @@ from torch import Tensor
 
 from ...core.registry import register
 from ...core.types import Output
-from . import Fixed, checked
+from . import BaseDetector
+
+__all__ = ["MSP", "log_unsure"]
 
 
 @register("detectors", "msp")
 @dataclass
-class MSP(Fixed):
-    """Score = log(1 - max softmax): a monotone form of the negative maximum softmax probability (Hendrycks & Gimpel 2017).
+class MSP(BaseDetector):
+    """Score = log(1 - max softmax): a monotone form of the negative maximum softmax probability (Hendrycks &
+    Gimpel 2017).
 
-    1 - p is summed from the other classes in log space, float64, so confident scores neither saturate nor tie.
+    1 - p is summed from the other classes in log space, float64, so confident scores neither saturate nor
+    tie.
     """
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), at most 0, higher = OOD; ValueError for NaN or infinite logits."""
-        return log_unsure(checked(output.logits_BC, "logits"))
+    def _score(self, output: Output) -> Tensor:
+        """At most 0."""
+        return log_unsure(output.logits_BC)
 
 
 def log_unsure(logits_NC: Tensor) -> Tensor:

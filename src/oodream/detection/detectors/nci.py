@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
+from ...core.options import Range
 from ...core.registry import register
 from ...core.types import Head, Output
-from . import NotFitted, checked, fitted, needed
+from . import BaseDetector, learned
+
+__all__ = ["NCI"]
 
 
 @register("detectors", "nci")
 @dataclass
-class NCI:
+class NCI(BaseDetector):
     """Score = -<z - mean, w_best> / |z - mean| - alpha |z|_1 (Liu & Qin 2025; as OpenOOD computes it).
 
     w_best is the predicted class's row of the head, the mean that of ID training features.
     """
 
+    reads: ClassVar = ("logits", "features", "head")
     GRID: ClassVar = {"alpha": (0.0001, 0.001, 0.01, 0.1)}
 
-    alpha: float = 0.0001
-    mean_F_: Tensor | None = fitted()
-    weight_CF_: Tensor | None = fitted()
+    alpha: Annotated[float, Range(0)] = 0.0001
+    mean_F_: Tensor = learned()
+    weight_CF_: Tensor = learned()
 
-    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> NCI:
-        """Learns the mean; ValueError for NaN or no head."""
-        self.weight_CF_, _ = needed(head, self)
-        self.mean_F_ = checked(output.z_BF, "features").mean(0)
-        return self
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        self.weight_CF_, self.mean_F_ = head.weight_CF, output.z_BF.mean(0)
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features or logits."""
-        if self.mean_F_ is None or self.weight_CF_ is None:
-            raise NotFitted(self)
-        z_NF, guess_N = checked(output.z_BF, "features"), checked(output.logits_BC, "logits").argmax(1)
-        from_NF = z_NF - self.mean_F_
-        near_N = (from_NF * self.weight_CF_[guess_N]).sum(1) / from_NF.norm(dim=1).clamp(min=1e-30)
-        return -near_N - self.alpha * z_NF.abs().sum(1)
+    def _score(self, output: Output) -> Tensor:
+        """A projection and a length, both of features."""
+        from_mean_NF, weight_NF = output.z_BF - self.mean_F_, self.weight_CF_[output.logits_BC.argmax(1)]
+        projection_N = (from_mean_NF * weight_NF).sum(1) / from_mean_NF.norm(dim=1).clamp(min=1e-30)
+        return -projection_N - self.alpha * output.z_BF.abs().sum(1)

@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from ...core.options import Range
 from ...core.registry import register
 from ...core.types import Head, Output
 from ...functional.knn import largest_products
-from . import NotFitted, checked, fitted, unit
+from . import BaseDetector, learned, unit
+
+__all__ = ["NNGuide"]
 
 
 @register("detectors", "nnguide")
 @dataclass
-class NNGuide:
-    """Score = -logsumexp(f(x)) * G(x), G the mean of the `k` largest cos(z, z_i) logsumexp(f(x_i)) (Park et al. 2023).
+class NNGuide(BaseDetector):
+    """Score = -logsumexp(f(x)) * G(x), G the mean of the `k` largest cos(z, z_i) logsumexp(f(x_i)) (Park et
+    al. 2023).
 
-    i runs over all ID training features, or the first `share` of a fixed permutation of them (the paper's 1 % on ImageNet).
+    i runs over all ID training features, or the first `share` of a fixed permutation of them (the paper's 1 %
+    on ImageNet).
     """
 
+    reads: ClassVar = ("logits", "features")
     GRID: ClassVar = {"k": (1, 10, 50, 100, 500)}
 
-    k: int = 10
-    share: float = 1.0
-    bank_NF_: Tensor | None = fitted()
+    k: Annotated[int, Range(1)] = 10
+    share: Annotated[float, Range(0, 1, "low")] = 1.0
+    bank_NF_: Tensor = learned()
 
-    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> NNGuide:
-        """Keeps unit features times their energies; ValueError for NaN, no features, or a share out of (0, 1]."""
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share lies in (0, 1], not at {self.share}.")
-        if not len(output):
-            raise ValueError("There are no training features to be guided by.")
-        z_NF, logits_NC = checked(output.z_BF, "features"), checked(output.logits_BC, "logits")
-        keep = torch.randperm(len(z_NF), generator=torch.Generator().manual_seed(0))[
-            : max(1, round(self.share * len(z_NF)))
-        ]
-        self.bank_NF_ = unit(z_NF[keep]) * logits_NC[keep].logsumexp(1, keepdim=True)
-        return self
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        order = torch.randperm(len(output), generator=torch.Generator().manual_seed(0))
+        rows = order[: max(1, round(self.share * len(output)))]
+        self.bank_NF_ = unit(output.z_BF[rows]) * output.logits_BC[rows].logsumexp(1, keepdim=True)
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features or logits."""
-        if self.bank_NF_ is None:
-            raise NotFitted(self)
-        near_NK = largest_products(
-            unit(checked(output.z_BF, "features")), self.bank_NF_, min(self.k, len(self.bank_NF_))
-        )
-        return -checked(output.logits_BC, "logits").logsumexp(1) * near_NK.mean(1)
+    def _score(self, output: Output) -> Tensor:
+        """A product of energy and guidance."""
+        nearest_NK = largest_products(unit(output.z_BF), self.bank_NF_, min(self.k, len(self.bank_NF_)))
+        return -output.logits_BC.logsumexp(1) * nearest_NK.mean(1)

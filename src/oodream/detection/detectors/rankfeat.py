@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ...core.registry import register
 from ...core.types import ForwardPass, Output, Probe
-from . import Shaped, seen
+from . import ShapedEnergy
+
+__all__ = ["RankFeat", "WithoutRankOne"]
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,9 @@ class WithoutRankOne:
     wants: str = "map"
     for_fit: bool = False
 
-    def __call__(self, seen: ForwardPass) -> Tensor:
-        assert seen.map_BFHW is not None
-        map_BFP = seen.map_BFHW.flatten(2).double()
+    def __call__(self, forward: ForwardPass) -> Tensor:
+        assert forward.map_BFHW is not None  # it is wanted
+        map_BFP = forward.map_BFHW.flatten(2).double()
         u_BFR, s_BR, vh_BRP = torch.linalg.svd(map_BFP, full_matrices=False)
         first_BF = u_BFR[:, :, 0] * s_BR[:, :1] * vh_BRP[:, 0].mean(1, keepdim=True)
         return map_BFP.mean(2) - first_BF
@@ -31,16 +33,15 @@ class WithoutRankOne:
 
 @register("detectors", "rankfeat")
 @dataclass
-class RankFeat(Shaped):
+class RankFeat(ShapedEnergy):
     """Energy of the last feature map less its first singular triple (Song et al. 2022; "Block 4" alone).
 
     It needs a network whose features are the mean of a feature map.
     """
 
     @property
-    def views(self) -> Sequence[Probe]:
+    def probes(self) -> Sequence[Probe]:
         return [WithoutRankOne()]
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN, infinity or outputs without the probe."""
-        return super().score(Output(logits_BC=output.logits_BC, z_BF=seen(output, self.probes[0])))
+    def _score(self, output: Output) -> Tensor:
+        return super()._score(replace(output, z_BF=output.probes[WithoutRankOne.key]))

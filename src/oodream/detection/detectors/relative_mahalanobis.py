@@ -8,8 +8,10 @@ from torch import Tensor
 
 from ...core.registry import register
 from ...core.types import Head, Output
-from . import NotFitted, checked, fitted, whitening
+from . import learned, whitening
 from .mahalanobis import Mahalanobis
+
+__all__ = ["RelativeMahalanobis"]
 
 
 @register("detectors", "relative_mahalanobis")
@@ -20,20 +22,16 @@ class RelativeMahalanobis(Mahalanobis):
     MD_c is squared and as in `mahalanobis`; what is unusual for every class alike cancels.
     """
 
-    background_FF_: Tensor | None = fitted()
-    mean_F_: Tensor | None = fitted()
+    background_FF_: Tensor = learned()
+    mean_F_: Tensor = learned()
 
-    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> RelativeMahalanobis:
-        """Learns both Gaussians; ValueError as `mahalanobis`."""
-        super().fit(output, y_N, head)
-        z_NF = checked(output.z_BF, "features")
-        self.background_FF_ = whitening(z_NF - z_NF.mean(0))
-        self.mean_F_ = z_NF.mean(0) @ self.background_FF_
-        return self
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        super()._fit(output, y_N, head)
+        mean_F = output.z_BF.mean(0)
+        self.background_FF_ = whitening(output.z_BF - mean_F)
+        self.mean_F_ = mean_F @ self.background_FF_
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), a difference of squared distances, higher = OOD; NotFitted before `fit`, ValueError for NaN or infinity."""
-        if self.background_FF_ is None or self.mean_F_ is None:
-            raise NotFitted(self)
-        all_N = (checked(output.z_BF, "features") @ self.background_FF_ - self.mean_F_).square().sum(1)
-        return super().score(output) - all_N
+    def _score(self, output: Output) -> Tensor:
+        """A difference of squared distances."""
+        all_N = (output.z_BF @ self.background_FF_ - self.mean_F_).square().sum(1)
+        return super()._score(output) - all_N

@@ -3,49 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from ...core.options import Range
 from ...core.registry import register
 from ...core.types import Head, Output
-from . import NotFitted, checked, fitted, needed
+from . import BaseDetector, Reads, learned
+
+__all__ = ["Residual"]
 
 
 @register("detectors", "residual")
 @dataclass
-class Residual:
+class Residual(BaseDetector):
     """Score = |P (z - o)|, P the projection on the complement of the principal subspace (Wang et al. 2022).
 
-    The origin is o = -W^+ b, where the head's logits vanish. `dim` is the subspace's dimension; 0 takes the paper's: 1000 for
-    features wider than 2047, 512 from 768 on, else half of the width.
+    The origin is o = -W^+ b, where the head's logits vanish. `dim` is the subspace's dimension; 0 takes the
+    paper's: 1000 for features wider than 2047, 512 from 768 on, else half of the width.
     """
 
+    reads: ClassVar[tuple[Reads, ...]] = ("features", "head")
     GRID: ClassVar = {"dim": (8, 16, 32, 64, 128, 256, 512, 1000)}
 
-    dim: int = 0
-    origin_F_: Tensor | None = fitted()
-    null_FR_: Tensor | None = fitted()
+    dim: Annotated[int, Range(0)] = 0
+    origin_F_: Tensor = learned()
+    null_FR_: Tensor = learned()
 
-    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Residual:
-        """Learns the subspace; ValueError for NaN, no head, or a dimension that leaves no complement."""
-        z_NF = checked(output.z_BF, "features")
-        weight_CF, bias_C = needed(head, self)
-        width = z_NF.shape[1]
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        """Raises ValueError for a dimension that leaves no complement."""
+        width = output.z_BF.shape[1]
         dim = self.dim or (1000 if width >= 2048 else 512 if width >= 768 else width // 2)
         if not 0 < dim < width:
             raise ValueError(
                 f"dim lies between 1 and {width - 1} for features of width {width}; it is {dim}."
             )
-        self.origin_F_ = -torch.linalg.pinv(weight_CF) @ bias_C
-        centred_NF = z_NF - self.origin_F_
-        vectors_FF = torch.linalg.eigh(centred_NF.T @ centred_NF / len(z_NF)).eigenvectors  # ascending
+        self.origin_F_ = -torch.linalg.pinv(head.weight_CF) @ head.bias_C
+        centred_NF = output.z_BF - self.origin_F_
+        vectors_FF = torch.linalg.eigh(centred_NF.T @ centred_NF / len(output)).eigenvectors  # ascending
         self.null_FR_ = vectors_FF[:, : width - dim].contiguous()
-        return self
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), a length, higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features."""
-        if self.origin_F_ is None or self.null_FR_ is None:
-            raise NotFitted(self)
-        return ((checked(output.z_BF, "features") - self.origin_F_) @ self.null_FR_).norm(dim=1)
+    def _score(self, output: Output) -> Tensor:
+        """A length."""
+        return ((output.z_BF - self.origin_F_) @ self.null_FR_).norm(dim=1)

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from ...core.registry import register
 from ...core.types import Head, Output
-from . import NotFitted, checked, class_means, every_class, fitted
+from . import BaseDetector, class_means, count_classes, learned
+
+__all__ = ["SHE"]
 
 
 @register("detectors", "she")
 @dataclass
-class SHE:
-    """Score = -<z, S_c>, c the predicted class, S_c its mean feature over rightly classified images (Zhang et al. 2023)."""
+class SHE(BaseDetector):
+    """Score = -<z, S_c>, c the predicted class, S_c its mean feature over rightly classified images (Zhang et
+    al. 2023).
+    """
 
-    patterns_CF_: Tensor | None = fitted()
+    reads: ClassVar = ("logits", "features", "labels")
 
-    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> SHE:
-        """Learns the patterns; ValueError for NaN, or a class of which no sample is rightly classified."""
-        z_NF, guess_N = checked(output.z_BF, "features"), checked(output.logits_BC, "logits").argmax(1)
-        right_N = guess_N == y_N
-        count_C = every_class(y_N[right_N], output.logits_BC.shape[1], self)
-        self.patterns_CF_ = class_means(z_NF[right_N], y_N[right_N], count_C)
-        return self
+    patterns_CF_: Tensor = learned()
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features or logits."""
-        if self.patterns_CF_ is None:
-            raise NotFitted(self)
-        guess_N = checked(output.logits_BC, "logits").argmax(1)
-        return -(checked(output.z_BF, "features") * self.patterns_CF_[guess_N]).sum(1)
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        """Raises ValueError for a class of which no sample is rightly classified."""
+        right_N = output.logits_BC.argmax(1) == y_N
+        classes, kind = output.logits_BC.shape[1], "rightly classified training sample"
+        count_C = count_classes(y_N[right_N], classes, self, kind)
+        self.patterns_CF_ = class_means(output.z_BF[right_N], y_N[right_N], count_C)
+
+    def _score(self, output: Output) -> Tensor:
+        """An inner product of features."""
+        return -(output.z_BF * self.patterns_CF_[output.logits_BC.argmax(1)]).sum(1)

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from ...core.registry import register
 from ...core.types import Head, Output
-from . import NotFitted, checked, fitted
+from . import BaseDetector, learned
+
+__all__ = ["WeightedEnergy"]
 
 
 @register("detectors", "weighted_energy")
 @dataclass
-class WeightedEnergy:
-    """Score = -log sum_c w_c exp f_c(x), w > 0 as learnt with the classifier (VOS, Du et al. 2022; DREAM-OOD's phi).
+class WeightedEnergy(BaseDetector):
+    """Score = -log sum_c w_c exp f_c(x), w > 0 as learned with the classifier (VOS, Du et al. 2022;
+    DREAM-OOD's phi).
 
-    Any positive slope of phi leaves the order of scores as it is. Train with `--train.loss-options weighted true`.
+    Any positive slope of phi leaves the order of scores as it is. Train with `--regularize.loss-options
+    weighted=true`.
     """
 
-    weight_C_: Tensor | None = fitted()
+    reads: ClassVar = ("logits", "class weights")
 
-    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> WeightedEnergy:
-        """Takes the classes' weights; ValueError when the classifier was not trained with any."""
-        if head is None or head.energy_C is None:
-            raise ValueError(
-                "weighted_energy needs a classifier trained with class weights (--train.loss-options weighted true)."
-            )
-        self.weight_C_ = checked(head.energy_C, "class weights").clamp(min=0)
-        return self
+    weight_C_: Tensor = learned()
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), in nats, higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite logits."""
-        if self.weight_C_ is None:
-            raise NotFitted(self)
-        return -(checked(output.logits_BC, "logits") + self.weight_C_.log()).logsumexp(1)
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        assert head.energy_C is not None  # it is read
+        self.weight_C_ = head.energy_C.clamp(min=0)
+
+    def _score(self, output: Output) -> Tensor:
+        """In nats."""
+        return -(output.logits_BC + self.weight_C_.log()).logsumexp(1)

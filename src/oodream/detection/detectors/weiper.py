@@ -3,99 +3,91 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core.options import Range
 from ...core.registry import register
 from ...core.types import Head, Output
-from . import NotFitted, checked, fitted, needed
+from . import BaseDetector, learned
 
-COMPUTED_TOGETHER = 2**24  # perturbed logits
+__all__ = ["WeiPer"]
+
+LOGITS_AT_ONCE = 2**24
+FLOORS = (0.01, 0.025)  # added to the densities of features and of perturbed logits
 
 
 @register("detectors", "weiper")
 @dataclass
-class WeiPer:
+class WeiPer(BaseDetector):
     """Score = D(z) + lambda_1 D(Wz) - lambda_2 MSP(Wz): WeiPer+KLD (Granz et al. 2024).
 
-    W holds `repeats` copies of the head, every row moved by `delta` times its norm in a random direction (of a fixed seed). D
-    compares one image's histogram of values, smoothed over `smooth` bins, with the training images' mean histogram, by the
-    symmetric Kullback-Leibler divergence; MSP is the mean over the copies of the largest softmax probability.
+    W holds `repeats` copies of the head, every row moved by `delta` times its norm in a random direction (of
+    a fixed seed). D compares one image's histogram of values, smoothed over `smooth` bins, with the training
+    images' mean histogram, by the symmetric Kullback-Leibler divergence. MSP is the mean over the copies of
+    the largest softmax probability.
     """
 
+    reads: ClassVar = ("features", "head")
     GRID: ClassVar = {"delta": (1.8, 2.1, 2.4), "lambda_1": (0.1, 1.0, 2.5)}
 
-    repeats: int = 100
-    delta: float = 2.1
-    bins: int = 100
-    smooth: int = 20
-    lambda_1: float = 1.0
-    lambda_2: float = 1.0
-    heads_KF_: Tensor | None = fitted()
-    biases_K_: Tensor | None = fitted()
-    range_22_: Tensor | None = fitted()
-    typical_2B_: Tensor | None = fitted()
+    repeats: Annotated[int, Range(1)] = 100
+    delta: Annotated[float, Range(0)] = 2.1
+    bins: Annotated[int, Range(2)] = 100
+    smooth: Annotated[int, Range(1)] = 20
+    lambda_1: Annotated[float, Range(0)] = 1.0
+    lambda_2: Annotated[float, Range(0)] = 1.0
+    heads_KF_: Tensor = learned()
+    biases_K_: Tensor = learned()
+    range_22_: Tensor = learned()
+    typical_2B_: Tensor = learned()
 
-    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> WeiPer:
-        """Learns ranges and mean histograms; ValueError for NaN, no head, or no samples."""
-        weight_CF, bias_C = needed(head, self)
-        z_NF = checked(output.z_BF, "features")
-        if not len(z_NF):
-            raise ValueError("WeiPer has no training sample.")
-        noise = torch.randn(
-            self.repeats, *weight_CF.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-        )
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        weight_CF, z_NF = head.weight_CF, output.z_BF
+        g = torch.Generator().manual_seed(0)
+        noise = torch.randn(self.repeats, *weight_CF.shape, generator=g, dtype=torch.float64)
         moved = weight_CF + self.delta * F.normalize(noise, dim=2) * weight_CF.norm(dim=1, keepdim=True)
-        self.heads_KF_, self.biases_K_ = moved.flatten(0, 1), bias_C.repeat(self.repeats)
+        self.heads_KF_, self.biases_K_ = moved.flatten(0, 1), head.bias_C.repeat(self.repeats)
         parts = self._parts(len(z_NF))
-        spans = [(z_NF.amin(), z_NF.amax())]
-        extremes = [self._logits(z_NF[part]).aminmax() for part in parts]
-        spans.append(
-            (torch.stack([e.min for e in extremes]).amin(), torch.stack([e.max for e in extremes]).amax())
-        )
-        self.range_22_ = torch.stack([torch.stack(span) for span in spans])
-        means = [torch.zeros(self.bins, dtype=torch.float64) for _ in range(2)]
+        extremes = torch.stack([torch.stack(self._logits(z_NF[part]).aminmax()) for part in parts])
+        logits_range_2 = torch.stack([extremes[:, 0].amin(), extremes[:, 1].amax()])
+        self.range_22_ = torch.stack([torch.stack(z_NF.aminmax()), logits_range_2])
+        typical = [torch.zeros(self.bins, dtype=torch.float64) for _ in range(2)]
         for part in parts:
-            for mean, values, span in zip(
-                means, (z_NF[part], self._logits(z_NF[part])), self.range_22_, strict=True
-            ):
-                mean += self._histogram(values, span).sum(0) / len(z_NF)
-        self.typical_2B_ = torch.stack(means)
-        return self
+            values = z_NF[part], self._logits(z_NF[part])
+            for mean, values_NV, range_2 in zip(typical, values, self.range_22_, strict=True):
+                mean += self._histogram(values_NV, range_2).sum(0) / len(z_NF)
+        self.typical_2B_ = torch.stack(typical)
 
-    def score(self, output: Output) -> Tensor:
-        """float64 (N,), higher = OOD; NotFitted before `fit`, ValueError for NaN or infinite features."""
-        if self.range_22_ is None or self.typical_2B_ is None:
-            raise NotFitted(self)
-        z_NF, found = checked(output.z_BF, "features"), []
-        for part in self._parts(len(z_NF)):
-            logits = self._logits(z_NF[part])
-            own, perturbed = (
-                self._divergence(self._histogram(values, span), typical, floor)
-                for values, span, typical, floor in zip(
-                    (z_NF[part], logits), self.range_22_, self.typical_2B_, (0.01, 0.025), strict=True
-                )
+    def _score(self, output: Output) -> Tensor:
+        """A divergence in nats, less a probability."""
+        scores = []
+        for part in self._parts(len(output)):
+            logits = self._logits(output.z_BF[part])
+            densities = zip(
+                (output.z_BF[part], logits), self.range_22_, self.typical_2B_, FLOORS, strict=True
+            )
+            of_features, of_logits = (
+                self._divergence(self._histogram(values, range_2), typical_B, floor)
+                for values, range_2, typical_B, floor in densities
             )
             msp = logits.unflatten(1, (self.repeats, -1)).softmax(2).amax(2).mean(1)
-            found.append(own + self.lambda_1 * perturbed - self.lambda_2 * msp)
-        return torch.cat(found)
+            scores.append(of_features + self.lambda_1 * of_logits - self.lambda_2 * msp)
+        return torch.cat(scores)
 
     def _parts(self, n: int) -> list[slice]:
-        assert self.heads_KF_ is not None
-        rows = max(1, COMPUTED_TOGETHER // len(self.heads_KF_))
+        rows = max(1, LOGITS_AT_ONCE // len(self.heads_KF_))
         return [slice(start, start + rows) for start in range(0, n, rows)]
 
     def _logits(self, z_NF: Tensor) -> Tensor:
-        assert self.heads_KF_ is not None
-        assert self.biases_K_ is not None
         return z_NF @ self.heads_KF_.T + self.biases_K_
 
-    def _histogram(self, values_NV: Tensor, span_2: Tensor) -> Tensor:
+    def _histogram(self, values_NV: Tensor, range_2: Tensor) -> Tensor:
         """The share of each row's values in each bin (N, bins); values out of the range are in none."""
-        low, high = span_2
+        low, high = range_2
         at = ((values_NV - low) / (high - low).clamp(min=1e-30) * self.bins).floor().long()
         at = torch.where(values_NV == high, self.bins - 1, at)
         inside = ((at >= 0) & (at < self.bins)).double()

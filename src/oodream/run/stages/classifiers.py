@@ -19,7 +19,13 @@ from ...models.classifier import Classifier, load_classifier, quantile_threshold
 from ...models.inference import Extractor, cost
 from ...training.sources import KnownPairs, LatentSet, Source, imagined_source, known_as_outliers
 from ...training.train import (
-    AdapterMaker, Trained, adapter_maker, is_pretrained, learn_adapter, make_loss, train,
+    AdapterMaker,
+    Trained,
+    adapter_maker,
+    is_pretrained,
+    learn_adapter,
+    make_loss,
+    train,
 )  # fmt: skip
 from ..job import Job
 from ..layout import BASELINE, REGULARIZED, classifier_stage
@@ -94,19 +100,21 @@ def imagined(job: Job, latents: LatentSet | None) -> Source:
     c, run = job.config.regularize, job.run
     rows = run.keep_mask.nonzero()[:, 0]
     if len(rows) == 0:
-        advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[run.kind]
-        raise ValueError(f"The filters kept no {run.kind}: sample {advice} the classes, or change filter.options.")
+        advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[
+            run.kind
+        ]
+        raise ValueError(
+            f"The filters kept no {run.kind}: sample {advice} the classes, or change filter.options."
+        )
     rows = rows[: c.max_outliers or None]
     least = job.config.latents.min_outlier_weight
     if c.outliers == "known":
-        data = job.inputs.train if latents is None else latents
-        return known_as_outliers(data, len(rows), c, job.inputs.train, min_weight=least)
+        known = job.inputs.train if latents is None else latents
+        return known_as_outliers(known, len(rows), c, job.inputs.train, min_weight=least)
     vectors = run.vectors.z_MD[rows] if run.kind == "outlier" else None
-    if run.has_latents:
-        rows_ = LatentSet(labels=run.vectors.y_M, read=run.latents).subset(rows)
-    else:
-        rows_ = run.images.subset(rows)
-    return imagined_source(rows_, run.kind, c, job.inputs.train, vectors=vectors, min_weight=least)
+    latent = LatentSet(labels=run.vectors.y_M, read=run.latents) if run.has_latents else None
+    data = run.images.subset(rows) if latent is None else latent.subset(rows)
+    return imagined_source(data, run.kind, c, job.inputs.train, vectors=vectors, min_weight=least)
 
 
 def adapter(job: Job) -> AdapterMaker | None:
@@ -133,13 +141,15 @@ def check_teacher(job: Job) -> None:
     names, taught = job.book.names, load_classifier(Path(path), plugins=False).names
     if taught != names:
         raise ValueError(
-            f"The teacher {path} knows {len(taught)} classes ({listed(taught)}), and this run has {len(names)} "
-            f"({listed(names)}). They must be the same, in the same order."
+            f"The teacher {path} knows {len(taught)} classes ({listed(taught)}), and this run has "
+            f"{len(names)} ({listed(names)}). They must be the same, in the same order."
         )
 
 
 def keep(job: Job, stage: str, trained: Trained, loss: str, options: Json) -> Json:
-    """Saves a trained classifier with its threshold and log; returns what it does on test images, and what it costs."""
+    """Saves a trained classifier with its threshold and log; returns what it does on test images, and what it
+    costs.
+    """
     network, test = trained.network, job.inputs.test
     extractor = Extractor(network, device=job.device)
     output, control = extractor(test), extractor(job.run.reconstructed("test"))

@@ -14,10 +14,10 @@ from ...core.progress import progress
 from ...core.seeding import generator
 from ...core.types import Json
 from ...data.images import IN_MEMORY
-from ...functional.slerp import COSINES, away, between
+from ...functional.slerp import COSINES, away, slerp
 from ...synthesis.decode import provenance
 from ...synthesis.filters import make_filters
-from ...training.augment import coloured
+from ...training.augment import recolored
 from ..generated import SHARD
 from ..job import Job
 from ..layout import BASELINE
@@ -25,7 +25,7 @@ from ..layout import BASELINE
 __all__ = ["decode_vectors", "draw_strips", "encode_known", "filter_images", "reconstruct_known"]
 
 CONTROL_IMAGES = 1000
-COLOURED = 4096  # known images in random colours that are encoded for latent adapters to learn from
+RECOLORED = 4096  # known images in random colours that are encoded for latent adapters to learn from
 
 
 def decode_vectors(job: Job) -> Json:
@@ -68,7 +68,7 @@ def draw_strips(job: Job) -> Json:
     tokens_CD, vectors, arcs = run.book.tokens_CD, run.vectors, {}
     for y in range(min(c.strips, len(tokens_CD))):
         m = int((vectors.y_M == y).nonzero()[0, 0])
-        arcs[f"between-{y}"] = between(tokens_CD[y], vectors.z_MD[m], len(COSINES)), y, m
+        arcs[f"between-{y}"] = slerp(tokens_CD[y], vectors.z_MD[m], len(COSINES)), y, m
         arcs[f"away-{y}"] = away(run.features.z_ND[vectors.anchor_M[m]], y), y, m
     strips = {}
     if arcs:
@@ -76,9 +76,9 @@ def draw_strips(job: Job) -> Json:
             (z, torch.tensor([y] * len(z)), vectors.seed_M[m].expand(len(z))) for z, y, m in arcs.values()
         ]
         z_BD, y_B, seed_B = (torch.cat(part) for part in zip(*parts, strict=True))
-        images = decoder(z_BD, y_B, seed_B).images_B3HW
-        assert images is not None
-        strips = dict(zip(arcs, images.split(len(COSINES)), strict=True))
+        along = decoder(z_BD, y_B, seed_B).images_B3HW
+        assert along is not None
+        strips = dict(zip(arcs, along.split(len(COSINES)), strict=True))
     save_tensors(job.layout.strips, strips)
     return {"strips": len(strips)}
 
@@ -109,7 +109,7 @@ def encode_known(job: Job) -> Json:
             rows = range(start, min(start + SHARD, len(images)))
             save_tensors(file, {"latents_BFHW": job.decoder.encode(images.batch(rows))})
     g = generator(job.config.seed, "coloured")
-    pixels = coloured(images.batch(torch.randperm(len(images), generator=g)[:COLOURED]), g)
+    pixels = recolored(images.batch(torch.randperm(len(images), generator=g)[:RECOLORED]), g)
     save_tensors(job.layout.coloured_latents, {"images": pixels, "latents": job.decoder.encode(pixels)})
     return {"latents": len(images)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from ...audit.finding import to_json as audit_to_json
 from ...core.files import save_tensors, write_bytes, write_json
 from ...core.registry import make_all
 from ...core.results import ShiftRow, row_to_json
@@ -71,12 +70,10 @@ def calibrate_guard(job: Job) -> Json:
             "none": f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {len(test)}"
         }
     detector = make_all("detectors", e.detectors, e.detector_options)[c.detector or e.detectors[0]]
-    classifier, cache = job.run.classifier(REGULARIZED, 0), job.layout.cache
-    guard = Guard.calibrate(
-        classifier, detector, job.inputs.train, test, c.alpha, confidence, job.device, cache
-    )
+    classifier = job.run.classifier(REGULARIZED, 0)
+    extractor = classifier.extractor(job.device, job.layout.cache)
+    guard = Guard.calibrate(classifier, detector, job.inputs.train, test, c.alpha, confidence, extractor)
     guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
-    extractor = Extractor(classifier.network, loss=classifier.loss, device=job.device, cache=cache)
     score_N = guard.detector.score(extractor(test, probes_of([guard.detector])))
     half = other_half(score_N, c.alpha, confidence, job.config.seed)
     return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
@@ -105,13 +102,14 @@ def measure_shift(job: Job) -> Json:
 
 def audit_sets(job: Job) -> Json:
     """What makes the numbers doubtful."""
-    audit = audit_run(job.inputs, job.run)
-    write_json(job.layout.audit, audit_to_json(audit))
+    audit = audit_run(job.run, job.inputs)
+    write_json(job.layout.audit, audit.to_json())
     return {"problems": len(audit["problem"]), "warnings": len(audit["warning"])}
 
 
 def write_report(job: Job) -> Json:
     """The page that a person looks at."""
-    page = report(present(job.run, job.inputs, job.device)).encode()
+    decoder = job.decoder if job.run.has_latents else None
+    page = report(present(job.run, job.inputs, job.device, decoder)).encode()
     write_bytes(job.layout.report, page)
     return {"bytes": len(page)}

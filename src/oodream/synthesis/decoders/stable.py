@@ -234,7 +234,10 @@ def pipeline_hash(pipeline: Any) -> str:
     """A hash of all weights and of the tokenizer's vocabulary: equal pipelines, equal hash."""
     names = ("text_encoder", "text_encoder_2", "unet", "vae")
     networks = [getattr(pipeline, name) for name in names if getattr(pipeline, name, None) is not None]
-    return _digest(*map(weights_hash, networks), *sorted(pipeline.tokenizer.get_vocab().items()))
+    return _digest(
+        *(weights_hash(network.state_dict()) for network in networks),
+        *sorted(pipeline.tokenizer.get_vocab().items()),
+    )
 
 
 def _digest(*items: object) -> str:

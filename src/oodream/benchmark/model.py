@@ -1,0 +1,93 @@
+"""The network that a benchmark measures: opened by folder or by name, and its class order compared with the
+protocol's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import listed
+from ..core.types import Loss
+from ..models.classifier import load_classifier
+from ..models.factory import backbone, load_weights
+from .protocol import Protocol
+
+__all__ = ["Model", "class_order", "open_model", "published_config"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network to be measured. Its image size, class names and training loss are empty where it has none of
+    its own.
+    """
+
+    name: str
+    network: nn.Module
+    size: int = 0
+    names: tuple[str, ...] = ()
+    loss: Loss | None = None
+
+
+def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: bool = False) -> Model:
+    """A classifier's folder, or a network by name with its published weights or those of a safetensors file.
+
+    `plugins` allows a loss that is named by its module, as `models.classifier.load_classifier` does.
+    Raises ValueError when the network has another number of classes than the protocol, or would have random
+    weights.
+    """
+    folder, count = Path(source), len(protocol.classes)
+    if folder.is_dir():
+        if weights is not None:
+            raise ValueError(f"{source} has weights of its own; leave --weights out.")
+        classifier = load_classifier(folder, plugins)
+        return Model(
+            name=source,
+            network=classifier.network,
+            size=classifier.size,
+            names=classifier.names,
+            loss=classifier.loss,
+        )
+    network = backbone(source, count, pretrained=weights is None)
+    if weights is not None:
+        load_weights(network, weights)
+    elif ":" not in source:
+        raise ValueError(
+            f"{source} has no published weights. "
+            "Name a file with --weights FILE.safetensors, or a classifier's folder."
+        )
+    elif (classes := published_config(network).get("num_classes", count)) != count:
+        raise ValueError(
+            f"{source} knows {classes} classes and {protocol.name} has {count}: "
+            "its last layer would be random."
+        )
+    return Model(name=source, network=network.eval())
+
+
+def published_config(network: nn.Module) -> Mapping[str, Any]:
+    """What timm says a network was trained on; empty for others."""
+    return getattr(getattr(network, "body", None), "pretrained_cfg", None) or {}
+
+
+def class_order(model: Model, protocol: Protocol) -> Tensor | None:
+    """The network's label (C,) of each of the protocol's classes; None where the labels are the same.
+
+    Names are compared without case. A network or a protocol without class names counts as in the same order.
+    Raises ValueError when the classes are others.
+    """
+    ours, theirs = ([name.casefold() for name in names] for names in (model.names, protocol.classes))
+    unnamed = protocol.classes == tuple(map(str, range(len(ours))))
+    if not ours or ours == theirs or unnamed:
+        return None
+    if sorted(ours) != sorted(theirs):
+        lacking = listed(name for name, key in zip(protocol.classes, theirs, strict=True) if key not in ours)
+        raise ValueError(
+            f"{model.name} knows {len(ours)} classes and {protocol.name} has {len(theirs)}"
+            + (f"; it does not know {lacking}." if lacking else ": it knows more.")
+        )
+    return torch.tensor([ours.index(name) for name in theirs])

@@ -1,0 +1,275 @@
+"""Which files below a folder are pictures, and which are there and cannot be read, with the reason.
+
+Links to files and folders are followed, and every folder is looked into once. Hidden files, what operating
+systems leave behind, and run folders of this program's own are passed over.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import warnings
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from ..core.errors import DataError, listed
+from ..core.files import read_text, shown
+
+__all__ = [
+    "MAX_UNREADABLE",
+    "SUFFIXES",
+    "Scan",
+    "collect",
+    "explain",
+    "image_files",
+    "is_run_folder",
+    "is_skipped",
+    "report_unread",
+    "scan",
+    "unread_format",
+]
+
+MAX_UNREADABLE = 0.05
+HEAD = 512  # bytes of a file that tell what it is
+# Pillow names these formats, but cannot read them by itself.
+NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+SUFFIXES = frozenset(
+    suffix
+    for suffix, name in Image.registered_extensions().items()
+    if name in Image.OPEN and name not in NOT_PICTURES
+)
+SYSTEM = frozenset(
+    name.casefold()
+    for name in (
+        "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "RECYCLER", "System Volume Information",
+        "lost+found", "__pycache__", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r",
+    )
+)  # fmt: skip
+
+CONVERT = "convert to PNG or JPEG"
+HEIC = "HEIC: convert to JPEG or PNG"
+AVIF = "AVIF: needs Pillow 11.3 or later, or convert to PNG"
+JXL = f"JPEG XL: {CONVERT}"
+RAW = "camera raw: develop to JPEG, PNG or TIFF"
+FORMATS = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), HEIC),
+    **dict.fromkeys((".avif", ".avifs"), AVIF),
+    ".jxl": JXL,
+    ".svg": f"SVG: {CONVERT}",
+    ".svgz": f"SVG: {CONVERT}",
+    ".dcm": "DICOM: convert to 16-bit PNG or TIFF",
+    **dict.fromkeys((".exr", ".hdr"), f"high dynamic range: {CONVERT}"),
+    **dict.fromkeys(
+        (
+            ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".dng", ".orf", ".rw2", ".raf", ".pef",
+            ".raw",
+        ),
+        RAW,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """The pictures below a folder, sorted by path, and by reason the files that are there and not read.
+
+    `pictures` counts those of the latter that are pictures, or may be: damaged links, formats without a
+    reader. The rest of `unread` is binary and of no known kind.
+    """
+
+    files: tuple[Path, ...] = ()
+    unread: dict[str, list[Path]] = field(default_factory=dict)
+    pictures: int = 0
+
+    def __add__(self, other: Scan) -> Scan:
+        unread = {reason: list(files) for reason, files in self.unread.items()}
+        for reason, files in other.unread.items():
+            unread.setdefault(reason, []).extend(files)
+        return Scan(files=self.files + other.files, unread=unread, pictures=self.pictures + other.pictures)
+
+
+def scan(folder: Path, exclude: Collection[Path] = ()) -> Scan:
+    """What lies below a folder at any depth, without the folders in `exclude` (resolved paths).
+
+    A file is a picture by its suffix, or by its content where the suffix is none of a picture's. Text is
+    passed over without a word.
+    """
+    files: list[Path] = []
+    unread: dict[str, list[Path]] = {}
+    pictures = 0
+    for path, problem in _walk(folder, exclude):
+        reason, counts = (problem, True) if problem else _classify(path)
+        if reason is None:
+            files.append(path)
+        elif reason:
+            unread.setdefault(reason, []).append(path)
+            pictures += counts
+    return Scan(
+        files=tuple(sorted(files)),
+        unread={reason: sorted(unread[reason]) for reason in sorted(unread)},
+        pictures=pictures,
+    )
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All pictures below a folder, sorted by path, as `scan` finds them; warns of those that are not read."""
+    found = scan(folder)
+    if found.unread:
+        warnings.warn(f"{shown(folder)}: {explain(found)}", stacklevel=2)
+    return list(found.files)
+
+
+def collect(paths: Sequence[Path]) -> Scan:
+    """The files of a command line: those that are named, and in folders what `scan` finds, in this order.
+
+    Raises DataError, with what is there and not read, where there is nothing to read.
+    """
+    found = Scan()
+    for path in paths:
+        found += scan(path) if path.is_dir() else Scan(files=(path,))
+    if not found.files:
+        where = ", ".join(map(shown, paths)) or "what is given"
+        raise DataError(
+            f"There is no picture to read in {where}." + (f" {explain(found)}" if found.unread else "")
+        )
+    return found
+
+
+def report_unread(name: str, found: Scan) -> None:
+    """Warns of what is there and not read; DataError when it is more than 5 % of the pictures."""
+    if not found.unread:
+        return
+    message = f"{name}: {explain(found)}"
+    if found.pictures > MAX_UNREADABLE * (len(found.files) + found.pictures):
+        raise DataError(
+            f"{message}\nThat is more than {MAX_UNREADABLE:.0%} of the pictures; "
+            "mend, convert or remove them."
+        )
+    warnings.warn(f"{message}\nThey are left out.", stacklevel=3)
+
+
+def explain(found: Scan) -> str:
+    """What is not read, by reason, with counts and an example of each."""
+    total = sum(map(len, found.unread.values()))
+    reasons = (
+        f"{len(files)} × {reason}, such as {shown(files[0])}" for reason, files in found.unread.items()
+    )
+    return f"{total} files are there and not read:\n  " + listed(reasons, "\n  ")
+
+
+def is_skipped(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by an operating system."""
+    return name.startswith(".") or name.casefold() in SYSTEM
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder is a run of this program, or holds such runs and no pictures.
+
+    A folder called `runs` may be empty, or its runs may not have begun.
+    """
+    if _is_run(folder):
+        return True
+    try:
+        entries = [entry for entry in os.scandir(folder) if not is_skipped(entry.name)]
+    except OSError:
+        return False
+    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+    if any(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries):
+        return False
+    if folder.name == "runs" and len(folders) == len(entries):
+        return all(is_run_folder(path) or _is_empty(path) for path in folders)
+    return bool(folders) and all(map(is_run_folder, folders))
+
+
+def _is_empty(folder: Path) -> bool:
+    return all(is_skipped(entry.name) for entry in os.scandir(folder))
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        run = json.loads(read_text(folder / "run.json"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(run, dict) and "config" in run
+
+
+def unread_format(head: bytes, suffix: str) -> str | None:
+    """The picture format, of those without a reader, that a file has by its first bytes or its suffix."""
+    if head[4:8] == b"ftyp":
+        if head[8:12] in (b"avif", b"avis"):
+            return AVIF
+        if head[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+            return HEIC
+    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return JXL
+    return FORMATS.get(suffix.lower())
+
+
+def _walk(folder: Path, exclude: Collection[Path]) -> Iterator[tuple[Path, str | None]]:
+    """Files below a folder, and what cannot be looked into, with a reason.
+
+    Real folders come first, so that links add only what is new. A link to the folder itself, or to one above
+    it, adds nothing.
+    """
+    top = folder.resolve()
+    closed, visited = {*exclude, *top.parents}, set()
+    pending = deque([folder])
+    while pending:
+        here = pending.pop()
+        try:
+            status = here.stat()
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            yield here, f"folder that cannot be opened ({error.strerror or error})"
+            continue
+        if (identity := (status.st_dev, status.st_ino)) in visited or here.resolve() in closed:
+            continue
+        visited.add(identity)
+        if here != folder and any(entry.name == "run.json" for entry in entries) and _is_run(here):
+            continue
+        for entry in entries:
+            path = here / entry.name
+            if is_skipped(entry.name):
+                continue
+            try:
+                if entry.is_dir():
+                    (pending.appendleft if entry.is_symlink() else pending.append)(path)
+                elif entry.is_file():
+                    yield path, None
+                elif entry.is_symlink():
+                    yield path, "link to nothing: fetch what it leads to, or remove it"
+            except OSError as error:  # a link in a circle
+                yield path, f"link that cannot be followed ({error.strerror or error})"
+
+
+def _classify(path: Path) -> tuple[str | None, bool]:
+    """(None for a picture, "" for text, else why it is not read; whether it counts as a picture)."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return None, True
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        return f"file that cannot be opened ({error.strerror or error})", True
+    if not (head.isascii() and b"\0" not in head) and _opens(path):
+        return None, True
+    if kind := unread_format(head, suffix):
+        return kind, True
+    if b"\0" not in head or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "", False
+    return f"no picture by its content ({suffix or 'without a suffix'})", False
+
+
+def _opens(path: Path) -> bool:
+    """Whether Pillow knows the content as a picture."""
+    try:
+        with Image.open(path) as image:
+            return image.format not in NOT_PICTURES
+    except Exception:  # on strange bytes Pillow's readers raise nearly anything
+        return False

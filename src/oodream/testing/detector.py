@@ -1,0 +1,350 @@
+"""The rules that every detector keeps, as a check for authors of new ones.
+
+Detectors see outputs of a made-up network: four classes, each with a feature axis of its own, and OOD images
+whose features are small but for one axis that no class uses.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core import registry
+from ..core.types import Detector, ForwardPass, Head, Output
+from ..data.images import Images, from_array
+from ..detection.detectors import NotFitted, learned_fields, probes_of, restore, state
+from ..models.inference import Extractor
+from ._rules import require, run_rules, untouched
+
+__all__ = ["CLASSES", "WIDTH", "Toy", "check_detector", "head", "known", "output", "pictures", "unknown"]
+
+CLASSES, WIDTH, SIDE = 4, 24, 6
+MISSING = r"\b(feature|last layer|class|sample|image|probe)"  # what a refusal names, or the detector
+APART = 0.9  # AUROC between known and far-away outputs that any detector reaches
+
+Factory = Callable[[], Any]
+
+
+def check_detector(detector: str | Callable[..., Detector], **options: Any) -> None:
+    """Checks that a detector keeps the rules; AssertionError says which one it breaks.
+
+    `detector` is a registered name, a plug-in as `package.module:Class`, or the class itself; `options` are
+    those it is made with. The rules, in the order in which they are checked:
+
+    - It is a dataclass. Its options are JSON values, and what `fit` fills are fields with `init=False`.
+    - `fit` returns the detector. `score` returns float64 numbers (N,), finite, one for each output.
+    - `fit` and `score` leave what they are given as it is, and PyTorch's global random numbers, too.
+    - A score depends on its own output alone, neither on the others nor on their order, and is the same at
+      the next run.
+    - Outputs far away from known ones score higher.
+    - A detector that learns raises NotFitted before `fit`. What it has learned can be stored and restored.
+    - NaN and infinity raise ValueError. Few images, constant features, and a network that shows no features
+      or no last layer give finite scores, or ValueError that names what is missing.
+    - Every value in `GRID` can be used.
+    - A network serves it: `probes` are computed in a pass, whatever the batch.
+    """
+
+    def make() -> Any:
+        if isinstance(detector, str):
+            return registry.make("detectors", detector, **options)
+        return detector(**options)
+
+    name = detector if isinstance(detector, str) else getattr(detector, "__name__", repr(detector))
+    run_rules(name, [partial(rule, make) for rule in RULES])
+
+
+class Toy(nn.Module):
+    """A network whose features are the mean of a feature map: pixels, mixed between channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(7)
+        self.mix, self.relu = nn.Conv2d(3, WIDTH, 1, bias=False), nn.ReLU()
+        self.head = nn.Linear(WIDTH, CLASSES)
+        with torch.no_grad():
+            self.mix.weight.copy_(torch.randn(self.mix.weight.shape, generator=g))
+            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=g))
+            hues = 255 * torch.rand(64, 3, 1, 1, generator=g) / 2
+            self.head.bias.copy_(-self(hues).logits_BC.mean(0) + self.head.bias)
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        z_BF = self.relu(self.mix(images_B3HW.float() / 255)).mean((2, 3))
+        return Output(logits_BC=self.head(z_BF), z_BF=z_BF)
+
+
+def pictures(n: int, seed: int) -> Images:
+    """Random pictures, labelled as the toy network sees them."""
+    g = torch.Generator().manual_seed(seed)
+    hue = torch.rand(n, 3, 1, 1, generator=g)
+    pixels = (hue * torch.randint(0, 256, (n, 3, SIDE, SIDE), generator=g)).to(torch.uint8)
+    with torch.no_grad():
+        y_N = Toy()(pixels).logits_BC.argmax(1)
+    return from_array("toy", pixels, y_N, [str(c) for c in range(CLASSES)])
+
+
+def head() -> Head:
+    """A last layer with a feature axis for each class, and class weights."""
+    noise = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(5))
+    return Head(
+        weight_CF=torch.eye(CLASSES, WIDTH) + 0.02 * noise,
+        bias_C=torch.linspace(-0.1, 0.1, CLASSES),
+        energy_C=torch.linspace(0.5, 1.5, CLASSES),
+    )
+
+
+def output(z_NF: Tensor, detectors: Sequence[Any] = ()) -> Output:
+    """The output with these features, and the detectors' probes as if nothing had been done to the images.
+
+    So a probe that gives logits gives these logits, and one that gives features these features.
+    """
+    logits_NC = z_NF @ head().weight_CF.T + head().bias_C
+    stands_for = {CLASSES: logits_NC, WIDTH: z_NF}
+    probes = {probe.key: stands_for.get(_width(probe), z_NF).clone() for probe in probes_of(detectors)}
+    return Output(logits_BC=logits_NC, z_BF=z_NF, probes=probes)
+
+
+def known(n: int, seed: int, detectors: Sequence[Any] = ()) -> tuple[Output, Tensor]:
+    """Outputs and labels of known images: rectified features, large on their class's axis."""
+    g = torch.Generator().manual_seed(seed)
+    y_N = torch.arange(n) % CLASSES
+    z_NF = 6 * torch.eye(CLASSES, WIDTH)[y_N] + 0.5 * torch.randn(n, WIDTH, generator=g)
+    return output(z_NF.clamp(min=0), detectors), y_N
+
+
+def unknown(n: int, seed: int, detectors: Sequence[Any] = ()) -> Output:
+    """Outputs of OOD images: small features, and a large one on an axis that no class uses."""
+    g = torch.Generator().manual_seed(seed)
+    z_NF = (0.2 * torch.randn(n, WIDTH, generator=g)).clamp(min=0) + 3 * torch.eye(WIDTH)[-1]
+    return output(z_NF, detectors)
+
+
+def _dataclass(make: Factory) -> None:
+    """It is a dataclass with options that are JSON values."""
+    detector = make()
+    require(is_dataclass(detector), "It must be a dataclass: its fields are its options and what it learns.")
+    for f in fields(detector):
+        value = getattr(detector, f.name)
+        require(
+            not f.init or isinstance(value, (int, float, str, bool)),
+            f"The option {f.name} must be a number, a text or a boolean, not {value!r}; a field that `fit` "
+            "fills is declared by `learned()`, or with init=False.",
+        )
+    options = {f.name: getattr(detector, f.name) for f in fields(detector) if f.init}
+    again = type(detector)(**json.loads(json.dumps(options)))
+    require(all(getattr(again, f) == value for f, value in options.items()), "Options must survive JSON.")
+
+
+def _scores(make: Factory) -> None:
+    """`fit` returns the detector and `score` float64 numbers."""
+    detector = make()
+    require(_fit(detector) is detector, "`fit` must return the detector itself.")
+    for n in (1, 50):
+        score_N = detector.score(known(n, 1, [detector])[0])
+        require(isinstance(score_N, Tensor), f"`score` must return a tensor, not {type(score_N).__name__}.")
+        require(
+            score_N.shape == (n,),
+            f"`score` of {n} outputs must have shape ({n},), not {tuple(score_N.shape)}.",
+        )
+        require(score_N.dtype == torch.float64, f"Scores must be float64, not {score_N.dtype}.")
+        require(bool(score_N.isfinite().all()), "Scores of ordinary outputs must be finite.")
+        require(not score_N.requires_grad, "Scores must not require gradients.")
+
+
+def _direction(make: Factory) -> None:
+    """Outputs far away from known ones score higher."""
+    detector = _fit(make())
+    known_N, unknown_M = (
+        detector.score(known(200, 1, [detector])[0]),
+        detector.score(unknown(100, 2, [detector])),
+    )
+    auroc = float((unknown_M[:, None] > known_N).double().mean())
+    require(
+        auroc > APART,
+        f"Scores must be higher for OOD: {auroc:.1%} of pairs with far-away outputs are in this order, and "
+        f"{APART:.0%} must be.",
+    )
+
+
+def _independence(make: Factory) -> None:
+    """A score depends on its own output alone, and is the same at the next run."""
+    detector = _fit(make())
+    test, order = known(30, 1, [detector])[0], torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    whole = detector.score(test)
+    parts = torch.cat([detector.score(_rows(test, slice(a, b))) for a, b in ((0, 1), (1, 12), (12, 30))])
+    require(_close(parts, whole), "A score must not depend on the batch that its output came in.")
+    require(_close(detector.score(_rows(test, order)), whole[order]), "A score must not depend on the order.")
+    require(torch.equal(detector.score(test), whole), "`score` must give the same scores when asked again.")
+    again = _fit(make()).score(test)
+    require(torch.equal(again, whole), "The same images must give the same detector: seed what is random.")
+
+
+def _inputs(make: Factory) -> None:
+    """`fit` and `score` leave their inputs as they are, and the global random numbers."""
+    detector = make()
+    fit, test, last = known(400, 0, [detector]), known(30, 1, [detector])[0], head()
+    with untouched(*_tensors((fit, test, last))):
+        detector.fit(*fit, last)
+        detector.score(test)
+
+
+def _state(make: Factory) -> None:
+    """What it has learned can be stored and restored."""
+    detector = make()
+    test = known(30, 1, [detector])[0]
+    if learned_fields(detector):
+        try:
+            detector.score(test)
+        except NotFitted:
+            pass
+        else:
+            raise AssertionError("A detector that learns must raise NotFitted when it scores before `fit`.")
+    learned = state(_fit(detector))
+    for field, value in learned.items():
+        require(
+            isinstance(value, Tensor), f"`fit` must fill {field} with a tensor, not {type(value).__name__}."
+        )
+    again = restore(make(), {field: value.clone() for field, value in learned.items()})
+    require(
+        torch.equal(again.score(test), detector.score(test)),
+        "All that `score` needs must be in the learned fields: restored from them, the scores differ.",
+    )
+    copied = copy.deepcopy(detector)
+    require(torch.equal(copied.score(test), detector.score(test)), "A deep copy must score alike.")
+
+
+def _not_finite(make: Factory) -> None:
+    """NaN and infinity are refused."""
+    detector = _fit(make())
+    for bad in (torch.nan, torch.inf):
+        broken = known(5, 1, [detector])[0]
+        for tensor in _tensors(broken):
+            tensor[2, 1] = bad
+        _require_refusal(partial(detector.score, broken), f"`score` of outputs that hold {bad}")
+    if learned_fields(detector):
+        broken, y_N = known(400, 0, [detector])
+        for tensor in _tensors(broken):
+            tensor[0, 0] = torch.nan
+        _require_refusal(lambda: make().fit(broken, y_N, head()), "`fit` on outputs that hold nan")
+
+
+def _hard_cases(make: Factory) -> None:
+    """Few images, constant features, no features, no last layer."""
+    detector = make()
+    (few, y_few), (whole, y_N) = known(12, 0, [detector]), known(100, 0, [detector])
+    cases: Mapping[str, tuple[Output, Tensor, Head | None]] = {
+        "fewer images than features": (few, y_few, head()),
+        "constant features": (output(torch.ones(12, WIDTH), [detector]), y_few, head()),
+        "one image": (_rows(few, slice(0, 1)), y_few[:1], head()),
+        "a network that shows no last layer": (whole, y_N, None),
+        "a network that shows logits alone": (replace(whole, z_BF=torch.empty(100, 0)), y_N, None),
+    }
+    for case, (fit, y, last) in cases.items():
+        try:
+            score_N = make().fit(fit, y, last).score(fit)
+        except ValueError as error:
+            named = type(detector).__name__ in str(error) or re.search(MISSING, str(error))
+            require(bool(named), f"With {case} a ValueError must say what is missing, not: {error}")
+        except Exception as error:
+            raised = f"{type(error).__name__} ({error})"
+            raise AssertionError(f"With {case} it must score or raise ValueError, not {raised}.") from error
+        else:
+            require(bool(score_N.isfinite().all()), f"With {case} it gives scores that are not finite.")
+
+
+def _grid(make: Factory) -> None:
+    """Every value in GRID can be used."""
+    kind = type(make())
+    grid: Mapping[str, Sequence[Any]] = getattr(kind, "GRID", {})
+    options = {f.name for f in fields(kind) if f.init}
+    require(grid.keys() <= options, f"GRID names no options: {', '.join(sorted(grid.keys() - options))}.")
+    usable: dict[str, set[Any]] = {option: set() for option in grid}
+    for combination in itertools.product(*grid.values()):
+        with suppress(ValueError):
+            detector = kind(**dict(zip(grid, combination, strict=True)))
+            for option in grid:
+                usable[option].add(getattr(detector, option))
+    for option, values in grid.items():
+        refused = [value for value in values if value not in usable[option]]
+        require(not refused, f"GRID holds values of {option} with which it cannot be made: {refused}.")
+
+
+def _network(make: Factory) -> None:
+    """A network serves it, whatever the batch."""
+    detector, network, (fit, test) = make(), Toy(), (pictures(200, 0), pictures(20, 1))
+    extractor, probes = Extractor(network), probes_of([detector])
+    last = replace(extractor.head, energy_C=torch.ones(CLASSES)) if extractor.head else None
+    detector.fit(extractor(fit, [probe for probe in probes if probe.for_fit]), fit.labels, last)
+    whole, parts = (detector.score(extractor(test, probes, batch=batch)) for batch in (20, 7))
+    require(bool(whole.isfinite().all()), "Scores of a network's outputs must be finite.")
+    require(
+        torch.allclose(whole, parts, rtol=1e-4, atol=1e-5),
+        "A score must not depend on how many images the network sees at once.",
+    )
+
+
+RULES: tuple[Callable[[Factory], None], ...] = (
+    _dataclass,
+    _scores,
+    _inputs,
+    _independence,
+    _direction,
+    _state,
+    _not_finite,
+    _hard_cases,
+    _grid,
+    _network,
+)
+
+
+def _fit(detector: Any) -> Any:
+    return detector.fit(*known(400, 0, [detector]), head())
+
+
+def _rows(whole: Output, rows: Any) -> Output:
+    probes = {key: probe[rows] for key, probe in whole.probes.items()}
+    return Output(logits_BC=whole.logits_BC[rows], z_BF=whole.z_BF[rows], probes=probes)
+
+
+def _width(probe: Any) -> int:
+    """How wide a probe's rows are, on the toy network."""
+    network = Toy()
+    images = pictures(2, 0).batch([0, 1]).float().requires_grad_()
+    maps: list[Tensor] = []
+    hook = network.relu.register_forward_hook(lambda _, __, result: maps.append(result.detach()))
+    result = network(images)
+    hook.remove()
+    forward = ForwardPass(model=network, images_B3HW=images, output=result, map_BFHW=maps[0])
+    return int(probe(forward).shape[1])
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, (tuple, list)):
+        return [tensor for value in values for tensor in _tensors(value)]
+    if isinstance(values, Mapping):
+        return _tensors(list(values.values()))
+    return _tensors(list(vars(values).values())) if is_dataclass(values) else []
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-6, atol=1e-12)
+
+
+def _require_refusal(act: Callable[[], Any], what: str) -> None:
+    try:
+        act()
+    except ValueError as error:
+        require("NaN" in str(error), f"{what} must raise a ValueError that says so, not: {error}")
+    else:
+        raise AssertionError(f"{what} must raise ValueError.")

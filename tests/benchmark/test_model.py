@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from oodream.models.external import ADAPTERS
+from oodream.models.factory import backbone
+from oodream.models.inference import Extractor
+from tests.helpers.protocols import SIZE, evaluate, rows, save_classifier
+
+
+def test_a_classifier_that_names_a_plug_in_runs_nothing(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_classifier(tmp_path / "stranger", backbone("resnet8", 3))
+    description = json.loads((folder / "classifier.json").read_text())
+    (folder / "classifier.json").write_text(json.dumps({**description, "loss": "os:system"}))
+    assert evaluate(root, "--model", str(folder), "--out", str(tmp_path / "out")) == 2
+    assert "names the plug-in 'os:system'" in capsys.readouterr().err
+
+
+def test_a_classifier_whose_classes_are_in_another_order(root: Path, weights: Path, tmp_path: Path) -> None:
+    network = backbone("resnet8", 3)
+    network.load_state_dict(load_file(weights))
+    order = [2, 0, 1]
+    with torch.no_grad():
+        network.head.weight.copy_(network.head.weight[order].clone())
+        network.head.bias.copy_(network.head.bias[order].clone())
+    ours = save_classifier(tmp_path / "ours", network, ("Blue", "red", "green"))
+    assert evaluate(root, "--model", str(ours), "--out", str(tmp_path / "a")) == 0
+    assert evaluate(root, "--model", "resnet8", "--weights", str(weights), "--out", str(tmp_path / "b")) == 0
+    key = ("mahalanobis", "mean", "far")
+    assert rows(tmp_path / "a")[key].accuracy == rows(tmp_path / "b")[key].accuracy > 0.9
+    assert rows(tmp_path / "a")[key].auroc == pytest.approx(rows(tmp_path / "b")[key].auroc)
+
+
+def test_a_classifier_of_other_classes_is_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = save_classifier(tmp_path / "other", backbone("resnet8", 3), ("blue", "red", "white"))
+    assert evaluate(root, "--model", str(other), "--out", str(tmp_path / "out")) == 2
+    assert "it does not know green" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_folder_stands_for_its_first_regularized_classifier(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    baseline = save_classifier(run / "classifier" / "baseline-s0", backbone("resnet8", 3))
+    (run / "run.json").write_text("{}")
+    out = tmp_path / "out"
+    more = ("--model", str(run), "--out", str(out), "--detectors", "energy")
+    assert evaluate(root, *more) == 2
+    message = capsys.readouterr().err
+    assert "no regularized classifier yet. Finish it" in message
+    assert f"name the folder of one of its classifiers: {baseline}." in message
+    for seed in (0, 1):
+        save_classifier(run / "classifier" / f"regularized-s{seed}", backbone("resnet8", 3))
+    assert evaluate(root, *more) == 0
+    model = json.loads((out / "evaluation.json").read_text())["model"]
+    assert model["name"] == str(run / "classifier" / "regularized-s0")
+    weights = load_file(run / "classifier" / "regularized-s0" / "model.safetensors")
+    network = backbone("resnet8", 3)
+    network.load_state_dict(weights)
+    assert model["weights"] == Extractor(network).weights_hash
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "Give --model"),
+        (("--model", "resnet8"), "no published weights"),
+        (("--model", "resnet9"), "Did you mean"),
+        (("--model", "."), "holds no classifier"),
+        (("--model", "resnet8", "--detectors", "enrgy"), "Did you mean 'energy'"),
+    ],
+)
+def test_networks_that_cannot_be_measured(
+    root: Path,
+    more: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(root, *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+class Foreign(torch.nn.Module):
+    """As an adapted network of timm says what it was trained on."""
+
+    def __init__(self, classes: int, size: int) -> None:
+        super().__init__()
+        self.inner, self.body = backbone("resnet8", 3), torch.nn.Identity()
+        self.body.pretrained_cfg = {"num_classes": classes, "input_size": (3, size, size)}
+
+    def forward(self, images: torch.Tensor) -> object:
+        return self.inner(images)
+
+
+def test_published_weights_for_other_classes_or_sizes(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    more = ("--model", "timm:foreign", "--detectors", "energy", "--out", str(out))
+    monkeypatch.setitem(ADAPTERS, "timm", lambda *_: Foreign(1000, SIZE))
+    assert evaluate(root, *more) == 2
+    assert "knows 1000 classes and colours has 3" in capsys.readouterr().err
+    monkeypatch.setitem(ADAPTERS, "timm", lambda *_: Foreign(3, 224))
+    assert evaluate(root, *more) == 0
+    assert "224 pixels wide and gets images 16 pixels wide" in capsys.readouterr().err
+    assert "224 pixels wide" in (out / "results.md").read_text()

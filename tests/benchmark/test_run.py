@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
+
+from oodream.core.errors import DataError
+from oodream.core.files import save_tensors
+from oodream.core.registry import names
+from oodream.models.factory import backbone
+from tests.helpers.protocols import PLACES, evaluate, pixels, rows, run_command
+
+
+def test_lists_are_evaluated_as_they_say(
+    root: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert evaluate(root, "--model", "resnet8", "--weights", str(weights), "--out", str(out)) == 0
+    assert "note:" not in capsys.readouterr().err
+    network = backbone("resnet8", 3).eval()
+    network.load_state_dict(load_file(weights))
+    with torch.no_grad():
+        logits = {place: network(pixels(root, place)[0]).logits_BC for place in PLACES}
+    energy = {place: -torch.logsumexp(x.double(), 1).numpy() for place, x in logits.items()}
+    found = rows(out)
+    for place in ("near", "far"):
+        truth = [0] * PLACES["test"] + [1] * PLACES[place]
+        expected = roc_auc_score(truth, np.concatenate([energy["test"], energy[place]]))
+        assert found["energy", f"{place}-set", place].auroc == pytest.approx(expected)
+        assert found["energy", "mean", place].auroc == pytest.approx(expected)
+    accuracy = (logits["test"].argmax(1) == pixels(root, "test")[1]).double().mean().item()
+    assert accuracy > 0.9
+    assert found["energy", "near-set", "near"].accuracy == pytest.approx(accuracy)
+    assert {detector for detector, *_ in found} == {"energy", "msp", "max_logit", "knn", "mahalanobis"}
+    table = (out / "results.md").read_text()
+    row = found["energy", "near-set", "near"]
+    low, high = (100 * end for end in row.intervals["auroc"])
+    assert f"| {100 * row.auroc:.1f} [{low:.1f}, {high:.1f}] |" in table
+    assert "fpr95_ood" in table
+    facts = json.loads((out / "evaluation.json").read_text())
+    assert facts["sets"]["far-set"]["images"] == PLACES["far"]
+    assert facts["notes"] == []
+    cached = {file: file.stat().st_mtime_ns for file in (out / "cache").rglob("*.safetensors")}
+    assert len(cached) == len(PLACES) + 1  # and a check on scrambled test images
+    assert evaluate(root, "--model", "resnet8", "--weights", str(weights), "--out", str(out)) == 0
+    assert {file: file.stat().st_mtime_ns for file in (out / "cache").rglob("*.safetensors")} == cached
+    assert rows(out) == found
+
+
+def test_all_detectors_are_measured_and_an_impossible_accuracy_warns(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(1)
+    save_tensors(tmp_path / "random.safetensors", backbone("resnet8", 3).state_dict())
+    out = tmp_path / "out"
+    more = ("--model", "resnet8", "--weights", str(tmp_path / "random.safetensors"), "--detectors", "all")
+    assert evaluate(root, *more, "--out", str(out), "--max-images", "9", "--fit", "6") == 0
+    caught = capsys.readouterr()
+    assert "something is wrong" in caught.err
+    assert "something is wrong" in caught.out
+    facts = json.loads((out / "evaluation.json").read_text())
+    counts = {name: s["images"] for name, s in facts["sets"].items()}
+    assert counts == {"train-set": 6, "test-set": 9, "near-set": 9, "far-set": 9}
+    assert (facts["max_images"], facts["fit"]) == (9, 6)
+    used = {detector for detector, *_ in rows(out)}
+    left = {note.split()[0] for note in facts["notes"] if " is left out: " in note}
+    assert {"energy", "odin", "msp"} <= used
+    assert "weighted_energy" in left
+    assert used | left == {*names("detectors")}
+
+
+def test_embedded_protocol(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_tensors(tmp_path / "w.safetensors", backbone("resnet8", 8).state_dict())
+    out = tmp_path / "out"
+    args = [
+        *("evaluate", "--protocol", "embedded", "--model", "resnet8"),
+        *("--weights", str(tmp_path / "w.safetensors"), "--detectors", "energy", "knn"),
+        *("--max-images", "40", "--resamples", "5", "--out", str(out), "--device", "cpu"),
+    ]
+    with pytest.warns(UserWarning, match="something is wrong"):
+        run_command(args)
+    found = rows(out)
+    far = [found["knn", name, "far"].auroc for name in ("digits", "letters", "photos", "textures", "noise")]
+    assert found["knn", "mean", "far"].auroc == pytest.approx(sum(far) / 5)
+    near = [found["knn", name, "near"].auroc for name in ("bag", "ankle-boot")]
+    assert found["knn", "mean", "near"].auroc == pytest.approx(sum(near) / 2)
+
+
+@pytest.mark.parametrize(("tune", "groups"), [("val", "val and val-ood"), (".", "val")])
+def test_without_validation_sets_there_is_nothing_to_tune_on(
+    root: Path, weights: Path, tmp_path: Path, tune: str, groups: str
+) -> None:
+    args = ["evaluate", "--protocol", str(root / "colours.toml"), "--model", "resnet8"]
+    with pytest.raises(DataError, match=f"no set of the group {groups} to choose options on"):
+        run_command([*args, "--weights", str(weights), "--tune", tune, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("detectors", "message"),
+    [
+        (("knn", "energy", "knn"), "'knn' is named twice. Tell them apart as knn@LABEL"),
+        (("all", "energy"), "'all' stands for every detector"),
+    ],
+)
+def test_detectors_that_cannot_stand_together_are_refused_before_work(
+    root: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    detectors: tuple[str, ...],
+    message: str,
+) -> None:
+    more = ("--model", "resnet8", "--weights", str(weights), "--out", str(tmp_path / "out"))
+    assert evaluate(root, *more, "--detectors", *detectors) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_detector_that_stands_twice_has_two_names(root: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    more = ("--model", "resnet8", "--weights", str(weights), "--out", str(out))
+    assert evaluate(root, *more, "--detectors", "knn", "knn@one", "--detector-options", "knn@one.k=1") == 0
+    assert {name for name, *_ in rows(out)} == {"knn", "knn@one"}
+    assert rows(out)["knn", "far-set", "far"].autc != rows(out)["knn@one", "far-set", "far"].autc
+
+
+def test_a_detector_that_cannot_be_used_is_left_out_and_named(
+    root: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It needs class weights, which this network has none of."""
+    out = tmp_path / "out"
+    more = ("--model", "resnet8", "--weights", str(weights), "--out", str(out), "--detectors")
+    assert evaluate(root, *more, "energy", "weighted_energy") == 0
+    assert {name for name, *_ in rows(out)} == {"energy"}
+    assert "**weighted_energy is left out: " in capsys.readouterr().out
+    assert evaluate(root, *more, "weighted_energy") == 2
+    message = capsys.readouterr().err
+    assert "None of the detectors can be used" in message
+    assert "weighted_energy: " in message
+
+
+def test_without_a_detector_that_learns_no_training_images_are_needed(
+    root: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "benchmark_imglist" / "colours" / "train.txt").unlink()
+    common = ("--model", "resnet8", "--weights", str(weights), "--out", str(tmp_path / "out"), "--detectors")
+    assert evaluate(root, *common, "energy", "msp") == 0
+    capsys.readouterr()
+    assert evaluate(root, *common, "energy", "knn") == 2
+    assert "train-set (train, 24 images)" in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""Sections of options: ranges, overlays, and values of the wrong kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import pytest
+
+from oodream.config import Config
+from oodream.core.options import ConfigError, Option, Range, Section, overlay, to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Section):
+    count: Annotated[int, Range(1)] = 3
+    share: Annotated[float, Range(0, 1, "high")] = 0.5
+    kind: Literal["a", "b"] = "a"
+    names: tuple[str, ...] = ()
+    options: dict[str, Option] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Section):
+    part: Part = field(default_factory=Part)
+    seed: int = 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "open_", "inside", "outside"),
+    [
+        (0, 1, "", (0, 0.5, 1), (-0.1, 1.1, float("nan"))),
+        (0, 1, "low", (0.1, 1), (0, 2)),
+        (0, 1, "high", (0, 0.9), (1, -1)),
+        (0, 1, "both", (0.5,), (0, 1)),
+        (1, float("inf"), "", (1, 10**9), (0, float("inf"))),
+    ],
+)
+def test_ranges(low, high, open_, inside, outside):
+    r = Range(low, high, open_)
+    assert all(value in r for value in inside)
+    assert not any(value in r for value in outside)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 0}, "count must be at least 1, not 0"),
+        ({"share": 1.0}, "share must be between 0 and 1, and below 1, not 1.0"),
+        ({"share": float("nan")}, "share must be between 0 and 1, and below 1, not nan"),
+        ({"kind": "c"}, "kind must be one of a, b, not 'c'"),
+    ],
+)
+def test_a_section_checks_itself(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Part(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"part": {"count": -1}}, "part.count must be at least 1, not -1"),
+        ({"part": {"count": 2.5}}, "part.count cannot be 2.5; it takes int"),
+        ({"part": {"count": True}}, "part.count cannot be True; it takes int"),
+        ({"part": {"count": None}}, "part.count cannot be None; it takes int"),
+        ({"part": {"names": "one"}}, "part.names takes a list, not 'one'"),
+        ({"part": {"options": {"k": None}}}, "part.options takes an object of numbers"),
+        ({"part": []}, "part holds options of its own; give it an object"),
+        ({"parts": {}}, "There is no option 'parts'. Did you mean 'part'"),
+        ("text", "The configuration holds options of its own"),
+    ],
+)
+def test_overlay_names_the_key(values, message):
+    with pytest.raises(ConfigError, match=message):
+        overlay(Whole(), values)
+
+
+def test_overlay_lays_options_over_those_that_are_there():
+    base = Whole(part=Part(options={"k": 3, "cosine": 0.8}))
+    config = overlay(base, {"part": {"options": {"k": 5}, "share": 0}, "seed": 2})
+    assert config == Whole(part=Part(options={"k": 5, "cosine": 0.8}, share=0.0), seed=2)
+    assert overlay(Whole(), to_json(config)) == config
+
+
+def test_every_number_of_a_run_has_a_range():
+    """Or may be anything; so a new option is thought about."""
+    import dataclasses
+    import typing
+
+    def numbers(section: type, at: str = ""):
+        for name, hint in typing.get_type_hints(section, include_extras=True).items():
+            if dataclasses.is_dataclass(hint):
+                yield from numbers(hint, f"{at}{name}.")
+            elif hint in (int, float):
+                yield f"{at}{name}"
+
+    assert list(numbers(Config)) == []

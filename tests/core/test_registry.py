@@ -1,0 +1,79 @@
+"""Extensions by name, by dotted path, and options of the wrong kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from oodream.core import registry
+
+
+def test_a_name_that_is_taken():
+    @registry.register("filters", "test_twice")
+    class One:
+        pass
+
+    with pytest.raises(ValueError, match="filters already has a 'test_twice'"):
+        registry.register("filters", "test_twice")(object)
+    assert registry.get("filters", "test_twice") is One
+
+
+def test_modules_that_stand_beside_extensions_are_none():
+    assert not any(name.startswith("_") for name in registry.names("samplers"))
+    assert "knn" in registry.names("samplers")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("energie", "No detector is called 'energie'. Did you mean 'energy'"),
+        ("nowhere:Thing", "detector 'nowhere:Thing' cannot be imported: No module named 'nowhere'"),
+        ("math:Thing", "detector 'math:Thing' cannot be imported: module 'math' has no attribute 'Thing'"),
+    ],
+)
+def test_names_that_lead_nowhere(name, message):
+    with pytest.raises(ValueError, match=message):
+        registry.get("detectors", name)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "options", "message"),
+    [
+        ("detectors", "knn", {"k": "50"}, "detector 'knn': k cannot be '50'"),
+        ("detectors", "knn", {"kk": 50}, "detector 'knn': .*unexpected keyword argument 'kk'"),
+        ("samplers", "knn", {"k": 3.5}, "sampler 'knn': k cannot be 3.5"),
+        (
+            "losses",
+            "energy_logistic",
+            {"beta": "one"},
+            "loss 'energy_logistic': beta cannot be 'one'; it takes float",
+        ),
+        (
+            "losses",
+            "energy_logistic",
+            {"weighted": 1},
+            "loss 'energy_logistic': weighted cannot be 1; it takes bool",
+        ),
+    ],
+)
+def test_options_of_the_wrong_kind_are_named(family, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        registry.make(family, name, **options)
+
+
+def test_whole_numbers_are_numbers():
+    assert registry.make("losses", "energy_logistic", beta=2).beta == 2.0
+    assert isinstance(registry.make("losses", "energy_logistic", beta=2).beta, float)
+
+
+def test_options_by_name():
+    names, options = ("energy_logistic", "kd", "kd@b"), {"beta": 2.0, "kd.logit": 3.0, "kd@b.logit": 4.0}
+    expected = {"energy_logistic": {"beta": 2.0}, "kd": {"logit": 3.0}, "kd@b": {"logit": 4.0}}
+    assert registry.options_by_name("losses", names, options) == expected
+    for wrong, message in (
+        ((), "At least one loss is needed"),
+        (("kd", "kd"), "The loss 'kd' is named twice. Tell them apart as kd@LABEL"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            registry.options_by_name("losses", wrong, {})
+    with pytest.raises(ValueError, match="micl.weight is of a loss that is not used; the losses are kd"):
+        registry.options_by_name("losses", ("kd",), {"micl.weight": 1.0})

@@ -1,0 +1,66 @@
+"""Figures show what metrics measure, and stay small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from oodream.functional import metrics
+from oodream.report.content import FilterCount, LatentMap, Report
+from oodream.report.figures import MAP_POINTS, map_figure
+from oodream.report.page import report
+from tests.helpers.page import rows
+
+
+def test_figure_shows_the_share_metrics_measures(full: Report) -> None:
+    html = report(full).replace("\u00a0", " ")
+    for by_set in full.scores.values():
+        assert f"accepts {100 * metrics.fpr95_id(by_set['id'], by_set['bag']):.1f} %" in html
+
+
+def test_odd_content_is_drawn(full: Report) -> None:
+    assert full.latent_map is not None
+    none = np.empty((0, 2)), np.empty(0, dtype=int), np.empty(0, dtype=bool)
+    report(
+        replace(
+            full, latent_map=replace(full.latent_map, outliers_M2=none[0], y_M=none[1], dropped_M=none[2])
+        )
+    )
+    report(replace(full, scores={"baseline": {"id": torch.ones(5), "bag": torch.ones(1)}}))
+    report(replace(full, rows=[replace(r, aupr_in=float("nan")) for r in rows()]))
+    report(replace(full, filtered={"coat": FilterCount(imagined=0, kept=0)}, seconds={"align": 0.0}))
+
+
+def crosses(content: Report) -> list[int]:
+    figure = map_figure(content)
+    assert figure is not None
+    return [
+        shape["kept"].count("m-2-2") + shape["dropped"].count("a2.5 2.5 0 1 0 5")
+        for shape in figure["classes"]
+    ]
+
+
+def test_every_vector_is_drawn_unless_there_are_too_many(full: Report) -> None:
+    """Of very many vectors each class keeps its share, though rows take turns by class."""
+    classes, n = tuple("abcde"), 5 * MAP_POINTS
+    y = np.arange(n) % 5
+    points = np.random.default_rng(0).normal(size=(n, 2))
+    none = np.zeros(n, dtype=bool)
+
+    def content(m: int) -> Report:
+        latent_map = LatentMap(
+            features_N2=points[:50],
+            y_N=y[:50],
+            outliers_M2=points[:m],
+            y_M=y[:m],
+            dropped_M=none[:m],
+            method="",
+        )
+        return replace(full, classes=classes, latent_map=latent_map)
+
+    assert crosses(content(MAP_POINTS)) == [MAP_POINTS // 5] * 5
+    assert crosses(content(n)) == [MAP_POINTS // 5] * 5
+    assert "One outlier in 5 is drawn." in report(content(n))
+    assert "is drawn" not in report(content(MAP_POINTS))

@@ -1,0 +1,110 @@
+"""Audits of folders and of runs, from the command line and from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from oodream.audit.finding import Audit, Finding
+from oodream.cli.main import main
+from oodream.config import Config, DecodeConfig, EvaluateConfig
+from oodream.core.files import save_tensors
+from oodream.core.results import row_to_json
+from oodream.run.artifacts import Run
+from oodream.run.audit import audit_folders, audit_run, lines
+from tests.helpers.begun import begin_run, imagine
+from tests.helpers.clouds import clouds, compressed, photographs, saved
+from tests.helpers.rows import control_row
+
+
+@pytest.fixture
+def folders(tmp_path) -> Path:
+    everything = photographs(140, 5)
+    for k, name in enumerate(("coat", "shoe")):
+        saved(tmp_path / "data" / "train" / name, everything[k * 20 : k * 20 + 20])
+        saved(tmp_path / "data" / "test" / name, everything[40 + k * 20 : 60 + k * 20])
+    saved(tmp_path / "odd", everything[80:110])
+    return tmp_path
+
+
+def test_audit_of_folders_from_the_command_line(folders, capsys):
+    args = ["audit", "--data", str(folders / "data"), "--ood", f"near={folders / 'odd'}", "--seed", "1"]
+    assert main(args) == 0
+    assert "Problems: 0. Warnings: 0." in capsys.readouterr().out
+    compressed(Image.open(folders / "data/train/coat/003.png"), 80).save(folders / "odd" / "shoes-1.jpg")
+    assert main(args) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("problem  duplicates: ID/train, odd")
+    assert "warning  names: odd" in printed
+    assert main([*args, "--json"]) == 1
+    audit = Audit.from_json(json.loads(capsys.readouterr().out))
+    config = Config(data=str(folders / "data"), ood=(f"near={folders / 'odd'}",), seed=1)
+    assert audit == audit_folders(config)
+    files = audit["problem"][0].examples[0]["files"]
+    assert [Path(file).name for file in files] == ["003.png", "shoes-1.jpg"]
+    assert {*audit.sets.values()} == {"train", "test", "near"}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "Audit what?"),
+        (["{folder}", "--data", "x"], "Audit what?"),
+        (["{folder}"], "is not a run folder"),
+        (["--data", "{folder}/none"], "is not a folder"),
+    ],
+)
+def test_audit_refuses_what_it_cannot_read(args, message, tmp_path, capsys):
+    assert main(["audit", *(arg.format(folder=tmp_path) for arg in args)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_audit_of_a_run_takes_what_the_run_has_made(folders):
+    config = Config(
+        data=str(folders / "data"), ood=(str(folders / "odd"),),
+        evaluate=EvaluateConfig(n_far=30, detectors=("energy",)),
+    )  # fmt: skip
+    run = begin_run(folders / "run", config)
+    assert {*audit_run(run).sets.values()} == {"train", "test", "far"}
+
+    imagine(run, [Image.open(folders / "data/train/coat/004.png"), *clouds(30, 7)])
+    rows = [control_row("regularized", 0.7, 0.01), control_row("baseline", 0.5, 0.01)]
+    run.layout.results.write_text("".join(f"{row_to_json(row)}\n" for row in rows))
+    audit = audit_run(Run.open(folders / "run"))
+    assert audit.sets["run/imagined"] == "outliers"
+    assert [(f.kind, f.sets) for f in audit["problem"]] == [
+        ("duplicates", ("ID/train", "run/imagined")),
+        ("control", ("regularized",)),
+    ]
+
+    save_tensors(run.layout.keep_mask, {"keep": torch.tensor([False, *[True] * 30])})
+    assert [f.kind for f in audit_run(Run.open(folders / "run"))["problem"]] == ["control"]
+
+
+def test_latents_are_not_audited(folders):
+    config = Config(
+        data=str(folders / "data"), decode=DecodeConfig(output="latents"), evaluate=EvaluateConfig(n_far=30)
+    )
+    run = begin_run(folders / "run", config)
+    run.layout.provenance("latents").parent.mkdir(parents=True)
+    run.layout.provenance("latents").write_text("{}\n")
+    assert "outliers" not in audit_run(run).sets.values()
+
+
+def test_lines_can_be_printed_whatever_files_are_called():
+    file = os.fsdecode(b"/d/caf\xe9\n\xe2\x80\xa8.png")
+    finding = Finding(
+        kind="names", sets=("caf\udce9",), count=1, share=0.5, severity="warning",
+        message="caf\udce9 at 50.0\u00a0%", examples=({"class": "cafe", "file": file, "count": 1},),
+    )  # fmt: skip
+    printed = [*lines(Audit(sets={}, findings=(finding,)))]
+    assert "\n".join(printed).encode()
+    assert printed[0] == "warning  names: caf\\xe9"
+    assert "50.0\u00a0%" in printed[1]
+    assert printed[2] == "           cafe: /d/caf\\xe9\\n\\u2028.png"
+    assert printed[3] == "Problems: 0. Warnings: 1."

@@ -1,0 +1,92 @@
+"""Every section of the configuration is the input of the stages that read it: whatever is added to one makes them stale."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, fields, replace
+
+import pytest
+
+from oodream.config import Config
+from oodream.core.options import overlay
+from oodream.run.job import Job
+from oodream.run.plan import Plan
+
+CLASSIFIERS = {"classifier/baseline-s0", "classifier/regularized-s0"}
+READ_BY = {
+    "align": {"align"},
+    "sample": {"vectors"},
+    "decode": {"images/imagined", "strips"},
+    "reconstruct": {"images/reconstructed"},
+    "filter": {"filter"},
+    "train": CLASSIFIERS,
+    "regularize": {"classifier/regularized-s0"},
+    "evaluate": {"scores"},
+    "guard": {"guard"},
+    "shift": {"shift"},
+    "report": {"strips", "report"},
+}
+LATENTS = {"decode": {"output": "latents"}, "regularize": {"loss": ["energy_logistic", "kd"]}}
+
+
+@pytest.fixture(scope="module")
+def config(shapes, tiny_pipeline) -> Config:
+    return overlay(Config(), {"data": str(shapes), "decode": {"source": str(tiny_pipeline)}, "device": "cpu"})
+
+
+def with_new_field(config: Config, section: str) -> Config:
+    """The configuration as a later version would have it, with one more field in a section."""
+    old = getattr(config, section)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Later(type(old)):
+        new_field: int = 1
+
+    values = {field.name: getattr(old, field.name) for field in fields(old)}
+    return replace(config, **{section: Later(**values)})
+
+
+def stale(before: Config, after: Config, folder) -> set[str]:
+    """The stages whose own inputs differ, whatever comes before them."""
+    plans = [Plan(Job(config, folder)).inputs for config in (before, after)]
+    own = [
+        {name: {k: v for k, v in inputs.items() if k != "after"} for name, inputs in plan.items()}
+        for plan in plans
+    ]
+    return {name for name in own[1] if own[0].get(name) != own[1][name]}
+
+
+def test_every_section_is_read_by_some_stage():
+    sections = {
+        field.name for field in fields(Config) if dataclasses.is_dataclass(getattr(Config(), field.name))
+    }
+    assert sections == {*READ_BY, "latents"}
+
+
+@pytest.mark.parametrize("section", READ_BY)
+def test_a_new_field_makes_the_stages_stale_that_read_its_section(section, config, tmp_path):
+    assert stale(config, with_new_field(config, section), tmp_path) == READ_BY[section]
+
+
+def test_a_new_field_of_the_latents_makes_adapter_and_classifier_stale(config, tmp_path):
+    latents = overlay(config, LATENTS)
+    expected = {"latents/adapter", "classifier/regularized-s0"}
+    assert stale(latents, with_new_field(latents, "latents"), tmp_path) == expected
+
+
+def test_what_is_stale_makes_all_behind_it_stale(config, tmp_path):
+    before, after = (
+        Plan(Job(c, tmp_path)).inputs for c in (config, overlay(config, {"sample": {"per_class": 3}}))
+    )
+    changed = {name for name in after if before[name] != after[name]}
+    expected = {"vectors", "images/imagined", "strips", "filter", "classifier/regularized-s0"}
+    assert changed == expected | {"scores", "guard", "shift", "audit", "report"}
+
+
+def test_where_weights_lie_does_not_matter(config, tiny_pipeline, tmp_path):
+    """What counts of a decoder are its weights, which are part of the class vectors' space."""
+    import shutil
+
+    moved = shutil.copytree(tiny_pipeline, tmp_path / "moved")
+    there = overlay(config, {"decode": {"source": str(moved)}})
+    assert Plan(Job(config, tmp_path)).inputs == Plan(Job(there, tmp_path)).inputs
