@@ -187,7 +187,8 @@ def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(
     assert main(command(shapes, tiny_pipeline, tmp_path / "teacher", *OAL, *tuned)) == 0
     teacher = tmp_path / "teacher" / "classifier" / "baseline-s0"
     body = load_tensors(teacher / "model.safetensors")
-    name = "vit.embeddings.position_embeddings"  # zeros or small numbers at first in any network: the folder's are not
+    # Zeros or small numbers at first in any network: the folder's are not.
+    name = "vit.embeddings.position_embeddings"
     begun, tuned_to = torch.full_like(vit.state_dict()[name], 3.0), body[f"body.{name}"]
     assert not tuned_to.equal(begun), "fine-tuned"
     assert (tuned_to - begun).abs().max() < 1, "from the folder's weights"

@@ -196,7 +196,9 @@ def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path)
 
 
 def test_a_full_disk_in_the_middle_of_a_run(finished, shapes, tiny_pipeline, tmp_path):
-    """The shell's limit on file sizes stands for the full disk: small files can be written and large ones fail half-way."""
+    """The shell's limit on file sizes stands for the full disk: small files can be written and large ones
+    fail half-way.
+    """
     run = tmp_path / "full"
     oodream = shlex.join([sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)])
     limited = f"ulimit -f 150; trap '' XFSZ; exec {oodream}"

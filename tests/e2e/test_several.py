@@ -18,7 +18,9 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"
 
 @pytest.fixture(scope="module")
 def runs(shapes, tiny_pipeline, tmp_path_factory):
-    """(by one process, by two); what two have trained differs, so the second one begins with the first one's outliers."""
+    """(by one process, by two); what two have trained differs, so the second one begins with the first one's
+    outliers.
+    """
     folder = tmp_path_factory.mktemp("several")
     assert main(command(shapes, tiny_pipeline, folder / "one")) == 0
     done = subprocess.run(

@@ -35,7 +35,9 @@ def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
 
 
 def save_tiny_xl_pipeline(folder: Path) -> Path:
-    """A random-weight `StableDiffusionXLPipeline` (32 pixels): two tokenizers, two text encoders, a pooled vector, size ids."""
+    """A random-weight `StableDiffusionXLPipeline` (32 pixels): two tokenizers, two text encoders, a pooled
+    vector, size ids.
+    """
     from diffusers import (
         AutoencoderKL,
         EulerDiscreteScheduler,

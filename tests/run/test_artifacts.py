@@ -1,4 +1,6 @@
-"""A finished run, opened: everything it made, without data, decoder or network in hand; and files that are torn."""
+"""A finished run, opened: everything it made, without data, decoder or network in hand; and files that are
+torn.
+"""
 
 from __future__ import annotations
 
