@@ -107,29 +107,21 @@ def fit(
 ) -> list[dict[str, float]]:  # fmt: skip
     """Trains `model` in place and returns the mean loss, ID accuracy and loss parts of each epoch.
 
-<<<<<<< HEAD
     `adapter` takes latents to the model and is trained along, but for what of it requires no gradients;
     `teacher` is asked, not trained. `state` is the file that holds the resume state between epochs; the
     caller removes it. `what` names the training in the progress line, and `stream` (`what` by default) its
     random numbers. Of several processes each takes its part of every batch, gradients are averaged, and the
     first one writes.
-=======
-    `adapter` takes latents to the model and is trained along where it requires gradients; `teacher` is not.
-    `state` is the file that holds the resume state between epochs; the caller removes it. `what` names the
-    training in the progress line and in its random numbers. Of several processes each takes its part of every
-    batch, gradients are averaged, and the first one writes.
->>>>>>> h-training
 
-    Raises ValueError for sources that make no batch or a batch that processes cannot share evenly, and
+    Raises ValueError for sources that make no batch, or a batch that the processes cannot share evenly, and
     FloatingPointError on a loss that is not finite.
     """
-<<<<<<< HEAD
     shard, stream = current_shard(), stream or what
-=======
->>>>>>> h-training
     check_sources(sources)
-    if config.batch % (shard := current_shard()).count:
-        raise ValueError(f"A batch of {config.batch} cannot be shared evenly by {shard.count} processes.")
+    if config.batch % shard.count:
+        raise ValueError(
+            f"A batch of {config.batch} images cannot be shared evenly by {shard.count} processes."
+        )
     objective = objective_of(model, loss, sources, config, device, adapter, teacher)
     steps = max(1, len(known_images(sources)) // config.batch)
     epochs = max(config.epochs, -(-config.min_steps // steps))
@@ -143,17 +135,10 @@ def fit(
         for epoch in range(len(log), epochs)
         for batch in epoch_batches(sources, config, derive(seed, stream), epoch, shard)
     )
-<<<<<<< HEAD
     bar = progress(batches, total=steps * epochs, done=done, what=what, unit="step")
     for step, batch in enumerate(bar, done):
         lr = config.lr * one_cycle((step + 1) / (steps * epochs))
         with seeded(seed, stream, step, shard.index):  # dropout, where a network has it, belongs to the step
-=======
-    total = steps * epochs
-    for step, batch in enumerate(progress(batches, total=total, done=done, what=what, unit="step"), done):
-        lr = config.lr * one_cycle((step + 1) / total)
-        with seeded(seed, what, step, shard.index):  # dropout, where a network has it, belongs to the step
->>>>>>> h-training
             values = optimize(shared, optimizer, batch.to(device), lr)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(
