@@ -39,7 +39,7 @@ def test_two_processes_make_a_whole_run(runs):
         "images/imagined",
         "classifier/baseline-s0",
         "classifier/regularized-s0",
-        "shifts",
+        "shift",
         "report",
     ):
         assert read_json(two / stage / "stage.json")["seconds"] >= 0
