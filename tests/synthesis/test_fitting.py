@@ -55,8 +55,7 @@ def noising():
 
 
 def alphas() -> torch.Tensor:
-    """The products of (1 - beta), beta from 0.00085 to 0.012 evenly in its root: Stable Diffusion's schedule.
-    """
+    """Products of (1 - beta), beta evenly in its root from 0.00085 to 0.012: Stable Diffusion's schedule."""
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
     return (1 - beta).cumprod(0)
 

@@ -73,6 +73,11 @@ class Guard:
         return self.classifier.size
 
     @property
+    def white(self) -> float:
+        """The value of white in pictures of more than 8 bits; 0: found for each picture."""
+        return self.classifier.white
+
+    @property
     def network(self) -> nn.Module:
         return self.classifier.network
 
@@ -186,7 +191,7 @@ class Guard:
             rows = torch.arange(len(pictures)).split(batch)
             yield from (pictures.subset(part) for part in rows if len(part))
             return
-        squares = read_pictures(pictures, self.size)
+        squares = read_pictures(pictures, self.size, self.white)
         while part := list(islice(squares, batch)):
             yield from_array("pictures", torch.stack(part), torch.zeros(len(part)), ())
 

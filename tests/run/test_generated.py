@@ -1,0 +1,106 @@
+"""Files of what is decoded: where they lie, which are missing, and what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oodream.core.distributed import Shard
+from oodream.core.files import load_tensors
+from oodream.core.types import ClassBook, Generated, SampledVectors
+from oodream.run.generated import SHARD, ImageFiles, LatentShards, latent_reader, slug
+
+NAMES = ("red fox", "a/b", "..")
+
+
+class Levels:
+    """Every row's image has the level of its seed, and its latent, too."""
+
+    tile = 4
+    book = ClassBook(names=NAMES, prompts=NAMES, tokens_CD=torch.eye(3), space="s")
+
+    def __call__(self, z_BD, y_B, seed_B):
+        images = seed_B.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4)
+        return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
+
+    def latents(self, z_BD, y_B, seed_B):
+        latents = seed_B.half()[:, None, None, None].expand(-1, 2, 3, 3)
+        return Generated(latents_BFHW=latents, y_B=y_B, row_B=torch.arange(len(y_B)))
+
+
+def vectors(n: int) -> SampledVectors:
+    y, seed = torch.arange(n) % 3, (torch.arange(n) * 7) % 200
+    z, rows = torch.eye(3)[y], torch.arange(n)
+    return SampledVectors(
+        z_MD=z, y_M=y, anchor_M=rows, knn_M=rows / n, seed_M=seed, kind="outlier", space="s"
+    )
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp", "jpg"])
+def test_images_lie_in_a_folder_for_each_class(tmp_path, image_format):
+    files = ImageFiles(folder=tmp_path, vectors=vectors(11), names=NAMES, format=image_format)
+    names = [str(path.relative_to(tmp_path)) for path in files.paths]
+    assert names[:4] == [f"{part}.{image_format}" for part in (
+        "red_fox-0/000000", "a_b-1/000001", f"{hashlib.blake2b(b'..', digest_size=4).hexdigest()}-2/000002",
+        "red_fox-0/000003",
+    )]  # fmt: skip
+    assert files.decode(Levels(), [9, 2]) == [files.paths[9], files.paths[2]]
+    assert np.unique(np.asarray(Image.open(files.paths[9]))).tolist() == [63]
+    assert not files.paths[3].exists()
+
+
+def test_what_is_missing_is_shared_in_blocks(tmp_path):
+    files = ImageFiles(folder=tmp_path, vectors=vectors(11), names=NAMES)
+    assert files.missing(Shard(), Levels()) == list(range(11))
+    assert files.missing(Shard(0, 2), Levels()) == [0, 1, 2, 3, 8, 9, 10]
+    assert files.missing(Shard(1, 2), Levels()) == [4, 5, 6, 7]
+    files.decode(Levels(), [5, 9])
+    assert files.missing(Shard(), Levels()) == [0, 1, 2, 3, 4, 6, 7, 8, 10]
+
+
+def test_hashes_are_of_the_bytes(tmp_path):
+    files = ImageFiles(folder=tmp_path, vectors=vectors(3), names=NAMES)
+    (file,) = files.decode(Levels(), [1])
+    assert files.hash(file) == hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    assert files.hash(files.paths[2]) is None
+
+
+def test_rows_may_be_decoded_elsewhere(tmp_path):
+    images = ImageFiles(folder=tmp_path / "run", vectors=vectors(5), names=NAMES)
+    latents = LatentShards(folder=tmp_path / "run", vectors=vectors(5))
+    assert images.decode(Levels(), [4, 1], tmp_path / "out") == [
+        tmp_path / "out" / "000004.png", tmp_path / "out" / "000001.png"
+    ]  # fmt: skip
+    files = latents.decode(Levels(), [4, 1], tmp_path / "out")
+    assert [file.name for file in files] == ["latent-000004.safetensors", "latent-000001.safetensors"]
+    assert load_tensors(files[0])["row_B"].tolist() == [4]
+    assert load_tensors(files[0])["latents_BFHW"].unique().tolist() == [28]
+    assert not (tmp_path / "run").exists()
+
+
+def test_latents_lie_in_shards_and_are_read_by_row(tmp_path):
+    n = SHARD + 5
+    files = LatentShards(folder=tmp_path, vectors=vectors(n))
+    assert {path.name for path in files.paths} == {"latents-00000.safetensors", "latents-00001.safetensors"}
+    assert files.missing(Shard(1, 2), Levels()) == list(range(SHARD, n))
+    assert files.decode(Levels(), list(range(n))) == [files.paths[0], files.paths[-1]]
+    assert load_tensors(files.paths[-1])["row_B"].tolist() == list(range(SHARD, n))
+    read = latent_reader([files.paths[0], files.paths[-1]])
+    rows = torch.tensor([SHARD + 3, 0, 9])
+    latents = read(rows)
+    assert latents.shape == (3, 2, 3, 3)
+    assert latents.dtype == torch.float16
+    assert latents[:, 0, 0, 0].tolist() == vectors(n).seed_M[rows].tolist()
+    assert read(rows[:0]).shape == (0, 2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("red  fox", "red_fox"), ("../../etc", "etc"), ("Gänse-Blume", "Gänse-Blume"), ("a.b", "a_b")],
+)
+def test_a_class_names_folder_stays_where_it_is(name, folder):
+    assert slug(name) == folder

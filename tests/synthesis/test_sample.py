@@ -1,0 +1,30 @@
+"""The verb `sample`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from oodream.config import SampleConfig
+from oodream.core.registry import make
+from oodream.core.types import ClassBook
+from oodream.synthesis.sample import sample
+from tests.helpers.features import features
+
+
+def book(width: int) -> ClassBook:
+    names = ("a", "b", "c")
+    return ClassBook(names=names, prompts=names, tokens_CD=torch.ones(3, width), space="here")
+
+
+def test_the_sampler_of_the_configuration_is_used():
+    config = SampleConfig(per_class=5, options={"k": 4, "kind": "inlier", "cosine": 0.6})
+    vectors = sample(features(), book(16), config, seed=2)
+    expected = make("samplers", "knn", k=4, kind="inlier", cosine=0.6)(features(), 5, 2, "here")
+    assert torch.equal(vectors.z_MD, expected.z_MD)
+    assert (vectors.kind, vectors.space, len(vectors)) == ("inlier", "here", 15)
+
+
+def test_features_of_another_width_are_refused():
+    with pytest.raises(ValueError, match="features have width 16 and the class vectors 8"):
+        sample(features(), book(8), SampleConfig(), seed=0)

@@ -1,0 +1,213 @@
+"""The public check for samplers: every registered one passes, and every broken rule is caught."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from oodream.core.registry import names
+from oodream.core.seeding import derive, generator
+from oodream.core.types import SampledVectors
+from oodream.testing.sampler import check_sampler
+
+
+@pytest.mark.parametrize("name", names("samplers"))
+def test_registered_samplers_keep_the_rules(name):
+    check_sampler(name)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "inlier", "k": 5},
+        {"select": "random", "count_self": True},
+        {"shared_noise": True, "images": 3, "candidates": 9},
+        {"kept": 1, "anchors": 2, "boundary": 1.0},
+    ],
+)
+def test_their_options_keep_them_too(options):
+    check_sampler("knn", **options)
+
+
+class Noise:
+    """A sampler that keeps the rules, for others to break them one by one: noise around random features."""
+
+    kind = "outlier"
+
+    def __init__(self, spread: float = 0.3) -> None:
+        self.spread = spread
+
+    def check(self, y_N, names):
+        pass
+
+    def __call__(self, features, per_class, seed, space):
+        parts = []
+        for c in features.y_N.unique().tolist():
+            rows, g = (features.y_N == c).nonzero()[:, 0], generator(seed, "noise", c)
+            anchor = rows[torch.randint(len(rows), (per_class,), generator=g)]
+            b = features.z_ND[anchor]
+            z = normalize(b + self.spread * torch.randn(b.shape, generator=g), dim=1)
+            parts.append((z, torch.full((per_class,), c), anchor, (z - b).norm(dim=1)))
+        z, y, anchor, distance = (torch.stack(x, 1).flatten(0, 1) for x in zip(*parts, strict=True))
+        seeds = torch.tensor([derive(seed, "image", m) for m in range(len(y))])
+        return SampledVectors(
+            z_MD=z, y_M=y, anchor_M=anchor, knn_M=distance, seed_M=seeds, kind=self.kind, space=space
+        )
+
+
+def test_a_sampler_of_ones_own_keeps_the_rules():
+    check_sampler(Noise)
+    check_sampler(f"{__name__}:Noise", spread=0.1)
+
+
+class Changed(Noise):
+    """The same vectors with something changed."""
+
+    def __call__(self, features, per_class, seed, space):
+        vectors = super().__call__(features, per_class, seed, space)
+        return replace(vectors, **self.change(vectors, features))
+
+
+class OneTooFew(Changed):
+    def change(self, v, features):
+        return {name: getattr(v, name)[:-1] for name in ("z_MD", "y_M", "anchor_M", "knn_M", "seed_M")}
+
+
+class InBlocks(Changed):
+    def change(self, v, features):
+        order = v.y_M.argsort(stable=True)
+        return {name: getattr(v, name)[order] for name in ("z_MD", "y_M", "anchor_M", "knn_M", "seed_M")}
+
+
+class LongVectors(Changed):
+    def change(self, v, features):
+        return {"z_MD": v.z_MD * 1.01}
+
+
+class NotANumber(Changed):
+    def change(self, v, features):
+        return {"z_MD": v.z_MD.index_fill(0, torch.tensor(4), torch.nan)}
+
+
+class OtherAnchors(Changed):
+    def change(self, v, features):
+        return {"anchor_M": v.anchor_M.roll(1)}
+
+
+class AnchorsAmongImages(Changed):
+    """Rows of the images, where rows of the features are asked for."""
+
+    def change(self, v, features):
+        return {"anchor_M": features.index_N[v.anchor_M]}
+
+
+class OneSeed(Changed):
+    def change(self, v, features):
+        return {"seed_M": v.seed_M * 0 + v.seed_M[0]}
+
+
+class SeedsWithoutSeed(Changed):
+    def change(self, v, features):
+        return {"seed_M": torch.arange(len(v))}
+
+
+class OwnSpace(Changed):
+    def change(self, v, features):
+        return {"space": "mine"}
+
+
+class OtherKind(Changed):
+    def change(self, v, features):
+        return {"kind": "inlier"}
+
+
+class NoKind(Noise):
+    kind = "strange"
+
+
+class SameForEverySeed(Noise):
+    def __call__(self, features, per_class, seed, space):
+        v = super().__call__(features, per_class, 0, space)
+        return replace(v, seed_M=torch.tensor([derive(seed, m) for m in range(len(v))]))
+
+
+class GlobalNumbers(Noise):
+    def __call__(self, features, per_class, seed, space):
+        return super().__call__(features, per_class, int(torch.randint(1000, ())), space)
+
+
+class SeedsTheWorld(Noise):
+    def __call__(self, features, per_class, seed, space):
+        torch.random.default_generator.manual_seed(seed)
+        return super().__call__(features, per_class, seed, space)
+
+
+class Scribbler(Noise):
+    def __call__(self, features, per_class, seed, space):
+        features.z_ND[0] = features.z_ND[1]
+        return super().__call__(features, per_class, seed, space)
+
+
+class ByRow(Noise):
+    """Each feature's noise depends on its row among all."""
+
+    def __call__(self, features, per_class, seed, space):
+        v = super().__call__(features, per_class, seed, space)
+        noise = torch.stack(
+            [torch.randn(v.z_MD.shape[1], generator=generator(seed, int(a))) for a in v.anchor_M]
+        )
+        return replace(v, z_MD=normalize(v.z_MD + self.spread * noise, dim=1))
+
+
+class NeedsTwo(Noise):
+    def check(self, y_N, names):
+        if y_N.bincount().min() < 2:
+            raise ValueError(self.message)
+
+    message = "A class is too small."
+
+
+class NeedsHundred(Noise):
+    def check(self, y_N, names):
+        raise ValueError("Class 'class 0' is too small: it takes a hundred images.")
+
+
+class FailsLater(Noise):
+    """What `check` lets pass fails afterwards."""
+
+    def __call__(self, features, per_class, seed, space):
+        if features.y_N.bincount().min() < 2:
+            raise IndexError("out of range")
+        return super().__call__(features, per_class, seed, space)
+
+
+@pytest.mark.parametrize(
+    ("broken", "rule"),
+    [
+        (OneTooFew, "z_MD is float32 of shape"),
+        (InBlocks, "the classes take turns"),
+        (LongVectors, "unit norm"),
+        (NotANumber, "finite"),
+        (OtherAnchors, "of its vector's class"),
+        (AnchorsAmongImages, "anchor_M holds rows of the features|of its vector's class"),
+        (OneSeed, "a seed of its own"),
+        (SeedsWithoutSeed, "gives the images other seeds"),
+        (OwnSpace, "space is the one"),
+        (OtherKind, "kind is the sampler's"),
+        (NoKind, "'outlier' or 'inlier', not 'strange'"),
+        (SameForEverySeed, "Another seed gives other vectors"),
+        (GlobalNumbers, "generators of its own"),
+        (SeedsTheWorld, "generators of its own"),
+        (Scribbler, "leave the tensors"),
+        (ByRow, "where its images stand"),
+        (NeedsTwo, "names the class that is too small"),
+        (NeedsHundred, "raises ValueError .*a hundred images"),
+        (FailsLater, r"raises IndexError \(out of range\)"),
+    ],
+)
+def test_what_breaks_a_rule_is_caught(broken, rule):
+    with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*({rule})"):
+        check_sampler(broken)
