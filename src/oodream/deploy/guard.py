@@ -159,13 +159,13 @@ class Guard:
 
         Raises DataError, which names what cannot be read.
         """
-        predictions = [one for part in self._parts(pictures, batch) for one in self(part, self.device)]
+        predictions = [one for part in _parts(pictures, self.size, batch) for one in self(part, self.device)]
         single = not isinstance(pictures, Images) and is_single(pictures)
         return predictions[0] if single else predictions
 
     def scores(self, pictures: Any, batch: int = 256) -> Tensor:
         """The scores (N,) of what `predict` takes, float64, higher for OOD."""
-        parts = self._parts(pictures, batch)
+        parts = _parts(pictures, self.size, batch)
         scores = [self.detector.score(self._outputs(part, self.device)).cpu() for part in parts]
         return torch.cat(scores) if scores else torch.zeros(0, dtype=torch.float64)
 
@@ -182,18 +182,6 @@ class Guard:
 
     def _outputs(self, images: Images, device: torch.device) -> Output:
         return self.classifier.extractor(device)(_sized(images, self.size), probes_of([self.detector]))
-
-    def _parts(self, pictures: Any, batch: int) -> Iterator[Images]:
-        """The pictures as image sets of at most `batch`."""
-        if batch < 1:
-            raise ValueError(f"A batch is at least one picture, not {batch}.")
-        if isinstance(pictures, Images):
-            rows = torch.arange(len(pictures)).split(batch)
-            yield from (pictures.subset(part) for part in rows if len(part))
-            return
-        squares = read_pictures(pictures, self.size, self.white)
-        while part := list(islice(squares, batch)):
-            yield from_array("pictures", torch.stack(part), torch.zeros(len(part)), ())
 
     def save(self, folder: Path | str, classifier: str = "") -> None:
         """Writes the folder, safetensors and JSON; `load` reads it.
@@ -285,6 +273,19 @@ def options_of(detector: Any) -> Json:
 def _detector(name: str, **options: Any) -> Detector:
     detector: Detector = registry.make("detectors", name, **options)
     return detector
+
+
+def _parts(pictures: Any, size: int, batch: int) -> Iterator[Images]:
+    """The pictures as image sets of at most `batch`."""
+    if batch < 1:
+        raise ValueError(f"A batch is at least one picture, not {batch}.")
+    if isinstance(pictures, Images):
+        rows = torch.arange(len(pictures)).split(batch)
+        yield from (pictures.subset(part) for part in rows if len(part))
+        return
+    squares = read_pictures(pictures, size)
+    while part := list(islice(squares, batch)):
+        yield from_array("pictures", torch.stack(part), torch.zeros(len(part)), ())
 
 
 def _is_scores(stream: Any) -> bool:
