@@ -1,4 +1,6 @@
-"""Presets are runnable configurations, and those named after DREAM-OOD hold the constants of its published code."""
+"""Presets are runnable configurations, and those named after DREAM-OOD hold the constants of its published
+code.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for all source files: sizes, public names, and no global random numbers, device calls or pickle."""
+"""What holds for all source files: sizes, public names, no global random numbers, device calls or pickle."""
 
 from __future__ import annotations
 
@@ -79,9 +79,21 @@ def test_the_package_root_holds_only_what_it_should():
     wings = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "config.py", "presets.py"}
     assert wings == {
-        "audit", "benchmark", "cli", "core", "data", "deploy", "detection", "functional", "models", "report", "run",
-        "synthesis", "testing", "training",
-    }  # fmt: skip
+        "audit",
+        "benchmark",
+        "cli",
+        "core",
+        "data",
+        "deploy",
+        "detection",
+        "functional",
+        "models",
+        "report",
+        "run",
+        "synthesis",
+        "testing",
+        "training",
+    }
 
 
 def test_the_front_door_opens():

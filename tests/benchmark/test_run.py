@@ -46,7 +46,7 @@ def test_lists_are_evaluated_as_they_say(
     assert facts["sets"]["far-set"]["images"] == PLACES["far"]
     assert facts["notes"] == []
     cached = {file: file.stat().st_mtime_ns for file in (out / "cache").rglob("*.safetensors")}
-    assert len(cached) == len(PLACES) + 1  # and a check on scrambled test images
+    assert len(cached) == len(PLACES) + 1  # and a check on pseudo-OOD images
     assert evaluate(root, "--model", "resnet8", "--weights", str(weights), "--out", str(out)) == 0
     assert {file: file.stat().st_mtime_ns for file in (out / "cache").rglob("*.safetensors")} == cached
     assert rows(out) == found

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from oodream.core.errors import DataError
 from oodream.core.files import save_tensors
+from oodream.core.types import Output
+from oodream.detection.detectors.mahalanobis import Mahalanobis
 from oodream.models.factory import backbone
 from tests.helpers.protocols import SIZE, picture, rows, run_command, save
 
@@ -125,10 +127,24 @@ def test_a_folder_to_tune_on_that_is_none_is_named_before_work(tmp_path: Path) -
 def test_an_option_without_a_name_is_the_first_detectors_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And a detector that ranks upside down, as msp on this untrained network, is named in the results."""
     with pytest.warns(UserWarning, match="something is wrong"):
         run_command(embedded_args(tmp_path, "--tune", "val", "--detector-options", "k=3"))
     assert {name for name, *_ in rows(tmp_path / "out")} == {"knn", "msp"}
-    notes = json.loads((tmp_path / "out" / "evaluation.json").read_text())["notes"]
-    assert any(note.startswith("msp ranks scrambled test images as better known") for note in notes)
     assert "the best of 1 candidates" in capsys.readouterr().out
+
+
+@dataclass
+class Backwards(Mahalanobis):
+    """What is far from the known images is said to be known."""
+
+    def _score(self, output: Output) -> Tensor:
+        return -super()._score(output)
+
+
+def test_a_detector_that_ranks_upside_down_is_named_in_the_results(tmp_path: Path) -> None:
+    detectors = ("--detectors", "mahalanobis", f"{__name__}:Backwards", "--plugins")
+    with pytest.warns(UserWarning, match="Backwards ranks upside down"):
+        run_command(embedded_args(tmp_path, *detectors))
+    notes = json.loads((tmp_path / "out" / "evaluation.json").read_text())["notes"]
+    upside_down = [note.split()[0] for note in notes if "ranks upside down" in note]
+    assert upside_down == [f"{__name__}:Backwards"]

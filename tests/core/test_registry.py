@@ -75,5 +75,5 @@ def test_options_by_name():
     ):
         with pytest.raises(ValueError, match=message):
             registry.options_by_name("losses", wrong, {})
-    with pytest.raises(ValueError, match="micl.weight is of a loss that is not used; the losses are kd"):
+    with pytest.raises(ValueError, match=r"micl\.weight is of a loss that is not used; the losses are kd"):
         registry.options_by_name("losses", ("kd",), {"micl.weight": 1.0})

@@ -64,7 +64,8 @@ def test_however_a_picture_is_given_it_is_the_same(picture, tmp_path):
     tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
     ways = [
         picture, picture / 255, (picture / 255).astype(np.float32), Image.fromarray(picture), path,
-        str(path), tensor, tensor.float() / 255, tensor.double() / 255, np.asfortranarray(picture),
+        str(path), path.read_bytes(), tensor, tensor.float() / 255, tensor.double() / 255,
+        np.asfortranarray(picture),
     ]  # fmt: skip
     expected = guard().predict(picture)
     assert isinstance(expected, Prediction)
@@ -277,7 +278,7 @@ def test_calibration_uses_the_extractors_cache(tmp_path):
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     again = Guard.calibrate(mine, "knn", *few, extractor=extractor)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
-    assert len(files) == 3, "training, held-out and scrambled images"
+    assert len(files) == 3, "training, held-out and pseudo-OOD images"
     assert (first.threshold, again.threshold) == tuple(
         Guard.calibrate(mine, name, *few).threshold for name in ("energy", "knn")
     )

@@ -13,10 +13,10 @@ from oodream.cli.main import main
 from oodream.core.files import read_json
 from oodream.data.corruptions import CORRUPTIONS, SEVERITIES
 from oodream.data.folders import load_shifted
-from oodream.models.classifier import load
+from oodream.models.classifier import load_classifier
 from tests.helpers.runs import command
 
-INLIERS = ("--sample.options", "kind=inlier", "candidates", "20", "anchors", "5")
+INLIERS = ("--sample.options", "kind=inlier")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,11 @@ def test_accuracy_is_measured_on_every_shifted_set(finished):
     assert [row["n"] for row in rows if not row["severity"]] == [20, 20]  # the stars
     for row in rows:
         assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
-    judge = load(finished / "classifier" / "regularized-s0")
-    stars = load_shifted(finished.parent / "seen-elsewhere", 32, judge.names, None)
-    refused = [verdict.answer == "unknown" for verdict in judge(stars, torch.device("cpu"))]
-    (row,) = [row for row in rows if row["classifier"] == "dream" and not row["severity"]]
-    assert row["refused"] == pytest.approx(fmean(refused))
+    classifier = load_classifier(finished / "classifier" / "regularized-s0")
+    stars = load_shifted(finished.parent / "seen-elsewhere", 32, classifier.names, None)
+    flagged = [prediction.flagged for prediction in classifier(stars, torch.device("cpu"))]
+    (row,) = [row for row in rows if row["classifier"] == "regularized" and not row["severity"]]
+    assert row["flagged"] == pytest.approx(fmean(flagged))
 
 
 def test_the_report_speaks_of_accuracy(finished):
@@ -82,14 +82,12 @@ def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_pat
         "cross_entropy",
         "--regularize.ratio",
         "1",
-        "--train.drift-threshold",
-        "1.1",
+        "--filter.options",
+        "threshold=1.1",
     )
     assert main(command(shapes, tiny_pipeline, run, *more, "--redo", "changed")) == 2
-    assert (
-        "The filter kept no inlier: sample nearer to (a higher cosine) or lower drift_threshold"
-        in capsys.readouterr().err
-    )
+    message = "The filters kept no inlier: sample nearer to (a higher cosine) the classes"
+    assert message in capsys.readouterr().err
 
 
 def test_a_loss_for_outliers_is_refused(shapes, tiny_pipeline, tmp_path, capsys):

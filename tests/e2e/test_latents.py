@@ -18,13 +18,24 @@ from oodream.cli.main import main
 from oodream.core.files import load_tensors, read_json
 from oodream.run.compare import read_arms
 from oodream.run.generated import SHARD
+from oodream.run.redraw import open_begun
 from tests.helpers.runs import SAME_THREADS, command
 from tests.helpers.tiny import save_tiny_pipeline
 
 OAL = (
-    "--decode.output", "latents", "--regularize.loss", "energy_logistic", "micl", "kd", "--reconstruct.frac", "0",
-    "--sample.per-class", "100", "--latents.options", "steps=5",
-)  # fmt: skip
+    "--decode.output",
+    "latents",
+    "--regularize.loss",
+    "energy_logistic",
+    "micl",
+    "kd",
+    "--reconstruct.frac",
+    "0",
+    "--sample.per-class",
+    "100",
+    "--latents.options",
+    "steps=5",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +70,11 @@ def test_a_run_whose_outliers_stay_latents(finished):
     assert page.count("Imagined outlier of circle") == 12, "the report shows pictures all the same"
 
 
-def test_latents_are_what_pictures_are_decoded_from(finished, shapes, tiny_pipeline):
-
-    latents, pictures = (begun(finished, "cpu", output).drawing for output in ("latents", "images"))
-    read = load_tensors(latents.files[0])["latents_BFHW"][:4]
-    o = pictures.outliers
-    decoded = pictures.decoder(o.z_MD[:4], o.y_M[:4], o.seed_M[:4]).images_B3HW
-    again = latents.decoder.pictures(read)
+def test_latents_are_what_pictures_are_decoded_from(finished):
+    begun = open_begun(finished, "cpu")
+    vectors, decoder = begun.run.vectors, begun.decoder
+    decoded = decoder(vectors.z_MD[:4], vectors.y_M[:4], vectors.seed_M[:4]).images_B3HW
+    again = decoder.pictures(begun.run.latents(torch.arange(4)))
     assert (decoded.int() - again.int()).abs().max() <= 2  # half precision on the way
 
 
@@ -117,7 +126,7 @@ def test_pictures_of_a_run_of_latents_and_latents_of_one_of_pictures(finished, t
     assert main(["decode", str(run), "--as", "images"]) == 0
     assert len(list((run / "images" / "imagined").rglob("*.png"))) == 300
     assert main(["decode", str(run), "--as", "poems"]) == 2
-    assert "images or latents, not 'poems'" in capsys.readouterr().err
+    assert "poems" in capsys.readouterr().err
 
 
 def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, capsys):
@@ -130,16 +139,19 @@ def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, caps
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--sample.per-class", "0"], "without outliers there is nothing to learn"),
+        (["--sample.per-class", "0"], "per_class must be at least 1, not 0"),
         (
             ["--sample.options", "kind=inlier", "--regularize.loss", "cross_entropy"],
             "only outliers may be latents",
         ),
-        (["--latents.adapter", "stairs"], "No path is called 'stairs'. There are: preview, projector, stem"),
+        (
+            ["--latents.adapter", "stairs"],
+            "No latent adapter is called 'stairs'. There are: preview, projector, stem",
+        ),
         (["--regularize.loss", "micle"], "No loss is called 'micle'. Did you mean 'micl'"),
         (["--regularize.teacher", "nowhere"], "nowhere holds no classifier"),
-        (["--regularize.outlier-aug-prob", "1.5"], "train.varied lies between 0 and 1, and not at 1.5"),
-        (["--regularize.ratio", "0"], "train.ratio is above 0 where the loss needs outliers"),
+        (["--regularize.outlier-aug-prob", "1.5"], "outlier_aug_prob must be between 0 and 1, not 1.5"),
+        (["--regularize.ratio", "0"], "regularize.ratio must be above 0"),
     ],
 )
 def test_mistakes_are_named_before_any_work(shapes, tiny_pipeline, tmp_path, capsys, more, message):
@@ -187,11 +199,12 @@ def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(
     assert main(command(shapes, tiny_pipeline, tmp_path / "teacher", *OAL, *tuned)) == 0
     teacher = tmp_path / "teacher" / "classifier" / "baseline-s0"
     body = load_tensors(teacher / "model.safetensors")
-    name = "vit.embeddings.position_embeddings"  # zeros or small numbers at first in any network: the folder's are not
+    # Zeros or small numbers at first in any network: the folder's are not.
+    name = "vit.embeddings.position_embeddings"
     begun, tuned_to = torch.full_like(vit.state_dict()[name], 3.0), body[f"body.{name}"]
     assert not tuned_to.equal(begun), "fine-tuned"
     assert (tuned_to - begun).abs().max() < 1, "from the folder's weights"
-    taught = ["--regularize.teacher", str(teacher), "--regularize.loss-options", "kd.feature", "8"]
+    taught = ["--regularize.teacher", str(teacher), "--regularize.loss-options", "kd.feature=8"]
     assert main(command(shapes, tiny_pipeline, tmp_path / "run", *OAL, *taught)) == 0
     log = read_json(tmp_path / "run" / "classifier" / "regularized-s0" / "log.json")[-1]
     assert 0 < log["kd"] < float("inf")
@@ -207,10 +220,13 @@ def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(
 def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_path, capsys):
     arms = {
         "latents": {},
-        "latents, 9": {"train": {"most": 9}},
-        "pictures": {"decode": {"output": "images"}, "train": {"loss": ["energy_logistic"]}},
-        "kd alone": {"train": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
-        "as published": {"train": {"loss": ["cross_entropy", "club_joint"], "path": "none"}},
+        "latents, 9": {"regularize": {"max_outliers": 9}},
+        "pictures": {"decode": {"output": "images"}, "regularize": {"loss": ["energy_logistic"]}},
+        "kd alone": {"regularize": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
+        "as published": {
+            "regularize": {"loss": ["cross_entropy", "club_joint"]},
+            "latents": {"adapter": "none"},
+        },
     }
     (tmp_path / "arms.json").write_text(json.dumps(arms))
     args = [
@@ -223,9 +239,9 @@ def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_pa
     ]
     assert main(args) == 0
     rows = (tmp_path / "out" / "comparison.md").read_text().splitlines()
-    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == ["plain", *arms]
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == ["baseline", *arms]
     found = {line["arm"]: line for line in read_json(tmp_path / "out" / "comparison.json")}
-    assert [found[arm]["outliers"] for arm in ("plain", "latents", "latents, 9", "kd alone")] == [
+    assert [found[arm]["outliers"] for arm in ("baseline", "latents", "latents, 9", "kd alone")] == [
         0,
         300,
         9,
@@ -254,7 +270,7 @@ def test_arms_that_are_none(text, message):
 
 
 def test_an_arm_with_a_wrong_option_stops_before_work(shapes, tiny_pipeline, tmp_path, capsys):
-    (tmp_path / "arms.json").write_text('{"a": {}, "b": {"train": {"rat": 1}}}')
+    (tmp_path / "arms.json").write_text('{"a": {}, "b": {"regularize": {"rat": 1}}}')
     assert (
         main(
             [
@@ -266,5 +282,27 @@ def test_an_arm_with_a_wrong_option_stops_before_work(shapes, tiny_pipeline, tmp
         )
         == 2
     )
-    assert "Did you mean 'ratio'" in capsys.readouterr().err
+    assert "Arm 'b': There is no option 'regularize.rat'. Did you mean 'ratio'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_every_arm_is_checked_before_the_first_one_starts(shapes, tiny_pipeline, tmp_path, capsys):
+    """What only a look at the data shows, as a neighbour that no class has."""
+    arms = {"a": {}, "b": {"sample": {"options": {"k": 400}}}}
+    (tmp_path / "arms.json").write_text(json.dumps(arms))
+    args = [*command(shapes, tiny_pipeline, tmp_path / "out")[1:], "--arms", str(tmp_path / "arms.json")]
+    assert main(["compare", *args]) == 2
+    assert "Arm 'b': Class 'circle' has 16 images; the 400-th neighbour needs 401" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_known_images_stand_in_for_imagined_outliers(finished, shapes, tiny_pipeline, tmp_path):
+    """The control: all else is as it was, and the classifier learns something else."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    control = ["--regularize.outliers", "known", "--regularize.loss", "energy_logistic", "kd"]
+    args = command(shapes, tiny_pipeline, run, *OAL, *control, "--redo", "changed", "--until", "classifier")
+    assert main(args) == 0
+    a, b = (load_tensors(r / "classifier" / "regularized-s0" / "model.safetensors") for r in (run, finished))
+    assert not all(a[name].equal(b[name]) for name in a)
+    same = [load_tensors(r / "classifier" / "baseline-s0" / "model.safetensors") for r in (run, finished)]
+    assert all(same[0][name].equal(same[1][name]) for name in same[0])

@@ -29,9 +29,22 @@ def copied(finished, tmp_path):
 
 
 STAGES = (
-    "classes", "align", "features", "vectors", "images/imagined", "strips", "images/reconstructed", "classifier/baseline-s0",
-    "filter", "classifier/regularized-s0", "scores", "guard", "shift", "audit", "report",
-)  # fmt: skip
+    "classes",
+    "align",
+    "features",
+    "vectors",
+    "images/imagined",
+    "strips",
+    "images/reconstructed",
+    "classifier/baseline-s0",
+    "filter",
+    "classifier/regularized-s0",
+    "scores",
+    "guard",
+    "shift",
+    "audit",
+    "report",
+)
 
 
 def test_a_run_leaves_what_the_design_says(finished):
@@ -196,7 +209,9 @@ def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path)
 
 
 def test_a_full_disk_in_the_middle_of_a_run(finished, shapes, tiny_pipeline, tmp_path):
-    """The shell's limit on file sizes stands for the full disk: small files can be written and large ones fail half-way."""
+    """The shell's limit on file sizes stands for the full disk: small files can be written and large ones
+    fail half-way.
+    """
     run = tmp_path / "full"
     oodream = shlex.join([sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)])
     limited = f"ulimit -f 150; trap '' XFSZ; exec {oodream}"
@@ -350,7 +365,8 @@ def test_config_file_and_its_mistakes(shapes, tiny_pipeline, tmp_path, capsys):
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
-    code = "import sys; from oodream.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    heavy = "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = f"import sys; from oodream.cli.main import main; main(['--help']); {heavy}"
     for args in (["-c", code], ["-m", "oodream.cli", "run", "--help"]):
         began = time.monotonic()
         subprocess.run(

@@ -18,7 +18,9 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"
 
 @pytest.fixture(scope="module")
 def runs(shapes, tiny_pipeline, tmp_path_factory):
-    """(by one process, by two); what two have trained differs, so the second one begins with the first one's outliers."""
+    """(by one process, by two); what two have trained differs, so the second one begins with the first one's
+    outliers.
+    """
     folder = tmp_path_factory.mktemp("several")
     assert main(command(shapes, tiny_pipeline, folder / "one")) == 0
     done = subprocess.run(
@@ -37,7 +39,7 @@ def test_two_processes_make_a_whole_run(runs):
         "images/imagined",
         "classifier/baseline-s0",
         "classifier/regularized-s0",
-        "shifts",
+        "shift",
         "report",
     ):
         assert read_json(two / stage / "stage.json")["seconds"] >= 0

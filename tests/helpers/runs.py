@@ -8,7 +8,8 @@ from pathlib import Path
 RUN = (
     "--decode.steps 2 --decode.tile 4 --sample.per-class 8 --sample.options candidates=20 anchors=5 "
     "--align.optimisation.epochs 2 --align.optimisation.batch 16 --train.optimisation.epochs 2 "
-    "--train.optimisation.batch 16 --align.optimisation.min-steps 0 --train.optimisation.min-steps 0 --evaluate.n-far 30 "
+    "--train.optimisation.batch 16 --align.optimisation.min-steps 0 --train.optimisation.min-steps 0 "
+    "--evaluate.n-far 30 "
     "--shift.n-corrupted 12 "
     "--evaluate.resamples 20 --evaluate.detectors energy msp "
     "max_logit mahalanobis --device cpu"

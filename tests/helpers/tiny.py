@@ -12,9 +12,18 @@ from oodream.config import FitDecoderConfig
 
 NAMES = ("circle", "square", "star")
 TINY = FitDecoderConfig(
-    vae_channels=(8, 8, 8), unet_channels=(16, 32), text_width=32, text_layers=1, vocabulary=700, vae_steps=3, unet_steps=3,
-    batch=4, save_every=2, unet_lr=1e-3, tokens=20,
-)  # fmt: skip
+    vae_channels=(8, 8, 8),
+    unet_channels=(16, 32),
+    text_width=32,
+    text_layers=1,
+    vocabulary=700,
+    vae_steps=3,
+    unet_steps=3,
+    batch=4,
+    save_every=2,
+    unet_lr=1e-3,
+    tokens=20,
+)
 
 
 def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
@@ -27,15 +36,22 @@ def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
     tokenizer = fit_tokenizer(captions, TINY, folder.with_name(folder.name + "-tokenizer"))
     torch.manual_seed(seed)
     vae = AutoencoderKL(
-        block_out_channels=TINY.vae_channels, layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=32,
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-    )  # fmt: skip
+        block_out_channels=TINY.vae_channels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+    )
     build_pipeline(tokenizer, vae, TINY).save_pretrained(folder)
     return folder
 
 
 def save_tiny_xl_pipeline(folder: Path) -> Path:
-    """A random-weight `StableDiffusionXLPipeline` (32 pixels): two tokenizers, two text encoders, a pooled vector, size ids."""
+    """A random-weight `StableDiffusionXLPipeline` (32 pixels): two tokenizers, two text encoders, a pooled
+    vector, size ids.
+    """
     from diffusers import (
         AutoencoderKL,
         EulerDiscreteScheduler,
@@ -54,27 +70,55 @@ def save_tiny_xl_pipeline(folder: Path) -> Path:
 
     def text(tokenizer, width: int) -> CLIPTextConfig:
         return CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, projection_dim=width, num_hidden_layers=3,
-            num_attention_heads=4, max_position_embeddings=TINY.tokens, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            projection_dim=width,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=TINY.tokens,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=24 + 40,
-        norm_num_groups=8, attention_head_dim=8, addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 40, transformer_layers_per_block=(1, 1),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=24 + 40,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 40,
+        transformer_layers_per_block=(1, 1),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
     vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=32,
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-    )  # fmt: skip
+        block_out_channels=(8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+    )
     scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     StableDiffusionXLPipeline(
-        vae=vae, text_encoder=CLIPTextModel(text(first, 24)), text_encoder_2=CLIPTextModelWithProjection(text(second, 40)),
-        tokenizer=first, tokenizer_2=second, unet=unet, scheduler=scheduler, add_watermarker=False,
-    ).save_pretrained(folder)  # fmt: skip
+        vae=vae,
+        text_encoder=CLIPTextModel(text(first, 24)),
+        text_encoder_2=CLIPTextModelWithProjection(text(second, 40)),
+        tokenizer=first,
+        tokenizer_2=second,
+        unet=unet,
+        scheduler=scheduler,
+        add_watermarker=False,
+    ).save_pretrained(folder)
     return folder
 
 

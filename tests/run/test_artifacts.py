@@ -1,4 +1,6 @@
-"""A finished run, opened: everything it made, without data, decoder or network in hand; and files that are torn."""
+"""A finished run, opened: everything it made, without data, decoder or network in hand; and files that are
+torn.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,7 @@ def test_what_is_torn_is_named_with_what_to_do(file, damage, finished, tmp_path)
         return  # no shifted sets, no lines
     with pytest.raises(StoreError, match=Path(file).name.replace(".", r"\.")) as error:
         TORN[file](Run.open(tmp_path / "run"))
-    assert any(word in str(error.value) for word in ("--redo", "same command again"))
+    assert any(word in str(error.value) for word in ("--redo", "same command again", "RUN/classifier/NAME"))
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_run_of_the_former_layout_is_refused_with_one_line(tmp_path):
 
 def test_a_folder_without_a_run(tmp_path):
     assert read_manifest(tmp_path) is None
-    with pytest.raises(StoreError, match="is not a run folder: it has no run.json"):
+    with pytest.raises(StoreError, match=r"is not a run folder: it has no run\.json"):
         Run.open(tmp_path)
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(StoreError, match=r"run\.json is damaged"):

@@ -1,4 +1,6 @@
-"""Every section of the configuration is the input of the stages that read it: whatever is added to one makes them stale."""
+"""Every section of the configuration is the input of the stages that read it: whatever is added to one makes
+them stale.
+"""
 
 from __future__ import annotations
 

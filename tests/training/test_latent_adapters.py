@@ -51,6 +51,9 @@ def test_it_learns_the_pairs_and_the_pairs_do_not_teach_the_network(name):
     outliers = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     latents = Latents(latent_LFHW=torch.cat([means(images), outliers]), pair_K3HW=images, augment=lambda x: x)
     output, first = adapter(model, images[:3], latents)
+    assert torch.autograd.grad(output.logits_BC.sum(), model.head.weight, retain_graph=True)[0].any()
+    of_adapter = torch.autograd.grad(output.logits_BC.sum(), [*adapter.parameters()], allow_unused=True)
+    assert all(gradient is None for gradient in of_adapter), "its own loss alone teaches it"
     assert output.logits_BC.shape == (3 + 16 + 5, 3)
     assert output.z_BF.shape == (24, 128)
     optimizer = torch.optim.Adam(adapter.parameters(), 0.005)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -129,7 +131,7 @@ def test_small_sets_are_passed_over_more_often(tmp_path):
 def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "3")
     config, loss = Optimisation(batch=16), make("losses", "cross_entropy")
-    with pytest.raises(ValueError, match="16 images cannot be shared evenly by 3 processes"):
+    with pytest.raises(ValueError, match="A batch of 16 cannot be shared evenly by 3 processes"):
         fit(network(), loss, [known(images(32))], config, 0, CPU, tmp_path / "s", "t")
 
 
@@ -187,12 +189,21 @@ def test_teacher_outputs_are_computed_once_where_that_is_exact():
         torch.testing.assert_close(answer.z_BF, expected.z_BF)
 
 
-@pytest.mark.parametrize("role", ["", "reconstructed", "inlier"])
-def test_a_teacher_is_asked_anew_where_batches_differ(role):
+@pytest.mark.parametrize(
+    ("role", "change"),
+    [
+        ("reconstructed", {}),
+        ("inlier", {}),
+        ("", {"flip": True}),
+        ("", {"crop_padding": 1}),
+        ("", {"min_area": 0.5}),
+    ],
+)
+def test_a_teacher_is_asked_anew_where_batches_differ(role, change):
     """Augmented images, and those of other sources, whose rows are not those of the training set."""
     teacher, sources, calls = network(), [known(images(24, size=32))], []
     sources += [Source(role=role, data=images(9, 80, size=32), ratio=0.5)] if role else []
-    config = UNMOVED if role else Optimisation(batch=16)
+    config = replace(UNMOVED, **change)
     teacher.register_forward_hook(lambda *_: calls.append(1))
     ask = teaching(teacher, sources, config, CPU)
     for i, batch in enumerate(epoch_batches(sources, config, 0, 0)):

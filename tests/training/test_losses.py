@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from oodream.core.registry import make
 from oodream.core.seeding import seeded
 from oodream.core.types import Sizes, Step
-from oodream.models.classifier import Classifier, load
+from oodream.models.classifier import Classifier, load_classifier
 from oodream.models.factory import backbone
 from oodream.models.inference import head_of
 from oodream.training.losses.energy_logistic import EnergyLogistic
@@ -101,10 +101,10 @@ def test_weighted_energy_is_learned_stored_and_scored(tmp_path):
     told = {"backbone": "resnet8", "loss": "energy_logistic", "loss_options": {"weighted": True}}
     with seeded(0, "test"):
         network = backbone("resnet8", 4)
-    Classifier(network=network, loss=loss, names=tuple("abcd"), size=16, threshold=0.0, told=told).save(
+    Classifier(network=network, loss=loss, names=tuple("abcd"), size=16, threshold=0.0, settings=told).save(
         tmp_path
     )
-    found = load(tmp_path)
+    found = load_classifier(tmp_path)
     head = head_of(found.network, found.loss)
     torch.testing.assert_close(head.energy_C, weights)
     x = output(logits)

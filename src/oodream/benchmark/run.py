@@ -202,12 +202,12 @@ def _evaluate(
 def _upside_down_notes(
     extractor: Extractor, detectors: Mapping[str, Detector], test: Images, evaluation: Evaluation
 ) -> list[str]:
-    """What `evaluate` has warned of: the fitted detectors that rank scrambled test images as known."""
+    """What `evaluate` has warned of: the fitted detectors that rank test images below pseudo-OOD ones."""
     ids = {name: scores["id"] for name, scores in evaluation.scores.items()}
     aurocs = upside_down(extractor, {name: detectors[name] for name in ids}, test, ids)
     return [
-        f"{name} ranks scrambled test images as better known than the test images (AUROC {auroc:.1%}): its "
-        "numbers mean nothing here."
+        f"{name} ranks upside down: test images made unrecognizable look better known to it than the test "
+        f"images (AUROC {auroc:.1%}). Its numbers mean nothing here."
         for name, auroc in aurocs.items()
     ]
 

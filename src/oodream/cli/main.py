@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\noodream: stopped. The same command again goes on from here.", file=sys.stderr)
         return 130
+    except SystemExit as done:  # the parser has said what is wrong, or printed its help
+        return done.code if isinstance(done.code, int) else 2
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -130,13 +130,14 @@ def save_tensors(
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Reads a safetensors file; StoreError names the file when it is damaged."""
+    """Reads a safetensors file; StoreError names the file when it is missing or damaged."""
+    again = "Remove its folder and run the same command again."
     try:
         return load_file(path)
+    except FileNotFoundError as error:
+        raise StoreError(f"{shown(path)} is missing. {again}") from error
     except SafetensorError as error:
-        raise StoreError(
-            f"{shown(path)} is damaged ({error}). Remove its folder and run the same command again."
-        ) from error
+        raise StoreError(f"{shown(path)} is damaged ({error}). {again}") from error
 
 
 # Whole or absent

@@ -14,28 +14,10 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "OOD",
-    "ClassBook",
-    "Decoder",
-    "Detector",
-    "Features",
-    "Filter",
-    "ForwardPass",
-    "Generated",
-    "Head",
-    "Json",
-    "LatentAdapter",
-    "LatentPairs",
-    "Latents",
-    "Loss",
-    "Output",
-    "Probe",
-    "SampledVectors",
-    "Sampler",
-    "Sizes",
-    "Step",
-    "Terms",
-]
+    "OOD", "ClassBook", "Decoder", "Detector", "Features", "Filter", "ForwardPass", "Generated", "Head",
+    "Json", "LatentAdapter", "LatentPairs", "Latents", "Loss", "Output", "Probe", "SampledVectors",
+    "Sampler", "Sizes", "Step", "Terms",
+]  # fmt: skip
 
 OOD = -1
 

@@ -73,6 +73,11 @@ class Guard:
         return self.classifier.size
 
     @property
+    def white(self) -> float:
+        """The value of white in pictures of more than 8 bits; 0: found for each picture."""
+        return self.classifier.white
+
+    @property
     def network(self) -> nn.Module:
         return self.classifier.network
 
@@ -131,7 +136,9 @@ class Guard:
         return self.classifier.predictions(output.logits_BC, self.detector.score(output), self.threshold)
 
     @overload
-    def predict(self, pictures: Image.Image | str | os.PathLike[str], batch: int = 256) -> Prediction: ...
+    def predict(
+        self, pictures: Image.Image | str | bytes | os.PathLike[str], batch: int = 256
+    ) -> Prediction: ...
     @overload
     def predict(
         self, pictures: Images | list[Picture] | tuple[Picture, ...], batch: int = 256
@@ -144,11 +151,10 @@ class Guard:
     def predict(self, pictures: Any, batch: int = 256) -> Prediction | list[Prediction]:
         """A prediction for a single picture, a list of them for several, in order.
 
-        One picture is a path, a PIL image, an array (H, W) or (H, W, C) or a tensor (H, W) or (C, H, W):
-        uint8, or floats in [0, 1]. Several are arrays (B, H, W, C), tensors (B, C, H, W), an image set, or
-        any iterable of pictures and batches, of whatever sizes; it is read `batch` pictures at a time. They
-        are read as training images were: turned as EXIF says, alpha over white, the shorter side resized, the
-        centre taken.
+        One picture is a path, the bytes of an image file, a row of a data set with either, a PIL image, an array
+        (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W): uint8, or floats in [0, 1]. Several are arrays
+        (B, H, W, C), tensors (B, C, H, W), an image set, or any iterable of pictures and batches, of whatever
+        sizes; it is read `batch` pictures at a time, as training images were (see `data.preprocess`).
 
         Raises DataError, which names what cannot be read.
         """
@@ -184,7 +190,7 @@ class Guard:
             rows = torch.arange(len(pictures)).split(batch)
             yield from (pictures.subset(part) for part in rows if len(part))
             return
-        squares = read_pictures(pictures, self.size)
+        squares = read_pictures(pictures, self.size, self.white)
         while part := list(islice(squares, batch)):
             yield from_array("pictures", torch.stack(part), torch.zeros(len(part)), ())
 

@@ -1,8 +1,8 @@
-"""Whether detectors rank known images below obvious nonsense: a check that costs one pass over a few images.
+"""Whether detectors rank known images above what is made of them: a check that costs a pass over 200 images.
 
-The nonsense is made of known images, by putting each one's pixels in a random order. A detector may have
-little to say of it, but one that ranks it as better known than the known images themselves would call known
-images unknown and let unknown ones pass.
+Known images are made unrecognizable, by shuffling their tiles, and by blending two of different classes. A
+detector may have little to say of such pseudo-OOD images, but one to which they look better known than the
+known images themselves would flag known images and let unknown ones pass.
 """
 
 from __future__ import annotations
@@ -15,37 +15,43 @@ from torch import Tensor
 
 from ..core.seeding import generator
 from ..core.types import Detector
+from ..data.holdout import blended, shuffled
 from ..data.images import Images, from_array
 from ..functional.uncertainty import delong
 from ..models.inference import Extractor
 from .detectors import probes_of
 
-__all__ = ["scrambled", "upside_down", "warn_if_upside_down"]
+__all__ = ["pseudo_ood", "upside_down", "warn_if_upside_down"]
 
-MOST = 200  # images that are scrambled
+MOST = 100  # images of each kind
 
 
-def scrambled(images: Images) -> Images:
-    """At most 200 of the images, drawn at random, as OOD images: each with its pixels in a random order."""
-    g = generator(0, "scrambled", images.name)
-    rows = torch.randperm(len(images), generator=g)[:MOST]
-    pixels = images.batch(rows).flatten(2)
-    pixels = torch.stack([image[:, torch.randperm(image.shape[1], generator=g)] for image in pixels])
-    square = pixels.unflatten(2, (images.size, images.size))
-    return from_array(f"{images.name}, scrambled", square, images.labels[rows], ()).as_ood()
+def pseudo_ood(known: Images) -> Images | None:
+    """At most 100 of the known images, drawn at random, with their tiles shuffled; then as many blends of
+    two.
+
+    None where these are all of one class, for then there is nothing to blend them with.
+    """
+    rows = torch.randperm(len(known), generator=generator(0, "sanity", known.name))[:MOST]
+    pixels, labels = known.batch(rows), known.labels[rows]
+    if len(labels.unique()) < 2:
+        return None
+    parts = [make(pixels, labels, generator(0, "sanity", make.__name__)) for make in (shuffled, blended)]
+    return from_array(f"{known.name}, pseudo-OOD", torch.cat(parts), labels.repeat(2), ()).as_ood()
 
 
 def upside_down(
     extractor: Extractor, detectors: Mapping[str, Detector], known: Images, scores: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """The fitted detectors that rank `scrambled` images of `known` below the known ones, with their AUROC.
+    """The fitted detectors that rank `pseudo_ood` images below the known ones, with their AUROC.
 
     `scores` are each detector's scores of all `known` images. An AUROC counts when it is below 0.5 beyond
-    chance: when the upper end of DeLong's 95 % interval is.
+    chance: when the upper end of DeLong's 95 % interval is. Nothing is said where all known images are of one
+    class.
     """
-    if not detectors or len(known) < 2:
+    if not detectors or (nonsense := pseudo_ood(known)) is None:
         return {}
-    output = extractor(scrambled(known), probes_of(list(detectors.values())))
+    output = extractor(nonsense, probes_of(list(detectors.values())))
     areas = {name: delong(scores[name], detector.score(output)) for name, detector in detectors.items()}
     return {name: area.value for name, area in areas.items() if area.interval[1] < 0.5}
 
@@ -56,8 +62,9 @@ def warn_if_upside_down(
     """Warns of each detector that is `upside_down`."""
     for name, auroc in upside_down(extractor, detectors, known, scores).items():
         warnings.warn(
-            f"{name} ranks upside down: known images whose pixels are in a random order look better known to "
-            f"it than the known images themselves (AUROC {auroc:.1%}). Choose other options or another "
-            "detector; one that compares with training images needs enough of them in every class.",
+            f"{name} ranks upside down: known images made unrecognizable (tiles shuffled, or two blended) "
+            f"look better known to it than the known images themselves (AUROC {auroc:.1%}). Choose other "
+            "options or another detector; one that compares with training images needs enough of them in "
+            "every class.",
             stacklevel=3,
         )

@@ -20,6 +20,7 @@ from ..core.errors import StoreError
 from ..core.files import load_tensors, read_json, save_tensors, write_json
 from ..core.registry import make
 from ..core.types import Json, Loss
+from ..data.classes import UNKNOWN
 from ..data.images import Images, from_array
 from ..data.preprocess import read_image
 from .factory import backbone
@@ -27,7 +28,6 @@ from .inference import Extractor
 
 __all__ = [
     "ACCEPTED",
-    "UNKNOWN",
     "Classifier",
     "Prediction",
     "Predictor",
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 ACCEPTED = 0.95
-UNKNOWN = "unknown"
 FILES_AT_ONCE = 256
 ARCHITECTURES = ("timm", "hf", "torchvision")  # their names run no code from elsewhere
 
@@ -66,8 +65,9 @@ class Prediction:
 class Classifier:
     """A network of one output for each of `names`, on images `size` pixels wide and high.
 
-    Images whose energy exceeds `threshold` are flagged. `settings` names the backbone and the loss with its
-    options, and holds what else its file says.
+    `white` is the value of white in pictures of more than 8 bits, 0 where training had none. Images whose
+    energy exceeds `threshold` are flagged. `settings` names the backbone and the loss with its options, and
+    holds what else its file says.
     """
 
     network: nn.Module
@@ -76,6 +76,7 @@ class Classifier:
     size: int
     threshold: float
     settings: Json
+    white: float = 0.0
 
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A prediction for every image of a set, in order, by the energy."""
@@ -121,6 +122,7 @@ class Classifier:
             "names": self.names,
             "size": self.size,
             "threshold": self.threshold,
+            "white": self.white,
             "accepted": ACCEPTED,
             **self.settings,
         }
@@ -147,11 +149,19 @@ def load_classifier(folder: Path, plugins: bool = True) -> Classifier:
 def from_description(description: Json, folder: Path, plugins: bool) -> Classifier:
     """The classifier so described, with its tensors in `folder`.
 
-    Raises StoreError, without `plugins`, for a loss named by its module, for that module would be imported,
-    and for a network in a file of another format, for loading that may run code.
+    Raises StoreError for a description that lacks something; and, without `plugins`, for a loss named by its
+    module, for that module would be imported, and for a network in a file of another format, for loading that
+    may run code.
     """
+    needed = ("names", "size", "threshold", "white", "loss", "loss_options", "backbone")
+    if not isinstance(description, dict) or (missing := [key for key in needed if key not in description]):
+        lacks = f"it has no {missing[0]!r}" if isinstance(description, dict) else "it is no object"
+        raise StoreError(
+            f"The classifier.json in {folder} is damaged or of another version: {lacks}. "
+            "Train again: the command of the run with --redo classifier"
+        )
     settings = dict(description)
-    names, size, threshold = (settings.pop(key) for key in ("names", "size", "threshold"))
+    names, size, threshold, white = (settings.pop(key) for key in needed[:4])
     check_plugin(settings["loss"], folder, plugins)
     check_plugin(settings["backbone"], folder, plugins, harmless=ARCHITECTURES)
     network = backbone(settings["backbone"], len(names))
@@ -166,6 +176,7 @@ def from_description(description: Json, folder: Path, plugins: bool) -> Classifi
         size=size,
         threshold=threshold,
         settings=settings,
+        white=white,
     )
 
 
@@ -183,6 +194,9 @@ class Predictor(Protocol):
 
     @property
     def size(self) -> int: ...
+
+    @property
+    def white(self) -> float: ...
 
     @property
     def network(self) -> nn.Module: ...
@@ -203,7 +217,7 @@ def predict_files(
         problems: dict[Path, str] = {}
         for file in part:
             try:
-                pictures.append(read_image(file, predictor.size))
+                pictures.append(read_image(file, predictor.size, predictor.white))
             except OSError as error:
                 problems[file] = str(error)
         predictions: Iterator[Prediction] = iter(())

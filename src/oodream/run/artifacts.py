@@ -212,7 +212,7 @@ class Run:
 
     def shift_rows(self) -> list[ShiftRow]:
         """All that was measured on shifted sets."""
-        return read_lines(self.layout.shift_rows, "shift", shift_row_from_json)
+        return read_lines(self.layout.shift_rows, "shift", shift_row_from_json, least=0)
 
     def guard(self, device: str = "cpu") -> Guard:
         """The run's guard."""

@@ -6,19 +6,15 @@ the hashes of the stages before it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ..config import Config
 from ..core.options import to_json
 from ..core.types import Json
 from ..data.corruptions import CORRUPTIONS, SEVERITIES
-from ..models.external import ADAPTERS
-from ..models.factory import SCRATCH, backbone, weights_file
-from ..models.inference import weights_hash
+from ..models.factory import initial_weights_hash
 from ..training.train import is_pretrained, make_loss
 from .folder import inputs_hash
 from .job import Job
@@ -26,7 +22,7 @@ from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .stage import Stage
 from .stages import classifiers, images, results, vectors
 
-__all__ = ["Plan", "initial_weights_hash", "section_inputs"]
+__all__ = ["Plan", "section_inputs"]
 
 
 class Plan:
@@ -223,15 +219,3 @@ def section_inputs(config: Config) -> dict[str, Json]:
     if teacher := config.regularize.teacher:
         sections["regularize"]["teacher"] = initial_weights_hash(config.train.backbone, teacher)
     return sections
-
-
-def initial_weights_hash(name: str, init: str) -> str:
-    """What a training begins with: a hash of the weights in the file `init`, or of the published ones of a
-    hub's network.
-    """
-    if init == SCRATCH or not (init or name.partition(":")[0] in ADAPTERS):
-        return init
-    if init:
-        return hashlib.blake2b(weights_file(Path(init)).read_bytes(), digest_size=16).hexdigest()
-    weights = backbone(name, 2, pretrained=True).state_dict()
-    return weights_hash({key: tensor for key, tensor in weights.items() if not key.startswith("head.")})

@@ -33,15 +33,19 @@ def read_tensors(file: Path, stage: str, *names: str) -> dict[str, Tensor]:
     return {name: tensors[name] for name in names} if names else tensors
 
 
-def read_lines(file: Path, stage: str, parse: Callable[[str], Any] | None = None) -> list[Any]:
-    """The JSON values of a file's lines, or what `parse` makes of the lines.
+def read_lines(
+    file: Path, stage: str, parse: Callable[[str], Any] | None = None, least: int = 1
+) -> list[Any]:
+    """The JSON values of a file's lines, or what `parse` makes of the lines; at least `least` of them.
 
-    Raises StoreError for a file that is missing or damaged.
+    Raises StoreError for a file that is missing, damaged or shorter.
     """
     if not file.exists():
         raise StoreError(f"{file} is missing. {again(stage)}")
     try:
-        return read_json_lines(file, parse)
+        if len(lines := read_json_lines(file, parse)) < least:
+            raise ValueError("it is empty")
+        return lines
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file} is damaged ({error}). {again(stage)}") from error
 

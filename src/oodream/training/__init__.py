@@ -1,1 +1,5 @@
-"""The second half of the papers: losses, latent adapters, batches, augmentation, the training loop."""
+"""The second half of the papers: sources, batches, augmentation, losses, latent adapters and the loop."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

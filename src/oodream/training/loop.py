@@ -101,19 +101,10 @@ def teaching(
 
 
 def fit(
-    model: nn.Module,
-    loss: Loss,
-    sources: Sequence[Source],
-    config: Optimisation,
-    seed: int,
-    device: torch.device,
-    state: Path,
-    what: str,
-    *,
-    adapter: LatentAdapter | None = None,
-    teacher: nn.Module | None = None,
-    stream: str = "",
-) -> list[dict[str, float]]:
+    model: nn.Module, loss: Loss, sources: Sequence[Source], config: Optimisation, seed: int,
+    device: torch.device, state: Path, what: str, *, adapter: LatentAdapter | None = None,
+    teacher: nn.Module | None = None, stream: str = "",
+) -> list[dict[str, float]]:  # fmt: skip
     """Trains `model` in place and returns the mean loss, ID accuracy and loss parts of each epoch.
 
     `adapter` takes latents to the model and is trained along, but for what of it requires no gradients;

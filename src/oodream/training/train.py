@@ -104,9 +104,7 @@ def adapter_maker(
         )
 
     def adapter_for(model: nn.Module) -> LatentAdapter:
-        adapter: LatentAdapter = make(
-            "latent_adapters", config.adapter, model=model, latent=latent, size=size, **config.options
-        )
+        adapter = _make_adapter(config, model, latent, size)
         if learned is not None:
             adapter.load_state_dict(learned)
             adapter.requires_grad_(False)
@@ -125,16 +123,19 @@ def learn_adapter(
     """
     images = pairs.images
     with seeded(seed, "path"):
-        adapter: LatentAdapter = make(
-            "latent_adapters",
-            config.adapter,
-            model=backbone(backbone_name, len(images.classes)),
-            latent=pairs.latents.shape,
-            size=images.size,
-            **config.options,
-        )
+        network = backbone(backbone_name, len(images.classes))
+        adapter = _make_adapter(config, network, pairs.latents.shape, images.size)
     adapter.fit(pairs, seed, device)
     return adapter.state_dict()
+
+
+def _make_adapter(
+    config: LatentsConfig, model: nn.Module, latent: tuple[int, int, int], size: int
+) -> LatentAdapter:
+    adapter: LatentAdapter = make(
+        "latent_adapters", config.adapter, model=model, latent=latent, size=size, **config.options
+    )
+    return adapter
 
 
 def train(

@@ -160,6 +160,7 @@ def keep(job: Job, stage: str, trained: Trained, loss: str, options: Json) -> Js
         names=job.run.book.names,
         size=job.config.size,
         threshold=quantile_threshold(energy_N),
+        white=job.inputs.train.white,
         settings={"backbone": job.config.train.backbone, "loss": loss, "loss_options": options},
     )
     classifier.save(job.layout.stage(stage))
