@@ -175,6 +175,7 @@ def test_a_template_tells_where_a_single_class_stands():
         (28, 33)
     ]
     assert name_spans(["kite"], ["a Red  KITE bird, a kite"], "a {}, a kite") == [(7, 11)]
+    assert name_spans(["kite"], ["a kite bird kite, a kite"], "a {}, a kite") == [(12, 16)]
 
 
 def test_two_equally_good_places_are_refused():

@@ -56,7 +56,7 @@ def name_spans(names: Sequence[str], prompts: Sequence[str], template: str = "")
     """Where each class name stands in its prompt, as a whole word and in any case.
 
     A prompt may hold the name more than once. The `template` that the prompts were made with says where its
-    {} was filled; of what was filled in there the first occurrence counts. Without a template the prompts are
+    {} was filled; of what was filled in there the last occurrence counts. Without a template the prompts are
     taken to come from one that is not known: the occurrence counts whose text before and text behind most of
     the prompts share.
 
@@ -64,7 +64,7 @@ def name_spans(names: Sequence[str], prompts: Sequence[str], template: str = "")
     good.
     """
     occurrences = [
-        _in_placeholder(name, prompt, template)[:1] if template else _occurrences(name, prompt)
+        _in_placeholder(name, prompt, template)[-1:] if template else _occurrences(name, prompt)
         for name, prompt in zip(names, prompts, strict=True)
     ]
     shared = Counter(
@@ -72,7 +72,7 @@ def name_spans(names: Sequence[str], prompts: Sequence[str], template: str = "")
         for spans, prompt in zip(occurrences, prompts, strict=True)
         for text in {text for span in spans for text in _around(prompt, span)}
     )
-    found = []
+    result = []
     for name, prompt, spans in zip(names, prompts, occurrences, strict=True):
         if not spans:
             place = f" in the place of {{}} in {template!r}" if template else ""
@@ -83,8 +83,8 @@ def name_spans(names: Sequence[str], prompts: Sequence[str], template: str = "")
                 f"The prompt {prompt!r} holds the class name {name!r} {len(spans)} times. Say with `spans` "
                 f"which of them is meant, or word the prompt otherwise."
             )
-        found.append(spans[votes.index(max(votes))])
-    return found
+        result.append(spans[votes.index(max(votes))])
+    return result
 
 
 def _occurrences(name: str, prompt: str) -> list[Span]:
