@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# One thread for each of several test processes, also in the programs that tests start; waiting threads sleep.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 import numpy as np
 import pytest
-import torch
 
 from oodream.cli.main import main
 from tests.helpers.runs import command
 from tests.helpers.tiny import NAMES, draw, save_tiny_pipeline, save_tiny_xl_pipeline
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _few_threads():
-    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

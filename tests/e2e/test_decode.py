@@ -17,7 +17,7 @@ from PIL import Image
 
 from oodream.cli.main import main
 from oodream.core.files import load_tensors
-from tests.helpers.runs import SAME_THREADS, command, images_of
+from tests.helpers.runs import command, images_of
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def sampled(finished, tmp_path):
 
 def torchrun(*args: str) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "oodream.cli"]
-    return subprocess.run([*launcher, *args], capture_output=True, text=True, env=SAME_THREADS, check=False)
+    return subprocess.run([*launcher, *args], capture_output=True, text=True, check=False)
 
 
 def test_two_processes_draw_what_one_does(finished, sampled, shapes, tiny_pipeline, capsys):
@@ -63,9 +63,7 @@ def kill_while_drawing(run: Path, times: int, seed: int) -> None:
     for left in range(times, 0, -1):
         drawn = sum(1 for _ in folder.rglob("*.png"))
         stop = drawn + random_.randrange(1, max(2, 2 * (total - drawn) // (left + 1)))
-        process = subprocess.Popen(
-            args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS
-        )
+        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 300
         while (
             sum(1 for _ in folder.rglob("*.png")) < stop

@@ -19,7 +19,7 @@ from oodream.core.files import load_tensors, read_json
 from oodream.run.compare import read_arms
 from oodream.run.generated import SHARD
 from oodream.run.redraw import open_begun
-from tests.helpers.runs import SAME_THREADS, command
+from tests.helpers.runs import command
 from tests.helpers.tiny import save_tiny_pipeline
 
 OAL = (
@@ -86,9 +86,7 @@ def test_a_killed_run_of_latents_ends_the_same(finished, shapes, tiny_pipeline, 
         "latents/known/begun.json",
         "classifier/regularized-s0/begun.json",
     ):
-        process = subprocess.Popen(
-            args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS
-        )
+        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not (run / mark).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)

@@ -20,7 +20,7 @@ from oodream.core.files import load_tensors, read_json, read_json_lines
 from oodream.data.inputs import DataInputs
 from oodream.functional.metrics import auroc
 from oodream.run.artifacts import Run
-from tests.helpers.runs import SAME_THREADS, command, images_of
+from tests.helpers.runs import command, images_of
 
 
 @pytest.fixture
@@ -118,9 +118,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, shapes, tiny_pipeline,
         "classifier/regularized-s0/begun.json",
     ]
     for mark in marks:
-        process = subprocess.Popen(
-            args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SAME_THREADS
-        )
+        process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not (run / mark).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -215,9 +213,7 @@ def test_a_full_disk_in_the_middle_of_a_run(finished, shapes, tiny_pipeline, tmp
     run = tmp_path / "full"
     oodream = shlex.join([sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)])
     limited = f"ulimit -f 150; trap '' XFSZ; exec {oodream}"
-    done = subprocess.run(
-        ["bash", "-c", limited], capture_output=True, text=True, env=SAME_THREADS, check=False
-    )
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert f"A limit on file sizes is reached at {run / 'align'}" in done.stderr

@@ -11,7 +11,7 @@ from torch import nn
 
 from oodream.cli.main import main
 from oodream.core.files import load_tensors, read_json
-from tests.helpers.runs import SAME_THREADS, command, images_of
+from tests.helpers.runs import command, images_of
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
@@ -25,7 +25,7 @@ def runs(shapes, tiny_pipeline, tmp_path_factory):
     assert main(command(shapes, tiny_pipeline, folder / "one")) == 0
     done = subprocess.run(
         [*LAUNCH, "-m", "--", "oodream.cli", *command(shapes, tiny_pipeline, folder / "two")],
-        capture_output=True, text=True, env=SAME_THREADS, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "one", folder / "two", done.stdout
@@ -56,7 +56,6 @@ def test_two_processes_resume_what_one_began(runs, shapes, tiny_pipeline):
         [*LAUNCH, "-m", "--", "oodream.cli", *args],
         capture_output=True,
         text=True,
-        env=SAME_THREADS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -106,9 +105,7 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
     for launch in ([sys.executable], LAUNCH):
         out = tmp_path / str(len(found))
         out.mkdir()
-        subprocess.run(
-            [*launch, str(tmp_path / "steps.py"), str(out)], check=True, capture_output=True, env=SAME_THREADS
-        )
+        subprocess.run([*launch, str(tmp_path / "steps.py"), str(out)], check=True, capture_output=True)
         found.append(load_tensors(out / "model.safetensors"))
     for name in found[0]:
         torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 RUN = (
@@ -14,9 +13,6 @@ RUN = (
     "--evaluate.resamples 20 --evaluate.detectors energy msp "
     "max_logit mahalanobis --device cpu"
 ).split()
-
-# Sums in training are split over threads, so equal bytes need equally many.
-SAME_THREADS = {**os.environ, "OMP_NUM_THREADS": "2"}
 
 
 def command(shapes: Path, decoder: Path, run: Path, *more: str) -> list[str]:

@@ -78,7 +78,7 @@ class SampledVectors:
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """One decoded batch: `images_B3HW` uint8 or `latents_BFHW` float32, with class and row of
+    """One decoded batch: `images_B3HW` uint8 or `latents_BFHW` float16, with class and row of
     `SampledVectors`.
     """
 
@@ -263,8 +263,8 @@ class Decoder(Protocol):
         """Images that have been latents on the way."""
         ...
 
-    def neighbours(self, z_MD: Tensor) -> list[str]:
-        """The word whose vector is nearest to each vector."""
+    def neighbours(self, z_MD: Tensor) -> list[list[str]]:
+        """The words whose vectors are nearest to each vector, nearest first."""
         ...
 
 

@@ -137,7 +137,9 @@ def _around(template: str) -> tuple[str, str]:
         raise DataError(f"The prompt {template!r} cannot be read: {error}.") from error
     fields = [i for i, part in enumerate(parts) if part[1] is not None]
     if len(fields) != 1 or parts[fields[0]][1:] != ("", "", None):
-        raise DataError(f"The prompt {template!r} must hold {{}} once, where the class's name stands.")
+        raise DataError(
+            f"The prompt {template!r} (decode.prompt) must hold {{}} once, where the class's name stands."
+        )
     cut = fields[0] + 1
     before, after = ("".join(part[0] for part in side) for side in (parts[:cut], parts[cut:]))
     return before, after

@@ -4,7 +4,9 @@ classes.
 
 from __future__ import annotations
 
-from ..core.registry import get, make_all
+from ..config import Config
+from ..core.registry import get, make, make_all
+from ..core.types import Sizes
 from ..models.factory import backbone
 from ..synthesis.filters import make_filters
 from ..training.loop import autocast
@@ -27,10 +29,19 @@ def check(job: Job) -> None:
         )
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
+    vectors = job.sampler.kind == "outlier" and r.outliers == "imagined"
+    loss.build(  # losses refuse what they cannot do with
+        Sizes(
+            features=1,
+            classes=len(job.book.names),
+            text=job.book.tokens_CD.shape[1] if vectors else 0,
+            teacher=1,
+            latent=(4, 8, 8) if job.run.has_latents else None,
+        )
+    )
     if job.run.has_latents and job.sampler.kind != "outlier":
         raise ValueError("Inliers are trained on as images; only outliers may be latents (decode.output).")
-    if c.latents.adapter != NO_ADAPTER:
-        get("latent_adapters", c.latents.adapter)
+    check_adapter(c)
     make_filters(c.filter, job.sampler.kind)
     check_teacher(job)
     make_all("detectors", c.evaluate.detectors, c.evaluate.detector_options)
@@ -44,3 +55,14 @@ def check(job: Job) -> None:
     for optimisation in (c.align.optimisation, c.train.optimisation):
         autocast(optimisation.precision, job.device)
     _ = job.book, job.inputs.ood, job.inputs.shifted
+
+
+def check_adapter(config: Config) -> None:
+    """Raises ValueError for a latent adapter that does not exist, or does not fit the network or its options."""
+    name, options = config.latents.adapter, config.latents.options
+    if name == NO_ADAPTER:
+        return
+    get("latent_adapters", name)
+    if config.decode.output == "latents":
+        model = backbone(config.train.backbone, 2)
+        make("latent_adapters", name, model=model, latent=(4, 8, 8), size=config.size, **options)
