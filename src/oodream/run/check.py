@@ -58,7 +58,7 @@ def check(job: Job) -> None:
 
 
 def check_adapter(config: Config) -> None:
-    """Raises ValueError for a latent adapter that does not exist, or does not fit the network or its options."""
+    """Raises ValueError for a latent adapter that does not exist, or does not fit network or options."""
     name, options = config.latents.adapter, config.latents.options
     if name == NO_ADAPTER:
         return
