@@ -301,7 +301,7 @@ def test_a_run_uses_the_package_of_the_page_on_extending(mine, desk, tiny_pipeli
     small = [*without(RUN, OWN_LISTS), "--sample.options", "candidates=20"]
     args = [*shlex.split(line)[1:], "--decode.source", str(tiny_pipeline), *small, "--run", "runs/extended"]
     assert main(args) == 0
-    run = Run.open("runs/extended")
+    run = Run.open("runs/extended", plugins=True)
     assert run.config.sample.sampler.startswith("mine.")
     assert run.config.filter.filters[-1].startswith("mine.")
     assert run.config.regularize.loss[0].startswith("mine.")

@@ -128,7 +128,7 @@ def test_verify_tells_when_other_bytes_come_out(finished, tmp_path, capsys):
 def test_damage_is_named_before_training(finished, shapes, tiny_pipeline, tmp_path, capsys):
     run = Path(shutil.copytree(finished, tmp_path / "damaged"))
     next((run / "images" / "imagined").rglob("*.png")).write_bytes(b"")
-    assert main(command(shapes, tiny_pipeline, run)) == 2
+    assert main(command(shapes, tiny_pipeline, run, "--redo", "filter")) == 2
     assert f"oodream decode {run} --verify" in capsys.readouterr().err
 
 

@@ -48,7 +48,7 @@ def test_the_network_did_not_learn_to_see_the_decoder(run):
 def test_the_report_answers_as_what_is_deployed_does(run):
     summary = read_json(run / "guard" / "stage.json")["summary"]
     page = (run / "report" / "index.html").read_text()
-    assert f"mean unknown: {summary['guarantee']}." in page
+    assert f"above the threshold is flagged: {summary['guarantee']}." in page
     assert f"{summary['threshold']:.2f}".replace("-", "−") in page.replace("-", "−")
 
 

@@ -68,7 +68,7 @@ def test_accuracy_is_measured_on_every_shifted_set(finished):
 
 def test_the_report_speaks_of_accuracy(finished):
     page = (finished / "report" / "index.html").read_text()
-    assert "of corrupted images rightly" in page
+    assert "of corrupted images correctly" in page
     assert "Imagined inliers" in page
     assert "Under shift" in page
     assert "seen-elsewhere" in page
@@ -83,7 +83,7 @@ def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_pat
         "--regularize.ratio",
         "1",
         "--filter.options",
-        "threshold=1.1",
+        "threshold=1.0",
     )
     assert main(command(shapes, tiny_pipeline, run, *more, "--redo", "changed")) == 2
     message = "The filters kept no inlier: sample nearer to (a higher cosine) the classes"

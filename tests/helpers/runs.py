@@ -19,6 +19,11 @@ def command(shapes: Path, decoder: Path, run: Path, *more: str) -> list[str]:
     return ["run", "--data", str(shapes), "--run", str(run), "--decode.source", str(decoder), *RUN, *more]
 
 
+def plain(text: str) -> str:
+    """A message as one line, without the box that the parser draws around it."""
+    return " ".join(text.translate(dict.fromkeys(map(ord, "│─╭╮╰╯"), " ")).split())
+
+
 def images_of(run: Path) -> dict[str, bytes]:
     folder = run / "images" / "imagined"
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}

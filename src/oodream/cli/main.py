@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     # Threads of OpenMP that spin while they wait make work on a busy machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.simplefilter("ignore", DeprecationWarning)  # of libraries, for their authors
     warnings.showwarning = lambda message, *_, **__: print(f"  note: {message}", file=sys.stderr)
     try:
         return COMMANDS[args[0]].run(args[1:])

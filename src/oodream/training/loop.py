@@ -119,9 +119,7 @@ def fit(
     shard, stream = current_shard(), stream or what
     check_sources(sources)
     if config.batch % shard.count:
-        raise ValueError(
-            f"A batch of {config.batch} images cannot be shared evenly by {shard.count} processes."
-        )
+        raise ValueError(f"A batch of {config.batch} cannot be shared evenly by {shard.count} processes.")
     objective = objective_of(model, loss, sources, config, device, adapter, teacher)
     steps = max(1, len(known_images(sources)) // config.batch)
     epochs = max(config.epochs, -(-config.min_steps // steps))
