@@ -253,8 +253,13 @@ def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predic
         return load_classifier(folder, plugins)
     path = f"classifier/{classifier}"
     in_run = folder / "guard" / RUN_FILE
-    if (folder / CONFIG_FILE).is_file() or (in_run.is_file() and read_json(in_run).get("classifier") == path):
-        return Guard.load(folder, plugins=plugins)
+    described = read_json(in_run) if in_run.is_file() else {"classifier": ""}
+    if (
+        (folder / CONFIG_FILE).is_file()
+        or not isinstance(described, dict)
+        or described.get("classifier") == path
+    ):
+        return Guard.load(folder, plugins=plugins)  # which says what is wrong with a torn description
     return load_classifier(folder / path, plugins)
 
 
