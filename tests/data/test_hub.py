@@ -65,7 +65,7 @@ def test_hub_set_that_cannot_be_had(offline) -> None:  # type: ignore[no-untyped
 
 def test_hub_without_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(DataError, match=r"pip install 'oodream\[hub\]'"):
+    with pytest.raises(DataError, match=r"pip install '\.\[hub\]'"):
         load_hub("any/thing", 8)
 
 

@@ -217,7 +217,7 @@ def test_what_cannot_be_traced_says_so(tmp_path, monkeypatch):
 @pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
 def test_missing_packages_name_the_extra(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ExportError, match=rf"needs {package}.*pip install 'oodream\[onnx\]'"):
+    with pytest.raises(ExportError, match=rf"needs {package}.*pip install '\.\[onnx\]'"):
         to_onnx(guard(), tmp_path / "g.onnx")
 
 

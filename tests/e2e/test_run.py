@@ -307,6 +307,9 @@ def test_score_says_a_class_or_unknown(finished, shapes, tmp_path, capsys):
         (["--until", "dreaming"], "There is no stage 'dreaming'"),
         (["--preset", "fashon"], "There is no preset"),
         (["--ood", "/nowhere"], "/nowhere is not a folder"),
+        (["--redo", "report", "--until", "classes"], "--redo report comes after --until classes"),
+        (["--sample.options", "candidtes=3"], "no option 'candidtes'. Did you mean 'candidates'"),
+        (["--ood", "nearr=SHAPES"], "names no group that there is"),
         (["--seeds", "0"], "seeds must be at least 1, not 0"),
         (["--sample.options", "k=3.5"], "k cannot be 3.5; it takes"),
         (["--evaluate.detector-options", "mahalanobis.ridge=many"], "mahalanobis"),
@@ -321,7 +324,7 @@ def test_score_says_a_class_or_unknown(finished, shapes, tmp_path, capsys):
 def test_what_can_be_known_is_refused_before_any_work(shapes, tiny_pipeline, tmp_path, capsys, more, message):
     if more == ["--device", "cuda"] and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    more = [str(shapes) if word == "SHAPES" else word for word in more]
+    more = [word.replace("SHAPES", str(shapes)) for word in more]
     assert main(command(shapes, tiny_pipeline, tmp_path / "run", *more)) == 2
     assert message in plain(capsys.readouterr().err)
     assert not (tmp_path / "run" / "classes").exists()

@@ -131,7 +131,7 @@ def test_the_aligned_encoder_begins_with_published_weights(folder, tmp_path):
 
 def test_without_timm_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=re.escape("pip install 'oodream[timm]'")):
+    with pytest.raises(ValueError, match=re.escape("pip install '.[timm]'")):
         backbone("timm:resnet18", 3)
 
 

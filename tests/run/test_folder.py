@@ -97,3 +97,28 @@ def test_a_folder_without_a_run(tmp_path):
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(StoreError, match=r"run\.json is damaged"):
         Run.open(tmp_path)
+
+
+def test_a_finished_stage_that_lost_a_file_is_named(tmp_path):
+    run = RunDir(tmp_path)
+    (tmp_path / "align").mkdir()
+    (tmp_path / "align" / "encoder.safetensors").write_bytes(b"weights")
+    run.finish("align", {}, 1.0, {})
+    run.check_whole("align")
+    run.check_whole("never begun")
+    (tmp_path / "align" / "encoder.safetensors").write_bytes(b"weig")
+    with pytest.raises(StoreError, match=r"encoder\.safetensors is missing or damaged.*--redo align"):
+        run.check_whole("align")
+
+
+def test_images_are_counted(tmp_path):
+    run = RunDir(tmp_path)
+    for i in range(3):
+        path = tmp_path / "images" / "imagined" / "circle-0" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"png")
+    run.finish("images/imagined", {}, 1.0, {})
+    run.check_whole("images/imagined")
+    path.unlink()
+    with pytest.raises(StoreError, match=r"has 2 of 3 images\. Mend them with: oodream decode .* --verify"):
+        run.check_whole("images/imagined")

@@ -92,3 +92,15 @@ def test_where_weights_lie_does_not_matter(config, tiny_pipeline, tmp_path):
     moved = shutil.copytree(tiny_pipeline, tmp_path / "moved")
     there = overlay(config, {"decode": {"source": str(moved)}})
     assert Plan(Job(config, tmp_path)).inputs == Plan(Job(there, tmp_path)).inputs
+
+
+def test_changed_code_of_a_plug_in_makes_stale_what_uses_it(config, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = "from oodream.detection.detectors.energy import Energy\nclass Mine(Energy): pass\n"
+    (tmp_path / "mine_plan.py").write_text(source)
+    mine = overlay(config, {"evaluate": {"detectors": ["energy", "mine_plan:Mine"]}})
+    before = Plan(Job(mine, tmp_path)).inputs
+    (tmp_path / "mine_plan.py").write_text(source + "# another\n")
+    after = Plan(Job(mine, tmp_path)).inputs
+    changed = {name for name in after if before[name] != after[name]}
+    assert changed == {"scores", "audit", "report"}

@@ -55,16 +55,24 @@ def score(args: Sequence[str]) -> int:
     from ..core.device import device_of
     from ..core.files import encode_json, shown
     from ..data.scan import collect, explain
-    from ..deploy.guard import predictor_of
+    from ..deploy.guard import Guard, predictor_of
     from ..models.classifier import predict_files
-    from ..run.folder import read_manifest
+    from ..run.folder import RunDir, read_manifest
 
-    read_manifest(chosen.run)
+    if read_manifest(chosen.run):
+        folder = RunDir(chosen.run)
+        for stage in ("guard", f"classifier/{chosen.classifier}"):
+            folder.check_whole(stage)
     found = collect(chosen.images)
     if found.unread:
         print(f"oodream: {explain(found)}", file=sys.stderr)
     predictor, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
     predictor.network.to(device)
+    if not isinstance(predictor, Guard):
+        print(
+            "  note: no guard, no guarantee: 95 % of known test images lie below the threshold",
+            file=sys.stderr,
+        )
     unread = found.pictures
     for file, prediction in predict_files(predictor, found.files, device):
         if isinstance(prediction, str):

@@ -138,7 +138,10 @@ def audit(args: Sequence[str]) -> int:
     from ..run.audit import audit_folders, audit_run, lines
 
     if command.run:
-        result = audit_run(Run.open(command.run, command.plugins))
+        run = Run.open(command.run, command.plugins)
+        for stage in run.folder.stamps():
+            run.folder.check_whole(stage)
+        result = audit_run(run)
     else:
         names = ("data", "ood", "classes", "size", "seed")
         result = audit_folders(Config(**{name: getattr(command, name) for name in names}))

@@ -78,8 +78,7 @@ def demo(args: Sequence[str]) -> int:
 
 def run(args: Sequence[str], command: str = "run") -> int:
     """`oodream run`; as `oodream demo` it starts from that preset."""
-    by_data = "folder" if value_of(args, "--data") else "fashion"
-    name = value_of(args, "--preset") or ("demo" if command == "demo" else by_data)
+    name = value_of(args, "--preset") or ("demo" if command == "demo" else "folder")
     base = _preset(name)
     if file := value_of(args, "--config"):
         base = overlay(base, _read_options(Path(file)))
@@ -88,7 +87,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
     config, where = chosen.options, chosen.where
     if not config.data:
         raise ConfigError(
-            "Which images? Give --data FOLDER (a folder of class folders), or --preset fashion."
+            "Which images? Give --data FOLDER (a folder of class folders), or --preset demo or fashion."
         )
     short = Path(config.data).resolve().name if name == "folder" else name
     folder = where.run or Path("runs") / (f"{short}-validation" if config.validate else short)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 import typing
 from collections.abc import Mapping, Sequence
@@ -60,8 +61,9 @@ def get(family: str, name: str) -> Any:
         module, _, attribute = name.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"The {singular(family)} {name!r} cannot be imported: {error}.") from error
+        except Exception as error:  # whatever a stranger's module raises
+            said = f"{type(error).__name__}: {error}" if isinstance(error, SyntaxError) else error
+            raise ValueError(f"The {singular(family)} {name!r} cannot be imported: {said}.") from error
     if name not in (known := names(family)):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -76,6 +78,15 @@ def make(family: str, name: str, **options: Any) -> Any:
     type.
     """
     extension = get(family, name)
+    parameters = inspect.signature(extension).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for key in options.keys() - parameters.keys():
+            near = difflib.get_close_matches(key, parameters, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(parameters) or "none"
+            raise ValueError(
+                f"The {singular(family)} {name!r} has no option {key!r}.{hint} There are: {known}."
+            )
     try:
         return extension(**_checked(extension, options))
     except (TypeError, ConfigError) as error:

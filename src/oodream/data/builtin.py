@@ -139,8 +139,8 @@ def _from_hub(split: str) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # not installed, not reachable, or damaged: to a reader it is one case
         raise DataError(
             "The full Fashion-MNIST is not here. Three ways to get it: install Debian's package "
-            "dataset-fashion-mnist; name a folder that holds its IDX files; or pip install 'oodream[hub]' "
-            f"and be online ({HUB}: {error})."
+            "dataset-fashion-mnist; name a folder that holds its IDX files; or, in a clone, pip install "
+            f"'.[hub]' and be online ({HUB}: {error})."
         ) from error
     return np.stack([np.asarray(image) for image in data["image"]]), np.array(data["label"])
 

@@ -116,7 +116,7 @@ def _open(name: str) -> Mapping[str, Dataset]:
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"hub:{name} needs the package datasets: pip install 'oodream[hub]'.") from error
+        raise DataError(f"hub:{name} needs the package datasets: pip install '.[hub]' in a clone.") from error
     try:
         saved = any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json"))
         loaded: Any = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -242,10 +243,13 @@ def _parsed(option: str, groups: Sequence[str]) -> tuple[str, str, Path]:
     last = groups[-1] if groups else ""
     if not equals or "/" in label or "\\" in label or Path(option).is_dir():
         return "", last, Path(option)
-    group, _, name = label.rpartition(":")
     if label in groups:
         return "", label, Path(path)
-    return (name, group, Path(path)) if group in groups else (label, last, Path(path))
+    group, colon, name = label.rpartition(":")
+    if groups and ((colon and (group not in groups or not name)) or get_close_matches(label, groups, 1, 0.8)):
+        known = " or ".join(f"{group}=FOLDER, {group}:NAME=FOLDER" for group in groups)
+        raise DataError(f"{option!r} names no group that there is: write {known}, or NAME=FOLDER.")
+    return (name, group, Path(path)) if colon else (label, last, Path(path))
 
 
 def _shortest(path: Path, others: Sequence[Path], taken: Collection[str]) -> str:

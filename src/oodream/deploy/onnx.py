@@ -117,7 +117,7 @@ def to_onnx(guard: Guard, file: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ExportError(
-            f"ONNX needs {error.name}, which is not installed: pip install 'oodream[onnx]'"
+            f"ONNX needs {error.name}, which is not installed: pip install '.[onnx]' in a clone"
         ) from error
     name = name_of(guard.detector)
     if probes_of([guard.detector]):

@@ -38,7 +38,8 @@ __all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row
 
 MEANS = {"near": ("near",), "far": ("far",), "all": ("near", "far")}
 POINT_METRICS = (*METRICS, "autc", "oscr")
-CANNOT_BE_USED = (ValueError, torch.linalg.LinAlgError)  # what a detector raises that does not suit
+# What a detector raises that does not suit, or has a fault.
+CANNOT_BE_USED = (ValueError, RuntimeError, TypeError, IndexError)
 
 Detectors = Sequence[str] | Mapping[str, Detector]
 

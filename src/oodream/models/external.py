@@ -139,7 +139,7 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
     except Exception as error:  # timm imports torchvision, which fails with other errors beside another torch
         raise ValueError(
             f"timm:{name} needs timm, which cannot be imported ({_line(error)}). Install it: "
-            "pip install 'oodream[timm]'"
+            "pip install '.[timm]' in a clone"
         ) from error
     known = timm.list_models()
     if (architecture := name.split(".")[0]) not in known:

@@ -50,7 +50,7 @@ class Onnx(LogitsOnly):
             import onnxruntime
         except ImportError as error:
             raise ValueError(
-                f"onnx:{file} needs onnxruntime. Install it: pip install 'oodream[onnx]'"
+                f"onnx:{file} needs onnxruntime. Install it: pip install '.[onnx]' in a clone"
             ) from error
         try:
             self.session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

@@ -22,6 +22,8 @@ from ..core.files import atomic_folder, explained, read_json, write_json
 from ..core.types import Json
 from .layout import FORMAT, Layout
 
+IMAGES = "images"  # how many there are, among the sizes of a stage's files
+
 __all__ = ["RunDir", "StageChanged", "differences", "inputs_hash", "read_manifest"]
 
 
@@ -104,8 +106,37 @@ class RunDir:
     ) -> None:
         """Stamps the stage as done."""
         stamp = {"inputs": inputs, "seconds": round(seconds, 2), "summary": summary}
-        write_json(self.path / stage / "stage.json", stamp)
+        write_json(self.path / stage / "stage.json", {**stamp, "files": self._files(stage)})
         (self.path / stage / "begun.json").unlink(missing_ok=True)
+
+    def check_whole(self, stage: str) -> None:
+        """Raises StoreError, which names the file, where a finished stage lost one or one has another size.
+
+        Images are counted; `oodream decode --verify` looks into them.
+        """
+        if (stamp := self.stamp(stage)) is None:
+            return
+        recorded, files = stamp.get("files", {}), self._files(stage)
+        changed = [name for name, size in recorded.items() if files.get(name) != size]
+        if not changed:
+            return
+        if changed[0] == IMAGES:
+            mend = f"Mend them with: oodream decode {self.path} --verify"
+            raise StoreError(f"{self.path / stage} has {files[IMAGES]} of {recorded[IMAGES]} images. {mend}")
+        raise StoreError(
+            f"{os.path.normpath(self.path / stage / changed[0])} is missing or damaged. Make it again: the command of the run "
+            f"with --redo {stage}"
+        )
+
+    def _files(self, stage: str) -> dict[str, int]:
+        """The sizes of a stage's files by name, and how many images lie in its class folders."""
+        folder, own = self.path / stage, ("stage.json", "begun.json")
+        files = {
+            p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file() and p.name not in own
+        }
+        if stage == "scores" and self.layout.results.exists():  # they lie above
+            files[f"../{self.layout.results.name}"] = self.layout.results.stat().st_size
+        return {**files, IMAGES: sum(len(list(p.iterdir())) for p in folder.iterdir() if p.is_dir())}
 
     def borrow(self, stage: str, inputs: Mapping[str, Any], others: Sequence[RunDir]) -> None:
         """Links a stage from the first other run that finished it with equal inputs, unless there is one

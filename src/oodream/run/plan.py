@@ -6,8 +6,12 @@ the hashes of the stages before it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from ..config import Config
@@ -16,13 +20,14 @@ from ..core.types import Json
 from ..data.corruptions import CORRUPTIONS, SEVERITIES
 from ..models.factory import initial_weights_hash
 from ..training.train import is_pretrained, make_loss
+from .artifacts import named_extensions
 from .folder import inputs_hash
 from .job import Job
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .stage import Stage
 from .stages import classifiers, images, results, vectors
 
-__all__ = ["Plan", "section_inputs"]
+__all__ = ["Plan", "plugin_hashes", "section_inputs"]
 
 
 class Plan:
@@ -30,12 +35,16 @@ class Plan:
 
     def __init__(self, job: Job) -> None:
         self.stages = {stage.name: stage for stage in stages(job)}
-        sections = section_inputs(job.config)
+        sections, code = section_inputs(job.config), plugin_hashes(job.config)
         self.inputs: dict[str, Json] = {}
         for name, stage in self.stages.items():
             after = {other: inputs_hash(self.inputs[other]) for other in stage.after}
-            chosen = {section: sections[section] for section in stage.sections}
-            self.inputs[name] = {**chosen, **stage.facts, "after": after}
+            inputs = {**{section: sections[section] for section in stage.sections}, **stage.facts}
+            if plugins := {
+                key: value for key, value in code.items() if json.dumps(key) in json.dumps(inputs)
+            }:
+                inputs["plugins"] = plugins
+            self.inputs[name] = {**inputs, "after": after}
 
     def until(self, name: str) -> list[Stage]:
         """The stages up to `name`, or up to the last one below the folder `name`.
@@ -202,6 +211,16 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
 
 def _seed(job: Job) -> Json:
     return {"seed": job.config.seed}
+
+
+def plugin_hashes(config: Config) -> dict[str, str]:
+    """Hashes of the source files of all extensions that are named by their modules."""
+    hashes = {}
+    for name in named_extensions(config):
+        module = name.partition("@")[0].partition(":")[0]
+        if ":" in name and (spec := find_spec(module)) and spec.origin and Path(spec.origin).is_file():
+            hashes[name] = hashlib.blake2b(Path(spec.origin).read_bytes(), digest_size=8).hexdigest()
+    return hashes
 
 
 def section_inputs(config: Config) -> dict[str, Json]:

@@ -48,12 +48,14 @@ def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequen
     read_manifest(job.folder.path)
     check(job)
     plan = Plan(job)
-    for name in [*redo, until]:
-        if name != CHANGED:
-            plan.positions(name)
+    last = max(plan.positions(until))
+    for name in redo:
+        if name != CHANGED and min(plan.positions(name)) > last:
+            raise ValueError(f"--redo {name} comes after --until {until}: it would be removed and not made.")
     with job.folder.locked() if is_main() else nullcontext():
         if is_main():
             prepare(job, plan, redo)
+            say(f"  {'images':24} {in_sets(job)}")
         barrier(job.device)  # the first process is done removing
         for stage in plan.until(until):
             run_stage(job, stage, plan.inputs[stage.name], say)
@@ -69,7 +71,8 @@ def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
     for stage in reversed(plan.from_([name for name in redo if name != CHANGED])):
         job.folder.remove(stage.name)
     for name in plan.stages:
-        job.folder.is_done(name, plan.inputs[name])
+        if job.folder.is_done(name, plan.inputs[name]):
+            job.folder.check_whole(name)
     write_json(job.layout.manifest, manifest(job))
 
 
@@ -97,6 +100,13 @@ def in_words(summary: Json) -> str:
     """A summary's numbers and texts on one line."""
     plain = {key: value for key, value in summary.items() if not isinstance(value, (dict, list))}
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in plain.items())
+
+
+def in_sets(job: Job) -> str:
+    """How many images there are, and which OOD sets in which group."""
+    sets = [f"{s.name} ({s.group}, {len(s.images)})" for s in job.inputs.ood]
+    known = f"{len(job.inputs.train)} for training, {len(job.inputs.test)} for testing"
+    return f"{known}; OOD: {', '.join(sets)}"
 
 
 def manifest(job: Job) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from statistics import fmean
 
 from ...core.files import save_tensors, write_bytes, write_json
@@ -53,6 +54,8 @@ def evaluate_classifiers(job: Job) -> Json:
             "accuracy": row.accuracy,
         }
         summary[f"{kind}-s{seed}"] = headline | {"skipped": measured.skipped}
+        for detector, reason in measured.skipped.items():
+            warnings.warn(f"{kind}-s{seed}: the detector {detector} is left out: {reason}", stacklevel=2)
     write_bytes(job.layout.results, "".join(f"{line}\n" for line in lines).encode())
     return summary
 
