@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -245,11 +245,12 @@ def _parsed(option: str, groups: Sequence[str]) -> tuple[str, str, Path]:
         return "", last, Path(option)
     if label in groups:
         return "", label, Path(path)
-    group, colon, name = label.rpartition(":")
-    if groups and ((colon and (group not in groups or not name)) or get_close_matches(label, groups, 1, 0.8)):
+    group, _, name = label.rpartition(":")
+    nameless = group in groups and not name
+    if nameless or (group not in groups and get_close_matches(group or name, groups, 1, 0.8)):
         known = " or ".join(f"{group}=FOLDER, {group}:NAME=FOLDER" for group in groups)
         raise DataError(f"{option!r} names no group that there is: write {known}, or NAME=FOLDER.")
-    return (name, group, Path(path)) if colon else (label, last, Path(path))
+    return (name, group, Path(path)) if group in groups else (label, last, Path(path))
 
 
 def _shortest(path: Path, others: Sequence[Path], taken: Collection[str]) -> str:

@@ -320,8 +320,8 @@ def _find(folder: Path) -> tuple[Path, Path]:
     stamp = folder / "guard" / "stage.json"
     if stamp.is_file() and (reason := read_json(stamp).get("summary", {}).get("none")):
         raise StoreError(
-            f"{folder} could have no guard: {reason}. Add images, or let it flag more known ones: the command "
-            "of the run with --guard.alpha 0.15 --redo changed"
+            f"{folder} could have no guard: {reason}. Add images, or let it flag more known ones: the "
+            "command of the run with --guard.alpha 0.15 --redo changed"
         )
     raise StoreError(
         f"{folder} holds no guard: neither {CONFIG_FILE} nor guard/{RUN_FILE}. A run's is made after its "

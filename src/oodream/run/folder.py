@@ -123,14 +123,16 @@ class RunDir:
         if changed[0] == IMAGES:
             mend = f"Mend them with: oodream decode {self.path} --verify"
             raise StoreError(f"{self.path / stage} has {files[IMAGES]} of {recorded[IMAGES]} images. {mend}")
+        file = os.path.normpath(self.path / stage / changed[0])
         raise StoreError(
-            f"{os.path.normpath(self.path / stage / changed[0])} is missing or damaged. Make it again: the command of the run "
-            f"with --redo {stage}"
+            f"{file} is missing or damaged. Make it again: the command of the run with --redo {stage}"
         )
 
     def _files(self, stage: str) -> dict[str, int]:
         """The sizes of a stage's files by name, and how many images lie in its class folders."""
         folder, own = self.path / stage, ("stage.json", "begun.json")
+        if not folder.is_dir():
+            return {}
         files = {
             p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file() and p.name not in own
         }
