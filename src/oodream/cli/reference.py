@@ -82,6 +82,8 @@ This page is made from the program: `make options` writes it, `python -m oodream
 
 - An option is written `--section.option value`. A switch is `--regularize.finetune` or
   `--regularize.no-finetune`.
+- The defaults below are those of no preset. `--data FOLDER` starts from the preset `folder`, which trains for
+  at least 600 steps (`--train.optimisation.min-steps`); `--dry-run` prints what a run would have.
 - A list has its values one behind the other, or the option several times: `--ood street indoor` is
   `--ood street --ood indoor`. A list replaces the default. Without a value it is empty: `--filter.filters`
   alone means that nothing is filtered.
