@@ -136,7 +136,8 @@ def test_a_hub_pipeline_is_read_as_fp16_where_it_has_no_other_weights(half, tmp_
 
 
 @pytest.mark.parametrize("source", ["nowhere", "a/b/c", "../x", "/nowhere/at/all"])
-def test_a_folder_that_is_not_there_is_named(source):
+def test_a_folder_that_is_not_there_is_named(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DecoderError, match="There is no decoder folder"):
         load_pipeline(source, CPU)
 
