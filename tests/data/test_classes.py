@@ -149,7 +149,9 @@ def test_a_span_is_the_name_in_the_placeholder(name, words, template, expected):
 
 @pytest.mark.parametrize("template", ["a picture", "{} or {}", "a {name}", "a {!r}", "a {", "{:>9}"])
 def test_a_template_has_one_placeholder(template):
-    with pytest.raises(DataError, match=r"The prompt '.*' (\(decode\.prompt\) must hold \{\} once|cannot be read)"):
+    with pytest.raises(
+        DataError, match=r"The prompt '.*' (\(decode\.prompt\) must hold \{\} once|cannot be read)"
+    ):
         prompts_for(("kite",), {}, template)
 
 
