@@ -215,7 +215,7 @@ def test_letters_are_those_of_their_typefaces() -> None:
 
 
 def test_every_typeface_and_letter_has_its_cell() -> None:
-    sheet, em, (width, height), boxes = builtin._glyphs()
+    sheet, em, (width, height), boxes = builtin.glyphs()
     assert sheet.size == (width * 52, height * 14)
     assert (len(boxes), {len(row) for row in boxes}) == (14, {52})
     assert all(0.1 * em < h <= height and 0.1 * em < w <= width for row in boxes for w, h in row)

@@ -168,7 +168,7 @@ def letters(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
 
     They are scaled from an embedded sheet of 14 typefaces.
     """
-    sheet, em, (width, height), boxes = _glyphs()
+    sheet, em, (width, height), boxes = glyphs()
     side = 4 * size
 
     def draw(random: np.random.Generator) -> np.ndarray:
@@ -187,7 +187,7 @@ def letters(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
 
 
 @functools.cache
-def _glyphs() -> tuple[Image.Image, int, tuple[int, int], list[list[tuple[int, int]]]]:
+def glyphs() -> tuple[Image.Image, int, tuple[int, int], list[list[tuple[int, int]]]]:
     """The sheet of letters, its fonts' size, a cell's size, and (width, height) by row and column."""
     facts = json.loads(read_text(ASSETS / "letters" / "glyphs.json"))
     with Image.open(ASSETS / "letters" / "glyphs.png") as image:
