@@ -73,7 +73,9 @@ def doctor(args: Sequence[str]) -> int:
         print(f"{package:14} {found}")
     policy = os.environ.get("OMP_WAIT_POLICY", "unset")
     waits = (
-        "wait asleep" if policy.upper() == "PASSIVE" else "spin while they wait: slow beside other programs"
+        "wait asleep: two fifths slower alone"
+        if policy.upper() == "PASSIVE"
+        else "spin while they wait: slow beside other programs"
     )
     print(f"{'python':14} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
     print(f"{'threads':14} {torch.get_num_threads()}, which {waits} (OMP_WAIT_POLICY={policy})")
