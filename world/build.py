@@ -1,27 +1,30 @@
-"""Builds the captioned pictures from which the embedded Stable Diffusion was trained.
+"""Builds the captioned pictures from which the embedded Stable Diffusion was trained; world/train.py trains it.
 
-    python world/build.py OUT          # under a minute on one core
-    oodream fit-decoder OUT --out src/oodream/assets/decoder
+    python world/build.py OUT          # two minutes on one core
 
-Sources (Debian packages; licences in world/README.md): dataset-fashion-mnist, fonts-noto-color-emoji; PyPI
-package emoji. What the evaluation calls out-of-distribution never enters: no bag, boot, letter, digit,
-photograph, texture or noise, and no Fashion-MNIST test image.
+A file OUT/SOURCE.npz holds the pictures of one source, uint8 (N, 32, 32, 3) or (N, 32, 32, 1), their captions
+and the source's share of every batch. Sources (licences in world/README.md): Debian packages
+dataset-fashion-mnist and fonts-noto-color-emoji; PyPI package emoji; the drawings in this package. What the
+evaluation calls out-of-distribution never enters: no bag, boot, letter, digit, photograph, texture or noise, no
+Fashion-MNIST test image, and no relative of a known drawing, as a drawing or as an emoji.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import emoji
+import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont, ImageStat
+from torch.nn.functional import affine_grid, grid_sample
 
+from oodream.core.seeding import generator
 from oodream.data.builtin import FASHION_ID, fashion
+from oodream.data.doodles import DOODLES_KNOWN, DOODLES_NAMES, DOODLES_WORLD, NEVER_WORDS, doodles
 from oodream.data.preprocess import square, to_rgb
 
 SIZE, PASTE = 32, 96
@@ -33,7 +36,8 @@ NEVER = re.compile(
 )
 # A third of all emoji are people in variants that 32 pixels do not tell apart.
 PEOPLE = re.compile(r"\b(man|woman|men|women|family|couple|kiss|person|people|facing right)\b")
-SHARES = {"fashion": 0.3, "emoji": 0.6, "shape": 0.1}
+RELATIVES = re.compile(r"\b(" + "|".join(map(re.escape, NEVER_WORDS)) + r")s?\b")
+SHARES = {"fashion": 0.2, "doodles": 0.5, "emoji": 0.25, "shape": 0.05}
 COLOURS = {
     "red": (220, 40, 40), "orange": (245, 140, 30), "yellow": (245, 220, 50), "green": (50, 170, 70),
     "blue": (50, 90, 220), "purple": (140, 60, 190), "pink": (245, 130, 180), "brown": (130, 80, 40),
@@ -55,7 +59,11 @@ SHAPES = [
 
 
 def emojis(font_file: str) -> Iterator[tuple[str, Image.Image]]:
-    """(name, RGBA picture) of every emoji that is not a flag, one of many alike people, or excluded."""
+    """(name, RGBA picture) of every emoji that is not a flag, one of many alike people, excluded, or called as a
+    drawing is: a word means one thing.
+    """
+    import emoji
+
     font = ImageFont.truetype(font_file, 109)
     for text, data in emoji.EMOJI_DATA.items():
         name = data["en"].strip(":").replace("_", " ").replace("-", " ").lower()
@@ -66,6 +74,8 @@ def emojis(font_file: str) -> Iterator[tuple[str, Image.Image]]:
             or is_flag
             or PEOPLE.search(name)
             or NEVER.search(name)
+            or RELATIVES.search(name)
+            or name in DOODLES_NAMES
         ):
             continue
         image = Image.new("RGBA", (136, 128), (0, 0, 0, 0))
@@ -150,30 +160,71 @@ def place(image: Image.Image, background: tuple[int, int, int], random_: random.
     return placed[0]
 
 
-def world(args: argparse.Namespace) -> Iterator[tuple[str, str, Image.Image]]:
-    """(source, caption, picture) of the whole world, in a fixed order."""
+Captioned = Iterator[tuple[str, Image.Image]]
+
+
+def garments(args: argparse.Namespace) -> Captioned:
+    """Fashion-MNIST's training images of the known classes, as many of each as asked for."""
+    images = fashion("train", FASHION_ID, root=args.fashion)
+    for label, name in enumerate(images.classes):
+        for row in (images.labels == label).nonzero()[: args.garments, 0].tolist():
+            yield name, Image.fromarray(images.batch([row])[0].permute(1, 2, 0).numpy()).convert("L")
+
+
+def emoji_pictures(args: argparse.Namespace) -> Captioned:
+    """Every emoji eight times: six in colour, two in gray on black."""
     random_ = random.Random(args.seed)
-    garments = fashion("train", FASHION_ID, root=args.fashion)
-    for row, label in enumerate(garments.labels.tolist()):
-        yield (
-            "fashion",
-            garments.classes[label],
-            Image.fromarray(garments.batch([row])[0].permute(1, 2, 0).numpy()),
-        )
     for name, image in emojis(args.emoji):
         for _ in range(6):
             background = random_.choice(
                 [(0, 0, 0), (0, 0, 0), (255, 255, 255), tuple(random_.randint(0, 255) for _ in range(3))]
             )
-            yield "emoji", name, place(image, background, random_)
+            yield name, place(image, background, random_)
         for _ in range(2):
-            yield "emoji", f"grey {name}", place(image, (0, 0, 0), random_).convert("L").convert("RGB")
+            yield f"grey {name}", place(image, (0, 0, 0), random_).convert("L").convert("RGB")
+
+
+def shapes(args: argparse.Namespace) -> Captioned:
+    """Filled shapes in ten colours, twenty of each."""
+    random_ = random.Random(args.seed)
     for kind in SHAPES:
         for colour, rgb in COLOURS.items():
             for _ in range(20):
                 shade = tuple(min(255, max(0, round(c * random_.uniform(0.8, 1.15)))) for c in rgb)
                 background = (0, 0, 0) if random_.random() < 0.7 else (60, 60, 60)
-                yield "shape", f"{colour} {kind}", place(shape(kind, shade, random_), background, random_)
+                yield f"{colour} {kind}", place(shape(kind, shade, random_), background, random_)
+
+
+def drawings(args: argparse.Namespace) -> Captioned:
+    """Training drawings of the known names and all of the world's, each as it is and twice moved a little; a
+    third is called a doodle.
+    """
+    for images in (doodles(DOODLES_KNOWN, SIZE, "train"), doodles(DOODLES_WORLD, SIZE)):
+        x = images.batch(range(len(images)))[:, :1]
+        for variant in range(3):
+            pictures = x if variant == 0 else moved(x, generator(args.seed, images.name, variant))
+            for row, (label, picture) in enumerate(zip(images.labels.tolist(), pictures, strict=True)):
+                name = images.classes[label].lower()
+                yield (
+                    (f"doodle of a {name}" if (row + variant) % 3 == 0 else name),
+                    Image.fromarray(picture[0].numpy()),
+                )
+
+
+def moved(x_N1HW: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """Drawings turned by up to 10 degrees, scaled by up to 12 %, moved by up to 6 %, and mirrored half the time."""
+    n = len(x_N1HW)
+    turn, scale = (torch.rand(n, generator=g) - 0.5) * 0.35, 0.94 + 0.18 * torch.rand(n, generator=g)
+    mirror = torch.where(torch.rand(n, generator=g) < 0.5, -1.0, 1.0)
+    shift = (torch.rand(n, 2, generator=g) - 0.5) * 0.12
+    cos, sin = turn.cos() * scale, turn.sin() * scale
+    theta = torch.stack([cos * mirror, -sin, shift[:, 0], sin * mirror, cos, shift[:, 1]], 1).view(n, 2, 3)
+    grid = affine_grid(theta, list(x_N1HW.shape), align_corners=False)
+    pictures = grid_sample(x_N1HW.float(), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    return pictures.clamp(0, 255).round().to(torch.uint8)
+
+
+SOURCES = {"fashion": garments, "doodles": drawings, "emoji": emoji_pictures, "shape": shapes}
 
 
 def main() -> None:
@@ -181,22 +232,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
+    parser.add_argument("--sources", nargs="+", default=list(SOURCES), choices=SOURCES)
+    parser.add_argument("--garments", type=int, default=6000, help="of each class, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--emoji", default="/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
     args = parser.parse_args()
-    files, counts = [], Counter()
-    for source, caption, image in world(args):
-        file = Path(source) / f"{counts[source] // 5000:03}" / f"{counts[source]:06}.png"
-        counts[source] += 1
-        (args.out / file).parent.mkdir(parents=True, exist_ok=True)
-        image.save(args.out / file)
-        files.append((source, file, caption))
-    with (args.out / "metadata.jsonl").open("w") as index:
-        for source, file, caption in files:
-            weight = round(1e4 * SHARES[source] / counts[source], 5)
-            index.write(json.dumps({"file_name": str(file), "text": caption, "weight": weight}) + "\n")
-    print(dict(counts))
+    args.out.mkdir(parents=True, exist_ok=True)
+    for source in args.sources:
+        captions, pictures = zip(*SOURCES[source](args), strict=True)
+        x = np.stack([np.asarray(picture).reshape(SIZE, SIZE, -1) for picture in pictures])
+        np.savez_compressed(args.out / f"{source}.npz", pictures=x, captions=captions, share=SHARES[source])
+        print(source, len(x), "pictures,", len(set(captions)), "captions")
 
 
 if __name__ == "__main__":

@@ -312,6 +312,8 @@ class FitDecoderConfig(Section):
     """width and height of its images, in pixels"""
     vae_channels: tuple[int, ...] = (32, 64, 64)
     """autoencoder widths; every level after the first halves the image"""
+    latent_channels: Count = 8
+    """channels of the latents"""
     unet_channels: tuple[int, ...] = (96, 160)
     """U-Net widths"""
     text_width: Count = 128
@@ -326,14 +328,23 @@ class FitDecoderConfig(Section):
     """training steps of the autoencoder"""
     unet_steps: CountOrNone = 8000
     """training steps of U-Net and text transformer"""
+    unet_seconds: NotNegative = 0.0
+    """they end after so many seconds at the latest; 0: when the steps are done"""
     batch: Count = 48
-    """images in a batch"""
+    """images in a batch of U-Net and text transformer"""
+    vae_batch: Count = 48
+    """images in a batch of the autoencoder"""
     vae_lr: Positive = 1e-3
     """peak learning rate of the autoencoder"""
     unet_lr: Positive = 7e-4
     """peak learning rate of U-Net and text transformer"""
     drop_caption: Fraction = 0.1
     """share of captions dropped, for classifier-free guidance"""
+    splice: Fraction = 0.5
+    """share of the prompts in which one vector stands for the caption: its T(y) with noise, so that the vectors
+    around T(y) show what it says"""
+    splice_cosine: Annotated[float, Range(0, 1, "low")] = 0.5
+    """least mean cosine of such vectors to T(y)"""
     ema: Annotated[float, Range(0, 1, "high")] = 0.9995
     """decay of the weights' moving average"""
     templates: tuple[str, ...] = ("{}", "a picture of a {}", "A high-quality image of the {}")

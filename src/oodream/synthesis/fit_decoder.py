@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_sizes", "fit_decoder"]
 
-MAY_CHANGE = ("vae_steps", "unet_steps", "save_every", "device")
+CAPTIONS = "captions.json"
+"""every caption that the decoder has learnt, in its folder"""
+MAY_CHANGE = ("vae_steps", "unet_steps", "unet_seconds", "save_every", "device")
 """options that a resumed fitting may have otherwise"""
 
 
@@ -71,7 +73,7 @@ def fit_decoder(
         vae.register_to_config(scaling_factor=round(1 / posteriors.sample_std(weights), 5))
         pipeline = build_pipeline(tokenizer, vae, config)
     unet_loss = fit_unet(pipeline, posteriors, captions, weights, config, work, device)
-    publish(pipeline, out)
+    publish(pipeline, out, sorted(set(captions)))
     parameters = {
         name: sum(p.numel() for p in getattr(pipeline, name).parameters())
         for name in ("vae", "text_encoder", "unet")
@@ -129,9 +131,10 @@ def started(config: FitDecoderConfig, folder: Path) -> StableDiffusionPipeline:
     return pipeline
 
 
-def publish(pipeline: StableDiffusionPipeline, out: Path) -> None:
-    """Writes the pipeline in half precision, without paths of this machine."""
+def publish(pipeline: StableDiffusionPipeline, out: Path, captions: Sequence[str]) -> None:
+    """Writes the pipeline in half precision, without paths of this machine, and the captions that it knows."""
     with atomic_folder(out) as folder:
+        write_json(folder / CAPTIONS, captions)
         pipeline.to(dtype=torch.float16).save_pretrained(folder)
         for file in (folder / "model_index.json", *folder.glob("*/config.json")):
             values = read_json(file)

@@ -19,7 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ...config import FitDecoderConfig
 from ...core.files import write_bytes
 from ...core.seeding import generator, seeded
-from .optimise import Fitting, batch_rows
+from .optimise import Fitting, ahead, batch_rows
+from .prompts import Prompts
 from .vae import Posteriors
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def build_pipeline(
         text_encoder = CLIPTextModel(text)
         unet = UNet2DConditionModel(
             sample_size=config.resolution // 2 ** (len(config.vae_channels) - 1),
-            in_channels=4,
-            out_channels=4,
+            in_channels=vae.config.latent_channels,
+            out_channels=vae.config.latent_channels,
             block_out_channels=config.unet_channels,
             layers_per_block=1,
             cross_attention_dim=config.text_width,
@@ -78,19 +79,27 @@ class NoisyBatch:
     """What one step shows the networks: prompts, times in the noise schedule, noisy latents; and their
     velocities, the target.
 
-    With z the latent, e the noise and a_t the schedule's cumulative product, `noisy` is sqrt(a_t) z + sqrt(1
-    - a_t) e and `velocity` is sqrt(a_t) e - sqrt(1 - a_t) z.
+    `row_B` are rows of `Prompts`, and `cosine_B` and `noise_BD` its vectors in a caption's place. With z the
+    latent, e the noise and a_t the schedule's cumulative product, `noisy` is sqrt(a_t) z + sqrt(1 - a_t) e and
+    `velocity` is sqrt(a_t) e - sqrt(1 - a_t) z.
     """
 
-    prompts: list[str]
+    row_B: Tensor
+    cosine_B: Tensor
+    noise_BD: Tensor
     t_B: Tensor
     noisy_BFHW: Tensor
     velocity_BFHW: Tensor
 
+    def to(self, device: torch.device) -> NoisyBatch:
+        """The batch on a device."""
+        return NoisyBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
 
 def noisy_batch(
     posteriors: Posteriors,
-    captions: Sequence[str],
+    prompt_rows: Tensor,
+    empty: int,
     weights: Tensor,
     scale: float,
     noising: Any,
@@ -99,22 +108,23 @@ def noisy_batch(
 ) -> NoisyBatch:
     """The batch of a step: images in proportion to `weights`, each with its caption in a random template.
 
-    The share `config.drop_caption` of the prompts is empty instead. `scale` is the VAE's scaling factor,
-    `noising` a scheduler of diffusers.
+    `prompt_rows` (N, templates) are the rows of `Prompts` by image, and `empty` that of the empty prompt,
+    which the share `config.drop_caption` has instead. In the share `config.splice` of the others the caption is
+    one vector. `scale` is the VAE's scaling factor, `noising` a scheduler of diffusers.
     """
-    rows, g = batch_rows(weights, config, "unet", step)
-    template = torch.randint(len(config.templates), (config.batch,), generator=g).tolist()
-    dropped = (torch.rand(config.batch, generator=g) < config.drop_caption).tolist()
-    prompts = [
-        "" if drop else config.templates[i].format(captions[row])
-        for row, i, drop in zip(rows.tolist(), template, dropped, strict=True)
-    ]
+    rows, g = batch_rows(weights, n := config.batch, config.seed, "unet", step)
+    row_B = prompt_rows[rows, torch.randint(prompt_rows.shape[1], (n,), generator=g)]
+    row_B = torch.where(torch.rand(n, generator=g) < config.drop_caption, empty, row_B)
+    cosine_B = config.splice_cosine + (1 - config.splice_cosine) * torch.rand(n, generator=g)
+    cosine_B = torch.where(torch.rand(n, generator=g) < config.splice, cosine_B, 0.0)
     mean, std = (part[rows].float() for part in (posteriors.mean, posteriors.std))
     z = (mean + std * torch.randn(mean.shape, generator=g)) * scale
     noise = torch.randn(z.shape, generator=g)
-    t = torch.randint(noising.config.num_train_timesteps, (config.batch,), generator=g)
+    t = torch.randint(noising.config.num_train_timesteps, (n,), generator=g)
     return NoisyBatch(
-        prompts=prompts,
+        row_B=row_B,
+        cosine_B=cosine_B,
+        noise_BD=torch.randn(n, config.text_width, generator=g),
         t_B=t,
         noisy_BFHW=noising.add_noise(z, noise, t),
         velocity_BFHW=noising.get_velocity(z, noise, t),
@@ -133,25 +143,29 @@ def fit_unet(
     text, unet = pipeline.text_encoder.to(device), pipeline.unet.to(device)
     unet.to(memory_format=torch.channels_last)
     scale, noising = pipeline.vae.config.scaling_factor, DDPMScheduler.from_config(pipeline.scheduler.config)
-    texts = sorted({t.format(c) for c in captions for t in config.templates} | {""})
-    ids = pipeline.tokenizer(
-        texts, padding="max_length", truncation=True, max_length=config.tokens, return_tensors="pt"
-    ).input_ids
-    row_of = {t: i for i, t in enumerate(texts)}
+    prompts = Prompts(pipeline.tokenizer, captions, config.templates, device)
+    templates = range(len(config.templates))
+    prompt_rows = torch.tensor([[prompts.row(caption, i) for i in templates] for caption in captions])
     modules, file = nn.ModuleDict({"text": text, "unet": unet}), work / "unet.state"
-    fitting = Fitting(modules, file, config.unet_steps, config.unet_lr, config.ema, config.save_every)
+    fitting = Fitting(
+        modules, file, config.unet_steps, config.unet_lr, config.ema, config.save_every, config.unet_seconds
+    )
+
+    def make(step: int) -> NoisyBatch:
+        return noisy_batch(posteriors, prompt_rows, prompts.empty, weights, scale, noising, config, step)
+
     # PyTorch's fused attention is slow on a CPU in bfloat16: its backward pass took 44 % of a step.
     unfused = device.type == "cpu"
-    for step in fitting.remaining("u-net"):
-        batch = noisy_batch(posteriors, captions, weights, scale, noising, config, step)
+    for made in ahead(make, fitting.remaining("u-net")):
+        batch = made.to(device)
         attention = sdpa_kernel(SDPBackend.MATH) if unfused else nullcontext()
         with torch.autocast(device.type, dtype=torch.bfloat16), attention:
-            context = text(ids[[row_of[p] for p in batch.prompts]].to(device)).last_hidden_state
-            predicted = unet(batch.noisy_BFHW.to(device), batch.t_B.to(device), context).sample
-        if fitting.update((predicted.float() - batch.velocity_BFHW.to(device)).square().mean()):
+            context = prompts.encode(text, batch.row_B, batch.cosine_B, batch.noise_BD)
+            predicted = unet(batch.noisy_BFHW, batch.t_B, context).sample
+        if fitting.update((predicted.float() - batch.velocity_BFHW).square().mean()):
             with fitting.averaged():
-                prompts = shown_prompts(captions, weights, config)
-                sample_grid(pipeline, prompts, work / "samples" / f"{fitting.step:07}.png")
+                shown = shown_prompts(captions, weights, config)
+                sample_grid(pipeline, shown, work / "samples" / f"{fitting.step:07}.png")
     fitting.finish()
     return fitting.loss
 

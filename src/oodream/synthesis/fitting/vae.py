@@ -27,38 +27,42 @@ def fit_vae(
 ) -> tuple[AutoencoderKL, float]:
     """An AutoencoderKL (f = 4 with three widths) with the moving average of its weights, and its last loss.
 
-    The loss: absolute and squared error, absolute error of the pixel differences, and a little KL.
+    The loss: absolute and squared error, absolute error of the pixel differences and of the colour differences
+    (a gray image stays gray), and a little KL.
     """
     from diffusers import AutoencoderKL
 
     levels = len(config.vae_channels)
     with seeded(config.seed, "fit-decoder", "vae"):
         vae = AutoencoderKL(
-            block_out_channels=config.vae_channels, layers_per_block=1, latent_channels=4,
+            block_out_channels=config.vae_channels, layers_per_block=1,
+            latent_channels=config.latent_channels,
             norm_num_groups=math.gcd(8, *config.vae_channels),
             down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
             sample_size=config.resolution,
-        ).to(device)  # fmt: skip
+        )  # fmt: skip
+    vae.to(device, memory_format=torch.channels_last)
     ema = min(config.ema, 0.999)
     fitting = Fitting(vae, work / "vae.state", config.vae_steps, config.vae_lr, ema, config.save_every)
     for step in fitting.remaining("autoencoder"):
-        rows, g = batch_rows(weights, config, "vae", step)
-        x = to_signed(images.batch(rows)).to(device)
+        rows, g = batch_rows(weights, config.vae_batch, config.seed, "vae", step)
+        x = to_signed(images.batch(rows).to(device))
         with torch.autocast(device.type, dtype=torch.bfloat16):
             posterior = vae.encode(x).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=g).to(device)
             y = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         error = y - x
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-        kl = posterior.kl().float().mean() / 256
-        fitting.update(error.abs().mean() + error.square().mean() + 0.5 * edges + 1e-4 * kl)
+        colours = error.diff(dim=1).abs().mean()
+        kl = posterior.kl().float().mean() / posterior.mean[0].numel()
+        fitting.update(error.abs().mean() + error.square().mean() + 0.5 * (edges + colours) + 1e-4 * kl)
     fitting.finish()
     return vae.eval().requires_grad_(False), fitting.loss
 
 
 @dataclass(frozen=True)
 class Posteriors:
-    """The VAE's posterior of every image: mean and standard deviation, float16 (N, 4, h, w)."""
+    """The VAE's posterior of every image: mean and standard deviation, float16 (N, F, h, w)."""
 
     mean: Tensor
     std: Tensor
