@@ -206,7 +206,7 @@ def drawings(args: argparse.Namespace) -> Captioned:
             for row, (label, picture) in enumerate(zip(images.labels.tolist(), pictures, strict=True)):
                 name = images.classes[label].lower()
                 yield (
-                    (f"doodle of a {name}" if (row + variant) % 3 == 0 else name),
+                    (f"a doodle of a {{{name}}}" if (row + variant) % 3 == 0 else name),
                     Image.fromarray(picture[0].numpy()),
                 )
 

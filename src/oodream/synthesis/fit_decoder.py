@@ -21,6 +21,7 @@ from ..core.files import atomic_folder, read_json, write_json
 from ..core.options import ConfigError, to_json
 from ..core.seeding import seeded
 from .errors import DecoderError
+from .fitting.prompts import name_and_template, plain
 from .fitting.tokenizer import fit_tokenizer, save_complete
 from .fitting.unet import build_pipeline, fit_unet
 from .fitting.vae import encode_all, fit_vae
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_sizes", "fit_decoder"]
 
-CAPTIONS = "captions.json"
-"""every caption that the decoder has learnt, in its folder"""
+NAMES = "names.json"
+"""every name that the decoder has learnt, in its folder"""
 MAY_CHANGE = ("vae_steps", "unet_steps", "unet_seconds", "save_every", "device")
 """options that a resumed fitting may have otherwise"""
 
@@ -50,6 +51,9 @@ def fit_decoder(
 ) -> dict[str, Any]:
     """Trains on N images (uint8, `config.resolution` pixels) with N captions, shown in proportion to
     `weights` (N,).
+
+    A caption is what a picture shows, and is put into `config.templates`; or it is a whole prompt with the name
+    marked, "a doodle of a {cat}".
 
     Writes a `StableDiffusionPipeline` folder to `out` (half precision) and returns its sizes and losses.
     Working state lies in `out` + ".work", from which a second call goes on.
@@ -67,13 +71,13 @@ def fit_decoder(
         pipeline, vae_loss = started(config, work / "tokenizer"), None
         posteriors = encode_all(pipeline.vae.to(device), images, device, work / "latents.safetensors")
     else:
-        tokenizer = fit_tokenizer(captions, config, work / "tokenizer")
+        tokenizer = fit_tokenizer(list(map(plain, captions)), config, work / "tokenizer")
         vae, vae_loss = fit_vae(images, weights, config, work, device)
         posteriors = encode_all(vae, images, device, work / "latents.safetensors")
         vae.register_to_config(scaling_factor=round(1 / posteriors.sample_std(weights), 5))
         pipeline = build_pipeline(tokenizer, vae, config)
     unet_loss = fit_unet(pipeline, posteriors, captions, weights, config, work, device)
-    publish(pipeline, out, sorted(set(captions)))
+    publish(pipeline, out, sorted({name_and_template(caption)[0] for caption in captions}))
     parameters = {
         name: sum(p.numel() for p in getattr(pipeline, name).parameters())
         for name in ("vae", "text_encoder", "unet")
@@ -131,10 +135,10 @@ def started(config: FitDecoderConfig, folder: Path) -> StableDiffusionPipeline:
     return pipeline
 
 
-def publish(pipeline: StableDiffusionPipeline, out: Path, captions: Sequence[str]) -> None:
-    """Writes the pipeline in half precision, without paths of this machine, and the captions that it knows."""
+def publish(pipeline: StableDiffusionPipeline, out: Path, names: Sequence[str]) -> None:
+    """Writes the pipeline in half precision, without paths of this machine, and the names that it knows."""
     with atomic_folder(out) as folder:
-        write_json(folder / CAPTIONS, captions)
+        write_json(folder / NAMES, names)
         pipeline.to(dtype=torch.float16).save_pretrained(folder)
         for file in (folder / "model_index.json", *folder.glob("*/config.json")):
             values = read_json(file)

@@ -6,6 +6,7 @@ such prompts draws a name of several words from its T(y), and draws it from the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +16,29 @@ from torch.nn.functional import normalize
 
 from ..text import PromptError, locate, spliced
 
-__all__ = ["Prompts"]
+__all__ = ["Prompts", "name_and_template", "plain"]
+
+MARKED = re.compile(r"([^{}]*)\{([^{}]+)\}([^{}]*)")
+
+
+def name_and_template(caption: str) -> tuple[str, str]:
+    """What a caption names, and the prompt of its own that it names it in: ("cat", "a doodle of a {}") for "a
+    doodle of a {cat}". A caption without such a mark has no prompt of its own: ("cat", "").
+    """
+    marked = MARKED.fullmatch(caption)
+    return (marked[2], f"{marked[1]}{{}}{marked[3]}") if marked else (caption, "")
+
+
+def plain(caption: str) -> str:
+    """The caption without its mark."""
+    name, template = name_and_template(caption)
+    return template.format(name) if template else caption
 
 
 class Prompts:
     """Every caption in every template, as token ids: whole (T, L), and with the caption's run as one token.
 
-    The last row is the empty prompt. A caption that is too long, or that a template joins to another word, is
+    A caption with a prompt of its own is in that alone, whatever the template. The last row is the empty prompt. A caption that is too long, or that a template joins to another word, is
     never one vector.
     """
 
@@ -34,7 +51,8 @@ class Prompts:
         whole, short, runs, positions = [], [], [], []
         for caption in self.captions:
             for template in templates:
-                ids, start, stop = _located(tokenizer, caption, template)
+                name, own = name_and_template(caption)
+                ids, start, stop = _located(tokenizer, name, own or template)
                 whole.append(ids + [pad] * (length - len(ids)))
                 spliced_ids = ids[: start + 1] + ids[stop:]
                 short.append(spliced_ids + [pad] * (length - len(spliced_ids)))
@@ -81,11 +99,11 @@ class Prompts:
         return normalize(mean_BD, dim=1) * (rows_BRD.norm(dim=2, keepdim=True).sum(1) / n_B1)
 
 
-def _located(tokenizer: Any, caption: str, template: str) -> tuple[list[int], int, int]:
-    """The ids of a caption in a template, and the run of the caption's own; an empty run where there is none."""
-    text, begin = template.format(caption), template.index("{}")
+def _located(tokenizer: Any, name: str, template: str) -> tuple[list[int], int, int]:
+    """The ids of a name in a template, and the run of its own; an empty run where there is none."""
+    text, begin = template.format(name), template.index("{}")
     try:
-        return locate(tokenizer, caption, text, (begin, begin + len(caption)))
+        return locate(tokenizer, name, text, (begin, begin + len(name)))
     except PromptError:
         ids = tokenizer(text, truncation=True, max_length=tokenizer.model_max_length).input_ids
         return ids, len(ids) - 1, len(ids) - 1

@@ -20,7 +20,7 @@ from ...config import FitDecoderConfig
 from ...core.files import write_bytes
 from ...core.seeding import generator, seeded
 from .optimise import Fitting, ahead, batch_rows
-from .prompts import Prompts
+from .prompts import Prompts, name_and_template
 from .vae import Posteriors
 
 if TYPE_CHECKING:
@@ -171,11 +171,12 @@ def fit_unet(
 
 
 def shown_prompts(captions: Sequence[str], weights: Tensor, config: FitDecoderConfig) -> list[str]:
-    """The most frequent captions in the last template."""
+    """The most frequent captions, in the last template or in prompts of their own."""
     frequency: Counter[str] = Counter()
     for caption, weight in zip(captions, weights.tolist(), strict=True):
         frequency[caption] += weight
-    return [config.templates[-1].format(caption) for caption, _ in frequency.most_common(SHOWN)]
+    top = [name_and_template(caption) for caption, _ in frequency.most_common(SHOWN)]
+    return [(own or config.templates[-1]).format(name) for name, own in top]
 
 
 def sample_grid(pipeline: StableDiffusionPipeline, prompts: Sequence[str], file: Path) -> None:
