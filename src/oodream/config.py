@@ -341,12 +341,14 @@ class FitDecoderConfig(Section):
     drop_caption: Fraction = 0.1
     """share of captions dropped, for classifier-free guidance"""
     splice: Fraction = 0.5
-    """share of the prompts in which one vector stands for the caption: its T(y) with noise, so that the vectors
+    """share of the prompts in which one vector stands for the caption: its T(y) with noise, so that vectors
     around T(y) show what it says"""
     splice_cosine: Annotated[float, Range(0, 1, "low")] = 0.5
     """least mean cosine of such vectors to T(y)"""
     ema: Annotated[float, Range(0, 1, "high")] = 0.9995
     """decay of the weights' moving average"""
+    without: tuple[str, ...] = ()
+    """names, or text files (.txt) with a name a line, that no caption may hold as whole words"""
     templates: tuple[str, ...] = ("{}", "a picture of a {}", "A high-quality image of the {}")
     """prompts a caption is put into"""
     save_every: Count = 250

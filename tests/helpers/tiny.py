@@ -13,6 +13,7 @@ from oodream.config import FitDecoderConfig
 NAMES = ("circle", "square", "star")
 TINY = FitDecoderConfig(
     vae_channels=(8, 8, 8),
+    latent_channels=4,
     unet_channels=(16, 32),
     text_width=32,
     text_layers=1,
@@ -20,6 +21,7 @@ TINY = FitDecoderConfig(
     vae_steps=3,
     unet_steps=3,
     batch=4,
+    vae_batch=4,
     save_every=2,
     unet_lr=1e-3,
     tokens=20,

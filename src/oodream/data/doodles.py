@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Sequence
 
 import numpy as np
-import tomllib
 import torch
 from PIL import Image
 
 from ..core.files import ASSETS, read_text
 from .builtin import resize_all
 from .images import Images, from_array
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 __all__ = ["DOODLES_KNOWN", "DOODLES_NAMES", "DOODLES_NEAR", "DOODLES_WORLD", "NEVER_WORDS", "doodles"]
 

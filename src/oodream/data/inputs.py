@@ -17,7 +17,7 @@ from ..config import Config
 from ..core.errors import DataError
 from ..core.files import shown
 from ..core.seeding import generator
-from .builtin import FAR_SETS, FASHION_ID, fashion, near
+from .builtin import FAR_SETS, FASHION_ID, FASHION_NEAR, fashion, near
 from .classes import find, named, prompts_for, read, spans_for
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from .folders import Listing, list_folder, list_ood, list_shifted
@@ -98,6 +98,13 @@ class DataInputs:
     def prompt_spans(self, names: Sequence[str]) -> tuple[tuple[int, int], ...]:
         """Where each class's name stands in its prompt, as (start, stop) in characters."""
         return spans_for(names, self._words(names), self.config.decode.prompt)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Unknown classes that have a name: those left out, or those of the near set beside Fashion-MNIST."""
+        if self.config.validate:
+            return self.config.validate
+        return FASHION_NEAR if self.config.data in FASHION_DATA else ()
 
     # Known images
 

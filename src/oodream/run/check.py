@@ -9,6 +9,7 @@ from ..core.registry import get, make, make_all
 from ..core.types import Sizes
 from ..models.factory import backbone
 from ..synthesis.filters import make_filters
+from ..synthesis.names import warn_of_names
 from ..training.loop import autocast
 from ..training.train import NO_ADAPTER, make_loss
 from .job import Job
@@ -16,9 +17,14 @@ from .stages.classifiers import check_teacher
 
 __all__ = ["check"]
 
+STABLE = "stable"  # a decoder of another kind may leave `decode.source` unread
+
 
 def check(job: Job) -> None:
-    """Raises ValueError (DataError, PromptError, ConfigError among them) for what would fail later."""
+    """Raises ValueError (DataError, PromptError, ConfigError among them) for what would fail later.
+
+    Warns where the decoder's names do not fit the classes.
+    """
     c, r = job.config, job.config.regularize
     job.inputs.check()
     job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
@@ -55,6 +61,8 @@ def check(job: Job) -> None:
     for optimisation in (c.align.optimisation, c.train.optimisation):
         autocast(optimisation.precision, job.device)
     _ = job.book, job.inputs.ood, job.inputs.shifted
+    if c.decode.decoder == STABLE:
+        warn_of_names(c.decode.source, job.book.names, job.inputs.unknown)
 
 
 def check_adapter(config: Config) -> None:

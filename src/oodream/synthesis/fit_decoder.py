@@ -25,6 +25,7 @@ from .fitting.prompts import name_and_template, plain
 from .fitting.tokenizer import fit_tokenizer, save_complete
 from .fitting.unet import build_pipeline, fit_unet
 from .fitting.vae import encode_all, fit_vae
+from .names import NAMES, check_without, known_to
 from .pipeline import load_pipeline
 from .text import check_prompt
 
@@ -35,9 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_sizes", "fit_decoder"]
 
-NAMES = "names.json"
-"""every name that the decoder has learnt, in its folder"""
-MAY_CHANGE = ("vae_steps", "unet_steps", "unet_seconds", "save_every", "device")
+MAY_CHANGE = ("vae_steps", "unet_steps", "unet_seconds", "save_every", "device", "without")
 """options that a resumed fitting may have otherwise"""
 
 
@@ -52,18 +51,21 @@ def fit_decoder(
     """Trains on N images (uint8, `config.resolution` pixels) with N captions, shown in proportion to
     `weights` (N,).
 
-    A caption is what a picture shows, and is put into `config.templates`; or it is a whole prompt with the name
-    marked, "a doodle of a {cat}".
+    A caption is what a picture shows, and is put into `config.templates`; or it is a whole prompt with the
+    name marked, "a doodle of a {cat}".
 
-    Writes a `StableDiffusionPipeline` folder to `out` (half precision) and returns its sizes and losses.
-    Working state lies in `out` + ".work", from which a second call goes on.
+    Writes a `StableDiffusionPipeline` folder to `out` (half precision), with the names that it has learnt,
+    and returns its sizes and losses. Working state lies in `out` + ".work", from which a second call goes on.
 
     Raises ValueError where that state is of other images or another configuration, ConfigError for a template
-    or sizes that cannot be used, DecoderError for a `start` that cannot be loaded or is of another
-    resolution, and FloatingPointError where the loss is not finite.
+    or sizes that cannot be used, DataError for captions, or names that `start` has learnt, which
+    `config.without` excludes, DecoderError for a `start` that cannot be loaded or is of another resolution,
+    and FloatingPointError where the loss is not finite.
     """
     for template in config.templates:
         check_prompt(template, "templates")
+    check_without(map(plain, captions), config.without, config.start)
+    learnt = known_to(config.start) if config.start else set()
     if not config.start:
         check_sizes(config)
     work = begin(out, config, images)
@@ -77,7 +79,8 @@ def fit_decoder(
         vae.register_to_config(scaling_factor=round(1 / posteriors.sample_std(weights), 5))
         pipeline = build_pipeline(tokenizer, vae, config)
     unet_loss = fit_unet(pipeline, posteriors, captions, weights, config, work, device)
-    publish(pipeline, out, sorted({name_and_template(caption)[0] for caption in captions}))
+    names = {name_and_template(caption)[0] for caption in captions}
+    publish(pipeline, out, None if learnt is None else sorted(learnt | names))
     parameters = {
         name: sum(p.numel() for p in getattr(pipeline, name).parameters())
         for name in ("vae", "text_encoder", "unet")
@@ -135,10 +138,13 @@ def started(config: FitDecoderConfig, folder: Path) -> StableDiffusionPipeline:
     return pipeline
 
 
-def publish(pipeline: StableDiffusionPipeline, out: Path, names: Sequence[str]) -> None:
-    """Writes the pipeline in half precision, without paths of this machine, and the names that it knows."""
+def publish(pipeline: StableDiffusionPipeline, out: Path, names: Sequence[str] | None) -> None:
+    """Writes the pipeline in half precision, without paths of this machine, and all names that it has learnt,
+    if these are known.
+    """
     with atomic_folder(out) as folder:
-        write_json(folder / NAMES, names)
+        if names is not None:
+            write_json(folder / NAMES, names)
         pipeline.to(dtype=torch.float16).save_pretrained(folder)
         for file in (folder / "model_index.json", *folder.glob("*/config.json")):
             values = read_json(file)
