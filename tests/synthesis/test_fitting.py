@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 
 import pytest
 import torch
 from torch import nn
 
-from oodream.synthesis.fitting.optimise import Fitting, batch_rows
+from oodream.data.images import from_array
+from oodream.synthesis.fitting.optimise import Fitting, ahead, batch_rows
 from oodream.synthesis.fitting.tokenizer import fit_tokenizer
-from oodream.synthesis.fitting.unet import noisy_batch
-from oodream.synthesis.fitting.vae import Posteriors
+from oodream.synthesis.fitting.unet import NoisyBatch, noisy_batch
+from oodream.synthesis.fitting.vae import Posteriors, fit_vae
 from tests.helpers.tiny import TINY
 
 
 def test_weights_decide_what_is_in_a_batch():
     weights = torch.tensor([0.0, 1.0, 3.0])
-    rows = torch.cat([batch_rows(weights, TINY, "x", step)[0] for step in range(500)])
+    rows = torch.cat([batch_rows(weights, 4, 0, "x", step)[0] for step in range(500)])
     shares = rows.bincount(minlength=3) / len(rows)
     assert shares[0] == 0
     assert shares[2].item() == pytest.approx(0.75, abs=0.04)
-    assert torch.equal(batch_rows(weights, TINY, "x", 3)[0], batch_rows(weights, TINY, "x", 3)[0])
+    assert torch.equal(batch_rows(weights, 4, 0, "x", 3)[0], batch_rows(weights, 4, 0, "x", 3)[0])
 
 
 # Tokenizer
@@ -60,8 +63,9 @@ def alphas() -> torch.Tensor:
     return (1 - beta).cumprod(0)
 
 
-CAPTIONS = ["cat", "dog", "bird"]
 WEIGHTS = torch.tensor([1.0, 2.0, 3.0])
+ROWS = torch.tensor([[0, 1], [2, 3], [4, 5]])
+EMPTY = 6
 
 
 def posteriors(std: float) -> Posteriors:
@@ -70,30 +74,36 @@ def posteriors(std: float) -> Posteriors:
     return Posteriors(mean=mean.half(), std=torch.full_like(mean, std).half())
 
 
+def batches(
+    noising, n: int, *, std: float = 0.0, weights=WEIGHTS, scale: float = 0.5, **options
+) -> NoisyBatch:
+    """The batches of n steps as one: three images, each with two prompts."""
+    config = dataclasses.replace(TINY, **options)
+    made = [
+        noisy_batch(posteriors(std), ROWS, EMPTY, weights, scale, noising, config, step) for step in range(n)
+    ]
+    return NoisyBatch(**{name: torch.cat([getattr(b, name) for b in made]) for name in vars(made[0])})
+
+
 def test_the_target_is_the_velocity(noising):
     """z = sqrt(a) noisy - sqrt(1 - a) v, and with the noise for a target it would be something else."""
-    config = dataclasses.replace(TINY, batch=64, drop_caption=0.0, templates=("{}", "a {} there"))
-    batch = noisy_batch(posteriors(std=0.0), CAPTIONS, WEIGHTS, 0.5, noising, config, step=7)
+    batch = batches(noising, 1, batch=64, drop_caption=0.0)
     assert len(batch.t_B.unique()) > 50
     a = alphas()[batch.t_B][:, None, None, None]
     z = a.sqrt() * batch.noisy_BFHW - (1 - a).sqrt() * batch.velocity_BFHW
     noise = (1 - a).sqrt() * batch.noisy_BFHW + a.sqrt() * batch.velocity_BFHW
-    words = [next(word for word in CAPTIONS if word in prompt) for prompt in batch.prompts]
-    expected = torch.tensor([0.5 * (CAPTIONS.index(word) + 1) for word in words])
+    expected = 0.5 * (batch.row_B // 2 + 1)
     torch.testing.assert_close(
         z, expected.double()[:, None, None, None].expand_as(z), atol=1e-5, rtol=0, check_dtype=False
     )
     assert noise.mean().abs() < 0.05
     assert noise.std().item() == pytest.approx(1, abs=0.02)
-    assert {prompt.replace(word, "{}") for prompt, word in zip(batch.prompts, words, strict=True)} == {
-        "{}",
-        "a {} there",
-    }
+    assert set((batch.row_B % 2).tolist()) == {0, 1}, "both templates"
 
 
 def test_latents_are_sampled_from_their_posterior(noising):
-    config = dataclasses.replace(TINY, batch=64)
-    batch = noisy_batch(posteriors(std=0.3), CAPTIONS, torch.tensor([0.0, 1.0, 0.0]), 2.0, noising, config, 0)
+    second = torch.tensor([0.0, 1.0, 0.0])
+    batch = batches(noising, 1, batch=64, std=0.3, weights=second, scale=2.0)
     a = alphas()[batch.t_B][:, None, None, None]
     z = a.sqrt() * batch.noisy_BFHW - (1 - a).sqrt() * batch.velocity_BFHW
     assert z.mean().item() == pytest.approx(4, abs=0.02)
@@ -102,13 +112,29 @@ def test_latents_are_sampled_from_their_posterior(noising):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_captions_are_dropped(noising, share):
-    config = dataclasses.replace(TINY, batch=200, drop_caption=share, templates=("{}",))
-    batches = [
-        noisy_batch(posteriors(0.1), CAPTIONS, WEIGHTS, 1.0, noising, config, step) for step in range(5)
-    ]
-    prompts = [prompt for batch in batches for prompt in batch.prompts]
-    assert set(prompts) <= {"", *CAPTIONS}
-    assert prompts.count("") / len(prompts) == pytest.approx(share, abs=0.05 if share == 0.3 else 0)
+    rows = batches(noising, 5, batch=200, drop_caption=share).row_B
+    assert (rows == EMPTY).float().mean().item() == pytest.approx(share, abs=0.05 if share == 0.3 else 0)
+    assert set(rows.tolist()) <= {*range(7)}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_captions_become_vectors_of_the_cosines_asked_for(noising, share):
+    batch = batches(noising, 5, batch=200, splice=share, splice_cosine=0.6)
+    spliced = batch.cosine_B > 0
+    assert spliced.float().mean().item() == pytest.approx(share, abs=0.05 if share == 0.3 else 0)
+    cosines = batch.cosine_B[spliced]
+    assert ((cosines >= 0.6) & (cosines <= 1)).all()
+    if share:
+        assert cosines.mean().item() == pytest.approx(0.8, abs=0.02)
+        assert cosines.min() < 0.65 < 0.95 < cosines.max()
+    assert batch.noise_BD.shape == (1000, TINY.text_width)
+    assert batch.noise_BD.std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_a_batch_is_its_steps_own(noising):
+    first, again = (batches(noising, 2, batch=8) for _ in range(2))
+    assert all(torch.equal(x, getattr(again, name)) for name, x in vars(first).items())
+    assert not torch.equal(first.noisy_BFHW[:8], first.noisy_BFHW[8:])
 
 
 def test_scale_is_the_spread_of_weighted_latents():
@@ -194,3 +220,159 @@ def test_a_loss_that_is_not_finite_stops(line, tmp_path):
     fit = fitting(line, tmp_path / "state")
     with pytest.raises(FloatingPointError, match=r"became nan at step 0; lower the learning rate \(0\.1\)"):
         fit.update(line.weight.sum() * torch.nan)
+
+
+# A budget of seconds
+
+
+class Clock:
+    """Time that passes only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    return clock
+
+
+def timed(module: nn.Linear, file, seconds: float) -> Fitting:
+    return Fitting(module, file, 1000, 0.1, 0.9, 100, seconds)
+
+
+def run_timed(fit: Fitting, module: nn.Linear, clock: Clock, until: int = 1000) -> list[float]:
+    """Trains as `fit_unet` does, with a second for every step; the learning rates of the steps."""
+    rates = []
+    for step in ahead(lambda step: step, fit.remaining("test")):
+        if step == until:
+            break
+        fit.update(module.weight.square().mean())
+        rates.append(fit.optimizer.param_groups[0]["lr"] / 0.1)
+        clock.now += 1
+    return rates
+
+
+def test_a_fitting_ends_after_its_seconds_with_a_rate_near_zero(line, tmp_path, clock):
+    fit = timed(line, tmp_path / "state", seconds=300)
+    rates = run_timed(fit, line, clock)
+    assert 299 <= fit.step == len(rates) <= 301
+    assert rates[199] == pytest.approx(1)
+    assert rates[250] == pytest.approx(0.5, abs=0.02)
+    assert rates[-1] < 0.02
+    assert list(timed(line, tmp_path / "state", seconds=300).remaining("test")) == [], "saved at its end"
+
+
+def test_a_resumed_fitting_goes_on_counting_its_seconds(line, tmp_path, clock):
+    run_timed(timed(line, tmp_path / "state", seconds=300), line, clock, until=150)  # saved after 100
+    clock.now += 5000  # between the two nothing is trained
+    resumed = timed(line, tmp_path / "state", seconds=300)
+    assert resumed.step == 100
+    assert resumed.spent == pytest.approx(100, abs=1)
+    assert run_timed(resumed, line, clock)[-1] < 0.02
+    assert 299 <= resumed.step <= 302, "the steps after the last saved state are made again"
+
+
+def test_a_longer_budget_goes_on_where_a_shorter_one_ended(line, tmp_path, clock):
+    run_timed(timed(line, tmp_path / "state", seconds=300), line, clock)
+    longer = timed(line, tmp_path / "state", seconds=400)
+    rates = run_timed(longer, line, clock)
+    assert 399 <= longer.step <= 402
+    assert rates[0] == pytest.approx(0.75, abs=0.02)
+    assert rates[-1] < 0.02
+
+
+def test_steps_end_a_fitting_that_has_seconds_left(line, tmp_path, clock):
+    fit = Fitting(line, tmp_path / "state", 5, 0.1, 0.9, 100, 1e6)
+    assert len(run_timed(fit, line, clock)) == 5
+
+
+# Batches made ahead
+
+
+def test_ahead_keeps_the_order_and_makes_one_batch_ahead():
+    made: list[int] = []
+
+    def make(step: int) -> int:
+        made.append(step)
+        return step * step
+
+    used = []
+    for square in ahead(make, range(6)):
+        used.append(square)
+        assert len(made) <= len(used) + 1
+    assert used == [0, 1, 4, 9, 16, 25]
+    assert made == [*range(6)]
+    assert list(ahead(make, [])) == []
+
+
+def test_the_next_batch_is_made_while_one_is_used():
+    begun = threading.Event()
+
+    def make(step: int) -> int:
+        if step == 1:
+            begun.set()
+        return step
+
+    for step in ahead(make, range(3)):
+        if step == 0:
+            assert begun.wait(10), "the batch of step 1 is not begun before step 0 is done"
+
+
+@pytest.mark.parametrize("bad", [0, 2, 4])
+def test_what_a_batch_raises_reaches_the_loop(bad):
+    """And nothing hangs: not at once, not in the middle, not at the last step."""
+
+    def make(step: int) -> int:
+        if step == bad:
+            raise KeyError(f"step {step}")
+        return step
+
+    used: list[int] = []
+
+    def use_all() -> None:
+        for step in ahead(make, range(5)):
+            used.append(step)
+
+    with pytest.raises(KeyError, match=f"step {bad}"):
+        use_all()
+    assert used == [*range(bad)]
+
+
+def test_a_loop_that_stops_early_leaves_no_thread():
+    before = threading.active_count()
+    for step in ahead(lambda step: step, range(100)):
+        if step == 3:
+            break
+    assert threading.active_count() == before
+
+
+# The autoencoder
+
+
+def test_the_loss_of_the_autoencoder_counts_colour(tmp_path):
+    """Of the first step, computed again: a gray image stays gray, because differences between the channels
+    count.
+    """
+    g = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (4, 3, 1, 1), generator=g).expand(-1, -1, 32, 32)
+    images, weights = from_array("plain", pixels.to(torch.uint8), torch.zeros(4), ("plain",)), torch.ones(4)
+    config, cpu = dataclasses.replace(TINY, vae_batch=8), torch.device("cpu")
+    _, loss = fit_vae(images, weights, dataclasses.replace(config, vae_steps=1), tmp_path / "one", cpu)
+    vae, _ = fit_vae(images, weights, dataclasses.replace(config, vae_steps=0), tmp_path / "none", cpu)
+    rows, g = batch_rows(weights, 8, config.seed, "vae", 0)
+    x = images.batch(rows).float() / 127.5 - 1
+    with torch.no_grad():
+        posterior = vae.encode(x).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=g)
+        error = vae.decode(posterior.mean + posterior.std * noise).sample - x
+    rest = error.abs().mean() + error.square().mean() + 1e-4 * posterior.kl().mean() / 256
+    rest += 0.5 * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
+    colour = 0.5 * error.diff(dim=1).abs().mean()
+    assert loss == pytest.approx((rest + colour).item(), rel=0.02)
+    assert colour > 0.1 * rest

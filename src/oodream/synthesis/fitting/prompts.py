@@ -40,7 +40,7 @@ class Prompts:
     """Every caption in every template, as token ids: whole (T, L), and with the caption's run as one token.
 
     A caption with a prompt of its own is in that alone, whatever the template. The last row is the empty
-    prompt. A caption that is too long, or that a template joins to another word, is never one vector.
+    prompt. A caption that is too long, or that a template gives another ending, is never one vector.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Prompts:
                 name, own = name_and_template(caption)
                 ids, start, stop = _located(tokenizer, name, own or template)
                 whole.append(ids + [pad] * (length - len(ids)))
-                spliced_ids = ids[: start + 1] + ids[stop:]
+                spliced_ids = ids[: start + 1] + ids[max(stop, start + 1) :]
                 short.append(spliced_ids + [pad] * (length - len(spliced_ids)))
                 runs.append(ids[start:stop])
                 positions.append(start if stop > start else -1)
