@@ -1,12 +1,13 @@
-"""Builds the captioned pictures from which the embedded Stable Diffusion was trained; world/train.py trains it.
+"""Builds the captioned pictures from which the embedded Stable Diffusion was trained; world/train.py trains
+it.
 
     python world/build.py OUT          # two minutes on one core
 
 A file OUT/SOURCE.npz holds the pictures of one source, uint8 (N, 32, 32, 3) or (N, 32, 32, 1), their captions
 and the source's share of every batch. Sources (licences in world/README.md): Debian packages
 dataset-fashion-mnist and fonts-noto-color-emoji; PyPI package emoji; the drawings in this package. What the
-evaluation calls out-of-distribution never enters: no bag, boot, letter, digit, photograph, texture or noise, no
-Fashion-MNIST test image, and no relative of a known drawing, as a drawing or as an emoji.
+evaluation calls out-of-distribution never enters: no bag, boot, letter, digit, photograph, texture or noise,
+no Fashion-MNIST test image, and no relative of a known drawing, as a drawing or as an emoji.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ SHAPES = [
 
 
 def emojis(font_file: str) -> Iterator[tuple[str, Image.Image]]:
-    """(name, RGBA picture) of every emoji that is not a flag, one of many alike people, excluded, or called as a
-    drawing is: a word means one thing.
+    """(name, RGBA picture) of every emoji that is not a flag, one of many alike people, excluded, or called
+    as a drawing is: a word means one thing.
     """
     import emoji
 
@@ -212,7 +213,8 @@ def drawings(args: argparse.Namespace) -> Captioned:
 
 
 def moved(x_N1HW: torch.Tensor, g: torch.Generator) -> torch.Tensor:
-    """Drawings turned by up to 10 degrees, scaled by up to 12 %, moved by up to 6 %, and mirrored half the time."""
+    """Drawings turned by up to 10 degrees, scaled by up to 12 %, moved by up to 6 %, and mirrored half the
+    time."""
     n = len(x_N1HW)
     turn, scale = (torch.rand(n, generator=g) - 0.5) * 0.35, 0.94 + 0.18 * torch.rand(n, generator=g)
     mirror = torch.where(torch.rand(n, generator=g) < 0.5, -1.0, 1.0)

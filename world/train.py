@@ -1,8 +1,8 @@
 """Trains a small Stable Diffusion on the pictures of world/build.py; the same call again goes on.
 
-    python world/build.py pictures
-    python world/train.py pictures decoder batch=1024 unet_lr=1e-3 unet_steps=100000 unet_seconds=420   # a GPU
-    python world/train.py pictures decoder batch=96 unet_lr=1e-3 unet_steps=5000                        # a CPU
+    python world/build.py pictures python world/train.py pictures decoder batch=1024 unet_lr=1e-3
+    unet_steps=100000 unet_seconds=420   # a GPU python world/train.py pictures decoder batch=96 unet_lr=1e-3
+    unet_steps=5000                        # a CPU
 
 All options of `oodream fit-decoder` are taken, as name=value.
 """

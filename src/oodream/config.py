@@ -62,6 +62,9 @@ class AlignConfig(Section):
     """network (see `oodream list`)"""
     temperature: Positive = 0.1
     """softmax temperature of the cosine logits"""
+    margin: Annotated[float, Range(0, 1)] = 0.4
+    """how much nearer, in cosine, an image must lie to its class vector than to the others; 0: the papers'
+    space, in which a feature may show anything"""
     init: str = ""
     """weights to begin with: a safetensors file or "scratch"; empty: those of the timm: or hf: name"""
     augmented_features: bool = False
@@ -230,6 +233,9 @@ class ReportConfig(Section):
     """pictures of every such class's plain prompt"""
     strips: CountOrNone = 6
     """classes whose surroundings in the latent space are drawn"""
+    features: CountOrNone = 128
+    """known images whose features are drawn as they are, without noise, to see whether they show their
+    class"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,8 +347,8 @@ class FitDecoderConfig(Section):
     drop_caption: Fraction = 0.1
     """share of captions dropped, for classifier-free guidance"""
     splice: Fraction = 0.5
-    """share of the prompts in which one vector stands for the caption: its T(y) with noise, so that the vectors
-    around T(y) show what it says"""
+    """share of the prompts in which one vector stands for the caption: its T(y) with noise, so that the
+    vectors around T(y) show what it says"""
     splice_cosine: Annotated[float, Range(0, 1, "low")] = 0.5
     """least mean cosine of such vectors to T(y)"""
     ema: Annotated[float, Range(0, 1, "high")] = 0.9995

@@ -18,13 +18,14 @@ EXAMPLES = 6
 class Finding:
     """One check: what was found, how bad it is, what it means and what to do.
 
-    `kind` is duplicates, labels, files, pixels, names or control. `sets` names the sets concerned. For
-    duplicates, labels and names `count` images of the last of them are concerned, the share `share` of it.
-    For files, pixels and control `count` images were compared, and `share` is the AUROC.
+    `kind` is duplicates, labels, files, pixels, names, control or latent space. `sets` names the sets
+    concerned. For duplicates, labels and names `count` images of the last of them are concerned, the share
+    `share` of it. For files, pixels and control `count` images were compared, and `share` is the AUROC. For
+    the latent space `count` embeddings were decoded, and the share `share` shows its class.
 
     `examples` are JSON objects. Those of duplicates and labels hold the `sets`, `rows` and `files` of two
     images and how far they are `apart`; those of files and pixels a `statistic` with its `auroc`; those of
-    names a `class`, a `file` and the `count`.
+    names a `class`, a `file` and the `count`; those of the latent space a `class` and its `share`.
     """
 
     kind: str

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from ..audit.audit import audit
-from ..audit.finding import Audit
+from ..audit.finding import Audit, Finding
+from ..audit.latent_space import drawability
 from ..config import Config
 from ..core.files import shown
 from ..core.results import Row
@@ -18,7 +19,9 @@ from ..data.builtin import FAR_SETS
 from ..data.classes import find, read
 from ..data.images import Images, ImageSet
 from ..data.inputs import CONTROL, FASHION_DATA, DataInputs
+from ..models.inference import Extractor
 from .artifacts import Run
+from .layout import BASELINE, classifier_stage
 
 __all__ = ["audit_folders", "audit_run", "audited_sets", "lines"]
 
@@ -38,6 +41,7 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
         inputs.train.classes,
         words=_words(run.config),
         control=_control(run),
+        drawn=_drawn(run),
         seed=run.config.seed,
     )
 
@@ -82,6 +86,20 @@ def _control(run: Run) -> list[Row]:
     """The headline's detector on reconstructed ID images, as far as measured."""
     rows = run.rows() if run.layout.results.exists() else []
     return [r for r in rows if r.group == "control" and r.detector == run.config.evaluate.detectors[0]]
+
+
+def _drawn(run: Run) -> list[Finding]:
+    """Whether known images' features, decoded without noise, show their class; nothing before that is
+    known."""
+    stamp = run.stamp(classifier_stage(BASELINE, 0))
+    if not stamp or not run.layout.drawn_features.exists():
+        return []
+    images, _ = run.drawn_features
+    if not len(images):
+        return []
+    predicted_N = Extractor(run.classifier(BASELINE, 0).network)(images).logits_BC.argmax(1)
+    hits_N, accuracy = predicted_N == images.labels, stamp["summary"]["accuracy"]
+    return list(drawability(hits_N, images.labels, run.book.names, accuracy))
 
 
 def _words(config: Config) -> dict[str, list[str]]:

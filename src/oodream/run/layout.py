@@ -47,6 +47,7 @@ class Layout:
         self.vectors = folder / "vectors" / "vectors.safetensors"
         self.samples = folder / "strips" / "samples.safetensors"
         self.strips = folder / "strips" / "strips.safetensors"
+        self.drawn_features = folder / "strips" / "features.safetensors"
         self.keep_mask = folder / "filter" / "keep.safetensors"
         self.known_latents = folder / "latents" / "known"
         self.coloured_latents = self.known_latents / "coloured.safetensors"

@@ -199,7 +199,7 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
             sections=("shift",),
             facts={"sets": shifted, "test": known["test"]} | corruptions | seed,
         ),
-        Stage(name="audit", work=results.audit_sets, after=("scores",), facts=seed),
+        Stage(name="audit", work=results.audit_sets, after=("scores", "strips"), facts=seed),
         Stage(
             name="report",
             work=results.write_report,

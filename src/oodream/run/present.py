@@ -36,6 +36,7 @@ DESCRIPTIONS = {name: about for name, (_, about) in {**FAR_SETS, **PSEUDO_OOD}.i
 }
 GALLERY, GALLERY_PER_CLASS = 240, 12  # imagined images on the page, and of a class, at most
 ANSWERS_PER_SET = 3
+DRAWN = 4  # known images of a class, beside what the decoder makes of their features
 
 
 def headline(run: Run) -> str:
@@ -117,7 +118,7 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
         latent_map=latent_map(run),
         gallery=gallery(run, inputs, decoder),
         class_samples=dict(zip(names, run.samples, strict=False)),
-        strips=strips(run),
+        strips=strips(run, inputs),
         answers=answers(run, inputs, predictor, device),
         guarantee=guarantee,
         reconstructed_id=reconstructed_id(run, stamps),
@@ -173,25 +174,44 @@ def pictures(run: Run, rows: Sequence[int], decoder: Decoder | None) -> Tensor:
     return run.images.batch(rows)
 
 
-def strips(run: Run) -> dict[str, list[Strip]]:
-    """The strips of the classes that have some."""
+def strips(run: Run, inputs: DataInputs) -> dict[str, list[Strip]]:
+    """By class: some known images beside what the decoder makes of their features, and the strips it has."""
     images, names = run.strips, run.book.names
     shares = [f"{100 * i / (len(COSINES) - 1):.0f} %" for i in range(len(COSINES))]
-    return {
-        names[y]: [
-            Strip(
-                caption=f"From the word “{names[y]}” to its first {run.kind}:",
-                images_N3HW=images[f"between-{y}"],
-                labels=shares,
-            ),
-            Strip(
-                caption=f"Away from that {run.kind}’s anchor, by the cosine to it:",
-                images_N3HW=images[f"away-{y}"],
-                labels=[f"{cosine:g}" for cosine in COSINES],
-            ),
-        ]
-        for y in range(len(images) // 2)
-    }
+    result = {name: [strip] for name, strip in drawn_features(run, inputs).items()}
+    for y in range(len(images) // 2):
+        result.setdefault(names[y], []).extend(
+            [
+                Strip(
+                    caption=f"From the word “{names[y]}” to its first {run.kind}:",
+                    images_N3HW=images[f"between-{y}"],
+                    labels=shares,
+                ),
+                Strip(
+                    caption=f"Away from that {run.kind}’s anchor, by the cosine to it:",
+                    images_N3HW=images[f"away-{y}"],
+                    labels=[f"{cosine:g}" for cosine in COSINES],
+                ),
+            ]
+        )
+    return result
+
+
+def drawn_features(run: Run, inputs: DataInputs) -> dict[str, Strip]:
+    """Known images, each followed by what the decoder makes of its feature without noise; by class."""
+    drawn, rows = run.drawn_features
+    known = inputs.train.batch(run.features.index_N[rows])
+    result = {}
+    for y, name in enumerate(run.book.names[: run.config.report.max_classes]):
+        of_class = (drawn.labels == y).nonzero()[:DRAWN, 0]
+        if len(of_class):
+            pairs = torch.stack([known[of_class], drawn.batch(of_class)], 1).flatten(0, 1)
+            result[name] = Strip(
+                caption="Known images, and what the decoder makes of their embeddings:",
+                images_N3HW=pairs,
+                labels=["known", "decoded"] * len(of_class),
+            )
+    return result
 
 
 def latent_map(run: Run) -> LatentMap:

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import AlignConfig, Optimisation
-from ..core.registry import make
 from ..core.seeding import generator, seeded
-from ..core.types import ClassBook, Features, Output
+from ..core.types import ClassBook, Features, Loss, Output, Step, Terms
 from ..data.images import Images
 from ..models.factory import SCRATCH, backbone, load_weights
 from ..models.inference import Extractor
 from ..training.augment import augment
 from ..training.loop import fit
+from ..training.losses.cross_entropy import cross_entropy
 from ..training.sources import Source
 
-__all__ = ["AlignedEncoder", "align", "augmented_views", "embed", "untrained_encoder"]
+__all__ = ["AlignedEncoder", "MarginCrossEntropy", "align", "augmented_views", "embed", "untrained_encoder"]
 
 
 class AlignedEncoder(nn.Module):
@@ -46,6 +46,23 @@ class AlignedEncoder(nn.Module):
         return Output(logits_BC=z @ self.tokens_CD.T / self.temperature, z_BF=z)
 
 
+class MarginCrossEntropy(Loss):
+    """Cross-entropy of cosine logits whose own class counts `margin` less (CosFace, Wang et al. 2018, eq. 4).
+
+    Cosines to the other class vectors are near zero, as these are nearly orthogonal: so an image counts as
+    learnt when its cosine to its own is a little above the margin, and not before. There the decoder draws
+    its class. With margin 0 it is DREAM-OOD's loss, under which features stop at half that cosine.
+    """
+
+    def __init__(self, margin: float, temperature: float) -> None:
+        super().__init__()
+        self.offset = margin / temperature
+
+    def forward(self, step: Step) -> Terms:
+        own_BC = F.one_hot(step.y_B, step.id.logits_BC.shape[1])
+        return Terms(total=cross_entropy(step.id.logits_BC - self.offset * own_BC, step))
+
+
 def untrained_encoder(
     book: ClassBook, config: AlignConfig, seed: int, pretrained: bool = False
 ) -> AlignedEncoder:
@@ -60,7 +77,8 @@ def untrained_encoder(
 def align(
     images: Images, book: ClassBook, config: AlignConfig, seed: int, device: torch.device, state: Path
 ) -> tuple[AlignedEncoder, list[dict[str, float]]]:
-    """Trains h so that cos(h(x), T(y)) / temperature classifies the images; returns h and its log.
+    """Trains h so that cos(h(x), T(y)) / temperature classifies the images by the margin `config.margin`;
+    returns h and its log.
 
     `state` is the file from which a second call with the same arguments goes on. Raises ValueError when the
     weights `config.init` cannot be read or do not fit.
@@ -70,7 +88,7 @@ def align(
         load_weights(model.network, Path(config.init), new_head=True)
     log = fit(
         model,
-        make("losses", "cross_entropy"),
+        MarginCrossEntropy(config.margin, config.temperature),
         [Source(role="known", data=images)],
         config.optimisation,
         seed,

@@ -52,8 +52,8 @@ def fit_decoder(
     """Trains on N images (uint8, `config.resolution` pixels) with N captions, shown in proportion to
     `weights` (N,).
 
-    A caption is what a picture shows, and is put into `config.templates`; or it is a whole prompt with the name
-    marked, "a doodle of a {cat}".
+    A caption is what a picture shows, and is put into `config.templates`; or it is a whole prompt with the
+    name marked, "a doodle of a {cat}".
 
     Writes a `StableDiffusionPipeline` folder to `out` (half precision) and returns its sizes and losses.
     Working state lies in `out` + ".work", from which a second call goes on.

@@ -5,6 +5,7 @@ filter.
 from __future__ import annotations
 
 import json
+import math
 
 import torch
 
@@ -56,10 +57,10 @@ def decode_vectors(job: Job) -> Json:
 
 
 def draw_strips(job: Job) -> Json:
-    """What the decoder makes of plain prompts; and for some classes two strips of images along arcs of
-    vectors.
+    """What the decoder makes of plain prompts, and of known images' features without noise; and for some
+    classes two strips of images along arcs of vectors.
 
-    One leads from T(y) to the class's first vector, and one away from that vector's anchor.
+    One strip leads from T(y) to the class's first vector, and one away from that vector's anchor.
     """
     c, run, decoder = job.config.report, job.run, job.decoder
     prompts = [prompt for prompt in run.book.prompts[: c.max_classes] for _ in range(c.samples_per_class)]
@@ -80,7 +81,20 @@ def draw_strips(job: Job) -> Json:
         assert along is not None
         strips = dict(zip(arcs, along.split(len(COSINES)), strict=True))
     save_tensors(job.layout.strips, strips)
-    return {"strips": len(strips)}
+    return {"strips": len(strips), "features": draw_features(job)}
+
+
+def draw_features(job: Job) -> int:
+    """Decodes the features of some known images, as many of every class; returns their number."""
+    features, n = job.run.features, job.config.report.features
+    g, classes = generator(job.config.seed, "features"), features.y_N.unique().tolist()
+    of_class = ((features.y_N == y).nonzero()[:, 0] for y in classes)
+    each = math.ceil(n / len(classes))
+    rows = torch.cat([some[torch.randperm(len(some), generator=g)[:each]] for some in of_class])
+    drawn = job.decoder(features.z_ND[rows], features.y_N[rows], rows + job.config.seed)
+    assert drawn.images_B3HW is not None
+    save_tensors(job.layout.drawn_features, {"images": drawn.images_B3HW, "rows": rows})
+    return len(rows)
 
 
 def reconstruct_known(job: Job) -> Json:

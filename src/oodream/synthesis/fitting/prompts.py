@@ -1,7 +1,9 @@
-"""The prompts that the text transformer learns: captions in templates, whole or with the caption as one vector.
+"""The prompts that the text transformer learns: captions in templates, whole or with the caption as one
+vector.
 
-DREAM-OOD decodes a prompt in which one vector stands in the place of the class name. A decoder that has learnt
-such prompts draws a name of several words from its T(y), and draws it from the vectors around T(y), too.
+DREAM-OOD decodes a prompt in which one vector stands in the place of the class name. A decoder that has
+learnt such prompts draws a name of several words from its T(y), and draws it from the vectors around T(y),
+too.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ def plain(caption: str) -> str:
 class Prompts:
     """Every caption in every template, as token ids: whole (T, L), and with the caption's run as one token.
 
-    A caption with a prompt of its own is in that alone, whatever the template. The last row is the empty prompt. A caption that is too long, or that a template joins to another word, is
-    never one vector.
+    A caption with a prompt of its own is in that alone, whatever the template. The last row is the empty
+    prompt. A caption that is too long, or that a template joins to another word, is never one vector.
     """
 
     def __init__(

@@ -80,8 +80,8 @@ class NoisyBatch:
     velocities, the target.
 
     `row_B` are rows of `Prompts`, and `cosine_B` and `noise_BD` its vectors in a caption's place. With z the
-    latent, e the noise and a_t the schedule's cumulative product, `noisy` is sqrt(a_t) z + sqrt(1 - a_t) e and
-    `velocity` is sqrt(a_t) e - sqrt(1 - a_t) z.
+    latent, e the noise and a_t the schedule's cumulative product, `noisy` is sqrt(a_t) z + sqrt(1 - a_t) e
+    and `velocity` is sqrt(a_t) e - sqrt(1 - a_t) z.
     """
 
     row_B: Tensor
@@ -109,8 +109,8 @@ def noisy_batch(
     """The batch of a step: images in proportion to `weights`, each with its caption in a random template.
 
     `prompt_rows` (N, templates) are the rows of `Prompts` by image, and `empty` that of the empty prompt,
-    which the share `config.drop_caption` has instead. In the share `config.splice` of the others the caption is
-    one vector. `scale` is the VAE's scaling factor, `noising` a scheduler of diffusers.
+    which the share `config.drop_caption` has instead. In the share `config.splice` of the others the caption
+    is one vector. `scale` is the VAE's scaling factor, `noising` a scheduler of diffusers.
     """
     rows, g = batch_rows(weights, n := config.batch, config.seed, "unet", step)
     row_B = prompt_rows[rows, torch.randint(prompt_rows.shape[1], (n,), generator=g)]

@@ -27,8 +27,8 @@ def fit_vae(
 ) -> tuple[AutoencoderKL, float]:
     """An AutoencoderKL (f = 4 with three widths) with the moving average of its weights, and its last loss.
 
-    The loss: absolute and squared error, absolute error of the pixel differences and of the colour differences
-    (a gray image stays gray), and a little KL.
+    The loss: absolute and squared error, absolute error of the pixel differences and of the colour
+    differences (a gray image stays gray), and a little KL.
     """
     from diffusers import AutoencoderKL
 
