@@ -237,10 +237,19 @@ class Config(Section):
     """A whole run, from labelled images to the report."""
 
     data: str = "fashion"
-    """a folder of class folders, hub:NAME, "fashion" (embedded sample) or "fashion-full" """
+    """a folder of class folders, hub:NAME, or a data set by name: "fashion" (embedded sample),
+    "fashion-full", "cifar10" (with `root`)"""
+    root: str = ""
+    """folder that a data set chosen by name is read from: CIFAR-10 in any of its forms, Fashion-MNIST's IDX
+    files"""
     classes: str = ""
     """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml
     or its folders"""
+    unknown: tuple[str, ...] = ()
+    """classes of the data that are unknown: none of their images is trained on, and their test images are a
+    near-OOD set"""
+    max_per_class: CountOrNone = 0
+    """at most this many training images of every class, drawn by the seed; 0: all"""
     ood: tuple[str, ...] = ()
     """folders of OOD test images: FOLDER, NAME=FOLDER, or like the classes near=FOLDER, near:NAME=FOLDER; the
     built-in far sets are used besides"""

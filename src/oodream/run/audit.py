@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -15,9 +14,9 @@ from ..config import Config
 from ..core.files import shown
 from ..core.results import Row
 from ..data.builtin import FAR_SETS
-from ..data.classes import find, read
 from ..data.images import Images, ImageSet
-from ..data.inputs import CONTROL, FASHION_DATA, DataInputs
+from ..data.inputs import CONTROL, DataInputs
+from ..data.sets import SETS
 from .artifacts import Run
 
 __all__ = ["audit_folders", "audit_run", "audited_sets", "lines"]
@@ -36,7 +35,7 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
     return audit(
         audited_sets(inputs, run),
         inputs.train.classes,
-        words=_words(run.config),
+        words=inputs.source.other_names(),
         control=_control(run),
         seed=run.config.seed,
     )
@@ -45,12 +44,12 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
 def audit_folders(config: Config) -> Audit:
     """The audit of the images and OOD sets that a configuration names, without a run.
 
-    Built-in OOD sets are audited beside built-in images alone.
+    Built-in OOD sets are audited beside the images of named data sets alone.
     """
-    builtin = config.data in FASHION_DATA
+    builtin = config.data in SETS
     inputs = DataInputs(config if builtin else replace(config, evaluate=replace(config.evaluate, n_far=1)))
     sets = [s for s in audited_sets(inputs) if builtin or s.name not in FAR_SETS]
-    return audit(sets, inputs.train.classes, words=_words(config), seed=config.seed)
+    return audit(sets, inputs.train.classes, words=inputs.source.other_names(), seed=config.seed)
 
 
 def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
@@ -82,18 +81,6 @@ def _control(run: Run) -> list[Row]:
     """The headline's detector on reconstructed ID images, as far as measured."""
     rows = run.rows() if run.layout.results.exists() else []
     return [r for r in rows if r.group == "control" and r.detector == run.config.evaluate.detectors[0]]
-
-
-def _words(config: Config) -> dict[str, list[str]]:
-    """Other names of the classes in their list: folders, aliases and the words of prompts."""
-    source = find(config.classes) if config.classes else Path(config.data) / "classes.toml"
-    if not source.is_file():
-        return {}
-    by_folder, words, by_alias = read(source)
-    names = {name: [text] for name, text in words.items()}
-    for other, name in (*by_folder.items(), *by_alias.items()):
-        names.setdefault(name, []).append(other)
-    return names
 
 
 def lines(audit: Audit) -> Iterator[str]:
