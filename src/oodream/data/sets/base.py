@@ -35,6 +35,10 @@ class NamedData(ABC):
         Raises DataError for whatever would not make the data set.
         """
 
+    def files(self, root: Path) -> list[Path]:
+        """The files below a root that `listings` would read."""
+        return []
+
     def near(self, root: Path | None, size: int) -> list[ImageSet]:
         """Near-OOD test sets, of the group "near"; none unless the data set has some."""
         return []

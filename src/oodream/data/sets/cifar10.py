@@ -18,7 +18,7 @@ from ..captions import captioned_folder
 from ..images import Images
 from ..listing import Listing
 from ..scan import is_run_folder, is_skipped
-from ._cifar10_forms import CLASSES, FORMS, is_packed, is_pickled
+from ._cifar10_forms import CLASSES, FORMS, Form, is_packed, is_pickled
 from .base import NamedData
 
 __all__ = ["Cifar10", "find_cifar10"]
@@ -44,6 +44,11 @@ class Cifar10(NamedData):
         assert root is not None, "required"
         return find_cifar10(root)
 
+    def files(self, root: Path) -> list[Path]:
+        """The files of the form that is there."""
+        form, folder = _form_in(root)
+        return form.paths(folder)
+
     def world(self, root: Path | None, size: int) -> Images | None:
         """The pictures of the folder `world` below the root, labelled by their captions."""
         assert root is not None, "required"
@@ -58,11 +63,17 @@ def find_cifar10(root: Path) -> tuple[Listing, Listing]:
 
     Raises DataError for a form that is damaged or not whole, and where there is none.
     """
+    form, folder = _form_in(root)
+    return form.read(folder)
+
+
+def _form_in(root: Path) -> tuple[Form, Path]:
+    """The form that is read, and the folder it lies in."""
     folders = list(_folders(root, DEPTH))
     for form in FORMS:
         for folder in folders:
-            if (found := form.find(folder)) is not None:
-                return found
+            if form.is_in(folder):
+                return form, folder
     if pickled := next((file for folder in folders if (file := is_pickled(folder))), None):
         raise DataError(
             f"{shown(pickled)} is the Python version of CIFAR-10. Its files are pickles, which are not read "
@@ -72,10 +83,10 @@ def find_cifar10(root: Path) -> tuple[Listing, Listing]:
         )
     if packed := next((file for folder in folders if (file := is_packed(folder))), None):
         raise DataError(f"{shown(packed)} is packed. Unpack it below {shown(root)}.")
-    wanted = "".join(f"\n  - {form.about}: {form.files}" for form in FORMS)
+    wanted = "; or ".join(f"{form.about}, {form.files}" for form in FORMS)
     raise DataError(
-        f"There is no CIFAR-10 in {shown(root)}, nor in the {len(folders) - 1} folders up to {DEPTH} levels "
-        f"below it that were looked into. One folder must hold one of these:{wanted}"
+        f"There is no CIFAR-10 in {shown(root)} or the folders up to {DEPTH} levels below it. "
+        f"One of them has to hold {wanted}."
     )
 
 
