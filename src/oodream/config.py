@@ -63,8 +63,7 @@ class AlignConfig(Section):
     init: str = ""
     """weights to begin with: a safetensors file or "scratch"; empty: those of the timm: or hf: name"""
     augmented_features: bool = False
-    """take the features of augmented training images, as the published code does, in place of the images
-    themselves"""
+    """take the features of augmented training images, as the published code does, not of the images"""
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=5))
 
 
@@ -239,8 +238,7 @@ class Config(Section):
     root: str = ""
     """folder that a data set chosen by name is read from, such as CIFAR-10 in any of its forms"""
     classes: str = ""
-    """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml
-    or its folders"""
+    """class list (cifar10, cifar100, imagenet100) or a TOML file; none: the data's own, or its folders"""
     unknown: tuple[str, ...] = ()
     """classes of the data that are unknown: never trained on, and their test images are a near-OOD set"""
     max_per_class: CountOrNone = 0
@@ -249,8 +247,7 @@ class Config(Section):
     """folders of OOD test images: FOLDER, NAME=FOLDER, or like the classes near=FOLDER, near:NAME=FOLDER; the
     built-in far sets are used besides"""
     shifted: tuple[str, ...] = ()
-    """folders of class folders that show known classes otherwise (ImageNet-A, -V2); corrupted test images are
-    used besides"""
+    """folders whose class folders show known classes otherwise (ImageNet-A), besides corrupted test images"""
     validate: tuple[str, ...] = ()
     """classes to leave out and measure on, in place of every test set; for choosing options"""
     size: Annotated[int, Range(4, 4096)] = 32
