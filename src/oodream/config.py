@@ -1,5 +1,4 @@
-"""Every option there is, as frozen dataclasses: field = flag = JSON key = argument. Nothing heavy is imported
-here.
+"""Every option there is, as frozen dataclasses: field = flag = JSON key = argument. Nothing heavy is loaded.
 
 A section is the input of the stages that read it: all of its fields, hashed, so a new field cannot leave a
 stale stage behind. The sections stand together, and not each above its stage, because `oodream --help` reads
@@ -30,8 +29,7 @@ PROMPT = "A high-quality image of the {}"
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation(Section):
-    """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (linear warm-up over a fifth, cosine to
-    zero)."""
+    """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (warm-up over a fifth, cosine to zero)."""
 
     epochs: Count = 6
     """passes over the ID training images"""
@@ -68,8 +66,7 @@ class AlignConfig(Section):
     init: str = ""
     """weights to begin with: a safetensors file or "scratch"; empty: those of the timm: or hf: name"""
     augmented_features: bool = False
-    """take the features of augmented training images, as the published code does, in place of the images
-    themselves"""
+    """take the features of augmented training images, as the published code does, not of the images"""
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=5))
 
 
@@ -243,16 +240,20 @@ class Config(Section):
     """A whole run, from labelled images to the report."""
 
     data: str = "fashion"
-    """a folder of class folders, hub:NAME, "fashion" (embedded sample) or "fashion-full" """
+    """a folder of class folders, hub:NAME, or a data set by name: "fashion", "fashion-full", "cifar10" """
+    root: str = ""
+    """folder that a data set chosen by name is read from, such as CIFAR-10 in any of its forms"""
     classes: str = ""
-    """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml
-    or its folders"""
+    """class list (cifar10, cifar100, imagenet100) or a TOML file; none: the data's own, or its folders"""
+    unknown: tuple[str, ...] = ()
+    """classes of the data that are unknown: never trained on, and their test images are a near-OOD set"""
+    max_per_class: CountOrNone = 0
+    """at most this many training images of every class, drawn by the seed; 0: all"""
     ood: tuple[str, ...] = ()
     """folders of OOD test images: FOLDER, NAME=FOLDER, or like the classes near=FOLDER, near:NAME=FOLDER; the
     built-in far sets are used besides"""
     shifted: tuple[str, ...] = ()
-    """folders of class folders that show known classes otherwise (ImageNet-A, -V2); corrupted test images are
-    used besides"""
+    """folders whose class folders show known classes otherwise (ImageNet-A), besides corrupted test images"""
     validate: tuple[str, ...] = ()
     """classes to leave out and measure on, in place of every test set; for choosing options"""
     size: Annotated[int, Range(4, 4096)] = 32

@@ -437,3 +437,15 @@ def test_an_option_given_several_times_keeps_all_its_values(capsys):
     config = json.loads(told[: told.rindex("}") + 1])
     assert config["ood"] == ["near=a", "b", "c", "d"]
     assert (config["validate"], config["size"], config["seed"]) == (["coat"], 64, 3)
+
+
+def test_a_class_of_a_folder_is_unknown(shapes, tiny_pipeline, tmp_path):
+    """The run neither trains on the class nor draws it, and measures it as near-OOD."""
+    run = tmp_path / "run"
+    assert main(command(shapes, tiny_pipeline, run, "--unknown", "star", "--max-per-class", "12")) == 0
+    result = Run.open(run)
+    assert "star" not in result.book.names
+    assert result.features.y_N.bincount().tolist() == [12] * len(result.book.names)
+    near = {row.dataset for row in result.rows() if row.group == "near"}
+    assert near == {"unknown", "mean"}
+    assert "test images of classes that are unknown: star" in (run / "report" / "index.html").read_text()

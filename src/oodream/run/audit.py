@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -16,9 +15,9 @@ from ..config import Config
 from ..core.files import shown
 from ..core.results import Row
 from ..data.builtin import FAR_SETS
-from ..data.classes import find, read
 from ..data.images import Images, ImageSet
-from ..data.inputs import CONTROL, FASHION_DATA, DataInputs
+from ..data.inputs import CONTROL, DataInputs
+from ..data.sets import SETS
 from ..models.inference import Extractor
 from .artifacts import Run
 from .layout import BASELINE, classifier_stage
@@ -39,7 +38,7 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
     return audit(
         audited_sets(inputs, run),
         inputs.train.classes,
-        words=_words(run.config),
+        words=inputs.source.other_names(),
         control=_control(run),
         drawn=_drawn(run),
         seed=run.config.seed,
@@ -49,12 +48,12 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
 def audit_folders(config: Config) -> Audit:
     """The audit of the images and OOD sets that a configuration names, without a run.
 
-    Built-in OOD sets are audited beside built-in images alone.
+    Built-in OOD sets are audited beside the images of named data sets alone.
     """
-    builtin = config.data in FASHION_DATA
+    builtin = config.data in SETS
     inputs = DataInputs(config if builtin else replace(config, evaluate=replace(config.evaluate, n_far=1)))
     sets = [s for s in audited_sets(inputs) if builtin or s.name not in FAR_SETS]
-    return audit(sets, inputs.train.classes, words=_words(config), seed=config.seed)
+    return audit(sets, inputs.train.classes, words=inputs.source.other_names(), seed=config.seed)
 
 
 def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
@@ -100,18 +99,6 @@ def _drawn(run: Run) -> list[Finding]:
     predicted_N = Extractor(run.classifier(BASELINE, 0).network)(images).logits_BC.argmax(1)
     hits_N, accuracy = predicted_N == images.labels, stamp["summary"]["accuracy"]
     return list(drawability(hits_N, images.labels, run.book.names, accuracy))
-
-
-def _words(config: Config) -> dict[str, list[str]]:
-    """Other names of the classes in their list: folders, aliases and the words of prompts."""
-    source = find(config.classes) if config.classes else Path(config.data) / "classes.toml"
-    if not source.is_file():
-        return {}
-    by_folder, words, by_alias = read(source)
-    names = {name: [text] for name, text in words.items()}
-    for other, name in (*by_folder.items(), *by_alias.items()):
-        names.setdefault(name, []).append(other)
-    return names
 
 
 def lines(audit: Audit) -> Iterator[str]:

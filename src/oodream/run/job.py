@@ -12,7 +12,8 @@ from ..config import Config
 from ..core.device import device_of
 from ..core.registry import make
 from ..core.types import ClassBook, Decoder, Json, Sampler
-from ..data.inputs import FASHION_DATA, DataInputs
+from ..data.inputs import DataInputs
+from ..data.sets import SETS
 from ..models.factory import SCRATCH
 from ..synthesis.decode import make_decoder
 from .artifacts import Run
@@ -21,11 +22,7 @@ from .layout import Layout
 
 __all__ = ["Job", "absolute"]
 
-BUILT_IN = {
-    *FASHION_DATA,
-    "embedded",
-    SCRATCH,
-}  # names that are no paths, whatever lies in the working directory
+BUILT_IN = {*SETS, "embedded", SCRATCH}  # names that are no paths, whatever lies in the working directory
 
 
 class Job:
@@ -93,6 +90,7 @@ def absolute(config: Config) -> Config:
     return replace(
         config,
         data=path(config.data),
+        root=str(Path(config.root).absolute()) if config.root else "",
         classes=path(config.classes) if config.classes.endswith(".toml") else config.classes,
         ood=tuple(map(entry, config.ood)),
         shifted=tuple(map(entry, config.shifted)),

@@ -15,8 +15,6 @@ from torch import Tensor
 from ..core.files import shown
 from ..core.seeding import generator
 from ..core.types import Decoder, Json
-from ..data.builtin import FAR_SETS, NEAR
-from ..data.holdout import PSEUDO_OOD
 from ..data.inputs import DataInputs
 from ..deploy.guard import Guard, predictor_of
 from ..functional.slerp import COSINES
@@ -30,10 +28,6 @@ from .layout import BASELINE, KINDS, REGULARIZED, classifier_stage
 
 __all__ = ["headline", "present"]
 
-DESCRIPTIONS = {name: about for name, (_, about) in {**FAR_SETS, **PSEUDO_OOD}.items()} | {
-    "near": NEAR,
-    "left-out": "training images of classes left out of training",
-}
 GALLERY, GALLERY_PER_CLASS = 240, 12  # imagined images on the page, and of a class, at most
 ANSWERS_PER_SET = 3
 DRAWN = 4  # known images of a class, beside what the decoder makes of their features
@@ -128,14 +122,11 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
 
 
 def set_summaries(inputs: DataInputs) -> list[SetSummary]:
-    """The test set and the OOD sets; built-in ones with a line about them."""
+    """The test set and the OOD sets, with what they show where that is known."""
     about = "test images of the known classes"
     return [
         SetSummary(name="id", group="id", n=len(inputs.test), description=about),
-        *(
-            SetSummary(name=s.name, group=s.group, n=len(s.images), description=DESCRIPTIONS.get(s.name, ""))
-            for s in inputs.ood
-        ),
+        *(SetSummary(name=s.name, group=s.group, n=len(s.images), description=s.about) for s in inputs.ood),
     ]
 
 
