@@ -159,8 +159,11 @@ class RegularizeConfig(Section):
     """losses, which add up (see `oodream list`); one used twice is told apart as NAME@LABEL"""
     loss_options: dict[str, Option] = field(default_factory=dict)
     """their options: of the first one as `beta=1.0`, of any as `kd.logit=4`"""
-    outliers: Literal["imagined", "known"] = "imagined"
-    """imagined outliers, or the control: known training images in their place, all of them varied"""
+    outliers: Literal["imagined", "known", "real"] = "imagined"
+    """imagined outliers; or a control in their place: `known` training images, all of them varied, or `real`
+    images of other things, the oracle"""
+    real: str = ""
+    """where the real outliers lie: a folder of pictures, or "world", the data set's own"""
     finetune: bool = False
     """begin with this run's baseline classifier of the same seed"""
     teacher: str = ""

@@ -35,6 +35,7 @@ STAGES = (
     "vectors",
     "images/imagined",
     "strips",
+    "images/control",
     "images/reconstructed",
     "classifier/baseline-s0",
     "filter",

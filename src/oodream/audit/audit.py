@@ -3,7 +3,7 @@ themselves.
 
 Image sets in, findings out. Checked are images that are in two sets; traces of files and pixels by which sets
 differ whatever their images show; known classes that OOD sets name; equal images with different labels; a
-control of reconstructed ID images whose AUROC is not 50 %. No image is removed, and nothing is known here of
+control of reconstructed ID images whose AUROC is not 50 %; the look of outliers. No image is removed, and nothing is known here of
 runs, folders or pages. A finding is a reason to look, with examples to look at.
 """
 
@@ -18,6 +18,7 @@ from ..data.images import ImageSet
 from .control import reconstruction_control
 from .duplicates import duplicates
 from .finding import GROUPS, SEVERITIES, Audit
+from .look import look_control
 from .names import named_classes
 from .shortcuts import shortcuts
 
@@ -59,6 +60,7 @@ def audit(
         *shortcuts(sets, seed),
         *named_classes(sets, classes, words or {}),
         *reconstruction_control(control),
+        *look_control(sets, seed),
     ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Audit(sets={s.name: s.group for s in sets}, findings=tuple(findings))

@@ -26,10 +26,12 @@ from .hub import HubListing, list_hub
 from .images import Images, ImageSet
 from .splits import read_splits
 
-__all__ = ["CONTROL", "FASHION_DATA", "DataInputs", "NamedFolder", "named_folders"]
+__all__ = ["CONTROL", "FASHION_DATA", "WORLD", "DataInputs", "NamedFolder", "named_folders"]
 
 FASHION_DATA = ("fashion", "fashion-full")
 CONTROL = "reconstructed"
+WORLD = "world"
+"""What stands for a data set's own real other things where a folder of them may be named."""
 HUB = "hub:"
 
 
@@ -45,6 +47,7 @@ class DataInputs:
         check_left_out(names, self.config.validate)
         left = [name for name in names if name not in self.config.validate]
         self.prompts(left)
+        self._check_real()
         if not self.config.validate:
             _ = self._ood_listings, self._shifted_listings
 
@@ -79,6 +82,26 @@ class DataInputs:
         return [
             ImageSet(name=listing.name, group="shift", images=self._read(listing)) for listing in listings
         ]
+
+    @cached_property
+    def real(self) -> Images | None:
+        """Real images of other things to train on in place of imagined outliers; None where none are asked
+        for.
+
+        Raises DataError where the data set is asked for its own and has none.
+        """
+        regularize = self.config.regularize
+        if regularize.outliers != "real":
+            return None
+        if regularize.real != WORLD:
+            return self._read(list_ood(Path(regularize.real), "real outliers"))
+        world: Images | None = getattr(self, "world", None)
+        if world is None:
+            raise DataError(
+                f"{shown(self.config.data)} has no real other things of its own: name a folder of pictures "
+                "of them in place of world, --regularize.real FOLDER."
+            )
+        return world.as_ood()
 
     def shift_sets(self) -> Iterator[tuple[str, int, Images]]:
         """Name, severity and images of every shifted set, one at a time: the user's (severity 0), then
@@ -187,11 +210,38 @@ class DataInputs:
         names, class_list = self._names, self._class_list
         return [list_shifted(item.folder, names, class_list, item.name) for item in self._shifted_folders]
 
+    @property
+    def _known_folder(self) -> Path | None:
+        """The folder of the known images, where they lie in one."""
+        data = self.config.data
+        return None if data in FASHION_DATA or data.startswith(HUB) else Path(data)
+
+    def _check_real(self) -> None:
+        """DataError unless a place of real outliers is named where they are asked for, and lies apart."""
+        outliers, real = self.config.regularize.outliers, self.config.regularize.real
+        if (outliers == "real") != bool(real):
+            raise DataError(
+                "Which real outliers? Name a folder of pictures of other things: --regularize.real FOLDER."
+                if not real
+                else f"--regularize.real {shown(real)} takes --regularize.outliers real; it is {outliers}."
+            )
+        if not real or real == WORLD:
+            return
+        list_ood(folder := Path(real), "real outliers")
+        named = [*self._ood_folders, *self._shifted_folders]
+        others = {item.folder: "test images" for item in named}
+        if self._known_folder:
+            others[self._known_folder] = "known images"
+        for other, what in others.items():
+            if is_within(folder, other) or is_within(other, folder):
+                raise DataError(
+                    f"The real outliers in {shown(folder)} and the {what} in {shown(other)} lie in one folder. "
+                    "Put the real outliers into a folder of their own."
+                )
+
     def _check_apart(self, folder: Path) -> None:
         """DataError where a folder of OOD images holds the known images."""
-        if self.config.data in FASHION_DATA or self.config.data.startswith(HUB):
-            return
-        if Path(self.config.data).resolve().is_relative_to(folder.resolve()):
+        if self._known_folder and is_within(self._known_folder, folder):
             raise DataError(
                 f"The OOD folder {shown(folder)} holds the known images of {shown(self.config.data)}. "
                 "Put the OOD images into a folder of their own."
@@ -205,6 +255,11 @@ class NamedFolder:
     name: str
     group: str
     folder: Path
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies below it, links followed."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def named_folders(

@@ -101,15 +101,22 @@ class Run:
         return SampledVectors(**t, kind=self.kind, space=self.book.space)
 
     @property
+    def imagines(self) -> bool:
+        """Whether the run samples and decodes anything; with real outliers it does not."""
+        return self.config.regularize.outliers != "real"
+
+    @property
     def kind(self) -> Kind:
-        """What the run imagines: "outlier" or "inlier"."""
+        """What the run imagines, "outlier" or "inlier"; real images in their place are outliers."""
+        if not self.imagines:
+            return "outlier"
         kind: Kind = make("samplers", self.config.sample.sampler, **self.config.sample.options).kind
         return kind
 
     @property
     def has_latents(self) -> bool:
         """Whether what is imagined stays latents."""
-        return self.config.decode.output == "latents"
+        return self.imagines and self.config.decode.output == "latents"
 
     @property
     def files(self) -> ImageFiles | LatentShards:
@@ -178,7 +185,7 @@ class Run:
         return [reasons[i] if i >= 0 else "" for i in dropped_by_M.tolist()]
 
     def reconstructed(self, part: str) -> Images:
-        """VAE reconstructions of a share of the "train" or "test" images."""
+        """VAE reconstructions of a share of the "train" images, or the control's of "test" images."""
         t = self._tensors(self.layout.reconstructed(part), "images", "labels")
         return from_array(f"reconstructed-{part}", t["images"], t["labels"], self.book.names)
 

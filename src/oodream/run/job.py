@@ -12,7 +12,7 @@ from ..config import Config
 from ..core.device import device_of
 from ..core.registry import make
 from ..core.types import ClassBook, Decoder, Json, Sampler
-from ..data.inputs import FASHION_DATA, DataInputs
+from ..data.inputs import FASHION_DATA, WORLD, DataInputs
 from ..models.factory import SCRATCH
 from ..synthesis.decode import make_decoder
 from .artifacts import Run
@@ -25,6 +25,7 @@ BUILT_IN = {
     *FASHION_DATA,
     "embedded",
     SCRATCH,
+    WORLD,
 }  # names that are no paths, whatever lies in the working directory
 
 
@@ -99,5 +100,9 @@ def absolute(config: Config) -> Config:
         decode=replace(config.decode, source=path(config.decode.source)),
         align=replace(config.align, init=path(config.align.init)),
         train=replace(config.train, init=path(config.train.init)),
-        regularize=replace(config.regularize, teacher=path(config.regularize.teacher)),
+        regularize=replace(
+            config.regularize,
+            teacher=path(config.regularize.teacher),
+            real=path(config.regularize.real),
+        ),
     )
