@@ -257,6 +257,15 @@ COMPARISONS = {
             "oal": OAL_ARM,
         },
     ),
+    "headroom": Comparison(
+        preset="demo",
+        about="what imagination can win: imagined outliers, varied known images, real other things",
+        arms={
+            "imagined": {},
+            "known images, varied": {"regularize": {"outliers": "known"}},
+            "real things": {"regularize": {"outliers": "real", "real": "world"}},
+        },
+    ),
     "oal": Comparison(
         preset="fashion-oal",
         about="OAL and its parts, numbers of outliers, and DREAM-OOD",

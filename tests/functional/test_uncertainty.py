@@ -124,7 +124,9 @@ def shares(baseline: list[float], method: list[float], oracle: list[float]) -> l
 def test_the_share_of_a_gain_is_the_ratio_of_mean_gains_and_resamples_seeds() -> None:
     baseline, method, oracle = [70.0, 71.0, 69.5, 70.2], [71.0, 74.5, 70.0, 73.0], [78.0, 77.5, 79.0, 77.9]
     share = gain_share(baseline, method, oracle)
-    assert share.value == pytest.approx((np.mean(method) - np.mean(baseline)) / (np.mean(oracle) - np.mean(baseline)))
+    assert share.value == pytest.approx(
+        (np.mean(method) - np.mean(baseline)) / (np.mean(oracle) - np.mean(baseline))
+    )
     everything = shares(baseline, method, oracle)
     assert share.interval == pytest.approx(np.quantile(everything, (0.025, 0.975)), abs=0.01)
     assert share.reference == paired(baseline, oracle)
@@ -132,7 +134,7 @@ def test_the_share_of_a_gain_is_the_ratio_of_mean_gains_and_resamples_seeds() ->
 
 
 def test_seeds_are_resampled_with_their_three_numbers() -> None:
-    """A method that follows the oracle seed by seed has its share for certain, however far seeds lie apart."""
+    """Whoever follows the oracle seed by seed has its share for certain, however far seeds lie apart."""
     baseline, oracle = np.array([50.0, 70.0, 90.0]), np.array([58.0, 79.0, 98.0])
     share = gain_share(baseline, baseline + 0.25 * (oracle - baseline), oracle)
     assert (share.value, *share.interval) == pytest.approx((0.25, 0.25, 0.25))

@@ -3,8 +3,8 @@ themselves.
 
 Image sets in, findings out. Checked are images that are in two sets; traces of files and pixels by which sets
 differ whatever their images show; known classes that OOD sets name; equal images with different labels; a
-control of reconstructed ID images whose AUROC is not 50 %; the look of outliers. No image is removed, and nothing is known here of
-runs, folders or pages. A finding is a reason to look, with examples to look at.
+control of reconstructed ID images whose AUROC is not 50 %; the look of outliers. No image is removed, and
+nothing is known here of runs, folders or pages. A finding is a reason to look, with examples to look at.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The look control: how well outliers are told from known images by anything but what they show.
 
-Outliers that look otherwise than known images, by compression, sharpness, noise or tone, teach a classifier the
-look in place of the things. The statistics here hold hardly any meaning; `docs/audit.md` has what they say of sets
-of known and of other origin.
+Outliers that look otherwise than known images, by compression, sharpness, noise or tone, teach a classifier
+the look in place of the things. The statistics here hold little meaning; `docs/audit.md` has what they say of
+sets of one origin and of several.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ FLAT = 0.5  # of 255: a pixel that differs less from its neighbours is called fl
 def look_statistics(x_B3HW: Tensor) -> Facts:
     """What is left of images uint8 (B, 3, H, W) without the things in them: name -> float (B,).
 
-    - `pixel_statistics`: fineness, blocks of 8 and colour; - "grain" at a quantile: logarithm of how much a gray
-    pixel differs from its four neighbours (crops of 3 pixels); - "flatness": the share of pixels that do not; -
-    "brightness" and "contrast": mean and standard deviation of gray (all that a strong blur leaves).
+    - `pixel_statistics`: fineness, blocks of 8 and colour.
+    - "grain" at a quantile: logarithm of how much a gray pixel differs from its four neighbours.
+    - "flatness": the share of pixels that hardly do.
+    - "brightness" and "contrast": mean and standard deviation of gray, which the strongest blur leaves.
     """
     gray = x_B3HW.float().mean(1)
     inner = gray[:, 1:-1, 1:-1]
@@ -50,10 +51,10 @@ def look_statistics(x_B3HW: Tensor) -> Facts:
 def look_control(sets: Sequence[ImageSet], seed: int) -> Iterator[Finding]:
     """How well a small classifier tells each set of outliers from known training images by their look alone.
 
-    Its AUROC is 50 % where the look betrays nothing. As many known images as outliers are drawn of every class
-    that outliers lie around, or of all where they lie around none. Known test images against training images are
-    the control's own control. No number is a verdict: what outliers show changes their look a little, too. A set
-    of fewer than MIN_IMAGES is left out.
+    Its AUROC is 50 % where the look betrays nothing. Of every class that outliers lie around as many known
+    images are drawn as outliers; real outliers lie around none, and are compared with all known images. Known
+    test images against training images are the control's own control. No number is a verdict, for what
+    outliers show changes their look, too. A set of fewer than MIN_IMAGES is left out.
     """
     known = next((s for s in sets if s.group == "train"), None)
     test = next((s for s in sets if s.group == "test"), None)
@@ -65,8 +66,10 @@ def look_control(sets: Sequence[ImageSet], seed: int) -> Iterator[Finding]:
         if (measured := separation(known.images, other.images, seed)) is None:
             continue
         aurocs, (low, high), n = measured
-        control = f", and {test.name} at {percent(check[0]['together'])}" if check else ""
         best = sorted((name for name in aurocs if name != "together"), key=aurocs.__getitem__, reverse=True)
+        single = ", ".join(f"{name} {percent(aurocs[name])}" for name in best[:3])
+        control = f", and {test.name} at {percent(check[0]['together'])}" if check else ""
+        classes = " of the same classes" if bool((other.images.labels != OOD).any()) else ""
         yield Finding(
             kind=LOOK,
             sets=(known.name, other.name),
@@ -74,30 +77,31 @@ def look_control(sets: Sequence[ImageSet], seed: int) -> Iterator[Finding]:
             share=aurocs["together"],
             severity="fine",
             interval=(low, high),
-            message=f"The look alone tells {other.name} from {known.name} of the same classes at AUROC "
-            f"{percent(aurocs['together'])} ({percent(low)} to {percent(high)}){control}. At 50\u00a0% an outlier's look betrays nothing. One by one: "
-            + ", ".join(f"{name} {percent(aurocs[name])}" for name in best[:3])
-            + ".",
-            examples=tuple({"statistic": name, "auroc": round(aurocs[name], 4)} for name in ("together", *best)),
+            message=f"The look alone tells {other.name} from {known.name}{classes} at AUROC "
+            f"{percent(aurocs['together'])} ({percent(low)} to {percent(high)}){control}. "
+            f"At 50\u00a0% an outlier's look betrays nothing. One by one: {single}.",
+            examples=tuple(
+                {"statistic": name, "auroc": round(aurocs[name], 4)} for name in ("together", *best)
+            ),
         )
 
 
 def separation(
     known: Images, other: Images, seed: int
 ) -> tuple[dict[str, float], tuple[float, float], int] | None:
-    """AUROCs by which the look separates two sets, the interval of the one called "together", and how many images
-    of each were compared; None where these are too few.
+    """The AUROCs by which the look separates two sets, the interval of the one called "together", and how many
+    images of each were compared; None where these are too few.
 
     Colour counts where the known images have some: beside gray ones, outliers are shown gray, too.
     """
     rows_known, rows_other = matched(known.labels, other.labels, seed)
     if len(rows_known) < MIN_IMAGES:
         return None
-    facts = [facts_of(images.subset(rows), look_statistics) for images, rows in ((known, rows_known), (other, rows_other))]
-    if not facts[0]["colour"].any():
-        for part in facts:
-            del part["colour"]
-    aurocs, interval = discriminability(*facts, seed)
+    known_facts = facts_of(known.subset(rows_known), look_statistics)
+    other_facts = facts_of(other.subset(rows_other), look_statistics)
+    if not known_facts["colour"].any():
+        del known_facts["colour"], other_facts["colour"]
+    aurocs, interval = discriminability(known_facts, other_facts, seed)
     return aurocs, interval, len(rows_known)
 
 

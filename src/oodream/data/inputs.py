@@ -235,8 +235,8 @@ class DataInputs:
         for other, what in others.items():
             if is_within(folder, other) or is_within(other, folder):
                 raise DataError(
-                    f"The real outliers in {shown(folder)} and the {what} in {shown(other)} lie in one folder. "
-                    "Put the real outliers into a folder of their own."
+                    f"The real outliers in {shown(folder)} and the {what} in {shown(other)} lie in one "
+                    "folder. Put the real outliers into a folder of their own."
                 )
 
     def _check_apart(self, folder: Path) -> None:

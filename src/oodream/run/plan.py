@@ -83,9 +83,7 @@ def stages(job: Job) -> list[Stage]:
 
 
 def reconstruction_stages(job: Job) -> list[Stage]:
-    """Known images through the decoder's VAE: the control's, which every classifier is measured on, and a share
-    of those for training.
-    """
+    """Known images through the decoder's VAE: those of the control, and a share of the training images."""
     stage = partial(Stage, after=("classes",), facts=job.image_hashes | _seed(job))
     return [
         stage(name="images/control", work=images.reconstruct_control),

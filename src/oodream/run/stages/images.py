@@ -1,5 +1,5 @@
-"""Stages that decode, encode and filter: imagined images or latents, strips, reconstructions, the control, known
-latents, filter.
+"""Stages that decode, encode and filter: imagined images or latents, strips, reconstructions, the control,
+known latents, filter.
 """
 
 from __future__ import annotations
