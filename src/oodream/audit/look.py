@@ -30,7 +30,7 @@ def look_statistics(x_B3HW: Tensor) -> Facts:
     """What is left of images uint8 (B, 3, H, W) without the things in them: name -> float (B,).
 
     - `pixel_statistics`: fineness, blocks of 8 and colour.
-    - "grain" at a quantile: logarithm of how much a gray pixel differs from its four neighbours.
+    - "grain" at six quantiles: logarithm of how much a gray pixel differs from its four neighbours.
     - "flatness": the share of pixels that hardly do.
     - "brightness" and "contrast": mean and standard deviation of gray, which the strongest blur leaves.
     """
@@ -41,7 +41,7 @@ def look_statistics(x_B3HW: Tensor) -> Facts:
     at = np.log(np.quantile(grain.numpy(), QUANTILES, axis=1) + 0.1)
     return {
         **pixel_statistics(x_B3HW),
-        **{f"grain, {100 * q:g} %": values for q, values in zip(QUANTILES, at, strict=True)},
+        **{f"grain q{100 * q:g}": values for q, values in zip(QUANTILES, at, strict=True)},
         "flatness": (grain < FLAT).float().mean(1).numpy(),
         "brightness": gray.mean((1, 2)).numpy() / 255,
         "contrast": gray.std((1, 2)).numpy() / 255,
@@ -89,10 +89,11 @@ def look_control(sets: Sequence[ImageSet], seed: int) -> Iterator[Finding]:
 def separation(
     known: Images, other: Images, seed: int
 ) -> tuple[dict[str, float], tuple[float, float], int] | None:
-    """The AUROCs by which the look separates two sets, the interval of the one called "together", and how many
-    images of each were compared; None where these are too few.
+    """The AUROCs by which the look separates two sets, the interval of the one called "together", and how
+    many images of each were compared; None where these are too few.
 
-    Colour counts where the known images have some: beside gray ones, outliers are shown gray, too.
+    An AUROC below 50 % is chance and counts as 50 %. Colour counts where the known images have some: beside
+    gray ones, outliers are shown gray, too.
     """
     rows_known, rows_other = matched(known.labels, other.labels, seed)
     if len(rows_known) < MIN_IMAGES:
@@ -101,8 +102,8 @@ def separation(
     other_facts = facts_of(other.subset(rows_other), look_statistics)
     if not known_facts["colour"].any():
         del known_facts["colour"], other_facts["colour"]
-    aurocs, interval = discriminability(known_facts, other_facts, seed)
-    return aurocs, interval, len(rows_known)
+    aurocs, (low, high) = discriminability(known_facts, other_facts, seed)
+    return aurocs, (max(low, 0.5), max(high, 0.5)), len(rows_known)
 
 
 def matched(known_N: Tensor, other_M: Tensor, seed: int) -> tuple[Tensor, Tensor]:

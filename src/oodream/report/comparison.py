@@ -91,7 +91,7 @@ def _contrast(arm: Arm, baseline: Arm, first: Arm, oracle: Arm | None, metric: s
         return paired(other.by_seed[metric], arm.by_seed[metric]) if other_is_another else None
 
     share = None
-    if metric in SHARED and oracle and comparable(baseline, oracle):
+    if metric in SHARED and oracle and arm is not oracle and comparable(baseline, oracle):
         sign = 1 if metric.endswith("auroc") else -1  # of a gain
         base, own, best = ([sign * x for x in one.by_seed[metric]] for one in (baseline, arm, oracle))
         share = gain_share(base, own, best)
@@ -213,9 +213,7 @@ def comparison_page(title: str, arms: Sequence[Arm], links: Mapping[str, str], c
         title=title,
         headline=headline(arms, by_metric),
         figures={
-            METRICS[metric]: share_figure(part)
-            for metric, part in by_metric.items()
-            if any(c.share and c.share.value is not None for c in part)
+            METRICS[metric]: share_figure(part) for metric, part in by_metric.items() if _is_shared(part)
         },
         measured=measured(arms),
         differences={METRICS[metric]: differences(arms, part) for metric, part in by_metric.items()},
@@ -225,44 +223,50 @@ def comparison_page(title: str, arms: Sequence[Arm], links: Mapping[str, str], c
     )
 
 
+def _is_shared(part: Sequence[Contrast]) -> bool:
+    """Whether a share of the metric's gain is defined."""
+    return any(c.share and c.share.value is not None for c in part)
+
+
 def headline(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> str:
     """The first arm's share of the oracle's gain in a sentence, or what else there is to say of it."""
     for metric, part in by_metric.items():
-        share = part[0].share
-        if share and share.value is not None and not arms[1].oracle:
-            return f"{arms[1].arm}: {share_text(share)} of what the oracle gains in {METRICS[metric]}."
-    if by_metric:
-        metric, part = next(iter(by_metric.items()))
-        return (
-            f"{arms[1].arm}, {METRICS[metric]}: {_difference(part[0].to_baseline)} beside the {arms[0].arm}."
-        )
+        if (share := part[0].share) and share.value is not None:
+            return f"“{arms[1].arm}” attains {share_text(share)} of the oracle’s gain in {METRICS[metric]}."
+    for metric, part in by_metric.items():
+        if difference := part[0].to_baseline:
+            points = f"{difference.value:+.1f} points of {METRICS[metric]}"
+            return f"“{arms[1].arm}” beside the {arms[0].arm}: {points}."
     return f"{len(arms) - 1} arms beside one {arms[0].arm}."
 
 
 def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) -> dict[str, Any]:
     """The shares of one metric as bars from 0 (the baseline) towards 1 (the oracle), with their intervals.
 
-    Coordinates are those of an SVG of that `width`. Each arm has a `row`; without a share it has no bar.
+    Coordinates are those of an SVG of that `width`. Each arm but the oracle has a `row`.
     """
-    ends = [
-        end for c in part if c.share and c.share.interval for end in (*c.share.interval, c.share.value or 0)
+    shares = [
+        (c.arm, c.share, c.share.value, c.share.interval)
+        for c in part
+        if c.share and c.share.value is not None and c.share.interval
     ]
+    ends = [end for *_, interval in shares for end in interval]
     low, high = min(0.0, *ends, 0.0), max(1.0, *ends, 1.0)
     scale = width / (1.04 * (high - low))
 
-    def x(share: float) -> float:
-        return round(scale * (share - low + 0.02 * (high - low)), 1)
+    def x(value: float) -> float:
+        return round(scale * (value - low + 0.02 * (high - low)), 1)
 
-    bars = []
-    for i, contrast in enumerate(part):
-        bar: dict[str, Any] = {
-            "arm": contrast.arm,
-            "text": share_text(contrast.share),
+    bars = [
+        {
+            "arm": arm,
+            "text": share_text(share),
             "y": round(row * i, 1),
+            "x": min(x(0), x(value)),
+            "length": round(abs(x(value) - x(0)), 1),
+            "loss": value < 0,
+            "interval": [x(end) for end in interval],
         }
-        if contrast.share and contrast.share.value is not None and contrast.share.interval:
-            at = sorted((x(0), x(contrast.share.value)))
-            bar |= {"x": at[0], "length": round(at[1] - at[0], 1), "loss": contrast.share.value < 0}
-            bar["interval"] = [x(end) for end in contrast.share.interval]
-        bars.append(bar)
-    return {"width": width, "height": row * len(part), "zero": x(0), "one": x(1), "bars": bars}
+        for i, (arm, share, value, interval) in enumerate(shares)
+    ]
+    return {"width": width, "height": row * len(bars), "zero": x(0), "one": x(1), "bars": bars}
