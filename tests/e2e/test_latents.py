@@ -248,6 +248,8 @@ def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_pa
         0,
     ]
     assert found["latents, 9"]["synthesis"] == pytest.approx(found["latents"]["synthesis"] * 9 / 300)
+    looks = {arm: line["cells"].pop("look auroc", None) for arm, line in found.items()}
+    assert [arm for arm, look in looks.items() if look] == ["pictures"], "latents have no look"
     assert all("±" in cell["spread"] for line in found.values() for cell in line["cells"].values())
     assert all(len(line["by_seed"]["all fpr95_id"]) == 2 for line in found.values())
     assert found["baseline"]["contrasts"] == {}

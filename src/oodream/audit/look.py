@@ -19,7 +19,7 @@ from ..data.images import Images, ImageSet
 from .finding import Finding, percent
 from .shortcuts import MIN_IMAGES, SAMPLE, Facts, discriminability, facts_of, pixel_statistics
 
-__all__ = ["LOOK", "look_control", "look_statistics", "matched"]
+__all__ = ["LOOK", "look_control", "look_statistics", "matched", "separation"]
 
 LOOK = "look"
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
