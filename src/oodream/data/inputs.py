@@ -24,14 +24,13 @@ from .folders import Listing, list_folder, list_ood, list_shifted
 from .holdout import check_left_out, hold_out
 from .hub import HubListing, list_hub
 from .images import Images, ImageSet
+from .real import WORLD, check_real, is_within, list_real
 from .splits import read_splits
 
-__all__ = ["CONTROL", "FASHION_DATA", "WORLD", "DataInputs", "NamedFolder", "named_folders"]
+__all__ = ["CONTROL", "FASHION_DATA", "DataInputs", "NamedFolder", "named_folders"]
 
 FASHION_DATA = ("fashion", "fashion-full")
 CONTROL = "reconstructed"
-WORLD = "world"
-"""What stands for a data set's own real other things where a folder of them may be named."""
 HUB = "hub:"
 
 
@@ -47,7 +46,8 @@ class DataInputs:
         check_left_out(names, self.config.validate)
         left = [name for name in names if name not in self.config.validate]
         self.prompts(left)
-        self._check_real()
+        test = [item.folder for item in (*self._ood_folders, *self._shifted_folders)]
+        check_real(self.config.regularize, self._known_folder, test)
         if not self.config.validate:
             _ = self._ood_listings, self._shifted_listings
 
@@ -90,11 +90,10 @@ class DataInputs:
 
         Raises DataError where the data set is asked for its own and has none.
         """
-        regularize = self.config.regularize
-        if regularize.outliers != "real":
+        if self.config.regularize.outliers != "real":
             return None
-        if regularize.real != WORLD:
-            return self._read(list_ood(Path(regularize.real), "real outliers"))
+        if (place := self.config.regularize.real) != WORLD:
+            return self._read(list_real(Path(place)))
         world: Images | None = getattr(self, "world", None)
         if world is None:
             raise DataError(
@@ -216,29 +215,6 @@ class DataInputs:
         data = self.config.data
         return None if data in FASHION_DATA or data.startswith(HUB) else Path(data)
 
-    def _check_real(self) -> None:
-        """DataError unless a place of real outliers is named where they are asked for, and lies apart."""
-        outliers, real = self.config.regularize.outliers, self.config.regularize.real
-        if (outliers == "real") != bool(real):
-            raise DataError(
-                "Which real outliers? Name a folder of pictures of other things: --regularize.real FOLDER."
-                if not real
-                else f"--regularize.real {shown(real)} takes --regularize.outliers real; it is {outliers}."
-            )
-        if not real or real == WORLD:
-            return
-        list_ood(folder := Path(real), "real outliers")
-        named = [*self._ood_folders, *self._shifted_folders]
-        others = {item.folder: "test images" for item in named}
-        if self._known_folder:
-            others[self._known_folder] = "known images"
-        for other, what in others.items():
-            if is_within(folder, other) or is_within(other, folder):
-                raise DataError(
-                    f"The real outliers in {shown(folder)} and the {what} in {shown(other)} lie in one "
-                    "folder. Put the real outliers into a folder of their own."
-                )
-
     def _check_apart(self, folder: Path) -> None:
         """DataError where a folder of OOD images holds the known images."""
         if self._known_folder and is_within(self._known_folder, folder):
@@ -255,11 +231,6 @@ class NamedFolder:
     name: str
     group: str
     folder: Path
-
-
-def is_within(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder or lies below it, links followed."""
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def named_folders(

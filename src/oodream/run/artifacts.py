@@ -107,10 +107,9 @@ class Run:
 
     @property
     def kind(self) -> Kind:
-        """What the run imagines, "outlier" or "inlier"; real images in their place are outliers."""
-        if not self.imagines:
-            return "outlier"
-        kind: Kind = make("samplers", self.config.sample.sampler, **self.config.sample.options).kind
+        """What the run imagines, "outlier" or "inlier"; real images in their place are outliers, too."""
+        sampler = make("samplers", self.config.sample.sampler, **self.config.sample.options)
+        kind: Kind = sampler.kind if self.imagines else "outlier"
         return kind
 
     @property
@@ -129,8 +128,7 @@ class Run:
 
     @cached_property
     def images(self) -> Images:
-        """All imagined images, in the order of their vectors, labelled with the class they were sampled
-        around.
+        """All imagined images in the order of their vectors, labelled with the classes they lie around.
 
         Raises DataError when some are missing or damaged, or when the run has latents.
         """
@@ -139,10 +137,8 @@ class Run:
         labels = self.vectors.y_M.tolist()
         images = from_files("imagined", self.files.paths, labels, self.book.names, self.config.size)
         if len(images) != len(labels):
-            path = self.folder.path
-            raise DataError(
-                f"Imagined images are missing or damaged. Mend them with: oodream decode {path} --verify"
-            )
+            mend = f"oodream decode {self.folder.path} --verify"
+            raise DataError(f"Imagined images are missing or damaged. Mend them with: {mend}")
         return images
 
     @cached_property
@@ -157,15 +153,12 @@ class Run:
 
     @cached_property
     def provenance(self) -> list[Json]:
-        """What each imagined row was made from: class, prompt, anchor image, seed, distance, hash of its
-        file.
-        """
+        """What each imagined row was made from: class, prompt, anchor, seed, distance, hash of its file."""
         output = self.config.decode.output
-        lines = read_lines(self.layout.provenance(output), imagined_stage(output))
+        file, stage = self.layout.provenance(output), imagined_stage(output)
+        lines = read_lines(file, stage)
         if len(lines) != len(self.vectors):
-            raise StoreError(
-                f"{self.layout.provenance(output)} is cut short. {again(imagined_stage(output))}"
-            )
+            raise StoreError(f"{file} is cut short. {again(stage)}")
         return lines
 
     @cached_property

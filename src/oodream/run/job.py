@@ -12,7 +12,8 @@ from ..config import Config
 from ..core.device import device_of
 from ..core.registry import make
 from ..core.types import ClassBook, Decoder, Json, Sampler
-from ..data.inputs import FASHION_DATA, WORLD, DataInputs
+from ..data.inputs import FASHION_DATA, DataInputs
+from ..data.real import WORLD
 from ..models.factory import SCRATCH
 from ..synthesis.decode import make_decoder
 from .artifacts import Run
