@@ -75,7 +75,7 @@ def cifar(name: str, about: str) -> Preset:
         config=Config(
             data=f"hub:uoft-cs/{name}",
             classes=name,
-            align=AlignConfig(margin=0.0, backbone="resnet34", optimisation=CIFAR),
+            align=AlignConfig(pull=0.0, backbone="resnet34", optimisation=CIFAR),
             sample=SampleConfig(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=1000),
             decode=DREAM_DECODE,
             reconstruct=NO_RECONSTRUCTION,
@@ -131,7 +131,7 @@ def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, abou
         about=f"{about} with OAL's constants; needs a GPU and Stable Diffusion 1.4",
         config=Config(
             data=data, classes=classes, size=224,
-            align=AlignConfig(margin=0.0, backbone=backbone, optimisation=IMAGENET),
+            align=AlignConfig(pull=0.0, backbone=backbone, optimisation=IMAGENET),
             sample=SampleConfig(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=30),
             decode=replace(DREAM_DECODE, output="latents"),
             reconstruct=NO_RECONSTRUCTION,
@@ -224,7 +224,7 @@ PRESETS = {
             data="",
             classes="imagenet100",
             size=224,
-            align=AlignConfig(margin=0.0, backbone="resnet34", optimisation=IMAGENET),
+            align=AlignConfig(pull=0.0, backbone="resnet34", optimisation=IMAGENET),
             sample=SampleConfig(options=dream_options(sigma=0.03, boundary=200 / 1000), per_class=1000),
             decode=DREAM_DECODE,
             reconstruct=NO_RECONSTRUCTION,
@@ -252,7 +252,7 @@ PRESETS = {
             data="",
             classes="imagenet100",
             size=224,
-            align=AlignConfig(margin=0.0, backbone="resnet34", optimisation=IMAGENET),
+            align=AlignConfig(pull=0.0, backbone="resnet34", optimisation=IMAGENET),
             sample=SampleConfig(options=INLIERS, per_class=1000),
             decode=DREAM_DECODE,
             reconstruct=NO_RECONSTRUCTION,
@@ -294,6 +294,17 @@ COMPARISONS = {
             "dream-ood": {},
             "known images, varied": {"regularize": {"outliers": "known"}},
             "oal": OAL_ARM,
+        },
+    ),
+    "headroom": Comparison(
+        preset="doodles",
+        about="what imagination can win: imagined outliers, varied known images, real other things",
+        arms={
+            "imagined": {},
+            "imagined, as drawn": {"regularize": {"outlier_aug_prob": 0.0}},
+            "known images, varied": {"regularize": {"outliers": "known"}},
+            "real things": {"regularize": {"outliers": "real", "real": "world", "outlier_aug_prob": 0.0}},
+            "real things, half varied": {"regularize": {"outliers": "real", "real": "world"}},
         },
     ),
     "oal": Comparison(

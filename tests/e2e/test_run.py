@@ -35,6 +35,7 @@ STAGES = (
     "vectors",
     "images/imagined",
     "strips",
+    "images/control",
     "images/reconstructed",
     "classifier/baseline-s0",
     "filter",
@@ -185,7 +186,7 @@ def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny
     args = command(shapes, tiny_pipeline, copied, "--sample.options", "cosine=0.5", "--redo", "changed")
     assert main(args) == 0
     out = capsys.readouterr().out
-    assert out.count("done before") == 5  # classes, align, features, reconstructions, plain classifier
+    assert out.count("done before") == 6  # classes, align, features, control, reconstructions, baseline
     assert "vectors                  done before" not in out
     assert main(args) == 0
     assert capsys.readouterr().out.count("done before") == len(STAGES)

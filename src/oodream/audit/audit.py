@@ -3,9 +3,9 @@ themselves.
 
 Image sets in, findings out. Checked are images that are in two sets; traces of files and pixels by which sets
 differ whatever their images show; known classes that OOD sets name; equal images with different labels; a
-control of reconstructed ID images whose AUROC is not 50 %; a latent space that cannot be drawn. No image is
-removed, and nothing is known here of runs, folders or pages. A finding is a reason to look, with examples to
-look at.
+control of reconstructed ID images whose AUROC is not 50 %; the look of outliers; a latent space that cannot
+be drawn. No image is removed, and nothing is known here of runs, folders or pages. A finding is a reason to
+look, with examples to look at.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..data.images import ImageSet
 from .control import reconstruction_control
 from .duplicates import duplicates
 from .finding import GROUPS, SEVERITIES, Audit, Finding
+from .look import look_control
 from .names import named_classes
 from .shortcuts import shortcuts
 
@@ -61,6 +62,7 @@ def audit(
         *shortcuts(sets, seed),
         *named_classes(sets, classes, words or {}),
         *reconstruction_control(control),
+        *look_control(sets, seed),
         *drawn,
     ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))

@@ -24,6 +24,7 @@ from .folders import list_ood, list_shifted
 from .holdout import check_left_out, hold_out
 from .images import Images, ImageSet
 from .listing import Listing
+from .real import WORLD, check_real, is_within, list_real
 from .source import UNKNOWN_SET, DataSource
 
 __all__ = ["CONTROL", "DataInputs", "NamedFolder", "named_folders"]
@@ -43,6 +44,9 @@ class DataInputs:
         check_left_out(names, self.config.validate)
         left = [name for name in names if name not in self.config.validate]
         self.prompts(left)
+        test = [item.folder for item in (*self._ood_folders, *self._shifted_folders)]
+        check_real(self.config.regularize, self.source.home, test)
+        self._check_real_names()
         if not self.config.validate:
             _ = self._ood_listings, self._shifted_listings
 
@@ -88,6 +92,18 @@ class DataInputs:
         Raises DataError where the data set has none, or where it holds such a class.
         """
         return self.source.world(self.config.size)
+
+    @cached_property
+    def real(self) -> Images | None:
+        """Real images of other things to train on in place of imagined outliers; None where none are asked
+        for.
+
+        Raises DataError where the data set is asked for its own and has none.
+        """
+        if self.config.regularize.outliers != "real":
+            return None
+        place = self.config.regularize.real
+        return self.world.as_ood() if place == WORLD else self._read(list_real(Path(place)))
 
     def shift_sets(self) -> Iterator[tuple[str, int, Images]]:
         """Name, severity and images of every shifted set, one at a time: the user's (severity 0), then
@@ -172,10 +188,20 @@ class DataInputs:
         names, list_file = self.source.known, self.source.class_list
         return [list_shifted(item.folder, names, list_file, item.name) for item in self._shifted_folders]
 
+    def _check_real_names(self) -> None:
+        """DataError where real outliers are, by the names of their folders, of a class that they must not
+        show.
+        """
+        place = self.config.regularize.real
+        if place == WORLD:
+            _ = self.world
+        elif place:
+            self.source.check_world([path.name for path in Path(place).iterdir() if path.is_dir()])
+
     def _check_apart(self, folder: Path) -> None:
         """DataError where a folder of OOD images holds the known images."""
         home = self.source.home
-        if home and home.resolve().is_relative_to(folder.resolve()):
+        if home and is_within(home, folder):
             raise DataError(
                 f"The OOD folder {shown(folder)} holds the known images of {shown(home)}. "
                 "Put the OOD images into a folder of their own."

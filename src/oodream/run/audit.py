@@ -24,7 +24,8 @@ from .layout import BASELINE, classifier_stage
 
 __all__ = ["audit_folders", "audit_run", "audited_sets", "lines"]
 
-TRAIN, TEST, IMAGINED = "ID/train", "ID/test", "run/imagined"  # no folder has a slash in its name
+TRAIN, TEST = "ID/train", "ID/test"  # no folder has a slash in its name
+IMAGINED, REAL = "run/imagined", "run/real"
 LISTED = 3  # examples of a finding that are printed
 WIDTH, INDENT = 110, 9
 
@@ -59,7 +60,7 @@ def audit_folders(config: Config) -> Audit:
 def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
     """The image sets of a configuration, and those that a run has made of them, with the audit's groups.
 
-    A run's are the imagined outliers that it trains on, and reconstructed ID images.
+    A run's are the outliers that it trains on, imagined or real, and reconstructed ID images.
     """
     sets = [
         ImageSet(name=TRAIN, group="train", images=inputs.train),
@@ -67,6 +68,8 @@ def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
     ]
     if run and (outliers := _outliers(run)):
         sets.append(ImageSet(name=IMAGINED, group="outliers", images=outliers))
+    if inputs.real:
+        sets.append(ImageSet(name=REAL, group="outliers", images=inputs.real))
     if run and run.layout.reconstructed("test").exists():
         sets.append(ImageSet(name=CONTROL, group="control", images=run.reconstructed("test")))
     return [*sets, *inputs.ood]
@@ -74,7 +77,8 @@ def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
 
 def _outliers(run: Run) -> Images | None:
     """The imagined outliers that training uses; None where there are none, or where they stay latents."""
-    if run.has_latents or run.kind != "outlier" or not run.layout.provenance("images").exists():
+    trains_on_images = run.config.regularize.outliers == "imagined" and not run.has_latents
+    if not trains_on_images or run.kind != "outlier" or not run.layout.provenance("images").exists():
         return None
     filtered = run.layout.keep_mask.exists()
     images = run.images.subset(run.keep_mask if filtered else torch.arange(len(run.images)), "imagined")

@@ -13,6 +13,7 @@ from ..core.device import device_of
 from ..core.registry import make
 from ..core.types import ClassBook, Decoder, Json, Sampler
 from ..data.inputs import DataInputs
+from ..data.real import WORLD
 from ..data.sets import SETS
 from ..models.factory import SCRATCH
 from ..synthesis.decode import make_decoder
@@ -22,7 +23,12 @@ from .layout import Layout
 
 __all__ = ["Job", "absolute"]
 
-BUILT_IN = {*SETS, "embedded", SCRATCH}  # names that are no paths, whatever lies in the working directory
+BUILT_IN = {
+    *SETS,
+    WORLD,
+    "embedded",
+    SCRATCH,
+}  # names that are no paths, whatever lies in the working directory
 
 
 class Job:
@@ -97,5 +103,9 @@ def absolute(config: Config) -> Config:
         decode=replace(config.decode, source=path(config.decode.source)),
         align=replace(config.align, init=path(config.align.init)),
         train=replace(config.train, init=path(config.train.init)),
-        regularize=replace(config.regularize, teacher=path(config.regularize.teacher)),
+        regularize=replace(
+            config.regularize,
+            teacher=path(config.regularize.teacher),
+            real=path(config.regularize.real),
+        ),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from sklearn.decomposition import PCA
@@ -28,6 +29,10 @@ from .layout import BASELINE, KINDS, REGULARIZED, classifier_stage
 
 __all__ = ["headline", "present"]
 
+BESIDE = {
+    "known": "known images, varied, in place of imagined outliers",
+    "real": "real images of other things, in place of imagined outliers",
+}
 GALLERY, GALLERY_PER_CLASS = 240, 12  # imagined images on the page, and of a class, at most
 ANSWERS_PER_SET = 3
 DRAWN = 4  # known images of a class, beside what the decoder makes of their features
@@ -80,9 +85,10 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
     """
     stamps, names, detector = run.folder.stamps(), run.book.names, headline_detector(run)
     manifest = read_manifest(run.folder.path) or {}
+    beside = BESIDE.get(run.config.regularize.outliers, f"imagined {run.kind}s")
     classifiers = {
         BASELINE: "cross-entropy on the training images",
-        REGULARIZED: f"the same budget, beside imagined {run.kind}s",
+        REGULARIZED: f"the same budget, beside {beside}",
     }
     does = (
         "flags what it does not know" if run.kind == "outlier" else "has seen imagined images of its classes"
@@ -109,16 +115,23 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
         latents=run.has_latents,
         detector=detector,
         scores={kind: run.scores(kind, 0, detector) for kind in classifiers},
-        latent_map=latent_map(run),
-        gallery=gallery(run, inputs, decoder),
-        class_samples=dict(zip(names, run.samples, strict=False)),
-        strips=strips(run, inputs),
         answers=answers(run, inputs, predictor, device),
         guarantee=guarantee,
         reconstructed_id=reconstructed_id(run, stamps),
-        filtered=filtered(run),
         audit=audit_notes(run, inputs),
+        **(imagined(run, inputs, decoder) if run.imagines else {}),
     )
+
+
+def imagined(run: Run, inputs: DataInputs, decoder: Decoder | None) -> dict[str, Any]:
+    """The parts of the report that show what a run has imagined."""
+    return {
+        "latent_map": latent_map(run),
+        "gallery": gallery(run, inputs, decoder),
+        "class_samples": dict(zip(run.book.names, run.samples, strict=False)),
+        "strips": strips(run, inputs),
+        "filtered": filtered(run),
+    }
 
 
 def set_summaries(inputs: DataInputs) -> list[SetSummary]:

@@ -23,7 +23,7 @@ from ..training.loop import fit
 from ..training.losses.cross_entropy import cross_entropy
 from ..training.sources import Source
 
-__all__ = ["AlignedEncoder", "MarginCrossEntropy", "align", "augmented_views", "embed", "untrained_encoder"]
+__all__ = ["AlignedEncoder", "Pulled", "align", "augmented_views", "embed", "untrained_encoder"]
 
 
 class AlignedEncoder(nn.Module):
@@ -46,21 +46,24 @@ class AlignedEncoder(nn.Module):
         return Output(logits_BC=z @ self.tokens_CD.T / self.temperature, z_BF=z)
 
 
-class MarginCrossEntropy(Loss):
-    """Cross-entropy of cosine logits whose own class counts `margin` less (CosFace, Wang et al. 2018, eq. 4).
+class Pulled(Loss):
+    """Cross-entropy of cosine logits, plus `pull` times the mean of 1 - cosine to the own class vector.
 
-    Cosines to the other class vectors are near zero, as these are nearly orthogonal: so an image counts as
-    learnt when its cosine to its own is a little above the margin, and not before. There the decoder draws
-    its class. With margin 0 it is DREAM-OOD's loss, under which features stop at half that cosine.
+    Cross-entropy alone (DREAM-OOD, equation 2; pull 0) keeps only what tells the classes apart. What their
+    vectors share costs it nothing to lose, and it pushes embeddings away from it: such an embedding is
+    nearest to its own class vector, and yet the decoder, which reads the shared part too, draws other things.
+    The pull keeps that part.
     """
 
-    def __init__(self, margin: float, temperature: float) -> None:
+    def __init__(self, pull: float, temperature: float) -> None:
         super().__init__()
-        self.offset = margin / temperature
+        self.pull, self.temperature = pull, temperature
 
     def forward(self, step: Step) -> Terms:
-        own_BC = F.one_hot(step.y_B, step.id.logits_BC.shape[1])
-        return Terms(total=cross_entropy(step.id.logits_BC - self.offset * own_BC, step))
+        logits_BC = step.id.logits_BC
+        cosine_B = self.temperature * logits_BC.gather(1, step.y_B[:, None])[:, 0]
+        parts = {"cross_entropy": cross_entropy(logits_BC, step), "pull": self.pull * (1 - cosine_B).mean()}
+        return Terms(total=parts["cross_entropy"] + parts["pull"], parts=parts)
 
 
 def untrained_encoder(
@@ -77,7 +80,7 @@ def untrained_encoder(
 def align(
     images: Images, book: ClassBook, config: AlignConfig, seed: int, device: torch.device, state: Path
 ) -> tuple[AlignedEncoder, list[dict[str, float]]]:
-    """Trains h so that cos(h(x), T(y)) / temperature classifies the images by the margin `config.margin`;
+    """Trains h so that cos(h(x), T(y)) / temperature classifies the images, and is large for its own class;
     returns h and its log.
 
     `state` is the file from which a second call with the same arguments goes on. Raises ValueError when the
@@ -88,7 +91,7 @@ def align(
         load_weights(model.network, Path(config.init), new_head=True)
     log = fit(
         model,
-        MarginCrossEntropy(config.margin, config.temperature),
+        Pulled(config.pull, config.temperature),
         [Source(role="known", data=images)],
         config.optimisation,
         seed,

@@ -1,5 +1,5 @@
-"""Stages that decode, encode and filter: imagined images or latents, strips, reconstructions, known latents,
-filter.
+"""Stages that decode, encode and filter: imagined images or latents, strips, reconstructions, the control,
+known latents, filter.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ import json
 import math
 
 import torch
+from torch import Tensor
 
 from ...core.distributed import barrier, current_shard, is_main
 from ...core.files import save_tensors, write_bytes
 from ...core.progress import progress
 from ...core.seeding import generator
 from ...core.types import Json
-from ...data.images import IN_MEMORY
+from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp
 from ...synthesis.decode import provenance
 from ...synthesis.filters import make_filters
@@ -23,7 +24,14 @@ from ..generated import SHARD
 from ..job import Job
 from ..layout import BASELINE
 
-__all__ = ["decode_vectors", "draw_strips", "encode_known", "filter_images", "reconstruct_known"]
+__all__ = [
+    "decode_vectors",
+    "draw_strips",
+    "encode_known",
+    "filter_images",
+    "reconstruct_control",
+    "reconstruct_known",
+]
 
 CONTROL_IMAGES = 1000
 RECOLORED = 4096  # known images in random colours that are encoded for latent adapters to learn from
@@ -98,17 +106,33 @@ def draw_features(job: Job) -> int:
 
 
 def reconstruct_known(job: Job) -> Json:
-    """VAE reconstructions of a share of the training images, and of test images for the control."""
-    g, c = torch.Generator().manual_seed(job.config.seed), job.config
-    train, test = job.inputs.train, job.inputs.test
-    n = min(round(c.reconstruct.frac * len(train)), IN_MEMORY // (3 * c.size**2))
-    counts = {"train": (train, n), "test": (test, min(CONTROL_IMAGES, len(test)))}
-    for part, (images, count) in counts.items():
-        rows = torch.randperm(len(images), generator=g)[:count].sort().values
-        pixels = [job.decoder.reconstruct(images.batch(rows_B)) for rows_B in rows.split(1024)]
-        tensors = {"images": torch.cat(pixels), "labels": images.labels[rows], "rows": rows}
-        save_tensors(job.layout.reconstructed(part), tensors)
-    return {part: count for part, (_, count) in counts.items()}
+    """VAE reconstructions of a share of the training images."""
+    c, n = job.config, len(job.inputs.train)
+    order_N, _ = reconstruction_orders(job)
+    rows = order_N[: min(round(c.reconstruct.frac * n), IN_MEMORY // (3 * c.size**2))]
+    return reconstruct(job, "train", job.inputs.train, rows)
+
+
+def reconstruct_control(job: Job) -> Json:
+    """VAE reconstructions of test images, the control: the same ones whatever share of the others is made."""
+    _, order_M = reconstruction_orders(job)
+    return reconstruct(job, "test", job.inputs.test, order_M[:CONTROL_IMAGES])
+
+
+def reconstruction_orders(job: Job) -> tuple[Tensor, Tensor]:
+    """The orders in which training images (N,) and test images (M,) are taken; one generator draws both."""
+    g = torch.Generator().manual_seed(job.config.seed)
+    train_N, test_M = (torch.randperm(len(x), generator=g) for x in (job.inputs.train, job.inputs.test))
+    return train_N, test_M
+
+
+def reconstruct(job: Job, part: str, images: Images, rows: Tensor) -> Json:
+    """Writes what the VAE makes of the images at `rows`."""
+    rows = rows.sort().values
+    pixels = [job.decoder.reconstruct(images.batch(rows_B)) for rows_B in rows.split(1024)]
+    tensors = {"images": torch.cat(pixels), "labels": images.labels[rows], "rows": rows}
+    save_tensors(job.layout.reconstructed(part), tensors)
+    return {part: len(rows)}
 
 
 def encode_known(job: Job) -> Json:
