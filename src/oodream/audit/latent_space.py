@@ -34,9 +34,9 @@ def drawability(hits_N: Tensor, y_N: Tensor, names: Sequence[str], accuracy: flo
     """
     if not len(hits_N):
         return
-    share = hits_N.float().mean().item()
+    share = hits_N.double().mean().item()
     low, high = wilson(int(hits_N.sum()), len(hits_N))
-    by_class = {y: hits_N[y_N == y].float().mean().item() for y in y_N.unique().tolist()}
+    by_class = {y: hits_N[y_N == y].double().mean().item() for y in y_N.unique().tolist()}
     worst = [y for y in sorted(by_class, key=lambda y: by_class[y]) if by_class[y] < DRAWABLE][:CLASSES]
     examples: tuple[Json, ...] = tuple({"class": names[y], "share": round(by_class[y], 4)} for y in worst)
     advice = "" if share >= DRAWABLE else f" {ADVICE}"
