@@ -25,7 +25,7 @@ from oodream.cli.main import COMMANDS, main
 from oodream.config import Config
 from oodream.core import registry
 from oodream.core.options import overlay
-from oodream.data.inputs import FASHION_DATA
+from oodream.data.sets import SETS
 from oodream.run.job import Job
 from oodream.run.layout import Layout
 from oodream.run.plan import Plan
@@ -136,7 +136,7 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
     }
     if name not in refusals or "--help" in args:
         assert main([name, *args]) == 0
-    elif name == "audit" and "--data" in args and args[args.index("--data") + 1] in FASHION_DATA:
+    elif name == "audit" and "--data" in args and args[args.index("--data") + 1] in SETS:
         assert parse(reference.COMMANDS[name], name, args)  # it would be audited
     elif name == "audit" and "--data" in args:
         assert main([name, *args]) == 2

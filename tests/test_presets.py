@@ -124,11 +124,18 @@ def test_oal_has_the_published_constants(name):
     )
 
 
-@pytest.mark.parametrize("arm", COMPARISONS["oal"].arms)
-def test_every_arm_is_a_configuration(arm):
-    base = PRESETS[COMPARISONS["oal"].preset].config
-    config = overlay(base, COMPARISONS["oal"].arms[arm]).regularize
+@pytest.mark.parametrize(
+    ("name", "arm"), [(name, arm) for name, comparison in COMPARISONS.items() for arm in comparison.arms]
+)
+def test_every_arm_is_a_configuration(name, arm):
+    base = PRESETS[COMPARISONS[name].preset].config
+    config = overlay(base, COMPARISONS[name].arms[arm]).regularize
     make_loss(config.loss, config.loss_options)
+
+
+def test_headroom_has_the_control_and_the_oracle():
+    arms = [overlay(Config(), options).regularize for options in COMPARISONS["headroom"].arms.values()]
+    assert [(r.outliers, r.real) for r in arms] == [("imagined", ""), ("known", ""), ("real", "world")]
 
 
 @pytest.mark.parametrize("name", DREAM)

@@ -81,7 +81,12 @@ def test_the_least_accuracy() -> None:
         ('images = "images_classic"', 'images = "../images_classic"', "leads out of the root"),
         ('images = "images_classic"', 'images = "/etc"', "leads out of the root"),
         ('list = "benchmark_imglist/colours/near.txt"', 'builtin = "nothing"', "no built-in set 'nothing'"),
-        ('list = "benchmark_imglist/colours/near.txt"\n', "", "no list, folders, hub or builtin"),
+        (
+            'list = "benchmark_imglist/colours/near.txt"',
+            'data = "fashion"',
+            "no data set 'fashion' that a root",
+        ),
+        ('list = "benchmark_imglist/colours/near.txt"\n', "", "no list, folders, data, hub or builtin"),
         ("count = 10", "count = -10", "cannot have -10 images"),
         ("count = 10", 'count = "many"', "set 3.count cannot be 'many'"),
         ('source = "colours"', 'source = "colors"', "which is no source here"),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from oodream.config import Config, DecodeConfig, EvaluateConfig, ShiftConfig
+from oodream.config import Config, DecodeConfig, EvaluateConfig, RegularizeConfig, ShiftConfig
 from oodream.core.errors import DataError
 from oodream.data import images as image_sets
 from oodream.data.corruptions import CORRUPTIONS, SEVERITIES
+from oodream.data.images import from_array
 from oodream.data.inputs import DataInputs, named_folders
 from tests.helpers.pictures import class_folder, save
 
@@ -109,6 +112,66 @@ def test_an_ood_folder_inside_the_data_is_no_class(data: Path) -> None:
         ("data/near", "near", 3),
         ("odd", "far", 1),
     ]
+
+
+def real(where: object) -> dict[str, RegularizeConfig]:
+    return {"regularize": RegularizeConfig(outliers="real", real=str(where))}
+
+
+def test_real_outliers_lie_in_folders_of_any_depth(data: Path, tmp_path: Path) -> None:
+    class_folder(tmp_path / "others" / "wild", fox=3, lynx=2)
+    save(tmp_path / "others" / "hare.png")
+    i = inputs(data, **real(tmp_path / "others"))
+    i.check()
+    assert i.real is not None
+    assert (len(i.real), set(i.real.labels.tolist()), i.real.classes) == (6, {-1}, ())
+    assert inputs(data).real is None
+
+
+@pytest.mark.parametrize(
+    ("regularize", "message"),
+    [
+        ({"outliers": "real"}, "Which real outliers?"),
+        ({"real": "others"}, "takes --regularize.outliers real; it is imagined"),
+        ({"outliers": "known", "real": "others"}, "it is known"),
+        ({"outliers": "real", "real": "nowhere"}, "nowhere is not a folder"),
+        ({"outliers": "real", "real": "empty"}, "real outliers: no image found below empty"),
+        ({"outliers": "real", "real": "data"}, "in data and the known images in data lie in one folder"),
+        ({"outliers": "real", "real": "data/cat"}, "the known images in data lie in one folder"),
+        ({"outliers": "real", "real": "."}, "in one folder"),
+        ({"outliers": "real", "real": "strange"}, "and the test images in strange lie in one folder"),
+        ({"outliers": "real", "real": "strange/x"}, "the test images in strange lie in one folder"),
+        ({"outliers": "real", "real": "link"}, "the test images in strange lie in one folder"),
+        ({"outliers": "real", "real": "snow/cat"}, "the test images in snow lie in one folder"),
+    ],
+)
+@pytest.mark.usefixtures("no_pictures")
+def test_real_outliers_that_cannot_be_are_refused_before_a_picture_is_opened(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, regularize: dict, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    class_folder(tmp_path / "strange", x=2)
+    class_folder(tmp_path / "snow", cat=2)
+    class_folder(tmp_path / "others", y=2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "strange")
+    options = {"ood": ("near=strange",), "shifted": ("snow",), "regularize": RegularizeConfig(**regularize)}
+    with pytest.raises(DataError, match=re.escape(message)):
+        inputs(Path("data"), **options).check()
+
+
+def test_a_data_sets_own_world_stands_in_or_is_missing(data: Path) -> None:
+    i = inputs(data, **real("world"))
+    i.check()
+    with pytest.raises(DataError, match=r"data has no real other things of its own: name a folder"):
+        _ = i.real
+
+    class World(DataInputs):
+        world = from_array("world", torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3), "abc")
+
+    there = World(i.config).real
+    assert there is not None
+    assert (there.labels.tolist(), there.classes) == ([-1] * 3, ())
 
 
 def folders(top: Path, *names: str) -> None:

@@ -75,7 +75,7 @@ def test_links_to_nothing_are_counted(tmp_path: Path) -> None:
     with pytest.warns(
         UserWarning, match=r"1 files are there and not read:\n  1 × link to nothing.*lost\.png"
     ):
-        assert len(list_ood(tmp_path).files) == 20
+        assert len(list_ood(tmp_path).rows) == 20
     (tmp_path / "cat" / "gone.png").symlink_to("/nowhere/1")
     with pytest.raises(DataError, match=r"2 × link to nothing(.|\n)*more than 5% of the pictures"):
         list_ood(tmp_path)
@@ -101,7 +101,7 @@ def test_what_is_no_picture_is_named_and_no_error(tmp_path: Path) -> None:
     for i in range(9):
         (tmp_path / "cat" / f"{i}.npy").write_bytes(b"\x93NUMPY\1\0v\0")
     with pytest.warns(UserWarning, match=r"9 × no picture by its content \(\.npy\)"):
-        assert len(list_ood(tmp_path).files) == 2
+        assert len(list_ood(tmp_path).rows) == 2
 
 
 def test_class_folders_of_phone_pictures_are_refused(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_an_ood_folder_of_links(tmp_path: Path) -> None:
     class_folder(tmp_path / "elsewhere", cross=3)
     (tmp_path / "ood").mkdir()
     (tmp_path / "ood" / "texture").symlink_to(tmp_path / "elsewhere" / "cross")
-    assert len(list_ood(tmp_path / "ood").files) == 3
+    assert len(list_ood(tmp_path / "ood").rows) == 3
 
 
 def test_what_systems_leave_behind_is_passed_over(tmp_path: Path) -> None:

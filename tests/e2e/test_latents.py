@@ -238,8 +238,8 @@ def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_pa
         "2",
     ]
     assert main(args) == 0
-    rows = (tmp_path / "out" / "comparison.md").read_text().splitlines()
-    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == ["baseline", *arms]
+    measured, *differences, _ = (tmp_path / "out" / "comparison.md").read_text().split("\n\n")
+    assert [row.split(" | ")[0].strip("| ") for row in measured.splitlines()[2:]] == ["baseline", *arms]
     found = {line["arm"]: line for line in read_json(tmp_path / "out" / "comparison.json")}
     assert [found[arm]["outliers"] for arm in ("baseline", "latents", "latents, 9", "kd alone")] == [
         0,
@@ -248,9 +248,20 @@ def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_pa
         0,
     ]
     assert found["latents, 9"]["synthesis"] == pytest.approx(found["latents"]["synthesis"] * 9 / 300)
+    looks = {arm: line["cells"].pop("look auroc", None) for arm, line in found.items()}
+    assert [arm for arm, look in looks.items() if look] == ["pictures"], "latents have no look"
     assert all("±" in cell["spread"] for line in found.values() for cell in line["cells"].values())
-    assert all(len(line["headline"]) == 2 for line in found.values())
-    assert [" p = " in row for row in rows[2:]] == [True, False, True, True, True, True]
+    assert all(len(line["by_seed"]["all fpr95_id"]) == 2 for line in found.values())
+    assert found["baseline"]["contrasts"] == {}
+    first, second = (found[arm]["contrasts"]["all fpr95_id"] for arm in ("latents", "kd alone"))
+    assert (first["to_first"], second["share"]) == (None, None)
+    by_seed = [found[arm]["by_seed"]["all fpr95_id"] for arm in ("baseline", "kd alone")]
+    assert second["to_baseline"]["value"] == pytest.approx(sum(by_seed[1]) / 2 - sum(by_seed[0]) / 2)
+    assert differences[0] == "**fpr95_id of all sets**"
+    assert differences[1].count(" p = ") == 2 * len(arms) - 1
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "kd_alone/report/index.html" in page
+    assert (tmp_path / "out" / "kd_alone" / "report" / "index.html").is_file()
     one, two = (
         (tmp_path / "out" / arm / "align" / "encoder.safetensors").stat() for arm in ("latents", "pictures")
     )

@@ -35,6 +35,7 @@ STAGES = (
     "vectors",
     "images/imagined",
     "strips",
+    "images/control",
     "images/reconstructed",
     "classifier/baseline-s0",
     "filter",
@@ -185,7 +186,7 @@ def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny
     args = command(shapes, tiny_pipeline, copied, "--sample.options", "cosine=0.5", "--redo", "changed")
     assert main(args) == 0
     out = capsys.readouterr().out
-    assert out.count("done before") == 5  # classes, align, features, reconstructions, plain classifier
+    assert out.count("done before") == 6  # classes, align, features, control, reconstructions, baseline
     assert "vectors                  done before" not in out
     assert main(args) == 0
     assert capsys.readouterr().out.count("done before") == len(STAGES)
@@ -437,3 +438,15 @@ def test_an_option_given_several_times_keeps_all_its_values(capsys):
     config = json.loads(told[: told.rindex("}") + 1])
     assert config["ood"] == ["near=a", "b", "c", "d"]
     assert (config["validate"], config["size"], config["seed"]) == (["coat"], 64, 3)
+
+
+def test_a_class_of_a_folder_is_unknown(shapes, tiny_pipeline, tmp_path):
+    """The run neither trains on the class nor draws it, and measures it as near-OOD."""
+    run = tmp_path / "run"
+    assert main(command(shapes, tiny_pipeline, run, "--unknown", "star", "--max-per-class", "12")) == 0
+    result = Run.open(run)
+    assert "star" not in result.book.names
+    assert result.features.y_N.bincount().tolist() == [12] * len(result.book.names)
+    near = {row.dataset for row in result.rows() if row.group == "near"}
+    assert near == {"unknown", "mean"}
+    assert "test images of classes that are unknown: star" in (run / "report" / "index.html").read_text()

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from oodream.report.content import AuditNote, FilterCount, Imagined, LatentMap, Report
-from oodream.report.page import MAX_FILTER_ROWS, filter_rows, report, thumbnail
+from oodream.report.page import MAX_FILTER_ROWS, filter_rows, report
+from oodream.report.template import thumbnail
 from tests.helpers.page import CLASSES, HOSTILE, Page
 
 URL_ATTRIBUTES = {"src", "href", "srcset", "action", "data", "poster", "xlink:href", "background"}

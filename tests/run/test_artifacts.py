@@ -78,7 +78,7 @@ TORN = {
     "vectors/vectors.safetensors": lambda run: run.vectors,
     "features/features.safetensors": lambda run: run.features,
     "images/imagined/metadata.jsonl": lambda run: run.provenance,
-    "images/reconstructed/reconstructed-test.safetensors": lambda run: run.reconstructed("test"),
+    "images/control/reconstructed-test.safetensors": lambda run: run.reconstructed("test"),
     "strips/samples.safetensors": lambda run: run.samples,
     "filter/keep.safetensors": lambda run: run.keep_mask,
     "results.jsonl": lambda run: run.rows(),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from oodream.audit.finding import Audit, Finding
 from oodream.cli.main import main
-from oodream.config import Config, DecodeConfig, EvaluateConfig
+from oodream.config import Config, DecodeConfig, EvaluateConfig, RegularizeConfig
 from oodream.core.files import save_tensors
 from oodream.core.results import row_to_json
 from oodream.run.artifacts import Run
@@ -84,6 +84,35 @@ def test_audit_of_a_run_takes_what_the_run_has_made(folders):
 
     save_tensors(run.layout.keep_mask, {"keep": torch.tensor([False, *[True] * 30])})
     assert [f.kind for f in audit_run(Run.open(folders / "run"))["problem"]] == ["control"]
+
+
+def test_real_outliers_are_audited_in_the_imagined_ones_place(folders):
+    """A picture that training calls unknown and a test set holds is found, and so is how they look."""
+    saved(folders / "others", [Image.open(folders / "odd" / "003.png"), *clouds(30, 7)])
+    config = Config(
+        data=str(folders / "data"), ood=(str(folders / "odd"),),
+        regularize=RegularizeConfig(outliers="real", real=str(folders / "others")),
+        evaluate=EvaluateConfig(n_far=30, detectors=("energy",)),
+    )  # fmt: skip
+    audit = audit_run(begin_run(folders / "run", config))
+    assert audit.sets["run/real"] == "outliers"
+    assert "run/imagined" not in audit.sets
+    assert [(f.kind, f.sets) for f in audit["problem"]] == [("duplicates", ("run/real", "odd"))]
+    (look,) = (finding for finding in audit.findings if finding.kind == "look")
+    assert look.sets == ("ID/train", "run/real")
+    assert look.share > 0.9, "clouds have no grain, and photographs do"
+    assert "classes" not in look.message
+    assert Audit.from_json(json.loads(json.dumps(audit.to_json()))) == audit
+
+
+def test_imagined_images_that_nothing_is_trained_on_are_not_audited(folders):
+    config = Config(
+        data=str(folders / "data"), regularize=RegularizeConfig(outliers="known"),
+        evaluate=EvaluateConfig(n_far=30, detectors=("energy",)),
+    )  # fmt: skip
+    run = begin_run(folders / "run", config)
+    imagine(run, clouds(30, 7))
+    assert "outliers" not in audit_run(Run.open(folders / "run")).sets.values()
 
 
 def test_latents_are_not_audited(folders):

@@ -5,7 +5,9 @@ them stale.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from oodream.config import Config
 from oodream.core.options import overlay
 from oodream.run.job import Job
 from oodream.run.plan import Plan
+from tests.helpers.clouds import clouds, saved
 
 CLASSIFIERS = {"classifier/baseline-s0", "classifier/regularized-s0"}
 READ_BY = {
@@ -85,10 +88,47 @@ def test_what_is_stale_makes_all_behind_it_stale(config, tmp_path):
     assert changed == expected | {"scores", "guard", "shift", "audit", "report"}
 
 
+def test_the_share_of_reconstructions_leaves_the_baselines_alone(config, tmp_path):
+    plans = [Plan(Job(c, tmp_path)).inputs for c in (config, overlay(config, {"reconstruct": {"frac": 0.5}}))]
+    changed = {name for name in plans[1] if plans[0][name] != plans[1][name]}
+    expected = {"images/reconstructed", "classifier/regularized-s0"}
+    assert changed == expected | {"scores", "guard", "shift", "audit", "report"}
+
+
+def pictures(folder: Path, seed: int) -> Path:
+    saved(folder, clouds(3, seed))
+    return folder
+
+
+@pytest.fixture
+def oracle(config, tmp_path) -> Config:
+    return with_real(config, pictures(tmp_path / "others", 0))
+
+
+def with_real(config: Config, folder: Path) -> Config:
+    return overlay(config, {"regularize": {"outliers": "real", "real": str(folder)}})
+
+
+def test_with_real_outliers_nothing_is_imagined_and_the_baseline_stays(config, oracle, tmp_path):
+    plain, real = (Plan(Job(c, tmp_path)).inputs for c in (config, oracle))
+    imagined = {"align", "features", "vectors", "images/imagined", "strips", "filter"}
+    assert {*plain} - {*real} == imagined
+    assert {*real} < {*plain}
+    same = {"classes", "images/control", "images/reconstructed", "classifier/baseline-s0"}
+    assert {name for name in real if real[name] == plain[name]} == same
+    latents = Plan(Job(overlay(oracle, {"decode": {"output": "latents"}}), tmp_path)).inputs
+    assert latents == real
+
+
+def test_other_real_outliers_make_the_regularized_classifier_stale(oracle, tmp_path):
+    others = with_real(oracle, pictures(tmp_path / "more", 1))
+    assert stale(oracle, others, tmp_path) == {"classifier/regularized-s0"}
+    moved = with_real(oracle, Path(shutil.copytree(tmp_path / "others", tmp_path / "elsewhere")))
+    assert stale(oracle, moved, tmp_path) == set(), "where they lie does not matter"
+
+
 def test_where_weights_lie_does_not_matter(config, tiny_pipeline, tmp_path):
     """What counts of a decoder are its weights, which are part of the class vectors' space."""
-    import shutil
-
     moved = shutil.copytree(tiny_pipeline, tmp_path / "moved")
     there = overlay(config, {"decode": {"source": str(moved)}})
     assert Plan(Job(config, tmp_path)).inputs == Plan(Job(there, tmp_path)).inputs

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from oodream.config import AlignConfig, Optimisation
-from oodream.core.types import ClassBook
+from oodream.core.types import ClassBook, Output, Step
 from oodream.data.folders import load_folder
-from oodream.synthesis.align import align, augmented_views, embed, untrained_encoder
+from oodream.synthesis.align import Pulled, align, augmented_views, embed, untrained_encoder
 from tests.helpers.vectors import unit
 
 CPU = torch.device("cpu")
@@ -52,6 +54,30 @@ def test_training_brings_images_to_their_class_vectors(images, book, tmp_path):
     assert torch.equal(after.y_N, images.labels)
     assert after.index_N.tolist() == list(range(len(images)))
     assert after.encoder != before.encoder
+
+
+def test_the_loss_is_cross_entropy_and_the_pull():
+    cosine = torch.tensor([[0.5, 0.1, -0.2], [0.3, 0.9, 0.0]], dtype=torch.float64)
+    y, weight = torch.tensor([0, 0]), torch.ones(2, dtype=torch.float64)
+    step = Step(id=Output(logits_BC=cosine / 0.1, z_BF=torch.zeros(2, 0)), y_B=y, weight_B=weight)
+    ce = -(10 * cosine[:, 0] - (10 * cosine).exp().sum(1).log()).mean()
+    assert Pulled(20.0, 0.1)(step).total.item() == pytest.approx((ce + 20 * (0.5 + 0.7) / 2).item())
+    assert Pulled(0.0, 0.1)(step).total.item() == pytest.approx(ce.item())
+
+
+def test_the_pull_keeps_what_class_vectors_share(images, tmp_path):
+    """Class vectors with a common direction: cross-entropy alone loses it, as it tells no class apart."""
+    shared = torch.zeros(3, 10)
+    shared[:, 0], shared[:, 1:4] = 1.0, torch.eye(3)
+    book = ClassBook(names=images.classes, prompts=images.classes, tokens_CD=shared, space="s")
+    longer = replace(CONFIG.optimisation, epochs=8)
+    kept = []
+    for pull in (0.0, 20.0):
+        config = replace(CONFIG, temperature=0.1, pull=pull, optimisation=longer)
+        model, _ = align(images, book, config, 0, CPU, tmp_path / f"{pull}")
+        kept.append(embed(model, images, CPU).z_ND[:, 0].mean().item())
+    assert kept[0] < 0.4
+    assert kept[1] > 0.6
 
 
 def test_views_are_augmented_by_row(images):

@@ -18,6 +18,7 @@ from oodream.training.sources import (
     imagined_source,
     known_as_outliers,
     known_latents,
+    real_outliers,
 )
 from tests.helpers.training import (
     UNMOVED,
@@ -80,6 +81,20 @@ def test_the_controls_outliers_may_be_latents():
     )
     assert source.min_weight == 0.4
     check_sources([data, latents, source])
+
+
+def test_real_outliers_are_all_there_are_and_shown_as_imagined_ones():
+    data, others = colored(16), colored(30).as_ood()
+    source = real_outliers(others, replace(VARIED, outlier_aug_prob=0.25), data)
+    assert torch.equal(source.data.batch(range(30)), others.batch(range(30)))
+    assert (source.role, source.outlier_aug_prob, source.ratio) == ("outlier", 0.25, VARIED.ratio)
+    assert source.vectors is None
+    assert source.grayscale_prob == imagined_source(others, "outlier", VARIED, data).grayscale_prob
+    few = real_outliers(others, replace(VARIED, max_outliers=3, outlier_aug_prob=0.0), data)
+    assert torch.equal(few.data.batch(range(3)), others.batch([0, 10, 20])), "spread over the folder"
+    (batch,) = epoch_batches([known(images(16)), few], UNMOVED, 0, 0)
+    assert len(batch.y_B) == 16, "they have no label that is learned"
+    assert rows(batch.images_B3HW[16:]) <= rows(others.batch([0, 10, 20]))
 
 
 def test_known_latents_come_along_only_where_an_adapter_takes_them():

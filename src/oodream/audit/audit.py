@@ -3,8 +3,9 @@ themselves.
 
 Image sets in, findings out. Checked are images that are in two sets; traces of files and pixels by which sets
 differ whatever their images show; known classes that OOD sets name; equal images with different labels; a
-control of reconstructed ID images whose AUROC is not 50 %. No image is removed, and nothing is known here of
-runs, folders or pages. A finding is a reason to look, with examples to look at.
+control of reconstructed ID images whose AUROC is not 50 %; the look of outliers; a latent space that cannot
+be drawn. No image is removed, and nothing is known here of runs, folders or pages. A finding is a reason to
+look, with examples to look at.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ..core.results import Row
 from ..data.images import ImageSet
 from .control import reconstruction_control
 from .duplicates import duplicates
-from .finding import GROUPS, SEVERITIES, Audit
+from .finding import GROUPS, SEVERITIES, Audit, Finding
+from .look import look_control
 from .names import named_classes
 from .shortcuts import shortcuts
 
@@ -30,13 +32,14 @@ def audit(
     *,
     words: Mapping[str, Sequence[str]] | None = None,
     control: Sequence[Row] = (),
+    drawn: Sequence[Finding] = (),
     seed: int = 0,
 ) -> Audit:
     """Audits image sets whose groups are those of GROUPS; one of them must be "test".
 
     `classes` are the known classes' names, `words` their other names by class. `control` are rows measured on
-    reconstructed ID images. Sets of group "control" are made from test images, so only their statistics are
-    looked at. `seed` draws the samples and folds of the statistics.
+    reconstructed ID images, and `drawn` what `drawability` finds. Sets of group "control" are made from test
+    images, so only their statistics are looked at. `seed` draws the samples and folds of the statistics.
 
     Raises ValueError for another group, two sets of one name or no test set, and DataError for an empty set
     or sets of different sizes.
@@ -59,6 +62,8 @@ def audit(
         *shortcuts(sets, seed),
         *named_classes(sets, classes, words or {}),
         *reconstruction_control(control),
+        *look_control(sets, seed),
+        *drawn,
     ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Audit(sets={s.name: s.group for s in sets}, findings=tuple(findings))

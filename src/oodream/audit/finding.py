@@ -18,13 +18,15 @@ EXAMPLES = 6
 class Finding:
     """One check: what was found, how bad it is, what it means and what to do.
 
-    `kind` is duplicates, labels, files, pixels, names or control. `sets` names the sets concerned. For
-    duplicates, labels and names `count` images of the last of them are concerned, the share `share` of it.
-    For files, pixels and control `count` images were compared, and `share` is the AUROC.
+    `kind` is duplicates, labels, files, pixels, names, control, look or latent space. `sets` names the sets
+    concerned. For duplicates, labels and names `count` images of the last of them are concerned, the share
+    `share` of it. For files, pixels, control and look `count` images were compared, and `share` is the AUROC;
+    look has its 95 % `interval`. For the latent space `count` embeddings were decoded, and the share `share`
+    shows its class.
 
     `examples` are JSON objects. Those of duplicates and labels hold the `sets`, `rows` and `files` of two
-    images and how far they are `apart`; those of files and pixels a `statistic` with its `auroc`; those of
-    names a `class`, a `file` and the `count`.
+    images and how far they are `apart`; those of files, pixels and look a `statistic` with its `auroc`; those
+    of names a `class`, a `file` and the `count`; those of the latent space a `class` and its `share`.
     """
 
     kind: str
@@ -33,6 +35,7 @@ class Finding:
     share: float
     severity: str
     message: str
+    interval: tuple[float, float] | None = None
     examples: tuple[Json, ...] = ()
 
 
@@ -54,8 +57,9 @@ class Audit:
     @classmethod
     def from_json(cls, values: Json) -> Audit:
         """The audit that `to_json` wrote."""
+        lists = ("sets", "interval", "examples")
         findings = (
-            Finding(**finding | {"sets": tuple(finding["sets"]), "examples": tuple(finding["examples"])})
+            Finding(**finding | {key: tuple(finding[key]) for key in lists if finding.get(key) is not None})
             for finding in values["findings"]
         )
         return cls(sets=values["sets"], findings=tuple(findings))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,17 @@ from ..functional.metrics import auroc, bootstrap, interval
 from .finding import Finding, percent
 from .reading import batches
 
-__all__ = ["discriminability", "file_facts", "jpeg_quality", "pixel_statistics", "shortcuts"]
+__all__ = [
+    "MIN_IMAGES",
+    "SAMPLE",
+    "Facts",
+    "discriminability",
+    "facts_of",
+    "file_facts",
+    "jpeg_quality",
+    "pixel_statistics",
+    "shortcuts",
+]
 
 FILES_PROBLEM, FILES_WARNING = 0.95, 0.75  # AUROC of file facts
 PIXELS_WARNING = 0.9  # AUROC of pixel statistics, which see some of the content, too
@@ -155,13 +165,14 @@ def shortcuts(sets: Sequence[ImageSet], seed: int) -> Iterator[Finding]:
     if not others or len(known.images) < MIN_IMAGES:
         return
     sample = _sample(known, seed)
-    test = {"files": file_facts(sample.files), "pixels": _pixels(sample)}
+    test = {"files": file_facts(sample.files), "pixels": facts_of(sample, pixel_statistics)}
     for other in others:
         sample = _sample(other, seed)
         yield from _separated(
             "files", known, other, test["files"], test["files"] and file_facts(sample.files), seed
         )
-        yield from _separated("pixels", known, other, test["pixels"], _pixels(sample), seed)
+        facts = facts_of(sample, pixel_statistics)
+        yield from _separated("pixels", known, other, test["pixels"], facts, seed)
 
 
 def _sample(s: ImageSet, seed: int) -> Images:
@@ -169,8 +180,9 @@ def _sample(s: ImageSet, seed: int) -> Images:
     return s.images.subset(rows.sort().values)
 
 
-def _pixels(images: Images) -> Facts:
-    parts = [pixel_statistics(x) for x in batches(images)]
+def facts_of(images: Images, statistics: Callable[[Tensor], Facts]) -> Facts:
+    """The statistics of all images of a set, one batch at a time."""
+    parts = [statistics(x) for x in batches(images)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -14,7 +14,9 @@ from ..core.errors import DataError, listed
 from ..core.files import read_text, shown
 from ..core.types import OOD
 from ..data.classes import folder_key
+from ..data.listing import Listing
 from ..data.scan import image_files
+from ..data.sets import SETS
 from .protocol import KNOWN, UNKNOWN, Protocol, ProtocolSet
 
 __all__ = ["FoundSet", "Located", "MissingSet", "locate"]
@@ -24,13 +26,15 @@ __all__ = ["FoundSet", "Located", "MissingSet", "locate"]
 class FoundSet:
     """A set that is there: its `place` in words, its files with their labels, and the hash of its list.
 
-    `remarks` say how it differs from the protocol's own. Sets of the hub and built-in ones have no files.
+    `remarks` say how it differs from the protocol's own. A part of a named data set has a `listing` in place
+    of files; sets of the hub and built-in ones have neither.
     """
 
     set: ProtocolSet
     place: str
     files: tuple[Path, ...] = ()
     labels: tuple[int, ...] = ()
+    listing: Listing | None = None
     sha256: str = ""
     remarks: tuple[str, ...] = ()
 
@@ -145,6 +149,10 @@ def _attempts(item: ProtocolSet, protocol: Protocol, inside: _Inside) -> Iterato
         attempts += [partial(_by_folder, item, protocol, inside, folder) for folder in folders]
         if not folders:
             yield f"no folder {' or '.join(item.folders)}"
+    if item.data:
+        attempts += [partial(_by_data, item, protocol, inside, root) for root in inside.roots]
+        if not inside.roots:
+            yield f"no root that holds {SETS[item.data].holds}"
     for attempt in attempts:
         try:
             yield attempt()
@@ -239,19 +247,41 @@ def _by_folder(item: ProtocolSet, protocol: Protocol, inside: _Inside, place: Pa
         raise DataError(f"{shown(place)} has no images.")
     for file in files:
         inside(file)
-    remarks = []
+    remarks = tuple(_differing(shown(place), item, len(files)))
+    return FoundSet(set=item, place=shown(place), files=tuple(files), labels=tuple(labels), remarks=remarks)
+
+
+def _by_data(item: ProtocolSet, protocol: Protocol, inside: _Inside, root: Path) -> FoundSet:
+    """The set's part of a named data set.
+
+    Raises DataError where a root does not hold the data set, or where that has no such classes.
+    """
+    data = SETS[item.data]
+    for file in data.files(root):
+        inside(file)
+    train, test = data.listings(root)
+    listing = train if item.group == "train" else test
+    names = item.of or (protocol.classes if item.group in KNOWN else listing.classes)
+    if absent := [name for name in names if name not in listing.classes]:
+        raise DataError(f"{item.data} has no classes called {listed(absent)}.")
+    listing = listing.of(names)
+    return FoundSet(
+        set=item,
+        place=f"{item.data} below {shown(root)}",
+        listing=listing,
+        remarks=tuple(_differing(f"{item.data} below {shown(root)}", item, len(listing.rows))),
+    )
+
+
+def _differing(place: str, item: ProtocolSet, count: int) -> Iterator[str]:
+    """How a place without the protocol's list differs from what the protocol has."""
     if item.list:
-        remarks.append(
-            f"{shown(place)} stands for the list of {item.name}, and not the protocol's choice of images"
-        )
-    if item.count and len(files) != item.count:
-        remarks.append(
-            f"{shown(place)} has {len(files)} images, the protocol {item.count}: "
+        yield f"{place} stands for the list of {item.name}, and not the protocol's choice of images"
+    if item.count and count != item.count:
+        yield (
+            f"{place} has {count} images, the protocol {item.count}: "
             "its numbers do not compare with the protocol's"
         )
-    return FoundSet(
-        set=item, place=shown(place), files=tuple(files), labels=tuple(labels), remarks=tuple(remarks)
-    )
 
 
 def _class_folders(place: Path, protocol: Protocol) -> list[tuple[int, Path]]:

@@ -20,6 +20,7 @@ from ..core.errors import DataError
 from ..core.files import ASSETS, decode_text, shown
 from ..core.options import ConfigError, overlay
 from ..data import classes
+from ..data.sets import SETS
 from .builtin import BUILT_IN
 
 if sys.version_info >= (3, 11):
@@ -67,8 +68,10 @@ class ProtocolSet:
 
     `list` is a file with a line `path label` for every image; the paths start at `images`. `sha256` is the
     list's hash (with Unix line ends). `folders` hold the images themselves; those of known classes hold class
-    folders. `hub` and `builtin` are names of sets from elsewhere. `count` is the number of images, 0 where it
-    is not stated.
+    folders. `data` names a data set that a root may hold in any of its forms (`data.sets`): its training
+    images for the group "train", else its test images. They are of its classes `of`: by default the
+    protocol's for known groups, and all for others. `hub` and `builtin` are names of sets from elsewhere.
+    `count` is the number of images, 0 where it is not stated.
     """
 
     name: str = ""
@@ -77,6 +80,8 @@ class ProtocolSet:
     sha256: str = ""
     images: str = "."
     folders: tuple[str, ...] = ()
+    data: str = ""
+    of: tuple[str, ...] = ()
     hub: str = ""
     builtin: str = ""
     count: int = 0
@@ -229,8 +234,14 @@ def _check_set(item: ProtocolSet, sources: Mapping[str, Source]) -> None:
         raise ConfigError(
             f"Set {item.name!r} has group {item.group!r}; there are {', '.join(KNOWN + UNKNOWN)}."
         )
-    if not (item.list or item.folders or item.hub or item.builtin):
-        raise ConfigError(f"Set {item.name!r} has no list, folders, hub or builtin to come from.")
+    if not (item.list or item.folders or item.data or item.hub or item.builtin):
+        raise ConfigError(f"Set {item.name!r} has no list, folders, data, hub or builtin to come from.")
+    if item.data and (item.data not in SETS or SETS[item.data].root == "none"):
+        names = [name for name, data in SETS.items() if data.root != "none"]
+        raise ConfigError(
+            f"Set {item.name!r}: there is no data set {item.data!r} that a root holds. "
+            f"There are: {', '.join(names)}."
+        )
     if item.builtin and item.builtin not in BUILT_IN:
         raise ConfigError(
             f"Set {item.name!r}: there is no built-in set {item.builtin!r}. There are: {', '.join(BUILT_IN)}."

@@ -105,6 +105,8 @@ def read_set(
             files, labels = tuple(files[row] for row in rows), tuple(labels[row] for row in rows)
         names = protocol.classes if item.group in KNOWN else ()
         images = from_files(item.name, files, labels, names, resized)
+    elif found.listing:
+        images = found.listing.read(resized)
     else:
         images = _from_hub(found, protocol, resized)
     if 0 < max_images < len(images):

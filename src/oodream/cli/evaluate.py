@@ -112,7 +112,11 @@ class Audit:
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """folder of a run, finished or begun; without one, give --data and --ood"""
     data: str = ""
-    """folder of class folders, hub:NAME, "fashion" or "fashion-full", as for `oodream run` """
+    """folder of class folders, hub:NAME, or a data set by name, as for `oodream run` """
+    root: str = ""
+    """folder that a data set chosen by name is read from"""
+    unknown: tuple[str, ...] = ()
+    """classes of the data that are unknown"""
     ood: tuple[str, ...] = ()
     """folders of OOD test images (near=FOLDER: like the classes)"""
     classes: str = ""
@@ -143,7 +147,7 @@ def audit(args: Sequence[str]) -> int:
             run.folder.check_whole(stage)
         result = audit_run(run)
     else:
-        names = ("data", "ood", "classes", "size", "seed")
+        names = ("data", "root", "unknown", "ood", "classes", "size", "seed")
         result = audit_folders(Config(**{name: getattr(command, name) for name in names}))
     if command.json:
         print(encode_json(result.to_json(), indent=2).decode())

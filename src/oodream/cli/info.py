@@ -28,11 +28,13 @@ def list_all(args: Sequence[str]) -> int:
 
     from ..benchmark import protocol
     from ..core import registry
+    from ..data.sets import SETS
     from ..models.external import ADAPTERS
     from ..models.resnet import BACKBONES
 
     rows = [("preset", name, preset.about) for name, preset in PRESETS.items()]
     rows += [("comparison", name, comparison.about) for name, comparison in COMPARISONS.items()]
+    rows += [("data", name, data.about) for name, data in SETS.items()]
     rows += [("protocol", name, protocol.load_protocol(name).about) for name in protocol.protocol_names()]
     for family in registry.FAMILIES:
         for name in registry.names(family):

@@ -117,7 +117,8 @@ def compare(args: Sequence[str]) -> int:
     chosen = parse(CompareOptions, "oodream compare", args, default)
     where, config = chosen.where, chosen.options
 
-    from ..run.compare import compare, read_arms, table
+    from ..report.comparison import markdown
+    from ..run.compare import compare, read_arms
 
     if where.arms in COMPARISONS:
         arms = COMPARISONS[where.arms].arms
@@ -137,8 +138,8 @@ def compare(args: Sequence[str]) -> int:
         print(json.dumps(arms, indent=2))
         return 0
     folder = where.run or Path("runs") / f"compare-{Path(where.arms).stem}"
-    if lines := compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say):
-        print(f"\n{table(lines)}\nTable: {(folder / 'comparison.md').resolve()}")
+    if measured := compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say):
+        print(f"\n{markdown(measured)}\nPage: {(folder / 'comparison.html').resolve()}")
     return 0
 
 

@@ -12,7 +12,7 @@ import functools
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..core.errors import DataError
 from ..core.files import ASSETS, read_text
 from ..core.seeding import derive, generator
 from .images import Images, from_array
-from .preprocess import square, to_rgb
+from .preprocess import resize_all
 
 __all__ = [
     "DEBIAN",
@@ -35,11 +35,11 @@ __all__ = [
     "NEAR",
     "digits",
     "fashion",
+    "fashion_arrays",
     "letters",
     "near",
     "noise",
     "photos",
-    "resize_all",
     "textures",
 ]
 
@@ -50,24 +50,28 @@ HUB = "zalando-datasets/fashion_mnist"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
-def resize_all(arrays: Iterable[np.ndarray], size: int) -> torch.Tensor:
-    """N uint8 arrays (H, W) or (H, W, 3) as uint8 (N, 3, size, size) through the common transform."""
-    pixels = np.stack([np.asarray(square(to_rgb(Image.fromarray(a)), size)) for a in arrays])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-
 # Fashion-MNIST
 
 
 def fashion(
     split: str, classes: Sequence[str], root: Path | None = None, size: int = 32, full: bool = False
 ) -> Images:
-    """Fashion-MNIST images of `classes`, labelled by position in `classes`; `split` is "train" or "test".
+    """Fashion-MNIST images of `classes`, as `fashion_arrays` has them, in squares of `size` pixels."""
+    images, labels = fashion_arrays(split, classes, root, full)
+    return from_array(f"fashion-{split}", resize_all(images, size), torch.from_numpy(labels), classes)
+
+
+def fashion_arrays(
+    split: str, classes: Sequence[str], root: Path | None = None, full: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fashion-MNIST images (N, 28, 28) of `classes` and their labels (N,), by position in `classes`; `split`
+    is "train" or "test".
 
     By default they are the embedded sample's: 1,500 training images of each class of `FASHION_ID`, 250 test
     images of every class. With `root` they are the full set's, from the IDX files there. With `full` they
-    are the full set's, from Debian's folder or else the hub. Raises DataError when they are not to be had,
-    are damaged, or lack a class.
+    are the full set's, from Debian's folder or else the hub.
+
+    Raises DataError when they are not to be had, are damaged, or lack a class.
     """
     if split not in ("train", "test") or not set(classes) <= set(FASHION):
         raise DataError(f"Fashion-MNIST has the splits train and test and the classes {', '.join(FASHION)}.")
@@ -78,8 +82,7 @@ def fashion(
         )
     keep = np.isin(labels, [FASHION.index(c) for c in classes])
     position = {FASHION.index(c): i for i, c in enumerate(classes)}
-    relabelled = torch.tensor([position[label] for label in labels[keep].tolist()])
-    return from_array(f"fashion-{split}", resize_all(images[keep], size), relabelled, classes)
+    return images[keep], np.array([position[label] for label in labels[keep].tolist()])
 
 
 def _sample(split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["DOODLES_KNOWN", "DOODLES_NAMES", "DOODLES_NEAR", "DOODLES_WORLD", "NEVER_WORDS", "doodles"]
+__all__ = [
+    "DOODLES_KNOWN",
+    "DOODLES_NAMES",
+    "DOODLES_NEAR",
+    "DOODLES_WORLD",
+    "NEVER_WORDS",
+    "doodle_arrays",
+    "doodles",
+]
 
 SIDE, EACH, TRAIN = 28, 100, 80
 FOLDER = ASSETS / "doodles"
@@ -37,16 +45,21 @@ NEVER_WORDS = (*DOODLES_NEAR, *_split["synonyms"]["words"])
 """names of near-OOD things, and words under which another picture of one could hide"""
 
 
-def doodles(names: Sequence[str], size: int = 32, split: str = "") -> Images:
-    """Drawings of `names` (RGB, light strokes on black), labelled by position in `names`.
+def doodle_arrays(names: Sequence[str], split: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Drawings of `names`, uint8 (N, 28, 28), light strokes on black, and their positions in `names` (N,).
 
     Of every name's 100 drawings the first 80 are `split` "train", the last 20 are "test", and all are "".
     """
     rows = {"train": slice(0, TRAIN), "test": slice(TRAIN, EACH), "": slice(0, EACH)}[split]
-    columns = [DOODLES_NAMES.index(name) for name in names]
-    drawings = _sheet()[rows][:, columns].reshape(-1, SIDE, SIDE)
-    labels = torch.arange(len(names)).repeat(len(drawings) // len(names))
-    return from_array(f"doodles-{split or 'all'}", resize_all(drawings, size), labels, tuple(names))
+    drawings = _sheet()[rows][:, [DOODLES_NAMES.index(name) for name in names]]
+    return drawings.reshape(-1, SIDE, SIDE), np.tile(np.arange(len(names)), len(drawings))
+
+
+def doodles(names: Sequence[str], size: int = 32, split: str = "") -> Images:
+    """The drawings of `doodle_arrays` as images of `size` pixels, labelled by position in `names`."""
+    drawings, labels = doodle_arrays(names, split)
+    images = resize_all(drawings, size)
+    return from_array(f"doodles-{split or 'all'}", images, torch.from_numpy(labels), tuple(names))
 
 
 @functools.cache

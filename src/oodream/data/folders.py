@@ -1,7 +1,7 @@
 """Image sets from folders: class folders with or without splits, folders of anything, and of known classes.
 
-A folder is first listed and checked (`list_folder`, `list_ood`, `list_shifted`), which opens no picture; a
-`Listing` then reads its pictures.
+A folder is first listed and checked (`list_folder`, `list_ood`, `list_shifted`), which opens no picture; its
+`Listing` then reads them.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import DataError, listed
 from ..core.files import shown
 from ..core.types import OOD
 from .classes import check_name, folder_key, plain, prompts_for, read
-from .images import Images, from_files
+from .images import Files, Images
+from .listing import Encoded, Listing
 from .scan import SUFFIXES, Scan, is_run_folder, is_skipped, report_unread, scan
-from .splits import HELD_OUT, TEST_SHARE, TRAIN, check_counts, read_splits
+from .splits import HELD_OUT, TEST_SHARE, TRAIN, read_splits
 
 __all__ = [
-    "Listing",
     "list_folder",
     "list_ood",
     "list_shifted",
@@ -29,23 +28,6 @@ __all__ = [
     "load_ood",
     "load_shifted",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """The pictures of a set, by file, before any is opened; every class is to have `least` of them."""
-
-    name: str
-    files: tuple[Path, ...]
-    labels: tuple[int, ...]
-    classes: tuple[str, ...]
-    least: int = 0
-
-    def read(self, size: int, white: float = 0.0) -> Images:
-        """The images; DataError where too many are damaged, or a class has too few that are not."""
-        images = from_files(self.name, self.files, self.labels, self.classes, size, white)
-        check_counts(images, self.least)
-        return images
 
 
 # Class folders
@@ -228,11 +210,21 @@ def _is_lost(path: Path) -> bool:
 
 
 def _listing(name: str, scans: Mapping[str, Scan], least: int) -> Listing:
+    files = [file for found in scans.values() for file in found.files]
+    labels = [label for label, found in enumerate(scans.values()) for _ in found.files]
+    return listing_of(name, files, labels, tuple(scans), least)
+
+
+def listing_of(
+    name: str, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], least: int = 0
+) -> Listing:
+    """A listing of picture files with their labels."""
     return Listing(
         name=name,
-        files=tuple(file for found in scans.values() for file in found.files),
-        labels=tuple(label for label, found in enumerate(scans.values()) for _ in found.files),
-        classes=tuple(scans),
+        pictures=Encoded(Files(tuple(files)), tuple(map(str, files))),
+        rows=tuple(range(len(files))),
+        labels=tuple(labels),
+        classes=tuple(classes),
         least=least,
     )
 
@@ -255,7 +247,7 @@ def list_ood(folder: Path, name: str = "", exclude: Collection[Path] = ()) -> Li
     report_unread(shown(folder), found)
     if not found.files:
         raise DataError(f"{name}: no image found below {shown(folder)}. Expected files such as .png or .jpg.")
-    return Listing(name=name, files=found.files, labels=(OOD,) * len(found.files), classes=())
+    return listing_of(name, found.files, (OOD,) * len(found.files), ())
 
 
 def load_shifted(
@@ -288,9 +280,4 @@ def list_shifted(folder: Path, names: Sequence[str], classes: Path | None, name:
         raise DataError(
             f"{shown(folder)} has no images in folders called as the known classes are: {listed(names)}."
         )
-    return Listing(
-        name=name or shown(folder.resolve().name),
-        files=found.files,
-        labels=tuple(labels),
-        classes=tuple(names),
-    )
+    return listing_of(name or shown(folder.resolve().name), found.files, labels, names)

@@ -21,6 +21,7 @@ from .splits import split
 __all__ = ["PSEUDO_OOD", "blended", "check_left_out", "hold_out", "inverted", "shuffled"]
 
 MAX_IMAGES = 1000  # in each OOD set
+LEFT_OUT = "training images of classes left out of training"
 
 
 def check_left_out(names: Sequence[str], classes: Sequence[str]) -> None:
@@ -53,13 +54,13 @@ def hold_out(train: Images, classes: Sequence[str], seed: int) -> tuple[Images, 
     fit, test = split(known, seed)
     some = torch.randperm(len(left_out), generator=generator(seed, "left-out"))[:MAX_IMAGES]
     near = train.subset(left_out[some]).as_ood("left-out")
-    sets = [ImageSet(name="left-out", group="near", images=near)]
+    sets = [ImageSet(name="left-out", group="near", images=near, about=LEFT_OUT)]
     # "disturbed" is the name of a stream of random numbers: another name would draw other images.
     rows = torch.randperm(len(test), generator=generator(seed, "disturbed"))[:MAX_IMAGES]
     pixels, labels = test.batch(rows), test.labels[rows]
-    for name, (change, _) in PSEUDO_OOD.items():
+    for name, (change, about) in PSEUDO_OOD.items():
         images = from_array(name, change(pixels, labels, generator(seed, name)), labels, ()).as_ood()
-        sets.append(ImageSet(name=name, group="far", images=images))
+        sets.append(ImageSet(name=name, group="far", images=images, about=about))
     return fit, test, sets
 
 

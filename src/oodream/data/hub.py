@@ -14,40 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DataError, listed
 from .classes import check_count, check_name, plain
-from .images import Images, from_sources
-from .splits import HELD_OUT, TRAIN, check_counts, read_splits
+from .images import Images
+from .listing import Encoded, Listing
+from .splits import HELD_OUT, TRAIN, read_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["HubListing", "list_hub", "load_hub"]
+__all__ = ["list_hub", "load_hub"]
 
 # What columns of class names are called, where they are plain text.
 LABELS = ("label", "labels", "class", "class_name", "category", "target", "fine_label")
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubListing:
-    """One split of a data set before any picture is decoded; `column` holds the encoded pictures."""
-
-    name: str
-    data: Dataset
-    column: str
-    labels: tuple[int, ...]
-    classes: tuple[str, ...]
-    least: int = 0
-
-    def read(self, size: int, white: float = 0.0) -> Images:
-        """The images; DataError where too many are damaged, or a class has too few that are not."""
-        files = [f"{self.name}[{row}]" for row in range(len(self.labels))]
-        source = _Encoded(self.data, self.column)
-        images = from_sources(self.name, source, files, self.labels, self.classes, size, white)
-        check_counts(images, self.least)
-        return images
-
-
 @dataclass(frozen=True)
-class _Encoded:
+class _Column:
     """The encoded pictures of a column, by row."""
 
     data: Dataset
@@ -70,7 +51,7 @@ def load_hub(
     return read_splits(train, test, size, seed=seed, white=white)
 
 
-def list_hub(name: str, names: Sequence[str] | None = None) -> tuple[HubListing, HubListing | None]:
+def list_hub(name: str, names: Sequence[str] | None = None) -> tuple[Listing, Listing | None]:
     """(training, test) parts of a classification data set, or (all, None) without a split for testing.
 
     It is one of the hub, a copy of one in a folder, or what `save_to_disk` wrote.
@@ -92,15 +73,16 @@ def list_hub(name: str, names: Sequence[str] | None = None) -> tuple[HubListing,
     classes = _named(name, found, names)
     short = name.rstrip("/").rpartition("/")[2]
 
-    def listing(title: str, split: str, least: int) -> HubListing:
+    def listing(title: str, split: str, least: int) -> Listing:
         if strange := sorted({*rows[split]} - {*found}):
             raise DataError(f"hub:{name}: {split} has classes that {train} has not: {listed(strange)}.")
         labels = tuple(found.index(text) for text in rows[split])
         _check_least(f"hub:{name}, {split}", labels, classes, least)
-        return HubListing(
+        names = [f"{title}[{row}]" for row in range(len(labels))]
+        return Listing(
             name=title,
-            data=_encoded(splits[split], image),
-            column=image,
+            pictures=Encoded(_Column(_encoded(splits[split], image), image), names),
+            rows=tuple(range(len(labels))),
             labels=labels,
             classes=classes,
             least=least,

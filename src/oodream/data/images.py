@@ -22,10 +22,10 @@ from ..core.errors import DataError, listed
 from ..core.files import shown
 from ..core.progress import progress
 from ..core.types import OOD
-from .preprocess import Depth, read_image, read_or_measure, white_of
+from .preprocess import Depth, read_image, read_or_measure, resize_all, white_of
 from .scan import MAX_UNREADABLE
 
-__all__ = ["ImageSet", "Images", "from_array", "from_files", "from_sources"]
+__all__ = ["Files", "ImageSet", "Images", "Source", "from_array", "from_files", "from_pixels", "from_sources"]
 
 IN_MEMORY = 2 << 30  # bytes of pixels; a larger set is read from its files batch by batch
 PART = 4096  # files handed to the threads together: a pool holds an object for everything it was handed
@@ -102,11 +102,15 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Images that are measured together; `group` is "near" or "far" for OOD, "shift", "control" or "id"."""
+    """Images that are measured together; `group` is "near" or "far" for OOD, "shift", "control" or "id".
+
+    `about` says in a few words what they show, where that is known.
+    """
 
     name: str
     group: str
     images: Images
+    about: str = ""
 
 
 def from_array(name: str, images: Tensor, labels: Tensor, classes: Sequence[str]) -> Images:
@@ -115,6 +119,23 @@ def from_array(name: str, images: Tensor, labels: Tensor, classes: Sequence[str]
         name=name, size=images.shape[-1], labels=labels.long(), classes=tuple(classes),
         files=tuple(f"{name}[{i}]" for i in range(len(images))), read=_Pixels(images),
     )  # fmt: skip
+
+
+def from_pixels(
+    name: str, pixels_N3HW: Tensor, labels: Tensor, classes: Sequence[str], size: int, files: Sequence[str]
+) -> Images:
+    """An `Images` over uint8 pictures of one height and width in memory, as squares of `size` pixels.
+
+    The squares are kept where all fit in 2 GiB; else a batch is resized when it is read.
+    """
+    read: Callable[[Sequence[int]], Tensor] = _Pixels(pixels_N3HW)
+    if pixels_N3HW.shape[2:] != (size, size):
+        read = _Resized(pixels_N3HW, size)
+        if len(pixels_N3HW) * 3 * size**2 <= IN_MEMORY:
+            read = _Pixels(read(range(len(pixels_N3HW))))
+    return Images(
+        name=name, size=size, labels=labels.long(), classes=tuple(classes), files=tuple(files), read=read
+    )
 
 
 def from_files(
@@ -133,7 +154,7 @@ def from_files(
 
     Raises DataError where there is no file, or more than 5 % of them are damaged.
     """
-    return from_sources(name, _Files(tuple(files)), [str(f) for f in files], labels, classes, size, white)
+    return from_sources(name, Files(tuple(files)), [str(f) for f in files], labels, classes, size, white)
 
 
 def from_sources(
@@ -211,6 +232,18 @@ class _Pixels:
 
 
 @dataclass(frozen=True)
+class _Resized:
+    """Images held in memory in another size."""
+
+    pixels_N3HW: Tensor
+    size: int
+
+    def __call__(self, index: Sequence[int]) -> Tensor:
+        pixels_BHW3 = self.pixels_N3HW[list(index)].permute(0, 2, 3, 1).contiguous().numpy()
+        return resize_all(pixels_BHW3, self.size)
+
+
+@dataclass(frozen=True)
 class _Rows:
     """Some rows of another reader's images."""
 
@@ -222,7 +255,7 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Files:
+class Files:
     """Files by row."""
 
     files: tuple[Path, ...]

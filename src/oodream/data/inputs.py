@@ -5,7 +5,7 @@ All that can be known of the inputs without opening a picture is known after `Da
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -17,20 +17,19 @@ from ..config import Config
 from ..core.errors import DataError
 from ..core.files import shown
 from ..core.seeding import generator
-from .builtin import FAR_SETS, FASHION_ID, FASHION_NEAR, fashion, near
-from .classes import find, named, prompts_for, read, spans_for
+from .builtin import FAR_SETS
+from .classes import prompts_for, spans_for
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from .folders import Listing, list_folder, list_ood, list_shifted
+from .folders import list_ood, list_shifted
 from .holdout import check_left_out, hold_out
-from .hub import HubListing, list_hub
 from .images import Images, ImageSet
-from .splits import read_splits
+from .listing import Listing
+from .real import WORLD, check_real, is_within, list_real
+from .source import UNKNOWN_SET, DataSource
 
-__all__ = ["CONTROL", "FASHION_DATA", "DataInputs", "NamedFolder", "named_folders"]
+__all__ = ["CONTROL", "DataInputs", "NamedFolder", "named_folders"]
 
-FASHION_DATA = ("fashion", "fashion-full")
 CONTROL = "reconstructed"
-HUB = "hub:"
 
 
 class DataInputs:
@@ -41,10 +40,13 @@ class DataInputs:
 
     def check(self) -> None:
         """Raises DataError for every fault of the inputs that can be known before a picture is opened."""
-        names = self._names
+        names = self.source.known
         check_left_out(names, self.config.validate)
         left = [name for name in names if name not in self.config.validate]
         self.prompts(left)
+        test = [item.folder for item in (*self._ood_folders, *self._shifted_folders)]
+        check_real(self.config.regularize, self.source.home, test)
+        self._check_real_names()
         if not self.config.validate:
             _ = self._ood_listings, self._shifted_listings
 
@@ -60,7 +62,9 @@ class DataInputs:
 
     @cached_property
     def ood(self) -> list[ImageSet]:
-        """The OOD test sets: the user's, the near set beside Fashion-MNIST, then the built-in far ones."""
+        """The OOD test sets: the user's, classes that are unknown, the data set's own near sets, and the
+        built-in far ones.
+        """
         sets = self._held_out[2] if self.config.validate else self._ood_sets()
         if (ratio := self.config.evaluate.ood_ratio) == 0:
             return sets
@@ -80,6 +84,27 @@ class DataInputs:
             ImageSet(name=listing.name, group="shift", images=self._read(listing)) for listing in listings
         ]
 
+    @cached_property
+    def world(self) -> Images:
+        """Real images of other things, labelled by their names, which may be trained on as outliers: the
+        oracle. Nothing in it is of a class that is known, left out, unknown, or shown by a near set.
+
+        Raises DataError where the data set has none, or where it holds such a class.
+        """
+        return self.source.world(self.config.size)
+
+    @cached_property
+    def real(self) -> Images | None:
+        """Real images of other things to train on in place of imagined outliers; None where none are asked
+        for.
+
+        Raises DataError where the data set is asked for its own and has none.
+        """
+        if self.config.regularize.outliers != "real":
+            return None
+        place = self.config.regularize.real
+        return self.world.as_ood() if place == WORLD else self._read(list_real(Path(place)))
+
     def shift_sets(self) -> Iterator[tuple[str, int, Images]]:
         """Name, severity and images of every shifted set, one at a time: the user's (severity 0), then
         corrupted test images.
@@ -93,18 +118,19 @@ class DataInputs:
 
     def prompts(self, names: Sequence[str]) -> tuple[str, ...]:
         """Each class's prompt: the template, with the words that the class list has for it."""
-        return prompts_for(names, self._words(names), self.config.decode.prompt)
+        return prompts_for(names, self.source.words(names), self.config.decode.prompt)
 
     def prompt_spans(self, names: Sequence[str]) -> tuple[tuple[int, int], ...]:
         """Where each class's name stands in its prompt, as (start, stop) in characters."""
-        return spans_for(names, self._words(names), self.config.decode.prompt)
+        return spans_for(names, self.source.words(names), self.config.decode.prompt)
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Unknown classes that have a name: those left out, or those of the near set beside Fashion-MNIST."""
-        if self.config.validate:
-            return self.config.validate
-        return FASHION_NEAR if self.config.data in FASHION_DATA else ()
+        """Names of unknown classes, as far as they have some: of those left out of the data, or else of those
+        that are unknown or shown by the data set's own near set.
+        """
+        named = self.source.named
+        return self.config.validate or (*self.config.unknown, *(named.near_classes if named else ()))
 
     # Known images
 
@@ -114,66 +140,42 @@ class DataInputs:
 
     @cached_property
     def _data(self) -> tuple[Images, Images]:
-        """(training, test) images, before any are held back."""
-        config = self.config
-        if config.data in FASHION_DATA:
-            full = config.data == "fashion-full"
-            train, test = (
-                fashion(split, FASHION_ID, size=config.size, full=full) for split in ("train", "test")
-            )
-            return train, test
-        train_listing, test_listing = self._listings
-        return read_splits(train_listing, test_listing, config.size, seed=config.seed, white=config.white)
+        """(training, test) images of the known classes, before any are held back."""
+        return self.source.read(self.config.size)
 
     @cached_property
-    def _listings(self) -> tuple[Listing, Listing | None] | tuple[HubListing, HubListing | None]:
-        """What a folder or the hub has."""
-        config = self.config
-        if config.data.startswith(HUB):
-            names = named(config.classes)[0] if config.classes else None
-            return list_hub(config.data.removeprefix(HUB), names)
-        inside = {item.folder.resolve() for item in (*self._ood_folders, *self._shifted_folders)}
-        return list_folder(Path(config.data), self._class_list, inside)
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        """The known classes, before any are left out."""
-        return FASHION_ID if self.config.data in FASHION_DATA else self._listings[0].classes
-
-    @cached_property
-    def _class_list(self) -> Path | None:
-        return find(self.config.classes) if self.config.classes else None
-
-    def _words(self, names: Sequence[str]) -> Mapping[str, str]:
-        own = Path(self.config.data) / "classes.toml"
-        source = self._class_list or (own if own.is_file() else None)
-        words = read(source)[1] if source else {}
-        return {name: text for name, text in words.items() if name in names}
+    def source(self) -> DataSource:
+        """Where the known images come from."""
+        folders = (*self._ood_folders, *self._shifted_folders)
+        return DataSource(self.config, {item.folder.resolve() for item in folders})
 
     # Other images
 
     def _ood_sets(self) -> list[ImageSet]:
-        config = self.config
-        sets = [
-            ImageSet(name=listing.name, group=item.group, images=self._read(listing))
-            for item, listing in zip(self._ood_folders, self._ood_listings, strict=True)
-        ]
-        if config.data in FASHION_DATA:  # its near set is near to nothing else
-            images = near(config.size, full=config.data == "fashion-full")
-            sets.append(ImageSet(name="near", group="near", images=images))
-        far = config.evaluate.n_far
-        return sets + [
-            ImageSet(name=name, group="far", images=make(config.size, far, 0))
-            for name, (make, _) in FAR_SETS.items()
+        size, far = self.config.size, self.config.evaluate.n_far
+        return [
+            *(
+                ImageSet(name=listing.name, group=item.group, images=self._read(listing))
+                for item, listing in zip(self._ood_folders, self._ood_listings, strict=True)
+            ),
+            *self.source.near(size, self._white),
+            *(
+                ImageSet(name=name, group="far", images=make(size, far, 0), about=about)
+                for name, (make, about) in FAR_SETS.items()
+            ),
         ]
 
     def _read(self, listing: Listing) -> Images:
         """A set beside the known images; its deep pictures have their white, as for a guard in use."""
-        return listing.read(self.config.size, self._data[0].white or self.config.white)
+        return listing.read(self.config.size, self._white)
+
+    @property
+    def _white(self) -> float:
+        return self._data[0].white or self.config.white
 
     @cached_property
     def _ood_folders(self) -> list[NamedFolder]:
-        reserved = {*FAR_SETS, "near", "far", "id", "mean", "left-out", CONTROL}
+        reserved = {*FAR_SETS, UNKNOWN_SET, "near", "far", "id", "mean", "left-out", CONTROL}
         return named_folders(self.config.ood, reserved, ("near", "far"))
 
     @cached_property
@@ -191,16 +193,25 @@ class DataInputs:
 
     @cached_property
     def _shifted_listings(self) -> list[Listing]:
-        names, class_list = self._names, self._class_list
-        return [list_shifted(item.folder, names, class_list, item.name) for item in self._shifted_folders]
+        names, list_file = self.source.known, self.source.class_list
+        return [list_shifted(item.folder, names, list_file, item.name) for item in self._shifted_folders]
+
+    def _check_real_names(self) -> None:
+        """DataError where real outliers are, by the names of their folders, of a class that they must not
+        show.
+        """
+        place = self.config.regularize.real
+        if place == WORLD:
+            _ = self.world
+        elif place:
+            self.source.check_world([path.name for path in Path(place).iterdir() if path.is_dir()])
 
     def _check_apart(self, folder: Path) -> None:
         """DataError where a folder of OOD images holds the known images."""
-        if self.config.data in FASHION_DATA or self.config.data.startswith(HUB):
-            return
-        if Path(self.config.data).resolve().is_relative_to(folder.resolve()):
+        home = self.source.home
+        if home and is_within(home, folder):
             raise DataError(
-                f"The OOD folder {shown(folder)} holds the known images of {shown(self.config.data)}. "
+                f"The OOD folder {shown(folder)} holds the known images of {shown(home)}. "
                 "Put the OOD images into a folder of their own."
             )
 

@@ -30,6 +30,7 @@ __all__ = [
     "read_image",
     "read_or_measure",
     "read_pictures",
+    "resize_all",
     "square",
     "to_rgb",
     "white_of",
@@ -88,6 +89,12 @@ def square(image: Image.Image, size: int) -> Image.Image:
     left, top = (w - side) / 2, (h - side) / 2
     narrow = image.resize((size, h), Image.Resampling.BICUBIC, box=(left, 0, left + side, h))
     return narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, top + side))
+
+
+def resize_all(arrays: Iterable[np.ndarray], size: int) -> Tensor:
+    """N uint8 arrays (H, W) or (H, W, 3) as uint8 (N, 3, size, size) through `to_rgb` and `square`."""
+    pixels = np.stack([np.asarray(square(to_rgb(Image.fromarray(a)), size)) for a in arrays])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
 def read_image(source: Path | BytesIO, size: int, white: float = 0.0) -> Tensor:

@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 
-from ..core.errors import DataError, listed
 from ..core.seeding import generator
 from .images import Images
+from .listing import Listing, drawn_rows
 
-__all__ = ["HELD_OUT", "TEST_SHARE", "TRAIN", "SplitListing", "check_counts", "read_splits", "split"]
+__all__ = ["HELD_OUT", "TEST_SHARE", "TRAIN", "read_splits", "split"]
 
 TEST_SHARE = 0.2
 TRAIN = ("train", "training")
 HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")  # the first that is there is used
 
 
-class SplitListing(Protocol):
-    """What can be read as one split."""
-
-    def read(self, size: int, white: float = 0.0) -> Images:
-        """The images; `white` is as in `images.from_files`."""
-        ...
-
-
 def read_splits(
-    train: SplitListing,
-    test: SplitListing | None,
+    train: Listing,
+    test: Listing | None,
     size: int,
     *,
     seed: int,
     test_share: float = TEST_SHARE,
     white: float = 0.0,
+    max_per_class: int = 0,
 ) -> tuple[Images, Images]:
-    """(training, test) images of what `folders.list_folder` or `hub.list_hub` found."""
-    images = train.read(size, white)
-    if test is None:
-        return split(images, seed, test_share)
-    return images, test.read(size, images.white)
+    """(training, test) images of listings.
 
-
-def check_counts(images: Images, least: int) -> None:
-    """DataError where damaged files left a class, if there are classes, with fewer than `least` images."""
-    if not images.classes:
-        return
-    counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
-    if few := [
-        f"{name} ({count})" for name, count in zip(images.classes, counts, strict=True) if count < least
-    ]:
-        raise DataError(
-            f"{images.name}: classes with fewer than {least} readable images: {listed(few)}. "
-            "Add or mend some."
-        )
+    Without `test`, every class of `train` gives `test_share` of its images. At most `max_per_class` training
+    images of each class are kept, drawn by the seed; 0 keeps all.
+    """
+    if test is not None:
+        images = train.at_most(max_per_class, seed).read(size, white)
+        return images, test.read(size, images.white)
+    images, held_out = split(train.read(size, white), seed, test_share)
+    if max_per_class:
+        images = images.subset(drawn_rows(images.labels, images.classes, max_per_class, seed))
+    return images, held_out
 
 
 def split(images: Images, seed: int, test_share: float = TEST_SHARE) -> tuple[Images, Images]:

@@ -101,15 +101,21 @@ class Run:
         return SampledVectors(**t, kind=self.kind, space=self.book.space)
 
     @property
+    def imagines(self) -> bool:
+        """Whether the run samples and decodes anything; with real outliers it does not."""
+        return self.config.regularize.outliers != "real"
+
+    @property
     def kind(self) -> Kind:
-        """What the run imagines: "outlier" or "inlier"."""
-        kind: Kind = make("samplers", self.config.sample.sampler, **self.config.sample.options).kind
+        """What the run imagines, "outlier" or "inlier"; real images in their place are outliers, too."""
+        sampler = make("samplers", self.config.sample.sampler, **self.config.sample.options)
+        kind: Kind = sampler.kind if self.imagines else "outlier"
         return kind
 
     @property
     def has_latents(self) -> bool:
         """Whether what is imagined stays latents."""
-        return self.config.decode.output == "latents"
+        return self.imagines and self.config.decode.output == "latents"
 
     @property
     def files(self) -> ImageFiles | LatentShards:
@@ -122,8 +128,7 @@ class Run:
 
     @cached_property
     def images(self) -> Images:
-        """All imagined images, in the order of their vectors, labelled with the class they were sampled
-        around.
+        """All imagined images in the order of their vectors, labelled with the classes they lie around.
 
         Raises DataError when some are missing or damaged, or when the run has latents.
         """
@@ -132,10 +137,8 @@ class Run:
         labels = self.vectors.y_M.tolist()
         images = from_files("imagined", self.files.paths, labels, self.book.names, self.config.size)
         if len(images) != len(labels):
-            path = self.folder.path
-            raise DataError(
-                f"Imagined images are missing or damaged. Mend them with: oodream decode {path} --verify"
-            )
+            mend = f"oodream decode {self.folder.path} --verify"
+            raise DataError(f"Imagined images are missing or damaged. Mend them with: {mend}")
         return images
 
     @cached_property
@@ -150,15 +153,12 @@ class Run:
 
     @cached_property
     def provenance(self) -> list[Json]:
-        """What each imagined row was made from: class, prompt, anchor image, seed, distance, hash of its
-        file.
-        """
+        """What each imagined row was made from: class, prompt, anchor, seed, distance, hash of its file."""
         output = self.config.decode.output
-        lines = read_lines(self.layout.provenance(output), imagined_stage(output))
+        file, stage = self.layout.provenance(output), imagined_stage(output)
+        lines = read_lines(file, stage)
         if len(lines) != len(self.vectors):
-            raise StoreError(
-                f"{self.layout.provenance(output)} is cut short. {again(imagined_stage(output))}"
-            )
+            raise StoreError(f"{file} is cut short. {again(stage)}")
         return lines
 
     @cached_property
@@ -178,7 +178,7 @@ class Run:
         return [reasons[i] if i >= 0 else "" for i in dropped_by_M.tolist()]
 
     def reconstructed(self, part: str) -> Images:
-        """VAE reconstructions of a share of the "train" or "test" images."""
+        """VAE reconstructions of a share of the "train" images, or the control's of "test" images."""
         t = self._tensors(self.layout.reconstructed(part), "images", "labels")
         return from_array(f"reconstructed-{part}", t["images"], t["labels"], self.book.names)
 
@@ -191,6 +191,14 @@ class Run:
     def strips(self) -> dict[str, Tensor]:
         """Images (N, 3, H, W) along arcs of vectors, by "between-CLASS" and "away-CLASS"."""
         return self._tensors(self.layout.strips)
+
+    @cached_property
+    def drawn_features(self) -> tuple[Images, Tensor]:
+        """What the decoder makes of some known images' features without noise, and their rows in
+        `features`."""
+        t = self._tensors(self.layout.drawn_features, "images", "rows")
+        labels = self.features.y_N[t["rows"]]
+        return from_array("features", t["images"], labels, self.book.names), t["rows"]
 
     def classifier(self, kind: str = REGULARIZED, seed: int = 0) -> Classifier:
         """A trained classifier, "baseline" or "regularized", on the CPU."""

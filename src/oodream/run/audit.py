@@ -5,24 +5,27 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from ..audit.audit import audit
-from ..audit.finding import Audit
+from ..audit.finding import Audit, Finding
+from ..audit.latent_space import drawability
 from ..config import Config
 from ..core.files import shown
 from ..core.results import Row
 from ..data.builtin import FAR_SETS
-from ..data.classes import find, read
 from ..data.images import Images, ImageSet
-from ..data.inputs import CONTROL, FASHION_DATA, DataInputs
+from ..data.inputs import CONTROL, DataInputs
+from ..data.sets import SETS
+from ..models.inference import Extractor
 from .artifacts import Run
+from .layout import BASELINE, classifier_stage
 
 __all__ = ["audit_folders", "audit_run", "audited_sets", "lines"]
 
-TRAIN, TEST, IMAGINED = "ID/train", "ID/test", "run/imagined"  # no folder has a slash in its name
+TRAIN, TEST = "ID/train", "ID/test"  # no folder has a slash in its name
+IMAGINED, REAL = "run/imagined", "run/real"
 LISTED = 3  # examples of a finding that are printed
 WIDTH, INDENT = 110, 9
 
@@ -36,8 +39,9 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
     return audit(
         audited_sets(inputs, run),
         inputs.train.classes,
-        words=_words(run.config),
+        words=inputs.source.other_names(),
         control=_control(run),
+        drawn=_drawn(run),
         seed=run.config.seed,
     )
 
@@ -45,18 +49,18 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
 def audit_folders(config: Config) -> Audit:
     """The audit of the images and OOD sets that a configuration names, without a run.
 
-    Built-in OOD sets are audited beside built-in images alone.
+    Built-in OOD sets are audited beside the images of named data sets alone.
     """
-    builtin = config.data in FASHION_DATA
+    builtin = config.data in SETS
     inputs = DataInputs(config if builtin else replace(config, evaluate=replace(config.evaluate, n_far=1)))
     sets = [s for s in audited_sets(inputs) if builtin or s.name not in FAR_SETS]
-    return audit(sets, inputs.train.classes, words=_words(config), seed=config.seed)
+    return audit(sets, inputs.train.classes, words=inputs.source.other_names(), seed=config.seed)
 
 
 def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
     """The image sets of a configuration, and those that a run has made of them, with the audit's groups.
 
-    A run's are the imagined outliers that it trains on, and reconstructed ID images.
+    A run's are the outliers that it trains on, imagined or real, and reconstructed ID images.
     """
     sets = [
         ImageSet(name=TRAIN, group="train", images=inputs.train),
@@ -64,6 +68,8 @@ def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
     ]
     if run and (outliers := _outliers(run)):
         sets.append(ImageSet(name=IMAGINED, group="outliers", images=outliers))
+    if inputs.real:
+        sets.append(ImageSet(name=REAL, group="outliers", images=inputs.real))
     if run and run.layout.reconstructed("test").exists():
         sets.append(ImageSet(name=CONTROL, group="control", images=run.reconstructed("test")))
     return [*sets, *inputs.ood]
@@ -71,7 +77,8 @@ def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
 
 def _outliers(run: Run) -> Images | None:
     """The imagined outliers that training uses; None where there are none, or where they stay latents."""
-    if run.has_latents or run.kind != "outlier" or not run.layout.provenance("images").exists():
+    trains_on_images = run.config.regularize.outliers == "imagined" and not run.has_latents
+    if not trains_on_images or run.kind != "outlier" or not run.layout.provenance("images").exists():
         return None
     filtered = run.layout.keep_mask.exists()
     images = run.images.subset(run.keep_mask if filtered else torch.arange(len(run.images)), "imagined")
@@ -84,16 +91,18 @@ def _control(run: Run) -> list[Row]:
     return [r for r in rows if r.group == "control" and r.detector == run.config.evaluate.detectors[0]]
 
 
-def _words(config: Config) -> dict[str, list[str]]:
-    """Other names of the classes in their list: folders, aliases and the words of prompts."""
-    source = find(config.classes) if config.classes else Path(config.data) / "classes.toml"
-    if not source.is_file():
-        return {}
-    by_folder, words, by_alias = read(source)
-    names = {name: [text] for name, text in words.items()}
-    for other, name in (*by_folder.items(), *by_alias.items()):
-        names.setdefault(name, []).append(other)
-    return names
+def _drawn(run: Run) -> list[Finding]:
+    """Whether known images' features, decoded without noise, show their class; nothing before that is
+    known."""
+    stamp = run.stamp(classifier_stage(BASELINE, 0))
+    if not stamp or not run.layout.drawn_features.exists():
+        return []
+    images, _ = run.drawn_features
+    if not len(images):
+        return []
+    predicted_N = Extractor(run.classifier(BASELINE, 0).network)(images).logits_BC.argmax(1)
+    hits_N, accuracy = predicted_N == images.labels, stamp["summary"]["accuracy"]
+    return list(drawability(hits_N, images.labels, run.book.names, accuracy))
 
 
 def lines(audit: Audit) -> Iterator[str]:

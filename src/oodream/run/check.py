@@ -27,15 +27,19 @@ def check(job: Job) -> None:
     """
     c, r = job.config, job.config.regularize
     job.inputs.check()
-    job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
+    if job.run.imagines:
+        job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
+        make_filters(c.filter, job.run.kind)
     loss = make_loss(r.loss, r.loss_options)
-    if loss.outliers and job.sampler.kind != "outlier":
+    if loss.outliers and job.run.kind != "outlier":
         raise ValueError(
-            f"The loss {'+'.join(r.loss)} needs outliers, and the sampler gives {job.sampler.kind}s."
+            f"The loss {'+'.join(r.loss)} needs outliers, and the sampler gives {job.run.kind}s."
         )
+    if not loss.outliers and r.outliers == "real":
+        raise ValueError(f"The loss {'+'.join(r.loss)} uses no outliers: real ones would teach nothing.")
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
-    vectors = job.sampler.kind == "outlier" and r.outliers == "imagined"
+    vectors = job.run.kind == "outlier" and r.outliers == "imagined"
     loss.build(  # losses refuse what they cannot do with
         Sizes(
             features=1,
@@ -45,10 +49,9 @@ def check(job: Job) -> None:
             latent=(4, 8, 8) if job.run.has_latents else None,
         )
     )
-    if job.run.has_latents and job.sampler.kind != "outlier":
+    if job.run.has_latents and job.run.kind != "outlier":
         raise ValueError("Inliers are trained on as images; only outliers may be latents (decode.output).")
     check_adapter(c)
-    make_filters(c.filter, job.sampler.kind)
     check_teacher(job)
     make_all("detectors", c.evaluate.detectors, c.evaluate.detector_options)
     if c.guard.detector and c.guard.detector not in c.evaluate.detectors:
@@ -60,9 +63,9 @@ def check(job: Job) -> None:
         backbone(name, 2)
     for optimisation in (c.align.optimisation, c.train.optimisation):
         autocast(optimisation.precision, job.device)
-    _ = job.book, job.inputs.ood, job.inputs.shifted
-    if c.decode.decoder == STABLE:
-        warn_of_names(c.decode.source, job.book.names, job.inputs.unknown)
+    _ = job.book, job.inputs.real, job.inputs.ood, job.inputs.shifted
+    if job.run.imagines and c.decode.decoder == STABLE:
+        warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
 
 
 def check_adapter(config: Config) -> None:

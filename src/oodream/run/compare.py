@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, get_args
 
+from ..audit.look import LOOK
 from ..config import Config
 from ..core.distributed import barrier, is_main
 from ..core.files import write_bytes, write_json
 from ..core.options import ConfigError, overlay
 from ..core.results import Row
 from ..core.types import Json
-from ..functional.uncertainty import paired
-from ..report.tables import Cell, summarize, summarize_shifts
+from ..report.comparison import METRICS, Arm, comparison_page, contrasts, markdown
+from ..report.tables import Cell, spread, summarize, summarize_shifts
+from ..training.sources import Kind
 from .artifacts import Run
 from .check import check
 from .folder import RunDir, read_manifest
@@ -30,31 +32,14 @@ from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .plan import Plan
 from .runner import go
 
-__all__ = ["Line", "compare", "read_arms", "table"]
+__all__ = ["compare", "measured_arm", "read_arms"]
 
 GROUPS = {
     "near": ("auroc", "fpr95_id", "fpr95_ood"),
     "far": ("auroc", "fpr95_id", "fpr95_ood"),
     "all": ("fpr95_id",),
+    "control": ("auroc",),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """An arm: how many outliers it was trained with, what was measured, and what it cost.
-
-    `cells` are percent by name, with their spread. `headline` is the mean fpr95_id over all sets, in percent,
-    by seed. The seconds are of decoding these outliers and of one training. `memory` is the most bytes that
-    decoding or training held.
-    """
-
-    arm: str
-    outliers: int
-    cells: Mapping[str, Cell]
-    headline: tuple[float, ...]
-    synthesis: float
-    training: float
-    memory: int
 
 
 def compare(
@@ -63,13 +48,13 @@ def compare(
     folder: Path,
     command: str,
     say: Callable[[str], None],
-) -> list[Line]:
-    """Runs every arm (resuming what is there) and writes `comparison.md` and `comparison.json`; returns the
-    lines.
+) -> list[Arm]:
+    """Runs every arm (resuming what is there) and writes `comparison.md`, `comparison.html` and
+    `comparison.json`; returns what was measured.
 
-    Every arm is checked before the first one starts: ConfigError or ValueError names the arm. The first line
-    is the baseline classifier. Of several processes, which train and decode together, only the first one
-    writes and has lines.
+    Every arm is checked before the first one starts: ConfigError or ValueError names the arm. The first one
+    returned is the baseline classifier. Of several processes, which train and decode together, only the first
+    one writes and returns any.
     """
     configs = {name: _arm(base, name, options) for name, options in arms.items()}
     folders = {name: folder / slug(name) for name in configs}
@@ -79,7 +64,7 @@ def compare(
             check(Job(config, folders[name], command))
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"Arm {name!r}: {error}") from error
-    lines: list[Line] = []
+    measured: list[Arm] = []
     for i, (name, config) in enumerate(configs.items()):
         job = Job(config, folders[name], command)
         if is_main():
@@ -91,21 +76,34 @@ def compare(
         run = go(job, say)
         if not is_main():
             continue
-        if not lines:
-            lines.append(line(BASELINE, run, BASELINE))
-        lines.append(line(name, run, REGULARIZED))
-        write_json(folder / "comparison.json", [asdict(one) for one in lines])
-        write_bytes(folder / "comparison.md", table(lines).encode())
-    return lines
+        if not measured:
+            measured.append(measured_arm(BASELINE, run, BASELINE))
+        measured.append(measured_arm(name, run, REGULARIZED))
+        write(folder, measured, folders, command)
+    return measured
 
 
-def line(name: str, run: Run, kind: str) -> Line:
+def write(folder: Path, arms: Sequence[Arm], folders: Mapping[str, Path], command: str) -> None:
+    """The comparison of the arms so far, as JSON, Markdown and a page."""
+    values = [{**asdict(arm), "contrasts": {}} for arm in arms]
+    for metric, part in contrasts(arms).items():
+        for value, contrast in zip(values[1:], part, strict=True):
+            value["contrasts"][metric] = asdict(contrast)
+    write_json(folder / "comparison.json", values)
+    write_bytes(folder / "comparison.md", markdown(arms).encode())
+    links = {arm.arm: f"{folders[arm.arm].name}/report/index.html" for arm in arms if arm.arm in folders}
+    write_bytes(folder / "comparison.html", comparison_page(folder.name, arms, links, command).encode())
+
+
+def measured_arm(name: str, run: Run, kind: str) -> Arm:
     """What a finished run measured of its baseline or its regularized classifiers."""
     config, detector = run.config, run.config.evaluate.detectors[0]
-    means = [r for r in run.rows() if r.dataset == "mean" and (r.classifier, r.detector) == (kind, detector)]
+    rows = [r for r in run.rows() if (r.classifier, r.detector) == (kind, detector)]
 
     def of(group: str) -> list[Row]:
-        return [row for row in means if row.group == group]
+        """The rows of a group's mean, or of the control, by seed."""
+        wanted = [row for row in rows if row.group == group and (row.dataset == "mean" or group == "control")]
+        return sorted(wanted, key=lambda row: row.seed)
 
     cells = {"accuracy": summarize(of("all"), "accuracy")}
     for group, metrics in GROUPS.items():
@@ -116,43 +114,32 @@ def line(name: str, run: Run, kind: str) -> Line:
         for metric in ("accuracy", "flagged")
         if shifts
     }
+    if kind == REGULARIZED:
+        cells |= look_cells(run)
     trained = [_stamp(run, classifier_stage(kind, seed)) for seed in range(config.seeds)]
-    decoded, used, r = _stamp(run, imagined_stage(config.decode.output)), 0, config.regularize
-    if kind == REGULARIZED and r.ratio > 0:
-        used = min(int(run.keep_mask.sum()), r.max_outliers or len(run.vectors))
-    return Line(
+    decoded, used = _stamp(run, imagined_stage(config.decode.output)), 0
+    if config.regularize.ratio > 0:
+        used = max(trained[0]["summary"].get(f"{role}s", 0) for role in get_args(Kind))
+    by_seed = {}
+    for key in METRICS:
+        group, metric = key.split()
+        by_seed[key] = tuple(100 * getattr(row, metric) for row in of(group))
+    return Arm(
         arm=name,
         outliers=used,
+        oracle=kind == REGULARIZED and config.regularize.outliers == "real",
         cells=cells,
-        headline=tuple(100 * row.fpr95_id for row in sorted(of("all"), key=lambda row: row.seed)),
-        synthesis=decoded["seconds"] * used / len(run.vectors),
+        by_seed=by_seed,
+        synthesis=decoded["seconds"] * used / len(run.vectors) if run.imagines else 0.0,
         training=fmean(stamp["seconds"] for stamp in trained),
         memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([decoded] if used else [])]),
     )
 
 
-def table(lines: Sequence[Line]) -> str:
-    """The lines as a Markdown table; each but the first arm with its difference to that, by a paired test
-    over the seeds.
-    """
-    columns = list(dict.fromkeys(name for one in lines for name in one.cells))
-    first = next((one for one in lines if one.arm != BASELINE), None)
-    against = f"all fpr95_id less that of {first.arm} (95 %)" if first else ""
-    costs = ["synthesis, s", "ms an outlier", "training, s", "memory, GB"]
-    head = ["arm", "outliers", *(f"{name}, %" for name in columns), against, *costs]
-
-    def row(one: Line) -> list[str]:
-        each = 1000 * one.synthesis / one.outliers if one.outliers else 0
-        cells = [one.cells.get(name) for name in columns]
-        return [
-            one.arm, str(one.outliers), *(f"{m.text} {_small(m)}".strip() if m else "–" for m in cells),
-            _difference(first, one) if first else "–",
-            f"{one.synthesis:.1f}", f"{each:.0f}" if each else "–", f"{one.training:.0f}",
-            f"{one.memory / 1e9:.2f}",
-        ]  # fmt: skip
-
-    rows = [head, ["---"] * len(head), *map(row, lines)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+def look_cells(run: Run) -> dict[str, Cell]:
+    """How well the outliers' look tells them from known images; empty where the audit says nothing of it."""
+    looks = [finding for finding in run.audit().findings if finding.kind == LOOK]
+    return {"look auroc": spread([100 * looks[0].share], looks[0].interval)} if looks else {}
 
 
 def read_arms(text: str) -> dict[str, Json]:
@@ -183,15 +170,3 @@ def _arm(base: Config, name: str, options: Mapping[str, Any]) -> Config:
 
 def _stamp(run: Run, stage: str) -> Json:
     return run.stamp(stage) or {"seconds": 0.0, "summary": {"memory": 0}}
-
-
-def _difference(first: Line, other: Line) -> str:
-    """The mean difference with its interval and p-value; a dash where there are not two seeds."""
-    if other is first or len(other.headline) < 2 or len(other.headline) != len(first.headline):
-        return "–"
-    d = paired(first.headline, other.headline)
-    return f"{d.value:+.1f} ({d.interval[0]:+.1f} to {d.interval[1]:+.1f}; p = {d.p:.2g})"
-
-
-def _small(m: Cell) -> str:
-    return m.spread if m.spread.startswith("±") else f"({m.spread})" if m.spread else ""

@@ -12,7 +12,9 @@ from ..config import Config
 from ..core.device import device_of
 from ..core.registry import make
 from ..core.types import ClassBook, Decoder, Json, Sampler
-from ..data.inputs import FASHION_DATA, DataInputs
+from ..data.inputs import DataInputs
+from ..data.real import WORLD
+from ..data.sets import SETS
 from ..models.factory import SCRATCH
 from ..synthesis.decode import make_decoder
 from .artifacts import Run
@@ -22,7 +24,8 @@ from .layout import Layout
 __all__ = ["Job", "absolute"]
 
 BUILT_IN = {
-    *FASHION_DATA,
+    *SETS,
+    WORLD,
     "embedded",
     SCRATCH,
 }  # names that are no paths, whatever lies in the working directory
@@ -93,11 +96,16 @@ def absolute(config: Config) -> Config:
     return replace(
         config,
         data=path(config.data),
+        root=str(Path(config.root).absolute()) if config.root else "",
         classes=path(config.classes) if config.classes.endswith(".toml") else config.classes,
         ood=tuple(map(entry, config.ood)),
         shifted=tuple(map(entry, config.shifted)),
         decode=replace(config.decode, source=path(config.decode.source)),
         align=replace(config.align, init=path(config.align.init)),
         train=replace(config.train, init=path(config.train.init)),
-        regularize=replace(config.regularize, teacher=path(config.regularize.teacher)),
+        regularize=replace(
+            config.regularize,
+            teacher=path(config.regularize.teacher),
+            real=path(config.regularize.real),
+        ),
     )

@@ -47,6 +47,7 @@ class Layout:
         self.vectors = folder / "vectors" / "vectors.safetensors"
         self.samples = folder / "strips" / "samples.safetensors"
         self.strips = folder / "strips" / "strips.safetensors"
+        self.drawn_features = folder / "strips" / "features.safetensors"
         self.keep_mask = folder / "filter" / "keep.safetensors"
         self.known_latents = folder / "latents" / "known"
         self.coloured_latents = self.known_latents / "coloured.safetensors"
@@ -70,8 +71,9 @@ class Layout:
         return self.imagined(output) / "metadata.jsonl"
 
     def reconstructed(self, part: str) -> Path:
-        """VAE reconstructions of a share of the "train" or "test" images."""
-        return self.folder / "images" / "reconstructed" / f"reconstructed-{part}.safetensors"
+        """VAE reconstructions of a share of the "train" images, or the control's of "test" images."""
+        stage = {"train": "reconstructed", "test": "control"}[part]
+        return self.folder / "images" / stage / f"reconstructed-{part}.safetensors"
 
     def latent_shard(self, i: int) -> Path:
         """The i-th file of the known images' latents."""

@@ -69,27 +69,33 @@ class Plan:
 
 def stages(job: Job) -> list[Stage]:
     """The stages of a job, each behind those it comes after."""
-    vector, latent = vector_stages(job), latent_stages(job)
-    reconstructed = Stage(
-        name="images/reconstructed",
-        work=images.reconstruct_known,
-        after=("classes",),
-        sections=("reconstruct",),
-        facts=job.image_hashes | _seed(job),
-    )
+    book = job.book
+    known = {"names": list(book.names), "prompts": list(book.prompts), "space": book.space}
+    classes = Stage(name="classes", work=vectors.list_classes, facts=known)
+    imagined = vector_stages(job) if job.run.imagines else []
+    latent = latent_stages(job)
     pretrained = any(stage.name == "latents/adapter" for stage in latent)
     trained = classifier_stages(job, pretrained)
     names = tuple(stage.name for stage in trained if stage.name.startswith("classifier/"))
-    return [*vector, *latent, reconstructed, *trained, *result_stages(job, names)]
+    return [
+        classes, *imagined, *latent, *reconstruction_stages(job), *trained, *result_stages(job, names)
+    ]  # fmt: skip
+
+
+def reconstruction_stages(job: Job) -> list[Stage]:
+    """Known images through the decoder's VAE: those of the control, and a share of the training images."""
+    stage = partial(Stage, after=("classes",), facts=job.image_hashes | _seed(job))
+    return [
+        stage(name="images/control", work=images.reconstruct_control),
+        stage(name="images/reconstructed", work=images.reconstruct_known, sections=("reconstruct",)),
+    ]
 
 
 def vector_stages(job: Job) -> list[Stage]:
-    """From class names to imagined images or latents, and strips."""
+    """From the classes to imagined images or latents, and strips."""
     c, seed, train = job.config, _seed(job), {"images": job.image_hashes["images"]}
-    known = {"names": list(job.book.names), "prompts": list(job.book.prompts), "space": job.book.space}
     stage = partial(Stage, facts=seed)
     return [
-        Stage(name="classes", work=vectors.list_classes, facts=known),
         Stage(
             name="align",
             work=vectors.align_encoder,
@@ -141,7 +147,7 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
         Stage(
             name=classifier_stage(BASELINE, seed),
             work=partial(classifiers.train_baseline, seed=seed),
-            after=("images/reconstructed",),
+            after=("images/control",),
             sections=("train",),
             facts={"seed": seed},
             shared=True,
@@ -151,20 +157,22 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
     after = (imagined, classifier_stage(BASELINE, 0))
     kept = Stage(name="filter", work=images.filter_images, after=after, sections=("filter",))
     needs_baseline = c.regularize.finetune or make_loss(c.regularize.loss, c.regularize.loss_options).teacher
-    common = (*((imagined, "latents/known") if latents else ("filter",)), "images/reconstructed")
+    shown = (imagined, "latents/known") if latents else ("filter",) if job.run.imagines else ()
+    common = (*shown, "images/reconstructed", "images/control")
     common += ("latents/adapter",) if pretrained else ()
+    real = {"real": job.inputs.real.fingerprint()} if job.inputs.real else {}
     regularized = [
         Stage(
             name=classifier_stage(REGULARIZED, seed),
             work=partial(classifiers.train_regularized, seed=seed),
             after=(*common, *((classifier_stage(BASELINE, seed),) if needs_baseline else ())),
             sections=("train", "regularize", *(("latents",) if latents else ())),
-            facts={"seed": seed},
+            facts={"seed": seed} | real,
             shared=True,
         )
         for seed in seeds
     ]
-    return [*baseline, *([] if latents else [kept]), *regularized]
+    return [*baseline, *([kept] if job.run.imagines and not latents else []), *regularized]
 
 
 def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
@@ -177,6 +185,7 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
         "detector": c.guard.detector or c.evaluate.detectors[0],
         "options": dict(c.evaluate.detector_options),
     }
+    drawn = ("strips",) if job.run.imagines else ()
     return [
         Stage(
             name="scores",
@@ -199,11 +208,11 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
             sections=("shift",),
             facts={"sets": shifted, "test": known["test"]} | corruptions | seed,
         ),
-        Stage(name="audit", work=results.audit_sets, after=("scores",), facts=seed),
+        Stage(name="audit", work=results.audit_sets, after=("scores", *drawn), facts=seed),
         Stage(
             name="report",
             work=results.write_report,
-            after=("scores", "guard", "shift", "audit", "strips"),
+            after=("scores", "guard", "shift", "audit", *drawn),
             sections=("report",),
         ),
     ]
@@ -227,12 +236,13 @@ def section_inputs(config: Config) -> dict[str, Json]:
     """The sections as inputs of stages. A hash stands for the weights that a training begins with, wherever
     these lie.
 
-    The decoder's source is left out: its weights' hash is part of the class vectors' space.
+    The decoder's source is left out: its weights' hash is part of the class vectors' space. So is the place
+    of real outliers: the hash of these images is an input of its own.
     """
     sections: dict[str, Any] = {
         key: value for key, value in to_json(config).items() if isinstance(value, dict)
     }
-    del sections["decode"]["source"]
+    del sections["decode"]["source"], sections["regularize"]["real"]
     for name, training in (("align", config.align), ("train", config.train)):
         sections[name]["init"] = initial_weights_hash(training.backbone, training.init)
     if teacher := config.regularize.teacher:

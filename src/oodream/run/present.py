@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from sklearn.decomposition import PCA
@@ -15,8 +16,6 @@ from torch import Tensor
 from ..core.files import shown
 from ..core.seeding import generator
 from ..core.types import Decoder, Json
-from ..data.builtin import FAR_SETS, NEAR
-from ..data.holdout import PSEUDO_OOD
 from ..data.inputs import DataInputs
 from ..deploy.guard import Guard, predictor_of
 from ..functional.slerp import COSINES
@@ -30,12 +29,13 @@ from .layout import BASELINE, KINDS, REGULARIZED, classifier_stage
 
 __all__ = ["headline", "present"]
 
-DESCRIPTIONS = {name: about for name, (_, about) in {**FAR_SETS, **PSEUDO_OOD}.items()} | {
-    "near": NEAR,
-    "left-out": "training images of classes left out of training",
+BESIDE = {
+    "known": "known images, varied, in place of imagined outliers",
+    "real": "real images of other things, in place of imagined outliers",
 }
 GALLERY, GALLERY_PER_CLASS = 240, 12  # imagined images on the page, and of a class, at most
 ANSWERS_PER_SET = 3
+DRAWN = 4  # known images of a class, beside what the decoder makes of their features
 
 
 def headline(run: Run) -> str:
@@ -85,9 +85,10 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
     """
     stamps, names, detector = run.folder.stamps(), run.book.names, headline_detector(run)
     manifest = read_manifest(run.folder.path) or {}
+    beside = BESIDE.get(run.config.regularize.outliers, f"imagined {run.kind}s")
     classifiers = {
         BASELINE: "cross-entropy on the training images",
-        REGULARIZED: f"the same budget, beside imagined {run.kind}s",
+        REGULARIZED: f"the same budget, beside {beside}",
     }
     does = (
         "flags what it does not know" if run.kind == "outlier" else "has seen imagined images of its classes"
@@ -114,27 +115,31 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
         latents=run.has_latents,
         detector=detector,
         scores={kind: run.scores(kind, 0, detector) for kind in classifiers},
-        latent_map=latent_map(run),
-        gallery=gallery(run, inputs, decoder),
-        class_samples=dict(zip(names, run.samples, strict=False)),
-        strips=strips(run),
         answers=answers(run, inputs, predictor, device),
         guarantee=guarantee,
         reconstructed_id=reconstructed_id(run, stamps),
-        filtered=filtered(run),
         audit=audit_notes(run, inputs),
+        **(imagined(run, inputs, decoder) if run.imagines else {}),
     )
 
 
+def imagined(run: Run, inputs: DataInputs, decoder: Decoder | None) -> dict[str, Any]:
+    """The parts of the report that show what a run has imagined."""
+    return {
+        "latent_map": latent_map(run),
+        "gallery": gallery(run, inputs, decoder),
+        "class_samples": dict(zip(run.book.names, run.samples, strict=False)),
+        "strips": strips(run, inputs),
+        "filtered": filtered(run),
+    }
+
+
 def set_summaries(inputs: DataInputs) -> list[SetSummary]:
-    """The test set and the OOD sets; built-in ones with a line about them."""
+    """The test set and the OOD sets, with what they show where that is known."""
     about = "test images of the known classes"
     return [
         SetSummary(name="id", group="id", n=len(inputs.test), description=about),
-        *(
-            SetSummary(name=s.name, group=s.group, n=len(s.images), description=DESCRIPTIONS.get(s.name, ""))
-            for s in inputs.ood
-        ),
+        *(SetSummary(name=s.name, group=s.group, n=len(s.images), description=s.about) for s in inputs.ood),
     ]
 
 
@@ -173,25 +178,44 @@ def pictures(run: Run, rows: Sequence[int], decoder: Decoder | None) -> Tensor:
     return run.images.batch(rows)
 
 
-def strips(run: Run) -> dict[str, list[Strip]]:
-    """The strips of the classes that have some."""
+def strips(run: Run, inputs: DataInputs) -> dict[str, list[Strip]]:
+    """By class: some known images beside what the decoder makes of their features, and the strips it has."""
     images, names = run.strips, run.book.names
     shares = [f"{100 * i / (len(COSINES) - 1):.0f} %" for i in range(len(COSINES))]
-    return {
-        names[y]: [
-            Strip(
-                caption=f"From the word “{names[y]}” to its first {run.kind}:",
-                images_N3HW=images[f"between-{y}"],
-                labels=shares,
-            ),
-            Strip(
-                caption=f"Away from that {run.kind}’s anchor, by the cosine to it:",
-                images_N3HW=images[f"away-{y}"],
-                labels=[f"{cosine:g}" for cosine in COSINES],
-            ),
-        ]
-        for y in range(len(images) // 2)
-    }
+    result = {name: [strip] for name, strip in drawn_features(run, inputs).items()}
+    for y in range(len(images) // 2):
+        result.setdefault(names[y], []).extend(
+            [
+                Strip(
+                    caption=f"From the word “{names[y]}” to its first {run.kind}:",
+                    images_N3HW=images[f"between-{y}"],
+                    labels=shares,
+                ),
+                Strip(
+                    caption=f"Away from that {run.kind}’s anchor, by the cosine to it:",
+                    images_N3HW=images[f"away-{y}"],
+                    labels=[f"{cosine:g}" for cosine in COSINES],
+                ),
+            ]
+        )
+    return result
+
+
+def drawn_features(run: Run, inputs: DataInputs) -> dict[str, Strip]:
+    """Known images, each followed by what the decoder makes of its feature without noise; by class."""
+    drawn, rows = run.drawn_features
+    known = inputs.train.batch(run.features.index_N[rows])
+    result = {}
+    for y, name in enumerate(run.book.names[: run.config.report.max_classes]):
+        of_class = (drawn.labels == y).nonzero()[:DRAWN, 0]
+        if len(of_class):
+            pairs = torch.stack([known[of_class], drawn.batch(of_class)], 1).flatten(0, 1)
+            result[name] = Strip(
+                caption="Known images, and what the decoder makes of their embeddings:",
+                images_N3HW=pairs,
+                labels=["known", "decoded"] * len(of_class),
+            )
+    return result
 
 
 def latent_map(run: Run) -> LatentMap:

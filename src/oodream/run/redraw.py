@@ -43,9 +43,11 @@ def open_begun(path: Path, device: str, output: str = "", plugins: bool = False)
     """The run in a folder, as its files describe it.
 
     `output` may ask for "images" or "latents" other than the run's own; they lie beside those. Raises
-    StoreError unless the run's vectors have been sampled.
+    StoreError unless the run's vectors have been sampled, and where it imagines nothing.
     """
     run = Run.open(path, plugins)
+    if not run.imagines:
+        raise StoreError(f"{path} has nothing to decode: it trains on real outliers, and imagines none.")
     if (stamp := run.stamp("vectors")) is None:
         raise StoreError(f"{path} has no vectors yet. Sample them with: {run.command} --until vectors")
     if output:

@@ -106,6 +106,8 @@ def in_sets(job: Job) -> str:
     """How many images there are, and which OOD sets in which group."""
     sets = [f"{s.name} ({s.group}, {len(s.images)})" for s in job.inputs.ood]
     known = f"{len(job.inputs.train)} for training, {len(job.inputs.test)} for testing"
+    if real := job.inputs.real:
+        known += f"; real outliers: {len(real)}"
     return f"{known}; OOD: {', '.join(sets)}"
 
 

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import AlignConfig, Optimisation
-from ..core.registry import make
 from ..core.seeding import generator, seeded
-from ..core.types import ClassBook, Features, Output
+from ..core.types import ClassBook, Features, Loss, Output, Step, Terms
 from ..data.images import Images
 from ..models.factory import SCRATCH, backbone, load_weights
 from ..models.inference import Extractor
 from ..training.augment import augment
 from ..training.loop import fit
+from ..training.losses.cross_entropy import cross_entropy
 from ..training.sources import Source
 
-__all__ = ["AlignedEncoder", "align", "augmented_views", "embed", "untrained_encoder"]
+__all__ = ["AlignedEncoder", "Pulled", "align", "augmented_views", "embed", "untrained_encoder"]
 
 
 class AlignedEncoder(nn.Module):
@@ -46,6 +46,26 @@ class AlignedEncoder(nn.Module):
         return Output(logits_BC=z @ self.tokens_CD.T / self.temperature, z_BF=z)
 
 
+class Pulled(Loss):
+    """Cross-entropy of cosine logits, plus `pull` times the mean of 1 - cosine to the own class vector.
+
+    Cross-entropy alone (DREAM-OOD, equation 2; pull 0) keeps only what tells the classes apart. What their
+    vectors share costs it nothing to lose, and it pushes embeddings away from it: such an embedding is
+    nearest to its own class vector, and yet the decoder, which reads the shared part too, draws other things.
+    The pull keeps that part.
+    """
+
+    def __init__(self, pull: float, temperature: float) -> None:
+        super().__init__()
+        self.pull, self.temperature = pull, temperature
+
+    def forward(self, step: Step) -> Terms:
+        logits_BC = step.id.logits_BC
+        cosine_B = self.temperature * logits_BC.gather(1, step.y_B[:, None])[:, 0]
+        parts = {"cross_entropy": cross_entropy(logits_BC, step), "pull": self.pull * (1 - cosine_B).mean()}
+        return Terms(total=parts["cross_entropy"] + parts["pull"], parts=parts)
+
+
 def untrained_encoder(
     book: ClassBook, config: AlignConfig, seed: int, pretrained: bool = False
 ) -> AlignedEncoder:
@@ -60,7 +80,8 @@ def untrained_encoder(
 def align(
     images: Images, book: ClassBook, config: AlignConfig, seed: int, device: torch.device, state: Path
 ) -> tuple[AlignedEncoder, list[dict[str, float]]]:
-    """Trains h so that cos(h(x), T(y)) / temperature classifies the images; returns h and its log.
+    """Trains h so that cos(h(x), T(y)) / temperature classifies the images, and is large for its own class;
+    returns h and its log.
 
     `state` is the file from which a second call with the same arguments goes on. Raises ValueError when the
     weights `config.init` cannot be read or do not fit.
@@ -70,7 +91,7 @@ def align(
         load_weights(model.network, Path(config.init), new_head=True)
     log = fit(
         model,
-        make("losses", "cross_entropy"),
+        Pulled(config.pull, config.temperature),
         [Source(role="known", data=images)],
         config.optimisation,
         seed,

@@ -30,6 +30,7 @@ __all__ = [
     "known_as_outliers",
     "known_images",
     "known_latents",
+    "real_outliers",
     "source_of",
 ]
 
@@ -182,9 +183,23 @@ def known_as_outliers(
     `data` are all known images or latents, and the rows are spread over them. These outliers come from no
     vector, so losses that contrast vectors refuse them.
     """
-    rows = torch.arange(n) * len(data) // max(1, n)
-    source = imagined_source(data.subset(rows), "outlier", config, known, min_weight=min_weight)
+    source = imagined_source(data.subset(spread(n, data)), "outlier", config, known, min_weight=min_weight)
     return replace(source, outlier_aug_prob=1.0)
+
+
+def real_outliers(data: Images, config: RegularizeConfig, known: Images) -> Source:
+    """The oracle: real images of other things in place of imagined outliers, all of `data`.
+
+    Of more than `config.max_outliers` as many are used, spread over the set. They are shown as imagined ones
+    would be: gray and varied as often. They come from no vector, so losses that contrast vectors refuse them.
+    """
+    n = min(len(data), config.max_outliers or len(data))
+    return imagined_source(data.subset(spread(n, data)), "outlier", config, known)
+
+
+def spread(n: int, data: Images | LatentSet) -> Tensor:
+    """`n` rows of a set, evenly spread over it."""
+    return torch.arange(n) * len(data) // max(1, n)
 
 
 @dataclass(frozen=True, kw_only=True)

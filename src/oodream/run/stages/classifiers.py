@@ -17,7 +17,14 @@ from ...core.types import Json
 from ...functional.metrics import auroc
 from ...models.classifier import Classifier, load_classifier, quantile_threshold
 from ...models.inference import Extractor, cost
-from ...training.sources import KnownPairs, LatentSet, Source, imagined_source, known_as_outliers
+from ...training.sources import (
+    KnownPairs,
+    LatentSet,
+    Source,
+    imagined_source,
+    known_as_outliers,
+    real_outliers,
+)  # fmt: skip
 from ...training.train import (
     AdapterMaker,
     Trained,
@@ -64,23 +71,27 @@ def train_baseline(job: Job, seed: int) -> Json:
 
 
 def train_regularized(job: Job, seed: int) -> Json:
-    """A classifier of known images with what is imagined beside them."""
+    """A classifier of known images with what is imagined beside them, or with what stands in its place."""
     c, config = job.config.regularize, job.config.train
     loss = make_loss(c.loss, c.loss_options)
     stage, what = classifier_stage(REGULARIZED, seed), f"train {REGULARIZED} (seed {seed})"
     if c.finetune:
         config = replace(config, init=str(job.layout.classifier(BASELINE, seed)))
+    parts = sources(job)
     trained = train(
-        sources(job), config, seed, job.device, job.layout.resume_state(stage), what, loss=loss,
+        parts, config, seed, job.device, job.layout.resume_state(stage), what, loss=loss,
         adapter=adapter(job), teacher=teacher(job, seed) if loss.teacher else None,
         stream=STREAMS[REGULARIZED].format(seed),
     )  # fmt: skip
     options = options_by_name("losses", c.loss, c.loss_options)[c.loss[0]]
-    return keep(job, stage, trained, c.loss[0], options) if is_main() else {}
+    if not is_main():
+        return {}
+    beside = parts[-1]
+    return keep(job, stage, trained, c.loss[0], options) | {f"{beside.role}s": len(beside.data)}
 
 
 def sources(job: Job) -> list[Source]:
-    """What the regularized classifier is trained on."""
+    """What the regularized classifier is trained on; last what it is shown beside the known images."""
     c, run, images = job.config, job.run, job.inputs.train
     tokens_CD = normalize(run.book.tokens_CD, dim=1)
     known = Source(role="known", data=images, vectors=tokens_CD if run.kind == "outlier" else None)
@@ -92,6 +103,8 @@ def sources(job: Job) -> list[Source]:
     if latents is not None:
         ratio = 0.0 if adapter(job) is None else c.latents.frac
         found.append(Source(role="known", data=latents, ratio=ratio))
+    if real := job.inputs.real:
+        return [*found, real_outliers(real, c.regularize, images)]
     return [*found, imagined(job, latents)]
 
 

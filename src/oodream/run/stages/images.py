@@ -1,19 +1,21 @@
-"""Stages that decode, encode and filter: imagined images or latents, strips, reconstructions, known latents,
-filter.
+"""Stages that decode, encode and filter: imagined images or latents, strips, reconstructions, the control,
+known latents, filter.
 """
 
 from __future__ import annotations
 
 import json
+import math
 
 import torch
+from torch import Tensor
 
 from ...core.distributed import barrier, current_shard, is_main
 from ...core.files import save_tensors, write_bytes
 from ...core.progress import progress
 from ...core.seeding import generator
 from ...core.types import Json
-from ...data.images import IN_MEMORY
+from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp
 from ...synthesis.decode import provenance
 from ...synthesis.filters import make_filters
@@ -22,7 +24,14 @@ from ..generated import SHARD
 from ..job import Job
 from ..layout import BASELINE
 
-__all__ = ["decode_vectors", "draw_strips", "encode_known", "filter_images", "reconstruct_known"]
+__all__ = [
+    "decode_vectors",
+    "draw_strips",
+    "encode_known",
+    "filter_images",
+    "reconstruct_control",
+    "reconstruct_known",
+]
 
 CONTROL_IMAGES = 1000
 RECOLORED = 4096  # known images in random colours that are encoded for latent adapters to learn from
@@ -56,10 +65,10 @@ def decode_vectors(job: Job) -> Json:
 
 
 def draw_strips(job: Job) -> Json:
-    """What the decoder makes of plain prompts; and for some classes two strips of images along arcs of
-    vectors.
+    """What the decoder makes of plain prompts, and of known images' features without noise; and for some
+    classes two strips of images along arcs of vectors.
 
-    One leads from T(y) to the class's first vector, and one away from that vector's anchor.
+    One strip leads from T(y) to the class's first vector, and one away from that vector's anchor.
     """
     c, run, decoder = job.config.report, job.run, job.decoder
     prompts = [prompt for prompt in run.book.prompts[: c.max_classes] for _ in range(c.samples_per_class)]
@@ -80,21 +89,50 @@ def draw_strips(job: Job) -> Json:
         assert along is not None
         strips = dict(zip(arcs, along.split(len(COSINES)), strict=True))
     save_tensors(job.layout.strips, strips)
-    return {"strips": len(strips)}
+    return {"strips": len(strips), "features": draw_features(job)}
+
+
+def draw_features(job: Job) -> int:
+    """Decodes the features of some known images, as many of every class; returns their number."""
+    features, n = job.run.features, job.config.report.features
+    g, classes = generator(job.config.seed, "features"), features.y_N.unique().tolist()
+    of_class = ((features.y_N == y).nonzero()[:, 0] for y in classes)
+    each = math.ceil(n / len(classes))
+    rows = torch.cat([some[torch.randperm(len(some), generator=g)[:each]] for some in of_class])
+    drawn = job.decoder(features.z_ND[rows], features.y_N[rows], rows + job.config.seed)
+    assert drawn.images_B3HW is not None
+    save_tensors(job.layout.drawn_features, {"images": drawn.images_B3HW, "rows": rows})
+    return len(rows)
 
 
 def reconstruct_known(job: Job) -> Json:
-    """VAE reconstructions of a share of the training images, and of test images for the control."""
-    g, c = torch.Generator().manual_seed(job.config.seed), job.config
-    train, test = job.inputs.train, job.inputs.test
-    n = min(round(c.reconstruct.frac * len(train)), IN_MEMORY // (3 * c.size**2))
-    counts = {"train": (train, n), "test": (test, min(CONTROL_IMAGES, len(test)))}
-    for part, (images, count) in counts.items():
-        rows = torch.randperm(len(images), generator=g)[:count].sort().values
-        pixels = [job.decoder.reconstruct(images.batch(rows_B)) for rows_B in rows.split(1024)]
-        tensors = {"images": torch.cat(pixels), "labels": images.labels[rows], "rows": rows}
-        save_tensors(job.layout.reconstructed(part), tensors)
-    return {part: count for part, (_, count) in counts.items()}
+    """VAE reconstructions of a share of the training images."""
+    c, n = job.config, len(job.inputs.train)
+    order_N, _ = reconstruction_orders(job)
+    rows = order_N[: min(round(c.reconstruct.frac * n), IN_MEMORY // (3 * c.size**2))]
+    return reconstruct(job, "train", job.inputs.train, rows)
+
+
+def reconstruct_control(job: Job) -> Json:
+    """VAE reconstructions of test images, the control: the same ones whatever share of the others is made."""
+    _, order_M = reconstruction_orders(job)
+    return reconstruct(job, "test", job.inputs.test, order_M[:CONTROL_IMAGES])
+
+
+def reconstruction_orders(job: Job) -> tuple[Tensor, Tensor]:
+    """The orders in which training images (N,) and test images (M,) are taken; one generator draws both."""
+    g = torch.Generator().manual_seed(job.config.seed)
+    train_N, test_M = (torch.randperm(len(x), generator=g) for x in (job.inputs.train, job.inputs.test))
+    return train_N, test_M
+
+
+def reconstruct(job: Job, part: str, images: Images, rows: Tensor) -> Json:
+    """Writes what the VAE makes of the images at `rows`."""
+    rows = rows.sort().values
+    pixels = [job.decoder.reconstruct(images.batch(rows_B)) for rows_B in rows.split(1024)]
+    tensors = {"images": torch.cat(pixels), "labels": images.labels[rows], "rows": rows}
+    save_tensors(job.layout.reconstructed(part), tensors)
+    return {part: len(rows)}
 
 
 def encode_known(job: Job) -> Json:

@@ -1,9 +1,7 @@
-"""Every option there is, as frozen dataclasses: field = flag = JSON key = argument. Nothing heavy is imported
-here.
+"""The options of a run, in sections.
 
 A section is the input of the stages that read it: all of its fields, hashed, so a new field cannot leave a
-stale stage behind. The sections stand together, and not each above its stage, because `oodream --help` reads
-them and must not load PyTorch to do so.
+stale stage behind.
 """
 
 from __future__ import annotations
@@ -11,27 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from .core.options import Option, Range, Section
+from ..core.options import Option, Range, Section
+from .types import Count, CountOrNone, Fraction, NotNegative, Positive, Seed
 
 __all__ = [
-    "AlignConfig", "Config", "DecodeConfig", "EvaluateConfig", "FilterConfig", "FitDecoderConfig",
-    "GuardConfig", "LatentsConfig", "MeasureConfig", "Optimisation", "ReconstructConfig",
-    "RegularizeConfig", "ReportConfig", "SampleConfig", "ShiftConfig", "TrainConfig",
+    "PROMPT", "AlignConfig", "Config", "DecodeConfig", "EvaluateConfig", "FilterConfig", "GuardConfig",
+    "LatentsConfig", "Optimisation", "ReconstructConfig", "RegularizeConfig", "ReportConfig", "SampleConfig",
+    "ShiftConfig", "TrainConfig",
 ]  # fmt: skip
 
-Count = Annotated[int, Range(1)]
-CountOrNone = Annotated[int, Range(0)]
-Fraction = Annotated[float, Range(0, 1)]
-Positive = Annotated[float, Range(0, open="low")]
-NotNegative = Annotated[float, Range(0)]
-Seed = Annotated[int, Range(0, 2**63 - 1)]
 PROMPT = "A high-quality image of the {}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation(Section):
-    """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (linear warm-up over a fifth, cosine to
-    zero)."""
+    """Budget and optimiser: SGD, Nesterov momentum 0.9, one cycle (warm-up over a fifth, cosine to zero)."""
 
     epochs: Count = 6
     """passes over the ID training images"""
@@ -62,11 +54,13 @@ class AlignConfig(Section):
     """network (see `oodream list`)"""
     temperature: Positive = 0.1
     """softmax temperature of the cosine logits"""
+    pull: NotNegative = 20.0
+    """weight of 1 - cosine to the own class vector beside the cross-entropy: where it holds an embedding, the
+    decoder draws its class; 0: the papers' space"""
     init: str = ""
     """weights to begin with: a safetensors file or "scratch"; empty: those of the timm: or hf: name"""
     augmented_features: bool = False
-    """take the features of augmented training images, as the published code does, in place of the images
-    themselves"""
+    """take the features of augmented training images, as the published code does, not of the images"""
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(epochs=5))
 
 
@@ -159,8 +153,11 @@ class RegularizeConfig(Section):
     """losses, which add up (see `oodream list`); one used twice is told apart as NAME@LABEL"""
     loss_options: dict[str, Option] = field(default_factory=dict)
     """their options: of the first one as `beta=1.0`, of any as `kd.logit=4`"""
-    outliers: Literal["imagined", "known"] = "imagined"
-    """imagined outliers, or the control: known training images in their place, all of them varied"""
+    outliers: Literal["imagined", "known", "real"] = "imagined"
+    """imagined outliers; or a control in their place: `known` training images, all of them varied, or `real`
+    images of other things, the oracle"""
+    real: str = ""
+    """where the real outliers lie: a folder of pictures, or "world", the data set's own"""
     finetune: bool = False
     """begin with this run's baseline classifier of the same seed"""
     teacher: str = ""
@@ -230,6 +227,9 @@ class ReportConfig(Section):
     """pictures of every such class's plain prompt"""
     strips: CountOrNone = 6
     """classes whose surroundings in the latent space are drawn"""
+    features: CountOrNone = 128
+    """known images whose features are drawn as they are, without noise, to see whether they show their
+    class"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,16 +237,20 @@ class Config(Section):
     """A whole run, from labelled images to the report."""
 
     data: str = "fashion"
-    """a folder of class folders, hub:NAME, "fashion" (embedded sample) or "fashion-full" """
+    """a folder of class folders, hub:NAME, or a data set by name: "fashion", "fashion-full", "cifar10" """
+    root: str = ""
+    """folder that a data set chosen by name is read from, such as CIFAR-10 in any of its forms"""
     classes: str = ""
-    """class list: imagenet100, cifar100, cifar10 or a TOML file; without one, the folder's own classes.toml
-    or its folders"""
+    """class list (cifar10, cifar100, imagenet100) or a TOML file; none: the data's own, or its folders"""
+    unknown: tuple[str, ...] = ()
+    """classes of the data that are unknown: never trained on, and their test images are a near-OOD set"""
+    max_per_class: CountOrNone = 0
+    """at most this many training images of every class, drawn by the seed; 0: all"""
     ood: tuple[str, ...] = ()
     """folders of OOD test images: FOLDER, NAME=FOLDER, or like the classes near=FOLDER, near:NAME=FOLDER; the
     built-in far sets are used besides"""
     shifted: tuple[str, ...] = ()
-    """folders of class folders that show known classes otherwise (ImageNet-A, -V2); corrupted test images are
-    used besides"""
+    """folders whose class folders show known classes otherwise (ImageNet-A), besides corrupted test images"""
     validate: tuple[str, ...] = ()
     """classes to leave out and measure on, in place of every test set; for choosing options"""
     size: Annotated[int, Range(4, 4096)] = 32
@@ -271,89 +275,3 @@ class Config(Section):
     guard: GuardConfig = field(default_factory=GuardConfig)
     shift: ShiftConfig = field(default_factory=ShiftConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureConfig(Section):
-    """How a network is measured on a protocol."""
-
-    detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
-    """detectors (see `oodream list`); "all": every one that the network can serve"""
-    detector_options: dict[str, Option] = field(default_factory=dict)
-    """their options: of any as `ash.percentile=0.8`"""
-    size: Annotated[int, Range(0, 4096)] = 0
-    """width and height of all images, in pixels; 0: the classifier's, else the protocol's"""
-    crop: Fraction = 0.0
-    """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the
-    protocol's"""
-    fit: CountOrNone = 0
-    """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
-    max_images: CountOrNone = 0
-    """at most this many images of every set, drawn by the seed; 0: all"""
-    tune: str = ""
-    """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown
-    images of no test set, as a run's imagined outliers (RUN/images/imagined)"""
-    seed: Seed = 0
-    """of everything random"""
-    resamples: CountOrNone = 500
-    """bootstrap resamples behind every interval"""
-    device: str = "auto"
-    """cpu, cuda, mps or auto"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitDecoderConfig(Section):
-    """Sizes, budget and optimisation of a small Stable Diffusion."""
-
-    start: str = ""
-    """an existing decoder that goes on learning (folder, hub id or "embedded"); its tokenizer, VAE and sizes
-    are kept"""
-    resolution: Annotated[int, Range(8)] = 32
-    """width and height of its images, in pixels"""
-    vae_channels: tuple[int, ...] = (32, 64, 64)
-    """autoencoder widths; every level after the first halves the image"""
-    latent_channels: Count = 8
-    """channels of the latents"""
-    unet_channels: tuple[int, ...] = (96, 160)
-    """U-Net widths"""
-    text_width: Count = 128
-    """width of the token table and the text transformer"""
-    text_layers: Count = 2
-    """layers of the text transformer"""
-    tokens: Annotated[int, Range(3)] = 24
-    """longest prompt"""
-    vocabulary: Annotated[int, Range(512)] = 4096
-    """most tokens of the tokenizer"""
-    vae_steps: CountOrNone = 3000
-    """training steps of the autoencoder"""
-    unet_steps: CountOrNone = 8000
-    """training steps of U-Net and text transformer"""
-    unet_seconds: NotNegative = 0.0
-    """they end after so many seconds at the latest; 0: when the steps are done"""
-    batch: Count = 48
-    """images in a batch of U-Net and text transformer"""
-    vae_batch: Count = 48
-    """images in a batch of the autoencoder"""
-    vae_lr: Positive = 1e-3
-    """peak learning rate of the autoencoder"""
-    unet_lr: Positive = 7e-4
-    """peak learning rate of U-Net and text transformer"""
-    drop_caption: Fraction = 0.1
-    """share of captions dropped, for classifier-free guidance"""
-    splice: Fraction = 0.5
-    """share of the prompts in which one vector stands for the caption: its T(y) with noise, so that vectors
-    around T(y) show what it says"""
-    splice_cosine: Annotated[float, Range(0, 1, "low")] = 0.5
-    """least mean cosine of such vectors to T(y)"""
-    ema: Annotated[float, Range(0, 1, "high")] = 0.9995
-    """decay of the weights' moving average"""
-    without: tuple[str, ...] = ()
-    """names, or text files (.txt) with a name a line, that no caption may hold as whole words"""
-    templates: tuple[str, ...] = ("{}", "a picture of a {}", "A high-quality image of the {}")
-    """prompts a caption is put into"""
-    save_every: Count = 250
-    """steps between saved states and sample grids"""
-    seed: Seed = 0
-    """of everything random"""
-    device: str = "auto"
-    """cpu, cuda, mps or auto"""

@@ -1,0 +1,39 @@
+"""The options of `oodream evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from ..core.options import Option, Range, Section
+from .types import CountOrNone, Fraction, Seed
+
+__all__ = ["MeasureConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig(Section):
+    """How a network is measured on a protocol."""
+
+    detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
+    """detectors (see `oodream list`); "all": every one that the network can serve"""
+    detector_options: dict[str, Option] = field(default_factory=dict)
+    """their options: of any as `ash.percentile=0.8`"""
+    size: Annotated[int, Range(0, 4096)] = 0
+    """width and height of all images, in pixels; 0: the classifier's, else the protocol's"""
+    crop: Fraction = 0.0
+    """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the
+    protocol's"""
+    fit: CountOrNone = 0
+    """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
+    max_images: CountOrNone = 0
+    """at most this many images of every set, drawn by the seed; 0: all"""
+    tune: str = ""
+    """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown
+    images of no test set, as a run's imagined outliers (RUN/images/imagined)"""
+    seed: Seed = 0
+    """of everything random"""
+    resamples: CountOrNone = 500
+    """bootstrap resamples behind every interval"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
