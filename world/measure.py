@@ -73,20 +73,22 @@ def nearest(images: Tensor, others: Tensor) -> dict[str, float]:
     return {"min": round(distance.min().item(), 1), "median": round(distance.median().item(), 1)}
 
 
-def grid(cells: Sequence[Tensor], captions: Sequence[str], columns: int, scale: int) -> Image.Image:
-    """Cells of pictures side by side (n, 3, H, W), each with a caption below."""
+def grid(
+    cells: Sequence[Tensor], captions: Sequence[str], columns: int, scale: int, colours: int = 256
+) -> Image.Image:
+    """Cells of pictures side by side (n, 3, H, W), each with a caption below, in so many colours."""
     n, _, height, width = cells[0].shape
     side, line = width * scale, 14
-    cell = (n * side + 4, height * scale + line)
+    cell = (n * (side + 2) + 2, height * scale + line)
     canvas = Image.new("RGB", (columns * cell[0], -(-len(cells) // columns) * cell[1]), "white")
     pen = ImageDraw.Draw(canvas)
     for i, (pictures, caption) in enumerate(zip(cells, captions, strict=True)):
         x, y = i % columns * cell[0], i // columns * cell[1]
         for k, picture in enumerate(pictures):
             drawn = Image.fromarray(picture.permute(1, 2, 0).numpy())
-            canvas.paste(drawn.resize((side, side), Image.Resampling.NEAREST), (x + k * side, y))
+            canvas.paste(drawn.resize((side, side), Image.Resampling.NEAREST), (x + k * (side + 2), y))
         pen.text((x + 2, y + side + 1), caption[: cell[0] // 6], fill="black")
-    return canvas.quantize(256, dither=Image.Dither.NONE)
+    return canvas.quantize(colours, dither=Image.Dither.NONE)
 
 
 def plain(source: str, names: Sequence[str], per_name: int) -> tuple[Tensor, Tensor]:
@@ -130,7 +132,7 @@ def drawings(args: argparse.Namespace) -> dict[str, object]:
     hit, test_hit = hits(network, generated, y), hits(network, held_out, test.labels)
     cells = [torch.cat([generated[y == c][:2], held_out[test.labels == c][:1]]) for c in range(len(names))]
     scores = [f"{name} {hit[y == c].sum()}/{args.per_name}" for c, name in enumerate(names)]
-    grid(cells, scores, 12, 2).save(args.out / "drawings.png", optimize=True)
+    grid(cells, scores, 12, 2, 16).save(args.out / "drawings.png", optimize=True)
     pictures = np.stack([np.asarray(picture) for _, picture in training_drawings(args)])
     shown = torch.from_numpy(pictures)[:, None]
     known, known_held_out = y < len(DOODLES_KNOWN), test.labels < len(DOODLES_KNOWN)

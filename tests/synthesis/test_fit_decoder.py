@@ -18,8 +18,10 @@ from oodream.core.options import ConfigError
 from oodream.data.captions import captioned_folder
 from oodream.synthesis.errors import DecoderError
 from oodream.synthesis.fit_decoder import fit_decoder
+from oodream.synthesis.fitting.prompts import Prompts
 from oodream.synthesis.fitting.unet import noisy_batch
 from oodream.synthesis.fitting.vae import Posteriors, encode_all
+from oodream.synthesis.names import known_to
 from oodream.synthesis.pipeline import load_pipeline
 from tests.helpers.tiny import TINY
 
@@ -50,6 +52,55 @@ def test_diffusers_loads_and_draws(fitted):
     grids = sorted(out.with_name("decoder.work").glob("samples/*.png"))
     assert [g.name for g in grids] == ["0000002.png", "0000003.png"]
     assert not list(out.rglob("*.bin")) + list(out.rglob("*.pt"))
+
+
+def test_the_names_that_it_has_learnt_lie_beside_it(fitted):
+    assert known_to(fitted[0]) == {"circle", "square", "star"}
+
+
+def test_a_longer_training_adds_to_the_names(fitted, captioned, tiny_pipeline, tmp_path):
+    """Of a start that does not say what it knows, nothing is claimed."""
+    images, captions, weights = captioned
+    other = [f"a doodle of a {{{caption} shape}}" for caption in captions]
+    for start, learnt in (
+        (fitted[0], {"circle", "square", "star", "circle shape", "square shape", "star shape"}),
+        (tiny_pipeline, None),
+    ):
+        out = tmp_path / f"after-{Path(start).name}"
+        config = dataclasses.replace(TINY, start=str(start), unet_steps=1)
+        fit_decoder(images, other, weights, out, config, CPU)
+        assert known_to(out) == learnt
+
+
+def test_what_must_not_be_learnt_is_refused_before_work(fitted, captioned, tmp_path):
+    images, captions, weights = captioned
+    config = dataclasses.replace(TINY, without=("tree", "star"))
+    with pytest.raises(DataError, match=r"Captions hold what --without excludes: star\. Take their pictures"):
+        fit_decoder(*captioned, tmp_path / "e", config, CPU)
+    marked = [f"a doodle of a {{{caption}}}" for caption in captions]
+    with pytest.raises(DataError, match=re.escape("'a doodle of a star' (star)")):
+        fit_decoder(
+            images, marked, weights, tmp_path / "e", dataclasses.replace(TINY, without=("star",)), CPU
+        )
+    config = dataclasses.replace(TINY, start=str(fitted[0]), without=("star",))
+    with pytest.raises(DataError, match=r"has learnt what --without excludes: star\. Begin with another"):
+        fit_decoder(images, ["tree"] * len(images), weights, tmp_path / "e", config, CPU)
+    assert not list(tmp_path.glob("e*"))
+
+
+def test_seconds_end_a_training(captioned, tmp_path):
+    """And a later call with more of them goes on with the same state."""
+    config = dataclasses.replace(TINY, vae_steps=1, unet_steps=1_000_000, unet_seconds=0.5, save_every=500)
+    fit_decoder(*captioned, tmp_path / "d", config, CPU)
+    first = torch.load(work_of(tmp_path / "d") / "unet.state", weights_only=True)
+    assert 0 < first["step"] < 1_000_000
+    assert first["spent"] >= 0.5
+    fit_decoder(
+        *captioned, tmp_path / "d", dataclasses.replace(config, unet_seconds=first["spent"] + 0.3), CPU
+    )
+    second = torch.load(work_of(tmp_path / "d") / "unet.state", weights_only=True)
+    assert second["step"] > first["step"]
+    assert second["spent"] >= first["spent"] + 0.3
 
 
 def test_latents_have_unit_scale(fitted, captioned):
@@ -153,10 +204,12 @@ def test_the_loss_is_the_squared_error_of_the_velocity(fitted, captioned, tmp_pa
     loss = fit_decoder(*captioned, tmp_path / "d", config, CPU)["unet_loss"]
     pipe = load_pipeline(str(fitted[0]), CPU)
     scale, noising = pipe.vae.config.scaling_factor, DDPMScheduler.from_config(pipe.scheduler.config)
-    batch = noisy_batch(Posteriors(**latents), captions, weights, scale, noising, config, 0)
-    ids = pipe.tokenizer(batch.prompts, padding="max_length", max_length=config.tokens, return_tensors="pt")
+    prompts = Prompts(pipe.tokenizer, captions, config.templates, CPU)
+    rows = torch.tensor([[prompts.row(caption, i) for i in range(3)] for caption in captions])
+    batch = noisy_batch(Posteriors(**latents), rows, prompts.empty, weights, scale, noising, config, 0)
+    assert 0 < (batch.cosine_B > 0).sum() < 8, "both kinds of prompts"
     with torch.no_grad():
-        context = pipe.text_encoder(ids.input_ids).last_hidden_state
+        context = prompts.encode(pipe.text_encoder, batch.row_B, batch.cosine_B, batch.noise_BD)
         predicted = pipe.unet(batch.noisy_BFHW, batch.t_B, context).sample
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000).square()
     a = (1 - beta).cumprod(0)[batch.t_B][:, None, None, None]

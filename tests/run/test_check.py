@@ -1,0 +1,81 @@
+"""What is said before a run begins: here, where the decoder's names do not fit the classes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+
+from oodream.config import Config
+from oodream.core.options import overlay
+from oodream.run.check import check
+from oodream.run.job import Job
+from tests.helpers.pictures import class_folder
+
+LEARNT = ["red circle", "square", "star fruit"]
+
+
+@pytest.fixture(scope="module")
+def decoder(tiny_pipeline, tmp_path_factory) -> Path:
+    """The tiny decoder, with a list of names that lacks none of the classes."""
+    folder = Path(shutil.copytree(tiny_pipeline, tmp_path_factory.mktemp("named") / "decoder"))
+    (folder / "names.json").write_text(json.dumps(LEARNT))
+    return folder
+
+
+def checked(shapes: Path, decoder: Path, folder: Path, **options: object) -> list[str]:
+    """The warnings about names that a run begins with."""
+    base = {
+        "data": str(shapes),
+        "decode": {"source": str(decoder)},
+        "evaluate": {"n_far": 2},
+        "device": "cpu",
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check(Job(overlay(overlay(Config(), base), options), folder))
+    return [
+        str(w.message) for w in caught if "has learnt" in str(w.message) or "not learnt" in str(w.message)
+    ]
+
+
+def test_a_decoder_that_knows_all_classes_and_no_unknown_one_is_fine(shapes, decoder, tmp_path):
+    assert checked(shapes, decoder, tmp_path) == []
+
+
+def test_a_decoder_that_does_not_say_what_it_knows_is_fine(shapes, tiny_pipeline, tmp_path):
+    assert checked(shapes, tiny_pipeline, tmp_path) == []
+
+
+def test_a_class_word_that_the_decoder_has_not_learnt_is_named(shapes, decoder, tmp_path):
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    (data / "square").rename(data / "grouse")
+    (message,) = checked(data, decoder, tmp_path / "run")
+    assert f"The decoder {decoder} has not learnt 'grouse': its pictures will not show it." in message
+    assert "classes.toml" in message
+
+
+def test_an_unknown_class_that_the_decoder_has_learnt_is_named(shapes, decoder, tmp_path):
+    (message,) = checked(shapes, decoder, tmp_path, unknown=["circle"])
+    assert "has learnt what is unknown here: 'red circle' (circle)." in message
+    assert "--without" in message
+    (message,) = checked(shapes, decoder, tmp_path, validate=["star"])
+    assert "'star fruit' (star)" in message
+
+
+def test_other_names_of_an_unknown_class_count(shapes, decoder, tmp_path):
+    data = Path(shutil.copytree(shapes, tmp_path / "data"))
+    (data / "classes.toml").write_text(
+        '[classes]\ncircle = "circle"\nsquare = "square"\nstar = "star"\n[aliases]\nred = "star"\n'
+    )
+    (message,) = checked(data, decoder, tmp_path / "run", unknown=["star"])
+    assert "'red circle' (star), 'star fruit' (star)" in message
+
+
+def test_where_nothing_is_imagined_the_decoder_may_know_what_it_likes(shapes, decoder, tmp_path):
+    other = class_folder(tmp_path / "other", tree=3)
+    real = {"regularize": {"outliers": "real", "real": str(other)}}
+    assert checked(shapes, decoder, tmp_path / "run", unknown=["circle"], **real) == []
