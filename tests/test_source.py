@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,3 +114,15 @@ def test_no_global_random_numbers_no_cuda_calls_no_pickle(file):
     for line in text.splitlines():
         assert "torch.load(" not in line or "weights_only=True" in line
         assert "manual_seed" not in line or "Generator()" in line or file.name == "seeding.py"
+
+
+def test_git_ignores_no_file_of_the_package():
+    """What it ignores is not in the wheel either."""
+    files = [path for path in ROOT.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    names = "\n".join(str(path) for path in files)
+    command = ["git", "check-ignore", "--no-index", "--stdin"]
+    done = subprocess.run(command, input=names, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 128:
+        pytest.skip("not a checkout")
+    assert done.stdout == ""
+    assert {path.suffix for path in files} >= {".safetensors", ".png", ".json", ".toml", ".md", ".j2", ".css"}
