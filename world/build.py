@@ -33,7 +33,7 @@ NEVER = re.compile(
     r"\b(bags?|handbag|purse|pouch|luggage|baggage|backpack|briefcase|suitcase|satchel|boots?|skates?|shoes?|keycap|input|"
     r"letters?|button|symbols?|hundred|place|calendar|number|trade|registered|copyright|information|text|alphabet|digits?|"
     r"shirts?|tshirt|dress|coat|sandals?|jeans|pullover|trousers?|sneakers?|kimono|clothes|am|pm|atm|abc|sign|signs|"
-    r"thirty|clock|watch|patterns?|gradients?|cards?|joker)\b"
+    r"thirty|clock|watch|patterns?|gradients?|cards?|joker|moons?|crescent)\b"
 )
 # A third of all emoji are people in variants that 32 pixels do not tell apart.
 PEOPLE = re.compile(r"\b(man|woman|men|women|family|couple|kiss|person|people|facing right)\b")
@@ -43,7 +43,10 @@ COLOURS = {
     "blue": (50, 90, 220), "purple": (140, 60, 190), "pink": (245, 130, 180), "brown": (130, 80, 40),
     "grey": (140, 140, 140), "white": (245, 245, 245),
 }  # fmt: skip
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond", "hexagon", "arrow")
+SHAPES = (
+    "circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond", "hexagon", "crescent",
+    "arrow",
+)  # fmt: skip
 
 
 def emojis(font_file: str) -> Iterator[tuple[str, Image.Image]]:
@@ -95,6 +98,9 @@ def shape(kind: str, colour: tuple[int, int, int], random_: random.Random) -> Im
         draw.ellipse(box, fill=colour)
     elif kind == "ring":
         draw.ellipse(box, outline=colour, width=16)
+    elif kind == "crescent":
+        draw.ellipse(box, fill=colour)
+        draw.ellipse((30, -4, PASTE + 20, PASTE - 16), fill=(0, 0, 0, 0))
     elif kind == "cross":
         draw.rectangle((36, 4, 60, 92), fill=colour)
         draw.rectangle((4, 36, 92, 60), fill=colour)

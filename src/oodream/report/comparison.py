@@ -178,8 +178,8 @@ def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> l
         return texts
     texts.append(
         f"The oracle is {oracle}: real images of other things in place of imagined outliers. The share of "
-        f"its gain is (arm - {arms[0].arm}) / (oracle - {arms[0].arm}), below 0 where an arm does harm. Its "
-        "95 % interval is a bootstrap over the seeds, and too narrow where they are few."
+        f"its gain is (arm - {arms[0].arm}) / (oracle - {arms[0].arm}), below 0 where an arm does harm, with "
+        "Fieller's 95 % interval over the seeds."
     )
     for metric in SHARED:
         gains = [c.share.reference for c in by_metric.get(metric, ()) if c.share and c.share.value is None]

@@ -192,14 +192,6 @@ class Run:
         """Images (N, 3, H, W) along arcs of vectors, by "between-CLASS" and "away-CLASS"."""
         return self._tensors(self.layout.strips)
 
-    @cached_property
-    def drawn_features(self) -> tuple[Images, Tensor]:
-        """What the decoder makes of some known images' features without noise, and their rows in
-        `features`."""
-        t = self._tensors(self.layout.drawn_features, "images", "rows")
-        labels = self.features.y_N[t["rows"]]
-        return from_array("features", t["images"], labels, self.book.names), t["rows"]
-
     def classifier(self, kind: str = REGULARIZED, seed: int = 0) -> Classifier:
         """A trained classifier, "baseline" or "regularized", on the CPU."""
         return load_classifier(self.layout.classifier(kind, seed), self.plugins)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from ..audit.audit import audit
 from ..audit.finding import Audit, Finding
@@ -15,14 +16,15 @@ from ..config import Config
 from ..core.files import shown
 from ..core.results import Row
 from ..data.builtin import FAR_SETS
-from ..data.images import Images, ImageSet
+from ..data.images import Images, ImageSet, from_array
 from ..data.inputs import CONTROL, DataInputs
 from ..data.sets import SETS
 from ..models.inference import Extractor
 from .artifacts import Run
 from .layout import BASELINE, classifier_stage
+from .reading import read_tensors
 
-__all__ = ["audit_folders", "audit_run", "audited_sets", "lines"]
+__all__ = ["audit_folders", "audit_run", "audited_sets", "drawn_features", "lines"]
 
 TRAIN, TEST = "ID/train", "ID/test"  # no folder has a slash in its name
 IMAGINED, REAL = "run/imagined", "run/real"
@@ -91,13 +93,20 @@ def _control(run: Run) -> list[Row]:
     return [r for r in rows if r.group == "control" and r.detector == run.config.evaluate.detectors[0]]
 
 
+def drawn_features(run: Run) -> tuple[Images, Tensor]:
+    """What the decoder makes of some known images' features without noise, and their rows in `features`."""
+    drawn = read_tensors(run.layout.drawn_features, "strips", "images", "rows")
+    labels = run.features.y_N[drawn["rows"]]
+    return from_array("features", drawn["images"], labels, run.book.names), drawn["rows"]
+
+
 def _drawn(run: Run) -> list[Finding]:
     """Whether known images' features, decoded without noise, show their class; nothing before that is
     known."""
     stamp = run.stamp(classifier_stage(BASELINE, 0))
     if not stamp or not run.layout.drawn_features.exists():
         return []
-    images, _ = run.drawn_features
+    images, _ = drawn_features(run)
     if not len(images):
         return []
     predicted_N = Extractor(run.classifier(BASELINE, 0).network)(images).logits_BC.argmax(1)

@@ -23,7 +23,7 @@ from ..models.classifier import Predictor
 from ..report.content import Answer, AuditNote, FilterCount, Imagined, LatentMap, Report, SetSummary, Strip
 from ..report.tables import summarize, summarize_shifts
 from .artifacts import Run
-from .audit import audited_sets
+from .audit import audited_sets, drawn_features
 from .folder import read_manifest
 from .layout import BASELINE, KINDS, REGULARIZED, classifier_stage
 
@@ -182,7 +182,7 @@ def strips(run: Run, inputs: DataInputs) -> dict[str, list[Strip]]:
     """By class: some known images beside what the decoder makes of their features, and the strips it has."""
     images, names = run.strips, run.book.names
     shares = [f"{100 * i / (len(COSINES) - 1):.0f} %" for i in range(len(COSINES))]
-    result = {name: [strip] for name, strip in drawn_features(run, inputs).items()}
+    result = {name: [strip] for name, strip in drawn_strips(run, inputs).items()}
     for y in range(len(images) // 2):
         result.setdefault(names[y], []).extend(
             [
@@ -201,9 +201,9 @@ def strips(run: Run, inputs: DataInputs) -> dict[str, list[Strip]]:
     return result
 
 
-def drawn_features(run: Run, inputs: DataInputs) -> dict[str, Strip]:
+def drawn_strips(run: Run, inputs: DataInputs) -> dict[str, Strip]:
     """Known images, each followed by what the decoder makes of its feature without noise; by class."""
-    drawn, rows = run.drawn_features
+    drawn, rows = drawn_features(run)
     known = inputs.train.batch(run.features.index_N[rows])
     result = {}
     for y, name in enumerate(run.book.names[: run.config.report.max_classes]):

@@ -15,7 +15,7 @@ __all__ = ["Doodles"]
 
 @dataclass(frozen=True, kw_only=True)
 class Doodles(NamedData):
-    """42 known things; 73 relatives of theirs are near-OOD, and 201 other things are the world."""
+    """42 known things; 71 relatives of theirs are near-OOD, and 201 other things are the world."""
 
     near_classes: tuple[str, ...] = DOODLES_NEAR
 
