@@ -178,7 +178,7 @@ PRESETS = {
     "demo": Preset(
         about="a sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; minutes on 2 cores",
         config=Config(
-            align=AlignConfig(optimisation=Optimisation(epochs=4)),
+            align=AlignConfig(optimisation=Optimisation(epochs=8)),
             sample=SampleConfig(per_class=150),
             train=TrainConfig(optimisation=Optimisation(epochs=8)),
             evaluate=EvaluateConfig(resamples=300),
@@ -236,7 +236,7 @@ PRESETS = {
     "fashion-id": Preset(
         about="the demo's images with DREAM-ID: imagined inliers, accuracy on corrupted images",
         config=Config(
-            align=AlignConfig(optimisation=Optimisation(epochs=4)),
+            align=AlignConfig(optimisation=Optimisation(epochs=8)),
             sample=SampleConfig(
                 options={"kind": "inlier", "boundary": 1.0, "cosine": 0.96, "kept": 1}, per_class=150
             ),
@@ -264,7 +264,7 @@ PRESETS = {
     "fashion-oal": Preset(
         about="the demo's images with OAL: 120 outliers that stay latents, contrast and distillation",
         config=Config(
-            align=AlignConfig(optimisation=Optimisation(epochs=4)),
+            align=AlignConfig(optimisation=Optimisation(epochs=8)),
             sample=SampleConfig(per_class=15),
             decode=DecodeConfig(output="latents", steps=4),
             reconstruct=NO_RECONSTRUCTION,
