@@ -134,8 +134,11 @@ def test_every_arm_is_a_configuration(name, arm):
 
 
 def test_headroom_has_the_control_and_the_oracle():
-    arms = [overlay(Config(), options).regularize for options in COMPARISONS["headroom"].arms.values()]
-    assert [(r.outliers, r.real) for r in arms] == [("imagined", ""), ("known", ""), ("real", "world")]
+    headroom = COMPARISONS["headroom"]
+    arms = [overlay(PRESETS[headroom.preset].config, arm).regularize for arm in headroom.arms.values()]
+    assert [(r.outliers, r.real, r.outlier_aug_prob) for r in arms] == [
+        ("imagined", "", 0.5), ("imagined", "", 0.0), ("known", "", 0.5), ("real", "world", 0.0),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DREAM)

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from oodream.config import Config, DecodeConfig, EvaluateConfig, RegularizeConfig, ShiftConfig
 from oodream.core.errors import DataError
 from oodream.data import images as image_sets
 from oodream.data.corruptions import CORRUPTIONS, SEVERITIES
-from oodream.data.images import from_array
+from oodream.data.doodles import DOODLES_WORLD
 from oodream.data.inputs import DataInputs, named_folders
 from tests.helpers.pictures import class_folder, save
 
@@ -161,17 +160,19 @@ def test_real_outliers_that_cannot_be_are_refused_before_a_picture_is_opened(
 
 
 def test_a_data_sets_own_world_stands_in_or_is_missing(data: Path) -> None:
-    i = inputs(data, **real("world"))
-    i.check()
-    with pytest.raises(DataError, match=r"data has no real other things of its own: name a folder"):
-        _ = i.real
+    with pytest.raises(DataError, match=r"data has no world of real other things. Name a folder"):
+        inputs(data, **real("world")).check()
+    doodles = DataInputs(Config(data="doodles", size=8, **real("world")))
+    doodles.check()
+    assert doodles.real is not None
+    assert len(doodles.real) == 100 * len(DOODLES_WORLD)
+    assert set(doodles.real.labels.tolist()) == {-1}
 
-    class World(DataInputs):
-        world = from_array("world", torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3), "abc")
 
-    there = World(i.config).real
-    assert there is not None
-    assert (there.labels.tolist(), there.classes) == ([-1] * 3, ())
+def test_folders_of_real_outliers_name_no_class(data: Path, tmp_path: Path) -> None:
+    class_folder(tmp_path / "others", fox=2, owl=2)
+    with pytest.raises(DataError, match=r"this one holds classes of .*: owl"):
+        inputs(data, **real(tmp_path / "others")).check()
 
 
 def folders(top: Path, *names: str) -> None:
