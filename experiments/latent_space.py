@@ -35,7 +35,7 @@ from oodream.training.sources import Source
 from oodream.training.train import make_loss, train
 
 CPU = torch.device("cpu")
-N, SHOWN, NEIGHBOUR = 192, 12, 0.97
+N, SHOWN, NEIGHBOUR = 126, 12, 0.97
 PULLS = (0.0, Config().align.pull)
 HEAD = (
     "data", "align.pull", "cosine to T(y)", "test images right, by their embeddings", "embeddings drawn",
