@@ -79,7 +79,9 @@ class Beside(Sure):
 
     def __call__(self, images_B3HW, y_B, baseline):
         bright_B = images_B3HW.float().flatten(1).mean(1)
-        return torch.tensor([bool((bright_B[:i] < x).all()) for i, x in enumerate(bright_B)], dtype=torch.bool)
+        return torch.tensor(
+            [bool((bright_B[:i] < x).all()) for i, x in enumerate(bright_B)], dtype=torch.bool
+        )
 
 
 class Ahead(Beside):
@@ -87,7 +89,9 @@ class Ahead(Beside):
 
     def __call__(self, images_B3HW, y_B, baseline):
         bright_B = images_B3HW.float().flatten(1).mean(1)
-        return torch.tensor([bool((bright_B[y_B == y] <= x).all()) for x, y in zip(bright_B, y_B)]).bool()
+        return torch.tensor(
+            [bool((bright_B[y_B == y] <= x).all()) for x, y in zip(bright_B, y_B, strict=True)]
+        ).bool()
 
 
 class ByPlace(Sure):

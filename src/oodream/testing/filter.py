@@ -62,7 +62,10 @@ class ToyBaseline(nn.Module):
 def _inputs() -> tuple[Tensor, Tensor, ToyBaseline]:
     g = generator(0, "check_filter", "images")
     images = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), dtype=torch.uint8, generator=g)
-    images[-1], images[-2] = images[-1 - CLASSES], 128  # one that repeats another of its class; and a blank one
+    images[-1], images[-2] = (
+        images[-1 - CLASSES],
+        128,
+    )  # one that repeats another of its class; and a blank one
     return images, torch.arange(IMAGES) % CLASSES, ToyBaseline()
 
 

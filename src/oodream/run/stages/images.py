@@ -177,7 +177,7 @@ def filter_images(job: Job) -> Json:
 
 
 def images_together(y_M: Tensor, compares: bool) -> Sequence[Tensor]:
-    """The rows of the images that a filter is shown together: those of a class if it `compares`, else some."""
+    """The rows of images that a filter is shown together: those of a class if it `compares`, else some."""
     if compares:
         return [(y_M == y).nonzero()[:, 0] for y in y_M.unique()]
     return torch.arange(len(y_M)).split(512)

@@ -25,5 +25,6 @@ class Blank(Section):
 
     def __call__(self, images_B3HW: Tensor, y_B: Tensor, baseline: nn.Module) -> Tensor:
         """True (B,) for images (uint8) that stay."""
-        deviation_B3 = images_B3HW.float().flatten(2).std(2, correction=0)
-        return deviation_B3.amax(1) >= self.contrast
+        x_B3P = images_B3HW.float().flatten(2)
+        variance_B3 = (x_B3P - x_B3P.mean(2, keepdim=True)).square().mean(2)
+        return variance_B3.amax(1).sqrt() >= self.contrast

@@ -20,8 +20,8 @@ SIDE = 16  # pixels of the thumbnails that are compared
 @register("filters", "duplicate")
 @dataclass(frozen=True, kw_only=True)
 class Duplicate(Section):
-    """Drops an image whose thumbnail is nearer than `distance` levels (of 255) to that of an image of its
-    class that stays and comes before it; 0 keeps all.
+    """Drops an image whose thumbnail is nearer than `distance` levels (of 255) to that of an earlier image of
+    its class that this filter keeps; 0 keeps all.
 
     A thumbnail has 16 x 16 pixels in color, each the mean of its part of the image (smaller images are
     compared as they are); the distance is the root of the mean squared difference. The filter compares
@@ -38,7 +38,9 @@ class Duplicate(Section):
         keep_B = torch.ones(len(y_B), dtype=torch.bool)
         for c in y_B.unique():
             rows = (y_B == c).nonzero()[:, 0]
-            keep_B[rows] = self._first(torch.cat([_thumbnails(part) for part in images_B3HW[rows].split(512)]))
+            keep_B[rows] = self._first(
+                torch.cat([_thumbnails(part) for part in images_B3HW[rows].split(512)])
+            )
         return keep_B
 
     def _first(self, thumb_NP: Tensor) -> Tensor:

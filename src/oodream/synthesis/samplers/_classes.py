@@ -70,7 +70,7 @@ class Classes:
 
 
 def interleaved(
-    parts: Sequence[tuple[Tensor, Tensor, Tensor]], labels: list[int], kind: str, seed: int, space: str
+    parts: Sequence[Sequence[Tensor]], labels: list[int], kind: str, seed: int, space: str
 ) -> SampledVectors:
     """Each class's vectors (n, D), anchors (n,) and distances (n,) as rows of which m is of class m mod C.
 

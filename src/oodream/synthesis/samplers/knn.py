@@ -92,7 +92,7 @@ class KNN(Section):
         self.check(features.y_N, list(map(str, range(max(classes) + 1))))
         sampled = [self._of_class(features, c, math.ceil(per_class / self.images), seed) for c in classes]
         repeated = [
-            tuple(part.repeat_interleave(self.images, 0)[:per_class] for part in parts) for parts in sampled
+            [part.repeat_interleave(self.images, 0)[:per_class] for part in parts] for parts in sampled
         ]
         return interleaved(repeated, classes, self.kind, seed, space)
 

@@ -89,7 +89,7 @@ class Shell(Section):
 
 
 def _mahalanobis(z_ND: Tensor, factor_DD: Tensor) -> tuple[Distance, Tensor]:
-    """The distance (M,) to a class's mean, for the covariance L L' with the factor L; and the features' own."""
+    """The distance (M,) to a class's mean, for the covariance L L', L the factor; and the features' own."""
     mean_D = z_ND.double().mean(0)
 
     def measure(v_MD: Tensor) -> Tensor:
