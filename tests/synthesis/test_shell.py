@@ -75,6 +75,21 @@ def test_distances_mean_the_same_in_a_class_that_is_spread_wider():
     assert 3 < far / near < 5
 
 
+def test_directions_of_the_class_are_those_in_which_it_varies():
+    """A class that varies along one axis: nearly all of the way lies along it."""
+    g = torch.Generator().manual_seed(0)
+    z = torch.zeros(200, 8)
+    z[:, 0], z[:, 1:] = 1, 0.002 * torch.randn(200, 7, generator=g)
+    z[:, 1] += 0.2 * torch.randn(200, generator=g)
+    f = Features(
+        z_ND=normalize(z, dim=1), y_N=torch.zeros(200).long(), index_N=torch.arange(200), encoder="t"
+    )
+    for direction, least, most in (("class", 0.9, 1), ("any", 0, 0.6)):
+        drawn = Shell(direction=direction, shrinkage=0.0)(f, 40, 0, "s")
+        way = normalize(drawn.z_MD - f.z_ND[drawn.anchor_M], dim=1)
+        assert least < way[:, 1].abs().median() < most
+
+
 def test_a_walk_ends_at_a_quarter_of_the_circle():
     f = features(n=40, width=12)
     drawn = Shell(distance="knn", low=50, high=50)(f, 6, 0, "s")
@@ -101,10 +116,11 @@ def test_a_class_of_one_image_is_named():
     ("option", "value"),
     [
         ("distance", "far"),
+        ("direction", "up"),
         ("quantile", 1.1),
         ("quantile", -0.1),
         ("low", 0.0),
-        ("low", 1.6),
+        ("low", 2.1),
         ("high", 0.0),
         ("shrinkage", 2.0),
     ],

@@ -30,7 +30,7 @@ COARSE, FINE = 24, 12  # points on the way that are looked at, and halvings of t
 class Shell(Section):
     """Vectors as far from their class as the class's own features at a quantile are, or a multiple as far.
 
-    From a feature b within that distance a walk leads along a great circle in a random direction, until the
+    From a feature b within that distance a walk leads along a great circle in a drawn direction, until the
     distance to the class is r times the `quantile` of the distances that the class's own features have. r is
     uniform between `low` and `high`. So a distance means the same in every class and latent space. A walk
     that does not come as far within a quarter of the circle ends there, at cosine 0 to b.
@@ -40,15 +40,20 @@ class Shell(Section):
     distance to the k-th nearest feature of the class, k a fifth of the class; a feature is no neighbour of
     its own.
 
+    With `direction="class"` directions are drawn from N(0, S): walks lead where features of a class differ.
+    With "any" all directions are equally likely; features hardly vary in most of them, and a short way is a
+    large Mahalanobis distance.
+
     A vector's anchor is the feature that its walk begins at.
 
     Raises ConfigError, with the option's name, for an option out of its range.
     """
 
     distance: Literal["mahalanobis", "knn"] = "mahalanobis"
+    direction: Literal["class", "any"] = "class"
     quantile: Annotated[float, Range(0, 1)] = 0.99
     low: Factor = 1.0
-    high: Factor = 1.5
+    high: Factor = 2.0
     shrinkage: Annotated[float, Range(0, 1)] = 0.1
     kind: str = field(default="outlier", init=False)
 
@@ -71,18 +76,18 @@ class Shell(Section):
         """
         classes = Classes.of(features)
         self.check(features.y_N, list(map(str, range(max(classes.labels) + 1))))
-        factor_DD = None
-        if self.distance == "mahalanobis":
-            factor_DD = torch.linalg.cholesky(classes.tied_covariance(self.shrinkage))
+        factor_DD = torch.linalg.cholesky(classes.tied_covariance(self.shrinkage))
 
         def draw(i: int) -> tuple[Tensor, Tensor]:
             z_ND, g = classes.z[i], generator(seed, "shell", classes.labels[i])
-            measure, own_N = _mahalanobis(z_ND, factor_DD) if factor_DD is not None else _neighbours(z_ND)
+            measure, own_N = _neighbours(z_ND) if self.distance == "knn" else _mahalanobis(z_ND, factor_DD)
             factor_M = self.low + (self.high - self.low) * torch.rand(per_class, generator=g)
             radius = own_N.double().quantile(self.quantile).float()
             inner = (own_N <= max(self.low * radius, own_N.min())).nonzero()[:, 0]
             anchor_M = inner[torch.randint(len(inner), (per_class,), generator=g)]
             noise_MD = torch.randn(per_class, z_ND.shape[1], generator=g)
+            if self.direction == "class":
+                noise_MD = noise_MD @ factor_DD.T.float()
             return _walk(z_ND[anchor_M], noise_MD, factor_M * radius, measure), anchor_M
 
         return classes.sample(draw, self.kind, seed, space)
