@@ -26,7 +26,7 @@ Count = Annotated[int, Range(0)]
 @dataclass(frozen=True, kw_only=True)
 class BoundaryWalk(Section):
     """Features near a class boundary, moved against their class until another one is predicted, and some
-    steps on (BOOD, arXiv 2508.00350).
+    steps on (after BOOD, arXiv 2508.00350).
 
     The classifier is the cosine one of the latent space, p(c | z) = softmax(cos(z, m_c) / temperature), where
     the mean directions m_c of the features stand for the class vectors T(c). A step is an arc of `angle`
@@ -35,9 +35,8 @@ class BoundaryWalk(Section):
     margin, are where walks begin; features that the classifier mistakes come last. A walk crosses (or gives
     up after `max_steps`) and goes on for some steps more, from `low` to `high` of them, each as often.
 
-    Unlike BOOD's, a step has one length in all directions and stays on the sphere, and a walk begins beside
-    its feature, at a mean cosine of `cosine`, so that a feature gives more than one vector; 1 is the feature
-    itself.
+    Steps keep to the sphere and have one length whatever their direction. A walk begins beside its feature,
+    at a mean cosine of `cosine`, so that a feature gives more than one vector; 1 is the feature itself.
 
     A vector's anchor is the feature that its walk begins at.
 
