@@ -79,3 +79,19 @@ def test_where_nothing_is_imagined_the_decoder_may_know_what_it_likes(shapes, de
     other = class_folder(tmp_path / "other", tree=3)
     real = {"regularize": {"outliers": "real", "real": str(other)}}
     assert checked(shapes, decoder, tmp_path / "run", unknown=["circle"], **real) == []
+
+
+def test_words_to_sample_are_no_classes(shapes, decoder, tmp_path):
+    """All that the decoder lists but classes; those that are named must not be classes, known or unknown."""
+    options = {"data": str(shapes), "decode": {"source": str(decoder)}, "device": "cpu"}
+
+    def job(**more):
+        return Job(overlay(overlay(Config(), options), more), tmp_path / "run")
+
+    classes = job().book.names
+    assert "circle" in classes
+    names = job().words().names
+    assert set(names) == {name for name in LEARNT if not any(word in name for word in classes)}
+    sampled = {"sampler": "words", "options": {"words": "circle"}}
+    with pytest.raises(ValueError, match="'circle' cannot be sampled: a class is called so"):
+        check(job(sample=sampled))

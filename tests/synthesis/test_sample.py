@@ -8,7 +8,8 @@ import torch
 from oodream.config import SampleConfig
 from oodream.core.registry import make
 from oodream.core.types import ClassBook
-from oodream.synthesis.sample import sample
+from oodream.synthesis.sample import make_sampler, sample
+from oodream.testing.sampler import random_words
 from tests.helpers.features import features
 
 
@@ -23,6 +24,22 @@ def test_the_sampler_of_the_configuration_is_used():
     expected = make("samplers", "knn", k=4, kind="inlier", cosine=0.6)(features(), 5, 2, "here")
     assert torch.equal(vectors.z_MD, expected.z_MD)
     assert (vectors.kind, vectors.space, len(vectors)) == ("inlier", "here", 15)
+
+
+def test_a_sampler_that_needs_words_is_given_some():
+    config = SampleConfig(sampler="words", per_class=4, options={"words": "moon, river"})
+    asked = []
+
+    def lookup(names):
+        asked.append(tuple(names))
+        return random_words(names)
+
+    vectors = sample(features(), book(16), config, 2, lookup)
+    assert asked == [("moon", "river")]
+    expected = make_sampler(config, random_words)(features(), 4, 2, "here")
+    assert torch.equal(vectors.z_MD, expected.z_MD)
+    with pytest.raises(ValueError, match=r"The sampler 'words' needs words: pass lookup=decoder\.words"):
+        sample(features(), book(16), config, seed=2)
 
 
 def test_features_of_another_width_are_refused():

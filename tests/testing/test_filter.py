@@ -10,9 +10,22 @@ from oodream.testing.filter import check_filter
 
 
 @pytest.mark.parametrize("name", names("filters"))
-@pytest.mark.parametrize("threshold", [0.0, 0.4, 1.0])
-def test_registered_filters_keep_the_rules(name, threshold):
-    check_filter(name, threshold=threshold)
+def test_registered_filters_keep_the_rules(name):
+    check_filter(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {"threshold": x}) for name in ("class_drift", "id_leak") for x in (0.0, 0.4, 1.0)),
+        ("confident", {"low": 0.0, "high": 0.6}),
+        ("confident", {"low": 0.3, "high": 1.0}),
+        ("blank", {"contrast": 74.0}),
+        ("duplicate", {"distance": 105.0}),
+    ],
+)
+def test_their_options_keep_them_too(name, options):
+    check_filter(name, **options)
 
 
 class Sure:
@@ -57,6 +70,28 @@ class TopHalf(Sure):
     def __call__(self, images_B3HW, y_B, baseline):
         p = baseline(images_B3HW).logits_BC.softmax(1).amax(1)
         return p >= (p.median() if len(p) else 0)
+
+
+class Beside(Sure):
+    """Compares, and looks at images of other classes, too."""
+
+    compares = True
+
+    def __call__(self, images_B3HW, y_B, baseline):
+        bright_B = images_B3HW.float().flatten(1).mean(1)
+        return torch.tensor(
+            [bool((bright_B[:i] < x).all()) for i, x in enumerate(bright_B)], dtype=torch.bool
+        )
+
+
+class Ahead(Beside):
+    """Compares, and looks at images of the class that come after one."""
+
+    def __call__(self, images_B3HW, y_B, baseline):
+        bright_B = images_B3HW.float().flatten(1).mean(1)
+        return torch.tensor(
+            [bool((bright_B[y_B == y] <= x).all()) for x, y in zip(bright_B, y_B, strict=True)]
+        ).bool()
 
 
 class ByPlace(Sure):
@@ -105,6 +140,8 @@ class NeedsImages(Sure):
         (Numbers, "a boolean of shape"),
         (OneAnswer, "a boolean of shape"),
         (TopHalf, "the images beside it"),
+        (Beside, "the images of its class before it"),
+        (Ahead, "the images of its class before it"),
         (ByPlace, "the images beside it"),
         (Dice, "generators of its own"),
         (Moody, "the same the next time"),

@@ -330,7 +330,8 @@ class Filter(Protocol):
     """Decides which imagined images stay: a bool tensor (B,). `reason` says why the others go.
 
     `images_B3HW` are uint8, `y_B` the classes they were imagined for, and `baseline` is the run's baseline
-    classifier.
+    classifier. A filter with a true attribute `compares` is given all images of a class in one call, and its
+    answer for an image may depend on those of the class before it; else an answer depends on one image alone.
     """
 
     reason: str

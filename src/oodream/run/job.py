@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +11,16 @@ import torch
 
 from ..config import Config
 from ..core.device import device_of
-from ..core.registry import make
+from ..core.errors import listed
 from ..core.types import ClassBook, Decoder, Json, Sampler
+from ..core.words import Words
 from ..data.inputs import DataInputs
 from ..data.real import WORLD
 from ..data.sets import SETS
 from ..models.factory import SCRATCH
 from ..synthesis.decode import make_decoder
+from ..synthesis.names import disjoint
+from ..synthesis.sample import make_sampler
 from .artifacts import Run
 from .folder import RunDir
 from .layout import Layout
@@ -76,8 +80,24 @@ class Job:
     @cached_property
     def sampler(self) -> Sampler:
         """The sampler; its kind says what the run imagines, outliers or inliers."""
-        sampler: Sampler = make("samplers", self.config.sample.sampler, **self.config.sample.options)
-        return sampler
+        return make_sampler(self.config.sample, self.words)
+
+    def words(self, names: Sequence[str] = ()) -> Words:
+        """The decoder's words of these names, or all that it lists, without those that a known or unknown
+        class has in its name.
+
+        Raises ValueError where the decoder lists no words, and for names that a class has.
+        """
+        list_words = getattr(self._decoder, "words", None)
+        if list_words is None:
+            raise ValueError(f"The decoder {self.config.decode.decoder!r} lists no words to sample from.")
+        words: Words = list_words(names)
+        classes = (*self.book.names, *self.inputs.unknown)
+        rest = set(disjoint(words.names, classes, self.inputs.source.other_names()))
+        if names and (taken := [name for name in words.names if name not in rest]):
+            raise ValueError(f"{listed(map(repr, taken))} cannot be sampled: a class is called so.")
+        rows = [i for i, name in enumerate(words.names) if name in rest]
+        return Words(names=tuple(words.names[i] for i in rows), z_VD=words.z_VD[rows])
 
 
 def absolute(config: Config) -> Config:

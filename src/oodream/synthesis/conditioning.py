@@ -108,6 +108,14 @@ class TextSide:
             torch.cat(tables, 1), dim=1
         )
 
+    def vectors(self, names: Sequence[str]) -> Tensor:
+        """The unit vectors (V, D) of T(name), as `class_book` makes them.
+
+        Raises PromptError for a name that a tokenizer does not know.
+        """
+        books = [class_book(tokenizer, encoder, names) for tokenizer, encoder in self._pairs]
+        return normalize(torch.cat([book.tokens_CD for book in books], 1), dim=1)
+
     def neighbours(self, z_MD: Tensor, n: int = 3) -> list[list[str]]:
         """The n words whose vectors have the largest cosine to each vector, nearest first."""
         words, table_VD = self.words()

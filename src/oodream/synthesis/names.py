@@ -17,7 +17,7 @@ from ..core.files import read_json, read_text, shown
 from .errors import DecoderError
 from .pipeline import EMBEDDED
 
-__all__ = ["NAMES", "check_without", "hidden", "known_to", "unlearnt", "warn_of_names"]
+__all__ = ["NAMES", "check_without", "disjoint", "hidden", "known_to", "unlearnt", "warn_of_names"]
 
 NAMES = "names.json"
 """every name that a decoder has learnt, in its folder"""
@@ -56,6 +56,19 @@ def unlearnt(names: Iterable[str], classes: Sequence[str]) -> list[str]:
     """Those of `classes` that none of the learnt `names` holds as whole words, in any case."""
     text = "\n".join(map(_plain, names))
     return [name for name in classes if not re.search(_pattern(name), text)]
+
+
+def disjoint(
+    names: Sequence[str], classes: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
+    """Those of `names` that neither hold a class or one of its synonyms, as `hidden` finds them, nor are a
+    part of one: "boot" and "boots" are no name for another thing than "ankle boot".
+    """
+    words = [_plain(text).split() for name in classes for text in (name, *(synonyms or {}).get(name, ()))]
+    runs = {" ".join(w[i:j]) for w in words for i in range(len(w)) for j in range(i + 1, len(w) + 1)}
+    part = re.compile("|".join(map(_pattern, sorted(runs))) or r"(?!)")
+    held = hidden(names, classes, synonyms)
+    return [name for name in names if name not in held and not part.fullmatch(_plain(name))]
 
 
 def warn_of_names(

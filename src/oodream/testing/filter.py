@@ -27,7 +27,8 @@ def check_filter(filter: str | Callable[..., Filter], **options: Any) -> None:
 
     - `reason` is a sentence for people, of three words or more, that says why an image goes.
     - It returns a boolean (B,) on the CPU, also for one image and for none.
-    - What it says of an image depends on that image and its class alone, and is the same the next time.
+    - What it says of an image depends on that image and its class alone, and is the same the next time. If it
+      `compares`, it may depend on the images of the class before it, too, but on no others.
     - Images, labels, the baseline's weights and global random numbers stay as they are.
     """
 
@@ -61,6 +62,10 @@ class ToyBaseline(nn.Module):
 def _inputs() -> tuple[Tensor, Tensor, ToyBaseline]:
     g = generator(0, "check_filter", "images")
     images = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), dtype=torch.uint8, generator=g)
+    images[-1], images[-2] = (
+        images[-1 - CLASSES],
+        128,
+    )  # one that repeats another of its class; and a blank one
     return images, torch.arange(IMAGES) % CLASSES, ToyBaseline()
 
 
@@ -90,6 +95,16 @@ def _check_rows(made: Callable[[], Filter]) -> None:
     keeps = made()
     together = keeps(images, y, baseline)
     require(torch.equal(together, keeps(images, y, baseline)), "Its answer is the same the next time.")
+    if getattr(keeps, "compares", False):
+        first = torch.stack([keeps(images[: i + 1], y[: i + 1], baseline)[-1] for i in range(IMAGES)])
+        by_class = torch.empty_like(together)
+        for c in range(CLASSES):
+            by_class[y == c] = keeps(images[y == c], y[y == c], baseline)
+        require(
+            torch.equal(together, first) and torch.equal(together, by_class),
+            "What it says of an image depends on the images of its class before it, and on no others.",
+        )
+        return
     alone = torch.cat([keeps(images[i : i + 1], y[i : i + 1], baseline) for i in range(IMAGES)])
     backwards = keeps(images.flip(0), y.flip(0), baseline).flip(0)
     require(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from ..core.registry import make
 from ..core.seeding import generator
 from ..core.types import Features, SampledVectors, Sampler
+from ..core.words import Words, WordSampler
 from ._rules import require, run_rules, untouched
 
 __all__ = ["check_sampler", "random_features"]
@@ -33,6 +34,7 @@ def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None
     - The same seed gives the same vectors, another seed others. Global random numbers and what it is given
       stay as they are.
     - A class's vectors do not depend on where its images stand among those of other classes.
+    - A sampler that needs words is given made-up ones (see `WordSampler`).
     - `check` passes these classes. For a class of one image it raises ValueError with the class's name, or
       the sampler works.
     """
@@ -41,7 +43,7 @@ def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None
         result: Sampler = (
             make("samplers", sampler, **options) if isinstance(sampler, str) else sampler(**options)
         )
-        return result
+        return result.with_words(random_words) if isinstance(result, WordSampler) else result
 
     name = sampler if isinstance(sampler, str) else getattr(sampler, "__name__", repr(sampler))
     rules = (_check_vectors, _check_seeds, _check_independence, _check_small_classes)
@@ -56,6 +58,13 @@ def random_features(sizes: tuple[int, ...] = SIZES, width: int = WIDTH) -> Featu
     z_ND = normalize(centres[y_N] + 0.5 * torch.randn(len(y_N), width, generator=g) / math.sqrt(width), dim=1)
     # Rows of the features are not rows of the images: anchors are the former.
     return Features(z_ND=z_ND, y_N=y_N, index_N=torch.arange(len(y_N)).flip(0) + 5, encoder="check")
+
+
+def random_words(names: Sequence[str] = (), width: int = WIDTH) -> Words:
+    """Words with random unit vectors (V, width): of these names, or of some."""
+    names = tuple(names) or ("anchor", "bell", "cloud", "drum", "egg")
+    z_VD = torch.randn(len(names), width, generator=generator(0, "check_sampler", *names))
+    return Words(names=names, z_VD=normalize(z_VD, dim=1))
 
 
 def _check_vectors(made: Callable[[], Sampler]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -159,7 +160,9 @@ def filter_images(job: Job) -> Json:
     baseline = job.run.classifier(BASELINE, 0).network.to(job.device)
     dropped_by_M = torch.full((len(images),), -1)
     for i, keeps in enumerate(filters):
-        passes_M = torch.cat([keeps(x, y, baseline) for x, y in images.batches(512)])
+        passes_M = torch.zeros(len(images), dtype=torch.bool)
+        for rows in images_together(images.labels, getattr(keeps, "compares", False)):
+            passes_M[rows] = keeps(images.batch(rows), images.labels[rows], baseline)
         dropped_by_M[(dropped_by_M < 0) & ~passes_M] = i
     keep_M = dropped_by_M < 0
     save_tensors(job.layout.keep_mask, {"keep": keep_M, "dropped_by": dropped_by_M})
@@ -171,3 +174,10 @@ def filter_images(job: Job) -> Json:
         "reasons": reasons,
         "kept_per_class": per_class,
     }
+
+
+def images_together(y_M: Tensor, compares: bool) -> Sequence[Tensor]:
+    """The rows of images that a filter is shown together: those of a class if it `compares`, else some."""
+    if compares:
+        return [(y_M == y).nonzero()[:, 0] for y in y_M.unique()]
+    return torch.arange(len(y_M)).split(512)

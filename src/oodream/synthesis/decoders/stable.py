@@ -20,9 +20,11 @@ from torch.nn.functional import interpolate
 from ...core.registry import register
 from ...core.seeding import generator
 from ...core.types import ClassBook, Generated
+from ...core.words import Words
 from ...models.inference import weights_hash
 from ..conditioning import Conditioning, TextSide
 from ..errors import DecoderError, NotFiniteError
+from ..names import known_to
 from ..pipeline import load_pipeline
 from ..schedulers import make_scheduler
 from ..text import Span
@@ -66,6 +68,7 @@ class StableDecoder(Tiled):
         self.device = torch.device(device)
         self.steps, self.guidance, self.tile = steps, guidance, tile
         self.pipeline = load_pipeline(source, self.device)
+        self._source = source
         self.pipeline.scheduler = make_scheduler(scheduler, self.pipeline.scheduler.config, steps)
         self.size = size or self.resolution
         weights = pipeline_hash(self.pipeline)
@@ -145,6 +148,17 @@ class StableDecoder(Tiled):
             return self._decoded(self._encoded(images_B3HW[rows], rows), rows)
 
         return self.tiled(len(images_B3HW), there_and_back, self._no_images)
+
+    def words(self, names: Sequence[str] = ()) -> Words:
+        """The words of these names; without names, of all that the decoder lists as learnt, or else of its
+        vocabulary.
+
+        Raises PromptError for a name that the tokenizer does not know.
+        """
+        if not (names := tuple(names or sorted(known_to(self._source) or ()))):
+            vocabulary, z_VD = self.text.words()
+            return Words(names=tuple(vocabulary), z_VD=z_VD)
+        return Words(names=names, z_VD=self.text.vectors(names))
 
     def neighbours(self, z_MD: Tensor, n: int = 3) -> list[list[str]]:
         """The n words whose vectors have the largest cosine to each vector, nearest first."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["class_probability"]
+__all__ = ["class_probability", "probabilities"]
 
 
 @torch.no_grad()
+def probabilities(classifier: nn.Module, images_B3HW: Tensor) -> Tensor:
+    """The softmax probabilities (B, C), on the CPU, that the classifier gives each image."""
+    classifier.eval()
+    p_BC: Tensor = classifier(images_B3HW.to(next(classifier.parameters()).device)).logits_BC.softmax(1).cpu()
+    return p_BC
+
+
 def class_probability(classifier: nn.Module, images_B3HW: Tensor, y_B: Tensor) -> Tensor:
     """The softmax probability (B,), on the CPU, that the classifier gives each image's class `y_B`."""
-    classifier.eval()
-    p_BC = classifier(images_B3HW.to(next(classifier.parameters()).device)).logits_BC.softmax(1).cpu()
-    return p_BC.gather(1, y_B[:, None])[:, 0]
+    return probabilities(classifier, images_B3HW).gather(1, y_B[:, None])[:, 0]

@@ -15,9 +15,10 @@ from torch.nn.functional import normalize
 
 from ...core.options import ConfigError, Range, Section
 from ...core.registry import register
-from ...core.seeding import derive, generator
+from ...core.seeding import generator
 from ...core.types import Features, SampledVectors
 from ...functional.knn import kth_distance
+from ._classes import interleaved, neighbour
 from ._cloud import Cloud, farthest
 
 __all__ = ["KNN"]
@@ -71,7 +72,7 @@ class KNN(Section):
 
     def neighbour(self, n: int) -> int:
         """k for a class of n images."""
-        return self.k or max(1, n // 5)
+        return self.k or neighbour(n)
 
     def check(self, y_N: Tensor, names: Sequence[str]) -> None:
         """Raises ValueError, naming the class, where one has fewer than k + 1 images."""
@@ -90,15 +91,10 @@ class KNN(Section):
         classes = features.y_N.unique().tolist()
         self.check(features.y_N, list(map(str, range(max(classes) + 1))))
         sampled = [self._of_class(features, c, math.ceil(per_class / self.images), seed) for c in classes]
-        z, anchor, knn = (
-            torch.stack(part, 1).repeat_interleave(self.images, 0)[:per_class].flatten(0, 1)
-            for part in zip(*sampled, strict=True)
-        )
-        y = torch.tensor(classes).repeat(per_class)
-        seeds = torch.tensor([derive(seed, self.kind, "image", m) for m in range(len(y))])
-        return SampledVectors(
-            z_MD=z, y_M=y, anchor_M=anchor, knn_M=knn, seed_M=seeds, kind=self.kind, space=space
-        )
+        repeated = [
+            [part.repeat_interleave(self.images, 0)[:per_class] for part in parts] for parts in sampled
+        ]
+        return interleaved(repeated, classes, self.kind, seed, space)
 
     def _of_class(
         self, features: Features, c: int, per_class: int, seed: int
