@@ -156,6 +156,10 @@ class RegularizeConfig(Section):
     outliers: Literal["imagined", "known", "real"] = "imagined"
     """imagined outliers; or a control in their place: `known` training images, all of them varied, or `real`
     images of other things, the oracle"""
+    known_transform: Literal["varied", "mixed", "cut", "shuffled", "inverted"] = "varied"
+    """what known images in place of imagined outliers become: varied, or mixed with one of another class, cut
+    (a box of one of another class is in them), shuffled in tiles, inverted; these are shown as imagined
+    outliers would be"""
     real: str = ""
     """where the real outliers lie: a folder of pictures, or "world", the data set's own"""
     finetune: bool = False

@@ -21,7 +21,7 @@ from ..core.files import write_bytes
 from ..core.progress import progress
 from ..core.seeding import derive, seeded
 from ..core.types import LatentAdapter, Loss, Output, Step, Terms
-from ..models.inference import Extractor
+from ..models.inference import Extractor, linear_head
 from .batches import Batch, epoch_batches
 from .sources import Source, check_sources, known_images, source_of
 
@@ -33,8 +33,8 @@ Teacher = Callable[[Batch], Output]
 class Objective(nn.Module):
     """Network, losses and latent adapter as one module: a batch in, terms and accuracy (of known rows) out.
 
-    `tokens_CD` are the classes' vectors. The teacher is not part of the module: nothing of it is trained,
-    saved or averaged.
+    `tokens_CD` are the classes' vectors, `progress` the share of the steps that are done. The teacher is not
+    part of the module: nothing of it is trained, saved or averaged.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss, self.adapter = model, loss, adapter
         self.cast, self.teacher, self.tokens_CD = cast or nullcontext(), teacher, tokens_CD
+        self.progress = 0.0
 
     def forward(self, batch: Batch) -> tuple[Terms, Tensor]:
         latents, adapter_loss = batch.latents, None
@@ -69,6 +70,8 @@ class Objective(nn.Module):
             latent_OFHW=latents.latent_LFHW[len(latents.pair_K3HW) :] if latents else None,
             tokens_CD=self.tokens_CD,
             teacher=self.teacher(batch) if self.teacher else None,
+            head=linear_head(self.model),
+            progress=self.progress,
         )
         terms = self.loss(step)
         if adapter_loss is not None:
@@ -136,6 +139,7 @@ def fit(
     bar = progress(batches, total=steps * epochs, done=done, what=what, unit="step")
     for step, batch in enumerate(bar, done):
         lr = config.lr * one_cycle((step + 1) / (steps * epochs))
+        objective.progress = step / (steps * epochs)
         with seeded(seed, stream, step, shard.index):  # dropout, where a network has it, belongs to the step
             values = optimize(shared, optimizer, batch.to(device), lr)
         if not math.isfinite(values["loss"]):
