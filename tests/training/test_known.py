@@ -5,17 +5,22 @@ from __future__ import annotations
 import typing
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from oodream.config import RegularizeConfig
 from oodream.core.distributed import Shard
+from oodream.core.registry import make
 from oodream.core.seeding import generator
 from oodream.data.images import Images, from_array
+from oodream.training.attribution import PERTURBATIONS, SHARE, STEP, attributed
 from oodream.training.batches import epoch_batches
 from oodream.training.known import TRANSFORMS, partners
+from oodream.training.loop import objective_of
 from oodream.training.sources import known_as_outliers
-from tests.helpers.training import UNMOVED, images, known, latent_sources
+from tests.helpers.training import CPU, UNMOVED, images, known, latent_sources, output
 
 ROWS = torch.arange(24)
 PLAIN = RegularizeConfig(outliers="known", outlier_aug_prob=0.0, ratio=0.5)
@@ -36,7 +41,7 @@ def made(name: str, data: Images, seed: int = 0) -> torch.Tensor:
 
 def test_the_table_holds_what_the_option_offers():
     offered = typing.get_args(typing.get_type_hints(RegularizeConfig)["known_transform"])
-    assert offered == ("varied", *TRANSFORMS)
+    assert offered == ("varied", *TRANSFORMS, *PERTURBATIONS)
 
 
 def test_partners_are_of_all_other_classes_alike():
@@ -127,3 +132,61 @@ def test_latents_can_be_varied_alone():
     data, latents, _ = latent_sources()
     with pytest.raises(ValueError, match="can be varied, not cut"):
         known_as_outliers(latents.data, 5, replace(PLAIN, known_transform="cut"), data.data)
+
+
+class Linear(nn.Module):
+    """Logits that are linear in the pixels, so that the gradient is the weight; training mode has state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        g = generator(0, "linear")
+        self.weight_CP = nn.Parameter(2e-4 * torch.randn(4, 3 * 16 * 16, generator=g))
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        logits = self.norm(x.flatten(1).float() @ self.weight_CP.T)
+        return output(logits)
+
+
+def test_attributed_outliers_add_the_strongest_tenth_of_the_logits_gradient():
+    data, model = flat(), Linear().train()
+    model.norm.running_var.fill_(4.0)
+    pixels = data.batch(ROWS)
+    state = {name: x.clone() for name, x in model.state_dict().items()}
+    result = attributed(model, pixels, data.labels)
+    gradient = model.weight_CP.detach().double().numpy()[data.labels.numpy()] / 2
+    x = pixels.flatten(1).double().numpy()
+    n = int(SHARE * x.shape[1])
+    expected = x.copy()
+    for row, strength in enumerate(gradient):
+        top = np.argsort(-np.abs(strength))[:n]
+        expected[row, top] += STEP * strength[top]
+    expected = np.clip(expected, 0, 255).round()
+    assert np.abs(result.flatten(1).numpy() - expected).max() <= 1, "but for rounding"
+    assert (result.flatten(1).numpy() != x).mean() == pytest.approx(SHARE, abs=0.03)
+    assert model.training
+    assert model.weight_CP.grad is None
+    assert all(torch.equal(x, state[name]) for name, x in model.state_dict().items())
+
+
+def test_the_loop_shows_the_network_what_it_made_of_known_images():
+    """Known rows stay; the outliers' are the perturbed ones, of their own classes."""
+    shown: list[torch.Tensor] = []
+
+    class Watched(Linear):
+        def forward(self, x):
+            shown.append(x.detach().clone())
+            return super().forward(x)
+
+    data = flat(n=32)
+    source = known_as_outliers(data, 24, replace(PLAIN, known_transform="attributed"), data)
+    model, loss = Watched(), make("losses", "outlier_exposure")
+    objective = objective_of(model, loss, [known(data), source], UNMOVED, CPU, None, None).train()
+    (batch, _) = epoch_batches([known(data), source], UNMOVED, 0, 0)
+    objective(batch)
+    asked, trained = shown
+    assert torch.equal(asked.to(torch.uint8), batch.images_B3HW[16:])
+    assert trained.dtype == torch.uint8
+    assert torch.equal(trained[:16], batch.images_B3HW[:16])
+    assert torch.equal(trained[16:], attributed(Linear(), batch.images_B3HW[16:], batch.near_O))
+    assert not torch.equal(trained[16:], batch.images_B3HW[16:])

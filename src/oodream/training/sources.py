@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..config import LatentsConfig, RegularizeConfig
 from ..data.images import Images
+from .attribution import PERTURBATIONS, Perturbation
 from .augment import gray_fraction
 from .known import TRANSFORMS, Transform
 from .latent_adapters import NO_ADAPTER
@@ -82,7 +83,9 @@ class Source:
     shown in another pose, and chance that it is shown in another tone. min_weight: below 1, an outlier's
     latent is mixed with a random known one, and weighs at least this much. vectors: unit vectors of the text
     space; a known source has one for each class, an outlier source one for each row, the vector it was
-    imagined from. transform: makes outliers of the rows' images, each time anew.
+    imagined from. transform: makes outliers of the rows' images, each time anew. perturbation:
+    makes outliers of images as they are shown, with the network that is trained; the rows' labels are then
+    the images' classes.
     """
 
     role: Role
@@ -94,6 +97,7 @@ class Source:
     min_weight: float = 1.0
     vectors: Tensor | None = None
     transform: Transform | None = None
+    perturbation: Perturbation | None = None
 
     @property
     def latent(self) -> bool:
@@ -191,7 +195,8 @@ def known_as_outliers(
         return replace(source, outlier_aug_prob=1.0)
     if source.latent:
         raise ValueError(f"Latents of known images can be varied, not {config.known_transform}.")
-    return replace(source, transform=TRANSFORMS[config.known_transform])
+    name = config.known_transform
+    return replace(source, transform=TRANSFORMS.get(name), perturbation=PERTURBATIONS.get(name))
 
 
 def real_outliers(data: Images, config: RegularizeConfig, known: Images) -> Source:

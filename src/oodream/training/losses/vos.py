@@ -22,7 +22,7 @@ RIDGE = 1e-3  # of the mean variance, on the covariance's diagonal
 
 @register("losses", "vos")
 class VOS(EnergyLogistic):
-    """`energy_logistic` with virtual outliers in place of imagined ones (VOS, Du et al. 2022, eq. 1-7).
+    """`energy_logistic` with virtual outliers in place of imagined ones (VOS, Du et al. 2022).
 
     The last `queue` features of every class give its mean, and all of them one covariance. For every class
     of which two have been seen the `select` least likely of `candidates` draws from its Gaussian go through
