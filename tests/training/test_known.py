@@ -15,7 +15,7 @@ from oodream.core.distributed import Shard
 from oodream.core.registry import make
 from oodream.core.seeding import generator
 from oodream.data.images import Images, from_array
-from oodream.training.attribution import PERTURBATIONS, SHARE, STEP, attributed
+from oodream.training.attribution import PERTURBATIONS, SCALE, SHARE, attributed
 from oodream.training.batches import epoch_batches
 from oodream.training.known import TRANSFORMS, partners
 from oodream.training.loop import objective_of
@@ -153,17 +153,16 @@ def test_attributed_outliers_add_the_strongest_tenth_of_the_logits_gradient():
     model.norm.running_var.fill_(4.0)
     pixels = data.batch(ROWS)
     state = {name: x.clone() for name, x in model.state_dict().items()}
-    result = attributed(model, pixels, data.labels)
+    result = attributed(model, pixels, data.labels, 20.0)
     gradient = model.weight_CP.detach().double().numpy()[data.labels.numpy()] / 2
     x = pixels.flatten(1).double().numpy()
     n = int(SHARE * x.shape[1])
     expected = x.copy()
     for row, strength in enumerate(gradient):
         top = np.argsort(-np.abs(strength))[:n]
-        expected[row, top] += STEP * strength[top]
-    expected = np.clip(expected, 0, 255).round()
-    assert np.abs(result.flatten(1).numpy() - expected).max() <= 1, "but for rounding"
-    assert (result.flatten(1).numpy() != x).mean() == pytest.approx(SHARE, abs=0.03)
+        expected[row, top] += 20 * SCALE**2 * strength[top]
+    np.testing.assert_allclose(result.flatten(1).numpy(), expected, atol=0.01)
+    assert (result.flatten(1).numpy() != x).mean() == n / x.shape[1]
     assert model.training
     assert model.weight_CP.grad is None
     assert all(torch.equal(x, state[name]) for name, x in model.state_dict().items())
@@ -179,14 +178,13 @@ def test_the_loop_shows_the_network_what_it_made_of_known_images():
             return super().forward(x)
 
     data = flat(n=32)
-    source = known_as_outliers(data, 24, replace(PLAIN, known_transform="attributed"), data)
+    source = known_as_outliers(data, 24, replace(PLAIN, known_transform="attributed", known_step=30.0), data)
     model, loss = Watched(), make("losses", "outlier_exposure")
     objective = objective_of(model, loss, [known(data), source], UNMOVED, CPU, None, None).train()
     (batch, _) = epoch_batches([known(data), source], UNMOVED, 0, 0)
     objective(batch)
     asked, trained = shown
     assert torch.equal(asked.to(torch.uint8), batch.images_B3HW[16:])
-    assert trained.dtype == torch.uint8
     assert torch.equal(trained[:16], batch.images_B3HW[:16])
-    assert torch.equal(trained[16:], attributed(Linear(), batch.images_B3HW[16:], batch.near_O))
+    assert torch.equal(trained[16:], attributed(Linear(), batch.images_B3HW[16:], batch.near_O, 30.0))
     assert not torch.equal(trained[16:], batch.images_B3HW[16:])

@@ -160,6 +160,8 @@ class RegularizeConfig(Section):
     """what known images in place of imagined outliers become: varied, or mixed with one of another class, cut
     (a box of one of another class is in them), shuffled in tiles, inverted, or attributed (moved along the
     gradient of their class's logit, ASCOOD); these are shown as imagined outliers would be"""
+    known_step: Positive = 10.0
+    """of `attributed`: how far an image is moved, in the published code's units"""
     real: str = ""
     """where the real outliers lie: a folder of pictures, or "world", the data set's own"""
     finetune: bool = False

@@ -13,19 +13,20 @@ from torch import Tensor, nn
 __all__ = ["PERTURBATIONS", "Perturbation", "attributed"]
 
 SHARE = 0.1  # of the values of an image
-STEP = 10 * 64.0**2  # in levels of 255; ten in the units of inputs whose standard deviation is 64 levels
+SCALE = 64.0  # levels of 255 in a unit of normalised pixels, which the published step is for
 
-Perturbation = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""Of the network as it is, known images (uint8) and their classes: outliers, uint8 (B, 3, H, W)."""
+Perturbation = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+"""Of the network as it is, known images, their classes and the step: outliers, float32 (B, 3, H, W)."""
 
 
-def attributed(model: nn.Module, images_B3HW: Tensor, y_B: Tensor) -> Tensor:
-    """The images plus `STEP` times the gradient of their class's logit, where it is strongest: at a tenth of
-    the values.
+def attributed(model: nn.Module, images_B3HW: Tensor, y_B: Tensor, step: float) -> Tensor:
+    """The images plus `step` times the gradient of their class's logit, where that is strongest.
 
-    So ASCOOD (Regmi 2026, as OpenOOD's code has it) takes away what makes an image one of its class, and
-    leaves the rest. The network is asked in its evaluation mode, and nothing of it changes. There the images
-    are normalised floats; here they are rounded to pixels and cut off at black and white.
+    The tenth of an image's values with the largest gradients change, and the others stay. So ASCOOD (Regmi
+    2026, as in OpenOOD's code) takes away what makes an image one of its class. Images are uint8, or floats
+    in levels of 255, as the result is: it is neither rounded nor cut off at black and white, as there. The
+    step is in units of 64 levels, for the gradient as for the image; 10 is OpenOOD's. The network is asked in
+    its evaluation mode, and nothing of it changes.
     """
     training = model.training
     model.eval()
@@ -37,7 +38,7 @@ def attributed(model: nn.Module, images_B3HW: Tensor, y_B: Tensor) -> Tensor:
     flat = gradient.flatten(1)
     strongest = flat.abs().topk(max(1, int(SHARE * flat.shape[1])), dim=1).indices
     kept = torch.zeros_like(flat).scatter(1, strongest, flat.gather(1, strongest)).view_as(gradient)
-    return (images_B3HW + STEP * kept).clamp(0, 255).round().to(torch.uint8)
+    return images_B3HW + step * SCALE**2 * kept
 
 
 PERTURBATIONS: dict[str, Perturbation] = {"attributed": attributed}

@@ -22,7 +22,6 @@ from ..core.progress import progress
 from ..core.seeding import derive, seeded
 from ..core.types import LatentAdapter, Loss, Output, Step, Terms
 from ..models.inference import Extractor, linear_head
-from .attribution import Perturbation
 from .batches import Batch, epoch_batches
 from .sources import Source, check_sources, known_images, source_of
 
@@ -48,7 +47,7 @@ class Objective(nn.Module):
         adapter: LatentAdapter | None = None,
         teacher: Teacher | None = None,
         tokens_CD: Tensor | None = None,
-        perturbation: Perturbation | None = None,
+        perturbation: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.adapter = model, loss, adapter
@@ -60,7 +59,7 @@ class Objective(nn.Module):
         with self.cast:
             if self.perturbation is not None and batch.near_O is not None:
                 known, others = images_B3HW.tensor_split([len(batch.y_B)])
-                images_B3HW = torch.cat([known, self.perturbation(self.model, others, batch.near_O)])
+                images_B3HW = torch.cat([known.float(), self.perturbation(self.model, others, batch.near_O)])
             if latents is None or self.adapter is None:
                 output = self.model(images_B3HW)
             else:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import LatentsConfig, RegularizeConfig
 from ..data.images import Images
-from .attribution import PERTURBATIONS, Perturbation
+from .attribution import PERTURBATIONS
 from .augment import gray_fraction
 from .known import TRANSFORMS, Transform
 from .latent_adapters import NO_ADAPTER
@@ -97,7 +98,7 @@ class Source:
     min_weight: float = 1.0
     vectors: Tensor | None = None
     transform: Transform | None = None
-    perturbation: Perturbation | None = None
+    perturbation: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
 
     @property
     def latent(self) -> bool:
@@ -196,7 +197,12 @@ def known_as_outliers(
     if source.latent:
         raise ValueError(f"Latents of known images can be varied, not {config.known_transform}.")
     name = config.known_transform
-    return replace(source, transform=TRANSFORMS.get(name), perturbation=PERTURBATIONS.get(name))
+    perturbation = PERTURBATIONS.get(name)
+    return replace(
+        source,
+        transform=TRANSFORMS.get(name),
+        perturbation=partial(perturbation, step=config.known_step) if perturbation else None,
+    )
 
 
 def real_outliers(data: Images, config: RegularizeConfig, known: Images) -> Source:
