@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from oodream.config import TrainConfig
+from oodream.config import RegularizeConfig, TrainConfig
 from oodream.core.registry import make
 from oodream.core.seeding import generator, seeded
 from oodream.core.types import Head, Step
 from oodream.training.losses._virtual import FeatureQueue
 from oodream.training.losses.npos import beyond_boundary
 from oodream.training.losses.vos import gaussian_tails
+from oodream.training.sources import known_as_outliers
 from oodream.training.train import LossSum, make_loss, train
 from tests.helpers.training import CPU, UNMOVED, built, images, known, output, step
 
@@ -212,3 +213,18 @@ def test_a_classifier_is_trained_with_all_of_them_and_keeps_no_queue(tmp_path):
     assert trained.log[0]["npos"] == 0 < trained.log[-1]["npos"]
     assert min(trained.log[0][part] for part in ("energy", "fever")) > 0
     assert sum(x.numel() for x in trained.loss.state_dict().values()) == 2
+
+
+@pytest.mark.parametrize("transform", ["varied", "mixed", "attributed"])
+def test_losses_without_outliers_may_be_shown_none(transform, tmp_path):
+    """With a ratio of 0 the training is the one of known images alone."""
+    data = images(32)
+    config = TrainConfig(optimisation=replace(UNMOVED, epochs=2))
+    none = known_as_outliers(data, 8, RegularizeConfig(known_transform=transform, ratio=0.0), data)
+    logs = [
+        train(
+            sources, config, 0, CPU, tmp_path / str(i), "test", loss=make_loss(("vos",), {"start": 0.5})
+        ).log
+        for i, sources in enumerate(([known(data)], [known(data), none]))
+    ]
+    assert logs[0] == logs[1]

@@ -5,7 +5,7 @@ What it takes for their class is overdone until it is another thing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,11 @@ __all__ = ["PERTURBATIONS", "Perturbation", "attributed"]
 SHARE = 0.1  # of the values of an image
 SCALE = 64.0  # levels of 255 in a unit of normalised pixels, which the published step is for
 
-Perturbation = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
-"""Of the network as it is, known images, their classes and the step: outliers, float32 (B, 3, H, W)."""
+
+class Perturbation(Protocol):
+    """Makes outliers, float32 (B, 3, H, W), of known images and their classes with the network as it is."""
+
+    def __call__(self, model: nn.Module, images_B3HW: Tensor, y_B: Tensor, step: float) -> Tensor: ...
 
 
 def attributed(model: nn.Module, images_B3HW: Tensor, y_B: Tensor, step: float) -> Tensor:
