@@ -136,3 +136,17 @@ def test_initial_weights_have_a_hash_where_some_are_read(folder, tmp_path):
     published = initial_weights_hash(name)
     assert published == initial_weights_hash(name), "a head that is made anew does not count"
     assert published not in {*hashes, "", "scratch"}
+
+
+def test_features_of_a_z_network_are_standardised_in_every_image():
+    network = made("resnet8-z", 3).eval()
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    output = network(images)
+    torch.testing.assert_close(output.z_BF.mean(1), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.z_BF.std(1), torch.full((4,), 0.5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(output.logits_BC, network.head(output.z_BF))
+    plain = made("resnet8", 3).eval()
+    plain.load_state_dict(network.state_dict())
+    z = plain(images).z_BF
+    expected = 0.5 * (z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True)
+    torch.testing.assert_close(output.z_BF, expected, atol=1e-3, rtol=1e-3)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oodream.config import Config
-from oodream.core.options import overlay
+from oodream.core.options import ConfigError, overlay
 from oodream.run.check import check
 from oodream.run.job import Job
 from tests.helpers.pictures import class_folder
@@ -95,3 +95,20 @@ def test_words_to_sample_are_no_classes(shapes, decoder, tmp_path):
     sampled = {"sampler": "words", "options": {"words": "circle"}}
     with pytest.raises(ValueError, match="'circle' cannot be sampled: a class is called so"):
         check(job(sample=sampled))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"regularize": {"known_transform": "cut"}}, "cut takes --regularize.outliers known; it is imagined"),
+        (
+            {"regularize": {"known_transform": "cut", "outliers": "known"}, "decode": {"output": "latents"}},
+            "Latents of known images can be varied alone",
+        ),
+    ],
+)
+def test_known_images_are_transformed_only_where_they_are_outliers(
+    shapes, decoder, tmp_path, options, message
+):
+    with pytest.raises(ConfigError, match=message):
+        checked(shapes, decoder, tmp_path, **options)

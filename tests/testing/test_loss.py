@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -133,6 +135,15 @@ class IgnoresOutliers(Margin):
         )
 
 
+class NeedsNoHeadAfterAll(Margin):
+    needs_head = True
+
+
+class NeedsAHeadWithoutSaying(Margin):
+    def forward(self, step):
+        return super().forward(replace(step, y_B=step.y_B * step.head.bias_C.ndim))
+
+
 class NeedsWithoutSaying(Margin):
     outliers = False
 
@@ -201,6 +212,8 @@ def test_a_loss_that_keeps_the_rules_passes_by_class_and_by_path():
         (IgnoresOutliers, "needs outliers, and its total is the same with others"),
         (NeedsWithoutSaying, "fails for a step without outliers, which it does not need"),
         (NeedsATeacherWithoutSaying, "fails for a step without teacher, which it does not need"),
+        (NeedsNoHeadAfterAll, "says that it needs head, and takes a step without"),
+        (NeedsAHeadWithoutSaying, "fails for a step without head, which it does not need"),
         (LateRefusal, "outliers without latents, which build must refuse"),
         (NeedsVectors, "outliers without vectors, which build must refuse"),
         (FirstRowWeighsMore, "for the same rows in another order"),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from oodream.config import Optimisation
 from oodream.core.registry import make
 from oodream.core.seeding import derive
-from oodream.core.types import LatentAdapter, Loss, Output, Terms
+from oodream.core.types import LatentAdapter, Loss, Output, Sizes, Terms
 from oodream.models.inference import Extractor
 from oodream.training.batches import epoch_batches
 from oodream.training.loop import Objective, fit, one_cycle, teaching
@@ -39,11 +39,12 @@ class Linear(nn.Module):
 
 
 class Interrupted(Loss):
-    """The energy-logistic loss that stops, as a kill would, after some calls."""
+    """A loss that stops, as a kill would, after some calls."""
 
-    def __init__(self, calls: int) -> None:
+    def __init__(self, calls: int, inner: str = "energy_logistic") -> None:
         super().__init__()
-        self.inner, self.left = make("losses", "energy_logistic"), calls
+        self.inner, self.left = make("losses", inner), calls
+        self.inner.build(Sizes(features=128, classes=3))
 
     def forward(self, step):
         if (left := self.left) == 0:
@@ -52,15 +53,16 @@ class Interrupted(Loss):
         return self.inner(step)
 
 
-def test_resumed_training_equals_an_undisturbed_one(tmp_path):
+@pytest.mark.parametrize("name", ["energy_logistic", "vos"])
+def test_resumed_training_equals_an_undisturbed_one(name, tmp_path):
     sources, config = [known(images(64)), outliers(images(20, 90))], Optimisation(batch=16, epochs=3)
     whole = network()
-    log = fit(whole, Interrupted(-1), sources, config, 5, CPU, tmp_path / "a", "t")
+    log = fit(whole, Interrupted(-1, name), sources, config, 5, CPU, tmp_path / "a", "t")
     broken = network()
     with pytest.raises(KeyboardInterrupt):
-        fit(broken, Interrupted(6), sources, config, 5, CPU, tmp_path / "b", "t")
+        fit(broken, Interrupted(6, name), sources, config, 5, CPU, tmp_path / "b", "t")
     again = network()
-    assert fit(again, Interrupted(-1), sources, config, 5, CPU, tmp_path / "b", "t") == log
+    assert fit(again, Interrupted(-1, name), sources, config, 5, CPU, tmp_path / "b", "t") == log
     for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert len(log) == 3

@@ -154,8 +154,14 @@ class RegularizeConfig(Section):
     loss_options: dict[str, Option] = field(default_factory=dict)
     """their options: of the first one as `beta=1.0`, of any as `kd.logit=4`"""
     outliers: Literal["imagined", "known", "real"] = "imagined"
-    """imagined outliers; or a control in their place: `known` training images, all of them varied, or `real`
-    images of other things, the oracle"""
+    """imagined outliers; or a control in their place: `known` training images, changed as known_transform
+    says, or `real` images of other things, the oracle"""
+    known_transform: Literal["varied", "mixed", "cut", "shuffled", "inverted", "attributed"] = "varied"
+    """what known images in place of imagined outliers become: varied, or mixed with one of another class, cut
+    (a box of one of another class is in them), shuffled in tiles, inverted, or attributed (moved along the
+    gradient of their class's logit, ASCOOD); these are shown as imagined outliers would be"""
+    known_step: Positive = 10.0
+    """of `attributed`: how far an image is moved, in the published code's units"""
     real: str = ""
     """where the real outliers lie: a folder of pictures, or "world", the data set's own"""
     finetune: bool = False

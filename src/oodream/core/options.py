@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-__all__ = ["ConfigError", "Option", "Range", "Section", "converted", "overlay", "to_json"]
+__all__ = ["ConfigError", "Option", "Range", "Section", "check_range", "converted", "overlay", "to_json"]
 
 Option = int | float | str | bool
 T = typing.TypeVar("T")
@@ -56,17 +56,22 @@ class Section:
     def __post_init__(self) -> None:
         for key, hint in typing.get_type_hints(type(self), include_extras=True).items():
             value = getattr(self, key)
+            check_range(key, value, hint)
             if typing.get_origin(hint) is Annotated:
-                hint, *notes = typing.get_args(hint)
-                for note in notes:
-                    if isinstance(note, Range) and value not in note:
-                        raise ConfigError(f"{key} must be {note}, not {value!r}.")
+                hint = typing.get_args(hint)[0]
             if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
                 raise ConfigError(
                     f"{key} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}."
                 )
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{key} must be a finite number, not {value!r}.")
+
+
+def check_range(key: str, value: Any, hint: Any) -> None:
+    """ConfigError, which names `key`, where the type `hint` holds a `Range` that the value is outside of."""
+    for note in typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ():
+        if isinstance(note, Range) and value not in note:
+            raise ConfigError(f"{key} must be {note}, not {value!r}.")
 
 
 def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
-from .options import ConfigError, converted
+from .options import ConfigError, check_range, converted
 
 __all__ = ["FAMILIES", "get", "make", "make_all", "names", "options_by_name", "register", "singular"]
 
@@ -75,7 +75,7 @@ def make(family: str, name: str, **options: Any) -> Any:
     """An instance of the extension called `name`.
 
     Raises ValueError that names an option which the extension does not have, or whose value is of another
-    type.
+    type or out of the annotated range.
     """
     extension = get(family, name)
     parameters = inspect.signature(extension).parameters
@@ -132,7 +132,7 @@ def singular(family: str) -> str:
 
 def _checked(extension: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with their numbers converted to the annotated types; ConfigError for a value of another
-    type.
+    type or out of the annotated range.
     """
     described = extension if is_dataclass(extension) else getattr(extension, "__init__", extension)
     try:
@@ -140,7 +140,10 @@ def _checked(extension: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     except (NameError, TypeError):  # annotations that only a type checker can read
         hints = {}
     plain = (int, float, str)
-    return {
+    checked = {
         key: converted(value, hints[key], key) if key in hints and isinstance(value, plain) else value
         for key, value in options.items()
     }
+    for key in checked.keys() & hints.keys():
+        check_range(key, checked[key], hints[key])
+    return checked

@@ -157,7 +157,8 @@ class Step:
     `weight_B` (a real image weighs 1). `ood` are those for O outliers, images or latents (then also in
     `latent_OFHW`), with the unit vectors `vector_OD` they were drawn from and the classes `near_O` these lie
     around. `tokens_CD` are the classes' vectors, and `teacher` the outputs of a teacher for the first rows of
-    `id`. What a training does not have is None.
+    `id`. `head` is the classifier's last layer, the parameters themselves, so that gradients reach them. What
+    a training does not have is None. `progress` is the share of the training's steps that are done.
     """
 
     id: Output
@@ -169,6 +170,8 @@ class Step:
     latent_OFHW: Tensor | None = None
     tokens_CD: Tensor | None = None
     teacher: Output | None = None
+    head: Head | None = None
+    progress: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,15 +274,17 @@ class Decoder(Protocol):
 class Loss(nn.Module):
     """A training loss that owns its auxiliary networks.
 
-    `outliers` and `teacher` say whether it cannot do without; `build` makes its networks once their sizes are
-    known.
+    `outliers`, `teacher` and `needs_head` say whether it cannot do without; `build` makes its networks once
+    their sizes are known.
     """
 
-    outliers = False
-    teacher = False
+    outliers = teacher = needs_head = False
 
     def build(self, sizes: Sizes) -> None:
         """Nothing to build, unless a loss has networks."""
+
+    def finish(self) -> None:
+        """Lets go of what training alone needs, before a classifier keeps the loss; nothing by default."""
 
     def forward(self, step: Step) -> Terms:
         raise TypeError(f"{type(self).__name__} does not define forward(step).")

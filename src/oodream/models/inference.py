@@ -90,17 +90,29 @@ class Extractor:
         return known[1]
 
 
-def head_of(network: nn.Module, loss: Loss | None = None) -> Head | None:
-    """The network's last layer, with the class weights of its `loss`; None where it shows no linear
-    `head`.
-    """
+def linear_head(network: nn.Module) -> Head | None:
+    """The parameters of the network's last layer themselves; None where it shows no linear `head`."""
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Linear):
         return None
-    weight, bias = head.weight.detach().cpu(), head.bias
-    bias_C = weight.new_zeros(len(weight)) if bias is None else bias.detach().cpu()
+    bias: Tensor | None = head.bias
+    return Head(
+        weight_CF=head.weight, bias_C=head.weight.new_zeros(len(head.weight)) if bias is None else bias
+    )
+
+
+def head_of(network: nn.Module, loss: Loss | None = None) -> Head | None:
+    """A copy on the CPU of the network's last layer, with the class weights of its `loss`; None where it
+    shows no linear `head`.
+    """
+    if (head := linear_head(network)) is None:
+        return None
     energy = getattr(loss, "energy_C", None)
-    return Head(weight_CF=weight, bias_C=bias_C, energy_C=None if energy is None else energy.detach().cpu())
+    return Head(
+        weight_CF=head.weight_CF.detach().cpu(),
+        bias_C=head.bias_C.detach().cpu(),
+        energy_C=None if energy is None else energy.detach().cpu(),
+    )
 
 
 @torch.no_grad()

@@ -62,7 +62,8 @@ class ResNet(nn.Module):
     """A residual network on uint8 images (B, 3, H, W): penultimate features z (B, F) and class logits (B, C).
 
     Its stem is one 3 x 3 convolution, as for CIFAR; with `imagenet` it is a 7 x 7 one of stride 2 and a
-    max-pool. Pixels are scaled to -1 to 1 inside.
+    max-pool. Pixels are scaled to -1 to 1 inside. With `sigma` the features of every image have mean 0 and
+    standard deviation `sigma` (ASCOOD, Regmi 2026).
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class ResNet(nn.Module):
         block: type[Block] | type[Bottleneck] = Block,
         stride: int = 1,
         imagenet: bool = False,
+        sigma: float = 0.0,
     ) -> None:
         super().__init__()
+        self.sigma = sigma
         width = widths[0]
         first = (
             nn.Conv2d(3, width, 7, 2, 3, bias=False)
@@ -102,6 +105,8 @@ class ResNet(nn.Module):
     def from_map(self, x: Tensor) -> Output:
         """The output for such maps: all layers behind the stem."""
         z = self.stages(x).mean((2, 3))
+        if self.sigma:
+            z = self.sigma * (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-6)
         return Output(logits_BC=self.head(z), z_BF=z)
 
 
@@ -117,3 +122,4 @@ BACKBONES: dict[str, dict[str, Any]] = {
     for suffix, imagenet in (("", False), ("-224", True))
     for name, (block, blocks) in DEPTHS.items()
 }
+BACKBONES |= {f"{name}-z": {**BACKBONES[name], "sigma": 0.5} for name in ("resnet8", "resnet18")}

@@ -5,6 +5,7 @@ classes.
 from __future__ import annotations
 
 from ..config import Config
+from ..core.options import ConfigError
 from ..core.registry import get, make, make_all
 from ..core.types import Sizes
 from ..models.factory import backbone
@@ -37,6 +38,16 @@ def check(job: Job) -> None:
         )
     if not loss.outliers and r.outliers == "real":
         raise ValueError(f"The loss {'+'.join(r.loss)} uses no outliers: real ones would teach nothing.")
+    if r.known_transform != "varied":
+        if r.outliers != "known":
+            raise ConfigError(
+                f"regularize.known_transform {r.known_transform} takes --regularize.outliers known; it is "
+                f"{r.outliers}."
+            )
+        if job.run.has_latents:
+            raise ConfigError(
+                "Latents of known images can be varied alone: leave regularize.known_transform."
+            )
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
     vectors = job.run.kind == "outlier" and r.outliers == "imagined"

@@ -30,7 +30,7 @@ from .layout import BASELINE, KINDS, REGULARIZED, classifier_stage
 __all__ = ["headline", "present"]
 
 BESIDE = {
-    "known": "known images, varied, in place of imagined outliers",
+    "known": "known images, {transform}, in place of imagined outliers",
     "real": "real images of other things, in place of imagined outliers",
 }
 GALLERY, GALLERY_PER_CLASS = 240, 12  # imagined images on the page, and of a class, at most
@@ -85,7 +85,8 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
     """
     stamps, names, detector = run.folder.stamps(), run.book.names, headline_detector(run)
     manifest = read_manifest(run.folder.path) or {}
-    beside = BESIDE.get(run.config.regularize.outliers, f"imagined {run.kind}s")
+    c = run.config.regularize
+    beside = BESIDE.get(c.outliers, f"imagined {run.kind}s").format(transform=c.known_transform)
     classifiers = {
         BASELINE: "cross-entropy on the training images",
         REGULARIZED: f"the same budget, beside {beside}",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.registry import make
 from ..core.seeding import generator, seeded
-from ..core.types import Loss, Output, Sizes, Step, Terms
+from ..core.types import Head, Loss, Output, Sizes, Step, Terms
 
 __all__ = ["check_loss", "random_step"]
 
@@ -45,14 +45,14 @@ def check_loss(loss: str | Callable[..., Loss], **options: Any) -> None:
         _check_gradients(_built(factory, sizes), random_step(sizes, 6, 6))
         _check_needs(factory, sizes)
         _check_early_refusal(factory, sizes)
-        _check_rows(_built(factory, sizes), sizes)
+        _check_rows(factory, sizes)
         _check_state(factory, sizes)
 
 
 def random_step(sizes: Sizes, known: int, outliers: int, seed: int = 0) -> Step:
     """A step with everything a training can have, for so many known images and outliers.
 
-    It is a function of the seed. Its outputs require gradients.
+    It is a function of the seed. Its outputs and its head require gradients. Head and outputs are unrelated.
     """
     g = generator(seed, "step", known, outliers)
 
@@ -76,6 +76,10 @@ def random_step(sizes: Sizes, known: int, outliers: int, seed: int = 0) -> Step:
         latent_OFHW=normal(outliers, *sizes.latent),
         tokens_CD=torch.nn.functional.normalize(normal(sizes.classes, sizes.text), dim=1),
         teacher=Output(logits_BC=normal(known, sizes.classes), z_BF=normal(known, sizes.teacher)),
+        head=Head(
+            weight_CF=normal(sizes.classes, sizes.features).requires_grad_(),
+            bias_C=normal(sizes.classes).requires_grad_(),
+        ),
     )
 
 
@@ -119,8 +123,11 @@ def _check_terms(loss: Loss, step: Step, what: str = "") -> None:
 
 def _check_gradients(loss: Loss, step: Step) -> None:
     _terms(loss, step).total.backward()
-    known = [x.grad for x in (step.id.logits_BC, step.id.z_BF) if x.grad is not None]
-    assert any((grad != 0).any() for grad in known), "No gradient reaches the network's logits or features."
+    assert step.head is not None
+    network = (step.id.logits_BC, step.id.z_BF, step.head.weight_CF)
+    assert any((x.grad != 0).any() for x in network if x.grad is not None), (
+        "No gradient reaches the network's logits, features or head."
+    )
     for name, parameter in loss.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, f"No gradient reaches the loss's own {name}."
@@ -132,13 +139,14 @@ def _check_gradients(loss: Loss, step: Step) -> None:
 def _check_needs(factory: Factory, sizes: Sizes) -> None:
     """What a loss says it needs is missed and matters; anything else is not missed."""
     full, other = (random_step(sizes, 6, 6, seed) for seed in (0, 1))
-    for need, fields_of_need, smaller in (
-        ("outliers", OUTLIERS, replace(sizes, text=0, latent=None)),
-        ("teacher", {"teacher": None}, replace(sizes, teacher=0)),
+    for need, flag, fields_of_need, smaller in (
+        ("outliers", "outliers", OUTLIERS, replace(sizes, text=0, latent=None)),
+        ("teacher", "teacher", {"teacher": None}, replace(sizes, teacher=0)),
+        ("head", "needs_head", {"head": None}, sizes),
     ):
         lacking = replace(full, **fields_of_need)
         loss = _built(factory, sizes)
-        if not getattr(loss, need):
+        if not getattr(loss, flag):
             _check_terms(
                 _built(factory, smaller), lacking, f"a step without {need}, which it does not need: "
             )
@@ -147,7 +155,8 @@ def _check_needs(factory: Factory, sizes: Sizes) -> None:
         assert message is not None, f"The loss says that it needs {need}, and takes a step without."
         assert need.rstrip("s") in message, f"The refusal of a step without {need} does not say so: {message}"
         changed = replace(full, **{name: getattr(other, name) for name in fields_of_need})
-        assert not torch.equal(_terms(loss, full).total, _terms(loss, changed).total), (
+        totals = [_terms(_built(factory, sizes), step).total for step in (full, changed)]
+        assert not torch.equal(*totals), (
             f"The loss says that it needs {need}, and its total is the same with others."
         )
 
@@ -167,27 +176,30 @@ def _check_early_refusal(factory: Factory, sizes: Sizes) -> None:
             assert what in message, f"build refuses outliers without {what}, and does not say so: {message}"
 
 
-def _check_rows(loss: Loss, sizes: Sizes) -> None:
+def _check_rows(factory: Factory, sizes: Sizes) -> None:
     """The order of rows does not matter, and the step stays as it is."""
     order = torch.tensor([4, 0, 5, 2, 1, 3])
 
     def moved(name: str, value: Any) -> Any:
         if isinstance(value, Output):
             return Output(logits_BC=value.logits_BC[order], z_BF=value.z_BF[order])
-        return value if name == "tokens_CD" else value[order]
+        return value if name in ("tokens_CD", "head", "progress") else value[order]
 
     def tensors(step: Step) -> dict[str, Tensor]:
         parts = {name: value for name, value in vars(step).items() if isinstance(value, Tensor)}
-        for name in ("id", "ood", "teacher"):
-            output = getattr(step, name)
-            parts |= {f"{name}.logits_BC": output.logits_BC, f"{name}.z_BF": output.z_BF}
+        for name in ("id", "ood", "teacher", "head"):
+            tensors_of_part = vars(getattr(step, name)).items()
+            parts |= {f"{name}.{key}": value for key, value in tensors_of_part if isinstance(value, Tensor)}
         return parts
 
+    loss = _built(factory, sizes)
     step, untouched = random_step(sizes, 6, 6), tensors(random_step(sizes, 6, 6))
     total = _terms(loss, step).total
     for name, tensor in tensors(step).items():
         assert torch.equal(tensor, untouched[name]), f"The loss changes the step's {name} in place."
-    again = _terms(loss, Step(**{name: moved(name, value) for name, value in vars(step).items()})).total
+    again = _terms(
+        _built(factory, sizes), Step(**{name: moved(name, value) for name, value in vars(step).items()})
+    ).total
     assert torch.allclose(total, again, rtol=1e-4, atol=1e-6), (
         f"The total is {total.item():g}, and {again.item():g} for the same rows in another order."
     )

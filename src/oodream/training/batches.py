@@ -114,8 +114,13 @@ def draw(sources: Sequence[Source], id_rows: Tensor, g: torch.Generator, shard: 
 
 
 def show(part: Draw, streams: Streams, shard: Shard) -> Tensor:
-    """The images of this process, uint8; imagined ones turn gray and are varied as their source says."""
-    source, images = part.source, part.source.data.batch(part.mine)
+    """This process's images, uint8; they are transformed, turn gray and are varied as their source says."""
+    source = part.source
+    if source.transform is None:
+        images = source.data.batch(part.mine)
+    else:
+        assert isinstance(source.data, Images)
+        images = source.transform(source.data, part.rows, streams.variations)[shard.index :: shard.count]
     if source.grayscale_prob == source.outlier_aug_prob == 0:
         return images
     gray_B = torch.rand(len(part.rows), generator=streams.rows) < source.grayscale_prob

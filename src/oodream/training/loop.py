@@ -21,7 +21,7 @@ from ..core.files import write_bytes
 from ..core.progress import progress
 from ..core.seeding import derive, seeded
 from ..core.types import LatentAdapter, Loss, Output, Step, Terms
-from ..models.inference import Extractor
+from ..models.inference import Extractor, linear_head
 from .batches import Batch, epoch_batches
 from .sources import Source, check_sources, known_images, source_of
 
@@ -33,8 +33,9 @@ Teacher = Callable[[Batch], Output]
 class Objective(nn.Module):
     """Network, losses and latent adapter as one module: a batch in, terms and accuracy (of known rows) out.
 
-    `tokens_CD` are the classes' vectors. The teacher is not part of the module: nothing of it is trained,
-    saved or averaged.
+    `tokens_CD` are the classes' vectors, `progress` the share of the steps that are done. `perturbation`
+    makes outliers of the known images in their place. The teacher is not part of the module: nothing of it is
+    trained, saved or averaged.
     """
 
     def __init__(
@@ -46,18 +47,23 @@ class Objective(nn.Module):
         adapter: LatentAdapter | None = None,
         teacher: Teacher | None = None,
         tokens_CD: Tensor | None = None,
+        perturbation: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.adapter = model, loss, adapter
         self.cast, self.teacher, self.tokens_CD = cast or nullcontext(), teacher, tokens_CD
+        self.perturbation, self.progress = perturbation, 0.0
 
     def forward(self, batch: Batch) -> tuple[Terms, Tensor]:
-        latents, adapter_loss = batch.latents, None
+        latents, adapter_loss, images_B3HW = batch.latents, None, batch.images_B3HW
         with self.cast:
+            if self.perturbation is not None and batch.near_O is not None:
+                known, others = images_B3HW.tensor_split([len(batch.y_B)])
+                images_B3HW = torch.cat([known.float(), self.perturbation(self.model, others, batch.near_O)])
             if latents is None or self.adapter is None:
-                output = self.model(batch.images_B3HW)
+                output = self.model(images_B3HW)
             else:
-                output, adapter_loss = self.adapter(self.model, batch.images_B3HW, latents)
+                output, adapter_loss = self.adapter(self.model, images_B3HW, latents)
         logits, z, n = output.logits_BC.float(), output.z_BF.float(), len(batch.y_B)
         step = Step(
             id=Output(logits_BC=logits[:n], z_BF=z[:n]),
@@ -69,6 +75,8 @@ class Objective(nn.Module):
             latent_OFHW=latents.latent_LFHW[len(latents.pair_K3HW) :] if latents else None,
             tokens_CD=self.tokens_CD,
             teacher=self.teacher(batch) if self.teacher else None,
+            head=linear_head(self.model),
+            progress=self.progress,
         )
         terms = self.loss(step)
         if adapter_loss is not None:
@@ -136,6 +144,7 @@ def fit(
     bar = progress(batches, total=steps * epochs, done=done, what=what, unit="step")
     for step, batch in enumerate(bar, done):
         lr = config.lr * one_cycle((step + 1) / (steps * epochs))
+        objective.progress = step / (steps * epochs)
         with seeded(seed, stream, step, shard.index):  # dropout, where a network has it, belongs to the step
             values = optimize(shared, optimizer, batch.to(device), lr)
         if not math.isfinite(values["loss"]):
@@ -164,7 +173,7 @@ def objective_of(
     teacher: nn.Module | None,
 ) -> Objective:
     """What `fit` minimises, on the device."""
-    known = source_of(sources, "known")
+    known, outliers = source_of(sources, "known"), source_of(sources, "outlier")
     return Objective(
         model.to(device),
         loss,
@@ -172,6 +181,7 @@ def objective_of(
         adapter=adapter,
         teacher=teaching(teacher, sources, config, device) if teacher else None,
         tokens_CD=None if known is None or known.vectors is None else known.vectors.to(device),
+        perturbation=outliers.perturbation if outliers else None,
     ).to(device)
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import LatentsConfig, RegularizeConfig
 from ..data.images import Images
+from .attribution import PERTURBATIONS
 from .augment import gray_fraction
+from .known import TRANSFORMS, Transform
 from .latent_adapters import NO_ADAPTER
 
 __all__ = [
@@ -81,7 +84,9 @@ class Source:
     shown in another pose, and chance that it is shown in another tone. min_weight: below 1, an outlier's
     latent is mixed with a random known one, and weighs at least this much. vectors: unit vectors of the text
     space; a known source has one for each class, an outlier source one for each row, the vector it was
-    imagined from.
+    imagined from. transform: makes outliers of the rows' images, each time anew. perturbation:
+    makes outliers of images as they are shown, with the network that is trained; the rows' labels are then
+    the images' classes.
     """
 
     role: Role
@@ -92,6 +97,8 @@ class Source:
     outlier_aug_prob: float = 0.0
     min_weight: float = 1.0
     vectors: Tensor | None = None
+    transform: Transform | None = None
+    perturbation: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
 
     @property
     def latent(self) -> bool:
@@ -178,13 +185,24 @@ def imagined_source(
 def known_as_outliers(
     data: Images | LatentSet, n: int, config: RegularizeConfig, known: Images, *, min_weight: float = 1.0
 ) -> Source:
-    """The control: `n` known images, or their latents, all of them varied, in place of imagined outliers.
+    """The control: `n` known images, or their latents, in place of imagined outliers.
 
-    `data` are all known images or latents, and the rows are spread over them. These outliers come from no
-    vector, so losses that contrast vectors refuse them.
+    `data` are all known images or latents, and the rows are spread over them. All are varied, or else
+    transformed as `config.known_transform` says and shown as imagined outliers would be. They come from no
+    vector, so losses that contrast vectors refuse them. Latents can be varied alone: ValueError otherwise.
     """
     source = imagined_source(data.subset(spread(n, data)), "outlier", config, known, min_weight=min_weight)
-    return replace(source, outlier_aug_prob=1.0)
+    if config.known_transform == "varied":
+        return replace(source, outlier_aug_prob=1.0)
+    if source.latent:
+        raise ValueError(f"Latents of known images can be varied, not {config.known_transform}.")
+    name = config.known_transform
+    perturbation = PERTURBATIONS.get(name)
+    return replace(
+        source,
+        transform=TRANSFORMS.get(name),
+        perturbation=partial(perturbation, step=config.known_step) if perturbation else None,
+    )
 
 
 def real_outliers(data: Images, config: RegularizeConfig, known: Images) -> Source:

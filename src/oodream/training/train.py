@@ -15,6 +15,7 @@ from ..core.registry import get, make, make_all
 from ..core.seeding import seeded
 from ..core.types import LatentAdapter, Loss, Sizes, Step, Terms
 from ..models.factory import backbone, initial_network
+from ..models.inference import linear_head
 from .latent_adapters import NO_ADAPTER
 from .loop import fit
 from .sources import KnownPairs, LatentSet, Source, check_sources, known_images
@@ -52,6 +53,7 @@ class LossSum(Loss):
         self.losses = nn.ModuleDict(losses)
         self.outliers = any(loss.outliers for loss in losses.values())
         self.teacher = any(loss.teacher for loss in losses.values())
+        self.needs_head = any(loss.needs_head for loss in losses.values())
 
     def build(self, sizes: Sizes) -> None:
         for loss in self.losses.values():
@@ -166,6 +168,8 @@ def train(
             raise ValueError(f"{what}: the loss needs {noun}, and there is none.")
     with seeded(seed, "train"):
         network = initial_network(config.backbone, len(known_images(sources).classes), config.init)
+        if loss.needs_head and linear_head(network) is None:
+            raise ValueError(f"{what}: the loss needs a linear head, and {config.backbone} shows none.")
         loss.build(loss_sizes(network, sources, teacher))
         latent_adapter = adapter(network) if adapter else None
     log = fit(
@@ -182,6 +186,7 @@ def train(
         stream=stream,
     )
     kept = next(iter(loss.losses.values())) if isinstance(loss, LossSum) else loss
+    kept.finish()  # type: ignore[operator]
     return Trained(network, kept, log)  # type: ignore[arg-type]
 
 
