@@ -190,7 +190,7 @@ class Run:
     @property
     def strips(self) -> dict[str, Tensor]:
         """Images (N, 3, H, W) along arcs of vectors, by "between-CLASS" and "away-CLASS"."""
-        return self._tensors(self.layout.strips)
+        return self._tensors(self.layout.strips) if self.config.report.strips else {}
 
     def classifier(self, kind: str = REGULARIZED, seed: int = 0) -> Classifier:
         """A trained classifier, "baseline" or "regularized", on the CPU."""
