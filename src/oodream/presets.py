@@ -193,12 +193,13 @@ PRESETS = {
             train=TrainConfig(optimisation=Optimisation(epochs=6)),
         ),
     ),
+    # At this cosine outliers keep the look of a drawing; further out the decoder draws emoji.
     "doodles": Preset(
         about="Quick, Draw! (3,360 drawings of 42 things), embedded decoder; minutes on 2 cores",
         config=Config(
             data="doodles",
             align=AlignConfig(optimisation=Optimisation(epochs=25)),
-            sample=SampleConfig(per_class=40),
+            sample=SampleConfig(options={"cosine": 0.87}, per_class=40),
             train=TrainConfig(optimisation=Optimisation(epochs=25)),
             evaluate=EvaluateConfig(resamples=300),
         ),

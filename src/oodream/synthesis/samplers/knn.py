@@ -52,7 +52,7 @@ class KNN(Section):
     kind: Literal["outlier", "inlier"] = "outlier"
     k: Annotated[int, Range(0)] = 0
     boundary: Annotated[float, Range(0, 1, "low")] = 0.2
-    cosine: Annotated[float, Range(0, 1, "both")] = 0.87
+    cosine: Annotated[float, Range(0, 1, "both")] = 0.2
     candidates: Count = 500
     anchors: Count = 50
     kept: Count = 2
