@@ -73,5 +73,5 @@ def test_every_class_of_the_embedded_data_is_one_known_token():
 
 def test_it_is_small_and_holds_no_pickle():
     files = [p for p in EMBEDDED.rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in files if p.suffix == ".safetensors") < 24e6
+    assert sum(p.stat().st_size for p in files if p.suffix == ".safetensors") < 32e6
     assert {p.suffix for p in files} <= {".safetensors", ".json", ".md", ".png"}
