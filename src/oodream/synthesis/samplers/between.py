@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from ...core.options import ConfigError, Range, Section
+from ...core.options import Range, Section
 from ...core.registry import register
 from ...core.seeding import generator
 from ...core.types import Features, SampledVectors
 from ...functional.slerp import along
-from ._classes import Classes, check_several
+from ._classes import Classes, check_interval, check_several
 
 __all__ = ["Between"]
 
@@ -45,8 +45,7 @@ class Between(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.low > self.high:
-            raise ConfigError(f"low must be at most high ({self.high:g}), not {self.low!r}.")
+        check_interval(self.low, self.high)
 
     def check(self, y_N: Tensor, names: Sequence[str]) -> None:
         """Raises ValueError, with the class's name, for labels of one class alone."""

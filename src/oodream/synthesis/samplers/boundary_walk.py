@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...core.options import ConfigError, Range, Section
+from ...core.options import Range, Section
 from ...core.registry import register
 from ...core.seeding import generator
 from ...core.types import Features, SampledVectors
-from ._classes import Classes, check_several
+from ._classes import Classes, check_interval, check_several
 
 __all__ = ["BoundaryWalk"]
 
@@ -54,8 +54,7 @@ class BoundaryWalk(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.low > self.high:
-            raise ConfigError(f"low must be at most high ({self.high}), not {self.low!r}.")
+        check_interval(self.low, self.high)
 
     def check(self, y_N: Tensor, names: Sequence[str]) -> None:
         """Raises ValueError, with the class's name, for labels of one class alone."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...core.options import ConfigError, Range, Section
+from ...core.options import Range, Section
 from ...core.registry import register
 from ...core.seeding import generator
 from ...core.types import Features, SampledVectors
 from ...functional.knn import kth_distance
-from ._classes import Classes, neighbour
+from ._classes import Classes, check_interval, neighbour
 
 __all__ = ["Shell"]
 
@@ -59,8 +59,7 @@ class Shell(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.low > self.high:
-            raise ConfigError(f"low must be at most high ({self.high:g}), not {self.low!r}.")
+        check_interval(self.low, self.high)
 
     def check(self, y_N: Tensor, names: Sequence[str]) -> None:
         """Raises ValueError, naming the class, where one has a single image."""
