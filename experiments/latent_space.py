@@ -113,7 +113,8 @@ def measured(name: str, config: Config, out: Path) -> list[tuple[str, ...]]:
 
 def vectors(features: Features, config: Config, book: ClassBook, kind: str) -> SampledVectors:
     """As many vectors for every class as make N."""
-    options = {"kind": kind, "boundary": 1.0, "cosine": 0.96, "kept": 1} if kind == "inlier" else {}
+    inlier = {"kind": kind, "boundary": 1.0, "cosine": 0.96, "kept": 1}
+    options = inlier if kind == "inlier" else config.sample.options
     per_class = -(-N // len(book.names))
     return sample(features, book, SampleConfig(options=options, per_class=per_class), config.seed)
 

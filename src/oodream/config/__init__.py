@@ -24,7 +24,7 @@ from .run import (
     SampleConfig,
     ShiftConfig,
     TrainConfig,
-)  # fmt: skip
+)
 
 __all__ = [
     "PROMPT", "AlignConfig", "Config", "DecodeConfig", "EvaluateConfig", "FilterConfig", "FitDecoderConfig",

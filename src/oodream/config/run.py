@@ -243,7 +243,7 @@ class Config(Section):
     """A whole run, from labelled images to the report."""
 
     data: str = "fashion"
-    """a folder of class folders, hub:NAME, or a data set by name: "fashion", "fashion-full", "cifar10" """
+    """a folder of class folders, hub:NAME, or a data set by name: "fashion", "doodles", "cifar10", … """
     root: str = ""
     """folder that a data set chosen by name is read from, such as CIFAR-10 in any of its forms"""
     classes: str = ""

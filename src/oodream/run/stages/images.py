@@ -94,12 +94,14 @@ def draw_strips(job: Job) -> Json:
 
 
 def draw_features(job: Job) -> int:
-    """Decodes the features of some known images, as many of every class; returns their number."""
+    """Decodes the features of some known images, as even over the classes as their number allows; returns
+    it."""
     features, n = job.run.features, job.config.report.features
     g, classes = generator(job.config.seed, "features"), features.y_N.unique().tolist()
     of_class = ((features.y_N == y).nonzero()[:, 0] for y in classes)
     each = math.ceil(n / len(classes))
     rows = torch.cat([some[torch.randperm(len(some), generator=g)[:each]] for some in of_class])
+    rows = rows[torch.randperm(len(rows), generator=g)[:n].sort().values]
     drawn = job.decoder(features.z_ND[rows], features.y_N[rows], rows + job.config.seed)
     assert drawn.images_B3HW is not None
     save_tensors(job.layout.drawn_features, {"images": drawn.images_B3HW, "rows": rows})

@@ -30,9 +30,11 @@ class Classes:
     z: list[Tensor]
 
     @classmethod
-    def of(cls, features: Features) -> Classes:
-        """The classes that the features have."""
+    def of(cls, features: Features, check: Callable[[Tensor, Sequence[str]], None] | None = None) -> Classes:
+        """The classes that the features have. Raises what a sampler's `check` of their labels does."""
         labels = features.y_N.unique().tolist()
+        if check is not None:
+            check(features.y_N, list(map(str, range(max(labels) + 1))))
         rows = [(features.y_N == c).nonzero()[:, 0] for c in labels]
         return cls(labels=labels, rows=rows, z=[normalize(features.z_ND[r].float(), dim=1) for r in rows])
 

@@ -57,8 +57,7 @@ class Between(Section):
 
         Raises ValueError where `check` does.
         """
-        classes = Classes.of(features)
-        self.check(features.y_N, list(map(str, range(max(classes.labels) + 1))))
+        classes = Classes.of(features, self.check)
         directions_CD = classes.directions()
         cosine_CC = (directions_CD @ directions_CD.T).fill_diagonal_(-torch.inf)
         others_CK = cosine_CC.topk(min(self.nearest or len(cosine_CC), len(cosine_CC) - 1)).indices

@@ -66,8 +66,7 @@ class BoundaryWalk(Section):
 
         Raises ValueError where `check` does.
         """
-        classes = Classes.of(features)
-        self.check(features.y_N, list(map(str, range(max(classes.labels) + 1))))
+        classes = Classes.of(features, self.check)
         directions_CD = classes.directions()
 
         def draw(i: int) -> tuple[Tensor, Tensor]:

@@ -73,8 +73,7 @@ class Shell(Section):
 
         Raises ValueError where `check` does.
         """
-        classes = Classes.of(features)
-        self.check(features.y_N, list(map(str, range(max(classes.labels) + 1))))
+        classes = Classes.of(features, self.check)
         factor_DD = torch.linalg.cholesky(classes.tied_covariance(self.shrinkage))
 
         def draw(i: int) -> tuple[Tensor, Tensor]:
