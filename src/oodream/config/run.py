@@ -43,7 +43,8 @@ class Optimisation(Section):
     flip: bool = True
     """random horizontal flip"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """of the network: bf16 (mixed with float32), fp32, or auto: bf16 on CUDA, fp32 elsewhere"""
+    """of the network: bf16 (mixed with float32), fp32, or auto: bf16 on CUDA and on processors with matrix
+    units for it (AMX), fp32 elsewhere"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +143,9 @@ class TrainConfig(Section):
     init: str = ""
     """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the
     timm: or hf: name"""
+    soften: Fraction = 0.75
+    """chance that a training image, known or imagined, is blurred or sharpened, with grain, so that a decoder's
+    softness does not tell which it is"""
     optimisation: Optimisation = field(default_factory=Optimisation)
 
 

@@ -60,7 +60,7 @@ def fit_adapter(job: Job) -> Json:
 
 def train_baseline(job: Job, seed: int) -> Json:
     """A classifier of known images alone."""
-    known = Source(role="known", data=job.inputs.train)
+    known = Source(role="known", data=job.inputs.train, soften=job.config.train.soften)
     loss = make_loss(("cross_entropy",))
     stage, what = classifier_stage(BASELINE, seed), f"train {BASELINE} (seed {seed})"
     trained = train(
@@ -77,7 +77,7 @@ def train_regularized(job: Job, seed: int) -> Json:
     stage, what = classifier_stage(REGULARIZED, seed), f"train {REGULARIZED} (seed {seed})"
     if c.finetune:
         config = replace(config, init=str(job.layout.classifier(BASELINE, seed)))
-    parts = sources(job)
+    parts = [replace(source, soften=config.soften) for source in sources(job)]
     trained = train(
         parts, config, seed, job.device, job.layout.resume_state(stage), what, loss=loss,
         adapter=adapter(job), teacher=teacher(job, seed) if loss.teacher else None,
