@@ -144,8 +144,8 @@ class TrainConfig(Section):
     """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the
     timm: or hf: name"""
     soften: Fraction = 0.75
-    """chance that a training image, known or imagined, is blurred or sharpened, with grain, so that a decoder's
-    softness does not tell which it is"""
+    """chance that a training image, known or imagined, is blurred or sharpened, with grain, so that a
+    decoder's softness does not tell which it is"""
     optimisation: Optimisation = field(default_factory=Optimisation)
 
 
