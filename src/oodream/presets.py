@@ -65,7 +65,7 @@ IMAGENET = Optimisation(epochs=100, batch=160, lr=0.1, min_area=0.08)
 
 # As many outliers as ID images in a batch, and nothing that the published code does not have.
 PUBLISHED = RegularizeConfig(ratio=1.0, grayscale_prob=0.0, outlier_aug_prob=0.0)
-NO_RECONSTRUCTION, NO_FILTER = ReconstructConfig(frac=0.0), FilterConfig(filters=())
+NO_RECONSTRUCTION, NO_FILTER = ReconstructConfig(detail=False, frac=0.0), FilterConfig(filters=())
 
 
 def cifar(name: str, about: str) -> Preset:
@@ -104,7 +104,7 @@ OAL_OPTIMISATION = Optimisation(epochs=100, batch=128, lr=0.005, crop_padding=4)
 DREAM_ARM: dict[str, Any] = {
     "decode": {"output": "images", "steps": 10},
     "sample": {"per_class": 150},
-    "reconstruct": {"frac": 0.25},
+    "reconstruct": {"detail": True, "frac": 0.25},
     "regularize": {"loss": ["energy_logistic"], "outlier_aug_prob": 0.0},
 }
 
@@ -113,7 +113,7 @@ DREAM_ARM: dict[str, Any] = {
 OAL_ARM: dict[str, Any] = {
     "sample": {"per_class": 15},
     "decode": {"output": "latents", "steps": 4},
-    "reconstruct": {"frac": 0.0},
+    "reconstruct": {"detail": False, "frac": 0.0},
     "regularize": {"loss": ["energy_logistic", "micl", "kd"], "outlier_aug_prob": 0.8},
 }
 

@@ -106,8 +106,12 @@ class DecodeConfig(Section):
 class ReconstructConfig(Section):
     """Known images that have been through the VAE, so that its traces say nothing about ID and OOD."""
 
+    detail: bool = True
+    """lend imagined images and reconstructions what the VAE loses of random known images"""
     frac: Fraction = 0.25
     """share of every ID batch of the regularized classifier that is reconstructed"""
+    share: Annotated[float, Range(0, 1, "low")] = 1.0
+    """share of the training images of which there are reconstructions; a batch takes them from these"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from .distributed import local_rank
@@ -30,5 +33,6 @@ def device_of(name: str) -> torch.device:
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether the device has matrix units for bfloat16: CUDA devices, and processors with AMX."""
     if device.type == "cpu":
-        return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False))
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("amx_bf16", False))
     return device.type == "cuda"

@@ -114,8 +114,8 @@ def draw(sources: Sequence[Source], id_rows: Tensor, g: torch.Generator, shard: 
 
 
 def show(part: Draw, streams: Streams, shard: Shard) -> Tensor:
-    """This process's images, uint8; they are transformed, turn gray, are varied and softened as their source
-    says.
+    """This process's images, uint8, as their source says: transformed, with others' detail, gray, varied,
+    softened.
     """
     source = part.source
     if source.transform is None:
@@ -123,6 +123,8 @@ def show(part: Draw, streams: Streams, shard: Shard) -> Tensor:
     else:
         assert isinstance(source.data, Images)
         images = source.transform(source.data, part.rows, streams.variations)[shard.index :: shard.count]
+    if source.detail is not None:
+        images = source.detail(images, streams.moves)
     if source.grayscale_prob > 0 or source.outlier_aug_prob > 0:
         gray_B = torch.rand(len(part.rows), generator=streams.rows) < source.grayscale_prob
         variation = vary(gray_B, source.outlier_aug_prob, streams.variations)
