@@ -68,6 +68,11 @@ PUBLISHED = RegularizeConfig(ratio=1.0, grayscale_prob=0.0, outlier_aug_prob=0.0
 NO_RECONSTRUCTION, NO_FILTER = ReconstructConfig(detail=False, frac=0.0), FilterConfig(filters=())
 
 
+def published(backbone: str, optimisation: Optimisation) -> TrainConfig:
+    """A training as published: no image is softened."""
+    return TrainConfig(backbone=backbone, soften=0.0, optimisation=optimisation)
+
+
 def cifar(name: str, about: str) -> Preset:
     """A CIFAR data set of the hub with the constants for CIFAR-100."""
     return Preset(
@@ -80,7 +85,7 @@ def cifar(name: str, about: str) -> Preset:
             decode=DREAM_DECODE,
             reconstruct=NO_RECONSTRUCTION,
             filter=NO_FILTER,
-            train=TrainConfig(backbone="resnet34", optimisation=CIFAR),
+            train=published("resnet34", CIFAR),
             regularize=replace(PUBLISHED, loss_options={"beta": 2.5}),
         ),
     )
@@ -135,7 +140,7 @@ def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, abou
             sample=SampleConfig(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=30),
             decode=replace(DREAM_DECODE, output="latents"),
             reconstruct=NO_RECONSTRUCTION,
-            train=TrainConfig(backbone=backbone, optimisation=optimisation),
+            train=published(backbone, optimisation),
             regularize=replace(
                 PUBLISHED,
                 loss=("energy_logistic", "micl", "kd"),
@@ -230,7 +235,7 @@ PRESETS = {
             decode=DREAM_DECODE,
             reconstruct=NO_RECONSTRUCTION,
             filter=NO_FILTER,
-            train=TrainConfig(backbone="resnet34", optimisation=IMAGENET),
+            train=published("resnet34", IMAGENET),
             regularize=replace(PUBLISHED, loss_options={"beta": 1.0}),
         ),
     ),
@@ -258,7 +263,7 @@ PRESETS = {
             decode=DREAM_DECODE,
             reconstruct=NO_RECONSTRUCTION,
             filter=NO_FILTER,
-            train=TrainConfig(backbone="resnet34", optimisation=IMAGENET),
+            train=published("resnet34", IMAGENET),
             regularize=replace(PUBLISHED, loss=("cross_entropy",), ratio=256 / 160),
         ),
     ),
@@ -287,6 +292,22 @@ PRESETS = {
     ),
 }
 
+
+def sampled(name: str, **options: Option) -> dict[str, Any]:
+    """An arm with another sampler."""
+    return {"sample": {"sampler": name, "options": options}}
+
+
+def in_place(outliers: str, **regularize: Any) -> dict[str, Any]:
+    """An arm with what stands in place of imagined outliers, shown as it is."""
+    return {"regularize": {"outliers": outliers, "outlier_aug_prob": 0.0, **regularize}}
+
+
+def virtual(loss: str) -> dict[str, Any]:
+    """An arm whose loss makes its outliers itself, or needs none."""
+    return {"regularize": {"outliers": "known", "loss": [loss], "ratio": 0.0}}
+
+
 COMPARISONS = {
     "demo": Comparison(
         preset="demo",
@@ -305,6 +326,26 @@ COMPARISONS = {
             "imagined, as drawn": {"regularize": {"outlier_aug_prob": 0.0}},
             "known images, varied": {"regularize": {"outliers": "known"}},
             "real things": {"regularize": {"outliers": "real", "real": "world", "outlier_aug_prob": 0.0}},
+        },
+    ),
+    "study": Comparison(
+        preset="doodles",
+        about="ways to imagine, what imagines nothing, and real other things; for cifar10-6v4, too",
+        arms={
+            "imagined": {},
+            "around the classes": sampled("knn", cosine=0.87),
+            "far from the classes": sampled("knn", cosine=0.2),
+            "class Gaussians": sampled("gaussian", spread=3.0),
+            "between classes": sampled("between"),
+            "across the boundary": sampled("boundary_walk"),
+            "known, varied": {"regularize": {"outliers": "known"}},
+            "known, mixed": in_place("known", known_transform="mixed"),
+            "known, cut": in_place("known", known_transform="cut"),
+            "known, shuffled": in_place("known", known_transform="shuffled"),
+            "known, attributed": in_place("known", known_transform="attributed"),
+            "vos": virtual("vos"),
+            "npos": virtual("npos"),
+            "real things": in_place("real", real="world"),
         },
     ),
     "oal": Comparison(
