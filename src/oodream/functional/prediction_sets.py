@@ -3,8 +3,7 @@ prediction.
 
 A class's nonconformity, in a network's probabilities of an image, never falls from likelier classes to less
 likely ones, so a set is the likeliest so many. It is the classes that conform as well as the true classes of
-nearly all held-out images do. Nothing is drawn at random: a picture's set is always the same, and sets hold
-the true class rather too often than too rarely.
+nearly all held-out images do. Nothing is drawn at random: a picture's set is always the same.
 """
 
 from __future__ import annotations
@@ -37,14 +36,16 @@ class Standing:
 
 METHODS: dict[str, Callable[[Standing], Tensor]] = {
     "lac": lambda s: 1 - s.probability_N,
-    "aps": lambda s: s.above_N + s.probability_N,
-    "raps": lambda s: s.above_N + s.probability_N + PENALTY * (s.rank_N + 1 - FREE).clamp(min=0),
+    "aps": lambda s: s.above_N + s.probability_N / 2,
+    "raps": lambda s: METHODS["aps"](s) + PENALTY * (s.rank_N.double() + 1 - FREE).clamp(min=0),
 }
 """How little a class conforms, by the name of the method.
 
 lac: the least ambiguous sets (Sadinle et al. 2019, arXiv 1609.00451), the smallest on average. aps: adaptive
 sets (Romano et al. 2020, arXiv 2006.02544), larger for difficult images. raps: adaptive and regularised
-(Angelopoulos et al. 2021, arXiv 2009.14193, equation 4): unlikely classes cost more, from the sixth on.
+(Angelopoulos et al. 2021, arXiv 2009.14193, equation 4): unlikely classes cost more, from the sixth on. Of a
+class's own probability these papers count a share drawn at random, and here it is one half: coverage holds
+for any share, and without one sets are far too large where a network is sure.
 """
 
 
