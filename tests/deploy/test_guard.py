@@ -437,7 +437,9 @@ def test_prediction_sets(method, tmp_path):
 
 def test_prediction_sets_are_refused_without_labels_or_images():
     few = clothes()[1].subset(torch.arange(60))
-    with pytest.raises(ValueError, match=r"at most 0\.01 of known images take 99 .* there are 60: .* 0\.0164"):
+    with pytest.raises(
+        ValueError, match=r"at most 0\.01 of known images take 99 .* there are 60: .* 0\.0164"
+    ):
         Guard.calibrate(classifier(), "energy", clothes()[0], few).predict_set(few, alpha=0.01)
     unlabelled = Guard.calibrate(classifier(), "energy", clothes()[0], few, labelled=False)
     with pytest.raises(ValueError, match="true labels, and this guard was made without"):
@@ -594,7 +596,9 @@ def test_a_guard_of_an_earlier_version_is_refused(tmp_path):
     guard().save(tmp_path)
     tensors = guard().held_out.score_N[::2]
     save_tensors(tmp_path / "guard.safetensors", {"score_Q": tensors.contiguous()})
-    with pytest.raises(StoreError, match=r"written by version 0\.3 or earlier, .* Make it again: .*--redo guard"):
+    with pytest.raises(
+        StoreError, match=r"written by version 0\.3 or earlier, .* Make it again: .*--redo guard"
+    ):
         Guard.load(tmp_path)
 
 

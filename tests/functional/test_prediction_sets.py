@@ -14,7 +14,6 @@ from mapie.conformity_scores import (
     LACConformityScore,
     RAPSConformityScore,
 )
-from scipy.stats import binom
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from oodream.functional import prediction_sets as module

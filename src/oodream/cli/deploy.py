@@ -73,7 +73,9 @@ def score(args: Sequence[str]) -> int:
     predictor.network.to(device)
     if chosen.alpha is not None:
         if not isinstance(predictor, Guard):
-            raise StoreError(f"--alpha moves a guard's threshold, and {shown(chosen.run)} holds no guard of it.")
+            raise StoreError(
+                f"--alpha moves a guard's threshold, and {shown(chosen.run)} holds no guard of it."
+            )
         predictor = predictor.at(chosen.alpha)
     if not isinstance(predictor, Guard):
         print(

@@ -62,15 +62,14 @@ class Guard:
     @cached_property
     def cell_C(self) -> Tensor:
         """For each class the one whose held-out images its threshold and p-values come from, or ALL."""
-        too_few = self.names if self.guarantee.too_few is None else self.guarantee.too_few
-        return torch.tensor([ALL if name in too_few else c for c, name in enumerate(self.names)])
+        common = self.names if self.guarantee.too_few is None else self.guarantee.too_few
+        return torch.tensor([ALL if name in common else c for c, name in enumerate(self.names)])
 
     @cached_property
     def threshold_C(self) -> Tensor:
         """The threshold for pictures that are taken for each class (C,), float64."""
-        own = {c: self.held_out.threshold(c, self.guarantee) for c in self.cell_C.tolist() if c != ALL}
-        thresholds = [own.get(c, self.threshold) for c in self.cell_C.tolist()]
-        return torch.tensor(thresholds, dtype=torch.float64)
+        own = (None if c == ALL else self.held_out.threshold(c, self.guarantee) for c in self.cell_C.tolist())
+        return torch.tensor([self.threshold if t is None else t for t in own], dtype=torch.float64)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,29 +121,10 @@ class Guard:
         Warns when the detector ranks upside down (see `detection.sanity`). Raises ValueError when the
         held-out images are too few, of another size, or OOD.
         """
-        if (held_out.labels < 0).any():
-            raise ValueError(
-                f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
-            )
-        extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
-        if extractor.network is not classifier.network:
-            raise ValueError("The extractor is of another classifier's network.")
-        detector = copy.deepcopy(detector) if not isinstance(detector, str) else make_detector(detector)
-        probes = probes_of([detector])
-        known = extractor(_sized(fit, classifier.size), [probe for probe in probes if probe.for_fit])
-        detector = detector.fit(known, fit.labels, extractor.head)
-        output = extractor(_sized(held_out, classifier.size), probes)
-        score_N = detector.score(output).cpu()
-        kept = HeldOut.of(score_N, output.logits_BC, held_out.labels if labelled else None)
+        detector, kept = _fitted(classifier, detector, fit, held_out, extractor, labelled)
         threshold, guarantee = kept.calibrate(alpha, confidence, classifier.names if per_class else None)
-        name = name_of(detector)
-        warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
         return cls(
-            classifier=classifier,
-            detector=detector,
-            threshold=threshold,
-            guarantee=guarantee,
-            held_out=kept,
+            classifier=classifier, detector=detector, threshold=threshold, guarantee=guarantee, held_out=kept
         )
 
     def at(self, alpha: float) -> Guard:
@@ -211,15 +191,9 @@ class Guard:
         The stream begins with scores (a vector, or a list of numbers) or with what `predict` takes, and goes
         on with `add(scores)`. The summary tells of all scores and of the last `window`.
         """
-        drift = Drift(
-            threshold=self.threshold,
-            guarantee=self.guarantee,
-            score_N=self.held_out.score_N,
-            window=window,
-        )
-        return drift.add(
-            torch.as_tensor(stream, dtype=torch.float64) if _is_scores(stream) else self.scores(stream)
-        )
+        score_N = self.held_out.score_N
+        drift = Drift(threshold=self.threshold, guarantee=self.guarantee, score_N=score_N, window=window)
+        return drift.add(stream if _is_scores(stream) else self.scores(stream))
 
     def _predict(
         self, pictures: Any, batch: int, sets: tuple[float, str] | None = None
@@ -283,6 +257,33 @@ def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predic
     ):
         return Guard.load(folder, plugins=plugins)  # which says what is wrong with a torn description
     return load_classifier(folder / path, plugins)
+
+
+def _fitted(
+    classifier: Classifier,
+    detector: str | Detector,
+    fit: Images,
+    held_out: Images,
+    extractor: Extractor | None,
+    labelled: bool,
+) -> tuple[Detector, HeldOut]:
+    """The fitted detector, and what is kept of the held-out images, of which nothing is fitted."""
+    if (held_out.labels < 0).any():
+        raise ValueError(
+            f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
+        )
+    extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
+    if extractor.network is not classifier.network:
+        raise ValueError("The extractor is of another classifier's network.")
+    detector = make_detector(detector) if isinstance(detector, str) else copy.deepcopy(detector)
+    probes = probes_of([detector])
+    known = extractor(_sized(fit, classifier.size), [probe for probe in probes if probe.for_fit])
+    detector = detector.fit(known, fit.labels, extractor.head)
+    output = extractor(_sized(held_out, classifier.size), probes)
+    score_N = detector.score(output)
+    name = name_of(detector)
+    warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
+    return detector, HeldOut.of(score_N, output.logits_BC, held_out.labels if labelled else None)
 
 
 def _parts(pictures: Any, size: int, batch: int) -> Iterator[Images]:

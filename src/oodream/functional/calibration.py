@@ -23,7 +23,16 @@ from torch import Tensor
 from ..core.errors import listed
 from ..core.seeding import generator
 
-__all__ = ["Guarantee", "calibrate", "conformal", "least", "least_alpha", "other_half", "p_values", "tolerance"]
+__all__ = [
+    "Guarantee",
+    "calibrate",
+    "conformal",
+    "least",
+    "least_alpha",
+    "other_half",
+    "p_values",
+    "tolerance",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
