@@ -162,6 +162,7 @@ def test_a_graph_with_a_threshold_for_each_class(tmp_path):
     run = session(tmp_path / "g" / "guard.onnx")
     (threshold,) = run.get_overridable_initializers()
     assert threshold.shape == [4]
+    assert "exceeds the threshold of the class it is taken for" in (tmp_path / "g" / "README.md").read_text()
     metadata = run.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["threshold"]) == mine.threshold_C.tolist()
     pictures = clothes()[1].batch(range(300)).permute(0, 2, 3, 1).numpy()
