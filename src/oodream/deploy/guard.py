@@ -28,7 +28,7 @@ from ..detection.detectors import probes_of
 from ..detection.sanity import warn_if_upside_down
 from ..functional.calibration import Guarantee
 from ..functional.prediction_sets import prediction_sets
-from ..models.classifier import Classifier, Prediction, Predictor, load_classifier
+from ..models.classifier import Classifier, Prediction, load_classifier
 from ..models.inference import Extractor
 from .drift import Drift
 from .held_out import ALL, HeldOut
@@ -239,7 +239,7 @@ class Guard:
         return cls(**read(folder, device, plugins))
 
 
-def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predictor:
+def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Guard | Classifier:
     """What `oodream score` asks: the folder's guard, if it is one of this classifier; else the classifier.
 
     `folder` is a run's, where the classifier is called `classifier`, a classifier's, or an exported guard's.

@@ -21,8 +21,7 @@ from ..core.files import load_tensors, read_json, save_tensors, write_json
 from ..core.registry import make
 from ..core.types import Json, Loss
 from ..data.classes import UNKNOWN
-from ..data.images import Images, from_array
-from ..data.preprocess import read_image
+from ..data.images import Images
 from .factory import backbone
 from .inference import Extractor
 
@@ -34,12 +33,11 @@ __all__ = [
     "check_plugin",
     "from_description",
     "load_classifier",
-    "predict_files",
     "quantile_threshold",
 ]
 
 ACCEPTED = 0.95
-FILES_AT_ONCE = 256
+TOP = 5  # classes that a prediction names with their probabilities
 ARCHITECTURES = ("timm", "hf", "torchvision")  # their names run no code from elsewhere
 
 
@@ -54,7 +52,7 @@ class Prediction:
 
     A guard's have a `p_value`, too: how often a known image has as high a score, by the held-out ones. Where
     it was asked for sets, `candidates` are the classes that the image may be of if it is a known one,
-    likeliest first.
+    likeliest first. `top` are the five likeliest classes with the network's probabilities for them.
     """
 
     answer: str
@@ -65,6 +63,28 @@ class Prediction:
     known: float | None = None
     p_value: float | None = None
     candidates: tuple[str, ...] | None = None
+    top: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def probability(self) -> float | None:
+        """The most likely class's probability, by the network."""
+        return self.top[0][1] if self.top else None
+
+    def as_labels(self) -> list[dict[str, str | float]]:
+        """The prediction as image-classification pipelines of transformers give it: labels with scores,
+        likeliest first.
+
+        These are the classes of `top` with their probabilities. Of a flagged image "unknown" comes first, and
+        its score is 1 - p-value: the share of held-out known images that look less strange. The classes share
+        the rest. Where there is no p-value, the score of "unknown" is 1.
+        """
+        rest: float = 1
+        labels: list[dict[str, str | float]] = []
+        if self.flagged:
+            rest = self.p_value or 0
+            labels.append({"label": UNKNOWN, "score": 1 - rest})
+        labels.extend({"label": name, "score": rest * probability} for name, probability in self.top)
+        return labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +130,7 @@ class Classifier:
         if (phi := getattr(self.loss, "phi", None)) is not None:
             with torch.no_grad():
                 known = phi(logits_NC).sigmoid().tolist()
+        top_N = _top(logits_NC, self.names)
         for i, (score, threshold, label) in enumerate(
             zip(score_N.tolist(), threshold_N.tolist(), logits_NC.argmax(1).tolist(), strict=True)
         ):
@@ -123,6 +144,7 @@ class Classifier:
                 known=known[i],
                 p_value=None if p_value_N is None else p_value_N[i].item(),
                 candidates=None if sets is None else tuple(self.names[c] for c in sets[i].tolist()),
+                top=top_N[i],
             )
 
     def save(self, folder: Path) -> None:
@@ -146,6 +168,16 @@ class Classifier:
             "accepted": ACCEPTED,
             **self.settings,
         }
+
+
+def _top(logits_NC: Tensor, names: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
+    """The likeliest classes of each row with their probabilities."""
+    label_NK = logits_NC.topk(min(TOP, len(names))).indices
+    probability_NK = logits_NC.softmax(1).gather(1, label_NK)
+    return [
+        tuple((names[label], probability) for label, probability in zip(labels, probabilities, strict=True))
+        for labels, probabilities in zip(label_NK.tolist(), probability_NK.tolist(), strict=True)
+    ]
 
 
 def quantile_threshold(score_N: Tensor, accepted: float = ACCEPTED) -> float:
@@ -222,27 +254,3 @@ class Predictor(Protocol):
     def network(self) -> nn.Module: ...
 
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]: ...
-
-
-def predict_files(
-    predictor: Predictor, files: Sequence[Path], device: torch.device
-) -> Iterator[tuple[Path, Prediction | str]]:
-    """Each file with its prediction, or with the reason why it cannot be read.
-
-    Files are read a few hundred at a time, so memory does not grow with their number.
-    """
-    for start in range(0, len(files), FILES_AT_ONCE):
-        part = files[start : start + FILES_AT_ONCE]
-        pictures: list[Tensor] = []
-        problems: dict[Path, str] = {}
-        for file in part:
-            try:
-                pictures.append(read_image(file, predictor.size, predictor.white))
-            except OSError as error:
-                problems[file] = str(error)
-        predictions: Iterator[Prediction] = iter(())
-        if pictures:
-            images = from_array("files", torch.stack(pictures), torch.zeros(len(pictures)), ())
-            predictions = predictor(images, device)
-        for file in part:
-            yield file, problems[file] if file in problems else next(predictions)
