@@ -7,14 +7,12 @@ written whole or not at all, so what is there is kept. The file itself appears w
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
 
 import filelock
 import torch
@@ -24,12 +22,10 @@ from ..core.files import explained, read_json, shown, write_bytes, write_json
 from ..core.progress import progress
 from ..core.types import Json
 from ..data.stream import Pictures, open_pictures
-from ..detection.detectors import state
 from ..models.classifier import Classifier, Predictor
-from ..models.inference import weights_hash
 from .guard import Guard
+from .identity import identity
 from .scoring import answers
-from .stored import described
 from .tables import Table, row_of, table_for
 
 __all__ = ["PART", "Tally", "score_to"]
@@ -83,7 +79,7 @@ def score_to(file: Path, places: Sequence[str], predictor: Guard | Classifier, d
         )
     with _locked(folder):
         pictures = open_pictures(places, folder / (f".{LIST}" if begun.exists() else LIST))
-        facts = {**_identity(predictor), "pictures": pictures.identity, "total": pictures.total, "part": PART}
+        facts = {**identity(predictor), "pictures": pictures.identity, "total": pictures.total, "part": PART}
         if begun.exists():
             _check_same(file, read_json(begun), facts)
         write_json(begun, facts)
@@ -109,27 +105,6 @@ def _fill(
             write_bytes(part, table.encode(rows))
             tally.add(rows)
     return tally
-
-
-def _identity(predictor: Guard | Classifier) -> Json:
-    """What the answers depend on beside the pictures."""
-    classifier = predictor.classifier if isinstance(predictor, Guard) else predictor
-    tensors = {f"network.{name}": tensor for name, tensor in classifier.network.state_dict().items()}
-    tensors |= {f"loss.{name}": tensor for name, tensor in classifier.loss.state_dict().items()}
-    text: list[Any] = [classifier.described()]
-    if isinstance(predictor, Guard):
-        tensors |= predictor.held_out.tensors()
-        tensors |= {f"detector.{name}": tensor for name, tensor in state(predictor.detector).items()}
-        text += [
-            described(predictor, "its own")["detector"],
-            predictor.guarantee.confidence,
-            predictor.per_class,
-        ]
-    return {
-        "guard": weights_hash(tensors, json.dumps(text)),
-        "alpha": predictor.guarantee.alpha if isinstance(predictor, Guard) else None,
-        "threshold": predictor.threshold,
-    }
 
 
 def _check_same(file: Path, begun: Json, facts: Json) -> None:

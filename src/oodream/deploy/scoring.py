@@ -25,7 +25,7 @@ __all__ = ["Answer", "answers", "answers_to", "read_or_why"]
 Answer = Prediction | str  # of a picture that cannot be read: why
 T = TypeVar("T")
 
-BATCH, PIXELS = 256, 1 << 25  # pictures that are read together: so many, or of so many bytes
+BATCH, PIXELS = 256, 1 << 25  # pictures that are read together, at most so many and of so many bytes
 AHEAD = 2  # batches that are being read while the network looks at another
 
 
@@ -42,6 +42,7 @@ def answers(
             return str(error)
 
     batch = max(1, min(BATCH, PIXELS // (3 * size**2)))
+    batch = 1 << (batch.bit_length() - 1)  # parts of 1,024 pictures are whole batches: equal however resumed
     for part in _ahead(pictures, batch, read):
         names, squares = zip(*part, strict=True)
         yield from zip(names, answers_to(predictor, squares, device), strict=True)
