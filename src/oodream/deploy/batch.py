@@ -18,7 +18,7 @@ from .guard import Guard
 from .identity import identity
 from .scoring import Answer, answers_to, read_or_why
 
-__all__ = ["GuardMap"]
+__all__ = ["COLUMNS", "SPARK_SCHEMA", "GuardMap"]
 
 HUB = "hub:"
 COLUMNS: dict[str, type] = {
@@ -26,6 +26,10 @@ COLUMNS: dict[str, type] = {
     "probability": float, "known": float, "p_value": float, "error": str,
 }  # fmt: skip
 """What is said of each picture."""
+SPARK_SCHEMA = ", ".join(
+    f"{name} {({str: 'string', bool: 'boolean', float: 'double'})[kind]}" for name, kind in COLUMNS.items()
+)
+"""The columns in the words of Spark."""
 EMPTY = {str: "", bool: False, float: np.nan}
 
 
