@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binomtest, ks_2samp
 
 from oodream.deploy.drift import KEPT, Drift, representatives
-from oodream.functional.calibration import Guarantee
+from oodream.runtime.answers import Guarantee
 
 N = 400
 

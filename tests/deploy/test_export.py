@@ -27,11 +27,11 @@ from oodream.core.results import row_to_json
 from oodream.core.types import Sizes
 from oodream.data.builtin import digits
 from oodream.data.images import ImageSet
-from oodream.data.preprocess import square
 from oodream.deploy.export import export
 from oodream.deploy.guard import Guard
 from oodream.deploy.onnx import TRACED, Deployed, ExportError, Rewritten, Square, compared, to_onnx
 from oodream.detection.evaluate import evaluate
+from oodream.runtime.pictures import square
 from tests.helpers.begun import begin_run
 from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
 

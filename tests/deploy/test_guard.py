@@ -22,18 +22,20 @@ import oodream
 from oodream.cli.main import main
 from oodream.config import Config, EvaluateConfig, GuardConfig
 from oodream.core.errors import DataError, StoreError
-from oodream.core.files import read_json, save_tensors, write_json
+from oodream.core.files import read_json, write_json
 from oodream.core.options import ConfigError
 from oodream.core.registry import make
+from oodream.core.tensors import save_tensors
 from oodream.data.builtin import digits
 from oodream.data.images import from_array
-from oodream.data.preprocess import is_single, read_pictures
+from oodream.data.preprocess import read_pictures
 from oodream.deploy.guard import Guard, name_of
 from oodream.detection.detectors import state
 from oodream.functional.calibration import calibrate, conformal, tolerance
-from oodream.models.classifier import Prediction
 from oodream.run.layout import REGULARIZED, Layout
 from oodream.run.stages.results import calibrate_guard
+from oodream.runtime.answers import Prediction
+from oodream.runtime.pictures import is_single
 from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
 
 CPU = torch.device("cpu")

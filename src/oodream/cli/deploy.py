@@ -53,7 +53,8 @@ def score(args: Sequence[str]) -> int:
     chosen = parse(ScoreOptions, "oodream score", args)
 
     from ..core.device import device_of
-    from ..core.files import encode_json, shown
+    from ..core.errors import shown
+    from ..core.files import encode_json
     from ..data.scan import collect, explain
     from ..deploy.guard import Guard, predictor_of
     from ..models.classifier import predict_files

@@ -11,8 +11,8 @@ import torch
 from scipy.stats import binom, kstwobign
 from torch import Tensor
 
-from ..functional.calibration import Guarantee
 from ..functional.metrics import wilson
+from ..runtime.answers import Guarantee
 
 __all__ = ["KEPT", "Drift", "Stretch", "representatives"]
 

@@ -21,22 +21,24 @@ from torch import Tensor, nn
 
 from ..core import registry
 from ..core.errors import DataError, StoreError
-from ..core.files import load_tensors, read_json, save_tensors, write_json
+from ..core.files import read_json, write_json
+from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Detector, Json, Output
 from ..data.images import Images, from_array
-from ..data.preprocess import Picture, is_single, read_pictures
+from ..data.preprocess import read_pictures
 from ..detection.detectors import probes_of, restore, state
 from ..detection.sanity import warn_if_upside_down
-from ..functional.calibration import Guarantee, calibrate
+from ..functional.calibration import calibrate
 from ..models.classifier import (
     Classifier,
-    Prediction,
     Predictor,
     check_plugin,
     from_description,
     load_classifier,
 )
 from ..models.inference import Extractor
+from ..runtime.answers import Guarantee, Prediction
+from ..runtime.pictures import Picture, is_single
 from .drift import Drift, representatives
 
 __all__ = ["CONFIG_FILE", "Guard", "name_of", "options_of", "predictor_of"]
@@ -155,7 +157,7 @@ class Guard:
         array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W): uint8, or floats in [0, 1]. Several are
         arrays (B, H, W, C), tensors (B, C, H, W), an image set, or any iterable of pictures and batches, of
         whatever sizes; it is read `batch` pictures at a time, as training images were (see
-        `data.preprocess`).
+        `runtime.pictures`).
 
         Raises DataError, which names what cannot be read.
         """

@@ -46,7 +46,7 @@ class ExportError(ValueError):
 
 
 class Square(nn.Module):
-    """uint8 (B, 3, H, W) of any size as `preprocess.square` makes of it: the centre square, resized to
+    """uint8 (B, 3, H, W) of any size as `runtime.pictures.square` makes of it: the centre square, resized to
     `size`, bicubic and antialiased.
 
     Pillow resizes in two passes, with 22-bit weights, and rounds to uint8 after each. Here each pass is a

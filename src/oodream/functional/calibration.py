@@ -9,7 +9,6 @@ images of another origin. N held-out ID scores, higher for OOD.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
@@ -17,30 +16,9 @@ from scipy.stats import binom
 from torch import Tensor
 
 from ..core.seeding import generator
+from ..runtime.answers import Guarantee
 
-__all__ = ["Guarantee", "calibrate", "conformal", "least", "other_half", "tolerance"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guarantee:
-    """At most the share `alpha` of known images is flagged, by `n` held-out images.
-
-    With a `confidence` this holds for the threshold at hand, unless the draw of the held-out images was one
-    of the unlucky 1 - confidence. Without one it holds on average over such draws.
-    """
-
-    alpha: float
-    confidence: float | None
-    n: int
-
-    @property
-    def kind(self) -> str:
-        """The rule behind the threshold: "tolerance" or "conformal"."""
-        return "conformal" if self.confidence is None else "tolerance"
-
-    def __str__(self) -> str:
-        how = "on average" if self.confidence is None else f"with {self.confidence:.4g} confidence"
-        return f"at most {self.alpha:.2%} of known images are flagged, {how} ({self.n:,} held-out images)"
+__all__ = ["calibrate", "conformal", "least", "other_half", "tolerance"]
 
 
 def calibrate(score_N: Tensor, alpha: float, confidence: float | None) -> tuple[float, Guarantee]:

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import StoreError
-from ..core.files import load_tensors, read_json, save_tensors, write_json
+from ..core.files import read_json, write_json
 from ..core.registry import make
+from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Json, Loss
-from ..data.classes import UNKNOWN
 from ..data.images import Images, from_array
 from ..data.preprocess import read_image
+from ..runtime.answers import Prediction, answer
 from .factory import backbone
 from .inference import Extractor
 
 __all__ = [
     "ACCEPTED",
     "Classifier",
-    "Prediction",
     "Predictor",
     "check_plugin",
     "from_description",
@@ -41,24 +41,6 @@ __all__ = [
 ACCEPTED = 0.95
 FILES_AT_ONCE = 256
 ARCHITECTURES = ("timm", "hf", "torchvision")  # their names run no code from elsewhere
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a classifier says of one image: the class's name, or "unknown" where it is `flagged`.
-
-    `flagged` tells a flagged image from one of a class that is called "unknown". `score` is higher for OOD,
-    and above `threshold` the image is flagged; `likeliest` is the most likely class. `known` is the
-    probability that the image is of a known kind, where the classifier was trained with a loss that estimates
-    it (phi of DREAM-OOD).
-    """
-
-    answer: str
-    flagged: bool
-    score: float
-    threshold: float
-    likeliest: str
-    known: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,15 +77,7 @@ class Classifier:
                 known = phi(logits_NC).sigmoid().tolist()
         rows = zip(score_N.tolist(), logits_NC.argmax(1).tolist(), known, strict=True)
         for score, label, probability in rows:
-            name, flagged = self.names[label], not score <= threshold
-            yield Prediction(
-                answer=UNKNOWN if flagged else name,
-                flagged=flagged,
-                score=score,
-                threshold=threshold,
-                likeliest=name,
-                known=probability,
-            )
+            yield answer(self.names[label], score, threshold, probability)
 
     def save(self, folder: Path) -> None:
         """Writes the folder; `load_classifier` reads it."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from statistics import fmean
 
-from ...core.files import save_tensors, write_bytes, write_json
+from ...core.files import write_bytes, write_json
 from ...core.registry import make_all
 from ...core.results import ShiftRow, row_to_json
+from ...core.tensors import save_tensors
 from ...core.types import Json
 from ...data.images import ImageSet
 from ...data.inputs import CONTROL

@@ -1,0 +1,1 @@
+"""What answers need and PyTorch is no part of: pictures as arrays, answers, guarantees."""
