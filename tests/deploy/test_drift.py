@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binomtest, ks_2samp
 
 from oodream.deploy.drift import KEPT, Drift, representatives
-from oodream.runtime.answers import Guarantee
+from oodream.functional.calibration import Guarantee
 
 N = 400
 

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
-from oodream.functional.calibration import calibrate, conformal, least, other_half, tolerance
-from oodream.runtime.answers import Guarantee
+from oodream.functional.calibration import Guarantee, calibrate, conformal, least, other_half, tolerance
 
 
 def exact_rank(n: int, alpha: Fraction, confidence: Fraction) -> int | None:

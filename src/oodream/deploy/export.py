@@ -13,8 +13,9 @@ from ..core.files import atomic_folder, write_bytes
 from ..core.results import Row
 from ..core.types import Json
 from ..models.inference import cost
-from .guard import CONFIG_FILE, Guard, name_of
+from .guard import Guard
 from .onnx import to_onnx
+from .stored import CONFIG_FILE, name_of
 
 __all__ = ["card", "export"]
 

@@ -24,7 +24,8 @@ from torch.overrides import TorchFunctionMode
 from ..core.seeding import generator
 from ..core.types import Output
 from ..detection.detectors import probes_of, score_unchecked
-from .guard import Guard, name_of
+from .guard import Guard
+from .stored import name_of
 
 __all__ = ["TRACED", "Deployed", "ExportError", "Rewritten", "Square", "compared", "to_onnx"]
 

@@ -1,34 +1,12 @@
-"""What a guard says: a prediction for a picture, and a guarantee about false alarms."""
+"""What a classifier or a guard says of a picture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["UNKNOWN", "Guarantee", "Prediction", "answer"]
+__all__ = ["UNKNOWN", "Prediction"]
 
 UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guarantee:
-    """At most the share `alpha` of known images is flagged, by `n` held-out images.
-
-    With a `confidence` this holds for the threshold at hand, unless the draw of the held-out images was one
-    of the unlucky 1 - confidence. Without one it holds on average over such draws.
-    """
-
-    alpha: float
-    confidence: float | None
-    n: int
-
-    @property
-    def kind(self) -> str:
-        """The rule behind the threshold: "tolerance" or "conformal"."""
-        return "conformal" if self.confidence is None else "tolerance"
-
-    def __str__(self) -> str:
-        how = "on average" if self.confidence is None else f"with {self.confidence:.4g} confidence"
-        return f"at most {self.alpha:.2%} of known images are flagged, {how} ({self.n:,} held-out images)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +17,10 @@ class Prediction:
     and above `threshold` the image is flagged; `likeliest` is the most likely class. `known` is the
     probability that the image is of a known kind, where the classifier was trained with a loss that estimates
     it (phi of DREAM-OOD).
+
+    A guard's have a `p_value`, too: how often a known image has as high a score, by the held-out ones. Where
+    it was asked for sets, `candidates` are the classes that the image may be of if it is a known one,
+    likeliest first.
     """
 
     answer: str
@@ -47,18 +29,5 @@ class Prediction:
     threshold: float
     likeliest: str
     known: float | None = None
-
-
-def answer(name: str, score: float, threshold: float, known: float | None = None) -> Prediction:
-    """The prediction for a picture whose likeliest class is `name`: flagged where its score is above the
-    threshold, or is NaN.
-    """
-    flagged = not score <= threshold
-    return Prediction(
-        answer=UNKNOWN if flagged else name,
-        flagged=flagged,
-        score=score,
-        threshold=threshold,
-        likeliest=name,
-        known=known,
-    )
+    p_value: float | None = None
+    candidates: tuple[str, ...] | None = None
