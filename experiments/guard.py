@@ -15,7 +15,7 @@ import torch
 from oodream import Extractor, Run
 from oodream.core.registry import make
 from oodream.data.inputs import DataInputs
-from oodream.functional.calibration import calibrate
+from oodream.runtime.calibration import calibrate
 
 ALPHA, SPLITS = 0.05, 100
 DETECTORS = ("energy", "knn", "mahalanobis", "vim")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Json, Loss
 from ..data.images import Images, from_array
 from ..data.preprocess import read_image
-from ..runtime.answers import UNKNOWN, Prediction
+from ..runtime.answers import Outputs, Prediction, predictions
 from .factory import backbone
 from .inference import Extractor
 
@@ -63,43 +64,20 @@ class Classifier:
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A prediction for every image of a set, in order, by the energy."""
         logits_NC = self.extractor(device)(images).logits_BC
-        threshold_N = torch.full((len(logits_NC),), self.threshold, dtype=torch.float64)
-        return self.predictions(logits_NC, -logits_NC.logsumexp(1), threshold_N)
+        outputs = self.outputs(logits_NC, -logits_NC.logsumexp(1))
+        return predictions(self.names, outputs, np.full(len(logits_NC), self.threshold))
 
     def extractor(self, device: torch.device | str = "cpu", cache: Path | None = None) -> Extractor:
         """The network with its loss, for outputs of whole sets; moves the network to the device."""
         return Extractor(self.network, loss=self.loss, device=device, cache=cache)
 
-    def predictions(
-        self,
-        logits_NC: Tensor,
-        score_N: Tensor,
-        threshold_N: Tensor,
-        p_value_N: Tensor | None = None,
-        sets: Sequence[Tensor] | None = None,
-    ) -> Iterator[Prediction]:
-        """A prediction for each row of logits, its score and its threshold, above which it is flagged.
-
-        `sets` are classes for each row, likeliest first.
-        """
-        known: Sequence[float | None] = [None] * len(score_N)
+    def outputs(self, logits_NC: Tensor, score_N: Tensor) -> Outputs:
+        """What answers are made of, from logits and scores."""
+        known_N = None
         if (phi := getattr(self.loss, "phi", None)) is not None:
             with torch.no_grad():
-                known = phi(logits_NC).sigmoid().tolist()
-        for i, (score, threshold, label) in enumerate(
-            zip(score_N.tolist(), threshold_N.tolist(), logits_NC.argmax(1).tolist(), strict=True)
-        ):
-            name, flagged = self.names[label], not score <= threshold
-            yield Prediction(
-                answer=UNKNOWN if flagged else name,
-                flagged=flagged,
-                score=score,
-                threshold=threshold,
-                likeliest=name,
-                known=known[i],
-                p_value=None if p_value_N is None else p_value_N[i].item(),
-                candidates=None if sets is None else tuple(self.names[c] for c in sets[i].tolist()),
-            )
+                known_N = phi(logits_NC).sigmoid().numpy()
+        return Outputs(logits_BC=logits_NC.numpy(), score_B=score_N.cpu().numpy(), known_B=known_N)
 
     def save(self, folder: Path) -> None:
         """Writes the folder; `load_classifier` reads it."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["UNKNOWN", "Prediction"]
+import numpy as np
+from numpy.typing import NDArray
+
+from .tails import Floats
+
+__all__ = ["UNKNOWN", "Outputs", "Prediction", "predictions"]
 
 UNKNOWN = "unknown"
 
@@ -31,3 +37,42 @@ class Prediction:
     known: float | None = None
     p_value: float | None = None
     candidates: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a network and a detector make of B pictures: logits (B, C), float32, scores (B,), float64, and the
+    probabilities (B,) to be of a known kind, where there are such.
+    """
+
+    logits_BC: NDArray[np.float32]
+    score_B: Floats
+    known_B: NDArray[np.float32] | None
+
+
+def predictions(
+    names: Sequence[str],
+    outputs: Outputs,
+    threshold_B: Floats,
+    p_value_B: Floats | None = None,
+    sets: Sequence[NDArray[np.int64]] | None = None,
+) -> Iterator[Prediction]:
+    """A prediction for each picture, flagged where its score exceeds its threshold, or is NaN.
+
+    `names` are the classes', and `sets` classes for each picture, likeliest first.
+    """
+    likeliest_B = outputs.logits_BC.argmax(1).tolist()
+    for i, (label, score, threshold) in enumerate(
+        zip(likeliest_B, outputs.score_B.tolist(), threshold_B.tolist(), strict=True)
+    ):
+        flagged = not score <= threshold
+        yield Prediction(
+            answer=UNKNOWN if flagged else names[label],
+            flagged=flagged,
+            score=score,
+            threshold=threshold,
+            likeliest=names[label],
+            known=None if outputs.known_B is None else outputs.known_B[i].item(),
+            p_value=None if p_value_B is None else p_value_B[i].item(),
+            candidates=None if sets is None else tuple(names[c] for c in sets[i].tolist()),
+        )
