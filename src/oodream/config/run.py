@@ -213,6 +213,8 @@ class GuardConfig(Section):
     confidence: Annotated[float, Range(0, 1, "high")] = 0.95
     """that the guard's threshold keeps to that share; 0: it does on average over draws of the known test
     images"""
+    per_class: bool = False
+    """a threshold for each class that a picture is taken for, where enough known test images are"""
 
 
 @dataclass(frozen=True, kw_only=True)

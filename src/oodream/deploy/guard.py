@@ -119,7 +119,7 @@ class Guard(Answering):
 
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A prediction for every image of a set, in order."""
-        return self._answers(self._outputs(images, device))
+        return self.answers(self._outputs(images, device))
 
     def outputs(self, pictures: Any, batch: int) -> Iterator[Outputs]:
         """The outputs for what `predict` takes, of at most `batch` pictures at a time, in order."""

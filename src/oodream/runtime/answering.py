@@ -76,6 +76,17 @@ class Answering(ABC):
         threshold, guarantee = self.held_out.calibrate(alpha, self.guarantee.confidence, names)
         return replace(self, threshold=threshold, guarantee=guarantee)
 
+    def answers(self, outputs: Outputs, sets: tuple[float, str] | None = None) -> Iterator[Prediction]:
+        """A prediction for each picture, with a set where the sets' limit and method are given."""
+        likeliest_B = outputs.logits_BC.argmax(1)
+        return predictions(
+            self.names,
+            outputs,
+            self.threshold_C[likeliest_B],
+            self.held_out.p_values(outputs.score_B, self.cell_C[likeliest_B]),
+            None if sets is None else prediction_sets(outputs.logits_BC, *sets),
+        )
+
     @overload
     def predict(
         self, pictures: Image.Image | str | bytes | os.PathLike[str], batch: int = 256
@@ -132,19 +143,8 @@ class Answering(ABC):
     def _predict(
         self, pictures: Any, batch: int, sets: tuple[float, str] | None = None
     ) -> Prediction | list[Prediction]:
-        answers = [one for part in self.outputs(pictures, batch) for one in self._answers(part, sets)]
-        return answers[0] if is_single(pictures) else answers
-
-    def _answers(self, outputs: Outputs, sets: tuple[float, str] | None = None) -> Iterator[Prediction]:
-        """Predictions, with sets where their limit and method are given."""
-        likeliest_B = outputs.logits_BC.argmax(1)
-        return predictions(
-            self.names,
-            outputs,
-            self.threshold_C[likeliest_B],
-            self.held_out.p_values(outputs.score_B, self.cell_C[likeliest_B]),
-            None if sets is None else prediction_sets(outputs.logits_BC, *sets),
-        )
+        every = [one for part in self.outputs(pictures, batch) for one in self.answers(part, sets)]
+        return every[0] if is_single(pictures) else every
 
 
 def _is_scores(stream: Any) -> bool:

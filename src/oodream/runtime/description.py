@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .calibration import Guarantee
 from .held_out import HeldOut
+from .tails import Floats
 
 __all__ = ["KEY", "Described", "describe", "described"]
 
@@ -35,6 +36,12 @@ class Described(Protocol):
 
     @property
     def threshold(self) -> float: ...
+
+    @property
+    def threshold_C(self) -> Floats: ...
+
+    @property
+    def per_class(self) -> bool: ...
 
     @property
     def guarantee(self) -> Guarantee: ...
@@ -77,7 +84,9 @@ def described(text: str) -> dict[str, Any]:
             "white": values["white"],
             "threshold": values["threshold"],
         }
-        if wrong := next((what for what, right in _rules(**parts, g=guarantee, arrays=arrays) if not right), ""):
+        if wrong := next(
+            (what for what, right in _rules(**parts, g=guarantee, arrays=arrays) if not right), ""
+        ):
             raise ValueError(f"the {wrong} in its description cannot be")
         return {**parts, "guarantee": guarantee, "held_out": HeldOut.from_arrays(arrays)}
     except (KeyError, TypeError, AttributeError) as error:

@@ -80,9 +80,7 @@ class Guard(Answering):
     def outputs_of(self, images_B3SS: NDArray[np.uint8]) -> Outputs:
         """The outputs for uint8 squares (B, 3, S, S) of the network's size."""
         results = self.graph(np.ascontiguousarray(images_B3SS))
-        return Outputs(
-            logits_BC=results["logits"], score_B=results["score"], known_B=results.get("known")
-        )
+        return Outputs(logits_BC=results["logits"], score_B=results["score"], known_B=results.get("known"))
 
     def scores(self, pictures: Any, batch: int = 256) -> Floats:
         """The scores (N,) of what `predict` takes, float64, higher for OOD."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -281,7 +281,7 @@ def _from_source(source: Path | BytesIO, size: int, white: float) -> np.ndarray:
         raise DataError(f"{name} cannot be read: {error}") from error
 
 
-def _is_tensor(picture: Any) -> bool:
+def _is_tensor(picture: Any) -> TypeGuard[Tensor]:
     """Whether this is a tensor of PyTorch, which whoever holds one has imported."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(picture, torch.Tensor)

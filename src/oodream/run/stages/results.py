@@ -79,7 +79,9 @@ def calibrate_guard(job: Job) -> Json:
     detector = make_all("detectors", e.detectors, e.detector_options)[c.detector or e.detectors[0]]
     classifier = job.run.classifier(REGULARIZED, 0)
     extractor = classifier.extractor(job.device, job.layout.cache)
-    guard = Guard.calibrate(classifier, detector, job.inputs.train, test, c.alpha, confidence, extractor)
+    guard = Guard.calibrate(
+        classifier, detector, job.inputs.train, test, c.alpha, confidence, extractor, per_class=c.per_class
+    )
     guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
     score_N = guard.detector.score(extractor(test, probes_of([guard.detector])))
     order_N = torch.randperm(len(score_N), generator=generator(job.config.seed, "halves"))
