@@ -74,7 +74,7 @@ class Guarantee:
 def calibrate(score_N: ArrayLike, alpha: float, confidence: float | None) -> tuple[float, Guarantee]:
     """The threshold of `tolerance`, or without a confidence of `conformal`, and its guarantee."""
     threshold = conformal(score_N, alpha) if confidence is None else tolerance(score_N, alpha, confidence)
-    return threshold, Guarantee(alpha=alpha, confidence=confidence, n=np.size(score_N))
+    return threshold, Guarantee(alpha=alpha, confidence=confidence, n=len(np.asarray(score_N)))
 
 
 def conformal(score_N: ArrayLike, alpha: float) -> float:
@@ -120,14 +120,14 @@ def least(alpha: float, confidence: float | None) -> int:
     return math.ceil(math.log1p(-confidence) / math.log1p(-alpha))
 
 
-def p_values(score_B: Floats, ordered_N: Floats) -> Floats:
+def p_values(score_B: ArrayLike, ordered_N: Floats) -> Floats:
     """Conformal p-values (B,), float64, of scores (B,) beside the held-out ones, ascending: the share of all
     N + 1 scores, each one's own included, that are at least as high.
 
     A known image's is at most p with a chance of at most p, over draws of it and of the held-out images
     together (Vovk et al. 2005). It is at most alpha where the score exceeds the threshold of `conformal`.
     """
-    at_least_B = len(ordered_N) - np.searchsorted(ordered_N, score_B)
+    at_least_B = len(ordered_N) - np.searchsorted(ordered_N, np.asarray(score_B))
     return (1 + at_least_B) / (len(ordered_N) + 1)
 
 
