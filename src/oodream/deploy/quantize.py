@@ -30,13 +30,24 @@ from ..runtime.guard import Guard
 from ..runtime.held_out import HeldOut
 from .onnx import ExportError, metadata
 
-__all__ = ["INT8_FILE", "Change", "Quantized", "quantize"]
+__all__ = ["INT8_FILE", "Change", "Int8Images", "Quantized", "quantize"]
 
 INT8_FILE = "guard-int8.onnx"
 WATCHED = 512  # training images that give activations their ranges
 BATCH = 32
 KINDS = ("Conv", "Gemm", "MatMul")
 SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter says of which modules a node is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Images:
+    """What a guard is quantised on: images that its classifier has learned from, those that it was calibrated
+    on, and sets to measure AUROCs on.
+    """
+
+    train: Images
+    held_out: Images
+    ood: Sequence[ImageSet] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +85,14 @@ It answers as the graph in floating point does on {self.same:.1%} of the held-ou
 {rows}"""
 
 
-def quantize(
-    source: Path, file: Path, train: Images, held_out: Images, ood: Sequence[ImageSet] = ()
-) -> Quantized:
+def quantize(source: Path, file: Path, images: Int8Images) -> Quantized:
     """Writes the INT8 graph of a guard's ONNX file `source`, and measures it beside that one.
 
-    `train` are images that the guard's classifier has learned from, `held_out` those that the guard was
-    calibrated on, and AUROCs are measured on the sets `ood`. Raises ExportError where there is nothing to
-    quantise, and ValueError where the held-out images are too few for the guarantee.
+    Raises ExportError where there is nothing to quantise, and ValueError where the held-out images are too
+    few for the guarantee.
     """
-    layers = _layers(source)
-    _quantize(source, file, layers, train)
+    layers, held_out = _layers(source), images.held_out
+    _quantize(source, file, layers, images.train)
     before = Guard.load(source)
     after = replace(before, graph=open_graph(file))
     labels_N = held_out.labels if before.held_out.standing is not None else None
@@ -99,7 +107,7 @@ def quantize(
     if labels_N is not None:
         shares = [float((out.logits_BC.argmax(1) == labels_N.numpy()).mean()) for out in known]
         changes.append(_change("accuracy on known images", held_out, shares))
-    for group in ood:
+    for group in images.ood:
         unknown = [_outputs(guard, group.images) for guard in (before, after)]
         shares = [auroc(_scores(id), _scores(out)) for id, out in zip(known, unknown, strict=True)]
         changes.append(_change(f"AUROC, {group.name} ({group.group})", group.images, shares))
