@@ -1,5 +1,5 @@
-"""Evidence of drift: false alarms over 10,000 looks at streams that do not drift, and how many scores of a run
-it takes until a drift is seen.
+"""Evidence of drift: false alarms over 10,000 looks at streams that do not drift, and how many scores of a
+run it takes until a drift is seen.
 
 python experiments/drift.py RUN
 """
@@ -47,7 +47,7 @@ def one_look(held_out_N: Floats, stream_M: Floats) -> float:
 
 
 def false_alarms(look: Callable[[Floats, Floats], float], n: int) -> list[float]:
-    """The share of streams with a false alarm, for each of DELTAS; only ranks count, so scores are uniform."""
+    """The share of streams with a false alarm, for each of DELTAS; only ranks count: scores are uniform."""
     least = []
     for stream in range(STREAMS):
         random = np.random.default_rng([n, stream])

@@ -1,6 +1,6 @@
-"""How often a guard keeps its guarantees: 100 random halves of a run's ID test images, one to calibrate on and
-one to watch the rate of flagged images on; then class by class, with what is flagged of the OOD sets; then
-prediction sets.
+"""How often a guard keeps its guarantees: 100 random halves of a run's ID test images, one to calibrate on
+and one to watch the rate of flagged images on; then class by class, with what is flagged of the OOD sets;
+then prediction sets.
 
 python experiments/guard.py RUN
 """
@@ -72,7 +72,8 @@ def by_class(detector: Detector, name: str, names: tuple[str, ...], extractor: E
             rows[kind].append([flagged.mean().item(), *strange, *rates])
     for kind, found in rows.items():
         known, near, far, *rates = (100 * torch.tensor(found).nanmean(0)).tolist()
-        print(f"| `{name}` | {kind} | {known:.1f} | {min(rates):.1f} to {max(rates):.1f} | {near:.1f} | {far:.1f} |")
+        spread = f"{min(rates):.1f} to {max(rates):.1f}"
+        print(f"| `{name}` | {kind} | {known:.1f} | {spread} | {near:.1f} | {far:.1f} |")
 
 
 def sets(logits_NC: Tensor, y_N: Tensor) -> None:

@@ -164,6 +164,7 @@ def test_a_graph_with_a_threshold_for_each_class(tmp_path):
     run = session(tmp_path / "g" / "guard.onnx")
     (threshold,) = run.get_overridable_initializers()
     assert threshold.shape == [4]
+    assert "exceeds the threshold of the class it is taken for" in (tmp_path / "g" / "README.md").read_text()
     metadata = run.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["threshold"]) == mine.threshold_C.tolist()
     pictures = clothes()[1].batch(range(300)).permute(0, 2, 3, 1).numpy()
@@ -325,8 +326,8 @@ def test_the_cards_snippets_run(energy, tmp_path, monkeypatch):
         part.split("```")[0] for part in (energy.folder / "README.md").read_text().split("```python\n")[1:]
     ]
     first, second, third = {}, {}, {}
-    for snippet, names in zip(snippets, (first, second, third), strict=True):
-        exec(snippet, names)
+    for snippet, variables in zip(snippets, (first, second, third), strict=True):
+        exec(snippet, variables)
     assert second["prediction"].score == pytest.approx(first["prediction"].score, abs=1e-4)
     assert second["prediction"].answer == first["prediction"].answer
     assert third["score"][0] == pytest.approx(first["prediction"].score, abs=1e-4)

@@ -187,7 +187,8 @@ def test_guarantees_in_words():
     assert "on average" in str(Guarantee(alpha=0.05, confidence=None, n=2000))
     by_class = {"alpha": 0.05, "confidence": 0.95, "n": 2000}
     assert str(Guarantee(**by_class, too_few={})) == (
-        "at most 5.00% of known images are flagged, class by class, with 0.95 confidence (2,000 held-out images)"
+        "at most 5.00% of known images are flagged, class by class, with 0.95 confidence "
+        "(2,000 held-out images)"
     )
     assert str(Guarantee(**by_class, too_few={"fox": 12, "owl": 0})).endswith(
         "(2,000 held-out images; the common threshold where a class has fewer than 59: fox has 12, owl has 0)"

@@ -125,7 +125,7 @@ def test_how_the_stream_is_cut_makes_no_difference(levels):
 @pytest.mark.parametrize("levels", [0, 1])
 @pytest.mark.parametrize("n", [20, 500])
 def test_without_drift_there_are_no_more_false_alarms_than_said(n, levels):
-    """400 streams of 1,000 scores, looked at after each; the held-out set may be small, and scores may tie."""
+    """400 streams of 1,000 scores, looked at after each, beside few and many held-out ones, with ties."""
     highest = [
         Martingale(score_N=scores(n, 2 * i, levels=levels)).add(scores(1000, 2 * i + 1, levels=levels))
         for i in range(400)

@@ -95,12 +95,13 @@ def _about(guard: Guard) -> str:
     backbone = guard.classifier.settings["backbone"]
     parameters, operations = cost(guard.network, guard.size)
     names, detector, size, n = guard.names, name_of(guard.detector), guard.size, len(guard.names)
+    limit = "the threshold of the class it is taken for" if guard.per_class else f"{guard.threshold:.6g}"
     return f"""An image classifier that says "unknown" of a picture that shows none of its {n} classes:
 {", ".join(names)}.
 
 - Network: `{backbone}`, images of {size} x {size} pixels; {parameters:,} parameters,
   {operations / 1e6:,.1f} MFLOP an image
-- Detector: `{detector}`; a picture whose score exceeds {guard.threshold:.6g} is flagged: called unknown
+- Detector: `{detector}`; a picture whose score exceeds {limit} is flagged: called unknown
 - Guarantee: {guard.guarantee}"""
 
 
@@ -113,8 +114,10 @@ from oodream import Guard
 
 guard = Guard.load("{name}")  # this folder; a repository of the hub is "hub:OWNER/NAME"
 prediction = guard.predict("picture.jpg")  # a path, a PIL image, an array, a tensor, or several of them
-print(prediction.answer, prediction.flagged, prediction.score)
+print(prediction.answer, prediction.flagged, prediction.score, prediction.p_value)
 ```
+
+`guard.at(alpha)` is the same guard with another rate of false alarms.
 {_onnx_use(name) if exported.onnx is not None else ""}
 | file | holds |
 | --- | --- |
@@ -184,7 +187,7 @@ def _files(guard: Guard, exported: Exported) -> dict[str, str]:
     files = {
         CONFIG_FILE: "classes, size, backbone, detector, threshold and guarantee",
         "model.safetensors": "the network",
-        "guard.safetensors": "what the detector has learned, and held-out scores",
+        "guard.safetensors": "what the detector has learned, and the held-out images' scores",
     }
     if guard.classifier.loss.state_dict():
         files["loss.safetensors"] = "the loss's own weights"
@@ -244,4 +247,6 @@ session = onnxruntime.InferenceSession("{ONNX_FILE}")
 pixels = np.asarray(Image.open("picture.jpg").convert("RGB")).transpose(2, 0, 1)[None]
 logits, score, unknown = session.run(["logits", "score", "unknown"], {{"images": pixels}})
 ```
+
+A second input, `threshold`, takes the place of the guard's.
 """

@@ -92,29 +92,10 @@ class Guard(Answering):
         Warns when the detector ranks upside down (see `detection.sanity`). Raises ValueError when the
         held-out images are too few, of another size, or OOD.
         """
-        if (held_out.labels < 0).any():
-            raise ValueError(
-                f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
-            )
-        extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
-        if extractor.network is not classifier.network:
-            raise ValueError("The extractor is of another classifier's network.")
-        detector = copy.deepcopy(detector) if not isinstance(detector, str) else make_detector(detector)
-        probes = probes_of([detector])
-        known = extractor(_sized(fit, classifier.size), [probe for probe in probes if probe.for_fit])
-        detector = detector.fit(known, fit.labels, extractor.head)
-        output = extractor(_sized(held_out, classifier.size), probes)
-        score_N = detector.score(output).cpu()
-        kept = HeldOut.of(score_N, output.logits_BC, held_out.labels if labelled else None)
+        detector, kept = _fitted(classifier, detector, fit, held_out, extractor, labelled)
         threshold, guarantee = kept.calibrate(alpha, confidence, classifier.names if per_class else None)
-        name = name_of(detector)
-        warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
         return cls(
-            classifier=classifier,
-            detector=detector,
-            threshold=threshold,
-            guarantee=guarantee,
-            held_out=kept,
+            classifier=classifier, detector=detector, threshold=threshold, guarantee=guarantee, held_out=kept
         )
 
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
@@ -170,6 +151,33 @@ def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predic
     ):
         return Guard.load(folder, plugins=plugins)  # which says what is wrong with a torn description
     return load_classifier(folder / path, plugins)
+
+
+def _fitted(
+    classifier: Classifier,
+    detector: str | Detector,
+    fit: Images,
+    held_out: Images,
+    extractor: Extractor | None,
+    labelled: bool,
+) -> tuple[Detector, HeldOut]:
+    """The fitted detector, and what is kept of the held-out images, of which nothing is fitted."""
+    if (held_out.labels < 0).any():
+        raise ValueError(
+            f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
+        )
+    extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
+    if extractor.network is not classifier.network:
+        raise ValueError("The extractor is of another classifier's network.")
+    detector = make_detector(detector) if isinstance(detector, str) else copy.deepcopy(detector)
+    probes = probes_of([detector])
+    known = extractor(_sized(fit, classifier.size), [probe for probe in probes if probe.for_fit])
+    detector = detector.fit(known, fit.labels, extractor.head)
+    output = extractor(_sized(held_out, classifier.size), probes)
+    score_N = detector.score(output)
+    name = name_of(detector)
+    warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
+    return detector, HeldOut.of(score_N, output.logits_BC, held_out.labels if labelled else None)
 
 
 def _parts(pictures: Any, size: int, white: float, batch: int) -> Iterator[Images]:
