@@ -103,7 +103,7 @@ def test_the_card_says_what_it_costs():
     for change in (accuracy, auroc):
         assert f"| {change.measure} | {change.n:,} | {change.before:.2%} | {change.after:.2%} |" in section
     assert f"{said.int8.guarantee}" in section
-    assert f"on {said.int8.same:.1%} of the held-out images" in section
+    assert f"does on {said.int8.same:.1%} of the held-out images" in section
     assert f"| `{INT8_FILE}` |" in card
     export(guard(), folder.parent / "plain", onnx=True)
     assert "8-bit" not in (folder.parent / "plain" / "README.md").read_text()

@@ -76,9 +76,10 @@ class Quantized:
             f"| {c.measure} | {c.n:,} | {c.before:.2%} | {c.after:.2%} | {100 * (c.after - c.before):+.2f} |"
             for c in self.changes
         )
-        return f"""In `{INT8_FILE}` {self.layers} layers of the network are computed in 8-bit integers; the
-last layer and the detector are not. Its threshold comes from its own scores: {self.guarantee}.
-It answers as the graph in floating point does on {self.same:.1%} of the held-out images.
+        return f"""- `{INT8_FILE}` computes {self.layers} layers of the network in 8-bit integers: all but the last
+
+- Its threshold comes from its own scores: {self.guarantee}
+- It answers as `guard.onnx` does on {self.same:.1%} of the held-out images
 
 | measure | images | float32 | INT8 | change, points |
 | --- | --- | --- | --- | --- |
