@@ -186,7 +186,7 @@ class RegularizeConfig(Section):
     grayscale_prob: Fraction = 0.5
     """chance that an imagined image is turned gray where ID images are, so that colour alone does not tell
     them apart"""
-    outlier_aug_prob: Fraction = 0.5
+    outlier_aug_prob: Fraction = 0.25
     """chance that an outlier is shown turned, stretched and moved, and chance that it is shown in other
     tones, each time anew"""
 
