@@ -1,8 +1,8 @@
-"""A guard's scores from pixels, one picture at a time and 32: by PyTorch, by onnxruntime, by the graph in 8-bit
-integers and, where it is installed, by OpenVINO, on one thread each.
+"""A guard's scores from pixels, one picture at a time and 32: by PyTorch, by onnxruntime, by the graph in
+8-bit integers and, where it is installed, by OpenVINO, on one thread each.
 
-A ResNet-18 with random weights, energy score, pictures of 48 x 40 pixels that become 32 x 32. The programs take
-turns, so that what else the machine does falls on all of them; times are medians.
+A ResNet-18 with random weights, energy score, pictures of 48 x 40 pixels that become 32 x 32. The programs
+take turns, so that what else the machine does falls on all of them; times are medians.
 
 python benchmarks/deploy.py
 """
@@ -71,13 +71,13 @@ def main() -> None:
         export(guard, folder, openvino=vino, int8=images)
         files = {"onnxruntime": "guard.onnx", "onnxruntime, INT8": INT8_FILE}
         files |= {"OpenVINO": "guard.xml"} if vino else {}
-        programs: dict[str, Callable[[np.ndarray], object]] = {"PyTorch": guard.scores}
+        graphs = {name: GraphGuard.load(folder / file, threads=1) for name, file in files.items()}
         sizes = {"PyTorch": (folder / "model.safetensors").stat().st_size}
         for name, file in files.items():
-            programs[name] = GraphGuard.load(folder / file, threads=1).scores
-            sizes[name] = (
-                (folder / file).with_suffix(".bin" if file.endswith("xml") else ".onnx").stat().st_size
-            )
+            weights = folder / ("guard.bin" if name == "OpenVINO" else file)
+            sizes[name] = weights.stat().st_size
+    programs: dict[str, Callable[[np.ndarray], object]] = {"PyTorch": guard.scores}
+    programs |= {name: graph.scores for name, graph in graphs.items()}
     pictures = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype=np.uint8)
     seconds: dict[tuple[str, int], list[float]] = {(name, n): [] for name in programs for n in (1, 32)}
     for work in programs.values():

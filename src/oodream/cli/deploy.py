@@ -113,6 +113,7 @@ def export(args: Sequence[str]) -> int:
     from ..run.folder import read_manifest
     from ..run.layout import REGULARIZED
 
+    guard = Guard.load(chosen.run, plugins=chosen.plugins)
     rows, images = [], None
     if chosen.int8 and not read_manifest(chosen.run):
         raise StoreError(f"--int8 needs a run's images, and {shown(chosen.run)} is no run.")
@@ -126,7 +127,6 @@ def export(args: Sequence[str]) -> int:
         if chosen.int8:
             inputs = DataInputs(run.config)
             images = Int8Images(train=inputs.train, held_out=inputs.test, ood=inputs.ood)
-    guard = Guard.load(chosen.run, plugins=chosen.plugins)
     exported = export(guard, chosen.out, rows, onnx=chosen.onnx, openvino=chosen.openvino, int8=images)
     print(f"{chosen.out.resolve()}: {guard.guarantee}")
     for name, worst in (("guard.onnx", exported.onnx), ("guard.xml", exported.openvino)):
