@@ -19,6 +19,7 @@ from .config import (
     TrainConfig,
 )  # fmt: skip
 from .core.options import Option
+from .data.real import WORLD
 
 __all__ = ["COMPARISONS", "PRESETS", "Comparison", "Preset"]
 
@@ -65,6 +66,7 @@ IMAGENET = Optimisation(epochs=100, batch=160, lr=0.1, min_area=0.08)
 
 # As many outliers as ID images in a batch, and nothing that the published code does not have.
 PUBLISHED = RegularizeConfig(ratio=1.0, grayscale_prob=0.0, outlier_aug_prob=0.0)
+WORDS = SampleConfig(sampler="words")
 NO_RECONSTRUCTION, NO_FILTER = ReconstructConfig(detail=False, frac=0.0), FilterConfig(filters=())
 
 
@@ -174,6 +176,7 @@ def six_vs_four(unknown: tuple[str, ...]) -> Preset:
             unknown=unknown,
             max_per_class=2000,
             align=AlignConfig(optimisation=Optimisation(epochs=12)),
+            sample=WORDS,
             train=TrainConfig(optimisation=Optimisation(epochs=12)),
         ),
     )
@@ -198,13 +201,12 @@ PRESETS = {
             train=TrainConfig(optimisation=Optimisation(epochs=6)),
         ),
     ),
-    # At this cosine outliers keep the look of a drawing; further out the decoder draws emoji.
     "doodles": Preset(
         about="Quick, Draw! (3,360 drawings of 42 things), embedded decoder; minutes on 2 cores",
         config=Config(
             data="doodles",
             align=AlignConfig(optimisation=Optimisation(epochs=25)),
-            sample=SampleConfig(options={"cosine": 0.87}, per_class=40),
+            sample=replace(WORDS, options={"words": WORLD}, per_class=40),
             train=TrainConfig(optimisation=Optimisation(epochs=25)),
             evaluate=EvaluateConfig(resamples=300),
         ),
@@ -333,19 +335,19 @@ COMPARISONS = {
         about="ways to imagine, what imagines nothing, and real other things; for cifar10-6v4, too",
         arms={
             "imagined": {},
+            "real things": in_place("real", real=WORLD),
+            "known, varied": {"regularize": {"outliers": "known"}},
+            "known, mixed": in_place("known", known_transform="mixed"),
+            "vos": virtual("vos"),
             "around the classes": sampled("knn", cosine=0.87),
+            "known, attributed": in_place("known", known_transform="attributed"),
+            "npos": virtual("npos"),
             "far from the classes": sampled("knn", cosine=0.2),
             "class Gaussians": sampled("gaussian", spread=3.0),
             "between classes": sampled("between"),
             "across the boundary": sampled("boundary_walk"),
-            "known, varied": {"regularize": {"outliers": "known"}},
-            "known, mixed": in_place("known", known_transform="mixed"),
             "known, cut": in_place("known", known_transform="cut"),
             "known, shuffled": in_place("known", known_transform="shuffled"),
-            "known, attributed": in_place("known", known_transform="attributed"),
-            "vos": virtual("vos"),
-            "npos": virtual("npos"),
-            "real things": in_place("real", real="world"),
         },
     ),
     "oal": Comparison(

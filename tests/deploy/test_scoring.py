@@ -11,7 +11,7 @@ from PIL import Image
 
 from oodream.deploy import scoring
 from oodream.deploy.scoring import answers, answers_to, read_or_why
-from oodream.models.classifier import Prediction
+from oodream.runtime.answers import Prediction
 from tests.helpers.guarded import SIZE, clothes, guard
 
 CPU = torch.device("cpu")

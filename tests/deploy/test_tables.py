@@ -14,7 +14,7 @@ from oodream.core.errors import StoreError
 from oodream.core.options import ConfigError
 from oodream.deploy import tables
 from oodream.deploy.tables import COLUMNS, row_of, table_for
-from oodream.models.classifier import Prediction
+from oodream.runtime.answers import Prediction
 
 FLAGGED = Prediction(
     answer="unknown", flagged=True, score=2.5, threshold=1.0, likeliest="boot", p_value=0.01,

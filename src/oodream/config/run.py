@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ..core.options import Option, Range, Section
+from ..core.options import OF, Option, Range, Section
 from .types import Count, CountOrNone, Fraction, NotNegative, Positive, Seed
 
 __all__ = [
@@ -71,7 +71,7 @@ class SampleConfig(Section):
 
     sampler: str = "knn"
     """sampler (see `oodream list`)"""
-    options: dict[str, Option] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict, metadata={OF: "sampler"})
     """the sampler's options, as `k=300 cosine=0.8`"""
     per_class: Count = 200
     """vectors for every class"""
@@ -130,7 +130,7 @@ class LatentsConfig(Section):
 
     adapter: str = "preview"
     """latent adapter (see `oodream list`); "none": only losses with networks of their own see latents"""
-    options: dict[str, Option] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict, metadata={OF: "adapter"})
     """the adapter's options, as `steps=600`"""
     frac: Fraction = 0.25
     """share of every ID batch whose latents come along with the outliers' """
@@ -186,7 +186,7 @@ class RegularizeConfig(Section):
     grayscale_prob: Fraction = 0.5
     """chance that an imagined image is turned gray where ID images are, so that colour alone does not tell
     them apart"""
-    outlier_aug_prob: Fraction = 0.5
+    outlier_aug_prob: Fraction = 0.25
     """chance that an outlier is shown turned, stretched and moved, and chance that it is shown in other
     tones, each time anew"""
 

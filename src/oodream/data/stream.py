@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from ..core.errors import DataError
-from ..core.files import explained, shown
+from ..core.errors import DataError, shown
+from ..core.files import explained
 from .hub import HubPictures
 from .scan import walk
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import torch
+
 from ..core.types import Json
 from ..detection.detectors import state
 from ..models.classifier import Classifier
@@ -25,7 +27,8 @@ def identity(predictor: Guard | Classifier) -> Json:
     facts: list[Any] = [classifier.described()]
     if isinstance(predictor, Guard):
         detector = predictor.detector
-        tensors |= predictor.held_out.tensors()
+        held_out = predictor.held_out.arrays()
+        tensors |= {f"held_out.{name}": torch.from_numpy(array) for name, array in held_out.items()}
         tensors |= {f"detector.{name}": tensor for name, tensor in state(detector).items()}
         facts += [
             name_of(detector),

@@ -17,8 +17,8 @@ from pathlib import Path
 import filelock
 import torch
 
-from ..core.errors import LISTED, StoreError
-from ..core.files import explained, read_json, shown, write_bytes, write_json
+from ..core.errors import LISTED, StoreError, shown
+from ..core.files import explained, read_json, write_bytes, write_json
 from ..core.progress import progress
 from ..core.types import Json
 from ..data.stream import Pictures, open_pictures

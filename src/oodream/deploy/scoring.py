@@ -18,7 +18,8 @@ from torch import Tensor
 from ..core.errors import DataError
 from ..data.images import from_array
 from ..data.preprocess import Picture, read_image, read_pictures
-from ..models.classifier import Prediction, Predictor
+from ..models.classifier import Predictor
+from ..runtime.answers import Prediction
 
 __all__ = ["Answer", "answers", "answers_to", "read_or_why"]
 

@@ -11,11 +11,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
-from ..core.errors import StoreError
-from ..core.files import encode_json, explained, shown
+from ..core.errors import StoreError, shown
+from ..core.files import encode_json, explained
 from ..core.options import ConfigError
 from ..core.types import Json
-from ..models.classifier import Prediction
+from ..runtime.answers import Prediction
 from .scoring import Answer
 
 __all__ = ["COLUMNS", "JsonLines", "Parquet", "Table", "row_of", "table_for"]

@@ -5,18 +5,22 @@ from __future__ import annotations
 import warnings
 from statistics import fmean
 
-from ...core.files import save_tensors, write_bytes, write_json
+import torch
+
+from ...core.files import write_bytes, write_json
 from ...core.registry import make_all
 from ...core.results import ShiftRow, row_to_json
+from ...core.seeding import generator
+from ...core.tensors import save_tensors
 from ...core.types import Json
 from ...data.images import ImageSet
 from ...data.inputs import CONTROL
 from ...deploy.guard import Guard
 from ...detection.detectors import probes_of
 from ...detection.evaluate import evaluate, shift_row
-from ...functional.calibration import least, other_half
 from ...models.inference import Extractor
 from ...report.page import report
+from ...runtime.calibration import least, other_half
 from ..audit import audit_run
 from ..job import Job
 from ..layout import REGULARIZED, classifier_stage
@@ -80,7 +84,8 @@ def calibrate_guard(job: Job) -> Json:
     )
     guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
     score_N = guard.detector.score(extractor(test, probes_of([guard.detector])))
-    half = other_half(score_N, c.alpha, confidence, job.config.seed)
+    order_N = torch.randperm(len(score_N), generator=generator(job.config.seed, "halves"))
+    half = other_half(score_N.numpy(), c.alpha, confidence, order_N.numpy())
     return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
 
 
