@@ -604,25 +604,6 @@ def test_a_guard_of_an_earlier_version_is_refused(tmp_path):
         Guard.load(tmp_path)
 
 
-def test_a_hub_repository(tmp_path, monkeypatch):
-    import huggingface_hub
-
-    guard().save(tmp_path)
-    asked = {}
-
-    def snapshot_download(name, allow_patterns):
-        asked[name] = allow_patterns
-        if name != "me/clothes":
-            raise OSError("no such repository")
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert Guard.load("hub:me/clothes").threshold == guard().threshold
-    assert asked == {"me/clothes": ["*.json", "*.safetensors"]}
-    with pytest.raises(StoreError, match="hub:me/hats cannot be fetched: no such repository"):
-        Guard.load("hub:me/hats")
-
-
 # The package, the stage and the command
 
 

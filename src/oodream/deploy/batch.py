@@ -17,10 +17,10 @@ from ..core.errors import StoreError
 from .guard import Guard
 from .identity import identity
 from .scoring import Answer, answers_to, read_or_why
+from .stored import HUB
 
 __all__ = ["COLUMNS", "SPARK_SCHEMA", "GuardMap"]
 
-HUB = "hub:"
 COLUMNS: dict[str, type] = {
     "answer": str, "flagged": bool, "score": float, "threshold": float, "likeliest": str,
     "probability": float, "known": float, "p_value": float, "error": str,

@@ -27,13 +27,14 @@ from ..models.inference import Extractor
 from ..runtime.answering import Answering
 from ..runtime.answers import Outputs, Prediction
 from ..runtime.held_out import HeldOut
+from .hub import OnHub
 from .stored import CONFIG_FILE, RUN_FILE, make_detector, name_of, read, write
 
 __all__ = ["Guard", "predictor_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guard(Answering):
+class Guard(Answering, OnHub):
     """Says of pictures which class they show, or "unknown" where the detector's score exceeds the threshold.
 
     What it answers, and what `threshold`, `guarantee` and `held_out` are, is said in `Answering`.

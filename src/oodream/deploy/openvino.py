@@ -7,10 +7,9 @@ from pathlib import Path
 from ..runtime.graph import KEY, open_graph
 from .guard import Guard
 from .onnx import ExportError, compared
+from .stored import VINO_FILES
 
 __all__ = ["VINO_FILES", "to_openvino"]
-
-VINO_FILES = ("guard.xml", "guard.bin")
 
 
 def to_openvino(guard: Guard, source: Path, folder: Path) -> float:

@@ -29,10 +29,10 @@ from ..runtime.graph import open_graph
 from ..runtime.guard import Guard
 from ..runtime.held_out import HeldOut
 from .onnx import ExportError, metadata
+from .stored import INT8_FILE
 
 __all__ = ["INT8_FILE", "Change", "Int8Images", "Quantized", "quantize"]
 
-INT8_FILE = "guard-int8.onnx"
 WATCHED = 512  # training images that give activations their ranges
 BATCH = 32
 KINDS = ("Conv", "Gemm", "MatMul")

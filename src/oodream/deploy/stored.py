@@ -32,11 +32,26 @@ from ..runtime.held_out import HeldOut
 if TYPE_CHECKING:
     from .guard import Guard
 
-__all__ = ["CONFIG_FILE", "RUN_FILE", "described", "make_detector", "name_of", "options_of", "read", "write"]
+__all__ = [
+    "CONFIG_FILE",
+    "HUB",
+    "INT8_FILE",
+    "ONNX_FILE",
+    "RUN_FILE",
+    "VINO_FILES",
+    "described",
+    "fetched",
+    "make_detector",
+    "name_of",
+    "options_of",
+    "read",
+    "write",
+]
 
 CONFIG_FILE = "config.json"  # of a guard's own folder
 RUN_FILE = "guard.json"  # of a guard in a run
 TENSORS_FILE = "guard.safetensors"
+ONNX_FILE, INT8_FILE, VINO_FILES = "guard.onnx", "guard-int8.onnx", ("guard.xml", "guard.bin")  # graphs of it
 HUB = "hub:"
 DETECTOR = "detector."  # begins the names of what the detector has learned
 
@@ -65,7 +80,8 @@ def described(guard: Guard, classifier: str = "") -> Json:
 
 def read(folder: Path | str, device: torch.device | str, plugins: bool) -> dict[str, Any]:
     """The fields of the guard in a folder or on the hub; `Guard.load` says which, and what is refused."""
-    file, root = _find(_fetched(str(folder)) if str(folder).startswith(HUB) else Path(folder))
+    on_hub = str(folder).startswith(HUB)
+    file, root = _find(fetched(str(folder).removeprefix(HUB)) if on_hub else Path(folder))
     config = read_json(file)
     try:
         if isinstance(config["classifier"], str):
@@ -144,11 +160,14 @@ def _inside(root: Path, path: str, file: Path) -> Path:
     return root / path
 
 
-def _fetched(name: str) -> Path:
-    """A hub repository's JSON and safetensors."""
+def fetched(name: str, **options: Any) -> Path:
+    """A copy of a hub repository's JSON and safetensors; `options` are those of `snapshot_download`.
+
+    Raises StoreError where it cannot be had.
+    """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name.removeprefix(HUB), allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], **options))
     except Exception as error:  # whatever the hub's client raises
-        raise StoreError(f"{name} cannot be fetched: {error}") from error
+        raise StoreError(f"{HUB}{name} cannot be fetched: {error}") from error

@@ -1,0 +1,210 @@
+"""The model card of a guard: what the hub reads of it, what it is for, its guarantee and its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..core.results import Row
+from ..models.inference import cost
+from .stored import CONFIG_FILE, HUB, INT8_FILE, ONNX_FILE, VINO_FILES, name_of
+
+if TYPE_CHECKING:
+    from .export import Exported
+    from .guard import Guard
+    from .quantize import Quantized
+
+__all__ = ["card"]
+
+
+def card(
+    guard: Guard,
+    place: str,
+    rows: Sequence[Row] = (),
+    exported: Exported | None = None,
+    license: str | None = None,
+) -> ModelCard:
+    """The model card of a guard that lies in `place`, a folder or "hub:OWNER/NAME".
+
+    `rows` are measurements of its classifier with its detector, `exported` says which graphs lie beside it,
+    and `license` is an identifier of the hub's.
+    """
+    name, rows = place.removeprefix(HUB), [row for row in rows if row.group != "control"]
+    with_graph = exported is not None and exported.onnx is not None
+    data = ModelCardData(
+        library_name="oodream",
+        license=license,
+        pipeline_tag="image-classification",
+        tags=["out-of-distribution-detection", "image-classification", "oodream", *["onnx"] * with_graph],
+        model_name=name,
+        eval_results=_results(rows) or None,
+    )
+    if not rows:
+        data.pop("model_name")
+    parts = f"# {name}", _about(guard), _use(guard, place, exported), _caveats(guard, rows, exported)
+    return ModelCard("\n\n".join([f"---\n{data.to_yaml()}\n---", *parts]) + "\n")
+
+
+def _results(rows: Sequence[Row]) -> list[EvalResult]:
+    """The measurements as the hub shows them, but for the mean over sets."""
+    task = "image-classification"
+    results = []
+    if rows:
+        accuracy = round(rows[0].accuracy, 4)
+        results.append(EvalResult(task, "known", "known test images", "accuracy", accuracy))
+    for row in rows:
+        if row.dataset != "mean":
+            about: dict[str, Any] = {
+                "task_type": task,
+                "task_name": "Out-of-distribution detection",
+                "dataset_type": row.dataset,
+                "dataset_name": f"{row.dataset} ({row.group}-OOD)",
+            }
+            results += [
+                EvalResult(**about, metric_type="auroc", metric_value=round(row.auroc, 4)),
+                EvalResult(
+                    **about, metric_type="fpr95", metric_value=round(row.fpr95_id, 4),
+                    metric_name="share of OOD accepted where 95 % of ID is",
+                ),
+            ]  # fmt: skip
+    return results
+
+
+def _about(guard: Guard) -> str:
+    backbone = guard.classifier.settings["backbone"]
+    parameters, operations = cost(guard.network, guard.size)
+    names, detector, size, n = guard.names, name_of(guard.detector), guard.size, len(guard.names)
+    limit = "the threshold of the class it is taken for" if guard.per_class else f"{guard.threshold:.6g}"
+    return f"""An image classifier that says "unknown" of a picture that shows none of its {n} classes:
+{", ".join(names)}.
+
+- Network: `{backbone}`, images of {size} x {size} pixels; {parameters:,} parameters,
+  {operations / 1e6:,.1f} MFLOP an image
+- Detector: `{detector}`; a picture whose score exceeds {limit} is flagged: called unknown
+- Guarantee: {guard.guarantee}"""
+
+
+def _use(guard: Guard, place: str, exported: Exported | None) -> str:
+    files = "\n".join(f"| `{file}` | {what} |" for file, what in _files(guard, exported).items())
+    return f"""## Use
+
+```python
+from oodream import Guard
+
+guard = {_loading(place)}
+prediction = guard.predict("picture.jpg")  # a path, a PIL image, an array, a tensor, or several of them
+print(prediction.answer, prediction.flagged, prediction.score, prediction.p_value)
+```
+
+`guard.at(alpha)` is the same guard with another rate of false alarms.
+{_onnx_use(place) if exported and exported.onnx is not None else ""}
+| file | holds |
+| --- | --- |
+{files}"""
+
+
+def _loading(place: str) -> str:
+    if place.startswith(HUB):
+        return f'Guard.from_pretrained("{place.removeprefix(HUB)}")'
+    return f'Guard.load("{place}")  # this folder; a repository of the hub is "hub:OWNER/NAME"'
+
+
+def _caveats(guard: Guard, rows: Sequence[Row], exported: Exported | None) -> str:
+    return f"""## What it is for
+
+For telling the classes above apart where other things may come before the camera, and for handing these to a
+person or to another model. A prediction is no explanation; a class is named only with the network's own
+accuracy.
+
+## How the threshold is guaranteed
+
+The threshold is {_rank(guard)} of the scores of {guard.guarantee.n:,} known images that neither the
+network nor the detector has learned from. The guarantee holds for pictures that come from where these came
+from, whatever the scores' distribution. It says nothing about known classes that look otherwise (another
+camera, weather, style), and nothing about how many unknown pictures are flagged: that is measured, below, on
+some kinds of them. `guard.drift` shows whether a stream has moved away.
+
+## Measured
+
+{_table(rows)}
+
+{_in_integers(exported.int8 if exported else None)}## Limits
+
+- It has been measured on the sets above and on no others; a kind of picture that is not among them may be
+  taken for known.
+- Pictures are read upright, in RGB, their centre square at {guard.size} pixels: what lies outside of it or is
+  smaller is not seen.
+- Classes that look alike are confused as by any classifier; "unknown" does not mean "wrong"."""
+
+
+def _files(guard: Guard, exported: Exported | None) -> dict[str, str]:
+    files = {
+        CONFIG_FILE: "classes, size, backbone, detector, threshold and guarantee",
+        "model.safetensors": "the network",
+        "guard.safetensors": "what the detector has learned, and the held-out images' scores",
+    }
+    if guard.classifier.loss.state_dict():
+        files["loss.safetensors"] = "the loss's own weights"
+    if exported is None:
+        return files
+    if exported.onnx is not None:
+        files[ONNX_FILE] = "the whole guard as a graph, from pixels of any size to logits, score and unknown"
+    if exported.openvino is not None:
+        files |= dict(zip(VINO_FILES, ("the same graph for OpenVINO", "its weights"), strict=True))
+    if exported.int8:
+        files[INT8_FILE] = "the graph in 8-bit integers, with a threshold of its own"
+    return files
+
+
+def _rank(guard: Guard) -> str:
+    if guard.guarantee.confidence is None:
+        return "a conformal quantile (Vovk et al. 2005)"
+    return "an upper tolerance limit (Wilks 1941)"
+
+
+def _table(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "Nothing has been measured with this guard."
+    lines = [
+        "| unknown pictures | group | AUROC | OOD accepted where 95 % of known are | images |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {row.dataset} | {row.group} | {row.auroc:.1%} | {row.fpr95_id:.1%} | {row.n_ood:,} |"
+            for row in rows
+        ),
+    ]
+    accuracy = f"Accuracy on {rows[0].n_id:,} known test images: {rows[0].accuracy:.1%}."
+    return "\n".join(lines) + f"\n\n{accuracy} None of these numbers depends on the guard's threshold."
+
+
+def _in_integers(int8: Quantized | None) -> str:
+    return f"## In 8-bit integers\n\n{int8}\n\n" if int8 else ""
+
+
+def _onnx_use(name: str) -> str:
+    return f"""
+Without PyTorch, by onnxruntime, NumPy and Pillow alone (a graph's file in place of the folder is another of
+its graphs):
+
+```python
+from oodream.runtime import Guard
+
+guard = Guard.load("{name}")
+prediction = guard.predict("picture.jpg")
+```
+
+Without oodream, through the graph (pictures upright, in RGB):
+
+```python
+import numpy as np, onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("{ONNX_FILE}")
+pixels = np.asarray(Image.open("picture.jpg").convert("RGB")).transpose(2, 0, 1)[None]
+logits, score, unknown = session.run(["logits", "score", "unknown"], {{"images": pixels}})
+```
+
+A second input, `threshold`, takes the place of the guard's.
+"""
