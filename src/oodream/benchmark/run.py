@@ -27,9 +27,10 @@ from ..detection.detectors import learned_fields
 from ..detection.evaluate import Evaluation, evaluate
 from ..detection.sanity import upside_down
 from ..models.inference import Extractor
+from ..models.published import published_config
 from .explain import explain
 from .locate import Located, locate
-from .model import Model, class_order, open_model, published_config
+from .model import Model, class_order, open_model
 from .protocol import KNOWN, MEASURED, UNKNOWN, Protocol, least_accuracy
 from .read import read_sets
 from .tables import tables

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .distributed import is_main
 
-__all__ = ["progress"]
+__all__ = ["counter", "progress"]
 
 T = TypeVar("T")
 
@@ -19,6 +19,15 @@ def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: 
     Where there is no terminal, plain lines come a minute apart. Of several processes the first one alone
     shows it.
     """
+    return _line(items, total, done, what, unit)
+
+
+def counter(*, total: int, what: str, unit: str) -> Any:
+    """A progress line as `progress` shows it, within whose block `update(n)` counts `n` more."""
+    return _line(None, total, 0, what, unit)
+
+
+def _line(items: Iterable[Any] | None, total: int, done: int, what: str, unit: str) -> Any:
     from tqdm import tqdm
 
     quiet = not sys.stderr.isatty()

@@ -36,7 +36,7 @@ from ..models.classifier import (
     from_description,
     load_classifier,
 )
-from ..models.inference import Extractor
+from ..models.inference import Extractor, network_device
 from .drift import Drift, representatives
 
 __all__ = ["CONFIG_FILE", "Guard", "name_of", "options_of", "predictor_of"]
@@ -84,7 +84,7 @@ class Guard:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.network.parameters()).device
+        return network_device(self.network)
 
     @classmethod
     def calibrate(
@@ -111,7 +111,7 @@ class Guard:
             raise ValueError(
                 f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
             )
-        extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
+        extractor = extractor or classifier.extractor(network_device(classifier.network))
         if extractor.network is not classifier.network:
             raise ValueError("The extractor is of another classifier's network.")
         detector = copy.deepcopy(detector) if not isinstance(detector, str) else _detector(detector)
