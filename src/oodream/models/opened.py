@@ -199,17 +199,17 @@ def _preprocessing(name: str, own: Preprocessing | None, said: Said, normalises:
     """The network's own pre-processing with what the user says in its place."""
     if (said.mean or said.std) and not normalises:
         raise ValueError(f"{name} normalises its pixels itself; leave --mean and --std out.")
-    if own is None and not said.size:
-        raise ValueError(f"{name} does not say how large its images are. Give --size, as --size 224.")
     if (own is None and normalises and not said.mean) or bool(said.mean) != bool(said.std):
         raise ValueError(
             f"{name} does not say how its pixels are normalised. Give --mean and --std for pixels in [0, 1]: most "
             "networks have ImageNet's, --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225; with --mean 0 --std 1 "
             "pixels stay in [0, 1], as for a file that normalises them itself."
         )
-    own = own or Preprocessing(size=said.size, resized=said.size, mean=(0.0,) * 3, std=(1.0,) * 3)
+    own = own or Preprocessing(size=0, resized=0, mean=(0.0,) * 3, std=(1.0,) * 3)
     size = said.size or own.size
-    crop = said.crop or own.size / own.resized
+    if not size:
+        raise ValueError(f"{name} does not say how large its images are. Give --size, as --size 224.")
+    crop = said.crop or (own.size / own.resized if own.size else 1.0)
     mean, std = (_triple(key, getattr(said, key)) or getattr(own, key) for key in ("mean", "std"))
     if min(std) <= 0:
         raise ValueError(f"--std is above 0, and not {min(std):g}.")

@@ -24,7 +24,7 @@ DISTORTED = "its own resizing squeezes the whole picture into a square, where he
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """Pictures become squares of `resized` pixels, whose middle `size` pixels the network gets: in [0, 1], less
-    `mean`, over `std`. `remarks` say what the network's authors do otherwise.
+    `mean`, over `std`. `size` is 0 where any will do. `remarks` say what the network's authors do otherwise.
     """
 
     size: int
@@ -102,12 +102,14 @@ def _transformers(model: str, network: nn.Module) -> Published:
     nameless = all(name == f"LABEL_{i}" for i, name in enumerate(said))
     names = () if nameless else tuple(tuple(name.split(", ")) for name in said)
     config = processor_of(model)
-    if not config or not (size := _side(config.get("crop_size")) or _side(config.get("size"))):
+    if not config:
         return Published(names=names)
-    resized, remarks = _side(config.get("size")) or size, _resampled(config.get("resample", BICUBIC))
-    if config.get("crop_pct") and not config.get("crop_size"):  # ConvNeXt's way
+    crop, side = config.get("crop_size"), config.get("size")
+    size = _side(crop) or _side(side) or _side(getattr(body.config, "image_size", 0))
+    resized, remarks = _side(side) or size, _resampled(config.get("resample", BICUBIC))
+    if config.get("crop_pct") and not crop:  # ConvNeXt's way
         resized = round(size / config["crop_pct"])
-    elif not config.get("do_center_crop") and "height" in (config.get("size") or {}):
+    elif not config.get("do_center_crop") and isinstance(side, Mapping) and "height" in side:
         size, remarks = resized, (*remarks, DISTORTED)
     normalised = config.get("do_normalize", True)
     preprocessing = Preprocessing(

@@ -67,7 +67,8 @@ class FromFile(nn.Module, ABC):
         self.head = None if self.head is None else cut_head(self.head, rows_C)
 
     def forward(self, images_B3HW: Tensor) -> Output:
-        parts = [self._padded(part) for part in images_B3HW.split(self.batch or len(images_B3HW))]
+        batches = images_B3HW.split(self.batch) if self.batch else (images_B3HW,)
+        parts = [self._padded(part) for part in batches]
         logits_BO = torch.cat([part[0] for part in parts])
         self._check(logits_BO.shape[1], self.outputs)
         logits_BC = logits_BO[:, self.rows]
@@ -81,10 +82,11 @@ class FromFile(nn.Module, ABC):
 
     def _padded(self, images_B3HW: Tensor) -> list[Tensor]:
         """The outputs of at most `batch` images, whose last one is repeated to fill the batch."""
+        if not self.batch:
+            return [part.flatten(1).float() for part in self.run(images_B3HW)]
         n = len(images_B3HW)
-        if (lacking := self.batch - n) > 0:
-            images_B3HW = torch.cat([images_B3HW, images_B3HW[-1:].expand(lacking, -1, -1, -1)])
-        return [part[:n].flatten(1).float() for part in self.run(images_B3HW)]
+        filled = images_B3HW[torch.arange(self.batch).clamp(max=n - 1)]
+        return [part[:n].flatten(1).float() for part in self.run(filled)]
 
     def _check(self, outputs: int, classes: int) -> None:
         if outputs != classes:

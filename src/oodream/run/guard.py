@@ -174,7 +174,9 @@ def _accuracy(opened: Opened, extractor: Extractor, known: Sequence[Images]) -> 
 
     p = opened.preprocessing
     try:
-        better = other_normalisations(logits_with, some.labels, extractor(others[-1]).logits_BC[rows])
+        order_C = torch.tensor(accuracy.order or range(accuracy.classes))
+        present = extractor(others[-1]).logits_BC[rows]
+        better = other_normalisations(logits_with, order_C[some.labels], present)
     finally:
         opened.network.normalise(p.mean, p.std)
     return replace(accuracy, normalisations=better)
@@ -188,21 +190,17 @@ def _accuracy_notes(accuracy: Accuracy | None, names: Sequence[str], any_accurac
         ]
     notes = []
     if accuracy.order:
-        differing = [
-            f"what the folder calls {names[i]!r} is mostly taken for {names[j]!r}"
-            for i, j in enumerate(accuracy.order)
-            if i != j
-        ]
+        by_output = sorted(range(len(names)), key=lambda i: accuracy.order[i])
         notes.append(
-            f"The classes look as if they were in another order than the network's: {accuracy.value:.1%} of the images "
-            f"are named rightly, in the order that fits best {accuracy.reordered:.1%}; {listed(differing, '; ')}. "
-            "Write the classes into a file, one a line in the order of the network's outputs, and give it with "
-            "--labels."
+            f"The classes are in another order than the network's outputs: in the order {listed(names[i] for i in by_output)} "
+            f"{accuracy.reordered:.1%} would be right. Write their names into a file, one a line in the order of the "
+            "network's outputs, and give it with --labels."
         )
     for name, value in list(accuracy.normalisations.items())[:1]:
+        order = " in that order" if accuracy.order else ""
         notes.append(
-            f"The pixels look as if they were normalised in another way: with values {name} {value:.1%} of "
-            f"{TRIED} images are named rightly."
+            f"The pixels look as if they were normalised otherwise: with values {name} {value:.1%} of {TRIED} "
+            f"images are named rightly{order}."
         )
     if accuracy.at_chance and not notes:
         notes.append(
