@@ -24,8 +24,8 @@ class NetworkConfig(Section):
     std: tuple[float, ...] = ()
     """what they are divided by then"""
     detectors: tuple[str, ...] = (
-        "energy", "msp", "max_logit", "gen", "react", "scale", "knn", "mahalanobis",
-        "relative_mahalanobis", "vim", "residual", "fdbd", "nci",
+        "energy", "msp", "max_logit", "gen", "react", "scale", "vim", "knn", "nnguide", "fdbd", "nci",
+        "mahalanobis", "relative_mahalanobis",
     )  # fmt: skip
     """detectors to choose from (see `oodream list`); those that the network cannot serve are left out"""
     detector_options: dict[str, Option] = field(default_factory=dict)

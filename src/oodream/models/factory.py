@@ -111,6 +111,8 @@ def trained_network(name: str, weights: Path | None = None) -> nn.Module:
     Weights are a safetensors file, or a classifier's folder; names of its library's own are understood. Raises
     ValueError for weights that are missing or do not fit.
     """
+    if ":" not in name and name not in BACKBONES:
+        backbone(name, 1)  # which says what there is
     if weights is None:
         if ":" not in name:
             raise ValueError(

@@ -24,6 +24,7 @@ from .serialized import FORMATS, FromFile, cut_head, format_of, from_state
 
 __all__ = ["Center", "Opened", "Said", "full_name", "open_network", "rebuild"]
 
+SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".ts", ".torchscript")  # of networks in files
 FACTORY_ARGUMENTS = (
     "It takes no arguments and returns a torch.nn.Module that makes logits of normalised images."
 )
@@ -124,6 +125,8 @@ def full_name(model: str) -> str:
     family, _, rest = model.partition(":")
     file = Path(rest if family in FORMATS and rest else model)
     if not file.is_file():
+        if file.suffix in SUFFIXES:
+            raise ValueError(f"{file} does not exist.")
         return model
     found = format_of(file)
     if not found:
@@ -141,7 +144,6 @@ def open_network(model: str, weights: Path | None, said: Said, plugins: bool = F
     be opened; and where neither the network nor the user says how pictures become its input, with what to give.
     """
     name = full_name(model)
-    family, _, rest = name.partition(":")
     network: nn.Module
     facts, settings, normalises = Published(), _settings(name), True
     if _is_factory(name):
@@ -157,7 +159,7 @@ def open_network(model: str, weights: Path | None, said: Said, plugins: bool = F
         facts, normalises = published(name, network), isinstance(network, Adapted)
     if isinstance(network, FromFile):
         said, normalises = replace(said, size=said.size or network.size), not network.takes_bytes
-    if family == "hf":
+    if name.startswith("hf:"):
         settings["configuration"] = _configuration(network)
     preprocessing = _preprocessing(name, facts.preprocessing, said, normalises)
     center = Center(network.eval(), preprocessing.size)

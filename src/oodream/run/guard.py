@@ -30,7 +30,7 @@ from ..models.classifier import Classifier, quantile_threshold
 from ..models.inference import Extractor, PatientExtractor
 from ..models.opened import Opened, Said, open_network
 from ..models.published import Triple
-from .guard_inputs import GuardInputs, GuardJob, read_labels
+from .guard_inputs import DISTURBED, GuardInputs, GuardJob, read_labels
 from .guard_page import Guarded, Measured, choice_in_words, write_guard
 
 __all__ = ["CACHE", "guard_network"]
@@ -70,7 +70,9 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     for note in notes:
         say(f"  note: {note}")
     about, unknown, real = inputs.unknown(choose)
-    choice = choose_detector(extractor, options, fit=fit, known=choose, unknown=unknown)
+    choice = choose_detector(
+        extractor, options, fit=fit, known=choose, unknown=unknown, leave_out=about == DISTURBED
+    )
     say(choice_in_words(choice, about))
     energy_N = -extractor(held_out).logits_BC.logsumexp(1)
     classifier = replace(classifier, threshold=quantile_threshold(energy_N), white=fit.white)
@@ -170,7 +172,7 @@ def _accuracy(opened: Opened, extractor: Extractor, known: Sequence[Images]) -> 
 
     def logits_with(mean: Triple, std: Triple) -> Tensor:
         opened.network.normalise(mean, std)
-        return Extractor(opened.network, device=extractor.device)(some).logits_BC
+        return Extractor(opened.network, device=extractor.device, cache=extractor.cache)(some).logits_BC
 
     p = opened.preprocessing
     try:
@@ -207,7 +209,7 @@ def _accuracy_notes(accuracy: Accuracy | None, names: Sequence[str], any_accurac
             "Neither another order of the classes nor another usual normalisation mends it: are these the network's "
             "weights, and these its classes?"
         )
-    wrong = accuracy.at_chance or accuracy.order
+    wrong = accuracy.at_chance or accuracy.order or accuracy.normalisations
     chance = " That is no better than guessing." if accuracy.at_chance else ""
     if wrong and not any_accuracy:
         raise ValueError(

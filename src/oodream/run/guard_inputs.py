@@ -26,9 +26,10 @@ from ..deploy.known import KnownParts, split_known
 from .artifacts import Run
 from .folder import read_manifest
 
-__all__ = ["GuardInputs", "GuardJob", "read_labels"]
+__all__ = ["DISTURBED", "GuardInputs", "GuardJob", "read_labels"]
 
-DISTURBED = 300  # known images that are disturbed to stand for unknown ones
+DISTURBED = "known images, disturbed, and classes left out"
+CHANGED = 300  # known images that are disturbed to stand for unknown ones
 MOST = 1000  # unknown images of each set to choose on, and as many to measure on
 LEAST = 20  # images of a folder of unknown ones: half to choose on, half to measure on
 
@@ -63,12 +64,13 @@ class GuardInputs:
         home = Path(job.data)
         self.labelled = not (job.unlabelled or (home.is_dir() and not has_class_folders(home)))
         self._folders = named_folders(job.ood, {*PSEUDO_OOD, "id", "mean", "outliers"}, ("near", "far"))
-        self._ood = [(item, list_ood(item.folder, item.name)) for item in self._folders]
-        for item, listing in self._ood:
+        for item in self._folders:
             if home.is_dir() and is_within(home, item.folder):
                 raise DataError(
                     f"The OOD folder {shown(item.folder)} holds the known images of {shown(home)}."
                 )
+        self._ood = [(item, list_ood(item.folder, item.name)) for item in self._folders]
+        for item, listing in self._ood:
             if len(listing.rows) < LEAST:
                 raise DataError(
                     f"{shown(item.folder)} has {len(listing.rows)} images. It takes {LEAST}: half to choose the "
@@ -93,7 +95,7 @@ class GuardInputs:
         """What the detector is chosen on, in words and as sets, and real unknown images to measure it on.
 
         These are halves of the folders of unknown images. Without such folders the detector is chosen on imagined
-        outliers, and without these on `choose`, known images, disturbed.
+        outliers, and without these on `choose`, known images, disturbed, and on classes left out.
         """
         size, white = choose.size, choose.white
         halves = [self._halves(item.name, item.group, listing, size, white) for item, listing in self._ood]
@@ -104,11 +106,11 @@ class GuardInputs:
             images = _at_most(self._outliers, MOST, self.job.seed).read(size, white).as_ood("outliers")
             about = "imagined outliers"
             return about, [ImageSet(name="outliers", group="near", images=images, about=about)], measured
-        return "known images, disturbed", self._disturbed(choose), measured
+        return DISTURBED, self._disturbed(choose), measured
 
     def _disturbed(self, known: Images) -> list[ImageSet]:
         seed = self.job.seed
-        rows = torch.randperm(len(known), generator=generator(seed, "disturbed", known.name))[:DISTURBED]
+        rows = torch.randperm(len(known), generator=generator(seed, "disturbed", known.name))[:CHANGED]
         pixels, labels = known.batch(rows), known.labels[rows]
         sets = []
         for name, (change, about) in PSEUDO_OOD.items():
