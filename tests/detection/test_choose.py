@@ -11,7 +11,7 @@ from torch import nn
 from oodream.core.registry import make, names
 from oodream.core.types import Head, Output
 from oodream.data.images import ImageSet, from_array
-from oodream.detection.choose import LEFT_OUT, folds_of, choose_detector, without_labels
+from oodream.detection.choose import LEFT_OUT, choose_detector, folds_of, without_labels
 from oodream.detection.detectors import probes_of
 from oodream.functional.metrics import auroc
 from oodream.models.inference import Extractor
