@@ -13,7 +13,7 @@ from oodream.core.errors import DataError
 from oodream.core.files import save_tensors
 from oodream.core.registry import names
 from oodream.models.factory import backbone
-from tests.helpers.protocols import PLACES, evaluate, pixels, rows, run_command
+from tests.helpers.protocols import PLACES, evaluate, picture, pixels, rows, run_command, save
 
 
 def test_lists_are_evaluated_as_they_say(
@@ -70,7 +70,7 @@ def test_all_detectors_are_measured_and_an_impossible_accuracy_warns(
     used = {detector for detector, *_ in rows(out)}
     left = {note.split()[0] for note in facts["notes"] if " is left out: " in note}
     assert {"energy", "odin", "msp"} <= used
-    assert "weighted_energy" in left
+    assert {"weighted_energy", "outlier_probe", "energy_probe"} <= left
     assert used | left == {*names("detectors")}
 
 
@@ -155,3 +155,44 @@ def test_without_a_detector_that_learns_no_training_images_are_needed(
     capsys.readouterr()
     assert evaluate(root, *common, "energy", "knn") == 2
     assert "train-set (train, 24 images)" in capsys.readouterr().err
+
+
+def outlier_folder(folder: Path) -> Path:
+    """Gray and yellow pictures, of other numbers than those of the sets."""
+    for i in range(10):
+        save(picture(3 + i % 2, 5000 + i), folder / f"{i}.png")
+    return folder
+
+
+def test_a_detector_that_learns_from_outliers_is_refused_without_some(
+    root: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--model", "resnet8", "--weights", str(weights), "--out", str(tmp_path / "out"))
+    assert evaluate(root, *more, "--detectors", "energy", "outlier_probe") == 2
+    message = capsys.readouterr().err
+    assert "The detector 'outlier_probe' has nothing to learn from" in message
+    assert "--outliers" in message
+    assert evaluate(root, *more, "--detectors", "outlier_probe", "--outliers", "no-folder") == 2
+    assert "no-folder is not a folder. --outliers takes a folder" in capsys.readouterr().err
+    folder = str(outlier_folder(tmp_path / "strange"))
+    assert evaluate(root, *more, "--detectors", "energy", "--outliers", folder, "--tune", folder) == 2
+    assert "--tune and --outliers are the same folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_with_outliers_it_is_measured_and_the_others_as_before(
+    root: Path, weights: Path, tmp_path: Path
+) -> None:
+    common = ("--model", "resnet8", "--weights", str(weights))
+    outliers = ("--outliers", str(outlier_folder(tmp_path / "strange")))
+    probes = ("outlier_probe", "energy_probe")
+    assert evaluate(root, *common, "--out", str(tmp_path / "plain"), "--detectors", "energy", "knn") == 0
+    more = ("--detectors", "energy", "knn", *probes)
+    assert evaluate(root, *common, "--out", str(tmp_path / "more"), *outliers, *more) == 0
+    plain, both = rows(tmp_path / "plain"), rows(tmp_path / "more")
+    assert {key: row for key, row in both.items() if key[0] in ("energy", "knn")} == plain
+    assert both["outlier_probe", "near-set", "near"].auroc > 0.95
+    notes = json.loads((tmp_path / "more" / "evaluation.json").read_text())["notes"]
+    assert [note for note in notes if "learned from 10 outliers" in note] == [
+        f"outlier_probe, energy_probe learned from 10 outliers, the images of {outliers[1]}."
+    ]

@@ -31,6 +31,9 @@ class MeasureConfig(Section):
     tune: str = ""
     """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown
     images of no test set, as a run's imagined outliers (RUN/images/imagined)"""
+    outliers: str = ""
+    """folder of outliers for the detectors that learn from some: unknown images of no test set, as a run's
+    imagined outliers (RUN/images/imagined)"""
     seed: Seed = 0
     """of everything random"""
     resamples: CountOrNone = 500

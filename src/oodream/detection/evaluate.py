@@ -32,6 +32,7 @@ from ..functional.metrics import (
 from ..functional.uncertainty import delong
 from ..models.inference import Extractor, outputs
 from .detectors import probes_of
+from .fit import Training, training_outputs
 from .sanity import warn_if_upside_down
 
 __all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row"]
@@ -63,6 +64,7 @@ def evaluate(
     fit: Images,
     test: Images,
     ood: Sequence[ImageSet],
+    outliers: Images | None = None,
     classifier: str = "classifier",
     seed: int = 0,
     resamples: int = 500,
@@ -70,9 +72,10 @@ def evaluate(
 ) -> Evaluation:
     """`evaluate_outputs` of a network that is run once over each set.
 
-    `fit` are ID training images and `test` ID test images, with labels. `detectors` are names, or detectors
-    by the name that their rows should have. A detector that the network cannot serve, or that cannot be
-    fitted, is skipped. Warns of a detector that ranks upside down (see `sanity`).
+    `fit` are ID training images and `test` ID test images, with labels. `outliers`, of no test set, are what
+    detectors learn from that use outliers. `detectors` are names, or detectors by the name that their rows
+    should have. A detector that the network cannot serve, or that cannot be fitted, is skipped. Warns of a
+    detector that ranks upside down (see `sanity`).
 
     Raises ValueError for two sets of one name, when no detector is left, and as `evaluate_outputs`.
     """
@@ -81,13 +84,14 @@ def evaluate(
         raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
     served, skipped = _served(extractor, _by_name(detectors), test)
     probes = probes_of(list(served.values()))
-    at_fit = extractor(fit, [probe for probe in probes if probe.for_fit])
+    training = training_outputs(extractor, list(served.values()), fit, outliers)
     result = evaluate_outputs(
-        (at_fit, fit.labels),
+        (training.known, training.y_N),
         (extractor(test, probes), test.labels),
         {one.name: (one.group, extractor(one.images, probes)) for one in ood},
         served,
-        head=extractor.head,
+        head=training.head,
+        outliers=training.outliers,
         classifier=classifier,
         seed=seed,
         resamples=resamples,
@@ -105,6 +109,7 @@ def evaluate_outputs(
     detectors: Detectors,
     *,
     head: Head | None = None,
+    outliers: Output | None = None,
     classifier: str = "classifier",
     seed: int = 0,
     resamples: int = 500,
@@ -114,7 +119,7 @@ def evaluate_outputs(
 
     `fit` (ID training) and `test` (ID test) are outputs with labels (N,). `ood` maps a set's name to its
     group, "near", "far" or "control", and its outputs; controls enter no mean, and a group without sets has
-    none.
+    none. `outliers` are outputs for detectors that learn from outliers.
 
     Intervals are 95 %: percentile bootstrap over ID and OOD images jointly (a mean is taken per resample),
     Wilson for `accuracy` (argmax on `test`); without `resamples` DeLong's for the AUROC of a set, and none
@@ -134,13 +139,14 @@ def evaluate_outputs(
         "calibration_error": calibration_error(output.logits_BC, y_N),
         "n_id": n,
     }
+    training = Training(*fit, head, outliers)
     groups = {name: group for name, (group, _) in ood.items()}
     rows: list[Row] = []
     scores: dict[str, dict[str, Tensor]] = {}
     skipped: dict[str, str] = {}
     for name, detector in _by_name(detectors).items():
         try:
-            detector = detector.fit(*fit, head)
+            detector = training.fit(detector)
             known_N = detector.score(output).cpu()
             unknown = {key: detector.score(outputs_).cpu() for key, (_, outputs_) in ood.items()}
             numbers = _Numbers(known_N, unknown, right_N, seed, resamples, fpr95_nearest)
