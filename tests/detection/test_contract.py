@@ -24,18 +24,23 @@ LOGITS_ALONE = {
     "weighted_energy",
 }  # fmt: skip
 NEED_HEAD = {
-    "adascale", "ash", "dice", "fdbd", "nci", "rankfeat", "react", "residual", "scale", "vim", "vra",
+    "adascale", "ash", "dice", "fdbd", "nac", "nci", "rankfeat", "react", "residual", "scale", "vim", "vra",
     "weighted_energy", "weiper",
 }  # fmt: skip
-NEED_LABELS = {"gmm", "mahalanobis", "openmax", "relative_mahalanobis", "she", "temperature"}
+NEED_LABELS = {
+    "gmm", "mahalanobis", "normalized_mahalanobis", "normalized_relative_mahalanobis", "openmax",
+    "relative_mahalanobis", "she", "temperature",
+}  # fmt: skip
 USE_OUTLIERS = {"energy_probe", "outlier_probe"}
 NEED_EVERY_CLASS = NEED_LABELS - {"temperature"}
 # Two outputs that are sure of one class beyond float64 are the same to these, by their definition.
-SATURATE = {"gen", "kl_matching", "openmax", "weiper", "knn", "ssd"}
+SATURATE = {"gen", "kl_matching", "nac", "openmax", "weiper", "knn", "ssd"}
 # What these detectors say of features that never vary; the others score them.
 REFUSE_CONSTANT_FEATURES = {
     "gmm": "GMM: no mixture fits these features, which may vary too little",
     "mahalanobis": "need features that vary within classes",
+    "normalized_mahalanobis": "need features that vary within classes",
+    "normalized_relative_mahalanobis": "need features that vary within classes",
     "openmax": "OpenMax has fewer than 2 rightly classified training samples of class 0, 1, 3",
     "relative_mahalanobis": "need features that vary within classes",
     "she": "SHE has no rightly classified training sample of class 0, 1, 3",
@@ -43,6 +48,7 @@ REFUSE_CONSTANT_FEATURES = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "weiper": {"repeats": 10},
+    "nac": {"alpha": 100.0},
     "nci": {"alpha": 0.0},
     "dice": {"percentile": 0.5},
     "gmm": {"iterations": 20},
@@ -80,7 +86,7 @@ def scores_or_reason(
 
 
 def test_all_are_registered() -> None:
-    assert len(NAMES) >= 32
+    assert len(NAMES) >= 36
     assert set(NAMES) >= FIXED | NEED_HEAD | NEED_LABELS | LOGITS_ALONE | USE_OUTLIERS
 
 
@@ -204,7 +210,7 @@ def test_logits_without_features(name: str) -> None:
         assert f"{type(make(name)).__name__} needs {missing}" in scores
 
 
-@pytest.mark.parametrize("name", ["adascale", "odin", "rankfeat"])
+@pytest.mark.parametrize("name", ["adascale", "combood", "odin", "rankfeat"])
 def test_outputs_without_the_probes_are_refused(name: str) -> None:
     detector = fitted(name)
     with pytest.raises(ValueError, match=r"needs the probe .* give the detector's probes to the Extractor"):
@@ -218,12 +224,16 @@ OUT_OF_RANGE = [
     ("adascale", {"weight": -1.0}, "weight must be at least 0"),
     ("ash", {"percentile": 1.0}, "percentile must be between 0 and 1, without the ends, not 1.0"),
     ("ash", {"variant": "x"}, "variant must be one of s, p, b, not 'x'"),
+    ("combood", {"k": -1}, "k must be at least 0"),
     ("dice", {"percentile": 0.0}, "percentile must be between 0 and 1"),
     ("energy_probe", {"l2": 0.0}, "l2 must be above 0"),
     ("gen", {"gamma": 0.0}, "gamma must be above 0"),
     ("gen", {"m": 0}, "m must be at least 1, not 0"),
     ("gmm", {"iterations": 0}, "iterations must be at least 1"),
     ("knn", {"k": -1}, "k must be at least 0"),
+    ("nac", {"alpha": 0.0}, "alpha must be above 0"),
+    ("nac", {"full": 1.5}, "full must be between 0 and 1, and above 0"),
+    ("nac", {"intervals": 0}, "intervals must be at least 1"),
     ("nci", {"alpha": -0.1}, "alpha must be at least 0"),
     ("nnguide", {"k": 0}, "k must be at least 1"),
     ("nnguide", {"share": 0.0}, "share must be between 0 and 1, and above 0"),

@@ -31,7 +31,7 @@ from ..models.inference import Extractor
 from .explain import explain
 from .locate import Located, locate
 from .model import Model, class_order, open_model, published_config
-from .protocol import KNOWN, MEASURED, UNKNOWN, Protocol, least_accuracy
+from .protocol import KNOWN, MEASURED, SHIFTED, UNKNOWN, Protocol, least_accuracy
 from .read import read_sets
 from .tables import tables
 from .tune import Say, of_group, tune_detectors
@@ -71,7 +71,8 @@ class _SpeakingExtractor(Extractor):
 def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Job, say: Say = print) -> str:
     """Measures a network on a protocol and returns the tables as Markdown.
 
-    Writes results.jsonl, results.md, evaluation.json and the folder cache into `job.out`. `source` and
+    Writes results.jsonl, results.md, evaluation.json and the folder cache into `job.out`, and with
+    `job.full_spectrum` full_spectrum.jsonl, the rows with shifted images among the known ones. `source` and
     `weights` name the network, as `open_model` takes them. With `job.tune` the detectors' options are chosen
     first: on the protocol's validation sets ("val"), or on its known ones and the images of a folder. A
     detector that cannot be used with this network is left out, and the notes say why. Training images are
@@ -110,9 +111,11 @@ def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Jo
     notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy)
     notes += _upside_down_notes(extractor, detectors, of_group(sets, "test"), evaluation)
     notes += [f"{name} is left out: {reason}" for name, reason in (skipped | evaluation.skipped).items()]
-    text = tables(protocol, evaluation.rows, notes)
-    lines = "".join(row_to_json(row) + "\n" for row in evaluation.rows)
-    write_bytes(job.out / "results.jsonl", lines.encode())
+    text = tables(protocol, evaluation.rows, notes, evaluation.full_spectrum)
+    for name, rows in (("results", evaluation.rows), ("full_spectrum", evaluation.full_spectrum)):
+        if rows:
+            lines = "".join(row_to_json(row) + "\n" for row in rows)
+            write_bytes(job.out / f"{name}.jsonl", lines.encode())
     write_bytes(job.out / "results.md", text.encode())
     write_json(job.out / "evaluation.json", _facts(located, model, extractor.weights_hash, sets, notes, job))
     return text
@@ -154,6 +157,10 @@ def _located(protocol: Protocol, job: Job, detectors: Mapping[str, Detector]) ->
     """The sets that the job needs; DataError for all that is missing."""
     learns = any(learned_fields(detector) for detector in detectors.values())
     groups = [group for group in MEASURED if group != "train" or learns or job.tune]
+    if job.full_spectrum:
+        if not any(item.group == SHIFTED for item in protocol.sets):
+            raise DataError(f"{protocol.name} has no set of the group {SHIFTED}: it has no full spectrum.")
+        groups.append(SHIFTED)
     if job.tune:
         tuned = ["val", "val-ood"] if job.tune == VALIDATION else ["val"]
         if lacking := [group for group in tuned if group not in {s.group for s in protocol.sets}]:
@@ -226,6 +233,7 @@ def _evaluate(
         test=test,
         ood=[s for s in sets if s.group in MEASURED and s.group in UNKNOWN],
         outliers=outliers,
+        shifted=[s for s in sets if s.group == SHIFTED],
         classifier=classifier,
         seed=job.seed,
         resamples=job.resamples,

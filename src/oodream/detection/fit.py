@@ -14,7 +14,7 @@ from ..data.images import Images
 from ..models.inference import Extractor
 from .detectors import NoOutliers, probes_of
 
-__all__ = ["Training", "training_outputs", "uses_outliers"]
+__all__ = ["Training", "joined", "training_outputs", "uses_outliers"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Training:
         if self.outliers is None:
             raise NoOutliers(detector, "give `outliers`, images of what is unknown and in no test set")
         y_M = torch.full((len(self.outliers),), OOD)
-        return detector.fit(_joined(self.known, self.outliers), torch.cat([self.y_N, y_M]), self.head)
+        return detector.fit(joined(self.known, self.outliers), torch.cat([self.y_N, y_M]), self.head)
 
 
 def training_outputs(
@@ -60,8 +60,8 @@ def uses_outliers(detector: Any) -> bool:
     return bool(getattr(detector, "uses_outliers", False))
 
 
-def _joined(first: Output, second: Output) -> Output:
-    """The rows of both."""
+def joined(first: Output, second: Output) -> Output:
+    """The rows of both, with the probes of the second."""
     return Output(
         logits_BC=torch.cat([first.logits_BC, second.logits_BC]),
         z_BF=torch.cat([first.z_BF, second.z_BF]),

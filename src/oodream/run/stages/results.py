@@ -59,6 +59,7 @@ def evaluate_classifiers(job: Job) -> Json:
             "fpr95_id": row.fpr95_id,
             "auroc": row.auroc,
             "accuracy": row.accuracy,
+            "augrc": row.augrc,
         }
         skipped = left_out | measured.skipped
         summary[f"{kind}-s{seed}"] = headline | {"skipped": skipped}
