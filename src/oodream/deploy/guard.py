@@ -26,6 +26,7 @@ from ..core.types import Detector, Json, Output
 from ..data.images import Images, from_array
 from ..data.preprocess import Picture, is_single, read_pictures
 from ..detection.detectors import probes_of, restore, state
+from ..detection.fit import training_outputs
 from ..detection.sanity import warn_if_upside_down
 from ..functional.calibration import Guarantee, calibrate
 from ..models.classifier import (
@@ -96,16 +97,18 @@ class Guard:
         alpha: float = 0.05,
         confidence: float | None = 0.95,
         extractor: Extractor | None = None,
+        outliers: Images | None = None,
     ) -> Guard:
         """A guard that flags at most the share `alpha` of known images.
 
-        The detector (a name, or one with options) learns from the ID training images `fit`. The threshold
-        comes from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the
+        The detector (a name, or one with options) learns from the ID training images `fit`, and from
+        `outliers` where it uses some: images of what is unknown, such as imagined ones. The threshold comes
+        from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the
         guarantee holds for this threshold, else on average (see `functional.calibration`). `extractor` is one
         of the classifier's, with its device and cache; without one the network stays where it is.
 
         Warns when the detector ranks upside down (see `detection.sanity`). Raises ValueError when the
-        held-out images are too few, of another size, or OOD.
+        held-out images are too few, of another size, or OOD, and NoOutliers where a detector lacks outliers.
         """
         if (held_out.labels < 0).any():
             raise ValueError(
@@ -115,10 +118,10 @@ class Guard:
         if extractor.network is not classifier.network:
             raise ValueError("The extractor is of another classifier's network.")
         detector = copy.deepcopy(detector) if not isinstance(detector, str) else _detector(detector)
-        probes = probes_of([detector])
-        known = extractor(_sized(fit, classifier.size), [probe for probe in probes if probe.for_fit])
-        detector = detector.fit(known, fit.labels, extractor.head)
-        score_N = detector.score(extractor(_sized(held_out, classifier.size), probes)).cpu()
+        fit, held_out = _sized(fit, classifier.size), _sized(held_out, classifier.size)
+        outliers = _sized(outliers, classifier.size) if outliers is not None else None
+        detector = training_outputs(extractor, [detector], fit, outliers).fit(detector)
+        score_N = detector.score(extractor(held_out, probes_of([detector]))).cpu()
         threshold, guarantee = calibrate(score_N, alpha, confidence)
         name = name_of(detector)
         warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})

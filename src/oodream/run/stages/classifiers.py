@@ -14,6 +14,7 @@ from ...core.errors import listed
 from ...core.files import load_tensors, save_tensors
 from ...core.registry import options_by_name
 from ...core.types import Json
+from ...data.images import Images
 from ...functional.metrics import auroc
 from ...models.classifier import Classifier, load_classifier, quantile_threshold
 from ...models.inference import Extractor, cost
@@ -34,11 +35,19 @@ from ...training.train import (
     make_loss,
     train,
 )  # fmt: skip
+from ..artifacts import Run
 from ..job import Job
 from ..layout import BASELINE, REGULARIZED, classifier_stage
 from ._training import fraction, save_log
 
-__all__ = ["check_teacher", "fit_adapter", "train_baseline", "train_regularized"]
+__all__ = [
+    "check_teacher",
+    "fit_adapter",
+    "lacks_outlier_images",
+    "outlier_images",
+    "train_baseline",
+    "train_regularized",
+]
 
 # The random numbers of a training keep the names under which published results were made.
 STREAMS = {BASELINE: "train plain (seed {})", REGULARIZED: "train dream (seed {})"}
@@ -106,6 +115,30 @@ def sources(job: Job) -> list[Source]:
     if real := job.inputs.real:
         return [*found, real_outliers(real, c.regularize, images)]
     return [*found, imagined(job, latents)]
+
+
+def outlier_images(job: Job) -> Images:
+    """The images that the regularized classifier is shown as unknown, for detectors that learn from outliers.
+
+    Raises ValueError, which says why, for a run that has none.
+    """
+    if lacking := lacks_outlier_images(job.run):
+        raise ValueError(f"There are no images of outliers: {lacking}.")
+    real = job.inputs.real
+    source = real_outliers(real, job.config.regularize, job.inputs.train) if real else imagined(job, None)
+    assert isinstance(source.data, Images)
+    return source.data
+
+
+def lacks_outlier_images(run: Run) -> str:
+    """Why a run has no images of outliers; empty where it has some."""
+    if run.kind != "outlier":
+        return f"this run imagines {run.kind}s"
+    if run.has_latents:
+        return "this run's outliers are latents (decode.output)"
+    if run.config.regularize.outliers == "known":
+        return "this run alters known images while it trains, in place of outliers"
+    return ""
 
 
 def imagined(job: Job, latents: LatentSet | None) -> Source:
