@@ -149,6 +149,18 @@ def test_pictures_without_labels(desk, tmp_path, capsys):
     assert json.loads((tmp_path / "h" / "report.json").read_text())["accuracy"] is None
 
 
+def test_real_unknown_images_teach_choose_and_measure(desk, tmp_path):
+    """A half to measure on, a quarter to choose on and a quarter to learn from."""
+    ood = ("--ood", f"far={desk / 'digits'}", "--detectors", "outlier_probe")
+    assert guard(desk, tmp_path / "g", *PIXELS, *ood) == 0
+    facts = json.loads((tmp_path / "g" / "report.json").read_text())
+    assert facts["detector"]["name"] == "outlier_probe"
+    assert facts["measured"][0]["n"] == 30
+    assert facts["measured"][0]["auroc"] > 0.95
+    read = Guard.load(tmp_path / "g", plugins=True)
+    assert read.detector.weight_F_.abs().sum() > 0
+
+
 def test_a_class_left_out_of_the_folder_is_unknown(desk, tmp_path):
     """It lies inside the folder of known pictures, and the network knows it by name."""
     left = sorted(path.name for path in (desk / "photos").iterdir())[0]
@@ -177,12 +189,15 @@ def test_imagined_outliers_of_a_run_choose(finished, shapes, tmp_path, capsys):
     weights = finished / "classifier" / "baseline-s0" / "model.safetensors"
     arguments = [
         "guard", "--model", "resnet8", "--weights", str(weights), "--data", str(shapes), "--size", "32",
-        "--alpha", "0.3", "--detectors", "energy", "msp", "--any-accuracy", "--out", str(tmp_path / "g"),
+        "--alpha", "0.3", "--detectors", "energy", "msp", "outlier_probe", "--any-accuracy",
     ]  # fmt: skip
+    arguments += ["--out", str(tmp_path / "g")]
     assert main([*arguments, "--outliers", str(finished)]) == 0
     facts = json.loads((tmp_path / "g" / "report.json").read_text())
     assert facts["chosen_on"] == "imagined outliers"
-    assert {*facts["aurocs"]["energy"]} == {"outliers"}
+    assert {name: {*aurocs} for name, aurocs in facts["aurocs"].items()} == {
+        name: {"outliers"} for name in ("energy", "msp", "outlier_probe")
+    }
     assert Guard.load(tmp_path / "g").guarantee.alpha == 0.3  # a network of this project's runs no code
     shutil.rmtree(tmp_path / "g")
     assert main([*arguments, "--outliers", str(finished / "images" / "imagined")]) == 0

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,7 +15,10 @@ from ..config import NetworkConfig
 from ..core.options import ConfigError
 from .console import parse, say
 
-__all__ = ["guard"]
+if TYPE_CHECKING:
+    from ..run.guard_inputs import GuardJob
+
+__all__ = ["GuardOptions", "guard", "job_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +88,34 @@ def guard(args: Sequence[str]) -> int:
         )
     if not where.data:
         raise ConfigError("Which pictures? Give --data FOLDER, with what the network knows.")
-    label = "-".join(re.findall(r"[\w.]+", Path(where.model).name or where.model))
-    out = where.out or Path("runs") / f"guard-{label}"
     if where.dry_run:
-        print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {out}.")
+        print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {folder_of(where)}.")
         return 0
 
-    from ..run.guard import CACHE, guard_network
+    from ..run.guard import guard_network
+
+    job = job_of(command, args)
+    result = guard_network(job, say)
+    report = (job.out / "report.html").resolve()
+    print(f"\n{result.guard.guarantee}\nGuard: {job.out.resolve()}\nReport: {report}")
+    return 0
+
+
+def folder_of(where: Subject) -> Path:
+    """The guard's folder: the one named, or one called as the network."""
+    label = "-".join(re.findall(r"[\w.]+", Path(where.model).name or where.model))
+    return where.out or Path("runs") / f"guard-{label}"
+
+
+def job_of(command: GuardOptions, args: Sequence[str]) -> GuardJob:
+    """What the options of the command line ask for."""
+    from ..run.guard import CACHE
     from ..run.guard_inputs import GuardJob
 
-    named = {k: v for k, v in vars(where).items() if k not in ("out", "cache", "dry_run")}
-    job = GuardJob(
+    where = command.where
+    out = folder_of(where)
+    named = {key: value for key, value in vars(where).items() if key not in ("out", "cache", "dry_run")}
+    return GuardJob(
         out=out, cache=where.cache or out.parent / CACHE, command=shlex.join(["oodream", "guard", *args]),
         **named, **vars(command.options),
     )  # fmt: skip
-    result = guard_network(job, say)
-    print(f"\n{result.guard.guarantee}\nGuard: {out.resolve()}\nReport: {(out / 'report.html').resolve()}")
-    return 0

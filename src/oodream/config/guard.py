@@ -25,9 +25,10 @@ class NetworkConfig(Section):
     """what they are divided by then"""
     detectors: tuple[str, ...] = (
         "energy", "msp", "max_logit", "gen", "react", "scale", "vim", "knn", "nnguide", "fdbd", "nci",
-        "mahalanobis", "relative_mahalanobis",
+        "mahalanobis", "relative_mahalanobis", "outlier_probe", "energy_probe",
     )  # fmt: skip
-    """detectors to choose from (see `oodream list`); those that the network cannot serve are left out"""
+    """detectors to choose from (see `oodream list`), without those that the network cannot serve, or that want
+    labels or outliers where there are none"""
     detector_options: dict[str, Option] = field(default_factory=dict)
     """options of theirs that are not chosen: of any as `knn.k=10`"""
     alpha: Annotated[float, Range(0, 1, "both")] = 0.05

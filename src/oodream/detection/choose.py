@@ -71,13 +71,16 @@ def choose_detector(
     fit: Images,
     known: Images,
     unknown: Sequence[ImageSet],
+    outliers: Images | None = None,
     leave_out: bool = False,
 ) -> Choice:
     """The detectors (by name, with the options that stay as they are) by their mean AUROC.
 
-    They learn from the ID images `fit`, and are compared on `known` ones that are none of these and on the
-    `unknown` sets; with `leave_out`, where there are three classes at least, also on classes left out, as near
-    ones. Of equally good detectors the first wins. Raises ValueError, with the reasons, where none can be used.
+    They learn from the ID images `fit`, and those that use outliers also from `outliers`. They are compared on
+    `known` images that are none of these, and on the `unknown` sets; with `leave_out`, where there are three
+    classes at least, also on classes left out, as near ones. Of equally good detectors the first wins.
+
+    Raises ValueError, with the reasons, where none can be used.
     """
     groups = {one.name: one.group for one in unknown}
     folds = folds_of(len(fit.classes) or int(fit.labels.max()) + 1) if leave_out else []
@@ -85,8 +88,9 @@ def choose_detector(
     for name, fixed in detectors.items():
         try:
             best, tried = tune(
-                extractor, [name], fixed, fit=fit, known=known, unknown=[one.images for one in unknown]
-            )
+                extractor, [name], fixed, fit=fit, known=known, unknown=[one.images for one in unknown],
+                outliers=outliers,
+            )  # fmt: skip
             detector, options = best[name], tried[name].options
             probes = probes_of([detector])
             known_N = detector.score(extractor(known, probes))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from ..core import registry
 from ..core.device import device_of
 from ..core.errors import StoreError, listed
 from ..core.files import shown
-from ..core.options import Option
+from ..core.options import ConfigError
 from ..core.seeding import generator
 from ..data.images import Images, ImageSet
 from ..deploy.accuracy import Accuracy, measure_accuracy, other_normalisations
@@ -43,6 +44,7 @@ SUPPOSED = (
 )
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 def guard_network(job: GuardJob, say: Say = print) -> Guarded:
@@ -54,8 +56,10 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     """
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
         raise StoreError(f"{shown(job.out)} holds something already. Choose another folder, or empty it.")
-    options = _detectors(job)
+    options = registry.options_by_name("detectors", job.detectors, job.detector_options)
     device, inputs = device_of(job.device), GuardInputs(job)
+    if not inputs.labelled:
+        options = _without_labels(options)
     subject = _subject(job, inputs)
     for line in subject.lines(inputs):
         say(line)
@@ -64,20 +68,22 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     fit, choose, held_out = known = inputs.known(classifier.size)
     if not inputs.labelled:
         fit, choose, held_out = (_as_predicted(images, extractor) for images in known)
-        options = {name: options[name] for name in without_labels(list(options))}
     accuracy = _accuracy(subject.opened, extractor, known) if inputs.labelled else None
     notes = (*subject.notes(inputs), *_accuracy_notes(accuracy, inputs.classes, job.any_accuracy))
     for note in notes:
         say(f"  note: {note}")
-    about, unknown, real = inputs.unknown(choose)
+    about, unknown, real, teach = inputs.unknown(choose)
     choice = choose_detector(
-        extractor, options, fit=fit, known=choose, unknown=unknown, leave_out=about == DISTURBED
-    )
+        extractor, options, fit=fit, known=choose, unknown=unknown, outliers=teach,
+        leave_out=about == DISTURBED,
+    )  # fmt: skip
     say(choice_in_words(choice, about))
     energy_N = -extractor(held_out).logits_BC.logsumexp(1)
     classifier = replace(classifier, threshold=quantile_threshold(energy_N), white=fit.white)
     confidence = job.confidence or None
-    guard = Guard.calibrate(classifier, choice.best.detector, fit, held_out, job.alpha, confidence, extractor)
+    guard = Guard.calibrate(
+        classifier, choice.best.detector, fit, held_out, job.alpha, confidence, extractor, outliers=teach
+    )
     sets = {"held out": held_out, **{one.name: one.images for one in real or unknown}}
     probes = probes_of([guard.detector])
     scores = {name: guard.detector.score(extractor(images, probes)) for name, images in sets.items()}
@@ -91,10 +97,12 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     return result
 
 
-def _detectors(job: GuardJob) -> dict[str, dict[str, Option]]:
-    """The options of each detector that stay as they are; ValueError for those that cannot be."""
-    registry.make_all("detectors", job.detectors, job.detector_options)
-    return registry.options_by_name("detectors", job.detectors, job.detector_options)
+def _without_labels(options: Mapping[str, T]) -> dict[str, T]:
+    """Those of the detectors that look at no labels; ConfigError where there are none."""
+    names = without_labels(list(options))
+    if not names:
+        raise ConfigError(f"These pictures have no labels, and {listed(options)} cannot do without any.")
+    return {name: options[name] for name in names}
 
 
 # The network

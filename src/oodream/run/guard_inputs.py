@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from ..config import Config, NetworkConfig
 from ..core.errors import DataError, StoreError
 from ..core.files import read_text, shown
+from ..core.registry import make_all
 from ..core.seeding import generator
 from ..core.types import OOD
 from ..data.classes import find, read
@@ -23,14 +25,15 @@ from ..data.listing import Listing
 from ..data.real import is_within
 from ..data.source import DataSource
 from ..deploy.known import KnownParts, split_known
+from ..detection.fit import uses_outliers
 from .artifacts import Run
 from .folder import read_manifest
 
-__all__ = ["DISTURBED", "GuardInputs", "GuardJob", "read_labels"]
+__all__ = ["DISTURBED", "GuardInputs", "GuardJob", "Unknown", "read_labels"]
 
 DISTURBED = "known images, disturbed, and classes left out"
 CHANGED = 300  # known images that are disturbed to stand for unknown ones
-MOST = 1000  # unknown images of each set to choose on, and as many to measure on
+MOST = 1000  # unknown images of each set to choose on or to learn from, and as many to measure on
 LEAST = 20  # images of a folder of unknown ones: half to choose on, half to measure on
 
 
@@ -56,11 +59,26 @@ class GuardJob(NetworkConfig):
     command: str = ""
 
 
+class Unknown(NamedTuple):
+    """Unknown images: what the detector is chosen on, in words and as sets; what it is measured on; what teaches
+    detectors that learn from outliers.
+    """
+
+    about: str
+    choose: list[ImageSet]
+    measure: list[ImageSet]
+    teach: Images | None
+
+
 class GuardInputs:
-    """The image sets of a job. Raises DataError or StoreError for whatever cannot be used."""
+    """The image sets of a job; `teaches` says whether one of its detectors learns from outliers. Raises DataError,
+    StoreError or ValueError for whatever cannot be used.
+    """
 
     def __init__(self, job: GuardJob) -> None:
         self.job = job
+        detectors = make_all("detectors", job.detectors, job.detector_options)
+        self.teaches = any(map(uses_outliers, detectors.values()))
         home = Path(job.data)
         self.labelled = not (job.unlabelled or (home.is_dir() and not has_class_folders(home)))
         self._folders = named_folders(job.ood, {*PSEUDO_OOD, "id", "mean", "outliers"}, ("near", "far"))
@@ -91,22 +109,35 @@ class GuardInputs:
         fit = self.parts.fit.read(size)
         return fit, self.parts.choose.read(size, fit.white), self.parts.held_out.read(size, fit.white)
 
-    def unknown(self, choose: Images) -> tuple[str, list[ImageSet], list[ImageSet]]:
-        """What the detector is chosen on, in words and as sets, and real unknown images to measure it on.
+    def unknown(self, choose: Images) -> Unknown:
+        """Unknown images, by what they are for.
 
-        These are halves of the folders of unknown images. Without such folders the detector is chosen on imagined
-        outliers, and without these on `choose`, known images, disturbed, and on classes left out.
+        Folders of real ones give one half to measure on, and one to choose on, of which a half teaches where
+        detectors learn from outliers. Imagined outliers give half to choose on and half to teach, or all to teach
+        where there are real ones. Without any the detector is chosen on `choose`, known images, disturbed, and on
+        classes left out.
         """
         size, white = choose.size, choose.white
-        halves = [self._halves(item.name, item.group, listing, size, white) for item, listing in self._ood]
-        measured = [second for _, second in halves]
-        if halves:
-            return "real unknown images", [first for first, _ in halves], measured
-        if self._outliers is not None:
-            images = _at_most(self._outliers, MOST, self.job.seed).read(size, white).as_ood("outliers")
+        outliers = None if self._outliers is None else self._read(self._outliers, "outliers", size, white)
+        if self._ood:
+            chosen: list[ImageSet] = []
+            measured: list[ImageSet] = []
+            teachers: list[Images] = []
+            for item, listing in self._ood:
+                images = self._read(listing, item.name, size, white)
+                measure, rest = self._halves(images)
+                if self.teaches and outliers is None:
+                    rest, teacher = self._halves(rest)
+                    teachers.append(teacher)
+                for part, sets in ((measure, measured), (rest, chosen)):
+                    sets.append(ImageSet(name=item.name, group=item.group, images=part))
+            teach = _joined(teachers) if outliers is None else outliers
+            return Unknown("real unknown images", chosen, measured, teach)
+        if outliers is not None:
+            first, second = self._halves(outliers) if self.teaches else (outliers, None)
             about = "imagined outliers"
-            return about, [ImageSet(name="outliers", group="near", images=images, about=about)], measured
-        return DISTURBED, self._disturbed(choose), measured
+            return Unknown(about, [ImageSet(name="outliers", group="near", images=first)], [], second)
+        return Unknown(DISTURBED, self._disturbed(choose), [], None)
 
     def _disturbed(self, known: Images) -> list[ImageSet]:
         seed = self.job.seed
@@ -120,15 +151,15 @@ class GuardInputs:
             sets.append(ImageSet(name=name, group="far", images=images, about=about))
         return sets
 
-    def _halves(
-        self, name: str, group: str, listing: Listing, size: int, white: float
-    ) -> tuple[ImageSet, ImageSet]:
-        images = _at_most(listing, 2 * MOST, self.job.seed).read(size, white)
-        order = torch.randperm(len(images), generator=generator(self.job.seed, "halves", name))
-        first, second = (
-            ImageSet(name=name, group=group, images=images.subset(rows.sort().values, f"{name}, {part}"))
-            for rows, part in zip(order.tensor_split(2), ("choose", "measure"), strict=True)
-        )
+    def _read(self, listing: Listing, name: str, size: int, white: float) -> Images:
+        rows = torch.arange(len(listing.rows))
+        if len(rows) > 2 * MOST:
+            rows = torch.randperm(len(rows), generator=generator(self.job.seed, "most", name))[: 2 * MOST]
+        return listing.subset(rows.sort().values.tolist()).read(size, white).as_ood(name)
+
+    def _halves(self, images: Images) -> tuple[Images, Images]:
+        order = torch.randperm(len(images), generator=generator(self.job.seed, "halves", images.name))
+        first, second = (images.subset(rows.sort().values) for rows in order.tensor_split(2))
         return first, second
 
     def _listings(self) -> tuple[Listing, Listing | None]:
@@ -178,8 +209,9 @@ def _listed_outliers(job: GuardJob) -> Listing:
     return listing_of("outliers", [paths[row] for row in keep], [OOD] * len(keep), ())
 
 
-def _at_most(listing: Listing, n: int, seed: int) -> Listing:
-    if len(listing.rows) <= n:
-        return listing
-    rows = torch.randperm(len(listing.rows), generator=generator(seed, "most", listing.name))[:n]
-    return listing.subset(rows.sort().values.tolist())
+def _joined(parts: list[Images]) -> Images | None:
+    """The images of several sets as one of unknown images; None where there are none."""
+    if not parts:
+        return None
+    pixels = torch.cat([part.batch(range(len(part))) for part in parts])
+    return from_array("outliers", pixels, torch.full((len(pixels),), OOD), ())
