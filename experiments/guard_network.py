@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -51,8 +52,9 @@ def main() -> None:
         cells = [cell(known_N, one.detector.score(extractor(images, probes))) for images in unknown.values()]
         print(f"| `{one.name}` | {100 * one.mean:.1f} | {' | '.join(cells)} |")
     for name, images in unknown.items():
-        area = delong(made.scores["held out"], guard.scores(images))
-        flagged = (guard.scores(images) > guard.threshold).double().mean().item()
+        scores_M = guard.detector.score(extractor(images, probes_of([guard.detector])))
+        area = delong(made.scores["held out"], scores_M)
+        flagged = (scores_M > guard.threshold).double().mean().item()
         low, high = (100 * x for x in area.interval)
         print(
             f"{name}: AUROC {100 * area.value:.1f} ({low:.1f} to {high:.1f}), flagged {100 * flagged:.1f} %"
@@ -65,7 +67,7 @@ def main() -> None:
         promise(name, detector.score(extractor(held_out)), made)
 
 
-def unknown_images(folder, size: int) -> Images:
+def unknown_images(folder: Path, size: int) -> Images:
     """At most 2,000 pictures of a folder, drawn at random."""
     listing = list_ood(folder)
     order = torch.randperm(len(listing.rows), generator=torch.Generator().manual_seed(0))

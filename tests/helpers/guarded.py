@@ -60,8 +60,8 @@ def save_run(folder: Path) -> Path:
 
 
 class Logits(nn.Module):
-    """The classifier's network as other programs have it: on pixels in [0, 1], with its outputs in an order of
-    their own.
+    """The classifier's network as other programs have it: on pixels in [0, 1], with its outputs in an order
+    of their own.
     """
 
     order = (2, 0, 3, 1)

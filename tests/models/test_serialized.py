@@ -50,7 +50,9 @@ def files(request, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", FILES)
 def test_exchange_formats_give_their_networks_logits(files, kind):
-    """Whatever batches a file is made for; a softmax at the end is cut off where the layer before it is found."""
+    """Whatever batches a file is made for; a softmax at the end is cut off where the layer before it is
+    found.
+    """
     folder, network, ends = files
     family = kind.partition(",")[0]
     file = folder / FILES[kind]

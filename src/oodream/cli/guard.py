@@ -27,8 +27,8 @@ class Subject:
 
     model: str = ""
     """timm:NAME, hf:NAME or torchvision:NAME with published weights or those of --weights; hf:FOLDER; an ONNX
-    file, a program of torch.export.save or a TorchScript file; with --plugins package.module:factory, which makes
-    a torch.nn.Module
+    file, a program of torch.export.save or a TorchScript file; with --plugins package.module:factory, which
+    makes a torch.nn.Module
     """
     data: str = ""
     """pictures of what the network knows: a folder of class folders, hub:NAME or a data set by name, as for
@@ -47,12 +47,12 @@ class Subject:
     root: str = ""
     """folder that a data set chosen by name is read from"""
     ood: tuple[str, ...] = ()
-    """folders of unknown pictures (near=FOLDER: like the classes); one half chooses the detector, the other half
-    is measured on
+    """folders of unknown pictures (near=FOLDER: like the classes); one half chooses the detector, the other
+    half is measured on
     """
     outliers: str = ""
-    """a run whose imagined outliers choose the detector, or a folder of outliers; without any, and without --ood,
-    known pictures that are disturbed choose it
+    """a run whose imagined outliers choose the detector, or a folder of outliers; without any, and without
+    --ood, known pictures that are disturbed choose it
     """
     any_accuracy: bool = False
     """make a guard even if the accuracy shows that something is wrong"""
@@ -68,7 +68,8 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class GuardOptions:
-    """A guard for the network that you have: it says "unknown" with a guarantee, and the network stays as it is.
+    """A guard for the network that you have: it says "unknown" with a guarantee, and the network stays as it
+    is.
 
     Killed or not, the same command goes on where it stopped.
     """
@@ -83,7 +84,8 @@ def guard(args: Sequence[str]) -> int:
     where = command.where
     if not where.model:
         raise ConfigError(
-            "Which network? Give --model: a name such as timm:resnet50.a1_in1k, or the file of an ONNX or exported "
+            "Which network? Give --model: a name such as timm:resnet50.a1_in1k, or the file of an ONNX or "
+            "exported "
             "network."
         )
     if not where.data:

@@ -18,7 +18,9 @@ class NetworkConfig(Section):
     size: Annotated[int, Range(0, 4096)] = 0
     """width and height of the network's images, in pixels; 0: its own, where it says so"""
     crop: Fraction = 0.0
-    """share of a picture's shorter side that is kept; 0: the network's own, where it says so, else all of it"""
+    """share of a picture's shorter side that is kept; 0: the network's own, where it says so, else all of
+    it
+    """
     mean: tuple[float, ...] = ()
     """what is taken from pixels in [0, 1], one value or three; none: the network's own"""
     std: tuple[float, ...] = ()
@@ -27,8 +29,9 @@ class NetworkConfig(Section):
         "energy", "msp", "max_logit", "gen", "react", "scale", "vim", "knn", "nnguide", "fdbd", "nci",
         "mahalanobis", "relative_mahalanobis", "outlier_probe", "energy_probe",
     )  # fmt: skip
-    """detectors to choose from (see `oodream list`), without those that the network cannot serve, or that want
-    labels or outliers where there are none"""
+    """detectors to choose from (see `oodream list`), without those that the network cannot serve, or that
+    want labels or outliers where there are none
+    """
     detector_options: dict[str, Option] = field(default_factory=dict)
     """options of theirs that are not chosen: of any as `knn.k=10`"""
     alpha: Annotated[float, Range(0, 1, "both")] = 0.05

@@ -25,8 +25,8 @@ def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: 
 
 
 def counter(*, total: int, what: str, unit: str) -> Any:
-    """A progress line as `progress` shows it, within whose block `update(n)` counts `n` more; none for work of
-    a few seconds.
+    """A progress line as `progress` shows it, within whose block `update(n)` counts `n` more; none for work
+    of a few seconds.
     """
     return _line(None, total=total, desc=what, unit=unit, delay=SECONDS)
 

@@ -77,7 +77,9 @@ def get(family: str, name: str) -> Any:
 
 
 def imported(name: str, kind: str) -> Any:
-    """The object at a dotted path `package.module:attribute`; ValueError, which calls it a `kind`, without one."""
+    """The object at a dotted path `package.module:attribute`; ValueError, which calls it a `kind`, without
+    one.
+    """
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -72,8 +72,8 @@ class Accuracy:
 
 
 def measure_accuracy(found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tensor) -> Accuracy:
-    """The accuracy on N images. Another order of the classes is sought on those of `found`, logits and labels,
-    and tried on the N.
+    """The accuracy on N images. Another order of the classes is sought on those of `found`, logits and
+    labels, and tried on the N.
     """
     right_N = logits_NC.argmax(1) == y_N
     other = reordered(found, logits_NC, y_N)
@@ -84,7 +84,9 @@ def measure_accuracy(found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tenso
 
 
 def reordered(found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tensor) -> Reordered:
-    """The order of outputs by which most of the images in `found` are named rightly (Kuhn 1955), on N others."""
+    """The order of outputs by which most of the images in `found` are named rightly (Kuhn 1955), on N
+    others.
+    """
     (logits_MC, y_M), classes = found, logits_NC.shape[1]
     pairs_M = y_M * classes + logits_MC.argmax(1)
     count_CC = torch.bincount(pairs_M, minlength=classes**2).view(classes, classes)
@@ -97,8 +99,8 @@ def reordered(found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tensor) -> R
 def other_normalisations(
     logits_with: Callable[[Triple, Triple], Tensor], y_N: Tensor, present_NC: Tensor
 ) -> dict[str, float]:
-    """The usual normalisations with which more of N images are named rightly than with the present one, beyond
-    chance; and the accuracy with each, best first.
+    """The usual normalisations with which more of N images are named rightly than with the present one,
+    beyond chance; and the accuracy with each, best first.
 
     `logits_with(mean, std)` are logits (N, C) for the images, normalised so; `present_NC` those as it is.
     """

@@ -1,5 +1,5 @@
-"""Known images for a guard: which of them fit the detector, which choose it and which the threshold comes from;
-and which output of the network means which of their classes.
+"""Known images for a guard: which of them fit the detector, which choose it and which the threshold comes
+from; and which output of the network means which of their classes.
 """
 
 from __future__ import annotations
@@ -91,8 +91,10 @@ def _too_few(train: Listing, test: Listing | None, alpha: float, confidence: flo
     if n >= needed + (LEAST if test else 2 * LEAST):
         return f"{train.name} has {len(train.rows)} images, and detectors learn from {LEAST} at least."
     return (
-        f"{pool.name} has {n:,} images. To promise that at most {alpha:.2%} of known images are flagged, {how}, takes "
-        f"{needed:,} held-out images, and beside them {beside}: {needed + (LEAST if test else 2 * LEAST):,} in "
+        f"{pool.name} has {n:,} images. To promise that at most {alpha:.2%} of known images are flagged, "
+        f"{how}, takes "
+        f"{needed:,} held-out images, and beside them {beside}: {needed + (LEAST if test else 2 * LEAST):,} "
+        f"in "
         "all. Add images, or promise less: a larger --alpha, or --confidence 0 for a promise on average "
         f"({least(alpha, None):,} held-out images)."
     )
@@ -110,11 +112,12 @@ class Outputs:
 
 
 def outputs_of(classes: Sequence[str], names: Sequence[Sequence[str]], outputs: int, where: str) -> Outputs:
-    """The outputs, of a network that has as many as `outputs`, that mean the `classes` of the images in `where`.
+    """The outputs, of a network that has as many as `outputs`, that mean the `classes` of the images in
+    `where`.
 
-    `names` are all names of every output, or none where they are not known: then the outputs are supposed to be
-    in the order of the classes. Names are compared without case, and underscores are spaces. A network may know
-    more classes.
+    `names` are all names of every output, or none where they are not known: then the outputs are supposed to
+    be in the order of the classes. Names are compared without case, and underscores are spaces. A network may
+    know more classes.
 
     Raises DataError where the numbers differ and names do not tell which output is which class.
     """
@@ -133,20 +136,23 @@ def outputs_of(classes: Sequence[str], names: Sequence[Sequence[str]], outputs: 
     if names and len(unmatched) < len(classes):
         raise DataError(
             f"{where}: {len(unmatched)} of {len(classes)} classes are none that this network knows by name: "
-            f"{listed(unmatched)}. Call their folders as the network does, or write what its outputs mean into a "
+            f"{listed(unmatched)}. Call their folders as the network does, or write what its outputs mean "
+            f"into a "
             "file, one name a line, and give it with --labels."
         )
     if len(classes) == outputs:
         order = "the order of the class folders" if len(classes) > 2 else "this order"
         return Outputs(
             rows_C=torch.arange(outputs),
-            remark=f"The network's outputs are supposed to be in {order} ({listed(classes)}); --labels FILE says "
+            remark=f"The network's outputs are supposed to be in {order} ({listed(classes)}); --labels FILE "
+            f"says "
             "otherwise.",
         )
     raise DataError(
         f"{where} has {len(classes):,} classes, and the network {outputs:,} outputs"
         + (" of other names" if names else "")
-        + ". Write what its outputs mean into a file, one name a line in the order of the outputs, and give it "
+        + ". Write what its outputs mean into a file, one name a line in the order of the outputs, and give "
+        "it "
         "with --labels; class folders may then be fewer."
     )
 

@@ -1,9 +1,10 @@
 """The choice of one detector of several, with its options, on images that are no test set's.
 
 Each detector's options are tuned first (`tune`), then detectors are compared by how well they tell known from
-unknown images. Where there are no unknown images, classes of the network's own stand for some: its outputs are
-cut to the other classes, detectors learn from these alone, and images of the classes left out are unknown. The
-network has learned from all classes, so these numbers flatter; it is the order of the detectors that counts.
+unknown images. Where there are no unknown images, classes of the network's own stand for some: its outputs
+are cut to the other classes, detectors learn from these alone, and images of the classes left out are
+unknown. The network has learned from all classes, so these numbers flatter; it is the order of the detectors
+that counts.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ FOLDS, SHARE = 3, 0.2  # how often classes are left out, and how many of them
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A fitted detector with the options that suit it best, and its AUROC by kind of unknown images, which are
-    of the `groups` near or far.
+    """A fitted detector with the options that suit it best, and its AUROC by kind of unknown images, which
+    are of the `groups` near or far.
     """
 
     name: str
@@ -76,9 +77,9 @@ def choose_detector(
 ) -> Choice:
     """The detectors (by name, with the options that stay as they are) by their mean AUROC.
 
-    They learn from the ID images `fit`, and those that use outliers also from `outliers`. They are compared on
-    `known` images that are none of these, and on the `unknown` sets; with `leave_out`, where there are three
-    classes at least, also on classes left out, as near ones. Of equally good detectors the first wins.
+    They learn from the ID images `fit`, and those that use outliers also from `outliers`. They are compared
+    on `known` images that are none of these, and on the `unknown` sets; with `leave_out`, where there are
+    three classes at least, also on classes left out, as near ones. Of equally good detectors the first wins.
 
     Raises ValueError, with the reasons, where none can be used.
     """
@@ -122,7 +123,9 @@ def without_labels(names: Sequence[str]) -> list[str]:
 
 
 def folds_of(classes: int) -> list[Tensor]:
-    """Classes to leave out: a few times some of them, drawn at random; never where fewer than two would be left."""
+    """Classes to leave out: a few times some of them, drawn at random; never where fewer than two would be
+    left.
+    """
     count = max(1, round(SHARE * classes))
     if classes - count < 2:
         return []

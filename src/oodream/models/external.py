@@ -41,8 +41,8 @@ class Adapted(nn.Module):
     """Another library's classifier on uint8 images (B, 3, H, W), whose last layer, at `head`, is taken out.
 
     The input of that layer is z (B, F), so head(z) = logits (B, C) by construction. `mean` and `std` are the
-    network's own, for pixels in [0, 1]; they are stored with the weights, so that these are complete. `path` is
-    where the layer stood.
+    network's own, for pixels in [0, 1]; they are stored with the weights, so that these are complete. `path`
+    is where the layer stood.
     """
 
     mean: Tensor
@@ -126,7 +126,8 @@ def split(
 
 
 def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
-    """torchvision's model `name`, with its default weights if `pretrained`; `classes` 0: as many as these have.
+    """torchvision's model `name`, with its default weights if `pretrained`; `classes` 0: as many as these
+    have.
 
     Raises ValueError where there is no torchvision, no such model, no weights or no linear head.
     """
@@ -148,9 +149,8 @@ def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
     try:
         body = models.get_model(name, weights=published if pretrained else None)
     except Exception as error:  # whatever the download raises
-        raise ValueError(
-            f"torchvision:{name} cannot be made: {first_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
-        ) from error
+        hint = f" {SCRATCH_HINT}" if pretrained else ""
+        raise ValueError(f"torchvision:{name} cannot be made: {first_line(error)}{hint}") from error
     adapted = split(body, preprocessing.crop_size[0], preprocessing.mean, preprocessing.std)
     if classes not in (0, adapted.head.out_features):
         adapted.head = nn.Linear(adapted.head.in_features, classes)
@@ -191,7 +191,8 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
 
 
 def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
-    """The transformers image classifier in the folder or hub repository `name`; `classes` 0: as many as it has.
+    """The transformers image classifier in the folder or hub repository `name`; `classes` 0: as many as it
+    has.
 
     With `pretrained` it has its weights, which are read from safetensors.
 

@@ -106,10 +106,11 @@ def weights_file(source: Path) -> Path:
 
 
 def trained_network(name: str, weights: Path | None = None) -> nn.Module:
-    """The network `name` with its published weights, or those of `weights`, and as many classes as these have.
+    """The network `name` with its published weights, or those of `weights`, and as many classes as these
+    have.
 
-    Weights are a safetensors file, or a classifier's folder; names of its library's own are understood. Raises
-    ValueError for weights that are missing or do not fit.
+    Weights are a safetensors file, or a classifier's folder; names of its library's own are understood.
+    Raises ValueError for weights that are missing or do not fit.
     """
     if ":" not in name and name not in BACKBONES:
         backbone(name, 1)  # which says what there is

@@ -105,8 +105,8 @@ class Extractor:
 
 
 class PatientExtractor(Extractor):
-    """An extractor for long passes: it shows how far one is, and with a cache keeps it part by part, so that one
-    that was stopped goes on from there. Outputs of the last few sets stay in memory.
+    """An extractor for long passes: it shows how far one is, and with a cache keeps it part by part, so that
+    one that was stopped goes on from there. The outputs of every set stay in memory.
     """
 
     def __init__(self, network: nn.Module, **options: Any) -> None:

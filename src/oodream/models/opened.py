@@ -42,8 +42,9 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A network on uint8 squares of `preprocessing.resized` pixels, and all names of each of its outputs, as far
-    as they are known. `settings` are what `rebuild` needs; `normalised` says that the network itself says how.
+    """A network on uint8 squares of `preprocessing.resized` pixels, and all names of each of its outputs, as
+    far as they are known. `settings` are what `rebuild` needs; `normalised` says that the network itself says
+    how.
     """
 
     name: str
@@ -75,7 +76,9 @@ class Opened:
 
 
 class Center(nn.Module):
-    """A network that takes the middle `side` pixels of its images; its weights lie as processors like them."""
+    """A network that takes the middle `side` pixels of its images; its weights lie as processors like
+    them.
+    """
 
     def __init__(self, network: nn.Module, side: int) -> None:
         super().__init__()
@@ -131,7 +134,8 @@ def full_name(model: str) -> str:
     found = format_of(file)
     if not found:
         raise ValueError(
-            f"{file} is no ONNX file, exported program (torch.export.save) or TorchScript file. Weights alone are "
+            f"{file} is no ONNX file, exported program (torch.export.save) or TorchScript file. Weights "
+            f"alone are "
             "no network: name the network with --model, and a safetensors file of its weights with --weights."
         )
     return f"{found}:{file}"
@@ -140,8 +144,9 @@ def full_name(model: str) -> str:
 def open_network(model: str, weights: Path | None, said: Said, plugins: bool = False) -> Opened:
     """A network with its published weights, those in a file, or those that its factory gives it.
 
-    `model` is FAMILY:NAME, a file, or with `plugins` package.module:factory. Raises ValueError for what cannot
-    be opened; and where neither the network nor the user says how pictures become its input, with what to give.
+    `model` is FAMILY:NAME, a file, or with `plugins` package.module:factory. Raises ValueError for what
+    cannot be opened; and where neither the network nor the user says how pictures become its input, with what
+    to give.
     """
     name = full_name(model)
     network: nn.Module
@@ -203,8 +208,10 @@ def _preprocessing(name: str, own: Preprocessing | None, said: Said, normalises:
         raise ValueError(f"{name} normalises its pixels itself; leave --mean and --std out.")
     if (own is None and normalises and not said.mean) or bool(said.mean) != bool(said.std):
         raise ValueError(
-            f"{name} does not say how its pixels are normalised. Give --mean and --std for pixels in [0, 1]: most "
-            "networks have ImageNet's, --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225; with --mean 0 --std 1 "
+            f"{name} does not say how its pixels are normalised. Give --mean and --std for pixels in [0, "
+            f"1]: most "
+            "networks have ImageNet's, --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225; with --mean 0 "
+            "--std 1 "
             "pixels stay in [0, 1], as for a file that normalises them itself."
         )
     own = own or Preprocessing(size=0, resized=0, mean=(0.0,) * 3, std=(1.0,) * 3)

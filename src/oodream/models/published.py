@@ -1,4 +1,5 @@
-"""What networks by name say of themselves: how pictures become their input, and what their outputs are called.
+"""What networks by name say of themselves: how pictures become their input, and what their outputs are
+called.
 
 It comes from timm's and torchvision's tables and from the files of a transformers model. Nothing is guessed:
 what is not said is absent.
@@ -23,8 +24,9 @@ DISTORTED = "its own resizing squeezes the whole picture into a square, where he
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Pictures become squares of `resized` pixels, whose middle `size` pixels the network gets: in [0, 1], less
-    `mean`, over `std`. `size` is 0 where any will do. `remarks` say what the network's authors do otherwise.
+    """Pictures become squares of `resized` pixels, whose middle `size` pixels the network gets: in [0, 1],
+    less `mean`, over `std`. `size` is 0 where any will do. `remarks` say what the network's authors do
+    otherwise.
     """
 
     size: int
@@ -43,7 +45,9 @@ class Published:
 
 
 def published(name: str, network: nn.Module) -> Published:
-    """What is said of the network that `factory.backbone` has made by this name; nothing for most families."""
+    """What is said of the network that `factory.backbone` has made by this name; nothing for most
+    families.
+    """
     family, _, model = name.partition(":")
     readers = {"timm": _timm, "torchvision": _torchvision, "hf": _transformers}
     return readers[family](model, network) if family in readers else Published()

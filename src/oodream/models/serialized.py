@@ -1,7 +1,8 @@
 """Networks in exchange formats: ONNX, and PyTorch's exported programs and TorchScript.
 
 Where a file's last layer is found (`ends`), its network shows features and a head; else logits alone, all
-that many detectors need. The file's content is part of the network's state, so the state is the whole network.
+that many detectors need. The file's content is part of the network's state, so the state is the whole
+network.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class FromFile(nn.Module, ABC):
     """A classifier in a file, on uint8 images (B, 3, H, W). It is called `name` in messages.
 
     The file gets pixels in [0, 1] less `mean` over `std`, or uint8 where it `takes_bytes`. `rows` are the
-    outputs that are classes, in the classes' order: `classes` of them, or with 0 all that there are. Without a
-    `head` the features have width 0. `batch` and `size` are what the file is made for, 0 where it takes any.
+    outputs that are classes, in the classes' order: `classes` of them, or with 0 all that there are. Without
+    a `head` the features have width 0. `batch` and `size` are what the file is made for, 0 where it takes
+    any.
 
     Raises ValueError for a file that cannot be read or run, or that has another number of outputs.
     """
@@ -191,8 +193,8 @@ FORMATS: dict[str, type[FromFile]] = {"onnx": Onnx, "exported": Exported, "torch
 
 
 def adapter(family: str) -> Any:
-    """What makes a network of a file of this format, as `external.ADAPTERS` has it: of its path, the number of
-    classes, and whether it is to be trained.
+    """What makes a network of a file of this format, as `external.ADAPTERS` has it: of its path, the number
+    of classes, and whether it is to be trained.
 
     It raises ValueError when there is no file, it cannot be run, or untrained weights are asked for.
     """

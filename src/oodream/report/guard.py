@@ -1,5 +1,5 @@
-"""The page of a guard that was made for somebody's network: what it promises, how its detector was chosen, what
-it answers.
+"""The page of a guard that was made for somebody's network: what it promises, how its detector was chosen,
+what it answers.
 """
 
 from __future__ import annotations

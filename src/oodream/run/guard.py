@@ -39,7 +39,8 @@ __all__ = ["CACHE", "guard_network"]
 CACHE = "guard-cache"  # a folder beside those of guards
 TRIED = 200  # known images that other normalisations are tried on
 SUPPOSED = (
-    "The promise supposes that the network was not trained on the images that are held out. Where it was, give "
+    "The promise supposes that the network was not trained on the images that are held out. Where it was, "
+    "give "
     "--data a folder with splits (train and test): the test images are held out then."
 )
 
@@ -50,9 +51,10 @@ T = TypeVar("T")
 def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     """Makes a guard as `job` says and writes its folder, which `Guard.load` reads, with a report.
 
-    Raises, before any picture is opened: StoreError for a folder that holds something, ConfigError and ValueError
-    for options and networks that cannot be used, DataError for images that cannot be. Raises ValueError where the
-    network's accuracy shows that something is wrong (see `deploy.accuracy`), unless `any_accuracy` is set.
+    Raises, before any picture is opened: StoreError for a folder that holds something, ConfigError and
+    ValueError for options and networks that cannot be used, DataError for images that cannot be. Raises
+    ValueError where the network's accuracy shows that something is wrong (see `deploy.accuracy`), unless
+    `any_accuracy` is set.
     """
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
         raise StoreError(f"{shown(job.out)} holds something already. Choose another folder, or empty it.")
@@ -120,7 +122,8 @@ class _Subject:
         p = self.opened.preprocessing
         crop = f", the middle of {p.resized}" if p.resized > p.size else ""
         return [
-            f"{self.opened.name}: {len(self.classifier.names):,} classes, images of {p.size} pixels a side{crop}",
+            f"{self.opened.name}: {len(self.classifier.names):,} classes, images of {p.size} pixels a "
+            f"side{crop}",
             f"{inputs.name}: {inputs.parts}",
         ]
 
@@ -202,20 +205,20 @@ def _accuracy_notes(accuracy: Accuracy | None, names: Sequence[str], any_accurac
     if accuracy.order:
         by_output = sorted(range(len(names)), key=lambda i: accuracy.order[i])
         notes.append(
-            f"The classes are in another order than the network's outputs: in the order {listed(names[i] for i in by_output)} "
-            f"{accuracy.reordered:.1%} would be right. Write their names into a file, one a line in the order of the "
-            "network's outputs, and give it with --labels."
+            "The classes are in another order than the network's outputs: in the order "
+            f"{listed(names[i] for i in by_output)} {accuracy.reordered:.1%} would be right. Write their "
+            "names into a file, one a line in the order of the network's outputs, and give it with --labels."
         )
     for name, value in list(accuracy.normalisations.items())[:1]:
         order = " in that order" if accuracy.order else ""
         notes.append(
-            f"The pixels look as if they were normalised otherwise: with values {name} {value:.1%} of {TRIED} "
-            f"images are named rightly{order}."
+            f"The pixels look as if they were normalised otherwise: with values {name} {value:.1%} of "
+            f"{TRIED} images are named rightly{order}."
         )
     if accuracy.at_chance and not notes:
         notes.append(
-            "Neither another order of the classes nor another usual normalisation mends it: are these the network's "
-            "weights, and these its classes?"
+            "Neither another order of the classes nor another usual normalisation mends it: are these the "
+            "network's weights, and these its classes?"
         )
     wrong = accuracy.at_chance or accuracy.order or accuracy.normalisations
     chance = " That is no better than guessing." if accuracy.at_chance else ""

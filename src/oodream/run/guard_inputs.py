@@ -39,8 +39,8 @@ LEAST = 20  # images of a folder of unknown ones: half to choose on, half to mea
 
 @dataclass(frozen=True, kw_only=True)
 class GuardJob(NetworkConfig):
-    """A guard to be made: of which network, of which images, and into which folder. `cache` keeps the network's
-    outputs for the next time; `command` is what a person would type.
+    """A guard to be made: of which network, of which images, and into which folder. `cache` keeps the
+    network's outputs for the next time; `command` is what a person would type.
     """
 
     model: str
@@ -60,8 +60,8 @@ class GuardJob(NetworkConfig):
 
 
 class Unknown(NamedTuple):
-    """Unknown images: what the detector is chosen on, in words and as sets; what it is measured on; what teaches
-    detectors that learn from outliers.
+    """Unknown images: what the detector is chosen on, in words and as sets; what it is measured on; what
+    teaches detectors that learn from outliers.
     """
 
     about: str
@@ -71,8 +71,8 @@ class Unknown(NamedTuple):
 
 
 class GuardInputs:
-    """The image sets of a job; `teaches` says whether one of its detectors learns from outliers. Raises DataError,
-    StoreError or ValueError for whatever cannot be used.
+    """The image sets of a job; `teaches` says whether one of its detectors learns from outliers. Raises
+    DataError, StoreError or ValueError for whatever cannot be used.
     """
 
     def __init__(self, job: GuardJob) -> None:
@@ -91,7 +91,8 @@ class GuardInputs:
         for item, listing in self._ood:
             if len(listing.rows) < LEAST:
                 raise DataError(
-                    f"{shown(item.folder)} has {len(listing.rows)} images. It takes {LEAST}: half to choose the "
+                    f"{shown(item.folder)} has {len(listing.rows)} images. It takes {LEAST}: half to choose "
+                    f"the "
                     "detector on, half to measure it on."
                 )
         self._outliers = _listed_outliers(job) if job.outliers else None
@@ -113,9 +114,9 @@ class GuardInputs:
         """Unknown images, by what they are for.
 
         Folders of real ones give one half to measure on, and one to choose on, of which a half teaches where
-        detectors learn from outliers. Imagined outliers give half to choose on and half to teach, or all to teach
-        where there are real ones. Without any the detector is chosen on `choose`, known images, disturbed, and on
-        classes left out.
+        detectors learn from outliers. Imagined outliers give half to choose on and half to teach, or all to
+        teach where there are real ones. Without any the detector is chosen on `choose`, known images,
+        disturbed, and on classes left out.
         """
         size, white = choose.size, choose.white
         outliers = None if self._outliers is None else self._read(self._outliers, "outliers", size, white)

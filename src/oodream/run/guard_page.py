@@ -33,8 +33,8 @@ MEASURED = ("unknown images", "group", "AUROC, %", "accepted, %", "flagged, %", 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """How a guard does on real unknown images of a set: AUROC, the share accepted where 95 % of known images are
-    (`fpr95_id`), and the share `flagged` at its threshold.
+    """How a guard does on real unknown images of a set: AUROC, the share accepted where 95 % of known images
+    are (`fpr95_id`), and the share `flagged` at its threshold.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Guarded:
     """A guard and what it stands on.
 
     `scores` are those of the images held out, under "held out", and of the `unknown` sets. `accuracy` is None
-    without labels. The detector was chosen on what `about` says in words. `other_half` is the rate on one half of
-    the held-out images at a threshold from the other. `notes` are what a person must know.
+    without labels. The detector was chosen on what `about` says in words. `other_half` is the rate on one
+    half of the held-out images at a threshold from the other. `notes` are what a person must know.
     """
 
     guard: Guard
