@@ -308,6 +308,7 @@ def test_what_was_stopped_goes_on_and_a_second_look_is_quick(desk, tmp_path, mon
         (("--model", "timm-resnet18"), "No backbone is called 'timm-resnet18'"),
         (("--model", "none.onnx"), "none.onnx does not exist"),
         (("--model", "onnx:none.onnx"), "none.onnx does not exist"),
+        (("--model", "photos"), "A model of transformers in one is called hf:photos"),
         (("--data", "nowhere"), "nowhere is not a folder"),
         (("--data", "one"), "has only one class"),
         (("--data", "empty"), "is empty"),

@@ -127,6 +127,11 @@ def full_name(model: str) -> str:
     """
     family, _, rest = model.partition(":")
     file = Path(rest if family in FORMATS and rest else model)
+    if file.is_dir():
+        raise ValueError(
+            f"{file} is a folder. A model of transformers in one is called hf:{file}; a run of this project has a "
+            "guard of its own."
+        )
     if not file.is_file():
         if file.suffix in SUFFIXES:
             raise ValueError(f"{file} does not exist.")
