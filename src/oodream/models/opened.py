@@ -129,8 +129,8 @@ def full_name(model: str) -> str:
     file = Path(rest if family in FORMATS and rest else model)
     if file.is_dir():
         raise ValueError(
-            f"{file} is a folder. A model of transformers in one is called hf:{file}; a run of this project has a "
-            "guard of its own."
+            f"{file} is a folder. A model of transformers in one is called hf:{file}; a run of this "
+            "project has a guard of its own."
         )
     if not file.is_file():
         if file.suffix in SUFFIXES:
