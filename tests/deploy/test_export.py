@@ -133,10 +133,53 @@ def test_the_graph_says_what_it_is(energy):
     assert [isinstance(side, str) for side in taken.shape] == [True, False, True, True]
 
 
+def clear(mine, pictures) -> tuple[np.ndarray, list[bool]]:
+    """Which pictures do not lie at a threshold, as some held-out ones do, and which of these are flagged."""
+    predictions = mine.predict(pictures)
+    rows = np.array([abs(p.score - p.threshold) > 1e-4 for p in predictions])
+    return rows, [p.flagged for p, row in zip(predictions, rows, strict=True) if row]
+
+
+def test_the_threshold_moves_at_run_time(energy):
+    run = session(energy.folder / "guard.onnx")
+    (threshold,) = run.get_overridable_initializers()
+    assert (threshold.name, threshold.shape, threshold.type) == ("threshold", [], "tensor(double)")
+    pictures = clothes()[1].batch(range(300)).permute(0, 2, 3, 1).numpy()
+    images = {"images": pictures.transpose(0, 3, 1, 2)}
+    counts = []
+    for alpha in (0.05, 0.2, 0.5):
+        other = guard().at(alpha)
+        _, _, unknown = run.run(None, images | {"threshold": np.array(other.threshold)})
+        rows, flagged = clear(other, pictures)
+        assert unknown[rows].tolist() == flagged
+        counts.append(int(unknown.sum()))
+    assert counts[0] == int(run.run(None, images)[2].sum()) < counts[1] < counts[2]
+
+
+def test_a_graph_with_a_threshold_for_each_class(tmp_path):
+    mine = Guard.calibrate(classifier(), "energy", *clothes(), alpha=0.2, per_class=True)
+    export(mine, tmp_path / "g", onnx=True)
+    run = session(tmp_path / "g" / "guard.onnx")
+    (threshold,) = run.get_overridable_initializers()
+    assert threshold.shape == [4]
+    assert "exceeds the threshold of the class it is taken for" in (tmp_path / "g" / "README.md").read_text()
+    metadata = run.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["threshold"]) == mine.threshold_C.tolist()
+    pictures = clothes()[1].batch(range(300)).permute(0, 2, 3, 1).numpy()
+    images = {"images": pictures.transpose(0, 3, 1, 2)}
+    rows, flagged = clear(mine, pictures)
+    unknown = run.run(None, images)[2]
+    assert unknown[rows].tolist() == flagged
+    assert unknown.tolist() != [p.flagged for p in guard(alpha=0.2).predict(pictures)]
+    other = mine.at(0.5)
+    rows, flagged = clear(other, pictures)
+    assert run.run(None, images | {"threshold": other.threshold_C.numpy()})[2][rows].tolist() == flagged
+
+
 @pytest.mark.parametrize("detector", ["knn", "mahalanobis"])
 def test_detectors_with_a_state(detector, tmp_path):
     mine = guard(detector)
-    low, high = mine.score_Q.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+    low, high = mine.held_out.score_N.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
     assert to_onnx(mine, tmp_path / "g.onnx") < 1e-3 * (high - low)
     picture = next(photos())
     _, score, unknown = session(tmp_path / "g.onnx").run(None, {"images": picture.transpose(2, 0, 1)[None]})
@@ -245,7 +288,9 @@ def test_the_folder_is_a_guard_and_nothing_else(energy):
     metadata = json.loads((energy.folder / "config.json").read_text())
     assert metadata["classifier"]["names"] == list(guard().names)
     assert (metadata["detector"]["name"], metadata["threshold"]) == ("energy", guard().threshold)
-    assert metadata["guarantee"] == {"kind": "tolerance", "alpha": 0.05, "confidence": 0.95, "n": 1000}
+    guarantee = {"kind": "tolerance", "alpha": 0.05, "confidence": 0.95, "n": 1000, "too_few": None}
+    assert metadata["guarantee"] == guarantee
+    assert metadata["class_thresholds"] is None
 
 
 def test_the_card(energy):

@@ -26,6 +26,8 @@ class ScoreOptions:
     """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's"""
     classifier: str = "regularized-s0"
     """which of the run's classifiers"""
+    alpha: float | None = None
+    """share of known images that may be flagged, in place of the guard's own"""
     json: bool = False
     """one JSON object for each image"""
     plugins: bool = False
@@ -53,6 +55,7 @@ def score(args: Sequence[str]) -> int:
     chosen = parse(ScoreOptions, "oodream score", args)
 
     from ..core.device import device_of
+    from ..core.errors import StoreError
     from ..core.files import encode_json, shown
     from ..data.scan import collect, explain
     from ..deploy.guard import Guard, predictor_of
@@ -68,6 +71,12 @@ def score(args: Sequence[str]) -> int:
         print(f"oodream: {explain(found)}", file=sys.stderr)
     predictor, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
     predictor.network.to(device)
+    if chosen.alpha is not None:
+        if not isinstance(predictor, Guard):
+            raise StoreError(
+                f"--alpha moves a guard's threshold, and {shown(chosen.run)} holds no guard of it."
+            )
+        predictor = predictor.at(chosen.alpha)
     if not isinstance(predictor, Guard):
         print(
             "  note: no guard, no guarantee: 95 % of known test images lie below the threshold",

@@ -13,8 +13,9 @@ from ..core.files import atomic_folder, write_bytes
 from ..core.results import Row
 from ..core.types import Json
 from ..models.inference import cost
-from .guard import CONFIG_FILE, Guard, name_of
+from .guard import Guard
 from .onnx import to_onnx
+from .stored import CONFIG_FILE, name_of
 
 __all__ = ["card", "export"]
 
@@ -59,12 +60,13 @@ def _about(guard: Guard) -> str:
     backbone = guard.classifier.settings["backbone"]
     parameters, operations = cost(guard.network, guard.size)
     names, detector, size, n = guard.names, name_of(guard.detector), guard.size, len(guard.names)
+    limit = "the threshold of the class it is taken for" if guard.per_class else f"{guard.threshold:.6g}"
     return f"""An image classifier that says "unknown" of a picture that shows none of its {n} classes:
 {", ".join(names)}.
 
 - Network: `{backbone}`, images of {size} x {size} pixels; {parameters:,} parameters,
   {operations / 1e6:,.1f} MFLOP an image
-- Detector: `{detector}`; a picture whose score exceeds {guard.threshold:.6g} is flagged: called unknown
+- Detector: `{detector}`; a picture whose score exceeds {limit} is flagged: called unknown
 - Guarantee: {guard.guarantee}"""
 
 
@@ -77,8 +79,10 @@ from oodream import Guard
 
 guard = Guard.load("{name}")  # this folder; a repository of the hub is "hub:OWNER/NAME"
 prediction = guard.predict("picture.jpg")  # a path, a PIL image, an array, a tensor, or several of them
-print(prediction.answer, prediction.flagged, prediction.score)
+print(prediction.answer, prediction.flagged, prediction.score, prediction.p_value)
 ```
+
+`guard.at(alpha)` is the same guard with another rate of false alarms.
 {_onnx_use() if onnx else ""}
 | file | holds |
 | --- | --- |
@@ -148,7 +152,7 @@ def _files(guard: Guard, onnx: bool) -> dict[str, str]:
         CONFIG_FILE: "classes, size, backbone, detector, threshold and guarantee",
         "model.safetensors": "the network",
         "loss.safetensors": "the loss's own weights",
-        "guard.safetensors": "what the detector has learned, and held-out scores",
+        "guard.safetensors": "what the detector has learned, and the held-out images' scores",
         ONNX_FILE: "the whole guard as a graph, from pixels of any size to logits, score and unknown",
     }
     if not guard.classifier.loss.state_dict():
@@ -191,4 +195,6 @@ session = onnxruntime.InferenceSession("{ONNX_FILE}")
 pixels = np.asarray(Image.open("picture.jpg").convert("RGB")).transpose(2, 0, 1)[None]
 logits, score, unknown = session.run(None, {{"images": pixels}})
 ```
+
+A second input, `threshold`, takes the place of the guard's.
 """

@@ -1,7 +1,6 @@
 """What is deployed: a classifier, a fitted detector, and a threshold with a guarantee about false alarms.
 
-A guard's own folder holds all of it (`config.json` and tensors). In a run, `guard/guard.json` names the run's
-classifier instead.
+How it lies on disk is said in `stored`.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -19,34 +19,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core import registry
-from ..core.errors import DataError, StoreError
-from ..core.files import load_tensors, read_json, save_tensors, write_json
-from ..core.types import Detector, Json, Output
+from ..core.errors import DataError
+from ..core.files import read_json
+from ..core.types import Detector, Output
 from ..data.images import Images, from_array
 from ..data.preprocess import Picture, is_single, read_pictures
-from ..detection.detectors import probes_of, restore, state
+from ..detection.detectors import probes_of
 from ..detection.fit import training_outputs
 from ..detection.sanity import warn_if_upside_down
-from ..functional.calibration import Guarantee, calibrate
-from ..models.classifier import (
-    Classifier,
-    Prediction,
-    Predictor,
-    check_plugin,
-    from_description,
-    load_classifier,
-)
+from ..functional.calibration import Guarantee
+from ..functional.prediction_sets import prediction_sets
+from ..models.classifier import Classifier, Prediction, Predictor, load_classifier
 from ..models.inference import Extractor
-from .drift import Drift, representatives
+from .drift import Drift
+from .held_out import ALL, HeldOut
+from .stored import CONFIG_FILE, RUN_FILE, make_detector, name_of, read, write
 
-__all__ = ["CONFIG_FILE", "Guard", "name_of", "options_of", "predictor_of"]
+__all__ = ["Guard", "predictor_of"]
 
-CONFIG_FILE = "config.json"  # of a guard's own folder
-RUN_FILE = "guard.json"  # of a guard in a run
-TENSORS_FILE = "guard.safetensors"
-HUB = "hub:"
-DETECTOR = "detector."  # begins the names of what the detector has learned
 WINDOW = 1000
 
 
@@ -54,15 +44,33 @@ WINDOW = 1000
 class Guard:
     """Says of pictures which class they show, or "unknown" where the detector's score exceeds the threshold.
 
-    `guarantee` says how often a known picture may be flagged. `score_Q` are held-out scores that stand for
-    all, ascending.
+    `guarantee` says how often a known picture may be flagged. `held_out` is what is kept of the held-out
+    images, for `at`, p-values and prediction sets. Where the guarantee holds class by class, `threshold` is
+    the common one, of the classes that have too few of them.
     """
 
     classifier: Classifier
     detector: Detector
     threshold: float
     guarantee: Guarantee
-    score_Q: Tensor = field(repr=False)
+    held_out: HeldOut = field(repr=False)
+
+    @property
+    def per_class(self) -> bool:
+        """Whether there is a threshold for each class that a picture is taken for."""
+        return self.guarantee.too_few is not None
+
+    @cached_property
+    def cell_C(self) -> Tensor:
+        """For each class the one whose held-out images its threshold and p-values come from, or ALL."""
+        common = self.names if self.guarantee.too_few is None else self.guarantee.too_few
+        return torch.tensor([ALL if name in common else c for c, name in enumerate(self.names)])
+
+    @cached_property
+    def threshold_C(self) -> Tensor:
+        """The threshold for pictures that are taken for each class (C,), float64."""
+        own = (None if c == ALL else self.held_out.threshold(c, self.guarantee) for c in self.cell_C.tolist())
+        return torch.tensor([self.threshold if t is None else t for t in own], dtype=torch.float64)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,46 +105,44 @@ class Guard:
         alpha: float = 0.05,
         confidence: float | None = 0.95,
         extractor: Extractor | None = None,
+        *,
+        per_class: bool = False,
+        labelled: bool = True,
         outliers: Images | None = None,
     ) -> Guard:
-        """A guard that flags at most the share `alpha` of known images.
+        """A guard that flags at most the share `alpha` of known images, with `per_class` of those that are
+        taken for each class.
 
         The detector (a name, or one with options) learns from the ID training images `fit`, and from
         `outliers` where it uses some: images of what is unknown, such as imagined ones. The threshold comes
-        from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the
-        guarantee holds for this threshold, else on average (see `functional.calibration`). `extractor` is one
-        of the classifier's, with its device and cache; without one the network stays where it is.
+        from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the guarantee
+        holds for this threshold, else on average (see `functional.calibration`). Classes with too few
+        held-out images have the common threshold; `guarantee.too_few` names them. `labelled` says whether the
+        held-out images' labels are true; prediction sets need that. `extractor` is one of the classifier's,
+        with its device and cache; without one the network stays where it is.
 
         Warns when the detector ranks upside down (see `detection.sanity`). Raises ValueError when the
         held-out images are too few, of another size, or OOD, and NoOutliers where a detector lacks outliers.
         """
-        if (held_out.labels < 0).any():
-            raise ValueError(
-                f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
-            )
-        extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
-        if extractor.network is not classifier.network:
-            raise ValueError("The extractor is of another classifier's network.")
-        detector = copy.deepcopy(detector) if not isinstance(detector, str) else _detector(detector)
-        fit, held_out = _sized(fit, classifier.size), _sized(held_out, classifier.size)
-        outliers = _sized(outliers, classifier.size) if outliers is not None else None
-        detector = training_outputs(extractor, [detector], fit, outliers).fit(detector)
-        score_N = detector.score(extractor(held_out, probes_of([detector]))).cpu()
-        threshold, guarantee = calibrate(score_N, alpha, confidence)
-        name = name_of(detector)
-        warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
+        detector, kept = _fitted(classifier, detector, fit, held_out, extractor, labelled, outliers)
+        threshold, guarantee = kept.calibrate(alpha, confidence, classifier.names if per_class else None)
         return cls(
-            classifier=classifier,
-            detector=detector,
-            threshold=threshold,
-            guarantee=guarantee,
-            score_Q=representatives(score_N),
+            classifier=classifier, detector=detector, threshold=threshold, guarantee=guarantee, held_out=kept
         )
+
+    def at(self, alpha: float) -> Guard:
+        """The guard that `calibrate` would have made with this alpha; nothing else changes.
+
+        Choose alpha before you look at what it flags. Raises ValueError where the held-out images are too few
+        to guarantee it; it names what they can guarantee.
+        """
+        names = self.names if self.per_class else None
+        threshold, guarantee = self.held_out.calibrate(alpha, self.guarantee.confidence, names)
+        return replace(self, threshold=threshold, guarantee=guarantee)
 
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A prediction for every image of a set, in order."""
-        output = self._outputs(images, device)
-        return self.classifier.predictions(output.logits_BC, self.detector.score(output), self.threshold)
+        return self._predictions(images, device)
 
     @overload
     def predict(
@@ -162,9 +168,19 @@ class Guard:
 
         Raises DataError, which names what cannot be read.
         """
-        predictions = [one for part in _parts(pictures, self.size, batch) for one in self(part, self.device)]
-        single = not isinstance(pictures, Images) and is_single(pictures)
-        return predictions[0] if single else predictions
+        return self._predict(pictures, batch)
+
+    def predict_set(
+        self, pictures: Any, alpha: float = 0.1, method: str = "raps", batch: int = 256
+    ) -> Prediction | list[Prediction]:
+        """What `predict` returns, with `candidates`: classes among which a known picture's own is.
+
+        It is missing from at most the share `alpha` of known pictures' sets, on average over draws of the
+        held-out images; flagged pictures have their set, too. `method` is "lac", "aps" or "raps" (see
+        `functional.prediction_sets`). Raises ValueError for another method, and where the held-out images are
+        too few, or without true labels.
+        """
+        return self._predict(pictures, batch, (self.held_out.set_limit(alpha, method), method))
 
     def scores(self, pictures: Any, batch: int = 256) -> Tensor:
         """The scores (N,) of what `predict` takes, float64, higher for OOD."""
@@ -178,9 +194,30 @@ class Guard:
         The stream begins with scores (a vector, or a list of numbers) or with what `predict` takes, and goes
         on with `add(scores)`. The summary tells of all scores and of the last `window`.
         """
-        drift = Drift(threshold=self.threshold, guarantee=self.guarantee, score_Q=self.score_Q, window=window)
-        return drift.add(
-            torch.as_tensor(stream, dtype=torch.float64) if _is_scores(stream) else self.scores(stream)
+        score_N = self.held_out.score_N
+        drift = Drift(threshold=self.threshold, guarantee=self.guarantee, score_N=score_N, window=window)
+        return drift.add(stream if _is_scores(stream) else self.scores(stream))
+
+    def _predict(
+        self, pictures: Any, batch: int, sets: tuple[float, str] | None = None
+    ) -> Prediction | list[Prediction]:
+        parts = _parts(pictures, self.size, batch)
+        predictions = [one for part in parts for one in self._predictions(part, self.device, sets)]
+        single = not isinstance(pictures, Images) and is_single(pictures)
+        return predictions[0] if single else predictions
+
+    def _predictions(
+        self, images: Images, device: torch.device, sets: tuple[float, str] | None = None
+    ) -> Iterator[Prediction]:
+        """Predictions, with sets where their limit and method are given."""
+        output = self._outputs(images, device)
+        score_B, likeliest_B = self.detector.score(output), output.logits_BC.argmax(1)
+        return self.classifier.predictions(
+            output.logits_BC,
+            score_B,
+            self.threshold_C[likeliest_B],
+            self.held_out.p_values(score_B, self.cell_C[likeliest_B]),
+            None if sets is None else prediction_sets(output.logits_BC, *sets),
         )
 
     def _outputs(self, images: Images, device: torch.device) -> Output:
@@ -192,58 +229,17 @@ class Guard:
         With `classifier`, the classifier's folder as seen from the folder above this one, its tensors are
         left where they are.
         """
-        folder = Path(folder)
-        if not classifier:
-            self.classifier.save_weights(folder)
-        learned = {DETECTOR + name: tensor for name, tensor in state(self.detector).items()}
-        save_tensors(folder / TENSORS_FILE, {"score_Q": self.score_Q, **learned})
-        write_json(folder / (RUN_FILE if classifier else CONFIG_FILE), self.described(classifier))
-
-    def described(self, classifier: str = "") -> Json:
-        """All but the tensors."""
-        return {
-            "library_name": "oodream",
-            "classifier": classifier or self.classifier.described(),
-            "detector": {"name": name_of(self.detector), "options": options_of(self.detector)},
-            "threshold": self.threshold,
-            "guarantee": {"kind": self.guarantee.kind, **asdict(self.guarantee)},
-        }
+        write(self, Path(folder), classifier)
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu", plugins: bool = False) -> Guard:
         """The guard of a run, in an exported folder, or of a hub repository ("hub:OWNER/NAME").
 
         Only JSON and safetensors are read. A detector or loss that is named by its module is refused without
-        `plugins`, for that module would be imported. Raises StoreError when there is no guard, or a damaged
-        one.
+        `plugins`, for that module would be imported. Raises StoreError when there is no guard, or one that is
+        damaged or of an earlier version.
         """
-        file, root = _find(_fetched(str(folder)) if str(folder).startswith(HUB) else Path(folder))
-        config = read_json(file)
-        try:
-            if isinstance(config["classifier"], str):
-                classifier = load_classifier(_inside(root, config["classifier"], file), plugins)
-            else:
-                classifier = from_description(config["classifier"], file.parent, plugins)
-            name, options = config["detector"]["name"], config["detector"]["options"]
-            check_plugin(name, file.parent, plugins)
-            detector = _detector(name, **options)
-            guarantee = {key: value for key, value in config["guarantee"].items() if key != "kind"}
-            tensors = load_tensors(file.with_name(TENSORS_FILE))
-            learned = {
-                key.removeprefix(DETECTOR): t for key, t in tensors.items() if key.startswith(DETECTOR)
-            }
-            classifier.network.to(torch.device(device))
-            return cls(
-                classifier=classifier,
-                detector=restore(detector, learned),
-                threshold=float(config["threshold"]),
-                guarantee=Guarantee(**guarantee),
-                score_Q=tensors["score_Q"],
-            )
-        except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
-            raise StoreError(
-                f"{file} or its tensors are damaged, or were written by another version ({error!r})."
-            ) from error
+        return cls(**read(folder, device, plugins))
 
 
 def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predictor:
@@ -266,21 +262,32 @@ def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predic
     return load_classifier(folder / path, plugins)
 
 
-def name_of(detector: Detector) -> str:
-    """The name under which `registry.make` makes such a detector."""
-    kind = type(detector)
-    names = (name for name in registry.names("detectors") if registry.get("detectors", name) is kind)
-    return next(names, f"{kind.__module__}:{kind.__qualname__}")
-
-
-def options_of(detector: Any) -> Json:
-    """The options with which `registry.make` makes such a detector."""
-    return {f.name: getattr(detector, f.name) for f in fields(detector) if f.init}
-
-
-def _detector(name: str, **options: Any) -> Detector:
-    detector: Detector = registry.make("detectors", name, **options)
-    return detector
+def _fitted(
+    classifier: Classifier,
+    detector: str | Detector,
+    fit: Images,
+    held_out: Images,
+    extractor: Extractor | None,
+    labelled: bool,
+    outliers: Images | None,
+) -> tuple[Detector, HeldOut]:
+    """The fitted detector, and what is kept of the held-out images, of which nothing is fitted."""
+    if (held_out.labels < 0).any():
+        raise ValueError(
+            f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
+        )
+    extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
+    if extractor.network is not classifier.network:
+        raise ValueError("The extractor is of another classifier's network.")
+    detector = make_detector(detector) if isinstance(detector, str) else copy.deepcopy(detector)
+    fit, held_out = _sized(fit, classifier.size), _sized(held_out, classifier.size)
+    outliers = None if outliers is None else _sized(outliers, classifier.size)
+    detector = training_outputs(extractor, [detector], fit, outliers).fit(detector)
+    output = extractor(held_out, probes_of([detector]))
+    score_N = detector.score(output)
+    name = name_of(detector)
+    warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
+    return detector, HeldOut.of(score_N, output.logits_BC, held_out.labels if labelled else None)
 
 
 def _parts(pictures: Any, size: int, batch: int) -> Iterator[Images]:
@@ -308,42 +315,3 @@ def _sized(images: Images, size: int) -> Images:
             f"The images of {images.name} are {images.size} pixels wide, and this classifier's {size}."
         )
     return images
-
-
-def _find(folder: Path) -> tuple[Path, Path]:
-    """A guard's description, and the folder that a classifier's path in it starts from and may not leave."""
-    places = [
-        (folder / CONFIG_FILE, folder),
-        (folder / "guard" / RUN_FILE, folder),
-        (folder / RUN_FILE, folder.resolve().parent),
-    ]
-    for file, root in places:
-        if file.is_file():
-            return file, root
-    stamp = folder / "guard" / "stage.json"
-    if stamp.is_file() and (reason := read_json(stamp).get("summary", {}).get("none")):
-        raise StoreError(
-            f"{folder} could have no guard: {reason}. Add images, or let it flag more known ones: the "
-            "command of the run with --guard.alpha 0.15 --redo changed"
-        )
-    raise StoreError(
-        f"{folder} holds no guard: neither {CONFIG_FILE} nor guard/{RUN_FILE}. A run's is made after its "
-        "scores: oodream run … --until guard."
-    )
-
-
-def _inside(root: Path, path: str, file: Path) -> Path:
-    """A folder below `root`; a shared run must not reach other files."""
-    if not (root / path).resolve().is_relative_to(root.resolve()):
-        raise StoreError(f"{file}: {path} lies outside {root}.")
-    return root / path
-
-
-def _fetched(name: str) -> Path:
-    """A hub repository's JSON and safetensors."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name.removeprefix(HUB), allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # whatever the hub's client raises
-        raise StoreError(f"{name} cannot be fetched: {error}") from error

@@ -3,6 +3,10 @@ oodream to run.
 
 What is traced is the guard itself, with its resizing written out, because ONNX's own does not round as
 Pillow's does. The result is compared with the guard before anybody gets it.
+
+The threshold is an input with a default, an initializer that is also an input, so who gives pictures alone
+has the guard's own, and `guard.at(alpha).threshold` gives another rate. It is the threshold and not alpha,
+because a graph would need all held-out scores and the binomial distribution to make the one of the other.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ from torch.overrides import TorchFunctionMode
 from ..core.seeding import generator
 from ..core.types import Output
 from ..detection.detectors import probes_of, score_unchecked
-from .guard import Guard, name_of
+from .guard import Guard
+from .stored import name_of
 
 __all__ = ["TRACED", "Deployed", "ExportError", "Rewritten", "Square", "compared", "to_onnx"]
 
@@ -88,32 +93,36 @@ class Square(nn.Module):
 
 
 class Deployed(nn.Module):
-    """A guard on uint8 pictures (B, 3, H, W): logits (B, C) float32, scores (B,) float64, unknown (B,)
-    bool.
+    """A guard on uint8 pictures (B, 3, H, W) and a threshold, one () or one for each class (C,): logits (B,
+    C) float32, scores (B,) float64, unknown (B,) bool.
     """
 
     def __init__(self, guard: Guard) -> None:
         super().__init__()
         self.square, self.network = Square(guard.size), copy.deepcopy(guard.network).cpu().eval()
-        self.detector, self.threshold = guard.detector, guard.threshold
+        self.detector = guard.detector
 
-    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images_B3HW: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output: Output = self.network(self.square(images_B3HW))
         with Rewritten():
             score_B = score_unchecked(self.detector, output)
-        return output.logits_BC, score_B, score_B > self.threshold
+        if threshold.ndim:
+            threshold = threshold[output.logits_BC.argmax(1)]
+        return output.logits_BC, score_B, score_B > threshold
 
 
 def to_onnx(guard: Guard, file: Path) -> float:
     """Writes the guard as an ONNX file, and returns the largest difference of a score that `compared` finds.
 
-    Its input is `images` uint8 RGB (B, 3, H, W), upright, any B, H and W. Its outputs are `logits`, `score`
-    and `unknown`, as `Deployed`'s. Class names, threshold and guarantee are in its metadata.
+    Its inputs are `images` uint8 RGB (B, 3, H, W), upright, any B, H and W, and, if wanted, `threshold`
+    float64: () or, of a guard with one for each class, (C,). Its outputs are `logits`, `score` and
+    `unknown`, as `Deployed`'s. Class names, threshold and guarantee are in its metadata.
 
     Raises ExportError for missing packages, for a detector that needs more than outputs or does what ONNX
     cannot, and for other answers than the guard's; then there is no file.
     """
     try:
+        import onnx_ir  # comes with onnxscript
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -125,16 +134,17 @@ def to_onnx(guard: Guard, file: Path) -> float:
         raise ExportError(f"{name} needs more of a network than one forward pass. {_instead()}")
     dynamic = torch.export.Dim.DYNAMIC
     example = torch.zeros(2, 3, guard.size + 3, guard.size + 5, dtype=torch.uint8)
+    threshold = guard.threshold_C if guard.per_class else torch.tensor(guard.threshold, dtype=torch.float64)
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 Deployed(guard).eval(),
-                (example,),
+                (example, threshold),
                 dynamo=True,
                 verbose=False,
-                input_names=["images"],
+                input_names=["images", "threshold"],
                 output_names=["logits", "score", "unknown"],
-                dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+                dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic}, None),
             )
     except Exception as error:  # whatever the exporter raises
         reason = _line(error.__cause__ or error)
@@ -142,7 +152,10 @@ def to_onnx(guard: Guard, file: Path) -> float:
             f"This network with {name} cannot be traced into a graph: {reason} {_instead()}"
         ) from error
     assert program is not None
-    metadata = {"names": json.dumps(guard.names), "threshold": repr(guard.threshold)}
+    _, default = program.model.graph.inputs
+    default.const_value = onnx_ir.tensor(threshold.numpy(), name=default.name)
+    program.model.graph.register_initializer(default)
+    metadata = {"names": json.dumps(guard.names), "threshold": json.dumps(threshold.tolist())}
     program.model.metadata_props.update(metadata | {"guarantee": str(guard.guarantee)})
     program.save(file)
     try:
@@ -161,11 +174,13 @@ def compared(guard: Guard, file: Path) -> float:
     """
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its remark that the threshold can be changed
     try:
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has exceptions of its own
         raise ExportError(f"onnxruntime cannot run this graph: {_line(error)} {_instead()}") from error
-    low, high = guard.score_Q.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+    low, high = guard.held_out.score_N.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
     largest = 0.0
     for pictures in _pictures(guard.size):
         logits, scores, flags = session.run(None, {"images": pictures.transpose(0, 3, 1, 2)})
@@ -176,7 +191,7 @@ def compared(guard: Guard, file: Path) -> float:
             difference = abs(score - one.score)
             allowed = SPREAD_TOLERANCE * (high - low) + SCORE_TOLERANCE * abs(one.score)
             same_class = logits_C.max() - logits_C[guard.names.index(one.likeliest)] <= LOGIT_TOLERANCE
-            same_flag = flag == one.flagged or abs(one.score - guard.threshold) <= allowed
+            same_flag = flag == one.flagged or abs(one.score - one.threshold) <= allowed
             if not (difference <= allowed and same_class and same_flag):
                 size = f"{pictures.shape[2]} x {pictures.shape[1]} pixels"
                 raise ExportError(

@@ -4,11 +4,15 @@ The guarantee bounds the false-alarm rate alpha: the share of known images, draw
 that are flagged. Nothing may have been fitted on the held-out images. Only ranks count, so any score will do;
 ties and constant scores flag fewer images, never more. Nothing is guaranteed for OOD images, nor for known
 images of another origin. N held-out ID scores, higher for OOD.
+
+A guarantee for each class is Mondrian (Vovk et al. 2005, section 4.5): a threshold comes from the held-out
+images that the network takes for the class, and holds for the known images that it takes for it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,9 +20,19 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
+from ..core.errors import listed
 from ..core.seeding import generator
 
-__all__ = ["Guarantee", "calibrate", "conformal", "least", "other_half", "tolerance"]
+__all__ = [
+    "Guarantee",
+    "calibrate",
+    "conformal",
+    "least",
+    "least_alpha",
+    "other_half",
+    "p_values",
+    "tolerance",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +41,16 @@ class Guarantee:
 
     With a `confidence` this holds for the threshold at hand, unless the draw of the held-out images was one
     of the unlucky 1 - confidence. Without one it holds on average over such draws.
+
+    `too_few` is None for one threshold for all. Else the guarantee is one for each class that a known image
+    is taken for, but for the classes named there, each with its number of held-out images: they are too few
+    for a threshold of its own, and it has the common one.
     """
 
     alpha: float
     confidence: float | None
     n: int
+    too_few: Mapping[str, int] | None = None
 
     @property
     def kind(self) -> str:
@@ -40,7 +59,14 @@ class Guarantee:
 
     def __str__(self) -> str:
         how = "on average" if self.confidence is None else f"with {self.confidence:.4g} confidence"
-        return f"at most {self.alpha:.2%} of known images are flagged, {how} ({self.n:,} held-out images)"
+        held_out = f"{self.n:,} held-out images"
+        if self.too_few is None:
+            return f"at most {self.alpha:.2%} of known images are flagged, {how} ({held_out})"
+        if self.too_few:
+            counts = listed(f"{name} has {n}" for name, n in self.too_few.items())
+            needed = least(self.alpha, self.confidence)
+            held_out += f"; the common threshold where a class has fewer than {needed}: {counts}"
+        return f"at most {self.alpha:.2%} of known images are flagged, class by class, {how} ({held_out})"
 
 
 def calibrate(score_N: Tensor, alpha: float, confidence: float | None) -> tuple[float, Guarantee]:
@@ -88,6 +114,24 @@ def least(alpha: float, confidence: float | None) -> int:
     return math.ceil(math.log1p(-confidence) / math.log1p(-alpha))
 
 
+def p_values(score_B: Tensor, ordered_N: Tensor) -> Tensor:
+    """Conformal p-values (B,), float64, of scores (B,) beside the held-out ones, ascending: the share of all
+    N + 1 scores, each one's own included, that are at least as high.
+
+    A known image's is at most p with a chance of at most p, over draws of it and of the held-out images
+    together (Vovk et al. 2005). It is at most alpha where the score exceeds the threshold of `conformal`.
+    """
+    at_least_B = len(ordered_N) - torch.searchsorted(ordered_N, score_B.to(ordered_N.dtype))
+    return (1 + at_least_B).double() / (len(ordered_N) + 1)
+
+
+def least_alpha(n: int, confidence: float | None) -> float:
+    """The least alpha that n held-out scores can guarantee, rounded up to three digits."""
+    alpha = 1 / (n + 1) if confidence is None else -math.expm1(math.log1p(-confidence) / n)
+    scale = 10 ** (2 - math.floor(math.log10(alpha)))
+    return math.ceil(alpha * scale) / scale
+
+
 def other_half(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> float | None:
     """The false-alarm rate on a random half of the scores at the threshold from the other half.
 
@@ -101,11 +145,10 @@ def other_half(score_N: Tensor, alpha: float, confidence: float | None, seed: in
 
 
 def _too_few(n: int, alpha: float, confidence: float | None) -> str:
-    best = 1 / (n + 1) if confidence is None else 1 - (1 - confidence) ** (1 / n)
     how = "" if confidence is None else f" with {confidence:.4g} confidence"
     return (
         f"To guarantee a false-alarm rate of {alpha:.4g}{how} takes {least(alpha, confidence):,} held-out "
-        f"scores, and there are {n:,}: these can guarantee {math.ceil(1000 * best) / 1000:.3f}."
+        f"scores, and there are {n:,}: these can guarantee {least_alpha(n, confidence):.3g}."
     )
 
 

@@ -51,6 +51,10 @@ class Prediction:
     and above `threshold` the image is flagged; `likeliest` is the most likely class. `known` is the
     probability that the image is of a known kind, where the classifier was trained with a loss that estimates
     it (phi of DREAM-OOD).
+
+    A guard's have a `p_value`, too: how often a known image has as high a score, by the held-out ones. Where
+    it was asked for sets, `candidates` are the classes that the image may be of if it is a known one,
+    likeliest first.
     """
 
     answer: str
@@ -59,6 +63,8 @@ class Prediction:
     threshold: float
     likeliest: str
     known: float | None = None
+    p_value: float | None = None
+    candidates: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +87,32 @@ class Classifier:
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A prediction for every image of a set, in order, by the energy."""
         logits_NC = self.extractor(device)(images).logits_BC
-        return self.predictions(logits_NC, -logits_NC.logsumexp(1), self.threshold)
+        threshold_N = torch.full((len(logits_NC),), self.threshold, dtype=torch.float64)
+        return self.predictions(logits_NC, -logits_NC.logsumexp(1), threshold_N)
 
     def extractor(self, device: torch.device | str = "cpu", cache: Path | None = None) -> Extractor:
         """The network with its loss, for outputs of whole sets; moves the network to the device."""
         return Extractor(self.network, loss=self.loss, device=device, cache=cache)
 
-    def predictions(self, logits_NC: Tensor, score_N: Tensor, threshold: float) -> Iterator[Prediction]:
-        """A prediction for each row of logits and its score: above the threshold it is flagged."""
+    def predictions(
+        self,
+        logits_NC: Tensor,
+        score_N: Tensor,
+        threshold_N: Tensor,
+        p_value_N: Tensor | None = None,
+        sets: Sequence[Tensor] | None = None,
+    ) -> Iterator[Prediction]:
+        """A prediction for each row of logits, its score and its threshold, above which it is flagged.
+
+        `sets` are classes for each row, likeliest first.
+        """
         known: Sequence[float | None] = [None] * len(score_N)
         if (phi := getattr(self.loss, "phi", None)) is not None:
             with torch.no_grad():
                 known = phi(logits_NC).sigmoid().tolist()
-        rows = zip(score_N.tolist(), logits_NC.argmax(1).tolist(), known, strict=True)
-        for score, label, probability in rows:
+        for i, (score, threshold, label) in enumerate(
+            zip(score_N.tolist(), threshold_N.tolist(), logits_NC.argmax(1).tolist(), strict=True)
+        ):
             name, flagged = self.names[label], not score <= threshold
             yield Prediction(
                 answer=UNKNOWN if flagged else name,
@@ -102,7 +120,9 @@ class Classifier:
                 score=score,
                 threshold=threshold,
                 likeliest=name,
-                known=probability,
+                known=known[i],
+                p_value=None if p_value_N is None else p_value_N[i].item(),
+                candidates=None if sets is None else tuple(self.names[c] for c in sets[i].tolist()),
             )
 
     def save(self, folder: Path) -> None:

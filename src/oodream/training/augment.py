@@ -1,7 +1,7 @@
 """How training images are shown.
 
-Known ones are shifted, cropped and mirrored; imagined ones also turn gray, and outliers take other poses and
-tones.
+All are shifted, cropped and mirrored, and softened; imagined ones also turn gray, and outliers take other
+poses and tones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from torch.nn import functional as F
 from ..config import Optimisation
 from ..data.images import Images
 
-__all__ = ["Variation", "augment", "gray_fraction", "grayscale", "recolored", "resized_crop", "vary"]
+__all__ = [
+    "Variation",
+    "augment",
+    "gray_fraction",
+    "grayscale",
+    "recolored",
+    "resized_crop",
+    "soften",
+    "vary",
+]
 
 # The limits of a varied outlier:
 MAX_SCALE = 2.0  # its size, from half to twice
@@ -24,6 +33,11 @@ MAX_STRETCH = 1.5  # one side against the other
 MAX_SHIFT = 0.4  # in half-widths of the image
 MAX_GAIN = 3.0  # its contrast, from a third to three times
 MAX_OFFSET = 80.0  # its brightness, in levels of 255
+
+# The limits of a softened image:
+SHARPEST, SOFTEST = -0.5, 1.0  # weights of the blurred image; below 0 the image is sharpened
+MAX_GRAIN = 12.0  # standard deviation of its grain, in levels of 255
+BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +96,28 @@ def vary(gray_B: Tensor, prob: float, g: torch.Generator, known: int = 0) -> Var
         gain_B=torch.where(inverted_B, -1, 1) * gain.exp(),
         offset_B=(2 * torch.rand(B, generator=g) - 1) * MAX_OFFSET,
     )
+
+
+def soften(images_B3HW: Tensor, prob: float, g: torch.Generator) -> Tensor:
+    """The images, uint8 in and out; each with probability `prob` blurred or sharpened, with grain.
+
+    Decoded images are a little softer than photographs. Where known images and outliers alike are softened at
+    random, softness says nothing about which of them is known.
+
+    The blur is a binomial one of 5 x 5 pixels, edges repeated, and `SHARPEST` to `SOFTEST` is its weight
+    beside the image. Grain is Gaussian and gray, of a standard deviation up to `MAX_GRAIN`.
+    """
+    B, C, H, W = images_B3HW.shape
+    softened_B = torch.rand(B, generator=g) < prob
+    weight_B = SHARPEST + (SOFTEST - SHARPEST) * torch.rand(B, generator=g)
+    grain_B1HW = torch.randn(B, 1, H, W, generator=g) * _per_image(MAX_GRAIN * torch.rand(B, generator=g))
+    images = images_B3HW.float()
+    rows = F.conv2d(
+        F.pad(images.flatten(0, 1)[:, None], (2,) * 4, mode="replicate"), BINOMIAL.view(1, 1, 5, 1)
+    )
+    blurred = F.conv2d(rows, BINOMIAL.view(1, 1, 1, 5)).view(B, C, H, W)
+    softer = torch.lerp(images, blurred, _per_image(weight_B)) + grain_B1HW
+    return torch.where(_per_image(softened_B), softer.round().clamp(0, 255).to(torch.uint8), images_B3HW)
 
 
 def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Tensor:

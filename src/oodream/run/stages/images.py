@@ -112,7 +112,8 @@ def reconstruct_known(job: Job) -> Json:
     """VAE reconstructions of a share of the training images."""
     c, n = job.config, len(job.inputs.train)
     order_N, _ = reconstruction_orders(job)
-    rows = order_N[: min(round(c.reconstruct.frac * n), IN_MEMORY // (3 * c.size**2))]
+    share = c.reconstruct.share if c.reconstruct.frac > 0 or c.reconstruct.detail else 0.0
+    rows = order_N[: min(round(share * n), IN_MEMORY // (3 * c.size**2))]
     return reconstruct(job, "train", job.inputs.train, rows)
 
 

@@ -86,7 +86,15 @@ def calibrate_guard(job: Job) -> Json:
     classifier = job.run.classifier(REGULARIZED, 0)
     extractor = classifier.extractor(job.device, job.layout.cache)
     guard = Guard.calibrate(
-        classifier, detector, job.inputs.train, test, c.alpha, confidence, extractor, outliers
+        classifier,
+        detector,
+        job.inputs.train,
+        test,
+        c.alpha,
+        confidence,
+        extractor,
+        per_class=c.per_class,
+        outliers=outliers,
     )
     guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
     score_N = guard.detector.score(extractor(test, probes_of([guard.detector])))
