@@ -25,6 +25,7 @@ from ..core.types import Detector, Output
 from ..data.images import Images, from_array
 from ..data.preprocess import Picture, is_single, read_pictures
 from ..detection.detectors import probes_of
+from ..detection.fit import training_outputs
 from ..detection.sanity import warn_if_upside_down
 from ..functional.calibration import Guarantee
 from ..functional.prediction_sets import prediction_sets
@@ -107,21 +108,23 @@ class Guard:
         *,
         per_class: bool = False,
         labelled: bool = True,
+        outliers: Images | None = None,
     ) -> Guard:
         """A guard that flags at most the share `alpha` of known images, with `per_class` of those that are
         taken for each class.
 
-        The detector (a name, or one with options) learns from the ID training images `fit`. The threshold
-        comes from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the
-        guarantee holds for this threshold, else on average (see `functional.calibration`). Classes with too
-        few held-out images have the common threshold; `guarantee.too_few` names them. `labelled` says whether
-        the held-out images' labels are true; prediction sets need that. `extractor` is one of the
-        classifier's, with its device and cache; without one the network stays where it is.
+        The detector (a name, or one with options) learns from the ID training images `fit`, and from
+        `outliers` where it uses some: images of what is unknown, such as imagined ones. The threshold comes
+        from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the guarantee
+        holds for this threshold, else on average (see `functional.calibration`). Classes with too few
+        held-out images have the common threshold; `guarantee.too_few` names them. `labelled` says whether the
+        held-out images' labels are true; prediction sets need that. `extractor` is one of the classifier's,
+        with its device and cache; without one the network stays where it is.
 
         Warns when the detector ranks upside down (see `detection.sanity`). Raises ValueError when the
-        held-out images are too few, of another size, or OOD.
+        held-out images are too few, of another size, or OOD, and NoOutliers where a detector lacks outliers.
         """
-        detector, kept = _fitted(classifier, detector, fit, held_out, extractor, labelled)
+        detector, kept = _fitted(classifier, detector, fit, held_out, extractor, labelled, outliers)
         threshold, guarantee = kept.calibrate(alpha, confidence, classifier.names if per_class else None)
         return cls(
             classifier=classifier, detector=detector, threshold=threshold, guarantee=guarantee, held_out=kept
@@ -266,6 +269,7 @@ def _fitted(
     held_out: Images,
     extractor: Extractor | None,
     labelled: bool,
+    outliers: Images | None,
 ) -> tuple[Detector, HeldOut]:
     """The fitted detector, and what is kept of the held-out images, of which nothing is fitted."""
     if (held_out.labels < 0).any():
@@ -276,10 +280,10 @@ def _fitted(
     if extractor.network is not classifier.network:
         raise ValueError("The extractor is of another classifier's network.")
     detector = make_detector(detector) if isinstance(detector, str) else copy.deepcopy(detector)
-    probes = probes_of([detector])
-    known = extractor(_sized(fit, classifier.size), [probe for probe in probes if probe.for_fit])
-    detector = detector.fit(known, fit.labels, extractor.head)
-    output = extractor(_sized(held_out, classifier.size), probes)
+    fit, held_out = _sized(fit, classifier.size), _sized(held_out, classifier.size)
+    outliers = None if outliers is None else _sized(outliers, classifier.size)
+    detector = training_outputs(extractor, [detector], fit, outliers).fit(detector)
+    output = extractor(held_out, probes_of([detector]))
     score_N = detector.score(output)
     name = name_of(detector)
     warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
