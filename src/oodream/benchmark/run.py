@@ -28,9 +28,10 @@ from ..detection.evaluate import Evaluation, evaluate
 from ..detection.fit import uses_outliers
 from ..detection.sanity import upside_down
 from ..models.inference import Extractor
+from ..models.published import published_config
 from .explain import explain
 from .locate import Located, locate
-from .model import Model, class_order, open_model, published_config
+from .model import Model, class_order, open_model
 from .protocol import KNOWN, MEASURED, SHIFTED, UNKNOWN, Protocol, least_accuracy
 from .read import read_sets
 from .tables import tables

@@ -30,7 +30,7 @@ from ..detection.sanity import warn_if_upside_down
 from ..functional.calibration import Guarantee
 from ..functional.prediction_sets import prediction_sets
 from ..models.classifier import Classifier, Prediction, Predictor, load_classifier
-from ..models.inference import Extractor
+from ..models.inference import Extractor, network_device
 from .drift import Drift
 from .held_out import ALL, HeldOut
 from .stored import CONFIG_FILE, RUN_FILE, make_detector, name_of, read, write
@@ -93,7 +93,7 @@ class Guard:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.network.parameters()).device
+        return network_device(self.network)
 
     @classmethod
     def calibrate(
@@ -276,7 +276,7 @@ def _fitted(
         raise ValueError(
             f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
         )
-    extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
+    extractor = extractor or classifier.extractor(network_device(classifier.network))
     if extractor.network is not classifier.network:
         raise ValueError("The extractor is of another classifier's network.")
     detector = make_detector(detector) if isinstance(detector, str) else copy.deepcopy(detector)
