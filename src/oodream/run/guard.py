@@ -84,8 +84,9 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     classifier = replace(classifier, threshold=quantile_threshold(energy_N), white=fit.white)
     confidence = job.confidence or None
     guard = Guard.calibrate(
-        classifier, choice.best.detector, fit, held_out, job.alpha, confidence, extractor, outliers=teach
-    )
+        classifier, choice.best.detector, fit, held_out, job.alpha, confidence, extractor,
+        labelled=inputs.labelled, outliers=teach,
+    )  # fmt: skip
     sets = {"held out": held_out, **{one.name: one.images for one in real or unknown}}
     probes = probes_of([guard.detector])
     scores = {name: guard.detector.score(extractor(images, probes)) for name, images in sets.items()}
