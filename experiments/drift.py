@@ -11,15 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from oodream import Run
-from oodream.core.files import load_tensors
+from oodream.core.tensors import load_tensors
 from oodream.data.inputs import DataInputs
-from oodream.deploy.drift import Drift
-from oodream.functional.calibration import Guarantee
-from oodream.functional.martingale import Martingale, bets, grow
+from oodream.runtime.calibration import Guarantee
+from oodream.runtime.drift import Drift
+from oodream.runtime.martingale import Martingale, bets, grow
 
 LOOKS, STREAMS, DELTAS = 10_000, 1000, (0.05, 0.01)
 REPEATS, HELD_OUT, WATCHED, CLEAR = 200, 1000, 500, 2.0
@@ -42,8 +41,8 @@ def held_out_fixed(held_out_N: Floats, stream_M: Floats) -> float:
 def one_look(held_out_N: Floats, stream_M: Floats) -> float:
     """The least `p_moved` of the summary for one look, looking after every hundred scores."""
     guarantee = Guarantee(alpha=0.05, confidence=None, n=len(held_out_N))
-    drift = Drift(threshold=0.95, guarantee=guarantee, score_N=torch.from_numpy(held_out_N), window=100)
-    stretches = [drift.add(part).total for part in torch.from_numpy(stream_M).split(100)]
+    drift = Drift(threshold=0.95, guarantee=guarantee, score_N=held_out_N, window=100)
+    stretches = [drift.add(part).total for part in np.split(stream_M, LOOKS // 100)]
     return min(stretch.p_moved for stretch in stretches if stretch)
 
 

@@ -19,9 +19,9 @@ from oodream import Extractor, Run
 from oodream.core.registry import make
 from oodream.core.types import Detector
 from oodream.data.inputs import DataInputs
-from oodream.deploy.held_out import HeldOut
-from oodream.functional.calibration import calibrate
-from oodream.functional.prediction_sets import METHODS, prediction_sets, set_limit, standing
+from oodream.runtime.calibration import calibrate
+from oodream.runtime.held_out import HeldOut
+from oodream.runtime.prediction_sets import METHODS, prediction_sets, set_limit, standing
 
 ALPHA, SPLITS = 0.05, 100
 DETECTORS = ("energy", "knn", "mahalanobis", "vim")

@@ -9,7 +9,8 @@ import torch
 
 from oodream import Run
 from oodream.cli.main import main
-from oodream.core.files import load_tensors, read_json, save_tensors
+from oodream.core.files import read_json
+from oodream.core.tensors import load_tensors, save_tensors
 from oodream.data.inputs import DataInputs
 from oodream.detection.detectors import state
 from oodream.detection.detectors.outlier_probe import OutlierProbe

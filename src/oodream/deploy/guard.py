@@ -6,71 +6,44 @@ How it lies on disk is said in `stored`.
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ..core.errors import DataError
 from ..core.files import read_json
-from ..core.types import Detector, Output
+from ..core.seeding import generator
+from ..core.types import Detector
 from ..data.images import Images, from_array
-from ..data.preprocess import Picture, is_single, read_pictures
+from ..data.preprocess import read_pictures
 from ..detection.detectors import probes_of
 from ..detection.fit import training_outputs
 from ..detection.sanity import warn_if_upside_down
-from ..functional.calibration import Guarantee
-from ..functional.prediction_sets import prediction_sets
-from ..models.classifier import Classifier, Prediction, Predictor, load_classifier
+from ..models.classifier import Classifier, Predictor, load_classifier
 from ..models.inference import Extractor, network_device
-from .drift import Drift
-from .held_out import ALL, HeldOut
+from ..runtime.answering import Answering
+from ..runtime.answers import Outputs, Prediction
+from ..runtime.calibration import other_half
+from ..runtime.held_out import HeldOut
 from .stored import CONFIG_FILE, RUN_FILE, make_detector, name_of, read, write
 
-__all__ = ["Guard", "predictor_of"]
-
-WINDOW = 1000
+__all__ = ["Guard", "observed_rate", "predictor_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guard:
+class Guard(Answering):
     """Says of pictures which class they show, or "unknown" where the detector's score exceeds the threshold.
 
-    `guarantee` says how often a known picture may be flagged. `held_out` is what is kept of the held-out
-    images, for `at`, p-values and prediction sets. Where the guarantee holds class by class, `threshold` is
-    the common one, of the classes that have too few of them.
+    What it answers, and what `threshold`, `guarantee` and `held_out` are, is said in `Answering`.
     """
 
     classifier: Classifier
     detector: Detector
-    threshold: float
-    guarantee: Guarantee
-    held_out: HeldOut = field(repr=False)
-
-    @property
-    def per_class(self) -> bool:
-        """Whether there is a threshold for each class that a picture is taken for."""
-        return self.guarantee.too_few is not None
-
-    @cached_property
-    def cell_C(self) -> Tensor:
-        """For each class the one whose held-out images its threshold and p-values come from, or ALL."""
-        common = self.names if self.guarantee.too_few is None else self.guarantee.too_few
-        return torch.tensor([ALL if name in common else c for c, name in enumerate(self.names)])
-
-    @cached_property
-    def threshold_C(self) -> Tensor:
-        """The threshold for pictures that are taken for each class (C,), float64."""
-        own = (None if c == ALL else self.held_out.threshold(c, self.guarantee) for c in self.cell_C.tolist())
-        return torch.tensor([self.threshold if t is None else t for t in own], dtype=torch.float64)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,7 +89,7 @@ class Guard:
         The detector (a name, or one with options) learns from the ID training images `fit`, and from
         `outliers` where it uses some: images of what is unknown, such as imagined ones. The threshold comes
         from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the guarantee
-        holds for this threshold, else on average (see `functional.calibration`). Classes with too few
+        holds for this threshold, else on average (see `runtime.calibration`). Classes with too few
         held-out images have the common threshold; `guarantee.too_few` names them. `labelled` says whether the
         held-out images' labels are true; prediction sets need that. `extractor` is one of the classifier's,
         with its device and cache; without one the network stays where it is.
@@ -130,98 +103,21 @@ class Guard:
             classifier=classifier, detector=detector, threshold=threshold, guarantee=guarantee, held_out=kept
         )
 
-    def at(self, alpha: float) -> Guard:
-        """The guard that `calibrate` would have made with this alpha; nothing else changes.
-
-        Choose alpha before you look at what it flags. Raises ValueError where the held-out images are too few
-        to guarantee it; it names what they can guarantee.
-        """
-        names = self.names if self.per_class else None
-        threshold, guarantee = self.held_out.calibrate(alpha, self.guarantee.confidence, names)
-        return replace(self, threshold=threshold, guarantee=guarantee)
-
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A prediction for every image of a set, in order."""
-        return self._predictions(images, device)
+        return self.answers(self._outputs(images, device))
 
-    @overload
-    def predict(
-        self, pictures: Image.Image | str | bytes | os.PathLike[str], batch: int = 256
-    ) -> Prediction: ...
-    @overload
-    def predict(
-        self, pictures: Images | list[Picture] | tuple[Picture, ...], batch: int = 256
-    ) -> list[Prediction]: ...
-    @overload
-    def predict(
-        self, pictures: Picture | Iterable[Picture], batch: int = 256
-    ) -> Prediction | list[Prediction]: ...
-
-    def predict(self, pictures: Any, batch: int = 256) -> Prediction | list[Prediction]:
-        """A prediction for a single picture, a list of them for several, in order.
-
-        One picture is a path, the bytes of an image file, a row of a data set with either, a PIL image, an
-        array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W): uint8, or floats in [0, 1]. Several are
-        arrays (B, H, W, C), tensors (B, C, H, W), an image set, or any iterable of pictures and batches, of
-        whatever sizes; it is read `batch` pictures at a time, as training images were (see
-        `data.preprocess`).
-
-        Raises DataError, which names what cannot be read.
-        """
-        return self._predict(pictures, batch)
-
-    def predict_set(
-        self, pictures: Any, alpha: float = 0.1, method: str = "raps", batch: int = 256
-    ) -> Prediction | list[Prediction]:
-        """What `predict` returns, with `candidates`: classes among which a known picture's own is.
-
-        It is missing from at most the share `alpha` of known pictures' sets, on average over draws of the
-        held-out images; flagged pictures have their set, too. `method` is "lac", "aps" or "raps" (see
-        `functional.prediction_sets`). Raises ValueError for another method, and where the held-out images are
-        too few, or without true labels.
-        """
-        return self._predict(pictures, batch, (self.held_out.set_limit(alpha, method), method))
+    def outputs(self, pictures: Any, batch: int) -> Iterator[Outputs]:
+        """The outputs for what `predict` takes, of at most `batch` pictures at a time, in order."""
+        return (self._outputs(part, self.device) for part in _parts(pictures, self.size, self.white, batch))
 
     def scores(self, pictures: Any, batch: int = 256) -> Tensor:
         """The scores (N,) of what `predict` takes, float64, higher for OOD."""
-        parts = _parts(pictures, self.size, batch)
-        scores = [self.detector.score(self._outputs(part, self.device)).cpu() for part in parts]
-        return torch.cat(scores) if scores else torch.zeros(0, dtype=torch.float64)
+        return torch.from_numpy(self._scores(pictures, batch))
 
-    def drift(self, stream: Any = (), window: int = WINDOW) -> Drift:
-        """A summary of a stream beside the held-out images.
-
-        The stream begins with scores (a vector, or a list of numbers) or with what `predict` takes, and goes
-        on with `add(scores)`. The summary tells of all scores and of the last `window`.
-        """
-        score_N = self.held_out.score_N
-        drift = Drift(threshold=self.threshold, guarantee=self.guarantee, score_N=score_N, window=window)
-        return drift.add(stream if _is_scores(stream) else self.scores(stream))
-
-    def _predict(
-        self, pictures: Any, batch: int, sets: tuple[float, str] | None = None
-    ) -> Prediction | list[Prediction]:
-        parts = _parts(pictures, self.size, batch)
-        predictions = [one for part in parts for one in self._predictions(part, self.device, sets)]
-        single = not isinstance(pictures, Images) and is_single(pictures)
-        return predictions[0] if single else predictions
-
-    def _predictions(
-        self, images: Images, device: torch.device, sets: tuple[float, str] | None = None
-    ) -> Iterator[Prediction]:
-        """Predictions, with sets where their limit and method are given."""
-        output = self._outputs(images, device)
-        score_B, likeliest_B = self.detector.score(output), output.logits_BC.argmax(1)
-        return self.classifier.predictions(
-            output.logits_BC,
-            score_B,
-            self.threshold_C[likeliest_B],
-            self.held_out.p_values(score_B, self.cell_C[likeliest_B]),
-            None if sets is None else prediction_sets(output.logits_BC, *sets),
-        )
-
-    def _outputs(self, images: Images, device: torch.device) -> Output:
-        return self.classifier.extractor(device)(_sized(images, self.size), probes_of([self.detector]))
+    def _outputs(self, images: Images, device: torch.device) -> Outputs:
+        output = self.classifier.extractor(device)(_sized(images, self.size), probes_of([self.detector]))
+        return self.classifier.outputs(output.logits_BC, self.detector.score(output))
 
     def save(self, folder: Path | str, classifier: str = "") -> None:
         """Writes the folder, safetensors and JSON; `load` reads it.
@@ -240,6 +136,16 @@ class Guard:
         damaged or of an earlier version.
         """
         return cls(**read(folder, device, plugins))
+
+
+def observed_rate(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> float | None:
+    """The false-alarm rate on a random half of held-out scores (N,), at the threshold that the other half
+    gives.
+
+    None where a half is too small to guarantee alpha.
+    """
+    order_N = torch.randperm(len(score_N), generator=generator(seed, "halves"))
+    return other_half(score_N.numpy(), alpha, confidence, order_N.numpy())
 
 
 def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predictor:
@@ -290,7 +196,7 @@ def _fitted(
     return detector, HeldOut.of(score_N, output.logits_BC, held_out.labels if labelled else None)
 
 
-def _parts(pictures: Any, size: int, batch: int) -> Iterator[Images]:
+def _parts(pictures: Any, size: int, white: float, batch: int) -> Iterator[Images]:
     """The pictures as image sets of at most `batch`."""
     if batch < 1:
         raise ValueError(f"A batch is at least one picture, not {batch}.")
@@ -298,15 +204,9 @@ def _parts(pictures: Any, size: int, batch: int) -> Iterator[Images]:
         rows = torch.arange(len(pictures)).split(batch)
         yield from (pictures.subset(part) for part in rows if len(part))
         return
-    squares = read_pictures(pictures, size)
+    squares = read_pictures(pictures, size, white)
     while part := list(islice(squares, batch)):
         yield from_array("pictures", torch.stack(part), torch.zeros(len(part)), ())
-
-
-def _is_scores(stream: Any) -> bool:
-    if isinstance(stream, (list, tuple)):
-        return all(isinstance(value, (int, float, np.floating)) for value in stream)
-    return not isinstance(stream, (Images, Image.Image)) and getattr(stream, "ndim", 0) == 1
 
 
 def _sized(images: Images, size: int) -> Images:

@@ -21,12 +21,13 @@ import torch
 
 from ..core import registry
 from ..core.errors import StoreError
-from ..core.files import load_tensors, read_json, save_tensors, write_json
+from ..core.files import read_json, write_json
+from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Detector, Json
 from ..detection.detectors import restore, state
-from ..functional.calibration import Guarantee
 from ..models.classifier import check_plugin, from_description, load_classifier
-from .held_out import HeldOut
+from ..runtime.calibration import Guarantee
+from ..runtime.held_out import HeldOut
 
 if TYPE_CHECKING:
     from .guard import Guard
@@ -45,7 +46,8 @@ def write(guard: Guard, folder: Path, classifier: str = "") -> None:
     if not classifier:
         guard.classifier.save_weights(folder)
     learned = {DETECTOR + name: tensor for name, tensor in state(guard.detector).items()}
-    save_tensors(folder / TENSORS_FILE, {**guard.held_out.tensors(), **learned})
+    held_out = {name: torch.from_numpy(array) for name, array in guard.held_out.arrays().items()}
+    save_tensors(folder / TENSORS_FILE, {**held_out, **learned})
     write_json(folder / (RUN_FILE if classifier else CONFIG_FILE), described(guard, classifier))
 
 
@@ -87,7 +89,7 @@ def read(folder: Path | str, device: torch.device | str, plugins: bool) -> dict[
             "detector": restore(detector, learned),
             "threshold": float(config["threshold"]),
             "guarantee": Guarantee(**guarantee),
-            "held_out": HeldOut.from_tensors(tensors),
+            "held_out": HeldOut.from_arrays({name: t.numpy() for name, t in tensors.items()}),
         }
     except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         raise StoreError(

@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 
 from ...core.distributed import is_main
 from ...core.errors import listed
-from ...core.files import load_tensors, save_tensors
 from ...core.registry import options_by_name
+from ...core.tensors import load_tensors, save_tensors
 from ...core.types import Json
 from ...data.images import Images
 from ...functional.metrics import auroc

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ...core.distributed import barrier, current_shard, is_main
-from ...core.files import save_tensors, write_bytes
+from ...core.files import write_bytes
 from ...core.progress import progress
 from ...core.seeding import generator
+from ...core.tensors import save_tensors
 from ...core.types import Json
 from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp

@@ -10,8 +10,6 @@ has come falls into one and splits it: the next lies in a gap that holds c of th
 1 + t) after t of them, exactly, whatever the scores' distribution. So the held-out set may be small: had the
 stream not joined it, the bettor would learn its luck and grow rich on that. Ties are broken at random, by a
 generator of the stream's own.
-
-This module needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -22,11 +20,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from .tails import Floats
+
 __all__ = ["Martingale", "bets", "grow", "stake"]
 
 POWERS = (0.25, 0.5, 0.7, 0.9)
 AT_ONCE = 512  # scores whose order among themselves is compared in one table
-Floats = NDArray[np.float64]
 
 
 def bets(low_M: Floats, high_M: Floats) -> Floats:

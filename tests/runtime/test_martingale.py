@@ -15,7 +15,7 @@ import pytest
 from crepes.base import p_values_online_regression
 from scipy.stats import beta, binom
 
-from oodream.functional.martingale import Martingale, bets, grow, stake
+from oodream.runtime.martingale import Martingale, bets, grow, stake
 
 LOTS = np.random.default_rng(0)
 
@@ -97,7 +97,7 @@ def test_odds_are_the_online_p_values(levels, monkeypatch):
         intervals.append((low, high))
         return bets(low, high)
 
-    monkeypatch.setattr("oodream.functional.martingale.bets", noted)
+    monkeypatch.setattr("oodream.runtime.martingale.bets", noted)
     Martingale(score_N=held_out).add(stream)
     low, high = intervals[-1]
     most = p_values_online_regression(stream, alphas_cal=held_out, smoothing=False)
@@ -166,5 +166,5 @@ def test_memory_does_not_grow():
 
 
 def test_it_needs_numpy_alone():
-    code = "import sys, oodream.functional.martingale; assert not {'torch', 'scipy'} & sys.modules.keys()"
+    code = "import sys, oodream.runtime.martingale; assert not {'torch', 'scipy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)

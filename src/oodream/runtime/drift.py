@@ -7,13 +7,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import torch
-from scipy.stats import binom, kstwobign
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from ..functional.calibration import Guarantee
-from ..functional.martingale import Martingale
-from ..functional.metrics import wilson
+from .calibration import Guarantee
+from .martingale import Martingale
+from .tails import Floats, binomial_tail, kolmogorov_tail, wilson
 
 __all__ = ["Drift", "Stretch"]
 
@@ -61,34 +60,33 @@ class Drift:
 
     threshold: float
     guarantee: Guarantee
-    score_N: Tensor
+    score_N: Floats
     window: int = 1000
-    _level_K: Tensor = field(init=False, repr=False)
-    _held_out_L: Tensor = field(init=False, repr=False)
-    _count_L: Tensor = field(init=False, repr=False)
+    _level_K: Floats = field(init=False, repr=False)
+    _held_out_L: Floats = field(init=False, repr=False)
+    _count_L: NDArray[np.int64] = field(init=False, repr=False)
     _flagged: int = field(default=0, init=False, repr=False)
-    _last_W: Tensor = field(
-        default_factory=lambda: torch.zeros(0, dtype=torch.float64), init=False, repr=False
-    )
+    _last_W: Floats = field(default_factory=lambda: np.zeros(0), init=False, repr=False)
     _martingale: Martingale = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.window < 1:
             raise ValueError(f"window is at least one score, not {self.window}.")
-        self._level_K = self.score_N.unique()
-        self._held_out_L = self._counts(self.score_N).cumsum(0).double() / len(self.score_N)
+        self.score_N = np.asarray(self.score_N, dtype=np.float64)
+        self._level_K = np.unique(self.score_N)
+        self._held_out_L = self._counts(self.score_N).cumsum() / len(self.score_N)
         self._count_L = self._counts(self._last_W)
-        self._martingale = Martingale(score_N=self.score_N.numpy())
+        self._martingale = Martingale(score_N=self.score_N)
 
-    def add(self, score_M: Tensor) -> Drift:
+    def add(self, score_M: ArrayLike) -> Drift:
         """Takes in the next scores (M,) in their order; ValueError for another shape, NaN or infinity."""
-        score_M = torch.as_tensor(score_M, dtype=torch.float64)
-        if score_M.ndim != 1 or not score_M.isfinite().all():
+        score_M = np.asarray(score_M, dtype=np.float64)
+        if score_M.ndim != 1 or not np.isfinite(score_M).all():
             raise ValueError("A stream's scores are finite numbers (N,).")
         self._count_L += self._counts(score_M)
         self._flagged += int((score_M > self.threshold).sum())
-        self._last_W = torch.cat([self._last_W, score_M])[-self.window :].clone()  # not a view of all
-        self._martingale.add(score_M.numpy())
+        self._last_W = np.concatenate([self._last_W, score_M])[-self.window :].copy()  # not a view of all
+        self._martingale.add(score_M)
         return self
 
     @property
@@ -106,7 +104,7 @@ class Drift:
         """The evidence of a drift up to now: log10 of the most that a bettor's wealth has been.
 
         Without drift the chance that it ever reaches e is at most 10 ** -e, however often and whenever one
-        looks (see `functional.martingale`). It never falls: after a drift begin a new summary.
+        looks (see `martingale`). It never falls: after a drift begin a new summary.
         """
         return self._martingale.log10_highest
 
@@ -120,27 +118,27 @@ class Drift:
             f"much ever appears without drift with a chance of at most {chance:.2g})."
         )
 
-    def _counts(self, score_M: Tensor) -> Tensor:
+    def _counts(self, score_M: Floats) -> NDArray[np.int64]:
         """How many scores lie below the first held-out level, on it, between it and the next, …, above the
         last.
 
         The distance needs no more than that.
         """
         level_K = self._level_K
-        at_M = torch.searchsorted(level_K, score_M) + torch.searchsorted(level_K, score_M, right=True)
-        return at_M.bincount(minlength=2 * len(level_K) + 1)
+        at_M = np.searchsorted(level_K, score_M) + np.searchsorted(level_K, score_M, side="right")
+        return np.bincount(at_M, minlength=2 * len(level_K) + 1)
 
-    def _stretch(self, count_L: Tensor, flagged: int) -> Stretch | None:
+    def _stretch(self, count_L: NDArray[np.int64], flagged: int) -> Stretch | None:
         if not (n := int(count_L.sum())):
             return None
-        distance = float((count_L.cumsum(0).double() / n - self._held_out_L).abs().max())
+        distance = float(np.abs(count_L.cumsum() / n - self._held_out_L).max())
         effective = n * self.guarantee.n / (n + self.guarantee.n)
         return Stretch(
             n=n,
             flagged=flagged,
             share=flagged / n,
             interval=wilson(flagged, n),
-            p_more=float(binom.sf(flagged - 1, n, self.guarantee.alpha)),
+            p_more=binomial_tail(flagged, n, self.guarantee.alpha),
             distance=distance,
-            p_moved=float(kstwobign.sf(math.sqrt(effective) * distance)),
+            p_moved=kolmogorov_tail(math.sqrt(effective) * distance),
         )

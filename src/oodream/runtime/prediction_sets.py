@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from .calibration import conformal, least, least_alpha
+from .tails import Floats
 
 __all__ = ["METHODS", "Standing", "prediction_sets", "set_limit", "standing"]
 
@@ -29,15 +30,15 @@ class Standing:
     how many these are. That is all that any of METHODS needs of a held-out image's true class.
     """
 
-    probability_N: Tensor
-    above_N: Tensor
-    rank_N: Tensor
+    probability_N: Floats
+    above_N: Floats
+    rank_N: NDArray[np.int64]
 
 
-METHODS: dict[str, Callable[[Standing], Tensor]] = {
+METHODS: dict[str, Callable[[Standing], Floats]] = {
     "lac": lambda s: 1 - s.probability_N,
     "aps": lambda s: s.above_N + s.probability_N / 2,
-    "raps": lambda s: METHODS["aps"](s) + PENALTY * (s.rank_N.double() + 1 - FREE).clamp(min=0),
+    "raps": lambda s: METHODS["aps"](s) + PENALTY * np.maximum(s.rank_N + 1 - FREE, 0),
 }
 """How little a class conforms, by the name of the method.
 
@@ -49,13 +50,14 @@ for any share, and without one sets are far too large where a network is sure.
 """
 
 
-def standing(logits_NC: Tensor, y_N: Tensor) -> Standing:
+def standing(logits_NC: ArrayLike, y_N: ArrayLike) -> Standing:
     """Where the classes `y_N` stand in the softmax of logits (N, C)."""
     order_NC, all_NC = _ranked(logits_NC)
-    at_N1 = (order_NC == y_N[:, None]).nonzero()[:, 1:]
-    columns = (all_NC.probability_N, all_NC.above_N, all_NC.rank_N)
-    probability_N, above_N, rank_N = (x_NC.gather(1, at_N1)[:, 0] for x_NC in columns)
-    return Standing(probability_N=probability_N, above_N=above_N, rank_N=rank_N)
+    _, at_N = np.nonzero(order_NC == np.asarray(y_N)[:, None])
+    rows_N = np.arange(len(at_N))
+    return Standing(
+        probability_N=all_NC.probability_N[rows_N, at_N], above_N=all_NC.above_N[rows_N, at_N], rank_N=at_N
+    )
 
 
 def set_limit(held_out: Standing, alpha: float, method: str) -> float:
@@ -76,18 +78,22 @@ def set_limit(held_out: Standing, alpha: float, method: str) -> float:
     return conformal(METHODS[method](held_out), alpha)
 
 
-def prediction_sets(logits_BC: Tensor, limit: float, method: str) -> list[Tensor]:
+def prediction_sets(logits_BC: ArrayLike, limit: float, method: str) -> list[NDArray[np.int64]]:
     """For each row of logits the classes of its set, likeliest first, at least one; `limit` is `set_limit`'s
     of the same method.
     """
     order_BC, all_BC = _ranked(logits_BC)
-    size_B = (METHODS[method](all_BC) <= limit).sum(1).clamp(min=1)
+    size_B = np.maximum((METHODS[method](all_BC) <= limit).sum(1), 1)
     return [order_C[:size] for order_C, size in zip(order_BC, size_B.tolist(), strict=True)]
 
 
-def _ranked(logits_BC: Tensor) -> tuple[Tensor, Standing]:
+def _ranked(logits_BC: ArrayLike) -> tuple[NDArray[np.int64], Standing]:
     """The classes of each row, likeliest first, and where all of them stand (B, C), in this order."""
-    probability_BC, order_BC = logits_BC.double().softmax(1).sort(dim=1, descending=True, stable=True)
+    logits_BC = np.asarray(logits_BC, dtype=np.float64)
+    exp_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
+    probability_BC = exp_BC / exp_BC.sum(1, keepdims=True)
+    order_BC = np.argsort(-probability_BC, axis=1, kind="stable")
+    probability_BC = np.take_along_axis(probability_BC, order_BC, axis=1)
     above_BC = probability_BC.cumsum(1) - probability_BC
-    rank_BC = torch.arange(logits_BC.shape[1], device=logits_BC.device).expand_as(order_BC)
+    rank_BC = np.broadcast_to(np.arange(logits_BC.shape[1]), order_BC.shape)
     return order_BC, Standing(probability_N=probability_BC, above_N=above_BC, rank_N=rank_BC)

@@ -12,16 +12,16 @@ images that the network takes for the class, and holds for the known images that
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
-from scipy.stats import binom
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import listed
-from ..core.seeding import generator
+from .tails import Floats, binomial_tail
 
 __all__ = [
     "Guarantee",
@@ -33,6 +33,8 @@ __all__ = [
     "p_values",
     "tolerance",
 ]
+
+ROUNDING = 1e-9  # of a tail, so that one that is just as large as allowed is not taken for larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +71,13 @@ class Guarantee:
         return f"at most {self.alpha:.2%} of known images are flagged, class by class, {how} ({held_out})"
 
 
-def calibrate(score_N: Tensor, alpha: float, confidence: float | None) -> tuple[float, Guarantee]:
+def calibrate(score_N: ArrayLike, alpha: float, confidence: float | None) -> tuple[float, Guarantee]:
     """The threshold of `tolerance`, or without a confidence of `conformal`, and its guarantee."""
     threshold = conformal(score_N, alpha) if confidence is None else tolerance(score_N, alpha, confidence)
-    return threshold, Guarantee(alpha=alpha, confidence=confidence, n=len(score_N))
+    return threshold, Guarantee(alpha=alpha, confidence=confidence, n=len(np.asarray(score_N)))
 
 
-def conformal(score_N: Tensor, alpha: float) -> float:
+def conformal(score_N: ArrayLike, alpha: float) -> float:
     """The ceil((N + 1)(1 - alpha))-th smallest score.
 
     The false-alarm rate is at most alpha on average over draws of the held-out images; for one draw it lies
@@ -86,25 +88,29 @@ def conformal(score_N: Tensor, alpha: float) -> float:
     Raises ValueError for scores that are not finite or not (N,), and where N is too small; it names the least
     N.
     """
-    _check(score_N, alpha)
-    share = 1 - _exact(alpha)
-    if (k := math.ceil((len(score_N) + 1) * share)) > len(score_N):
-        raise ValueError(_too_few(len(score_N), alpha, None))
-    return _smallest(score_N, k)
+    ordered_N = _ordered(score_N, alpha)
+    n, share = len(ordered_N), 1 - _exact(alpha)
+    if (k := math.ceil((n + 1) * share)) > n:
+        raise ValueError(_too_few(n, alpha, None))
+    return float(ordered_N[k - 1])
 
 
-def tolerance(score_N: Tensor, alpha: float, confidence: float) -> float:
+def tolerance(score_N: ArrayLike, alpha: float, confidence: float) -> float:
     """The k-th smallest score, k the least that keeps the false-alarm rate to alpha with this confidence.
 
     An upper tolerance limit (Wilks 1941): the share of known images at or below the k-th smallest of N scores
     is Beta(k, N + 1 - k), or more where scores tie, so k is the least with P(Binomial(N, 1 - alpha) < k) >=
     confidence. The confidence is over draws of the held-out images. Errors as `conformal`.
     """
-    _check(score_N, alpha)
+    ordered_N = _ordered(score_N, alpha)
     _check_share("confidence", confidence)
-    if (k := int(binom.ppf(confidence, len(score_N), 1 - alpha)) + 1) > len(score_N):
-        raise ValueError(_too_few(len(score_N), alpha, confidence))
-    return _smallest(score_N, k)
+    n = len(ordered_N)
+    ranks = range(1, n + 2)  # the tail falls with the rank, to 0 at n + 1
+    allowed = (1 - confidence) * (1 + ROUNDING)
+    i = bisect_left(ranks, True, key=lambda k: binomial_tail(k, n, 1 - alpha) <= allowed)
+    if (k := ranks[i]) > n:
+        raise ValueError(_too_few(n, alpha, confidence))
+    return float(ordered_N[k - 1])
 
 
 def least(alpha: float, confidence: float | None) -> int:
@@ -114,15 +120,15 @@ def least(alpha: float, confidence: float | None) -> int:
     return math.ceil(math.log1p(-confidence) / math.log1p(-alpha))
 
 
-def p_values(score_B: Tensor, ordered_N: Tensor) -> Tensor:
+def p_values(score_B: ArrayLike, ordered_N: Floats) -> Floats:
     """Conformal p-values (B,), float64, of scores (B,) beside the held-out ones, ascending: the share of all
     N + 1 scores, each one's own included, that are at least as high.
 
     A known image's is at most p with a chance of at most p, over draws of it and of the held-out images
     together (Vovk et al. 2005). It is at most alpha where the score exceeds the threshold of `conformal`.
     """
-    at_least_B = len(ordered_N) - torch.searchsorted(ordered_N, score_B.to(ordered_N.dtype))
-    return (1 + at_least_B).double() / (len(ordered_N) + 1)
+    at_least_B = len(ordered_N) - np.searchsorted(ordered_N, np.asarray(score_B))
+    return (1 + at_least_B) / (len(ordered_N) + 1)
 
 
 def least_alpha(n: int, confidence: float | None) -> float:
@@ -132,16 +138,17 @@ def least_alpha(n: int, confidence: float | None) -> float:
     return math.ceil(alpha * scale) / scale
 
 
-def other_half(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> float | None:
-    """The false-alarm rate on a random half of the scores at the threshold from the other half.
+def other_half(
+    score_N: Floats, alpha: float, confidence: float | None, order_N: NDArray[np.int64]
+) -> float | None:
+    """The false-alarm rate on the second half of the scores, in this order, at the threshold from the first.
 
     None where a half is too small to guarantee alpha.
     """
-    order_N = torch.randperm(len(score_N), generator=generator(seed, "halves"))
-    first_M, second_M = score_N[order_N].tensor_split(2)
+    first_M, second_M = np.array_split(score_N[order_N], 2)
     if len(first_M) < least(alpha, confidence):
         return None
-    return float((second_M > calibrate(first_M, alpha, confidence)[0]).double().mean())
+    return float((second_M > calibrate(first_M, alpha, confidence)[0]).mean())
 
 
 def _too_few(n: int, alpha: float, confidence: float | None) -> str:
@@ -157,16 +164,15 @@ def _exact(alpha: float) -> Fraction:
     return Fraction(str(alpha))
 
 
-def _smallest(score_N: Tensor, k: int) -> float:
-    return float(score_N.double().kthvalue(k).values)
-
-
-def _check(score_N: Tensor, alpha: float) -> None:
+def _ordered(score_N: ArrayLike, alpha: float) -> Floats:
+    """The scores, checked, ascending."""
     _check_share("alpha", alpha)
-    if score_N.ndim != 1 or not len(score_N):
-        raise ValueError(f"Thresholds are made from held-out scores (N,), not from {tuple(score_N.shape)}.")
-    if not score_N.isfinite().all():
+    checked_N = np.asarray(score_N, dtype=np.float64)
+    if checked_N.ndim != 1 or not len(checked_N):
+        raise ValueError(f"Thresholds are made from held-out scores (N,), not from {checked_N.shape}.")
+    if not np.isfinite(checked_N).all():
         raise ValueError("The held-out scores contain NaN or infinity.")
+    return np.sort(checked_N)
 
 
 def _check_share(name: str, value: float) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.stats import binomtest, ks_2samp
 
-from oodream.deploy.drift import Drift
-from oodream.functional.calibration import Guarantee
-from oodream.functional.martingale import Martingale
+from oodream.runtime.calibration import Guarantee
+from oodream.runtime.drift import Drift
+from oodream.runtime.martingale import Martingale
 
 N = 400
 
