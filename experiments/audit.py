@@ -30,7 +30,7 @@ from oodream.audit.shortcuts import discriminability, pixel_statistics
 from oodream.core.seeding import generator
 from oodream.data.builtin import FASHION, fashion
 from oodream.data.images import from_array
-from oodream.data.preprocess import square, to_rgb
+from oodream.runtime.pictures import square, to_rgb
 
 SEED, SPLITS = 0, 5
 HIDDEN = 1000  # training images of Fashion-MNIST whose copies are looked for

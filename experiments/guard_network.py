@@ -22,13 +22,13 @@ from oodream.data.folders import list_ood
 from oodream.data.images import Images
 from oodream.data.inputs import NamedFolder, named_folders
 from oodream.detection.detectors import probes_of
-from oodream.functional.calibration import calibrate
 from oodream.functional.metrics import auroc, fpr95_id
 from oodream.functional.uncertainty import delong
 from oodream.models.inference import PatientExtractor
 from oodream.run.guard import guard_network
 from oodream.run.guard_inputs import GuardInputs
 from oodream.run.guard_page import Guarded
+from oodream.runtime.calibration import calibrate
 
 MOST, SPLITS = {"near": 2000, "far": 500}, 100
 

@@ -24,10 +24,10 @@ from oodream.config import Config, SampleConfig
 from oodream.core.seeding import generator
 from oodream.core.types import ClassBook, Features, SampledVectors
 from oodream.data.inputs import DataInputs
-from oodream.functional.metrics import wilson
 from oodream.functional.slerp import away
 from oodream.models.inference import Extractor
 from oodream.presets import PRESETS
+from oodream.runtime.tails import wilson
 from oodream.synthesis.align import align, embed
 from oodream.synthesis.decode import make_decoder
 from oodream.synthesis.sample import sample

@@ -24,8 +24,8 @@ from oodream.cli.console import parse
 from oodream.cli.main import COMMANDS, main
 from oodream.config import Config
 from oodream.core import registry
-from oodream.core.files import save_tensors
 from oodream.core.options import overlay
+from oodream.core.tensors import save_tensors
 from oodream.data.sets import SETS
 from oodream.run.job import Job
 from oodream.run.layout import Layout

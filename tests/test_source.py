@@ -92,6 +92,7 @@ def test_the_package_root_holds_only_what_it_should():
         "models",
         "report",
         "run",
+        "runtime",
         "synthesis",
         "testing",
         "training",

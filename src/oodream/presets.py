@@ -19,6 +19,7 @@ from .config import (
     TrainConfig,
 )  # fmt: skip
 from .core.options import Option
+from .data.real import WORLD
 
 __all__ = ["COMPARISONS", "PRESETS", "Comparison", "Preset"]
 
@@ -65,7 +66,13 @@ IMAGENET = Optimisation(epochs=100, batch=160, lr=0.1, min_area=0.08)
 
 # As many outliers as ID images in a batch, and nothing that the published code does not have.
 PUBLISHED = RegularizeConfig(ratio=1.0, grayscale_prob=0.0, outlier_aug_prob=0.0)
-NO_RECONSTRUCTION, NO_FILTER = ReconstructConfig(frac=0.0), FilterConfig(filters=())
+WORDS = SampleConfig(sampler="words")
+NO_RECONSTRUCTION, NO_FILTER = ReconstructConfig(detail=False, frac=0.0), FilterConfig(filters=())
+
+
+def published(backbone: str, optimisation: Optimisation) -> TrainConfig:
+    """A training as published: no image is softened."""
+    return TrainConfig(backbone=backbone, soften=0.0, optimisation=optimisation)
 
 
 def cifar(name: str, about: str) -> Preset:
@@ -80,7 +87,7 @@ def cifar(name: str, about: str) -> Preset:
             decode=DREAM_DECODE,
             reconstruct=NO_RECONSTRUCTION,
             filter=NO_FILTER,
-            train=TrainConfig(backbone="resnet34", optimisation=CIFAR),
+            train=published("resnet34", CIFAR),
             regularize=replace(PUBLISHED, loss_options={"beta": 2.5}),
         ),
     )
@@ -104,7 +111,7 @@ OAL_OPTIMISATION = Optimisation(epochs=100, batch=128, lr=0.005, crop_padding=4)
 DREAM_ARM: dict[str, Any] = {
     "decode": {"output": "images", "steps": 10},
     "sample": {"per_class": 150},
-    "reconstruct": {"frac": 0.25},
+    "reconstruct": {"detail": True, "frac": 0.25},
     "regularize": {"loss": ["energy_logistic"], "outlier_aug_prob": 0.0},
 }
 
@@ -113,7 +120,7 @@ DREAM_ARM: dict[str, Any] = {
 OAL_ARM: dict[str, Any] = {
     "sample": {"per_class": 15},
     "decode": {"output": "latents", "steps": 4},
-    "reconstruct": {"frac": 0.0},
+    "reconstruct": {"detail": False, "frac": 0.0},
     "regularize": {"loss": ["energy_logistic", "micl", "kd"], "outlier_aug_prob": 0.8},
 }
 
@@ -135,7 +142,7 @@ def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, abou
             sample=SampleConfig(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=30),
             decode=replace(DREAM_DECODE, output="latents"),
             reconstruct=NO_RECONSTRUCTION,
-            train=TrainConfig(backbone=backbone, optimisation=optimisation),
+            train=published(backbone, optimisation),
             regularize=replace(
                 PUBLISHED,
                 loss=("energy_logistic", "micl", "kd"),
@@ -169,6 +176,7 @@ def six_vs_four(unknown: tuple[str, ...]) -> Preset:
             unknown=unknown,
             max_per_class=2000,
             align=AlignConfig(optimisation=Optimisation(epochs=12)),
+            sample=WORDS,
             train=TrainConfig(optimisation=Optimisation(epochs=12)),
         ),
     )
@@ -193,13 +201,12 @@ PRESETS = {
             train=TrainConfig(optimisation=Optimisation(epochs=6)),
         ),
     ),
-    # At this cosine outliers keep the look of a drawing; further out the decoder draws emoji.
     "doodles": Preset(
         about="Quick, Draw! (3,360 drawings of 42 things), embedded decoder; minutes on 2 cores",
         config=Config(
             data="doodles",
             align=AlignConfig(optimisation=Optimisation(epochs=25)),
-            sample=SampleConfig(options={"cosine": 0.87}, per_class=40),
+            sample=replace(WORDS, options={"words": WORLD}, per_class=40),
             train=TrainConfig(optimisation=Optimisation(epochs=25)),
             evaluate=EvaluateConfig(resamples=300),
         ),
@@ -230,7 +237,7 @@ PRESETS = {
             decode=DREAM_DECODE,
             reconstruct=NO_RECONSTRUCTION,
             filter=NO_FILTER,
-            train=TrainConfig(backbone="resnet34", optimisation=IMAGENET),
+            train=published("resnet34", IMAGENET),
             regularize=replace(PUBLISHED, loss_options={"beta": 1.0}),
         ),
     ),
@@ -258,7 +265,7 @@ PRESETS = {
             decode=DREAM_DECODE,
             reconstruct=NO_RECONSTRUCTION,
             filter=NO_FILTER,
-            train=TrainConfig(backbone="resnet34", optimisation=IMAGENET),
+            train=published("resnet34", IMAGENET),
             regularize=replace(PUBLISHED, loss=("cross_entropy",), ratio=256 / 160),
         ),
     ),
@@ -287,6 +294,22 @@ PRESETS = {
     ),
 }
 
+
+def sampled(name: str, **options: Option) -> dict[str, Any]:
+    """An arm with another sampler."""
+    return {"sample": {"sampler": name, "options": options}}
+
+
+def in_place(outliers: str, **regularize: Any) -> dict[str, Any]:
+    """An arm with what stands in place of imagined outliers, shown as it is."""
+    return {"regularize": {"outliers": outliers, "outlier_aug_prob": 0.0, **regularize}}
+
+
+def virtual(loss: str) -> dict[str, Any]:
+    """An arm whose loss makes its outliers itself, or needs none."""
+    return {"regularize": {"outliers": "known", "loss": [loss], "ratio": 0.0}}
+
+
 COMPARISONS = {
     "demo": Comparison(
         preset="demo",
@@ -305,6 +328,26 @@ COMPARISONS = {
             "imagined, as drawn": {"regularize": {"outlier_aug_prob": 0.0}},
             "known images, varied": {"regularize": {"outliers": "known"}},
             "real things": {"regularize": {"outliers": "real", "real": "world", "outlier_aug_prob": 0.0}},
+        },
+    ),
+    "study": Comparison(
+        preset="doodles",
+        about="ways to imagine, what imagines nothing, and real other things; for cifar10-6v4, too",
+        arms={
+            "imagined": {},
+            "real things": in_place("real", real=WORLD),
+            "known, varied": {"regularize": {"outliers": "known"}},
+            "known, mixed": in_place("known", known_transform="mixed"),
+            "vos": virtual("vos"),
+            "around the classes": sampled("knn", cosine=0.87),
+            "known, attributed": in_place("known", known_transform="attributed"),
+            "npos": virtual("npos"),
+            "far from the classes": sampled("knn", cosine=0.2),
+            "class Gaussians": sampled("gaussian", spread=3.0),
+            "between classes": sampled("between"),
+            "across the boundary": sampled("boundary_walk"),
+            "known, cut": in_place("known", known_transform="cut"),
+            "known, shuffled": in_place("known", known_transform="shuffled"),
         },
     ),
     "oal": Comparison(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oodream.benchmark.protocol import KNOWN
-from oodream.core.files import save_tensors
+from oodream.core.tensors import save_tensors
 from oodream.models.factory import backbone
 from tests.helpers.protocols import FOLDERS, PLACES, SIZE, picture, pixels, save, write_list
 

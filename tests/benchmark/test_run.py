@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from oodream.core.errors import DataError
-from oodream.core.files import save_tensors
 from oodream.core.registry import names
+from oodream.core.tensors import save_tensors
 from oodream.models.factory import backbone
 from tests.helpers.protocols import PLACES, evaluate, picture, pixels, rows, run_command, save
 

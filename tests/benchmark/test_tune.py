@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from oodream.core.errors import DataError
-from oodream.core.files import save_tensors
+from oodream.core.tensors import save_tensors
 from oodream.core.types import Output
 from oodream.detection.detectors.mahalanobis import Mahalanobis
 from oodream.models.factory import backbone

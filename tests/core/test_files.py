@@ -9,14 +9,13 @@ import stat
 
 import pytest
 
-from oodream.core.errors import StoreError, listed
+from oodream.core.errors import StoreError, listed, shown
 from oodream.core.files import (
     atomic_folder,
     encode_json,
     read_json,
     read_json_lines,
     read_text,
-    shown,
     write_bytes,
     write_json,
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import pytest
 
+from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core.options import ConfigError, Option, Range, Section, overlay, to_json
 
@@ -80,6 +82,23 @@ def test_overlay_lays_options_over_those_that_are_there():
     config = overlay(base, {"part": {"options": {"k": 5}, "share": 0}, "seed": 2})
     assert config == Whole(part=Part(options={"k": 5, "cosine": 0.8}, share=0.0), seed=2)
     assert overlay(Whole(), to_json(config)) == config
+
+
+def test_options_of_a_part_go_when_another_replaces_it(capsys):
+    """As `--sample.sampler gaussian` does on the command line, where the preset's sampler has options."""
+    config = overlay(Config(), {"sample": {"sampler": "words", "options": {"words": "world", "cosine": 0.9}}})
+    others = [
+        {"sampler": "gaussian"},
+        {"sampler": "gaussian", "options": {"spread": 2.0}},
+        {"sampler": "words"},
+    ]
+    options = [overlay(config, {"sample": other}).sample.options for other in others]
+    assert options == [{}, {"spread": 2.0}, {"words": "world", "cosine": 0.9}]
+    words = ["--sample.sampler", "gaussian", "--sample.options", "spread=2.0"]
+    for given, expected in ((words[:2], {}), (words, {"spread": 2.0})):
+        assert main(["run", "--preset", "doodles", "--dry-run", *given]) == 0
+        shown = capsys.readouterr().out
+        assert json.loads(shown[: shown.rindex("}") + 1])["sample"]["options"] == expected
 
 
 def test_every_number_of_a_run_has_a_range():

@@ -14,16 +14,9 @@ import torch
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from oodream.core.errors import DataError
-from oodream.data.preprocess import (
-    Depth,
-    is_single,
-    read_image,
-    read_pictures,
-    square,
-    to_rgb,
-    white_of,
-)
+from oodream.data.preprocess import read_image, read_pictures
 from oodream.data.scan import image_files
+from oodream.runtime.pictures import Depth, is_single, square, to_rgb, white_of
 from tests.helpers.pictures import RED, WHITE, picture, save
 
 

@@ -27,13 +27,15 @@ from oodream.core.results import row_to_json
 from oodream.core.types import Sizes
 from oodream.data.builtin import digits
 from oodream.data.images import ImageSet
-from oodream.data.preprocess import square
-from oodream.deploy.export import export
+from oodream.deploy.export import Exported, export
 from oodream.deploy.guard import Guard
 from oodream.deploy.onnx import TRACED, Deployed, ExportError, Rewritten, Square, compared, to_onnx
 from oodream.detection.evaluate import evaluate
+from oodream.runtime.pictures import square
 from tests.helpers.begun import begin_run
 from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
+
+ANSWERS = ["logits", "score", "unknown"]
 
 
 def session(file):
@@ -62,7 +64,7 @@ def energy(tmp_path_factory):
     rows = evaluate(
         extractor, ["energy"], fit=train, test=test, ood=ood, resamples=20, classifier="regularized"
     ).rows
-    worst = export(guard(), folder, rows, onnx=True)
+    worst = export(guard(), folder, rows, onnx=True).onnx
     return SimpleNamespace(folder=folder, rows=rows, worst=worst)
 
 
@@ -100,7 +102,7 @@ def test_the_graph_answers_as_the_guard_does(energy):
         np.zeros((SIZE, SIZE, 3), np.uint8),
         np.full((1, 1, 3), 255, np.uint8),
     ):
-        logits, score, unknown = run.run(None, {"images": picture.transpose(2, 0, 1)[None]})
+        logits, score, unknown = run.run(ANSWERS, {"images": picture.transpose(2, 0, 1)[None]})
         prediction = guard().predict(picture)
         assert score[0] == pytest.approx(prediction.score, abs=1e-4)
         assert guard().names[logits[0].argmax()] == prediction.likeliest
@@ -114,7 +116,7 @@ def test_the_graph_answers_as_the_guard_does(energy):
 def test_batches_of_any_length(energy, n):
     pictures = np.random.default_rng(n).integers(0, 256, (n, 30, 41, 3), dtype=np.uint8)
     logits, score, unknown = session(energy.folder / "guard.onnx").run(
-        None, {"images": pictures.transpose(0, 3, 1, 2)}
+        ANSWERS, {"images": pictures.transpose(0, 3, 1, 2)}
     )
     assert (logits.shape, score.shape, unknown.shape) == ((n, 4), (n,), (n,))
     assert (logits.dtype, score.dtype, unknown.dtype) == (np.float32, np.float64, bool)
@@ -133,13 +135,58 @@ def test_the_graph_says_what_it_is(energy):
     assert [isinstance(side, str) for side in taken.shape] == [True, False, True, True]
 
 
+def clear(mine, pictures) -> tuple[np.ndarray, list[bool]]:
+    """Which pictures do not lie at a threshold, as some held-out ones do, and which of these are flagged."""
+    predictions = mine.predict(pictures)
+    rows = np.array([abs(p.score - p.threshold) > 1e-4 for p in predictions])
+    return rows, [p.flagged for p, row in zip(predictions, rows, strict=True) if row]
+
+
+def test_the_threshold_moves_at_run_time(energy):
+    run = session(energy.folder / "guard.onnx")
+    (threshold,) = run.get_overridable_initializers()
+    assert (threshold.name, threshold.shape, threshold.type) == ("threshold", [], "tensor(double)")
+    pictures = clothes()[1].batch(range(300)).permute(0, 2, 3, 1).numpy()
+    images = {"images": pictures.transpose(0, 3, 1, 2)}
+    counts = []
+    for alpha in (0.05, 0.2, 0.5):
+        other = guard().at(alpha)
+        _, _, unknown = run.run(ANSWERS, images | {"threshold": np.array(other.threshold)})
+        rows, flagged = clear(other, pictures)
+        assert unknown[rows].tolist() == flagged
+        counts.append(int(unknown.sum()))
+    assert counts[0] == int(run.run(ANSWERS, images)[2].sum()) < counts[1] < counts[2]
+
+
+def test_a_graph_with_a_threshold_for_each_class(tmp_path):
+    mine = Guard.calibrate(classifier(), "energy", *clothes(), alpha=0.2, per_class=True)
+    export(mine, tmp_path / "g", onnx=True)
+    run = session(tmp_path / "g" / "guard.onnx")
+    (threshold,) = run.get_overridable_initializers()
+    assert threshold.shape == [4]
+    assert "exceeds the threshold of the class it is taken for" in (tmp_path / "g" / "README.md").read_text()
+    metadata = run.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["threshold"]) == mine.threshold_C.tolist()
+    pictures = clothes()[1].batch(range(300)).permute(0, 2, 3, 1).numpy()
+    images = {"images": pictures.transpose(0, 3, 1, 2)}
+    rows, flagged = clear(mine, pictures)
+    unknown = run.run(ANSWERS, images)[2]
+    assert unknown[rows].tolist() == flagged
+    assert unknown.tolist() != [p.flagged for p in guard(alpha=0.2).predict(pictures)]
+    other = mine.at(0.5)
+    rows, flagged = clear(other, pictures)
+    assert run.run(ANSWERS, images | {"threshold": other.threshold_C})[2][rows].tolist() == flagged
+
+
 @pytest.mark.parametrize("detector", ["knn", "mahalanobis"])
 def test_detectors_with_a_state(detector, tmp_path):
     mine = guard(detector)
-    low, high = mine.score_Q.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+    low, high = np.quantile(mine.held_out.score_N, [0.05, 0.95])
     assert to_onnx(mine, tmp_path / "g.onnx") < 1e-3 * (high - low)
     picture = next(photos())
-    _, score, unknown = session(tmp_path / "g.onnx").run(None, {"images": picture.transpose(2, 0, 1)[None]})
+    _, score, unknown = session(tmp_path / "g.onnx").run(
+        ANSWERS, {"images": picture.transpose(2, 0, 1)[None]}
+    )
     prediction = mine.predict(picture)
     assert score[0] == pytest.approx(prediction.score, rel=1e-4)
     assert unknown[0] == prediction.flagged
@@ -191,7 +238,7 @@ def test_a_graph_is_compared_in_all_it_says(energy, tmp_path):
         compared(guard("knn"), file)
     with pytest.raises(ExportError, match="another answer"):
         compared(guard(alpha=0.9), file)  # the same scores, another threshold
-    with pytest.raises(ExportError, match="onnxruntime cannot run this graph"):
+    with pytest.raises(ExportError, match=r"graph is not kept: .* cannot be run, or is damaged"):
         compared(guard(), energy.folder / "config.json")
 
 
@@ -204,7 +251,7 @@ def test_a_detector_that_needs_gradients_cannot_be_a_graph(tmp_path):
     ):
         export(mine, tmp_path / "g", onnx=True)
     assert list(tmp_path.iterdir()) == []
-    assert export(mine, tmp_path / "g") is None
+    assert export(mine, tmp_path / "g") == Exported()
     assert Guard.load(tmp_path / "g").threshold == mine.threshold
 
 
@@ -245,7 +292,9 @@ def test_the_folder_is_a_guard_and_nothing_else(energy):
     metadata = json.loads((energy.folder / "config.json").read_text())
     assert metadata["classifier"]["names"] == list(guard().names)
     assert (metadata["detector"]["name"], metadata["threshold"]) == ("energy", guard().threshold)
-    assert metadata["guarantee"] == {"kind": "tolerance", "alpha": 0.05, "confidence": 0.95, "n": 1000}
+    guarantee = {"kind": "tolerance", "alpha": 0.05, "confidence": 0.95, "n": 1000, "too_few": None}
+    assert metadata["guarantee"] == guarantee
+    assert metadata["class_thresholds"] is None
 
 
 def test_the_card(energy):
@@ -276,10 +325,12 @@ def test_the_cards_snippets_run(energy, tmp_path, monkeypatch):
     snippets = [
         part.split("```")[0] for part in (energy.folder / "README.md").read_text().split("```python\n")[1:]
     ]
-    first, second = {}, {}
-    exec(snippets[0], first)
-    exec(snippets[1], second)
-    assert second["score"][0] == pytest.approx(first["prediction"].score, abs=1e-4)
+    first, second, third = {}, {}, {}
+    for snippet, variables in zip(snippets, (first, second, third), strict=True):
+        exec(snippet, variables)
+    assert second["prediction"].score == pytest.approx(first["prediction"].score, abs=1e-4)
+    assert second["prediction"].answer == first["prediction"].answer
+    assert third["score"][0] == pytest.approx(first["prediction"].score, abs=1e-4)
 
 
 def test_a_card_without_measurements(tmp_path):

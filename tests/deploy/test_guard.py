@@ -15,25 +15,31 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from crepes.base import p_values_batch
 from PIL import Image
 from scipy.stats import betabinom, binom
+from torch import nn
 
 import oodream
 from oodream.cli.main import main
 from oodream.config import Config, EvaluateConfig, GuardConfig
 from oodream.core.errors import DataError, StoreError
-from oodream.core.files import read_json, save_tensors, write_json
+from oodream.core.files import read_json, write_json
 from oodream.core.options import ConfigError
 from oodream.core.registry import make
+from oodream.core.tensors import save_tensors
 from oodream.data.builtin import digits
 from oodream.data.images import from_array
-from oodream.data.preprocess import is_single, read_pictures
-from oodream.deploy.guard import Guard, name_of
+from oodream.data.preprocess import read_pictures
+from oodream.deploy.guard import Guard
+from oodream.deploy.stored import name_of
 from oodream.detection.detectors import NoOutliers, state
-from oodream.functional.calibration import calibrate, conformal, tolerance
-from oodream.models.classifier import Prediction
 from oodream.run.layout import REGULARIZED, Layout
 from oodream.run.stages.results import calibrate_guard
+from oodream.runtime.answers import Prediction
+from oodream.runtime.calibration import calibrate, conformal, tolerance
+from oodream.runtime.held_out import HeldOut
+from oodream.runtime.pictures import is_single
 from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
 
 CPU = torch.device("cpu")
@@ -324,6 +330,134 @@ def test_calibration_refuses(tmp_path):
         Guard.calibrate(classifier(), "enrgy", train, test)
 
 
+@pytest.mark.parametrize("confidence", [0.95, None])
+@pytest.mark.parametrize("per_class", [False, True])
+def test_another_alpha_gives_the_guard_that_calibration_would(per_class, confidence, tmp_path):
+    options = {"confidence": confidence, "per_class": per_class}
+    mine, test = Guard.calibrate(classifier(), "energy", *clothes(), **options), clothes()[1]
+    mine.save(tmp_path)
+    for alpha in (0.006, 0.05, 0.137, 0.9):
+        fresh = Guard.calibrate(classifier(), "energy", *clothes(), alpha=alpha, **options)
+        for moved in (mine.at(alpha), mine.at(0.5).at(alpha), Guard.load(tmp_path).at(alpha)):
+            assert (moved.threshold, moved.guarantee) == (fresh.threshold, fresh.guarantee)
+            assert (moved.threshold_C == fresh.threshold_C).all()
+            assert moved.predict(test) == fresh.predict(test)
+    assert mine.guarantee.alpha == 0.05
+    allowed = {0.95: r"takes 2,995 .* are 1,000: these can guarantee 0\.003", None: r"guarantee 0\.001"}
+    with pytest.raises(ValueError, match=allowed[confidence]):
+        mine.at(0.0009 if confidence is None else 0.001)
+    with pytest.raises(ValueError, match="alpha lies between 0 and 1, not at 1"):
+        mine.at(1.0)
+
+
+def test_a_threshold_of_ones_own_is_kept():
+    mine = replace(guard(), threshold=-1e9)
+    assert all(p.flagged and p.threshold == -1e9 for p in mine.predict(clothes()[1].subset(torch.arange(9))))
+
+
+def test_p_values_say_how_strange_a_picture_is():
+    test, strange = clothes()[1], digits(SIZE, 200)
+    average = Guard.calibrate(classifier(), "energy", *clothes(), alpha=0.1, confidence=None)
+    for images in (test, strange):
+        predictions = average.predict(images)
+        assert all(p.flagged == (p.p_value <= 0.1) for p in predictions)
+    p = [p.p_value for p in guard().predict(test)]
+    assert sorted(p) == pytest.approx([(i + 1) / 1001 for i in range(1, 1001)], abs=1e-9)
+    assert np.median([p.p_value for p in predictions]) < 0.2
+
+
+def test_every_class_has_its_own_guarantee(tmp_path):
+    """Thresholds and p-values of each class are those of its own held-out images; few of a class have the
+    common ones.
+    """
+    train, test = clothes()
+    mine = Guard.calibrate(classifier(), "energy", train, test, alpha=0.1, per_class=True)
+    score_N = guard().scores(test)
+    taken_N = guard_logits(test).argmax(1)
+    for c, threshold in enumerate(mine.threshold_C.tolist()):
+        assert threshold == tolerance(score_N[taken_N == c], 0.1, 0.95)
+    predictions = mine.predict(test)
+    flagged = torch.tensor([p.flagged for p in predictions])
+    assert all(0 < flagged[taken_N == c].double().mean() <= 0.1 for c in range(4))
+    p = p_values_batch(
+        score_N.numpy(), score_N.numpy(), bins_cal=taken_N.numpy(), bins_test=taken_N.numpy(), smoothing=False
+    )
+    assert [v.p_value for v in predictions] == pytest.approx(p.tolist(), abs=1e-9)
+    assert [v.threshold for v in predictions] == mine.threshold_C[taken_N].tolist()
+    counts = dict(zip(mine.names, taken_N.bincount(minlength=4).tolist(), strict=True))
+    order = sorted(counts, key=counts.get)
+    needed = {name: 1 - 0.05 ** (1 / n) for name, n in counts.items()}  # the alpha that so many guarantee
+    between = (needed[order[0]] + needed[order[1]]) / 2
+    assert mine.guarantee.too_few == {}
+    few = mine.at(between)
+    assert few.guarantee.too_few == {order[0]: counts[order[0]]}
+    rare = mine.names.index(order[0])
+    assert few.threshold_C[rare] == few.threshold == tolerance(score_N, between, 0.95)
+    assert f"{order[0]} has {counts[order[0]]}" in str(few.guarantee)
+    few.save(tmp_path)
+    config = read_json(tmp_path / "config.json")
+    assert config["class_thresholds"] == few.threshold_C.tolist()
+    assert config["guarantee"]["too_few"] == few.guarantee.too_few
+    assert Guard.load(tmp_path).predict(test) == few.predict(test)
+
+
+def test_the_guarantee_of_every_class_is_kept_on_unseen_images():
+    """As for the common threshold: calibrated on 600 of the 1,000 test images and observed on the others."""
+    score_N, taken_N = guard().scores(clothes()[1]), guard_logits(clothes()[1]).argmax(1)
+    g, rates = torch.Generator().manual_seed(2), []
+    for _ in range(100):
+        order = torch.randperm(1000, generator=g)
+        held_out, unseen = order[:600], order[600:]
+        kept = HeldOut.of(score_N[held_out], nn.functional.one_hot(taken_N[held_out], 4), None)
+        guarantee = kept.calibrate(0.1, None, guard().names)[1]
+        assert guarantee.too_few == {}
+        limit_C = torch.tensor([kept.threshold(c, guarantee) for c in range(4)])
+        flagged = score_N[unseen] > limit_C[taken_N[unseen]]
+        rates.append([flagged[taken_N[unseen] == c].double().mean().item() for c in range(4)])
+    mean, spread = np.mean(rates, axis=0), np.std(rates, axis=0) / 10
+    assert (mean <= 0.1 + 3 * spread).all()
+    assert (mean >= 0.05).all()
+
+
+@pytest.mark.parametrize("method", ["lac", "aps", "raps"])
+def test_prediction_sets(method, tmp_path):
+    """The held-out images' own sets hold as many true classes as they must; loaded guards give the same."""
+    test = clothes()[1]
+    predictions = guard().predict_set(test, alpha=0.03, method=method)
+    inside = [test.classes[y] in p.candidates for p, y in zip(predictions, test.labels, strict=True)]
+    assert 0.97 <= np.mean(inside) <= 0.975
+    assert all(p.candidates[0] == p.likeliest for p in predictions)
+    assert all(len(set(p.candidates)) == len(p.candidates) for p in predictions)
+    assert [replace(p, candidates=None) for p in predictions] == guard().predict(test)
+    guard().save(tmp_path)
+    assert Guard.load(tmp_path).predict_set(test, alpha=0.03, method=method) == predictions
+    narrower = guard().predict_set(test, alpha=0.3, method=method)
+    assert sum(len(p.candidates) for p in narrower) < sum(len(p.candidates) for p in predictions)
+    single = guard().predict_set(test.batch([3])[0], alpha=0.03, method=method)
+    assert single.candidates == predictions[3].candidates
+
+
+def test_prediction_sets_are_refused_without_labels_or_images():
+    few = clothes()[1].subset(torch.arange(60))
+    with pytest.raises(
+        ValueError, match=r"at most 0\.01 of known images take 99 .* there are 60: .* 0\.0164"
+    ):
+        Guard.calibrate(classifier(), "energy", clothes()[0], few).predict_set(few, alpha=0.01)
+    unlabelled = Guard.calibrate(classifier(), "energy", clothes()[0], few, labelled=False)
+    with pytest.raises(ValueError, match="true labels, and this guard was made without"):
+        unlabelled.predict_set(few)
+    with pytest.raises(ValueError, match="no prediction sets by 'all'"):
+        guard().predict_set([], method="all")
+
+
+def test_a_guard_without_labels_is_saved_as_such(tmp_path):
+    few = clothes()[1].subset(torch.arange(60))
+    Guard.calibrate(classifier(), "energy", clothes()[0], few, labelled=False).save(tmp_path)
+    again = Guard.load(tmp_path)
+    assert again.held_out.standing is None
+    assert again.predict(few)[0].p_value > 0
+
+
 def test_a_detector_that_needs_gradients(tmp_path):
     few = [images.subset(torch.arange(120)) for images in clothes()]
     mine = Guard.calibrate(classifier(), make("detectors", "odin", epsilon=0.01), *few)
@@ -344,6 +478,7 @@ def test_drift_of_pictures_and_of_scores():
     noise = np.random.default_rng(0).integers(0, 256, (300, SIZE, SIZE, 3), dtype=np.uint8)
     changed = guard().drift(scores, window=300).add(guard().scores(noise))
     assert changed.latest.p_moved < 1e-6
+    assert changed.evidence > 6
     assert guard().drift().total is None
 
 
@@ -369,7 +504,9 @@ def test_a_folder_gives_the_same_guard(detector, options, tmp_path):
             mine.threshold,
             mine.guarantee,
         )
-        assert torch.equal(again.score_Q, mine.score_Q)
+        arrays, expected = again.held_out.arrays(), mine.held_out.arrays()
+        assert arrays.keys() == expected.keys()
+        assert all((array == arrays[key]).all() for key, array in expected.items())
         assert type(again.detector) is type(mine.detector)
         assert all(getattr(again.detector, key) == value for key, value in options.items())
         assert state(again.detector).keys() == state(mine.detector).keys()
@@ -453,7 +590,17 @@ def test_damaged_folders_are_named(tmp_path):
         Guard.load(tmp_path)
     write_json(tmp_path / "config.json", config)
     save_tensors(tmp_path / "guard.safetensors", {"other": torch.zeros(1)})
-    with pytest.raises(StoreError, match="score_Q"):
+    with pytest.raises(StoreError, match="score_N"):
+        Guard.load(tmp_path)
+
+
+def test_a_guard_of_an_earlier_version_is_refused(tmp_path):
+    guard().save(tmp_path)
+    some = torch.from_numpy(guard().held_out.score_N[::2].copy())
+    save_tensors(tmp_path / "guard.safetensors", {"score_Q": some})
+    with pytest.raises(
+        StoreError, match=r"written by version 0\.3 or earlier, .* Make it again: .*--redo guard"
+    ):
         Guard.load(tmp_path)
 
 
@@ -544,6 +691,9 @@ def test_the_stage_makes_the_runs_guard_and_checks_it_on_halves(tmp_path):
     )
     again = Guard.load(tmp_path)
     assert (again.guarantee.kind, again.guarantee.alpha, again.detector.variant) == ("conformal", 0.2, "b")
+    summary = stage(tmp_path, test, {"per_class": True}, detectors=("mahalanobis",))
+    assert Guard.load(tmp_path).per_class
+    assert "class by class" in summary["guarantee"]
 
 
 def test_too_few_test_images_make_no_guard_and_no_error(tmp_path):
@@ -580,7 +730,15 @@ def test_score_asks_the_guard_of_its_classifier(tmp_path, picture, capsys):
         ["--run", str(run / "classifier" / "regularized-s0")],
     ):
         assert scored(*own)[0]["threshold"] == classifier().threshold != guard().threshold
+    moved = guard().at(0.5)
+    (line,) = scored("--run", str(run), "--alpha", "0.5")
+    assert line == {"file": str(path), **vars(moved.predict(path))}
+    assert line["threshold"] == moved.threshold < guard().threshold
+    assert main(["score", str(path), "--run", str(run), "--alpha", "0.001"]) == 2
+    assert "these can guarantee 0.003" in capsys.readouterr().err
     (run / "guard" / "guard.json").unlink()
+    assert main(["score", str(path), "--run", str(run), "--alpha", "0.5"]) == 2
+    assert "--alpha moves a guard's threshold" in capsys.readouterr().err
     assert scored("--run", str(run))[0]["threshold"] == classifier().threshold
     assert main(["score", str(path), "--run", str(run)]) == 0
     assert capsys.readouterr().out.split()[1] == "score"

@@ -11,7 +11,7 @@ import torch
 from oodream.core.errors import DataError
 from oodream.data.listing import pixel_listing
 from oodream.deploy.known import LEAST, output_names, outputs_of, split_known
-from oodream.functional.calibration import least
+from oodream.runtime.calibration import least
 
 
 def listing(n: int, classes: int = 4, name: str = "photos"):

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from oodream.cli.main import main
-from oodream.core.files import load_tensors
+from oodream.core.tensors import load_tensors
 from tests.helpers.runs import command, images_of
 
 

@@ -54,7 +54,7 @@ def test_the_report_answers_as_what_is_deployed_does(run):
 
 def test_plain_prompts_draw_their_class(run):
     """By the plain classifier, which has seen real images alone."""
-    from oodream.core.files import load_tensors
+    from oodream.core.tensors import load_tensors
     from oodream.models.factory import backbone
 
     judge = backbone(TrainConfig(optimisation=Optimisation()).backbone, len(FASHION_ID))

@@ -15,7 +15,8 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification
 
 from oodream.cli.main import main
-from oodream.core.files import load_tensors, read_json
+from oodream.core.files import read_json
+from oodream.core.tensors import load_tensors
 from oodream.run.compare import read_arms
 from oodream.run.generated import SHARD
 from oodream.run.redraw import open_begun

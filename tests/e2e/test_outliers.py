@@ -9,12 +9,15 @@ import torch
 
 from oodream import Run
 from oodream.cli.main import main
-from oodream.core.files import load_tensors, read_json, save_tensors
+from oodream.core.files import read_json
+from oodream.core.tensors import load_tensors, save_tensors
 from oodream.data.inputs import DataInputs
 from oodream.detection.detectors import state
 from oodream.detection.detectors.outlier_probe import OutlierProbe
 from oodream.detection.fit import training_outputs
+from oodream.run.job import Job
 from oodream.run.layout import KINDS, Layout
+from oodream.run.stages.classifiers import outlier_images
 from tests.helpers.runs import command
 
 DETECTORS = ("--evaluate.detectors", "outlier_probe")  # beside those of the command
@@ -32,18 +35,17 @@ def test_the_kept_images_teach_it_and_nothing_before_is_made_again(finished, sha
     assert [row for row in opened.rows() if row.detector != "outlier_probe"] == old
     assert {row.classifier for row in opened.rows() if row.detector == "outlier_probe"} == {*KINDS}
 
-    detector = opened.guard().detector
-    kept = opened.images.subset(torch.arange(24) % 3 > 0)
-    training = training_outputs(
-        opened.classifier().extractor(), [detector], DataInputs(opened.config).train, kept
-    )
-    expected = state(training.fit(OutlierProbe()))
+    detector, outliers = opened.guard().detector, outlier_images(Job(opened.config, run))
+    assert len(outliers) == 16
+    inputs, extractor = DataInputs(opened.config), opened.classifier().extractor()
+    expected = state(training_outputs(extractor, [detector], inputs.train, outliers).fit(OutlierProbe()))
     assert all(torch.equal(state(detector)[key], value) for key, value in expected.items())
 
 
 def test_a_run_of_latents_leaves_it_out_and_says_why(shapes, tiny_pipeline, tmp_path, capsys):
     run = tmp_path / "latents"
-    args = command(shapes, tiny_pipeline, run, "--decode.output", "latents", *DETECTORS, "--until", "scores")
+    latents = ("--decode.output", "latents", "--latents.options", "steps=5")
+    args = command(shapes, tiny_pipeline, run, *latents, *DETECTORS, "--until", "scores")
     assert main(args) == 0
     why = "it learns from images of outliers, and this run's outliers are latents (decode.output)"
     assert f"the detector outlier_probe is left out: {why}" in " ".join(capsys.readouterr().err.split())

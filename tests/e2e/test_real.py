@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from oodream.cli.main import main
-from oodream.core.files import load_tensors, read_json
+from oodream.core.files import read_json
+from oodream.core.tensors import load_tensors
 from oodream.run.artifacts import Run
 from tests.helpers.clouds import clouds
 from tests.helpers.runs import command

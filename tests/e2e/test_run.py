@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from oodream.cli.main import main
-from oodream.core.files import load_tensors, read_json, read_json_lines
+from oodream.core.files import read_json, read_json_lines
+from oodream.core.tensors import load_tensors
 from oodream.data.inputs import DataInputs
 from oodream.functional.metrics import auroc
 from oodream.run.artifacts import Run

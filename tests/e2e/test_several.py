@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from oodream.cli.main import main
-from oodream.core.files import load_tensors, read_json
+from oodream.core.files import read_json
+from oodream.core.tensors import load_tensors
 from tests.helpers.runs import command, images_of
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -72,7 +73,7 @@ from oodream.data.images import from_array
 from oodream.training.loop import fit
 from oodream.training.sources import Source
 from oodream.core.registry import make
-from oodream.core.files import save_tensors
+from oodream.core.tensors import save_tensors
 from oodream.core.types import Output
 from oodream.core.distributed import is_main, barrier
 

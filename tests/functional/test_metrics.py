@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -32,7 +31,6 @@ from oodream.functional.metrics import (
     measure,
     oscr,
     roc,
-    wilson,
 )
 
 scores = st.lists(st.integers(-6, 6), min_size=1, max_size=45).map(
@@ -188,20 +186,6 @@ def test_bootstrap_interval_covers_the_truth() -> None:
         )
         covered += low <= truth <= high
     assert 87 <= covered <= 99
-
-
-def test_wilson_interval_against_published_values() -> None:
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)  # Newcombe 1998, table I
-    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
-    assert wilson(20, 20) == pytest.approx((0.8389, 1), abs=5e-5)
-
-
-@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (3, 7), (500, 1000), (9_999, 10_000)])
-def test_wilson_interval_is_its_formula(hits: int, n: int) -> None:
-    z, p = NormalDist().inv_cdf(0.975), hits / n
-    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    expected = [(p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
-    assert wilson(hits, n) == pytest.approx(expected, abs=1e-12)
 
 
 def test_roc_is_thin_and_lies_on_the_full_curve() -> None:

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from oodream.config import Config
-from oodream.core.files import save_tensors, write_json
+from oodream.core.files import write_json
 from oodream.core.options import to_json
 from oodream.core.seeding import generator
+from oodream.core.tensors import save_tensors
 from oodream.run.artifacts import Run
 from oodream.run.layout import FORMAT
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers import ResNetConfig, ViTConfig
 
-from oodream.core.files import save_tensors
 from oodream.core.seeding import seeded
+from oodream.core.tensors import save_tensors
 from oodream.data.images import from_array
 from oodream.models.factory import backbone
 

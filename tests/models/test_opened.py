@@ -11,8 +11,8 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from oodream.core.errors import StoreError
-from oodream.core.files import save_tensors
 from oodream.core.seeding import seeded
+from oodream.core.tensors import save_tensors
 from oodream.models.external import split
 from oodream.models.factory import backbone, trained_network
 from oodream.models.opened import Center, Said, full_name, open_network, rebuild

@@ -14,7 +14,7 @@ from PIL import Image
 
 from oodream.cli.main import main
 from oodream.core.errors import StoreError
-from oodream.core.files import load_tensors
+from oodream.core.tensors import load_tensors
 from oodream.run.artifacts import Run
 from tests.helpers.runs import command
 

@@ -13,8 +13,8 @@ from PIL import Image
 from oodream.audit.finding import Audit, Finding
 from oodream.cli.main import main
 from oodream.config import Config, DecodeConfig, EvaluateConfig, RegularizeConfig
-from oodream.core.files import save_tensors
 from oodream.core.results import row_to_json
+from oodream.core.tensors import save_tensors
 from oodream.run.artifacts import Run
 from oodream.run.audit import audit_folders, audit_run, lines
 from tests.helpers.begun import begin_run, imagine

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from oodream.core.distributed import Shard
-from oodream.core.files import load_tensors
+from oodream.core.tensors import load_tensors
 from oodream.core.types import ClassBook, Generated, SampledVectors
 from oodream.run.generated import SHARD, ImageFiles, LatentShards, latent_reader, slug
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from oodream.config import Config, EvaluateConfig, ReportConfig
-from oodream.core.files import save_tensors
 from oodream.core.results import Row, ShiftRow, row_to_json
+from oodream.core.tensors import save_tensors
 from oodream.report.content import FilterCount
 from oodream.run.artifacts import Run
 from oodream.run.present import GALLERY_PER_CLASS, filtered, gallery, headline, headline_detector

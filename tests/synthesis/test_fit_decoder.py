@@ -13,8 +13,8 @@ import torch
 from diffusers import DDPMScheduler
 
 from oodream.core.errors import DataError
-from oodream.core.files import save_tensors
 from oodream.core.options import ConfigError
+from oodream.core.tensors import save_tensors
 from oodream.data.captions import captioned_folder
 from oodream.synthesis.errors import DecoderError
 from oodream.synthesis.fit_decoder import fit_decoder

@@ -9,6 +9,7 @@ import torch
 
 from oodream.core.seeding import generator
 from oodream.core.types import ClassBook
+from oodream.synthesis.decoders import stable
 from oodream.synthesis.decoders.stable import StableDecoder
 from oodream.synthesis.errors import DecoderError, NotFiniteError
 from tests.helpers.vectors import unit
@@ -52,7 +53,13 @@ def test_images_leave_at_the_size_asked_for(tiny_pipeline):
     assert decoder.reconstruct(flat).shape == (1, 3, 24, 24)
 
 
-def test_reconstruction_is_the_vae_there_and_back(tiny_pipeline):
+@pytest.fixture
+def in_float32(monkeypatch):
+    """Decoders multiply in float32, as diffusers does without being told."""
+    monkeypatch.setattr(stable, "multiplies_bf16", lambda device: False)
+
+
+def test_reconstruction_is_the_vae_there_and_back(tiny_pipeline, in_float32):
     decoder = StableDecoder(str(tiny_pipeline), names=["circle"], tile=2)
     images = torch.randint(
         0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -64,7 +71,7 @@ def test_reconstruction_is_the_vae_there_and_back(tiny_pipeline):
     assert off.max() < 0.6
 
 
-def test_xl_plain_image_is_diffusers_own(tiny_xl_pipeline):
+def test_xl_plain_image_is_diffusers_own(tiny_xl_pipeline, in_float32):
     """Conditioning, empty prompt and decoding are those of the pipeline called with the prompt itself."""
     decoder = StableDecoder(str(tiny_xl_pipeline), names=["circle"], tile=1, steps=3, scheduler="euler")
     ours = decoder.plain(["a red circle"], torch.tensor([4]))[0]
@@ -73,6 +80,17 @@ def test_xl_plain_image_is_diffusers_own(tiny_xl_pipeline):
         "a red circle", latents=noise, num_inference_steps=3, guidance_scale=3.0, output_type="pt"
     ).images[0]
     assert (ours.float() - theirs.float() * 255).abs().max() <= 0.51
+
+
+def test_images_in_bfloat16_are_nearly_those_in_float32(tiny_pipeline, monkeypatch):
+    drawn = []
+    for bf16 in (False, True):
+        monkeypatch.setattr(stable, "multiplies_bf16", lambda device, answer=bf16: answer)
+        decoder = StableDecoder(str(tiny_pipeline), names=["circle"], steps=2, tile=2)
+        drawn.append((decoder.fingerprint, decoder.plain(["a circle"] * 4, torch.arange(4)).float()))
+    (one, exact), (other, rounded) = drawn
+    assert one != other
+    assert 0 < (exact - rounded).abs().mean() < 2
 
 
 def test_xl_images_are_the_same_alone(tiny_xl_pipeline):

@@ -12,16 +12,20 @@ from oodream.config import Optimisation
 from oodream.data.images import from_array
 from oodream.training.augment import (
     MAX_GAIN,
+    MAX_GRAIN,
     MAX_OFFSET,
     MAX_SCALE,
     MAX_SHIFT,
     MAX_STRETCH,
+    SHARPEST,
+    SOFTEST,
     Variation,
     augment,
     gray_fraction,
     grayscale,
     recolored,
     resized_crop,
+    soften,
     vary,
 )
 from tests.helpers.training import pixels
@@ -69,6 +73,39 @@ def test_resized_crops_lie_inside_and_fill_the_image():
     )
     whole = resized_crop(ramp, 1.0, torch.Generator().manual_seed(0))
     assert (whole[:, 0, 0, -1].float() - whole[:, 0, 0, 0] > 50).all()
+
+
+def test_softening_is_scipys_blur_with_grain(monkeypatch):
+    """Without grain each image is a mixture of itself and scipy's blur, in a share within the limits."""
+    monkeypatch.setattr("oodream.training.augment.MAX_GRAIN", 0.0)
+    x = pixels(200)
+    softened = soften(x, 1.0, seeded()).double()
+    blurred = x.numpy().astype(float)
+    for axis in (2, 3):
+        blurred = ndimage.correlate1d(blurred, np.array([1, 4, 6, 4, 1]) / 16, axis=axis, mode="nearest")
+    away = torch.from_numpy(blurred) - x
+    inside = (softened > 0) & (softened < 255)
+    weight_B = ((softened - x) * away * inside).sum((1, 2, 3)) / (away**2 * inside).sum((1, 2, 3))
+    mixtures = x + weight_B[:, None, None, None] * away
+    assert ((mixtures - softened) * inside).abs().max() < 1.5
+    assert weight_B.min() > SHARPEST - 0.02
+    assert weight_B.max() < SOFTEST + 0.02
+    assert (weight_B < 0).double().mean() == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_grain_is_gray_and_within_its_limit():
+    flat = torch.full((300, 3, 16, 16), 128, dtype=torch.uint8)
+    grain = soften(flat, 1.0, seeded()).double() - 128
+    assert (grain == grain[:, :1]).all()
+    assert grain[:, 0].flatten(1).std(1).max() < 1.2 * MAX_GRAIN
+    assert grain.std() == pytest.approx(MAX_GRAIN / 3**0.5, rel=0.1)
+
+
+def test_images_are_softened_with_the_given_probability_alone():
+    x = pixels(400)
+    changed = (soften(x, 0.25, seeded()) != x).flatten(1).any(1).double().mean()
+    assert changed == pytest.approx(0.25, abs=0.08)
+    assert torch.equal(soften(x, 0.0, seeded()), x)
 
 
 def still(n: int, **changed: torch.Tensor) -> Variation:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from ..core.types import Json
-from ..functional.metrics import wilson
+from ..runtime.tails import wilson
 from .finding import Finding, percent
 
 __all__ = ["DRAWABLE", "drawability"]

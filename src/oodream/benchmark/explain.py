@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.files import shown
+from ..core.errors import shown
 from .locate import Located, locate
 from .protocol import KNOWN, LISTS, SHIFTED, UNKNOWN, Protocol, ProtocolSet, Source
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from ..core.errors import DataError, listed
-from ..core.files import read_text, shown
+from ..core.errors import DataError, listed, shown
+from ..core.files import read_text
 from ..core.types import OOD
 from ..data.classes import folder_key
 from ..data.listing import Listing

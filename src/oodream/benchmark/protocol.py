@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..core.errors import DataError
-from ..core.files import ASSETS, decode_text, shown
+from ..core.errors import DataError, shown
+from ..core.files import ASSETS, decode_text
 from ..core.options import ConfigError, overlay
 from ..data import classes
 from ..data.sets import SETS

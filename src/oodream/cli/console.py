@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from ..core.options import Option
+from ..core.options import OF, Option
 
 __all__ = ["Command", "Interrupts", "parse", "say", "value_of"]
 
@@ -103,11 +103,16 @@ def _text(option: Option) -> str:
 
 
 def _merged(default: Any, chosen: Any) -> Any:
-    """`chosen`, with its dictionaries laid over those of `default`."""
+    """`chosen`, with its dictionaries laid over those of `default`, but for options of a part that another
+    one replaces: of these none are left.
+    """
     changed = {}
     for field in dataclasses.fields(chosen):
         old, new = getattr(default, field.name), getattr(chosen, field.name)
-        if isinstance(new, dict) and isinstance(old, dict):
+        part = field.metadata.get(OF)
+        if part and getattr(default, part) != getattr(chosen, part):
+            changed[field.name] = {} if new == old else new
+        elif isinstance(new, dict) and isinstance(old, dict):
             changed[field.name] = {**old, **new}
         elif dataclasses.is_dataclass(new) and type(new) is type(old):
             changed[field.name] = _merged(old, new)

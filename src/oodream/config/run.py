@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ..core.options import Option, Range, Section
+from ..core.options import OF, Option, Range, Section
 from .types import Count, CountOrNone, Fraction, NotNegative, Positive, Seed
 
 __all__ = [
@@ -43,7 +43,8 @@ class Optimisation(Section):
     flip: bool = True
     """random horizontal flip"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """of the network: bf16 (mixed with float32), fp32, or auto: bf16 on CUDA, fp32 elsewhere"""
+    """of the network: bf16 (mixed with float32), fp32, or auto: bf16 on CUDA and on processors with matrix
+    units for it (AMX), fp32 elsewhere"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class SampleConfig(Section):
 
     sampler: str = "knn"
     """sampler (see `oodream list`)"""
-    options: dict[str, Option] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict, metadata={OF: "sampler"})
     """the sampler's options, as `k=300 cosine=0.8`"""
     per_class: Count = 200
     """vectors for every class"""
@@ -105,8 +106,12 @@ class DecodeConfig(Section):
 class ReconstructConfig(Section):
     """Known images that have been through the VAE, so that its traces say nothing about ID and OOD."""
 
+    detail: bool = True
+    """lend imagined images and reconstructions what the VAE loses of random known images"""
     frac: Fraction = 0.25
     """share of every ID batch of the regularized classifier that is reconstructed"""
+    share: Annotated[float, Range(0, 1, "low")] = 1.0
+    """share of the training images of which there are reconstructions; a batch takes them from these"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +130,7 @@ class LatentsConfig(Section):
 
     adapter: str = "preview"
     """latent adapter (see `oodream list`); "none": only losses with networks of their own see latents"""
-    options: dict[str, Option] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict, metadata={OF: "adapter"})
     """the adapter's options, as `steps=600`"""
     frac: Fraction = 0.25
     """share of every ID batch whose latents come along with the outliers' """
@@ -142,6 +147,9 @@ class TrainConfig(Section):
     init: str = ""
     """weights to begin with: a safetensors file, a classifier's folder or "scratch"; empty: those of the
     timm: or hf: name"""
+    soften: Fraction = 0.75
+    """chance that a training image, known or imagined, is blurred or sharpened, with grain, so that a
+    decoder's softness does not tell which it is"""
     optimisation: Optimisation = field(default_factory=Optimisation)
 
 
@@ -178,7 +186,7 @@ class RegularizeConfig(Section):
     grayscale_prob: Fraction = 0.5
     """chance that an imagined image is turned gray where ID images are, so that colour alone does not tell
     them apart"""
-    outlier_aug_prob: Fraction = 0.5
+    outlier_aug_prob: Fraction = 0.25
     """chance that an outlier is shown turned, stretched and moved, and chance that it is shown in other
     tones, each time anew"""
 
@@ -213,6 +221,8 @@ class GuardConfig(Section):
     confidence: Annotated[float, Range(0, 1, "high")] = 0.95
     """that the guard's threshold keeps to that share; 0: it does on average over draws of the known test
     images"""
+    per_class: bool = False
+    """a threshold for each class that a picture is taken for, where enough known test images are"""
 
 
 @dataclass(frozen=True, kw_only=True)

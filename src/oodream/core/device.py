@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from .distributed import local_rank
 
-__all__ = ["device_of"]
+__all__ = ["device_of", "multiplies_bf16"]
 
 
 def device_of(name: str) -> torch.device:
@@ -25,3 +28,11 @@ def device_of(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("CUDA is asked for, but PyTorch finds no CUDA device here. Use --device cpu.")
     return device
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has matrix units for bfloat16: CUDA devices, and processors with AMX."""
+    if device.type == "cpu":
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("amx_bf16", False))
+    return device.type == "cuda"

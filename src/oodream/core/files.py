@@ -1,4 +1,4 @@
-"""Files: text and JSON as people and programs write them, tensors, and writing that is whole or absent.
+"""Files: text and JSON as people and programs write them, and writing that is whole or absent.
 
 Nothing here knows what a file is for.
 """
@@ -11,16 +11,12 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-
-from .errors import StoreError
+from .errors import StoreError, shown
 
 __all__ = [
     "ASSETS",
@@ -28,12 +24,9 @@ __all__ = [
     "decode_text",
     "encode_json",
     "explained",
-    "load_tensors",
     "read_json",
     "read_json_lines",
     "read_text",
-    "save_tensors",
-    "shown",
     "write_bytes",
     "write_json",
 ]
@@ -58,15 +51,6 @@ def explained(path: Path) -> Iterator[None]:
                 "Choose another folder or mend its permissions."
             ) from error
         raise
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path for people: bytes that are no UTF-8, and characters that no terminal prints, are escaped.
-
-    The text can be printed, written and hashed anywhere. It need not lead back to the file.
-    """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # Text and JSON
@@ -116,28 +100,6 @@ def encode_json(value: Any, indent: int | None = None) -> bytes:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, indented, whole or not at all."""
     write_bytes(path, encode_json(value, indent=2) + b"\n")
-
-
-# Tensors
-
-
-def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Writes tensors as one safetensors file, whole or not at all."""
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(on_cpu, dict(metadata or {})))
-
-
-def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Reads a safetensors file; StoreError names the file when it is missing or damaged."""
-    again = "Remove its folder and run the same command again."
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise StoreError(f"{shown(path)} is missing. {again}") from error
-    except SafetensorError as error:
-        raise StoreError(f"{shown(path)} is damaged ({error}). {again}") from error
 
 
 # Whole or absent

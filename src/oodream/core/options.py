@@ -14,8 +14,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-__all__ = ["ConfigError", "Option", "Range", "Section", "check_range", "converted", "overlay", "to_json"]
+__all__ = [
+    "OF",
+    "ConfigError",
+    "Option",
+    "Range",
+    "Section",
+    "check_range",
+    "converted",
+    "overlay",
+    "to_json",
+]
 
+OF = "of"
+"""In a field's metadata: the name of the field that says whose options it holds."""
 Option = int | float | str | bool
 T = typing.TypeVar("T")
 
@@ -75,7 +87,8 @@ def check_range(key: str, value: Any, hint: Any) -> None:
 
 
 def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
-    """`config` with nested `values` (as from JSON) laid over it; dictionaries of options are merged.
+    """`config` with nested `values` (as from JSON) laid over it; dictionaries of options are merged, but for
+    those of a part that another one replaces (see `OF`).
 
     Raises ConfigError for an unknown key or a value of the wrong kind or out of range.
     """
@@ -98,6 +111,10 @@ def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
             changed[key] = {**old, **_options(value, where)}
         else:
             changed[key] = converted(value, hints[key], where)
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        part = item.metadata.get(OF)
+        if part in changed and changed[part] != getattr(config, part):
+            changed[item.name] = dict(values.get(item.name, {}))
     try:
         return dataclasses.replace(config, **changed)  # type: ignore[type-var]
     except ConfigError as error:

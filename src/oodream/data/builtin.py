@@ -2,7 +2,8 @@
 
 Fashion-MNIST serves as in-distribution data (8 classes) and near-OOD (bag, ankle boot). Far-OOD are
 scikit-learn's handwritten digits and sample photographs, letters of an embedded sheet, procedural textures,
-and noise. All become RGB through `preprocess.square`, the transform that a folder of files goes through.
+and noise. All become RGB through `runtime.pictures.square`, the transform that a folder of files goes
+through.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from ..core.errors import DataError, listed
-from ..core.files import read_text, shown
+from ..core.errors import DataError, listed, shown
+from ..core.files import read_text
 from .images import Images, from_files
 from .scan import MAX_UNREADABLE, is_skipped, report_unread, scan
 

@@ -21,6 +21,7 @@ from string import Formatter
 from ..config import PROMPT
 from ..core.errors import DataError
 from ..core.files import ASSETS, read_text
+from ..runtime.answers import UNKNOWN
 from .images import Images
 
 if sys.version_info >= (3, 11):
@@ -29,7 +30,6 @@ else:
     import tomli as tomllib
 
 __all__ = [
-    "UNKNOWN",
     "check_count",
     "check_name",
     "find",
@@ -44,7 +44,6 @@ __all__ = [
 ]
 
 LISTS = ASSETS / "classes"
-UNKNOWN = "unknown"  # what a classifier answers for what it does not know
 
 
 def lists() -> tuple[str, ...]:

@@ -11,8 +11,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from ..core.errors import DataError, listed
-from ..core.files import shown
+from ..core.errors import DataError, listed, shown
 from ..core.types import OOD
 from .classes import check_name, folder_key, plain, prompts_for, read
 from .images import Files, Images

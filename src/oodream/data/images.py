@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.errors import DataError, listed
-from ..core.files import shown
+from ..core.errors import DataError, listed, shown
 from ..core.progress import progress
 from ..core.types import OOD
-from .preprocess import Depth, read_image, read_or_measure, resize_all, white_of
+from ..runtime.pictures import Depth, white_of
+from .preprocess import read_image, read_or_measure, resize_all
 from .scan import MAX_UNREADABLE
 
 __all__ = ["Files", "ImageSet", "Images", "Source", "from_array", "from_files", "from_pixels", "from_sources"]
@@ -149,8 +149,8 @@ def from_files(
     """The images in `files`, without the damaged ones (warned by name).
 
     Every file is read once to know that it is whole. The pixels are kept when all fit in 2 GiB; else a batch
-    reads its files again. `white` is as in `preprocess.to_rgb`; where it is 0, it is found from all deep
-    pictures of the set together. Warns where half of the pictures are nearly black.
+    reads its files again. `white` is as in `runtime.pictures.to_rgb`; where it is 0, it is found from all
+    deep pictures of the set together. Warns where half of the pictures are nearly black.
 
     Raises DataError where there is no file, or more than 5 % of them are damaged.
     """

@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..core.errors import DataError
-from ..core.files import shown
+from ..core.errors import DataError, shown
 from ..core.seeding import generator
 from .builtin import FAR_SETS
 from .classes import prompts_for, spans_for

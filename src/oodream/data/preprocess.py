@@ -1,100 +1,20 @@
-"""One picture, from a file, bytes, PIL, an array or a tensor, as the uint8 RGB square that networks take.
-
-Every picture goes through `to_rgb` and `square`, in training and in use, so two sets can never differ by how
-they were read: a picture of another size is resized by its shorter side, and its center is taken.
-"""
+"""Pictures as tensors: what `runtime.pictures` reads, channels first, for networks to take."""
 
 from __future__ import annotations
 
-import os
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core.errors import DataError
-from ..core.files import shown
-from .scan import HEAD, unread_format
+from ..runtime import pictures as arrays
+from ..runtime.pictures import Depth, Picture, square, to_rgb
 
-__all__ = [
-    "Depth",
-    "Picture",
-    "is_single",
-    "read_image",
-    "read_or_measure",
-    "read_pictures",
-    "resize_all",
-    "square",
-    "to_rgb",
-    "white_of",
-]
-
-Picture = Image.Image | np.ndarray | Tensor | str | os.PathLike[str] | bytes | Mapping[str, Any]
-BYTES = (bytes, bytearray, memoryview)
-KINDS = "a path, the bytes of an image file, a PIL image, an array or a tensor"
-CHANNELS = (1, 3, 4)
-FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # of integers
-FULL_SCALES_OF_FLOATS = (1, 255, 65535)
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # by EXIF's orientation
-ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 0x0112, 258, 281
-
-
-# One picture as a square
-
-
-def to_rgb(image: Image.Image, background: str = "white", white: float = 0.0) -> Image.Image:
-    """The picture as people see it, in 8-bit RGB: upright by its EXIF, alpha over `background`, deep gray
-    scaled.
-
-    Integers of 16 and 32 bits and floats are divided by `white`, or where that is 0 by what `white_of` gives
-    for this picture alone. Higher values are white.
-    """
-    image = _upright(image)
-    if _is_deep(image):
-        values = _values(image)
-        white = white or white_of([Depth(peak=values.max(), floats=image.mode == "F")])
-        scaled = np.rint(values.clip(max=white) * (255 / white))
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, background)
-        canvas.alpha_composite(rgba)
-        return canvas.convert("RGB")
-    return image.convert("RGB")
-
-
-def square(image: Image.Image, size: int) -> Image.Image:
-    """The center square, `size` pixels wide: the shorter side is resized (bicubic, antialiased), the rest is
-    cut away.
-
-    It is resized first to its width, then to its height, whatever order Pillow would take, so that any other
-    program can do the same to the bit.
-    """
-    (w, h), side = image.size, min(image.size)
-    left, top = (w - side) / 2, (h - side) / 2
-    narrow = image.resize((size, h), Image.Resampling.BICUBIC, box=(left, 0, left + side, h))
-    return narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, top + side))
-
-
-def resize_all(arrays: Iterable[np.ndarray], size: int) -> Tensor:
-    """N uint8 arrays (H, W) or (H, W, 3) as uint8 (N, 3, size, size) through `to_rgb` and `square`."""
-    pixels = np.stack([np.asarray(square(to_rgb(Image.fromarray(a)), size)) for a in arrays])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+__all__ = ["read_image", "read_or_measure", "read_pictures", "resize_all"]
 
 
 def read_image(source: Path | BytesIO, size: int, white: float = 0.0) -> Tensor:
@@ -102,221 +22,27 @@ def read_image(source: Path | BytesIO, size: int, white: float = 0.0) -> Tensor:
 
     Raises OSError for what is not a whole picture.
     """
-    pixels, depth = read_or_measure(source, size, white)
-    if pixels is None:
-        assert depth is not None
-        pixels, _ = read_or_measure(source, size, white_of([depth]))
-        assert pixels is not None
-    return pixels
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF says; as it lies where its EXIF is broken."""
-    image.load()
-    try:
-        orientation = image.getexif().get(ORIENTATION)
-    except Exception:  # on damaged EXIF Pillow raises nearly anything
-        return image
-    method = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
-
-
-# Deep gray: integers of 16 and 32 bits, and floats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Depth:
-    """A deep picture's largest value, and the value of white that its file states (0: none)."""
-
-    peak: float
-    floats: bool = False
-    stated: float = 0.0
+    return _tensor(arrays.read_square(source, size, white))
 
 
 def read_or_measure(
     source: Path | BytesIO, size: int, white: float = 0.0
 ) -> tuple[Tensor | None, Depth | None]:
     """The picture as `read_image` gives it, or for a deep one without a `white` None and its depth."""
-    try:
-        with Image.open(source) as image:
-            if white or not _is_deep(image):
-                return _tensor(square(to_rgb(image, white=white), size)), None
-            peak = _values(image).max()
-            stated = _stated_white(image, source, peak)
-            return None, Depth(peak=peak, floats=image.mode == "F", stated=stated)
-    except Exception as error:  # on damaged bytes Pillow's readers raise nearly anything
-        raise OSError(_why(error, source)) from error
-
-
-def white_of(depths: Sequence[Depth]) -> float:
-    """The value of white in a set of deep pictures, so that all have one scale.
-
-    It is what their files state where all do and no value exceeds it, else the smallest full scale that their
-    largest value fits: of integers 8, 10, 12, 14 or 16 bits, of floats 1, 255 or 65535; else the largest
-    value itself.
-    """
-    peak, stated = max(d.peak for d in depths), min(d.stated for d in depths)
-    if stated and peak <= (largest := max(d.stated for d in depths)):
-        return largest
-    scales = FULL_SCALES_OF_FLOATS if all(d.floats for d in depths) else FULL_SCALES
-    return float(next((scale for scale in scales if peak <= scale), peak))
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def _values(image: Image.Image) -> np.ndarray:
-    values = np.asarray(image, dtype=np.float64)
-    return np.where(np.isfinite(values), values, 0).clip(0)
-
-
-def _stated_white(image: Image.Image, source: Path | BytesIO, peak: float) -> float:
-    """What a file says of its value of white: a TIFF's MaxSampleValue or odd bits, a PNG's sBIT; else 0.
-
-    By its format a PNG with an sBIT holds values scaled to 16 bits; those of many cameras do not.
-    """
-    if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        if value := max(_numbers(tags.get(MAX_SAMPLE_VALUE)), default=0.0):
-            return value
-        bits = max(_numbers(tags.get(BITS_PER_SAMPLE)), default=0.0)
-        return 2**bits - 1 if 8 < bits < 16 else 0.0
-    if image.format == "PNG":
-        if isinstance(source, BytesIO):
-            bits = _significant_bits(BytesIO(source.getvalue()))
-        else:
-            with source.open("rb") as file:
-                bits = _significant_bits(file)
-        white = 2**bits - 1
-        return (white if peak <= white else FULL_SCALES[-1]) if 8 < bits < 16 else 0.0
-    return 0.0
-
-
-def _numbers(value: Any) -> list[float]:
-    values = value if isinstance(value, tuple) else (value,)
-    return [float(v) for v in values if isinstance(v, (int, float))]
-
-
-def _significant_bits(file: BinaryIO) -> int:
-    """The bits of a PNG's chunk sBIT, which stands before the pixels; 0 where there is none."""
-    file.seek(8)
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"sBIT":
-            return file.read(1)[0]
-        if kind == b"IDAT":
-            break
-        file.seek(length + 4, os.SEEK_CUR)
-    return 0
-
-
-def _why(error: Exception, source: Path | BytesIO) -> str:
-    """Why a picture cannot be read; a format without a reader is named, whatever suffix its file has."""
-    head = b""
-    if isinstance(error, Image.UnidentifiedImageError):
-        if isinstance(source, BytesIO):
-            head = source.getvalue()[:HEAD]
-        else:
-            with source.open("rb") as file:
-                head = file.read(HEAD)
-    return unread_format(head, "") or str(error) or type(error).__name__
-
-
-# Pictures as people have them
-
-
-def is_single(pictures: Picture | Iterable[Picture]) -> bool:
-    """Whether this is one picture, and not several: what `read_pictures` takes, without a batch's axis."""
-    if isinstance(pictures, (np.ndarray, Tensor)):
-        return pictures.ndim < 4
-    return isinstance(pictures, (Image.Image, str, os.PathLike, Mapping, *BYTES))
+    pixels, depth = arrays.read_or_measure(source, size, white)
+    return None if pixels is None else _tensor(pixels), depth
 
 
 def read_pictures(pictures: Picture | Iterable[Picture], size: int, white: float = 0.0) -> Iterator[Tensor]:
-    """Every picture in order as uint8 (3, size, size); `white` is as in `to_rgb`.
-
-    A picture is a path, a PIL image, an encoded file's bytes, a dictionary with "bytes" or "path" as
-    `datasets` has them, an array or a tensor. Arrays have their channels last, (H, W), (H, W, C) or
-    (B, H, W, C). Tensors have them first, (H, W), (C, H, W) or (B, C, H, W). C is 1 (gray), 3 (RGB) or 4
-    (RGBA), and the values are uint8, or floats in [0, 1]. An iterable may mix all of these.
-
-    Raises DataError, which names what cannot be read or understood.
-    """
-    if isinstance(pictures, Mapping):
-        yield _from_source(_source_of(pictures), size, white)
-    elif isinstance(pictures, BYTES):
-        yield _from_source(BytesIO(pictures), size, white)
-    elif isinstance(pictures, (str, os.PathLike)):
-        yield _from_source(Path(pictures), size, white)
-    elif isinstance(pictures, Image.Image):
-        yield _tensor(square(to_rgb(pictures, white=white), size))
-    elif isinstance(pictures, (np.ndarray, Tensor)):
-        for image in _from_array(pictures):
-            yield _tensor(square(to_rgb(image), size))
-    elif isinstance(pictures, Iterable):
-        for i, item in enumerate(pictures):
-            if not is_single(item) and not isinstance(item, (np.ndarray, Tensor)):
-                raise DataError(f"Item {i} is a {type(item).__name__}, and no picture: {KINDS}.")
-            yield from read_pictures(item, size, white)
-    else:
-        raise DataError(f"A {type(pictures).__name__} is no picture: give {KINDS}, or several of these.")
+    """Every picture in order as uint8 (3, size, size); what is taken and refused is as in `squares`."""
+    return map(_tensor, arrays.squares(pictures, size, white))
 
 
-def _source_of(picture: Mapping[str, Any]) -> Path | BytesIO:
-    data, path = picture.get("bytes"), picture.get("path")
-    if isinstance(data, BYTES):
-        return BytesIO(data)
-    if isinstance(path, (str, os.PathLike)):
-        return Path(path)
-    keys = ", ".join(map(repr, picture)) or "nothing"
-    raise DataError(f'A dictionary is a picture where it has "bytes" or a "path"; this one has {keys}.')
+def resize_all(pixels: Iterable[np.ndarray], size: int) -> Tensor:
+    """N uint8 arrays (H, W) or (H, W, 3) as uint8 (N, 3, size, size) through `to_rgb` and `square`."""
+    resized = np.stack([np.asarray(square(to_rgb(Image.fromarray(a)), size)) for a in pixels])
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
 
 
-def _from_source(source: Path | BytesIO, size: int, white: float) -> Tensor:
-    name = "A picture of bytes" if isinstance(source, BytesIO) else shown(source)
-    if isinstance(source, Path) and source.is_dir():
-        raise DataError(
-            f"{name} is a folder. Give the files in it: "
-            "from oodream.data.scan import image_files; image_files(folder)."
-        )
-    try:
-        return read_image(source, size, white)
-    except OSError as error:
-        raise DataError(f"{name} cannot be read: {error}") from error
-
-
-def _from_array(values: np.ndarray | Tensor) -> Iterator[Image.Image]:
-    """An array's or a tensor's pictures."""
-    kind, shape, form = "array", tuple(values.shape), "(H, W), (H, W, C) or (B, H, W, C)"
-    if isinstance(values, Tensor):
-        kind, form = "tensor", "(H, W), (C, H, W) or (B, C, H, W)"
-        values = values.detach().cpu()
-        values = (values.double() if values.is_floating_point() else values).numpy()
-        values = np.moveaxis(values, -3, -1) if values.ndim > 2 else values
-    if values.ndim not in (2, 3, 4) or (values.ndim > 2 and values.shape[-1] not in CHANNELS):
-        raise DataError(f"A picture's {kind} has the shape {form} with 1, 3 or 4 channels, not {shape}.")
-    if 0 in (shape[1:] if len(shape) == 4 else shape):
-        raise DataError(f"A picture of the shape {shape} has no pixels.")
-    pixels = _uint8(values)
-    for picture in pixels if pixels.ndim == 4 else [pixels]:
-        yield Image.fromarray(np.ascontiguousarray(picture[..., 0] if picture.shape[2:] == (1,) else picture))
-
-
-def _uint8(values: np.ndarray) -> np.ndarray:
-    if values.dtype == np.uint8 or not values.size:
-        return values.astype(np.uint8)
-    if not np.issubdtype(values.dtype, np.floating):
-        raise DataError(f"Pixels are uint8, or floats in [0, 1], not {values.dtype}.")
-    if not np.isfinite(values).all():
-        raise DataError("A picture contains NaN or infinity.")
-    if (low := values.min()) < 0 or values.max() > 1:
-        raise DataError(
-            f"Floats are pixels in [0, 1], and these reach from {low:g} to {values.max():g}. "
-            "Scale them, or give uint8."
-        )
-    return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
+def _tensor(pixels_HW3: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels_HW3).permute(2, 0, 1)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import RegularizeConfig
-from ..core.errors import DataError
-from ..core.files import shown
+from ..core.errors import DataError, shown
 from .folders import list_ood
 from .listing import Listing
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..core.errors import DataError, listed
-from ..core.files import read_text, shown
+from ..core.errors import DataError, listed, shown
+from ..core.files import read_text
+from ..runtime.formats import HEAD, unread_format
 
 __all__ = [
     "MAX_UNREADABLE",
@@ -31,11 +32,9 @@ __all__ = [
     "is_skipped",
     "report_unread",
     "scan",
-    "unread_format",
 ]
 
 MAX_UNREADABLE = 0.05
-HEAD = 512  # bytes of a file that tell what it is
 # Pillow names these formats, but cannot read them by itself.
 NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 SUFFIXES = frozenset(
@@ -50,28 +49,6 @@ SYSTEM = frozenset(
         "lost+found", "__pycache__", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r",
     )
 )  # fmt: skip
-
-CONVERT = "convert to PNG or JPEG"
-HEIC = "HEIC: convert to JPEG or PNG"
-AVIF = "AVIF: needs Pillow 11.3 or later, or convert to PNG"
-JXL = f"JPEG XL: {CONVERT}"
-RAW = "camera raw: develop to JPEG, PNG or TIFF"
-FORMATS = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), HEIC),
-    **dict.fromkeys((".avif", ".avifs"), AVIF),
-    ".jxl": JXL,
-    ".svg": f"SVG: {CONVERT}",
-    ".svgz": f"SVG: {CONVERT}",
-    ".dcm": "DICOM: convert to 16-bit PNG or TIFF",
-    **dict.fromkeys((".exr", ".hdr"), f"high dynamic range: {CONVERT}"),
-    **dict.fromkeys(
-        (
-            ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".dng", ".orf", ".rw2", ".raf", ".pef",
-            ".raw",
-        ),
-        RAW,
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,18 +173,6 @@ def _is_run(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(run, dict) and "config" in run
-
-
-def unread_format(head: bytes, suffix: str) -> str | None:
-    """The picture format, of those without a reader, that a file has by its first bytes or its suffix."""
-    if head[4:8] == b"ftyp":
-        if head[8:12] in (b"avif", b"avis"):
-            return AVIF
-        if head[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
-            return HEIC
-    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
-        return JXL
-    return FORMATS.get(suffix.lower())
 
 
 def _walk(folder: Path, exclude: Collection[Path]) -> Iterator[tuple[Path, str | None]]:

@@ -10,8 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..config import Config
-from ..core.errors import DataError, listed
-from ..core.files import shown
+from ..core.errors import DataError, listed, shown
 from .classes import find, named, read
 from .folders import list_folder
 from .holdout import check_left_out

@@ -12,8 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 from torch import Tensor
 
-from ..functional.metrics import wilson
 from ..models.published import Triple
+from ..runtime.tails import wilson
 
 __all__ = ["NORMALISATIONS", "Accuracy", "Reordered", "measure_accuracy", "other_normalisations", "reordered"]
 

@@ -15,7 +15,7 @@ from ..core.errors import DataError, listed
 from ..core.seeding import generator
 from ..data.classes import check_name
 from ..data.listing import Listing
-from ..functional.calibration import least
+from ..runtime.calibration import least
 
 __all__ = ["KnownParts", "Outputs", "output_names", "outputs_of", "split_known"]
 

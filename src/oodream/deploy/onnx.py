@@ -3,6 +3,10 @@ oodream to run.
 
 What is traced is the guard itself, with its resizing written out, because ONNX's own does not round as
 Pillow's does. The result is compared with the guard before anybody gets it.
+
+The threshold is an input with a default, an initializer that is also an input, so who gives pictures alone
+has the guard's own, and `guard.at(alpha).threshold` gives another rate. It is the threshold and not alpha,
+because a graph would need all held-out scores and the binomial distribution to make the one of the other.
 """
 
 from __future__ import annotations
@@ -21,12 +25,16 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..core.errors import StoreError
 from ..core.seeding import generator
 from ..core.types import Output
 from ..detection.detectors import probes_of, score_unchecked
-from .guard import Guard, name_of
+from ..runtime.description import KEY, Described, describe
+from ..runtime.graph import open_graph
+from .guard import Guard
+from .stored import name_of
 
-__all__ = ["TRACED", "Deployed", "ExportError", "Rewritten", "Square", "compared", "to_onnx"]
+__all__ = ["TRACED", "Deployed", "ExportError", "Rewritten", "Square", "compared", "metadata", "to_onnx"]
 
 FIXED_POINT = 2.0**22  # Pillow's weights are whole multiples of its inverse
 TRACED = (
@@ -47,7 +55,7 @@ class ExportError(ValueError):
 
 
 class Square(nn.Module):
-    """uint8 (B, 3, H, W) of any size as `preprocess.square` makes of it: the centre square, resized to
+    """uint8 (B, 3, H, W) of any size as `runtime.pictures.square` makes of it: the centre square, resized to
     `size`, bicubic and antialiased.
 
     Pillow resizes in two passes, with 22-bit weights, and rounds to uint8 after each. Here each pass is a
@@ -88,32 +96,40 @@ class Square(nn.Module):
 
 
 class Deployed(nn.Module):
-    """A guard on uint8 pictures (B, 3, H, W): logits (B, C) float32, scores (B,) float64, unknown (B,)
-    bool.
+    """A guard on uint8 pictures (B, 3, H, W) and a threshold, one () or one for each class (C,): logits (B,
+    C) float32, scores (B,) float64, unknown (B,) bool, and where the loss estimates it, the probability (B,)
+    to be of a known kind, float32.
     """
 
     def __init__(self, guard: Guard) -> None:
         super().__init__()
         self.square, self.network = Square(guard.size), copy.deepcopy(guard.network).cpu().eval()
-        self.detector, self.threshold = guard.detector, guard.threshold
+        self.detector, self.loss = guard.detector, copy.deepcopy(guard.classifier.loss).cpu()
+        self.phi = getattr(self.loss, "phi", None)
 
-    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images_B3HW: Tensor, threshold: Tensor) -> tuple[Tensor, ...]:
         output: Output = self.network(self.square(images_B3HW))
         with Rewritten():
             score_B = score_unchecked(self.detector, output)
-        return output.logits_BC, score_B, score_B > self.threshold
+            known = () if self.phi is None else (self.phi(output.logits_BC).sigmoid(),)
+        if threshold.ndim:
+            threshold = threshold[output.logits_BC.argmax(1)]
+        return output.logits_BC, score_B, score_B > threshold, *known
 
 
 def to_onnx(guard: Guard, file: Path) -> float:
     """Writes the guard as an ONNX file, and returns the largest difference of a score that `compared` finds.
 
-    Its input is `images` uint8 RGB (B, 3, H, W), upright, any B, H and W. Its outputs are `logits`, `score`
-    and `unknown`, as `Deployed`'s. Class names, threshold and guarantee are in its metadata.
+    Its inputs are `images` uint8 RGB (B, 3, H, W), upright, any B, H and W, and, if wanted, `threshold`
+    float64: () or, of a guard with one for each class, (C,). Its outputs are `logits`, `score`, `unknown`
+    and, where the loss estimates it, `known`, as `Deployed`'s. Class names, threshold and guarantee are in
+    its metadata, and all that `runtime.Guard` needs.
 
     Raises ExportError for missing packages, for a detector that needs more than outputs or does what ONNX
     cannot, and for other answers than the guard's; then there is no file.
     """
     try:
+        import onnx_ir  # comes with onnxscript
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -125,16 +141,18 @@ def to_onnx(guard: Guard, file: Path) -> float:
         raise ExportError(f"{name} needs more of a network than one forward pass. {_instead()}")
     dynamic = torch.export.Dim.DYNAMIC
     example = torch.zeros(2, 3, guard.size + 3, guard.size + 5, dtype=torch.uint8)
+    threshold = guard.threshold_C if guard.per_class else np.array(guard.threshold)
+    deployed = Deployed(guard).eval()
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
-                Deployed(guard).eval(),
-                (example,),
+                deployed,
+                (example, torch.from_numpy(threshold)),
                 dynamo=True,
                 verbose=False,
-                input_names=["images"],
-                output_names=["logits", "score", "unknown"],
-                dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+                input_names=["images", "threshold"],
+                output_names=["logits", "score", "unknown", *(["known"] if deployed.phi else [])],
+                dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic}, None),
             )
     except Exception as error:  # whatever the exporter raises
         reason = _line(error.__cause__ or error)
@@ -142,8 +160,10 @@ def to_onnx(guard: Guard, file: Path) -> float:
             f"This network with {name} cannot be traced into a graph: {reason} {_instead()}"
         ) from error
     assert program is not None
-    metadata = {"names": json.dumps(guard.names), "threshold": repr(guard.threshold)}
-    program.model.metadata_props.update(metadata | {"guarantee": str(guard.guarantee)})
+    _, default = program.model.graph.inputs
+    default.const_value = onnx_ir.tensor(threshold, name=default.name)
+    program.model.graph.register_initializer(default)
+    program.model.metadata_props.update(metadata(guard))
     program.save(file)
     try:
         return compared(guard, file)
@@ -152,31 +172,43 @@ def to_onnx(guard: Guard, file: Path) -> float:
         raise
 
 
+def metadata(guard: Described) -> dict[str, str]:
+    """What a guard's graph says of itself: names, threshold and guarantee for people and for programs
+    without oodream, and the description for `runtime.Guard`.
+    """
+    threshold = guard.threshold_C.tolist() if guard.per_class else guard.threshold
+    return {
+        "names": json.dumps(guard.names),
+        "threshold": json.dumps(threshold),
+        "guarantee": str(guard.guarantee),
+        KEY: describe(guard),
+    }
+
+
 def compared(guard: Guard, file: Path) -> float:
-    """The largest difference between the scores of a guard and of its graph, on pictures of several sizes.
+    """The largest difference between the scores of a guard and of its graph, ONNX or OpenVINO, on pictures of
+    several sizes.
 
     Raises ExportError when a score differs by more than SPREAD_TOLERANCE of the middle 90 % of the held-out
     scores plus SCORE_TOLERANCE of the score itself, or when a class or a flag differs though neither score
     nor logits leave it open.
     """
-    import onnxruntime
-
     try:
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has exceptions of its own
-        raise ExportError(f"onnxruntime cannot run this graph: {_line(error)} {_instead()}") from error
-    low, high = guard.score_Q.quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+        run = open_graph(file)
+    except StoreError as error:
+        raise ExportError(f"The graph is not kept: {error} {_instead()}") from error
+    low, high = np.quantile(guard.held_out.score_N, [0.05, 0.95])
     largest = 0.0
     for pictures in _pictures(guard.size):
-        logits, scores, flags = session.run(None, {"images": pictures.transpose(0, 3, 1, 2)})
+        results = run(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
         predictions = guard.predict(pictures)
         assert isinstance(predictions, list)
-        graph = zip(logits, scores.tolist(), flags.tolist(), strict=True)
+        graph = zip(results["logits"], results["score"].tolist(), results["unknown"].tolist(), strict=True)
         for one, (logits_C, score, flag) in zip(predictions, graph, strict=True):
             difference = abs(score - one.score)
             allowed = SPREAD_TOLERANCE * (high - low) + SCORE_TOLERANCE * abs(one.score)
             same_class = logits_C.max() - logits_C[guard.names.index(one.likeliest)] <= LOGIT_TOLERANCE
-            same_flag = flag == one.flagged or abs(one.score - guard.threshold) <= allowed
+            same_flag = bool(flag) == one.flagged or abs(one.score - one.threshold) <= allowed
             if not (difference <= allowed and same_class and same_flag):
                 size = f"{pictures.shape[2]} x {pictures.shape[1]} pixels"
                 raise ExportError(

@@ -30,10 +30,10 @@ from ..functional.metrics import (
     interval,
     measure,
     oscr,
-    wilson,
 )
 from ..functional.uncertainty import delong
 from ..models.inference import Extractor, outputs
+from ..runtime.tails import wilson
 from .detectors import probes_of
 from .fit import Training, joined, training_outputs
 from .sanity import warn_if_upside_down

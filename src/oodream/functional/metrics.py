@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from ..core import seeding
@@ -33,7 +32,6 @@ __all__ = [
     "measure",
     "oscr",
     "roc",
-    "wilson",
 ]
 
 METRICS = ("auroc", "aupr_out", "aupr_in", "fpr95_id", "fpr95_ood")
@@ -222,12 +220,6 @@ def interval(values_R: Tensor) -> tuple[float, float]:
     """The 95 % percentile interval (low, high) of bootstrap values (Efron & Tibshirani 1993, chapter 13)."""
     low, high = values_R.quantile(torch.tensor([0.025, 0.975], dtype=values_R.dtype)).tolist()
     return low, high
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval (low, high) of a share `hits / n` (Wilson 1927)."""
-    low, high = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    return float(low), float(high)
 
 
 def roc(id_N: Tensor, ood_M: Tensor, points: int = 200) -> tuple[Tensor, Tensor]:

@@ -13,23 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import StoreError
-from ..core.files import load_tensors, read_json, save_tensors, write_json
+from ..core.files import read_json, write_json
 from ..core.registry import make
+from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Json, Loss
-from ..data.classes import UNKNOWN
 from ..data.images import Images, from_array
 from ..data.preprocess import read_image
+from ..runtime.answers import Outputs, Prediction, predictions
 from .inference import Extractor
 from .opened import rebuild
 
 __all__ = [
     "ACCEPTED",
     "Classifier",
-    "Prediction",
     "Predictor",
     "check_plugin",
     "from_description",
@@ -41,24 +42,6 @@ __all__ = [
 ACCEPTED = 0.95
 FILES_AT_ONCE = 256
 HARMLESS = ("timm", "hf", "torchvision", "onnx")  # their networks run no code from elsewhere
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a classifier says of one image: the class's name, or "unknown" where it is `flagged`.
-
-    `flagged` tells a flagged image from one of a class that is called "unknown". `score` is higher for OOD,
-    and above `threshold` the image is flagged; `likeliest` is the most likely class. `known` is the
-    probability that the image is of a known kind, where the classifier was trained with a loss that estimates
-    it (phi of DREAM-OOD).
-    """
-
-    answer: str
-    flagged: bool
-    score: float
-    threshold: float
-    likeliest: str
-    known: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,29 +64,20 @@ class Classifier:
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A prediction for every image of a set, in order, by the energy."""
         logits_NC = self.extractor(device)(images).logits_BC
-        return self.predictions(logits_NC, -logits_NC.logsumexp(1), self.threshold)
+        outputs = self.outputs(logits_NC, -logits_NC.logsumexp(1))
+        return predictions(self.names, outputs, np.full(len(logits_NC), self.threshold))
 
     def extractor(self, device: torch.device | str = "cpu", cache: Path | None = None) -> Extractor:
         """The network with its loss, for outputs of whole sets; moves the network to the device."""
         return Extractor(self.network, loss=self.loss, device=device, cache=cache)
 
-    def predictions(self, logits_NC: Tensor, score_N: Tensor, threshold: float) -> Iterator[Prediction]:
-        """A prediction for each row of logits and its score: above the threshold it is flagged."""
-        known: Sequence[float | None] = [None] * len(score_N)
+    def outputs(self, logits_NC: Tensor, score_N: Tensor) -> Outputs:
+        """What answers are made of, from logits and scores."""
+        known_N = None
         if (phi := getattr(self.loss, "phi", None)) is not None:
             with torch.no_grad():
-                known = phi(logits_NC).sigmoid().tolist()
-        rows = zip(score_N.tolist(), logits_NC.argmax(1).tolist(), known, strict=True)
-        for score, label, probability in rows:
-            name, flagged = self.names[label], not score <= threshold
-            yield Prediction(
-                answer=UNKNOWN if flagged else name,
-                flagged=flagged,
-                score=score,
-                threshold=threshold,
-                likeliest=name,
-                known=probability,
-            )
+                known_N = phi(logits_NC).sigmoid().numpy()
+        return Outputs(logits_BC=logits_NC.numpy(), score_B=score_N.cpu().numpy(), known_B=known_N)
 
     def save(self, folder: Path) -> None:
         """Writes the folder; `load_classifier` reads it."""

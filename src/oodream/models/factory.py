@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import StoreError
-from ..core.files import load_tensors
+from ..core.tensors import load_tensors
 from .external import ADAPTERS, Adapted
 from .resnet import BACKBONES, ResNet
 from .serialized import FORMATS

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core.files import load_tensors, save_tensors
 from ..core.progress import counter
+from ..core.tensors import load_tensors, save_tensors
 from ..core.types import ForwardPass, Head, Loss, Output, Probe
 from ..data.images import Images
 

@@ -13,7 +13,7 @@ from ..audit.audit import audit
 from ..audit.finding import Audit, Finding
 from ..audit.latent_space import drawability
 from ..config import Config
-from ..core.files import shown
+from ..core.errors import shown
 from ..core.results import Row
 from ..data.builtin import FAR_SETS
 from ..data.images import Images, ImageSet, from_array

@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.distributed import Shard
-from ..core.files import load_tensors, save_tensors, write_bytes
+from ..core.files import write_bytes
+from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Decoder, SampledVectors
 from ..synthesis.decode import decode, tile_size
 from .layout import SHARD_FILE

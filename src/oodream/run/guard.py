@@ -21,11 +21,10 @@ from ..core.options import ConfigError
 from ..core.seeding import generator
 from ..data.images import Images, ImageSet
 from ..deploy.accuracy import Accuracy, measure_accuracy, other_normalisations
-from ..deploy.guard import Guard
+from ..deploy.guard import Guard, observed_rate
 from ..deploy.known import output_names, outputs_of
 from ..detection.choose import choose_detector, without_labels
 from ..detection.detectors import probes_of
-from ..functional.calibration import other_half
 from ..functional.metrics import auroc, fpr95_id
 from ..models.classifier import Classifier, quantile_threshold
 from ..models.inference import Extractor, PatientExtractor
@@ -84,8 +83,9 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     classifier = replace(classifier, threshold=quantile_threshold(energy_N), white=fit.white)
     confidence = job.confidence or None
     guard = Guard.calibrate(
-        classifier, choice.best.detector, fit, held_out, job.alpha, confidence, extractor, outliers=teach
-    )
+        classifier, choice.best.detector, fit, held_out, job.alpha, confidence, extractor,
+        labelled=inputs.labelled, outliers=teach,
+    )  # fmt: skip
     sets = {"held out": held_out, **{one.name: one.images for one in real or unknown}}
     probes = probes_of([guard.detector])
     scores = {name: guard.detector.score(extractor(images, probes)) for name, images in sets.items()}
@@ -93,7 +93,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
         guard=guard, opened=subject.opened, parts=inputs.parts, held_out=held_out, scores=scores,
         accuracy=accuracy, choice=choice, about=about, unknown=real or unknown,
         measured=[_measured(one, scores, guard.threshold) for one in real],
-        other_half=other_half(scores["held out"], job.alpha, confidence, job.seed), notes=notes,
+        other_half=observed_rate(scores["held out"], job.alpha, confidence, job.seed), notes=notes,
     )  # fmt: skip
     write_guard(result, job)
     return result

@@ -16,8 +16,9 @@ from ..core.seeding import generator
 from ..core.types import Json
 from ..data.images import Images, ImageSet
 from ..deploy.accuracy import Accuracy
-from ..deploy.guard import Guard, name_of, options_of
+from ..deploy.guard import Guard
 from ..deploy.known import KnownParts
+from ..deploy.stored import name_of, options_of
 from ..detection.choose import Candidate, Choice
 from ..models.opened import Opened
 from ..report.content import Answer

@@ -84,17 +84,19 @@ class Job:
 
     def words(self, names: Sequence[str] = ()) -> Words:
         """The decoder's words of these names, or all that it lists, without those that a known or unknown
-        class has in its name.
+        class has in its name. The name "world" stands for those of the data's own world.
 
-        Raises ValueError where the decoder lists no words, and for names that a class has.
+        Raises ValueError where the decoder lists no words, and for names that a class has; DataError where
+        the data has no world.
         """
         list_words = getattr(self._decoder, "words", None)
         if list_words is None:
             raise ValueError(f"The decoder {self.config.decode.decoder!r} lists no words to sample from.")
-        words: Words = list_words(names)
+        of_world = tuple(names) == (WORLD,)
+        words: Words = list_words(self.inputs.world.classes if of_world else names)
         classes = (*self.book.names, *self.inputs.unknown)
         rest = set(disjoint(words.names, classes, self.inputs.source.other_names()))
-        if names and (taken := [name for name in words.names if name not in rest]):
+        if names and not of_world and (taken := [name for name in words.names if name not in rest]):
             raise ValueError(f"{listed(map(repr, taken))} cannot be sampled: a class is called so.")
         rows = [i for i, name in enumerate(words.names) if name in rest]
         return Words(names=tuple(words.names[i] for i in rows), z_VD=words.z_VD[rows])

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from ..core.files import shown
+from ..core.errors import shown
 from ..core.seeding import generator
 from ..core.types import Decoder, Json
 from ..data.inputs import DataInputs

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..core.errors import StoreError
-from ..core.files import load_tensors, read_json, read_json_lines
+from ..core.files import read_json, read_json_lines
+from ..core.tensors import load_tensors
 from ..core.types import Json
 
 __all__ = ["again", "read_lines", "read_object", "read_tensors"]

@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..core.errors import DataError, listed
-from ..core.files import read_json, read_text, shown
+from ..core.errors import DataError, listed, shown
+from ..core.files import read_json, read_text
 from .errors import DecoderError
 from .pipeline import EMBEDDED
 

@@ -1,7 +1,7 @@
 """How training images are shown.
 
-Known ones are shifted, cropped and mirrored; imagined ones also turn gray, and outliers take other poses and
-tones.
+All are shifted, cropped and mirrored, and softened; imagined ones also turn gray, and outliers take other
+poses and tones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from torch.nn import functional as F
 from ..config import Optimisation
 from ..data.images import Images
 
-__all__ = ["Variation", "augment", "gray_fraction", "grayscale", "recolored", "resized_crop", "vary"]
+__all__ = [
+    "Variation",
+    "augment",
+    "gray_fraction",
+    "grayscale",
+    "recolored",
+    "resized_crop",
+    "soften",
+    "vary",
+]
 
 # The limits of a varied outlier:
 MAX_SCALE = 2.0  # its size, from half to twice
@@ -24,6 +33,11 @@ MAX_STRETCH = 1.5  # one side against the other
 MAX_SHIFT = 0.4  # in half-widths of the image
 MAX_GAIN = 3.0  # its contrast, from a third to three times
 MAX_OFFSET = 80.0  # its brightness, in levels of 255
+
+# The limits of a softened image:
+SHARPEST, SOFTEST = -0.5, 1.0  # weights of the blurred image; below 0 the image is sharpened
+MAX_GRAIN = 12.0  # standard deviation of its grain, in levels of 255
+BINOMIAL = {-2: 1 / 16, -1: 4 / 16, 0: 6 / 16, 1: 4 / 16, 2: 1 / 16}  # the blur's weights by place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +96,37 @@ def vary(gray_B: Tensor, prob: float, g: torch.Generator, known: int = 0) -> Var
         gain_B=torch.where(inverted_B, -1, 1) * gain.exp(),
         offset_B=(2 * torch.rand(B, generator=g) - 1) * MAX_OFFSET,
     )
+
+
+def soften(images_B3HW: Tensor, prob: float, g: torch.Generator) -> Tensor:
+    """The images, uint8 in and out; each with probability `prob` blurred or sharpened, with grain.
+
+    Decoded images are a little softer than photographs. Where known images and outliers alike are softened at
+    random, softness says nothing about which of them is known.
+
+    The blur is a binomial one of 5 x 5 pixels, edges repeated, and `SHARPEST` to `SOFTEST` is its weight
+    beside the image. Grain is Gaussian and gray, of a standard deviation up to `MAX_GRAIN`.
+    """
+    B, _, H, W = images_B3HW.shape
+    softened_B = torch.rand(B, generator=g) < prob
+    weight_B = SHARPEST + (SOFTEST - SHARPEST) * torch.rand(B, generator=g)
+    grain_B1HW = torch.randn(B, 1, H, W, generator=g) * _per_image(MAX_GRAIN * torch.rand(B, generator=g))
+    images = images_B3HW.float()
+    blurred = blur_matrix(H) @ images @ blur_matrix(W).T
+    softer = torch.lerp(images, blurred, _per_image(weight_B)) + grain_B1HW
+    return torch.where(_per_image(softened_B), softer.round().clamp(0, 255).to(torch.uint8), images_B3HW)
+
+
+def blur_matrix(n: int) -> Tensor:
+    """The binomial blur of n pixels in a row, edges repeated, as a matrix (n, n).
+
+    Products with it are far faster on CPUs than a convolution of single channels.
+    """
+    at = torch.arange(n)
+    matrix = torch.zeros(n, n)
+    for place, weight in BINOMIAL.items():
+        matrix[at, (at + place).clamp(0, n - 1)] += weight
+    return matrix
 
 
 def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Tensor:

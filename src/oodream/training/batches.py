@@ -13,10 +13,10 @@ from ..core.distributed import Shard
 from ..core.seeding import generator
 from ..core.types import Latents
 from ..data.images import Images
-from .augment import augment, vary
+from .augment import augment, soften, vary
 from .sources import ROLES, Source, known_images
 
-__all__ = ["Batch", "epoch_batches"]
+__all__ = ["Batch", "as_shown", "epoch_batches"]
 
 ALL = Shard()
 
@@ -114,18 +114,47 @@ def draw(sources: Sequence[Source], id_rows: Tensor, g: torch.Generator, shard: 
 
 
 def show(part: Draw, streams: Streams, shard: Shard) -> Tensor:
-    """This process's images, uint8; they are transformed, turn gray and are varied as their source says."""
+    """This process's images, uint8, as their source says: transformed, with others' detail, gray, varied,
+    softened.
+    """
     source = part.source
     if source.transform is None:
         images = source.data.batch(part.mine)
     else:
         assert isinstance(source.data, Images)
         images = source.transform(source.data, part.rows, streams.variations)[shard.index :: shard.count]
-    if source.grayscale_prob == source.outlier_aug_prob == 0:
-        return images
-    gray_B = torch.rand(len(part.rows), generator=streams.rows) < source.grayscale_prob
-    variation = vary(gray_B, source.outlier_aug_prob, streams.variations)
-    return variation[shard.index :: shard.count](images)
+    if source.detail is not None:
+        images = source.detail(images, streams.moves)
+    if source.grayscale_prob > 0 or source.outlier_aug_prob > 0:
+        gray_B = torch.rand(len(part.rows), generator=streams.rows) < source.grayscale_prob
+        variation = vary(gray_B, source.outlier_aug_prob, streams.variations)
+        images = variation[shard.index :: shard.count](images)
+    return soften(images, source.soften, streams.moves) if source.soften > 0 else images
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Rows of a source as training shows them, each with random numbers of its own."""
+
+    source: Source
+    seed: int
+
+    def __call__(self, index: Sequence[int]) -> Tensor:
+        parts = []
+        for row in index:
+            rows, g = torch.tensor([row]), generator(self.seed, "as shown", row)
+            parts.append(show(Draw(self.source, rows, rows), Streams(g, g, g), ALL))
+        return torch.cat(parts)
+
+
+def as_shown(source: Source, seed: int) -> Images:
+    """The images of a source as training shows them (gray, varied, with others' detail), each drawn once, by
+    the seed and its row.
+    """
+    assert isinstance(source.data, Images)
+    # Their pixels are not those of the files, by whose names a cache would know them.
+    files = tuple(f"{file}, as shown by seed {seed}" for file in source.data.files)
+    return replace(source.data, files=files, read=_Shown(source, seed))
 
 
 def draw_latents(

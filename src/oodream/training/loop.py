@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Optimisation
+from ..core.device import multiplies_bf16
 from ..core.distributed import averaged, barrier, current_shard, is_main, mean
 from ..core.files import write_bytes
 from ..core.progress import progress
@@ -230,8 +231,10 @@ def save_state(
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a forward pass: bfloat16 beside float32 for "bf16", and for "auto" on CUDA."""
-    mixed_precision = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    """The context of a forward pass: bfloat16 beside float32 for "bf16", and for "auto" where the device has
+    matrix units for it.
+    """
+    mixed_precision = precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
     return torch.autocast(device.type, torch.bfloat16) if mixed_precision else nullcontext()
 
 

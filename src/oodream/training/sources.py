@@ -18,6 +18,7 @@ from ..config import LatentsConfig, RegularizeConfig
 from ..data.images import Images
 from .attribution import PERTURBATIONS
 from .augment import gray_fraction
+from .detail import Detail
 from .known import TRANSFORMS, Transform
 from .latent_adapters import NO_ADAPTER
 
@@ -81,8 +82,10 @@ class Source:
 
     ratio: rows for every ID row of a batch. weight: in the cross-entropy, where a known image weighs 1.
     grayscale_prob: chance that a row is shown without colour. outlier_aug_prob: chance that an outlier is
-    shown in another pose, and chance that it is shown in another tone. min_weight: below 1, an outlier's
-    latent is mixed with a random known one, and weighs at least this much. vectors: unit vectors of the text
+    shown in another pose, and chance that it is shown in another tone. soften: chance that an image is
+    blurred or sharpened, with grain (see `augment.soften`). detail: lends every image detail of a known one.
+    min_weight: below 1, an outlier's latent is mixed with a random known one, and weighs at least this much.
+    vectors: unit vectors of the text
     space; a known source has one for each class, an outlier source one for each row, the vector it was
     imagined from. transform: makes outliers of the rows' images, each time anew. perturbation:
     makes outliers of images as they are shown, with the network that is trained; the rows' labels are then
@@ -95,6 +98,8 @@ class Source:
     weight: float = 1.0
     grayscale_prob: float = 0.0
     outlier_aug_prob: float = 0.0
+    soften: float = 0.0
+    detail: Detail | None = None
     min_weight: float = 1.0
     vectors: Tensor | None = None
     transform: Transform | None = None

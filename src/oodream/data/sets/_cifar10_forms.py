@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...core.errors import DataError, listed
-from ...core.files import read_text, shown
+from ...core.errors import DataError, listed, shown
+from ...core.files import read_text
 from ..classes import find
 from ..folders import list_folder
 from ..listing import Encoded, Listing, Part, Pictures, Pixels

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...core.errors import DataError
-from ...core.files import shown
+from ...core.errors import DataError, shown
 from ..captions import captioned_folder
 from ..images import Images
 from ..listing import Listing

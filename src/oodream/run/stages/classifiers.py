@@ -11,13 +11,15 @@ from torch.nn.functional import normalize
 
 from ...core.distributed import is_main
 from ...core.errors import listed
-from ...core.files import load_tensors, save_tensors
 from ...core.registry import options_by_name
+from ...core.tensors import load_tensors, save_tensors
 from ...core.types import Json
 from ...data.images import Images
 from ...functional.metrics import auroc
 from ...models.classifier import Classifier, load_classifier, quantile_threshold
 from ...models.inference import Extractor, cost
+from ...training.batches import as_shown
+from ...training.detail import Detail
 from ...training.sources import (
     KnownPairs,
     LatentSet,
@@ -69,7 +71,7 @@ def fit_adapter(job: Job) -> Json:
 
 def train_baseline(job: Job, seed: int) -> Json:
     """A classifier of known images alone."""
-    known = Source(role="known", data=job.inputs.train)
+    known = Source(role="known", data=job.inputs.train, soften=job.config.train.soften)
     loss = make_loss(("cross_entropy",))
     stage, what = classifier_stage(BASELINE, seed), f"train {BASELINE} (seed {seed})"
     trained = train(
@@ -86,7 +88,7 @@ def train_regularized(job: Job, seed: int) -> Json:
     stage, what = classifier_stage(REGULARIZED, seed), f"train {REGULARIZED} (seed {seed})"
     if c.finetune:
         config = replace(config, init=str(job.layout.classifier(BASELINE, seed)))
-    parts = sources(job)
+    parts = [replace(source, soften=config.soften) for source in sources(job)]
     trained = train(
         parts, config, seed, job.device, job.layout.resume_state(stage), what, loss=loss,
         adapter=adapter(job), teacher=teacher(job, seed) if loss.teacher else None,
@@ -105,29 +107,36 @@ def sources(job: Job) -> list[Source]:
     tokens_CD = normalize(run.book.tokens_CD, dim=1)
     known = Source(role="known", data=images, vectors=tokens_CD if run.kind == "outlier" else None)
     found = [known]
+    detail = lost_detail(job) if c.reconstruct.detail else None
     if c.reconstruct.frac > 0:
-        data = run.reconstructed("train")
-        found.append(Source(role="reconstructed", data=data, ratio=c.reconstruct.frac))
+        data, ratio = run.reconstructed("train"), c.reconstruct.frac
+        found.append(Source(role="reconstructed", data=data, ratio=ratio, detail=detail))
     latents = LatentSet(labels=images.labels, read=run.known_latents) if run.has_latents else None
     if latents is not None:
         ratio = 0.0 if adapter(job) is None else c.latents.frac
         found.append(Source(role="known", data=latents, ratio=ratio))
     if real := job.inputs.real:
         return [*found, real_outliers(real, c.regularize, images)]
-    return [*found, imagined(job, latents)]
+    drawn = run.imagines and c.regularize.outliers == "imagined" and latents is None
+    beside = imagined(job, latents)
+    return [*found, replace(beside, detail=detail) if drawn else beside]
+
+
+def lost_detail(job: Job) -> Detail:
+    """What the VAE loses of training images."""
+    known = job.inputs.train.subset(job.run.reconstructed_rows)
+    return Detail(known=known, reconstructed=job.run.reconstructed("train"))
 
 
 def outlier_images(job: Job) -> Images:
-    """The images that the regularized classifier is shown as unknown, for detectors that learn from outliers.
+    """The images that the regularized classifier is shown as unknown, as it is shown them but each once, for
+    detectors that learn from outliers.
 
     Raises ValueError, which says why, for a run that has none.
     """
     if lacking := lacks_outlier_images(job.run):
         raise ValueError(f"There are no images of outliers: {lacking}.")
-    real = job.inputs.real
-    source = real_outliers(real, job.config.regularize, job.inputs.train) if real else imagined(job, None)
-    assert isinstance(source.data, Images)
-    return source.data
+    return as_shown(sources(job)[-1], job.config.seed)
 
 
 def lacks_outlier_images(run: Run) -> str:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ...core.distributed import barrier, current_shard, is_main
-from ...core.files import save_tensors, write_bytes
+from ...core.files import write_bytes
 from ...core.progress import progress
 from ...core.seeding import generator
+from ...core.tensors import save_tensors
 from ...core.types import Json
 from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp
@@ -112,7 +113,8 @@ def reconstruct_known(job: Job) -> Json:
     """VAE reconstructions of a share of the training images."""
     c, n = job.config, len(job.inputs.train)
     order_N, _ = reconstruction_orders(job)
-    rows = order_N[: min(round(c.reconstruct.frac * n), IN_MEMORY // (3 * c.size**2))]
+    share = c.reconstruct.share if c.reconstruct.frac > 0 or c.reconstruct.detail else 0.0
+    rows = order_N[: min(round(share * n), IN_MEMORY // (3 * c.size**2))]
     return reconstruct(job, "train", job.inputs.train, rows)
 
 

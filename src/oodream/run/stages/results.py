@@ -5,19 +5,20 @@ from __future__ import annotations
 import warnings
 from statistics import fmean
 
-from ...core.files import save_tensors, write_bytes, write_json
+from ...core.files import write_bytes, write_json
 from ...core.registry import make_all
 from ...core.results import ShiftRow, row_to_json
+from ...core.tensors import save_tensors
 from ...core.types import Detector, Json
 from ...data.images import ImageSet
 from ...data.inputs import CONTROL
-from ...deploy.guard import Guard
+from ...deploy.guard import Guard, observed_rate
 from ...detection.detectors import probes_of
 from ...detection.evaluate import evaluate, shift_row
 from ...detection.fit import uses_outliers
-from ...functional.calibration import least, other_half
 from ...models.inference import Extractor
 from ...report.page import report
+from ...runtime.calibration import least
 from ..audit import audit_run
 from ..job import Job
 from ..layout import REGULARIZED, classifier_stage
@@ -86,11 +87,19 @@ def calibrate_guard(job: Job) -> Json:
     classifier = job.run.classifier(REGULARIZED, 0)
     extractor = classifier.extractor(job.device, job.layout.cache)
     guard = Guard.calibrate(
-        classifier, detector, job.inputs.train, test, c.alpha, confidence, extractor, outliers
+        classifier,
+        detector,
+        job.inputs.train,
+        test,
+        c.alpha,
+        confidence,
+        extractor,
+        per_class=c.per_class,
+        outliers=outliers,
     )
     guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
     score_N = guard.detector.score(extractor(test, probes_of([guard.detector])))
-    half = other_half(score_N, c.alpha, confidence, job.config.seed)
+    half = observed_rate(score_N, c.alpha, confidence, job.config.seed)
     return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch.nn.functional import normalize
 
 from ...core.distributed import is_main
-from ...core.files import save_tensors, write_json
+from ...core.files import write_json
+from ...core.tensors import save_tensors
 from ...core.types import Json
 from ...models.inference import Extractor
 from ...synthesis.align import align, augmented_views, embed

@@ -3,7 +3,8 @@ SDXL.
 
 Each image depends on its own vector, class and seed. All networks run on batches of one fixed size (`tile`,
 padded), because the last bits of a matrix product depend on its shape: so an image has the same bytes alone
-or among thousands.
+or among thousands. On processors with matrix units for bfloat16 the networks multiply in it, which is a part
+of the fingerprint.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ...core.device import multiplies_bf16
 from ...core.registry import register
 from ...core.seeding import generator
 from ...core.types import ClassBook, Generated
@@ -72,7 +75,9 @@ class StableDecoder(Tiled):
         self.pipeline.scheduler = make_scheduler(scheduler, self.pipeline.scheduler.config, steps)
         self.size = size or self.resolution
         weights = pipeline_hash(self.pipeline)
-        self.fingerprint = _digest(weights, scheduler, steps, float(guidance), self.size)
+        self._bf16 = self.device.type == "cpu" and multiplies_bf16(self.device)
+        path = ("bf16",) if self._bf16 else ()
+        self.fingerprint = _digest(weights, scheduler, steps, float(guidance), self.size, *path)
         self._sliced = False
         xl = hasattr(self.pipeline, "text_encoder_2")
         pairs = [(self.pipeline.tokenizer, self.pipeline.text_encoder)]
@@ -196,11 +201,15 @@ class StableDecoder(Tiled):
     def _encoded(self, images_B3HW: Tensor, rows: Tensor) -> Tensor:
         vae = self.pipeline.vae
         x = resized(images_B3HW.float() / 127.5 - 1, self.resolution).to(self.device, vae.dtype)
-        return _finite(vae.encode(x).latent_dist.mean, "VAE", rows)
+        with self._multiplying():
+            mean = vae.encode(x).latent_dist.mean
+        return _finite(mean.to(vae.dtype), "VAE", rows)
 
     @torch.no_grad()
     def _decoded(self, latents_BFHW: Tensor, rows: Tensor) -> Tensor:
-        return to_uint8(_finite(self.pipeline.vae.decode(latents_BFHW).sample, "VAE", rows), self.size)
+        with self._multiplying():
+            sample = self.pipeline.vae.decode(latents_BFHW).sample
+        return to_uint8(_finite(sample, "VAE", rows), self.size)
 
     @torch.no_grad()
     def _denoise(self, prompt: Conditioning, seed_B: Tensor, rows: Tensor, steps: int = 0) -> Tensor:
@@ -213,17 +222,22 @@ class StableDecoder(Tiled):
                 "pooled_prompt_embeds": prompt.pooled_BP,
                 "negative_pooled_prompt_embeds": uncond.pooled_BP,
             }
-        latents = pipe(
-            prompt_embeds=_finite(prompt.states_BLD, "text encoder", rows),
-            negative_prompt_embeds=uncond.states_BLD,
-            **pooled,
-            latents=noise.to(prompt.states_BLD),
-            generator=[generator(int(s), "steps") for s in seed_B],
-            num_inference_steps=steps or self.steps,
-            guidance_scale=self.guidance,
-            output_type="latent",
-        ).images
+        states_BLD = _finite(prompt.states_BLD, "text encoder", rows)
+        with self._multiplying():
+            latents = pipe(
+                prompt_embeds=states_BLD,
+                negative_prompt_embeds=uncond.states_BLD,
+                **pooled,
+                latents=noise.to(states_BLD),
+                generator=[generator(int(s), "steps") for s in seed_B],
+                num_inference_steps=steps or self.steps,
+                guidance_scale=self.guidance,
+                output_type="latent",
+            ).images
         return _finite(latents, "U-Net", rows)
+
+    def _multiplying(self) -> AbstractContextManager[object]:
+        return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
 
 
 def _finite(x: Tensor, part: str, rows: Tensor) -> Tensor:

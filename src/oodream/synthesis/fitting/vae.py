@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...config import FitDecoderConfig
-from ...core.files import load_tensors, save_tensors
 from ...core.seeding import seeded
+from ...core.tensors import load_tensors, save_tensors
 from ...data.images import Images
 from .optimise import Fitting, batch_rows
 

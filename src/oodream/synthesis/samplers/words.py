@@ -28,10 +28,10 @@ class WordVectors(Section):
     """The vectors T(word) of words that no known or unknown class has in its name, with noise: other things
     by name, with nothing sampled around a class.
 
-    `words` are names with commas between them; without any, all that the decoder lists as learnt, or else its
-    vocabulary. Each class has all words in an order of its own, again and again. `cosine` is the mean cosine
-    of a vector to its word; 1 is the word itself. What unknown images show that have no class names is not
-    known here, and is not left out.
+    `words` are names with commas between them, or "world": those of the things in the data set's own world;
+    without any, all that the decoder lists as learnt, or else its vocabulary. Each class has all words in an
+    order of its own, again and again. `cosine` is the mean cosine of a vector to its word; 1 is the word
+    itself. What unknown images show that have no class names is not known here, and is not left out.
 
     A vector's class only says which prompt its word stands in; its anchor is the feature of that class that
     is nearest.

@@ -5,13 +5,24 @@ from __future__ import annotations
 from fractions import Fraction
 from math import comb
 
+import numpy as np
 import pytest
 import torch
+from crepes.base import p_values_batch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
-from oodream.functional.calibration import Guarantee, calibrate, conformal, least, other_half, tolerance
+from oodream.runtime.calibration import (
+    Guarantee,
+    calibrate,
+    conformal,
+    least,
+    least_alpha,
+    other_half,
+    p_values,
+    tolerance,
+)
 
 
 def exact_rank(n: int, alpha: Fraction, confidence: Fraction) -> int | None:
@@ -73,6 +84,29 @@ def test_the_error_says_what_these_scores_can_guarantee():
     with pytest.raises(ValueError, match=r"takes 19 .* are 12: these can guarantee 0\.077"):
         conformal(torch.arange(12), 0.05)
     conformal(torch.arange(12), 0.077)
+
+
+@pytest.mark.parametrize("confidence", [None, 0.5, 0.95])
+@pytest.mark.parametrize("n", [1, 12, 59, 1000, 40_000])
+def test_the_least_alpha_can_be_guaranteed_and_none_much_smaller(n, confidence):
+    alpha = least_alpha(n, confidence)
+    assert least(alpha, confidence) <= n < least(0.98 * alpha, confidence)
+    assert float(f"{alpha:.3g}") == alpha
+
+
+@pytest.mark.parametrize("levels", [0, 3])
+def test_p_values_are_those_of_crepes(levels):
+    g = torch.Generator().manual_seed(levels)
+    held_out, scores = torch.randn(200, generator=g), torch.randn(300, generator=g) + 0.5
+    if levels:
+        held_out, scores = held_out.round(), scores.round()
+    held_out, scores = np.sort(held_out.double().numpy()), scores.double().numpy()
+    p = p_values(scores, held_out)
+    assert p.dtype == np.float64
+    expected = p_values_batch(held_out, scores, smoothing=False)
+    assert p.tolist() == pytest.approx(expected.tolist(), abs=1e-15)
+    for alpha in (0.01, 0.05, 0.3):
+        assert ((p <= alpha) == (scores > conformal(held_out, alpha))).all()
 
 
 def test_the_rate_is_kept_as_often_as_guaranteed_and_no_more_often():
@@ -151,13 +185,22 @@ def test_guarantees_in_words():
         "at most 5.00% of known images are flagged, with 0.95 confidence (2,000 held-out images)"
     )
     assert "on average" in str(Guarantee(alpha=0.05, confidence=None, n=2000))
+    by_class = {"alpha": 0.05, "confidence": 0.95, "n": 2000}
+    assert str(Guarantee(**by_class, too_few={})) == (
+        "at most 5.00% of known images are flagged, class by class, with 0.95 confidence "
+        "(2,000 held-out images)"
+    )
+    assert str(Guarantee(**by_class, too_few={"fox": 12, "owl": 0})).endswith(
+        "(2,000 held-out images; the common threshold where a class has fewer than 59: fox has 12, owl has 0)"
+    )
     assert [Guarantee(alpha=0.1, confidence=c, n=9).kind for c in (None, 0.9)] == ["conformal", "tolerance"]
 
 
 def test_the_other_half():
-    scores = torch.rand(2000, generator=torch.Generator().manual_seed(0))
-    rates = [other_half(scores, 0.1, None, seed) for seed in range(50)]
+    g = np.random.default_rng(0)
+    scores = g.random(2000)
+    rates = [other_half(scores, 0.1, None, g.permutation(2000)) for _ in range(50)]
     assert len(set(rates)) > 10
     assert abs(sum(rates) / 50 - 0.1) < 0.01  # halves of one set repel each other, so the mean is close
-    assert other_half(scores[:117], 0.05, 0.95, 0) is not None
-    assert other_half(scores[:116], 0.05, 0.95, 0) is None
+    assert other_half(scores, 0.05, 0.95, g.permutation(117)) is not None
+    assert other_half(scores, 0.05, 0.95, g.permutation(116)) is None

@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy.stats import binomtest, ks_2samp
 
-from oodream.deploy.drift import KEPT, Drift, representatives
-from oodream.functional.calibration import Guarantee
+from oodream.runtime.calibration import Guarantee
+from oodream.runtime.drift import Drift
+from oodream.runtime.martingale import Martingale
 
 N = 400
 
@@ -24,7 +25,7 @@ def drift(held_out, window: int = 1000, alpha: float = 0.05) -> Drift:
     return Drift(
         threshold=threshold,
         guarantee=Guarantee(alpha=alpha, confidence=0.95, n=len(held_out)),
-        score_Q=representatives(held_out),
+        score_N=held_out,
         window=window,
     )
 
@@ -46,16 +47,6 @@ def test_every_number_is_scipys(levels, shift):
     assert total.interval == pytest.approx((wilson.low, wilson.high), abs=1e-6)
 
 
-@pytest.mark.parametrize("levels", [0, 4])
-@pytest.mark.parametrize("n", [3, KEPT, KEPT + 1, 1023, 5000])
-def test_the_representatives_stand_for_all(n, levels):
-    held_out = scores(n, 2, levels=levels)
-    few = representatives(held_out)
-    assert len(few) == min(n, KEPT)
-    assert set(few.tolist()) <= set(held_out.tolist())
-    assert ks_2samp(held_out, few).statistic <= 0.5 / KEPT + 1e-12
-
-
 def test_how_the_stream_is_cut_makes_no_difference():
     stream = scores(2500, 3, 0.1)
     whole, parts = drift(scores(N, 0)).add(stream), drift(scores(N, 0))
@@ -65,6 +56,22 @@ def test_how_the_stream_is_cut_makes_no_difference():
     assert whole.latest == parts.latest
     assert whole.latest == drift(scores(N, 0)).add(stream[-1000:]).total
     assert str(whole) == str(parts)
+    assert parts.evidence == pytest.approx(whole.evidence, abs=1e-9)
+
+
+def test_the_evidence_is_the_martingales_and_never_falls():
+    held_out, watched, seen = scores(N, 0), drift(scores(N, 0)), [0.0]
+    assert watched.evidence == 0.0
+    for part in torch.cat([scores(300, 1), scores(100, 2, 1.0), scores(3000, 3)]).split(50):
+        seen.append(watched.add(part).evidence)
+    assert seen == sorted(seen)
+    assert seen[6] < 1 < 2 < seen[8]
+    martingale = Martingale(score_N=held_out.numpy())
+    martingale.add(torch.cat([scores(300, 1), scores(100, 2, 1.0), scores(3000, 3)]).numpy())
+    assert watched.evidence == pytest.approx(martingale.log10_highest, abs=1e-9)
+    assert martingale.log10_wealth < martingale.log10_highest
+    assert "a drift (evidence" in str(watched)
+    assert "no clear drift (evidence" in str(drift(held_out).add(scores(300, 1)))
 
 
 def test_the_window_sees_a_change_that_the_whole_stream_hides():
@@ -107,6 +114,7 @@ def test_words_before_and_after_the_first_score():
     assert lines[0].startswith("Guaranteed: at most 5.00%")
     assert lines[1].startswith("All:    1,200 scores, ")
     assert lines[2].startswith("Latest: 1,000 scores, ")
+    assert lines[3].startswith("Ever:   no clear drift (evidence 0.")
 
 
 def test_what_is_refused():

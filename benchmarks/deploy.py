@@ -1,0 +1,104 @@
+"""A guard's scores from pixels, one picture at a time and 32: by PyTorch, by onnxruntime, by the graph in
+8-bit integers and, where it is installed, by OpenVINO, on one thread each.
+
+A ResNet-18 with random weights, energy score, pictures of 48 x 40 pixels that become 32 x 32. The programs
+take turns, so that what else the machine does falls on all of them; times are medians.
+
+python benchmarks/deploy.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from oodream.core.registry import make
+from oodream.core.seeding import seeded
+from oodream.data.builtin import FASHION_ID, fashion
+from oodream.deploy.export import export
+from oodream.deploy.guard import Guard
+from oodream.deploy.quantize import INT8_FILE, Int8Images
+from oodream.models.classifier import Classifier
+from oodream.models.factory import backbone
+from oodream.runtime import Guard as GraphGuard
+
+SIZE, ROUNDS, SECONDS = 32, 7, 1.0
+N_TRAIN, N_HELD_OUT = 600, 200
+
+
+def new_guard() -> tuple[Guard, Int8Images]:
+    """A guard around random weights, and what it is quantised on."""
+    train, test = (fashion(split, FASHION_ID, size=SIZE) for split in ("train", "test"))
+    train, test = train.subset(torch.arange(N_TRAIN)), test.subset(torch.arange(N_HELD_OUT))
+    with seeded(0, "benchmark"):
+        network = backbone("resnet18", len(train.classes)).eval()
+    classifier = Classifier(
+        network=network,
+        loss=make("losses", "cross_entropy"),
+        names=train.classes,
+        size=SIZE,
+        threshold=0.0,
+        settings={"backbone": "resnet18", "loss": "cross_entropy", "loss_options": {}},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random weights rank at random
+        return Guard.calibrate(classifier, "energy", train, test), Int8Images(train=train, held_out=test)
+
+
+def timed(work: Callable[[np.ndarray], object], pictures: np.ndarray) -> float:
+    """Seconds of a call, the mean of as many as SECONDS / ROUNDS allow."""
+    calls, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < SECONDS / ROUNDS or not calls:
+        work(pictures)
+        calls += 1
+    return passed / calls
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    guard, images = new_guard()
+    vino = find_spec("openvino") is not None
+    with tempfile.TemporaryDirectory() as room:
+        folder = Path(room) / "guard"
+        export(guard, folder, openvino=vino, int8=images)
+        files = {"onnxruntime": "guard.onnx", "onnxruntime, INT8": INT8_FILE}
+        files |= {"OpenVINO": "guard.xml"} if vino else {}
+        graphs = {name: GraphGuard.load(folder / file, threads=1) for name, file in files.items()}
+        sizes = {"PyTorch": (folder / "model.safetensors").stat().st_size}
+        for name, file in files.items():
+            weights = folder / ("guard.bin" if name == "OpenVINO" else file)
+            sizes[name] = weights.stat().st_size
+    programs: dict[str, Callable[[np.ndarray], object]] = {"PyTorch": guard.scores}
+    programs |= {name: graph.scores for name, graph in graphs.items()}
+    pictures = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype=np.uint8)
+    seconds: dict[tuple[str, int], list[float]] = {(name, n): [] for name in programs for n in (1, 32)}
+    for work in programs.values():
+        work(pictures)  # warm
+    for _ in range(ROUNDS):
+        for (name, n), times in seconds.items():
+            times.append(timed(programs[name], pictures[:n]))
+    one, many = ({name: median(seconds[name, n]) for name in programs} for n in (1, 32))
+    print(
+        "| program | weights, MB | one picture, ms | times as fast | 32 pictures: pictures/s | times as "
+        "fast |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name in programs:
+        print(
+            f"| {name} | {sizes[name] / 1e6:.1f} | {1e3 * one[name]:.1f} | {one['PyTorch'] / one[name]:.2f} "
+            f"| {32 / many[name]:.0f} | {many['PyTorch'] / many[name]:.2f} |"
+        )
+    if not vino:
+        print("OpenVINO is not installed here: pip install '.[openvino]' in a clone")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""A guard on disk: where it lies, and what its files say.
+
+A guard's own folder holds `config.json`, `model.safetensors`, `loss.safetensors` (where the loss has weights)
+and `guard.safetensors`. In a run, `guard/guard.json` and `guard/guard.safetensors` name the run's classifier
+instead.
+
+The JSON has `classifier` (a description with `names` and `size`, or a path), `detector` (`name`, `options`),
+`threshold`, `class_thresholds` (one for each class in the order of the names, or null: then `threshold`
+is for all) and `guarantee` (`kind`, `alpha`, `confidence`, `n`, `too_few`). A picture is flagged where its
+score exceeds the threshold, or that of the class it is taken for. The tensors are what `HeldOut` keeps,
+and under `detector.` what the detector has learned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..core import registry
+from ..core.errors import StoreError
+from ..core.files import read_json, write_json
+from ..core.tensors import load_tensors, save_tensors
+from ..core.types import Detector, Json
+from ..detection.detectors import restore, state
+from ..models.classifier import check_plugin, from_description, load_classifier
+from ..runtime.calibration import Guarantee
+from ..runtime.held_out import HeldOut
+
+if TYPE_CHECKING:
+    from .guard import Guard
+
+__all__ = ["CONFIG_FILE", "RUN_FILE", "described", "make_detector", "name_of", "options_of", "read", "write"]
+
+CONFIG_FILE = "config.json"  # of a guard's own folder
+RUN_FILE = "guard.json"  # of a guard in a run
+TENSORS_FILE = "guard.safetensors"
+HUB = "hub:"
+DETECTOR = "detector."  # begins the names of what the detector has learned
+
+
+def write(guard: Guard, folder: Path, classifier: str = "") -> None:
+    """Writes the folder; `Guard.save` says how."""
+    if not classifier:
+        guard.classifier.save_weights(folder)
+    learned = {DETECTOR + name: tensor for name, tensor in state(guard.detector).items()}
+    held_out = {name: torch.from_numpy(array) for name, array in guard.held_out.arrays().items()}
+    save_tensors(folder / TENSORS_FILE, {**held_out, **learned})
+    write_json(folder / (RUN_FILE if classifier else CONFIG_FILE), described(guard, classifier))
+
+
+def described(guard: Guard, classifier: str = "") -> Json:
+    """All but the tensors."""
+    return {
+        "library_name": "oodream",
+        "classifier": classifier or guard.classifier.described(),
+        "detector": {"name": name_of(guard.detector), "options": options_of(guard.detector)},
+        "threshold": guard.threshold,
+        "class_thresholds": guard.threshold_C.tolist() if guard.per_class else None,
+        "guarantee": {"kind": guard.guarantee.kind, **asdict(guard.guarantee)},
+    }
+
+
+def read(folder: Path | str, device: torch.device | str, plugins: bool) -> dict[str, Any]:
+    """The fields of the guard in a folder or on the hub; `Guard.load` says which, and what is refused."""
+    file, root = _find(_fetched(str(folder)) if str(folder).startswith(HUB) else Path(folder))
+    config = read_json(file)
+    try:
+        if isinstance(config["classifier"], str):
+            classifier = load_classifier(_inside(root, config["classifier"], file), plugins)
+        else:
+            classifier = from_description(config["classifier"], file.parent, plugins)
+        name, options = config["detector"]["name"], config["detector"]["options"]
+        check_plugin(name, file.parent, plugins)
+        detector = make_detector(name, **options)
+        guarantee = {key: value for key, value in config["guarantee"].items() if key != "kind"}
+        tensors = load_tensors(file.with_name(TENSORS_FILE))
+        if "score_Q" in tensors:
+            raise StoreError(
+                f"{file} was written by version 0.3 or earlier, which kept only some of its held-out scores. "
+                "Make it again: the command of its run with --redo guard, then oodream export"
+            )
+        learned = {key.removeprefix(DETECTOR): t for key, t in tensors.items() if key.startswith(DETECTOR)}
+        classifier.network.to(torch.device(device))
+        return {
+            "classifier": classifier,
+            "detector": restore(detector, learned),
+            "threshold": float(config["threshold"]),
+            "guarantee": Guarantee(**guarantee),
+            "held_out": HeldOut.from_arrays({name: t.numpy() for name, t in tensors.items()}),
+        }
+    except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+        raise StoreError(
+            f"{file} or its tensors are damaged, or were written by another version ({error!r})."
+        ) from error
+
+
+def make_detector(name: str, **options: Any) -> Detector:
+    """The detector of that name, not fitted."""
+    detector: Detector = registry.make("detectors", name, **options)
+    return detector
+
+
+def name_of(detector: Detector) -> str:
+    """The name under which `registry.make` makes such a detector."""
+    kind = type(detector)
+    names = (name for name in registry.names("detectors") if registry.get("detectors", name) is kind)
+    return next(names, f"{kind.__module__}:{kind.__qualname__}")
+
+
+def options_of(detector: Any) -> Json:
+    """The options with which `registry.make` makes such a detector."""
+    return {f.name: getattr(detector, f.name) for f in fields(detector) if f.init}
+
+
+def _find(folder: Path) -> tuple[Path, Path]:
+    """A guard's description, and the folder that a classifier's path in it starts from and may not leave."""
+    places = [
+        (folder / CONFIG_FILE, folder),
+        (folder / "guard" / RUN_FILE, folder),
+        (folder / RUN_FILE, folder.resolve().parent),
+    ]
+    for file, root in places:
+        if file.is_file():
+            return file, root
+    stamp = folder / "guard" / "stage.json"
+    if stamp.is_file() and (reason := read_json(stamp).get("summary", {}).get("none")):
+        raise StoreError(
+            f"{folder} could have no guard: {reason}. Add images, or let it flag more known ones: the "
+            "command of the run with --guard.alpha 0.15 --redo changed"
+        )
+    raise StoreError(
+        f"{folder} holds no guard: neither {CONFIG_FILE} nor guard/{RUN_FILE}. A run's is made after its "
+        "scores: oodream run … --until guard."
+    )
+
+
+def _inside(root: Path, path: str, file: Path) -> Path:
+    """A folder below `root`; a shared run must not reach other files."""
+    if not (root / path).resolve().is_relative_to(root.resolve()):
+        raise StoreError(f"{file}: {path} lies outside {root}.")
+    return root / path
+
+
+def _fetched(name: str) -> Path:
+    """A hub repository's JSON and safetensors."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name.removeprefix(HUB), allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # whatever the hub's client raises
+        raise StoreError(f"{name} cannot be fetched: {error}") from error

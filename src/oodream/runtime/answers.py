@@ -1,0 +1,78 @@
+"""What a classifier or a guard says of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .tails import Floats
+
+__all__ = ["UNKNOWN", "Outputs", "Prediction", "predictions"]
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a classifier says of one image: the class's name, or "unknown" where it is `flagged`.
+
+    `flagged` tells a flagged image from one of a class that is called "unknown". `score` is higher for OOD,
+    and above `threshold` the image is flagged; `likeliest` is the most likely class. `known` is the
+    probability that the image is of a known kind, where the classifier was trained with a loss that estimates
+    it (phi of DREAM-OOD).
+
+    A guard's have a `p_value`, too: how often a known image has as high a score, by the held-out ones. Where
+    it was asked for sets, `candidates` are the classes that the image may be of if it is a known one,
+    likeliest first.
+    """
+
+    answer: str
+    flagged: bool
+    score: float
+    threshold: float
+    likeliest: str
+    known: float | None = None
+    p_value: float | None = None
+    candidates: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a network and a detector make of B pictures: logits (B, C), float32, scores (B,), float64, and the
+    probabilities (B,) to be of a known kind, where there are such.
+    """
+
+    logits_BC: NDArray[np.float32]
+    score_B: Floats
+    known_B: NDArray[np.float32] | None
+
+
+def predictions(
+    names: Sequence[str],
+    outputs: Outputs,
+    threshold_B: Floats,
+    p_value_B: Floats | None = None,
+    sets: Sequence[NDArray[np.int64]] | None = None,
+) -> Iterator[Prediction]:
+    """A prediction for each picture, flagged where its score exceeds its threshold, or is NaN.
+
+    `names` are the classes', and `sets` classes for each picture, likeliest first.
+    """
+    likeliest_B = outputs.logits_BC.argmax(1).tolist()
+    for i, (label, score, threshold) in enumerate(
+        zip(likeliest_B, outputs.score_B.tolist(), threshold_B.tolist(), strict=True)
+    ):
+        flagged = not score <= threshold
+        yield Prediction(
+            answer=UNKNOWN if flagged else names[label],
+            flagged=flagged,
+            score=score,
+            threshold=threshold,
+            likeliest=names[label],
+            known=None if outputs.known_B is None else outputs.known_B[i].item(),
+            p_value=None if p_value_B is None else p_value_B[i].item(),
+            candidates=None if sets is None else tuple(names[c] for c in sets[i].tolist()),
+        )
