@@ -15,6 +15,7 @@ from .deploy import export, score
 from .evaluate import audit, evaluate
 from .info import doctor, list_all
 from .run import compare, demo, run
+from .serve import serve
 
 __all__ = ["COMMANDS", "main", "usage"]
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "export": Command(
         about="a run's guard as a folder for the hub, with a model card, and as an ONNX graph", run=export
     ),
+    "serve": Command(about="a guard over HTTP, for other programs to ask", run=serve),
     "compare": Command(
         about="several methods under one budget and the same seeds, in one table", run=compare
     ),

@@ -28,6 +28,7 @@ from .decoder import DecodeOptions, FitOptions
 from .deploy import ExportOptions, ScoreOptions
 from .evaluate import Audit, Evaluate
 from .run import CompareOptions, RunOptions
+from .serve import ServeOptions
 
 __all__ = ["COMMANDS", "SECTION_STAGES", "flags", "main", "options_page"]
 
@@ -37,6 +38,7 @@ COMMANDS: dict[str, type] = {
     "score": ScoreOptions,
     "decode": DecodeOptions,
     "export": ExportOptions,
+    "serve": ServeOptions,
     "evaluate": Evaluate,
     "audit": Audit,
     "fit-decoder": FitOptions,
