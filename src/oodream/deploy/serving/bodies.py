@@ -67,7 +67,8 @@ class Bodies:
             return b"".join(chunks)
         if body.evicted:
             raise _no_room()
-        raise HTTPException(408, f"The body did not come within {self.limits.read_timeout:g} seconds.")
+        reason = f"The body did not come within {self.limits.read_timeout:g} seconds."
+        raise HTTPException(408, reason, {"Connection": "close"})
 
     def _check_length(self, request: Request) -> None:
         length = request.headers.get("content-length", "")
@@ -95,4 +96,5 @@ class Bodies:
 
 
 def _no_room() -> HTTPException:
-    return HTTPException(503, "The server holds too many bodies. Send this one again.", {"Retry-After": "1"})
+    headers = {"Retry-After": "1", "Connection": "close"}
+    return HTTPException(503, "The server holds too many bodies. Send this one again.", headers)

@@ -70,7 +70,7 @@ class Metrics:
         )
         self._evidence = Gauge(
             "oodream_drift_evidence",
-            "Evidence that scores have drifted; without drift it ever reaches e with a chance of at most 10^-e.",
+            "Evidence of drift; without drift it ever reaches e with a chance of at most 10^-e.",
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)

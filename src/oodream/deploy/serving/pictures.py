@@ -30,7 +30,6 @@ from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 
 from ...core.errors import listed
-from ...data.preprocess import read_image
 from ...data.scan import unread_format
 from .limits import Limits
 from .schema import Images
@@ -228,13 +227,13 @@ class Turns:
 
 @dataclass(kw_only=True)
 class Reader:
-    """Makes uint8 squares (B, size, size, 3) of bodies, as a guard reads its pictures; a few at once.
+    """Makes squares (B, S, S, 3) of bodies, a few pictures at once.
 
-    Large pictures have one place, small ones others, so these never wait for those.
+    `read` makes a square (S, S, 3) of an image file's bytes, and raises OSError where it cannot. Large
+    pictures have one place, small ones others, so these never wait for those.
     """
 
-    size: int
-    white: float
+    read: Callable[[bytes], NDArray[np.uint8]]
     limits: Limits
     places: int
 
@@ -242,7 +241,7 @@ class Reader:
         self._small, self._large = Turns(self.places), Turns(1)
         self._threads = anyio.CapacityLimiter(self.places + 1)
 
-    async def read(self, body: bytes, content_type: str) -> tuple[list[str], NDArray[np.uint8]]:
+    async def squares(self, body: bytes, content_type: str) -> tuple[list[str], NDArray[np.uint8]]:
         """The names of a body's files, which may be empty, and their squares, in order.
 
         Raises HTTPException for what is refused or cannot be read; it names all such files.
@@ -252,9 +251,7 @@ class Reader:
         squares: list[NDArray[np.uint8] | str] = [""] * len(files)
 
         async def read_one(i: int, after: float) -> None:
-            squares[i] = await self._in_turn(
-                costs[i], after, partial(_square, files[i].content, self.size, self.white)
-            )
+            squares[i] = await self._in_turn(costs[i], after, partial(self._square, files[i].content))
 
         async with anyio.create_task_group() as tasks:
             for i, cost in enumerate(after):
@@ -269,6 +266,13 @@ class Reader:
         _check(files, costs)
         return files, [cost for cost in costs if not isinstance(cost, str)]
 
+    def _square(self, content: bytes) -> NDArray[np.uint8] | str:
+        """The square, or why there is none."""
+        try:
+            return self.read(content)
+        except OSError as error:
+            return f"cannot be read: {error}"
+
     async def _in_turn(self, cost: float, after: float, work: Callable[[], T]) -> T:
         turns = self._small if cost <= SMALL else self._large
         async with turns.turn(after):
@@ -281,7 +285,8 @@ def _cost(content: bytes, limits: Limits) -> float | str:
         with Image.open(BytesIO(content)) as image:
             kind, pixels = image.format, image.width * image.height
     except UnidentifiedImageError:
-        return f"is no picture{': ' if (kind := unread_format(content[:HEAD], '')) else ''}{kind}"
+        reason = unread_format(content[:HEAD], "")
+        return f"is no picture: {reason}" if reason else "is no picture"
     except Exception:  # on damaged bytes Pillow's readers raise nearly anything; reading it says why
         return len(content)
     if kind not in FORMATS:
@@ -292,14 +297,6 @@ def _cost(content: bytes, limits: Limits) -> float | str:
     if scans > MAX_SCANS:
         return f"is a JPEG of {scans} scans, and may have {MAX_SCANS}"
     return max(len(content), pixels * scans / USUAL_SCANS, pixels)
-
-
-def _square(content: bytes, size: int, white: float) -> NDArray[np.uint8] | str:
-    """The square, or why there is none."""
-    try:
-        return read_image(BytesIO(content), size, white).permute(1, 2, 0).numpy()
-    except OSError as error:
-        return f"cannot be read: {error}"
 
 
 def _check(files: list[File], results: Sequence[object]) -> None:

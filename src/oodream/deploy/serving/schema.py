@@ -11,7 +11,7 @@ __all__ = ["BODY", "EXAMPLE", "Answer", "Answers", "Health", "Images", "Problem"
 EXAMPLE = (  # one red pixel, as PNG
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 )
-
+GUARANTEE = "at most 5.00% of known images are flagged, on average (1,000 held-out images)"
 SHIRT = {
     "file": "shirt.png",
     "answer": "shirt",
@@ -70,7 +70,7 @@ class Answers(BaseModel):
             "examples": [
                 {
                     "predictions": [SHIRT, CAT],
-                    "guarantee": "at most 5.00% of known images are flagged, on average (1,000 held-out images)",
+                    "guarantee": GUARANTEE,
                 }
             ]
         }

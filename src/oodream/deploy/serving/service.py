@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from typing import Any, Protocol
 
 import anyio
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from ...data.preprocess import read_image
 from .batching import Batcher, Overloaded
 from .bodies import Bodies
 from .limits import Limits
@@ -64,7 +66,7 @@ class Service:
         self.metrics = Metrics(guard.drift())
         self.batcher: Batcher[How, Any] = Batcher(predict=self._pass, limits=limits)
         self._bodies = Bodies(limits=limits)
-        self._reader = Reader(size=guard.size, white=guard.white, limits=limits, places=os.cpu_count() or 1)
+        self._reader = Reader(read=self._square, limits=limits, places=os.cpu_count() or 1)
         self._at = functools.lru_cache(maxsize=64)(guard.at)
 
     async def answer(self, request: Request, how: How) -> Answers:
@@ -73,7 +75,9 @@ class Service:
             guard = await anyio.to_thread.run_sync(self._checked, how)
             async with self._bodies.read(request) as body:
                 with anyio.fail_after(self.limits.answer_timeout):
-                    names, squares_B = await self._reader.read(body, request.headers.get("content-type", ""))
+                    names, squares_B = await self._reader.squares(
+                        body, request.headers.get("content-type", "")
+                    )
             with anyio.fail_after(self.limits.answer_timeout):
                 predictions = await self.batcher.answers(squares_B, how)
         except TimeoutError as error:
@@ -88,6 +92,10 @@ class Service:
     def try_out(self) -> None:
         """Answers a black picture, which nobody sees: what fails or takes its time fails now."""
         self.guard.predict(np.zeros((1, self.guard.size, self.guard.size, 3), np.uint8))
+
+    def _square(self, content: bytes) -> NDArray[np.uint8]:
+        """A picture as the guard reads it, (S, S, 3)."""
+        return read_image(BytesIO(content), self.guard.size, self.guard.white).permute(1, 2, 0).numpy()
 
     def _guard(self, how: How) -> Servable:
         return self.guard if how.alpha is None else self._at(how.alpha)

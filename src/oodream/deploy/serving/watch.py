@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["PATHS", "Watch"]
 
 PATHS = ("/predict", "/health", "/metrics", "/openapi.json")
+CLOSE = (b"connection", b"close")
 DRAIN_SECONDS = 1.0  # in which the rest of a refused body is read and dropped, so the client sees why
 
 
@@ -36,10 +37,11 @@ class Watch:
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                await body.drain()
-                if body.unread or self.service.stopping:
-                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+                status, headers = message["status"], list(message.get("headers", ()))
+                if CLOSE not in headers:
+                    await body.drain()
+                    if body.unread or self.service.stopping:
+                        message["headers"] = [*headers, CLOSE]
             await send(message)
 
         metrics.under_way.inc()
