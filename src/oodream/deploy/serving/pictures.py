@@ -10,7 +10,6 @@ import asyncio
 import base64
 import binascii
 import itertools
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -39,7 +38,6 @@ __all__ = ["File", "Reader", "Turns", "files_in"]
 FORMATS = frozenset("AVIF BMP DIB GIF JPEG MPO PNG PPM TIFF WEBP".split())
 MAX_SCANS, USUAL_SCANS = 25, 10  # of a progressive JPEG; every one is a pass over all pixels
 SMALL = 4_000_000  # pixels, or bytes: larger pictures are read in a place of their own
-PIXELS_PER_SECOND = 20e6  # so many more pixels, and a picture's turn comes a second later
 HEAD = 512  # bytes that tell a file's format
 HEADERS = 8  # lines above one file of a form
 T = TypeVar("T")
@@ -184,23 +182,23 @@ def _too_many(at_most: int) -> HTTPException:
 
 
 class Turns:
-    """Lends places to pictures that are to be read, in an order that nobody can hold up.
+    """Lends places to pictures that are to be read, so that every request has as much of them as any other.
 
-    A turn comes in the order of arrival, as though a picture had arrived later the more pixels it has, and
-    its request before it.
+    Start-time fair queueing (Goyal, Vin & Cheng 1996): the clock runs with what is read, in pixels. A picture
+    is due as many later than its request came as that has up to its end.
     """
 
     def __init__(self, places: int) -> None:
-        self._free, self._count = places, itertools.count()
+        self._free, self._clock, self._count = places, 0.0, itertools.count()
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
 
     @asynccontextmanager
     async def turn(self, pixels: float) -> AsyncIterator[None]:
-        """A place, as long as the block lasts."""
+        """A place, as long as the block lasts, for a picture that ends so many pixels into its request."""
         if self._free:
             self._free -= 1
         else:
-            await self._wait(time.monotonic() + pixels / PIXELS_PER_SECOND)
+            await self._wait(self._clock + pixels)
         try:
             yield
         finally:
@@ -218,8 +216,9 @@ class Turns:
 
     def _pass_on(self) -> None:
         while self._waiting:
-            _, _, future = heappop(self._waiting)
+            due, _, future = heappop(self._waiting)
             if not future.done():
+                self._clock = max(self._clock, due)
                 future.set_result(None)
                 return
         self._free += 1
