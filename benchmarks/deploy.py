@@ -87,7 +87,8 @@ def main() -> None:
             times.append(timed(programs[name], pictures[:n]))
     one, many = ({name: median(seconds[name, n]) for name in programs} for n in (1, 32))
     print(
-        "| program | weights, MB | one picture, ms | times as fast | 32 pictures, pictures/s | times as fast |"
+        "| program | weights, MB | one picture, ms | times as fast | 32 pictures: pictures/s | times as "
+        "fast |"
     )
     print("|---|---|---|---|---|---|")
     for name in programs:

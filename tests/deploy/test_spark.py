@@ -25,7 +25,7 @@ N, DAMAGED = 24, 5
 
 @pytest.fixture(scope="module")
 def spark():
-    place = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    place = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), *sys.path]))
     settings = {
         "spark.ui.enabled": "false", "spark.pyspark.python": sys.executable,
         "spark.executorEnv.PYTHONPATH": place, "spark.sql.execution.arrow.maxRecordsPerBatch": "7",

@@ -13,14 +13,19 @@ from .console import Command, Interrupts
 from .decoder import decode, fit
 from .deploy import export, score
 from .evaluate import audit, evaluate
+from .guard import guard
 from .info import doctor, list_all
 from .run import compare, demo, run
+from .serve import serve
 
 __all__ = ["COMMANDS", "main", "usage"]
 
 COMMANDS = {
     "demo": Command(about="the whole job on embedded data, with a report to look at", run=demo),
     "run": Command(about="the whole job on your own data, or on a preset", run=run),
+    "guard": Command(
+        about='"unknown" for the network that you have: its detector, a guarantee, a report', run=guard
+    ),
     "score": Command(about='a class, or "unknown", for your images', run=score),
     "decode": Command(
         about="a run's images: a share of them on this machine, damaged ones, single ones", run=decode
@@ -28,6 +33,7 @@ COMMANDS = {
     "export": Command(
         about="a run's guard as a folder for the hub, with a model card, and as an ONNX graph", run=export
     ),
+    "serve": Command(about="a guard over HTTP, for other programs to ask", run=serve),
     "compare": Command(
         about="several methods under one budget and the same seeds, in one table", run=compare
     ),

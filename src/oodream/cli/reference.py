@@ -27,16 +27,20 @@ from ..presets import COMPARISONS, PRESETS
 from .decoder import DecodeOptions, FitOptions
 from .deploy import ExportOptions, ScoreOptions
 from .evaluate import Audit, Evaluate
+from .guard import GuardOptions
 from .run import CompareOptions, RunOptions
+from .serve import ServeOptions
 
 __all__ = ["COMMANDS", "SECTION_STAGES", "flags", "main", "options_page"]
 
 COMMANDS: dict[str, type] = {
     "run": RunOptions,
     "compare": CompareOptions,
+    "guard": GuardOptions,
     "score": ScoreOptions,
     "decode": DecodeOptions,
     "export": ExportOptions,
+    "serve": ServeOptions,
     "evaluate": Evaluate,
     "audit": Audit,
     "fit-decoder": FitOptions,
