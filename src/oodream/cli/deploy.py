@@ -51,12 +51,18 @@ class ScoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """A run's guard as a folder that works by itself, for `Guard.load` or the Hugging Face hub."""
+    """A run's guard as a folder that works by itself, for `Guard.load` or the Hugging Face hub; and the
+    images that a run imagined as a data set.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
     """a run's folder"""
-    out: Path
-    """folder to write; it is new or empty"""
+    out: Path | None = None
+    """folder to write the guard to; it is new or empty"""
+    outliers: Path | None = None
+    """folder to write the imagined images to, with a card; it is new or empty"""
+    license: str = ""
+    """licence on the cards, an identifier of the hub's such as cc-by-4.0"""
     onnx: bool = False
     """with an ONNX graph, from pixels to answers, which is compared with the guard"""
     openvino: bool = False
@@ -134,6 +140,24 @@ def export(args: Sequence[str]) -> int:
     """`oodream export`."""
     chosen = parse(ExportOptions, "oodream export", args)
 
+    from ..core.options import ConfigError
+    from ..run.artifacts import Run
+    from ..run.outliers import export_images
+
+    if not chosen.out and not chosen.outliers:
+        raise ConfigError(
+            "What shall be written? Give --out FOLDER for the guard, --outliers FOLDER, or both."
+        )
+    if chosen.out:
+        _export_guard(chosen, chosen.out)
+    if chosen.outliers:
+        run = Run.open(chosen.run, chosen.plugins)
+        n = export_images(run, chosen.outliers, **({"license": chosen.license} if chosen.license else {}))
+        print(f"{chosen.outliers.resolve()}: {n:,} imagined images, with a card")
+    return 0
+
+
+def _export_guard(chosen: ExportOptions, out: Path) -> None:
     from ..core.errors import StoreError, shown
     from ..data.inputs import DataInputs
     from ..deploy.export import export
@@ -157,8 +181,16 @@ def export(args: Sequence[str]) -> int:
         if chosen.int8:
             inputs = DataInputs(run.config)
             images = Int8Images(train=inputs.train, held_out=inputs.test, ood=inputs.ood)
-    exported = export(guard, chosen.out, rows, onnx=chosen.onnx, openvino=chosen.openvino, int8=images)
-    print(f"{chosen.out.resolve()}: {guard.guarantee}")
+    exported = export(
+        guard,
+        out,
+        rows,
+        onnx=chosen.onnx,
+        openvino=chosen.openvino,
+        int8=images,
+        license=chosen.license or None,
+    )
+    print(f"{out.resolve()}: {guard.guarantee}")
     for name, worst in (("guard.onnx", exported.onnx), ("guard.xml", exported.openvino)):
         if worst is not None:
             print(f"{name} gives the same answers; its scores differ by {worst:.2g} at most")
@@ -166,4 +198,3 @@ def export(args: Sequence[str]) -> int:
         print(f"{INT8_FILE}: {exported.int8.guarantee}")
         for change in exported.int8.changes:
             print(f"  {change.measure}: {change.before:.2%}, in integers {change.after:.2%}")
-    return 0

@@ -24,6 +24,7 @@ __all__ = [
     "decode_text",
     "encode_json",
     "explained",
+    "fresh_folder",
     "read_json",
     "read_json_lines",
     "read_text",
@@ -140,6 +141,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
+
+
+@contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """As `atomic_folder`, where nothing is in the way; StoreError for a folder that holds something."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StoreError(f"{path} holds something already. Choose another folder, or empty it.")
+    with atomic_folder(path) as fresh:
+        yield fresh
 
 
 def _beside(path: Path) -> Path:

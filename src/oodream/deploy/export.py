@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..core.errors import StoreError
-from ..core.files import atomic_folder, write_bytes
+from ..core.files import fresh_folder, write_bytes
 from ..core.results import Row
 from .card import card
 from .guard import Guard
@@ -40,20 +39,19 @@ def export(
     onnx: bool = False,
     openvino: bool = False,
     int8: Int8Images | None = None,
+    license: str | None = None,
 ) -> Exported:
     """Writes the folder: network, detector and threshold for `Guard.load`, a model card, and graphs.
 
-    `rows` are measurements of this classifier with this detector, for the card. With `onnx` there is an ONNX
-    graph; with `openvino` and `int8` there are one in OpenVINO's format and one in 8-bit integers, too, which
-    are made from it. All is written or nothing.
+    `rows` are measurements of this classifier with this detector, and `license` an identifier of the hub's,
+    for the card. With `onnx` there is an ONNX graph; with `openvino` and `int8` there are one in OpenVINO's
+    format and one in 8-bit integers, too, which are made from it. All is written or nothing.
 
     Raises StoreError for a folder that holds something, and ExportError for missing packages, and for a guard
     that cannot become a graph or would answer otherwise there.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError(f"{folder} holds something already. Choose another folder, or empty it.")
     exported = Exported()
-    with atomic_folder(folder) as fresh:
+    with fresh_folder(folder) as fresh:
         guard.save(fresh)
         graph = fresh / ONNX_FILE
         if onnx or openvino or int8:
@@ -62,5 +60,6 @@ def export(
             exported = replace(exported, openvino=to_openvino(guard, graph, fresh))
         if int8:
             exported = replace(exported, int8=quantize(graph, fresh / INT8_FILE, int8))
-        write_bytes(fresh / "README.md", str(card(guard, folder.resolve().name, rows, exported)).encode())
+        about = card(guard, folder.resolve().name, rows, exported, license)
+        write_bytes(fresh / "README.md", str(about).encode())
     return exported

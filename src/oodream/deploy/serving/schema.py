@@ -21,6 +21,7 @@ SHIRT = {
     "likeliest": "shirt",
     "p_value": 0.64,
     "candidates": ["shirt", "pullover"],
+    "top": [["shirt", 0.91], ["pullover", 0.07], ["coat", 0.02]],
 }
 CAT = {
     "file": "cat.jpg",
@@ -31,6 +32,7 @@ CAT = {
     "likeliest": "pullover",
     "p_value": 0.001,
     "candidates": ["pullover"],
+    "top": [["pullover", 0.52], ["shirt", 0.31], ["coat", 0.17]],
 }
 
 
@@ -59,6 +61,9 @@ class Answer(BaseModel):
     )
     candidates: list[str] | None = Field(
         None, description="where asked for: the classes that it may be of, if it is a known picture"
+    )
+    top: list[tuple[str, float]] = Field(
+        description="the five likeliest classes, with the network's probabilities for them"
     )
 
 
