@@ -184,7 +184,7 @@ def _too_many(at_most: int) -> HTTPException:
 class Turns:
     """Lends places to pictures that are to be read, so that every request has as much of them as any other.
 
-    Start-time fair queueing (Goyal, Vin & Cheng 1996): the clock runs with what is read, in pixels. A picture
+    Self-clocked fair queueing (Golestani 1994): the clock runs with what is read, in pixels. A picture
     is due as many later than its request came as that has up to its end.
     """
 
