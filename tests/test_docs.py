@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from oodream import Run
+from oodream import Guard, Run
 from oodream.cli import reference
 from oodream.cli.console import parse
 from oodream.cli.main import COMMANDS, main
 from oodream.config import Config
 from oodream.core import registry
 from oodream.core.options import overlay
+from oodream.core.tensors import save_tensors
 from oodream.data.sets import SETS
 from oodream.run.job import Job
 from oodream.run.layout import Layout
@@ -122,7 +123,7 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
         line = line.replace(general, one)
     name, *args = shlex.split(line)[1:]
     assert name in COMMANDS
-    if name in ("run", "demo", "compare", "evaluate"):
+    if name in ("run", "demo", "compare", "evaluate", "guard"):
         if name == "run" and "imagenet100" in line and "--data" not in args:
             args += ["--data", "IMAGENET"]
         assert main([name, *args, *([] if "--dry-run" in args else ["--dry-run"])]) == 0
@@ -249,6 +250,26 @@ def execute(page: str, code: str, tiny_pipeline: Path) -> None:
 @snippets(needs_mine=False)
 def test_snippets_run(page, code, desk, tiny_pipeline):
     execute(page, code, tiny_pipeline)
+
+
+def test_the_guard_pages_first_command_runs(desk):
+    """A network of timm's, with weights in the file that the command names, on the folder that it names."""
+    try:
+        import timm
+    except Exception as error:  # a torchvision for another torch raises more than ImportError
+        pytest.skip(f"timm cannot be imported: {error}")
+    first = next(line for page, line in LINES if page == "docs/guard.md")
+    name, *args = shlex.split(first)[1:]
+    assert name == "guard"
+    options = parse(reference.COMMANDS[name], name, args).where
+    network = timm.create_model(options.model.removeprefix("timm:"), num_classes=3)
+    save_tensors(desk / options.weights, network.state_dict())
+    for picture in (desk / options.data).rglob("*.png"):
+        shutil.copy(picture, picture.with_stem(f"{picture.stem}-again"))  # as many as the promise takes
+    assert main([name, *args, "--size", "32", "--any-accuracy", "--detectors", "energy", "knn"]) == 0
+    guard = Guard.load(desk / options.out)
+    assert guard.guarantee.alpha == 0.05
+    assert guard.classifier.settings["backbone"] == options.model
 
 
 @snippets(needs_mine=True)

@@ -137,7 +137,7 @@ def test_headroom_has_the_control_and_the_oracle():
     headroom = COMPARISONS["headroom"]
     arms = [overlay(PRESETS[headroom.preset].config, arm).regularize for arm in headroom.arms.values()]
     assert [(r.outliers, r.real, r.outlier_aug_prob) for r in arms] == [
-        ("imagined", "", 0.5), ("imagined", "", 0.0), ("known", "", 0.5), ("real", "world", 0.0),
+        ("imagined", "", 0.25), ("imagined", "", 0.0), ("known", "", 0.25), ("real", "world", 0.0),
     ]  # fmt: skip
 
 
@@ -154,4 +154,5 @@ def test_decoder_and_training_have_the_published_constants(name):
         assert (budget.epochs, budget.lr, budget.batch, budget.weight_decay) == (*TRAINING[name], 5e-4)
     assert make_loss(config.regularize.loss, config.regularize.loss_options).beta == BETA[name]
     assert (config.regularize.ratio, config.reconstruct.frac, config.filter.filters) == (1.0, 0.0, ())
+    assert (config.reconstruct.detail, config.train.soften) == (False, 0.0)
     assert config.size == SIZE[name]

@@ -34,3 +34,14 @@ def test_the_embedded_unknown_validation_images_are_made_from_validation_images(
 def test_pseudo_ood_without_a_number_is_made_of_all_images() -> None:
     whole = BUILT_IN["inverted"](8, 0)
     assert len(whole) == len(whole.batch(range(len(whole)))) == len(fashion("test", FASHION_ID, size=8))
+
+
+def test_every_embedded_test_image_is_corrupted_once_in_every_way() -> None:
+    test, shifted = (BUILT_IN[name](32, COUNTS[name]) for name in ("fashion-test", "fashion-corrupted"))
+    assert len(shifted) == len(test)
+    assert torch.equal(shifted.labels.bincount(), test.labels.bincount())
+    plain = {image.numpy().tobytes() for image in test.batch(range(len(test)))}
+    changed = [image.numpy().tobytes() not in plain for image in shifted.batch(range(len(shifted)))]
+    assert sum(changed) > 0.99 * len(changed)
+    whole = BUILT_IN["fashion-corrupted"](8, 27)
+    assert sorted(whole.labels.tolist()) == sorted(BUILT_IN["fashion-test"](8, 27).labels.tolist())

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
@@ -13,7 +15,7 @@ from oodream.core.errors import DataError
 from oodream.core.registry import names
 from oodream.core.tensors import save_tensors
 from oodream.models.factory import backbone
-from tests.helpers.protocols import PLACES, evaluate, pixels, rows, run_command
+from tests.helpers.protocols import PLACES, evaluate, picture, pixels, rows, run_command, save
 
 
 def test_lists_are_evaluated_as_they_say(
@@ -70,7 +72,7 @@ def test_all_detectors_are_measured_and_an_impossible_accuracy_warns(
     used = {detector for detector, *_ in rows(out)}
     left = {note.split()[0] for note in facts["notes"] if " is left out: " in note}
     assert {"energy", "odin", "msp"} <= used
-    assert "weighted_energy" in left
+    assert {"weighted_energy", "outlier_probe", "energy_probe"} <= left
     assert used | left == {*names("detectors")}
 
 
@@ -155,3 +157,104 @@ def test_without_a_detector_that_learns_no_training_images_are_needed(
     capsys.readouterr()
     assert evaluate(root, *common, "energy", "knn") == 2
     assert "train-set (train, 24 images)" in capsys.readouterr().err
+
+
+def outlier_folder(folder: Path) -> Path:
+    """Gray and yellow pictures, of other numbers than those of the sets."""
+    for i in range(10):
+        save(picture(3 + i % 2, 5000 + i), folder / f"{i}.png")
+    return folder
+
+
+def test_a_detector_that_learns_from_outliers_is_refused_without_some(
+    root: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--model", "resnet8", "--weights", str(weights), "--out", str(tmp_path / "out"))
+    assert evaluate(root, *more, "--detectors", "energy", "outlier_probe") == 2
+    message = capsys.readouterr().err
+    assert "The detector 'outlier_probe' has nothing to learn from" in message
+    assert "--outliers" in message
+    assert evaluate(root, *more, "--detectors", "outlier_probe", "--outliers", "no-folder") == 2
+    assert "no-folder is not a folder. --outliers takes a folder" in capsys.readouterr().err
+    folder = str(outlier_folder(tmp_path / "strange"))
+    assert evaluate(root, *more, "--detectors", "energy", "--outliers", folder, "--tune", folder) == 2
+    assert "--tune and --outliers are the same folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_with_outliers_it_is_measured_and_the_others_as_before(
+    root: Path, weights: Path, tmp_path: Path
+) -> None:
+    common = ("--model", "resnet8", "--weights", str(weights))
+    outliers = ("--outliers", str(outlier_folder(tmp_path / "strange")))
+    probes = ("outlier_probe", "energy_probe")
+    assert evaluate(root, *common, "--out", str(tmp_path / "plain"), "--detectors", "energy", "knn") == 0
+    more = ("--detectors", "energy", "knn", *probes)
+    assert evaluate(root, *common, "--out", str(tmp_path / "more"), *outliers, *more) == 0
+    plain, both = rows(tmp_path / "plain"), rows(tmp_path / "more")
+    assert {key: row for key, row in both.items() if key[0] in ("energy", "knn")} == plain
+    assert both["outlier_probe", "near-set", "near"].auroc > 0.95
+    notes = json.loads((tmp_path / "more" / "evaluation.json").read_text())["notes"]
+    assert [note for note in notes if "learned from 10 outliers" in note] == [
+        f"outlier_probe, energy_probe learned from 10 outliers, the images of {outliers[1]}."
+    ]
+
+
+SHIFT_SET = '[[sets]]\nname = "dim"\ngroup = "shift"\nfolders = ["dim"]\nsource = "colours"\n'
+
+
+@pytest.fixture
+def dim(root: Path) -> Path:
+    """The protocol with a set of darker pictures of two of its classes."""
+    (root / "colours.toml").write_text((root / "colours.toml").read_text() + SHIFT_SET)
+    for kind, name in enumerate(("red", "green")):
+        for i in range(8):
+            darker = np.asarray(picture(kind, 9000 + i)) // 2
+            save(Image.fromarray(darker.astype(np.uint8)), root / "dim" / name / f"{i}.png")
+    return root
+
+
+def test_on_the_full_spectrum_shifted_images_are_known(dim: Path, weights: Path, tmp_path: Path) -> None:
+    common = ("--model", "resnet8", "--weights", str(weights), "--detectors", "energy", "knn")
+    assert evaluate(dim, *common, "--out", str(tmp_path / "plain")) == 0
+    assert evaluate(dim, *common, "--out", str(tmp_path / "full"), "--full-spectrum") == 0
+    assert rows(tmp_path / "full") == rows(tmp_path / "plain"), "what is measured without stays"
+    assert not (tmp_path / "plain" / "full_spectrum.jsonl").exists()
+    full = rows(tmp_path / "full", "full_spectrum")
+    network = backbone("resnet8", 3).eval()
+    network.load_state_dict(load_file(weights))
+    dark = [file for name in ("red", "green") for file in sorted((dim / "dim" / name).iterdir())]
+    images = torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in dark])
+    x, y = pixels(dim, "test")
+    known, labels = torch.cat([x, images]), torch.cat([y, torch.tensor([0] * 8 + [1] * 8)])
+    with torch.no_grad():
+        id_logits, ood_logits = (network(part).logits_BC.double() for part in (known, pixels(dim, "near")[0]))
+    scores = -torch.cat([id_logits, ood_logits]).logsumexp(1).numpy()
+    truth = [0] * len(known) + [1] * len(ood_logits)
+    row = full["energy", "near-set", "near"]
+    assert row.auroc == pytest.approx(roc_auc_score(truth, scores))
+    assert row.accuracy == pytest.approx((id_logits.argmax(1) == labels).double().mean().item())
+    assert (row.n_id, row.n_ood) == (18 + 16, PLACES["near"])
+    assert full["energy", "mean", "near"].auroc == row.auroc
+    table = (tmp_path / "full" / "results.md").read_text()
+    assert "# Full spectrum" in table
+    assert f"on {row.n_id} images" in table
+    assert "# Full spectrum" not in (tmp_path / "plain" / "results.md").read_text()
+
+
+def test_a_protocol_without_shifted_sets_has_no_full_spectrum(
+    root: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--model", "resnet8", "--weights", str(weights), "--out", str(tmp_path / "out"))
+    assert evaluate(root, *more, "--full-spectrum") == 2
+    assert "colours has no set of the group shift" in capsys.readouterr().err
+
+
+def test_shifted_sets_are_looked_for_on_the_full_spectrum_alone(
+    dim: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(dim / "dim")
+    assert evaluate(dim, "--dry-run") == 0
+    assert "dim" not in capsys.readouterr().out
+    assert evaluate(dim, "--dry-run", "--full-spectrum") == 0
+    assert "dim (shift)" in capsys.readouterr().out

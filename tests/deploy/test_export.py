@@ -198,7 +198,7 @@ def test_every_detector_is_traced_or_says_why_not(detector, tmp_path):
     few = [images.subset(torch.arange(400)) for images in clothes()]
     weighted = make("losses", "energy_logistic", weighted=True)
     weighted.build(Sizes(features=128, classes=4))
-    mine = Guard.calibrate(replace(classifier(), loss=weighted), detector, *few)
+    mine = Guard.calibrate(replace(classifier(), loss=weighted), detector, *few, outliers=digits(SIZE, 100))
     if detector in TRACED:
         to_onnx(mine, tmp_path / "g.onnx")
     else:

@@ -33,7 +33,7 @@ from oodream.data.images import from_array
 from oodream.data.preprocess import read_pictures
 from oodream.deploy.guard import Guard
 from oodream.deploy.stored import name_of
-from oodream.detection.detectors import state
+from oodream.detection.detectors import NoOutliers, state
 from oodream.run.layout import REGULARIZED, Layout
 from oodream.run.stages.results import calibrate_guard
 from oodream.runtime.answers import Prediction
@@ -621,6 +621,30 @@ def test_a_hub_repository(tmp_path, monkeypatch):
     assert asked == {"me/clothes": ["*.json", "*.safetensors"]}
     with pytest.raises(StoreError, match="hub:me/hats cannot be fetched: no such repository"):
         Guard.load("hub:me/hats")
+
+
+# Outliers
+
+
+def test_a_guard_learns_from_outliers_and_keeps_what_it_learned(tmp_path):
+    outliers = digits(SIZE, 300, 0)
+    mine = Guard.calibrate(classifier(), "outlier_probe", *clothes(), outliers=outliers)
+    assert mine.scores(outliers).median() > mine.threshold
+    mine.save(tmp_path)
+    loaded = Guard.load(tmp_path)
+    assert torch.equal(loaded.scores(outliers), mine.scores(outliers))
+    with pytest.raises(NoOutliers, match="OutlierProbe learns from outliers, and there are none: give `out"):
+        Guard.calibrate(classifier(), "outlier_probe", *clothes())
+    with pytest.raises(DataError, match="are 20 pixels wide, and this classifier's 12"):
+        Guard.calibrate(classifier(), "outlier_probe", *clothes(), outliers=digits(20, 9, 0))
+
+
+def test_outliers_are_nothing_to_other_detectors():
+    plain, more = guard("mahalanobis"), Guard.calibrate(
+        classifier(), "mahalanobis", *clothes(), outliers=digits(SIZE, 300, 0)
+    )  # fmt: skip
+    assert more.threshold == plain.threshold
+    assert all(torch.equal(state(more.detector)[key], value) for key, value in state(plain.detector).items())
 
 
 # The package, the stage and the command

@@ -8,30 +8,39 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from oodream.core import registry
 from oodream.core.types import Head, Output
-from oodream.detection.detectors import learned_fields, restore, state
-from oodream.testing.detector import CLASSES, WIDTH, check_detector, head, known, output
+from oodream.detection.detectors import NoOutliers, learned_fields, restore, state
+from oodream.detection.fit import Training, uses_outliers
+from oodream.testing.detector import check_detector
+from oodream.testing.toy import CLASSES, WIDTH, head, known, output, unknown
 
 NAMES = registry.names("detectors")
 FIXED = {"energy", "entropy", "gen", "gradnorm", "max_logit", "msp", "odin"}
 LOGITS_ALONE = {
-    "energy", "entropy", "gen", "kl_matching", "max_logit", "msp", "openmax", "temperature",
+    "energy", "energy_probe", "entropy", "gen", "kl_matching", "max_logit", "msp", "openmax", "temperature",
     "weighted_energy",
 }  # fmt: skip
 NEED_HEAD = {
-    "adascale", "ash", "dice", "fdbd", "nci", "rankfeat", "react", "residual", "scale", "vim", "vra",
+    "adascale", "ash", "dice", "fdbd", "nac", "nci", "rankfeat", "react", "residual", "scale", "vim", "vra",
     "weighted_energy", "weiper",
 }  # fmt: skip
-NEED_LABELS = {"gmm", "mahalanobis", "openmax", "relative_mahalanobis", "she", "temperature"}
+NEED_LABELS = {
+    "gmm", "mahalanobis", "normalized_mahalanobis", "normalized_relative_mahalanobis", "openmax",
+    "relative_mahalanobis", "she", "temperature",
+}  # fmt: skip
+USE_OUTLIERS = {"energy_probe", "outlier_probe"}
 NEED_EVERY_CLASS = NEED_LABELS - {"temperature"}
 # Two outputs that are sure of one class beyond float64 are the same to these, by their definition.
-SATURATE = {"gen", "kl_matching", "openmax", "weiper", "knn", "ssd"}
+SATURATE = {"gen", "kl_matching", "nac", "openmax", "weiper", "knn", "ssd"}
 # What these detectors say of features that never vary; the others score them.
 REFUSE_CONSTANT_FEATURES = {
     "gmm": "GMM: no mixture fits these features, which may vary too little",
     "mahalanobis": "need features that vary within classes",
+    "normalized_mahalanobis": "need features that vary within classes",
+    "normalized_relative_mahalanobis": "need features that vary within classes",
     "openmax": "OpenMax has fewer than 2 rightly classified training samples of class 0, 1, 3",
     "relative_mahalanobis": "need features that vary within classes",
     "she": "SHE has no rightly classified training sample of class 0, 1, 3",
@@ -39,6 +48,7 @@ REFUSE_CONSTANT_FEATURES = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "weiper": {"repeats": 10},
+    "nac": {"alpha": 100.0},
     "nci": {"alpha": 0.0},
     "dice": {"percentile": 0.5},
     "gmm": {"iterations": 20},
@@ -54,21 +64,30 @@ def make(name: str) -> Any:
     return registry.make("detectors", name, **OPTIONS.get(name, {}))
 
 
-def fitted(name: str) -> Any:
+def fitted_to(
+    name: str, fit: Output, y: Tensor, last: Head | None = None, outliers: Output | None = None
+) -> Any:
+    """The detector, fitted; one that uses outliers also to those, by default far-away ones."""
     detector = make(name)
-    return detector.fit(*known(400, 0, [detector]), head())
+    return Training(fit, y, last, unknown(100, 3, [detector]) if outliers is None else outliers).fit(detector)
 
 
-def scores_or_reason(name: str, fit: Output, y: torch.Tensor, last: Head | None) -> Any:
+def fitted(name: str) -> Any:
+    return fitted_to(name, *known(400, 0, [make(name)]), head())
+
+
+def scores_or_reason(
+    name: str, fit: Output, y: Tensor, last: Head | None, outliers: Output | None = None
+) -> Any:
     try:
-        return make(name).fit(fit, y, last).score(fit)
+        return fitted_to(name, fit, y, last, outliers).score(fit)
     except ValueError as error:
         return str(error)
 
 
 def test_all_are_registered() -> None:
-    assert len(NAMES) >= 30
-    assert set(NAMES) >= FIXED | NEED_HEAD | NEED_LABELS | LOGITS_ALONE
+    assert len(NAMES) >= 36
+    assert set(NAMES) >= FIXED | NEED_HEAD | NEED_LABELS | LOGITS_ALONE | USE_OUTLIERS
 
 
 def test_the_rules_are_kept(name: str) -> None:
@@ -121,7 +140,7 @@ def test_a_network_without_a_head_is_refused(name: str) -> None:
 def test_the_others_do_without_a_head(name: str) -> None:
     detector = make(name)
     fit, y = known(400, 0, [detector])
-    assert torch.equal(detector.fit(fit, y, None).score(fit), make(name).fit(fit, y, head()).score(fit))
+    assert torch.equal(fitted_to(name, fit, y).score(fit), fitted_to(name, fit, y, head()).score(fit))
 
 
 @pytest.mark.parametrize("name", sorted(NEED_EVERY_CLASS))
@@ -139,9 +158,23 @@ def test_labels_that_are_no_classes_are_refused(name: str) -> None:
         make(name).fit(fit, y + 1, head())
 
 
+def test_those_that_learn_from_outliers_say_so(name: str) -> None:
+    """The others never see one: `fit` of known images alone is all they need."""
+    assert uses_outliers(make(name)) == (name in USE_OUTLIERS)
+    fit, y = known(400, 0, [make(name)])
+    if name in USE_OUTLIERS:
+        with pytest.raises(NoOutliers, match=f"{type(make(name)).__name__} learns from outliers, and there"):
+            make(name).fit(fit, y, head())
+        with pytest.raises(ValueError, match="has no training sample"):
+            make(name).fit(fit, torch.full_like(y, -1), head())
+    else:
+        alone = make(name).fit(fit, y, head())
+        assert torch.equal(alone.score(fit), fitted(name).score(fit))
+
+
 def test_features_that_never_vary_are_scored_or_named(name: str) -> None:
     flat = output(torch.ones(12, WIDTH), [make(name)])
-    scores = scores_or_reason(name, flat, known(12, 0)[1], head())
+    scores = scores_or_reason(name, flat, known(12, 0)[1], head(), flat)
     if name in REFUSE_CONSTANT_FEATURES:
         assert REFUSE_CONSTANT_FEATURES[name] in scores
     else:
@@ -169,15 +202,15 @@ def test_logits_without_features(name: str) -> None:
     """
     whole, y = known(100, 0, [make(name)])
     bare = replace(whole, z_BF=torch.empty(100, 0), probes={})
-    scores = scores_or_reason(name, bare, y, head())
+    scores = scores_or_reason(name, bare, y, head(), bare)
     if name in LOGITS_ALONE:
-        assert torch.equal(scores, make(name).fit(whole, y, head()).score(whole))
+        assert torch.equal(scores, fitted_to(name, whole, y, head(), whole).score(whole))
     else:
         missing = "the probe 'odin T=1000 epsilon=0.0014'" if name == "odin" else "features"
         assert f"{type(make(name)).__name__} needs {missing}" in scores
 
 
-@pytest.mark.parametrize("name", ["adascale", "odin", "rankfeat"])
+@pytest.mark.parametrize("name", ["adascale", "combood", "odin", "rankfeat"])
 def test_outputs_without_the_probes_are_refused(name: str) -> None:
     detector = fitted(name)
     with pytest.raises(ValueError, match=r"needs the probe .* give the detector's probes to the Extractor"):
@@ -191,17 +224,23 @@ OUT_OF_RANGE = [
     ("adascale", {"weight": -1.0}, "weight must be at least 0"),
     ("ash", {"percentile": 1.0}, "percentile must be between 0 and 1, without the ends, not 1.0"),
     ("ash", {"variant": "x"}, "variant must be one of s, p, b, not 'x'"),
+    ("combood", {"k": -1}, "k must be at least 0"),
     ("dice", {"percentile": 0.0}, "percentile must be between 0 and 1"),
+    ("energy_probe", {"l2": 0.0}, "l2 must be above 0"),
     ("gen", {"gamma": 0.0}, "gamma must be above 0"),
     ("gen", {"m": 0}, "m must be at least 1, not 0"),
     ("gmm", {"iterations": 0}, "iterations must be at least 1"),
     ("knn", {"k": -1}, "k must be at least 0"),
+    ("nac", {"alpha": 0.0}, "alpha must be above 0"),
+    ("nac", {"full": 1.5}, "full must be between 0 and 1, and above 0"),
+    ("nac", {"intervals": 0}, "intervals must be at least 1"),
     ("nci", {"alpha": -0.1}, "alpha must be at least 0"),
     ("nnguide", {"k": 0}, "k must be at least 1"),
     ("nnguide", {"share": 0.0}, "share must be between 0 and 1, and above 0"),
     ("odin", {"temperature": 0.0}, "temperature must be above 0"),
     ("odin", {"epsilon": -0.1}, "epsilon must be at least 0"),
     ("odin", {"epsilon": float("nan")}, "epsilon must be at least 0, not nan"),
+    ("outlier_probe", {"l2": -1.0}, "l2 must be above 0"),
     ("openmax", {"tail": 1}, "tail must be at least 2"),
     ("openmax", {"alpha": 0}, "alpha must be at least 1"),
     ("react", {"percentile": 1.2}, "percentile must be between 0 and 1"),

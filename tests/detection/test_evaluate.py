@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -15,7 +16,7 @@ from oodream.data.images import Images, ImageSet, from_array
 from oodream.detection.detectors import BaseDetector
 from oodream.detection.detectors.knn import KNN
 from oodream.detection.evaluate import Evaluation, evaluate, evaluate_outputs, shift_row
-from oodream.functional.metrics import METRICS, measure
+from oodream.functional.metrics import METRICS, augrc, aurc, measure
 from oodream.models.inference import Extractor
 from oodream.training.losses.energy_logistic import EnergyLogistic
 
@@ -96,6 +97,7 @@ def test_wrongly_classified_images_are_told_by_the_same_scores() -> None:
     for row in result.rows:
         scores = result.scores[row.detector]["id"]
         assert row.misclassification_auroc == pytest.approx(measure(scores[right], scores[~right])["auroc"])
+        assert (row.aurc, row.augrc) == (aurc(scores, right), augrc(scores, right))
     sure = Output(logits_BC=20 * torch.eye(CLASSES)[y], z_BF=output.z_BF)
     assert (
         evaluate_outputs(FIT, (sure, y), OOD, ["energy"], resamples=0).rows[0].misclassification_auroc is None
@@ -126,6 +128,10 @@ def test_rows_survive_json(result: Evaluation) -> None:
     line = row_to_json(result.rows[0])
     assert "\n" not in line
     assert row_from_json(line) == result.rows[0]
+    earlier = {key: value for key, value in json.loads(line).items() if key not in ("aurc", "augrc")}
+    assert row_from_json(json.dumps(earlier)) == replace(result.rows[0], aurc=None, augrc=None)
+    with pytest.raises(ValueError, match=r"another version \(alien\)"):
+        row_from_json(json.dumps({**earlier, "alien": 1}))
     with pytest.raises(ValueError, match=r"another version \(autc\)"):
         row_from_json(line.replace('"autc"', '"x"').replace(f'"x": {result.rows[0].autc}, ', ""))
 
@@ -290,3 +296,17 @@ def test_labels_that_are_not_the_networks_are_refused() -> None:
         evaluate_outputs(FIT, (output, y + 1), OOD, ["energy"])
     with pytest.raises(ValueError, match="300 ID training images, and there are 7 labels"):
         evaluate_outputs((FIT[0], FIT[1][:7]), TEST, OOD, ["energy"])
+
+
+def test_on_the_full_spectrum_shifted_images_join_the_test_images() -> None:
+    shifted = [ImageSet(name=f"s{i}", group="shift", images=tinted(n, 5 + i)) for i, n in enumerate((30, 20))]
+    names, extractor = ["energy", "knn", "adascale"], Extractor(Tint())
+    result = evaluate(extractor, names, **GIVEN, ood=[dull()], shifted=shifted, resamples=20)
+    plain = evaluate(extractor, names, **GIVEN, ood=[dull()], resamples=20)
+    assert (result.rows, plain.full_spectrum) == (plain.rows, [])
+    parts = [GIVEN["test"], *(one.images for one in shifted)]
+    pixels = torch.cat([part.batch(range(len(part))) for part in parts])
+    test = from_array("all", pixels, torch.cat([part.labels for part in parts]), list("abc"))
+    whole = evaluate(extractor, names, fit=GIVEN["fit"], test=test, ood=[dull()], resamples=20)
+    assert result.full_spectrum == whole.rows
+    assert {row.n_id for row in result.full_spectrum} == {110}

@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, logsumexp, softmax
 from sklearn.cluster import KMeans
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import normalize
+from sklearn.preprocessing import PowerTransformer, StandardScaler, normalize
 from torch import Tensor
 
 from oodream.core import registry
-from oodream.core.types import Detector, Head, Output
+from oodream.core.types import Detector, ForwardPass, Head, Output
+from oodream.data.images import Images, from_array
 from oodream.detection.detectors import RIDGE
+from oodream.models.inference import Extractor
 
 
 def outputs(n: int, seed: int, classes: int = 5, width: int = 9) -> tuple[Output, Tensor]:
@@ -228,3 +230,120 @@ def test_adascale_has_a_percentile_for_every_image() -> None:
         positive = np.sort(np.maximum(z, 0))[::-1]
         ratio = positive.sum() / positive[: max(1, 9 - round(9 * p))].sum()
         assert found[row] == pytest.approx(energy(z[None] * np.exp(ratio))[0], rel=1e-6)
+
+
+def test_normalized_mahalanobis_is_that_of_unit_features() -> None:
+    np.testing.assert_allclose(
+        score("normalized_mahalanobis"), mahalanobis_oracle(normalize(Z_FIT), normalize(Z)), rtol=1e-5
+    )
+    longer = Output(logits_BC=TEST.logits_BC, z_BF=TEST.z_BF * torch.linspace(0.1, 30, len(TEST))[:, None])
+    np.testing.assert_allclose(score("normalized_mahalanobis", longer), score("normalized_mahalanobis"))
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_relative_mahalanobis_takes_away_the_distance_to_all(normalized: bool) -> None:
+    z_fit, z = (normalize(Z_FIT), normalize(Z)) if normalized else (Z_FIT, Z)
+    everything = EmpiricalCovariance().fit(z_fit).mahalanobis(z)
+    name = "normalized_relative_mahalanobis" if normalized else "relative_mahalanobis"
+    np.testing.assert_allclose(score(name), mahalanobis_oracle(z_fit, z) - everything, rtol=1e-3, atol=1e-3)
+
+
+def published_edges(m: int = 50) -> np.ndarray:
+    """Of NAC's intervals, as its paper's repository makes them: m edges."""
+    x = np.log(np.linspace(1, np.sqrt(1000), m // 2)) / np.log(1000)
+    edges = np.concatenate([x[:-1], (1 - x)[::-1]])
+    edges[-1] += 0.01
+    return np.append(edges, 1.2)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 5.0])
+def test_nac_counts_how_many_training_images_were_in_a_neurons_state(alpha: float) -> None:
+    """Gradients by autograd, and one neuron and one image at a time."""
+
+    def influence(z: Tensor) -> np.ndarray:
+        z = z.double().clone().requires_grad_()
+        logits = z @ HEAD.weight_CF.double().T + HEAD.bias_C.double()
+        uniform = torch.full_like(logits, 1 / logits.shape[1])
+        divergence = (uniform * (uniform.log() - logits.log_softmax(1))).sum()
+        (slope,) = torch.autograd.grad(divergence, z)
+        return (z * slope).detach().numpy()
+
+    def with_logits(z: Tensor) -> Output:
+        return Output(logits_BC=z @ HEAD.weight_CF.T + HEAD.bias_C, z_BF=z)
+
+    size = np.abs(influence(FIT[0].z_BF)).mean()
+    fit, test = (expit(alpha / size * influence(z)) for z in (FIT[0].z_BF, TEST.z_BF))
+    edges = published_edges()
+    counts = np.stack([np.histogram(column, edges)[0] for column in fit.T])
+    covered = np.minimum(counts / (0.1 * len(fit)), 1)
+    expected = []
+    for row in test:
+        places = [np.searchsorted(edges, value, side="right") - 1 for value in row]
+        expected.append(-np.mean([covered[f, place] for f, place in enumerate(places)]))
+    detector = registry.make("detectors", "nac", alpha=alpha, full=0.1)
+    detector.fit(with_logits(FIT[0].z_BF), FIT[1], HEAD)
+    scores = detector.score(with_logits(TEST.z_BF)).numpy()
+    np.testing.assert_allclose(scores, expected, atol=2 / (len(Z[0]) * 0.1 * len(fit)))  # float32 logits
+    assert len(np.unique(scores)) > 30
+
+
+class Layers(torch.nn.Module):
+    """Two layers with activation functions: one a module, one a function, in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 9, 3)
+        self.act, self.head = torch.nn.GELU(), torch.nn.Linear(9, 5)
+
+    def forward(self, images: Tensor) -> Output:
+        x = self.act(self.first(images.float() / 255))
+        z = torch.relu_(self.second(x)).mean((2, 3))
+        return Output(logits_BC=self.head(z), z_BF=z)
+
+
+def test_combood_is_its_two_distances() -> None:
+    torch.manual_seed(3)
+    network, g = Layers().eval(), torch.Generator().manual_seed(4)
+    fit, test = (
+        from_array(
+            "x", torch.randint(0, 256, (n, 3, 8, 8), generator=g).to(torch.uint8), torch.arange(n) % 5, ()
+        )
+        for n in (120, 30)
+    )
+    detector, extractor = registry.make("detectors", "combood", k=7), Extractor(network)
+    training = extractor(fit, detector.probes)
+    detector.fit(training, fit.labels)
+
+    def extremes(images: Images) -> np.ndarray:
+        with torch.no_grad():
+            before = network.first(images.batch(range(len(images))).float() / 255)
+            deep = network.second(network.act(before))
+            logits = network.head(torch.relu(deep).mean((2, 3)))
+        ends = [
+            f(x.flatten(1)).values
+            for x in (before, deep)
+            for f in (lambda x: x.max(1), lambda x: (-x).max(1))
+        ]
+        return torch.stack([logits.amax(1), -logits.amin(1), *ends], 1).double().numpy()
+
+    scaler = StandardScaler().fit(extremes(fit))
+    power = PowerTransformer().fit(scaler.transform(extremes(fit)))
+    x_fit, x = (power.transform(scaler.transform(extremes(images))) for images in (fit, test))
+    inverse = np.linalg.inv(np.cov(x_fit, rowvar=False, bias=True) + np.eye(x.shape[1]))
+    far = np.einsum("ne,ef,nf->n", x, inverse, x)
+    z_fit, z = (normalize(extractor(images).z_BF.numpy()) for images in (fit, test))
+    search = NearestNeighbors(n_neighbors=7, algorithm="brute").fit(z_fit)
+    near = np.log(search.kneighbors(z)[0][:, -1] ** 2)
+    expected = far + np.sqrt(9) * near
+    np.testing.assert_allclose(detector.score(extractor(test, detector.probes)).numpy(), expected, rtol=1e-3)
+
+
+def test_a_network_without_activation_functions_cannot_serve_combood() -> None:
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+
+    def network(images: Tensor) -> Output:
+        return Output(logits_BC=linear(images.float()), z_BF=images.float().flatten(1))
+
+    forward = ForwardPass(model=network, images_B3HW=torch.rand(2, 3, 2, 2), output=TEST)  # type: ignore
+    with pytest.raises(ValueError, match="CombOOD needs a network with activation functions"):
+        registry.make("detectors", "combood").probes[0](forward)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -14,9 +15,11 @@ from torch import Tensor
 from oodream.core import seeding
 from oodream.functional.metrics import (
     METRICS,
+    augrc,
     aupr_in,
     aupr_out,
     aupr_trapezoid,
+    aurc,
     auroc,
     autc,
     bootstrap,
@@ -297,3 +300,66 @@ def test_the_calibration_error_of_known_confidences() -> None:
 def test_what_has_no_value_is_refused(call: Callable[[], float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# Wrong answers
+
+answers = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=7).map(
+    lambda pairs: (torch.tensor([float(s) for s, _ in pairs]), torch.tensor([right for _, right in pairs]))
+)
+
+
+def brute_areas(score_N: Tensor, right_N: Tensor) -> tuple[float, float]:
+    """AURC, and AUGRC by trapezoids from (0, 0), averaged over all orders that sort the scores."""
+    risks, generalized = [], []
+    for order in itertools.permutations(range(len(score_N))):
+        if any(score_N[a] > score_N[b] for a, b in itertools.pairwise(order)):
+            continue
+        wrong, risk, curve = 0, [], [0.0]
+        for accepted, row in enumerate(order, 1):
+            wrong += not right_N[row]
+            risk.append(wrong / accepted)
+            curve.append(wrong / len(order))
+        risks.append(np.mean(risk))
+        generalized.append(auc(np.linspace(0, 1, len(curve)), curve))
+    return float(np.mean(risks)), float(np.mean(generalized))
+
+
+@settings(max_examples=40, deadline=None)
+@given(answers)
+def test_both_areas_are_the_mean_over_the_orders_of_ties(pair: tuple[Tensor, Tensor]) -> None:
+    assert (aurc(*pair), augrc(*pair)) == pytest.approx(brute_areas(*pair), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [7, 400])
+def test_areas_of_distinct_scores_are_sums_over_coverages(n: int) -> None:
+    g = torch.Generator().manual_seed(n)
+    score_N, right_N = torch.randn(n, generator=g), torch.rand(n, generator=g) < 0.7
+    wrong = (~right_N[score_N.argsort()]).numpy().cumsum()
+    assert aurc(score_N, right_N) == pytest.approx(np.mean(wrong / np.arange(1, n + 1)))
+    curve = np.concatenate([[0], wrong / n])
+    assert augrc(score_N, right_N) == pytest.approx(auc(np.linspace(0, 1, n + 1), curve))
+
+
+@settings(max_examples=60, deadline=None)
+@given(answers)
+def test_a_better_order_lowers_both_and_the_best_augrc_is_known(pair: tuple[Tensor, Tensor]) -> None:
+    """Scores that rank every wrong answer behind every right one are the best, and the reverse the worst."""
+    score_N, right_N = pair
+    wrong = 1 - right_N.double().mean().item()
+    best, worst = (~right_N).double(), right_N.double()
+    for area in (aurc, augrc):
+        assert area(best, right_N) - 1e-12 <= area(score_N, right_N) <= area(worst, right_N) + 1e-12
+    assert augrc(best, right_N) == pytest.approx(wrong**2 / 2)
+    assert augrc(worst, right_N) == pytest.approx(wrong - wrong**2 / 2)
+    assert aurc(torch.zeros(len(right_N)), right_N) == pytest.approx(wrong), "no order: the error rate"
+    increasing = 3 * score_N.exp() - 7
+    assert (aurc(increasing, right_N), augrc(increasing, right_N)) == (aurc(*pair), augrc(*pair))
+
+
+@pytest.mark.parametrize("area", [aurc, augrc])
+def test_areas_of_nothing_and_of_nan_are_refused(area: Callable[[Tensor, Tensor], float]) -> None:
+    with pytest.raises(ValueError, match="There are no ID scores"):
+        area(torch.zeros(0), torch.zeros(0, dtype=torch.bool))
+    with pytest.raises(ValueError, match="contain NaN"):
+        area(torch.tensor([torch.nan]), torch.tensor([True]))

@@ -108,7 +108,10 @@ UNLIKE = {
     "gmm": "the peer's is one Gaussian for each class with a covariance of its own; ours is a mixture fitted "
     "by expectation maximisation with a shared one",
 }
-OURS_ALONE = ("adascale", "residual", "ssd", "weiper")
+OURS_ALONE = (
+    "adascale", "combood", "energy_probe", "nac", "normalized_mahalanobis",
+    "normalized_relative_mahalanobis", "outlier_probe", "residual", "ssd", "weiper",
+)  # fmt: skip
 
 
 class Network(nn.Module):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 
 from oodream.core.registry import make
@@ -15,6 +17,7 @@ from oodream.data.images import Images
 from oodream.deploy.guard import Guard
 from oodream.models.classifier import Classifier
 from oodream.models.factory import backbone
+from oodream.models.serialized import cut_head
 
 SIZE = 12
 
@@ -53,4 +56,45 @@ def save_run(folder: Path) -> Path:
     """What a run's folder holds of a classifier and its guard."""
     classifier().save(folder / "classifier" / "regularized-s0")
     guard().save(folder / "guard", "classifier/regularized-s0")
+    return folder
+
+
+class Logits(nn.Module):
+    """The classifier's network as other programs have it: on pixels in [0, 1], with its outputs in an order
+    of their own.
+    """
+
+    order = (2, 0, 3, 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(classifier().network)
+        self.network.head = cut_head(self.network.head, torch.tensor(self.order))
+
+    def forward(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        return self.network(pixels_B3HW * 255).logits_BC
+
+
+def output_names() -> list[str]:
+    """What the outputs of `Logits` mean."""
+    return [classifier().names[i] for i in Logits.order]
+
+
+def save_logits(file: Path) -> Path:
+    """`Logits` as a program for batches of any size."""
+    x = torch.rand(2, 3, SIZE, SIZE)
+    program = torch.export.export(Logits().eval(), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(program, file)
+    return file
+
+
+def save_clothes(folder: Path, n: int, classes: int = 4) -> Path:
+    """Some of the test images in class folders, twice as large."""
+    _, test = clothes()
+    rows = (test.labels < classes).nonzero().flatten()[:n]
+    for row, image in zip(rows.tolist(), test.batch(rows), strict=True):
+        place = folder / test.classes[test.labels[row]]
+        place.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        picture.resize((2 * SIZE, 2 * SIZE), Image.Resampling.NEAREST).save(place / f"{row:04}.png")
     return folder

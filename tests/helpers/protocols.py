@@ -94,9 +94,9 @@ def run_command(args: Sequence[str]) -> None:
     assert COMMANDS[args[0]].run(args[1:]) == 0
 
 
-def rows(out: Path) -> dict[tuple[str, str, str], Row]:
+def rows(out: Path, name: str = "results") -> dict[tuple[str, str, str], Row]:
     """The rows of a results folder by detector, set and group."""
-    found = [row_from_json(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    found = [row_from_json(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
     return {(row.detector, row.dataset, row.group): row for row in found}
 
 

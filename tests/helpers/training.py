@@ -18,7 +18,7 @@ from oodream.training.sources import KnownPairs, LatentSet, Source
 
 CPU = torch.device("cpu")
 SIZES = Sizes(features=6, classes=3, text=5, teacher=7, latent=(4, 8, 8))
-UNMOVED = Optimisation(batch=16, crop_padding=0, flip=False)
+UNMOVED = Optimisation(batch=16, crop_padding=0, flip=False, precision="fp32")
 VARIED = RegularizeConfig(outlier_aug_prob=1.0, ratio=1.0, inlier_weight=0.25, grayscale_prob=0.5)
 
 

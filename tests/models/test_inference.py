@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +22,7 @@ from oodream.core.types import ForwardPass, Output, Probe, Sizes
 from oodream.data.images import Images, from_array, from_files
 from oodream.detection.detectors import probes_of
 from oodream.models.factory import backbone
-from oodream.models.inference import Extractor, cost, head_of, weights_hash
+from oodream.models.inference import Extractor, PatientExtractor, cost, head_of, weights_hash
 
 
 def model(seed: int = 0) -> nn.Module:
@@ -268,3 +269,42 @@ def test_cost_is_counted_by_hand() -> None:
     network = Small().train()
     assert cost(network, 8) == (6 * 27 + 6 + 2 * 384 + 2, 2 * (8 * 8 * 6 * 27 + 2 * 384))
     assert network.training, "as it was"
+
+
+class Stopping(Counted):
+    """A counting network that may be stopped."""
+
+    stop = 10**9
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        if self.seen >= self.stop:
+            raise KeyboardInterrupt
+        return super().forward(images_B3HW)
+
+
+def test_a_patient_pass_is_an_ordinary_one_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    images, network = pictures(500), Stopping(model())
+    expected = Extractor(model())(images, [Brightness()])
+    network.stop = 300
+    with pytest.raises(KeyboardInterrupt):
+        PatientExtractor(network, cache=tmp_path)(images, [Brightness()])
+    kept = sum(len(load_file(file)["logits_BC"]) for file in tmp_path.iterdir() if file.stem.count("-") == 1)
+    assert kept == 256  # two whole parts
+    network.stop, network.seen = 10**9, 0
+    output = PatientExtractor(network, cache=tmp_path)(images, [Brightness()])
+    assert network.seen == 500 - kept
+    torch.testing.assert_close(output.logits_BC, expected.logits_BC)
+    torch.testing.assert_close(output.z_BF, expected.z_BF)
+    assert torch.equal(output.probes["brightness"], expected.probes["brightness"])
+
+
+def test_a_patient_extractor_looks_at_a_set_once() -> None:
+    network = Counted(model())
+    extractor = PatientExtractor(network)
+    first, second = pictures(40), pictures(40, seed=1)
+    outputs = [extractor(images) for images in (first, second, first, second)]
+    assert network.seen == 80
+    assert outputs[0] is outputs[2]
+    assert not torch.equal(outputs[0].logits_BC, outputs[1].logits_BC)
+    extractor(first, [Brightness()])
+    assert network.seen == 120

@@ -112,3 +112,41 @@ def test_known_images_are_transformed_only_where_they_are_outliers(
 ):
     with pytest.raises(ConfigError, match=message):
         checked(shapes, decoder, tmp_path, **options)
+
+
+LATENTS = {"decode": {"output": "latents"}}
+INLIERS = {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["cross_entropy"]}}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (LATENTS, r"this run's outliers are latents \(decode.output\)"),
+        (INLIERS, "this run imagines inliers"),
+        ({"regularize": {"outliers": "known"}}, "this run alters known images while it trains"),
+    ],
+)
+@pytest.mark.parametrize(
+    "detectors",
+    [
+        {"evaluate": {"detectors": ["outlier_probe", "energy"]}, "guard": {"detector": "energy"}},
+        {"evaluate": {"detectors": ["energy", "outlier_probe"]}, "guard": {"detector": "outlier_probe"}},
+    ],
+)
+def test_a_detector_that_learns_from_outliers_needs_images_of_some(
+    shapes, decoder, tmp_path, options, why, detectors
+):
+    """As the first or the guard's; a further one is left out when its turn comes."""
+    given = overlay(overlay(Config(), options), detectors)
+    evaluate = {"n_far": 2, "detectors": list(given.evaluate.detectors)}
+    with pytest.raises(ConfigError, match=f"outlier_probe learns from images of outliers, and {why}"):
+        checked(shapes, decoder, tmp_path, **options, guard=detectors["guard"], evaluate=evaluate)
+    further = {"n_far": 2, "detectors": ["energy", "outlier_probe"]}
+    assert checked(shapes, decoder, tmp_path, **options, evaluate=further) == []
+
+
+def test_imagined_and_real_outliers_are_images_to_learn_from(shapes, decoder, tmp_path):
+    first = {"evaluate": {"n_far": 2, "detectors": ["outlier_probe"]}}
+    other = class_folder(tmp_path / "other", tree=3)
+    for more in ({}, {"regularize": {"outliers": "real", "real": str(other)}}):
+        assert checked(shapes, decoder, tmp_path / "run", **first, **more) == []

@@ -158,6 +158,39 @@ class Dividing(Alone):
         return super().score(output) / spread_N.ceil().clamp(max=1)
 
 
+@dataclass
+class Taught(BaseDetector):
+    """The direction from known features to outliers'."""
+
+    reads: ClassVar = ("features",)
+    uses_outliers: ClassVar[bool] = True
+
+    way_F_: Tensor = learned()
+
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        self.way_F_ = output.z_BF[y_N < 0].mean(0) - output.z_BF[y_N >= 0].mean(0)
+
+    def _score(self, output: Output) -> Tensor:
+        return output.z_BF @ self.way_F_
+
+
+class Alike(Alone):
+    """Takes outliers and does without them."""
+
+    uses_outliers = True
+
+    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Any:
+        known = Output(logits_BC=output.logits_BC[y_N >= 0], z_BF=output.z_BF[y_N >= 0])
+        return super().fit(known, y_N[y_N >= 0], head)
+
+
+class Puzzled(Alike):
+    def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Any:
+        if (y_N >= 0).all():
+            raise ValueError("mean of an empty slice")
+        return super().fit(output, y_N, head)
+
+
 class Undecorated(BaseDetector):
     def _score(self, output: Output) -> Tensor:
         return -output.logits_BC.logsumexp(1)
@@ -200,6 +233,8 @@ WRONG = [
     (Headstrong, "shows no last layer it must score or raise ValueError, not AttributeError"),
     (Mumbling, "With fewer images than features a ValueError must say what is missing, not: zero-size array"),
     (Dividing, "With constant features it gives scores that are not finite"),
+    (Alike, "A detector that uses outliers must raise ValueError where `fit` gets none"),
+    (Puzzled, "A ValueError must say that outliers are missing, not: mean of an empty slice"),
     (Undecorated, "must be a dataclass"),
     (Listed, "The option layers must be a number, a text or a boolean, not None"),
     (Searched, "GRID names no options: k"),
@@ -207,7 +242,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("right", [Cosine, Alone])
+@pytest.mark.parametrize("right", [Cosine, Alone, Taught])
 def test_short_right_detectors_pass(right: Any) -> None:
     check_detector(right)
 

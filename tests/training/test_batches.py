@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from oodream.config import Optimisation
 from oodream.core.distributed import Shard
 from oodream.data.images import Images, from_array
-from oodream.training.batches import epoch_batches
+from oodream.training.batches import as_shown, epoch_batches
 from oodream.training.sources import LatentSet, Source
 from tests.helpers.training import UNMOVED, images, known, latent_sources, outliers, pixels
 
@@ -292,3 +292,17 @@ def test_outliers_are_mixed_with_known_latents():
                 weights.append(weight.item())
         assert len(weights) == 1
         assert 0.4 <= weights[0] <= 1
+
+
+def test_images_as_shown_are_drawn_once_each_by_seed_and_row():
+    data = images(12)
+    source = outliers(data, grayscale_prob=0.5, outlier_aug_prob=0.5)
+    shown, other = as_shown(source, 0), as_shown(source, 1)
+    whole = shown.batch(range(12))
+    assert torch.equal(whole, torch.cat([shown.batch([i]) for i in range(12)]))
+    assert torch.equal(whole[[7, 2]], shown.batch([7, 2]))
+    assert not torch.equal(whole, other.batch(range(12)))
+    assert not torch.equal(whole, data.batch(range(12)))
+    assert torch.equal(as_shown(outliers(data), 0).batch(range(12)), data.batch(range(12)))
+    assert shown.identity() != data.identity(), "a cache must tell them apart"
+    assert torch.equal(shown.labels, data.labels)

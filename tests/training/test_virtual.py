@@ -190,6 +190,7 @@ def test_npos_is_a_logistic_regression_on_unit_features():
         ("vos", {"start": 1.5}, "start must be between 0 and 1"),
         ("vos", {"candidates": 3, "select": 4}, "select is at most the number of candidates, 3"),
         ("npos", {"sigma": 0.0}, "sigma must be above 0"),
+        ("ish", {"percentile": 1.0}, "percentile must be between 0 and 1, without the ends"),
         ("npos", {"candidates": 3, "select": 4}, "select is at most the number of candidates, 3"),
     ],
 )
@@ -198,7 +199,7 @@ def test_options_out_of_range_are_refused(name, options, message):
         make("losses", name, **options)
 
 
-@pytest.mark.parametrize("name", ["vos", "fever"])
+@pytest.mark.parametrize("name", ["vos", "fever", "ish"])
 def test_losses_on_the_head_need_one(name):
     with pytest.raises(ValueError, match=f"{name} needs the classifier's linear head"):
         built(name)(step(head=None))
@@ -228,3 +229,42 @@ def test_losses_without_outliers_may_be_shown_none(transform, tmp_path):
         for i, sources in enumerate(([known(data)], [known(data), none]))
     ]
     assert logs[0] == logs[1]
+
+
+def test_ish_changes_the_gradient_of_the_heads_weights_alone():
+    g = generator(5, "ish")
+    z, weight = torch.rand(6, 20, generator=g), torch.randn(4, 20, generator=g)
+    bias, y = torch.randn(4, generator=g), torch.tensor([0, 1, 2, 3, 0, 1])
+    gradients = {}
+    for name in ("cross_entropy", "ish"):
+        parts = [t.clone().requires_grad_() for t in (z, weight, bias)]
+        logits = parts[0] @ parts[1].T + parts[2]
+        head = Head(weight_CF=parts[1], bias_C=parts[2])
+        one = Step(id=output(logits, parts[0]), y_B=y, weight_B=torch.ones(6), head=head)
+        total = make("losses", name, **({"percentile": 0.7} if name == "ish" else {}))(one).total
+        gradients[name] = total.item(), *torch.autograd.grad(total, parts)
+    value, by_z, by_weight, by_bias = gradients["ish"]
+    plain = gradients["cross_entropy"]
+    assert value == pytest.approx(plain[0], rel=1e-6)
+    torch.testing.assert_close(by_z, plain[1])
+    torch.testing.assert_close(by_bias, plain[3])
+
+    x, p = z.double().numpy(), (z @ weight.T + bias).softmax(1).double().numpy()
+    expected = np.zeros((4, 20))
+    for row, label, chance in zip(x, y.tolist(), p, strict=True):
+        largest = np.argsort(row)[-6:]  # of 20, above the percentile 0.7
+        shaped = np.zeros(20)
+        shaped[largest] = row[largest] * np.exp(row.sum() / row[largest].sum())
+        expected += np.outer(chance - np.eye(4)[label], shaped) / 6
+    np.testing.assert_allclose(by_weight.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_ish_trains_another_network_than_cross_entropy_does(tmp_path):
+    data, config = images(48), TrainConfig(optimisation=replace(UNMOVED, epochs=4, lr=0.01))
+    trained = {
+        name: train([known(data)], config, 0, CPU, tmp_path / name, "test", loss=make_loss((name,)))
+        for name in ("ish", "cross_entropy")
+    }
+    assert trained["ish"].log[-1]["loss"] < trained["ish"].log[0]["loss"]
+    heads = [one.network.head.weight for one in trained.values()]
+    assert not torch.equal(*heads)

@@ -10,6 +10,7 @@ import torch
 
 from ..core.seeding import generator
 from ..data import builtin
+from ..data.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from ..data.holdout import PSEUDO_OOD
 from ..data.images import Images, from_array
 
@@ -42,6 +43,20 @@ def _pseudo_ood(name: str) -> Callable[[int, int], Images]:
     return make
 
 
+def _corrupted(size: int, count: int) -> Images:
+    """The embedded test images, each corrupted in one of all ways and severities, which take turns."""
+    images = BUILT_IN["fashion-test"](size, count)
+    ways = [(kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES]
+    rows = [torch.arange(start, len(images), len(ways)) for start in range(len(ways))]
+    parts = [
+        corrupted(images.subset(part), kind, severity, len(part), 0)
+        for part, (kind, severity) in zip(rows, ways, strict=True)
+        if len(part)
+    ]
+    pixels = torch.cat([part.batch(range(len(part))) for part in parts])
+    return from_array("fashion-corrupted", pixels, torch.cat([p.labels for p in parts]), images.classes)
+
+
 def _far(name: str) -> Callable[[int, int], Images]:
     return lambda size, count: builtin.FAR_SETS[name][0](size, count or 1000, 0)
 
@@ -50,6 +65,7 @@ def _far(name: str) -> Callable[[int, int], Images]:
 BUILT_IN: dict[str, Callable[[int, int], Images]] = {
     "fashion-train": _fashion("train", builtin.FASHION_ID),
     "fashion-test": _fashion("test", builtin.FASHION_ID),
+    "fashion-corrupted": _corrupted,
     "fashion-val": _fashion("test", builtin.FASHION_ID, last=True),
     "fashion-bag": _fashion("test", ("bag",)),
     "fashion-boot": _fashion("test", ("boot",)),

@@ -7,22 +7,25 @@ from pathlib import Path
 
 from ..core.errors import shown
 from .locate import Located, locate
-from .protocol import LISTS, Protocol, ProtocolSet, Source
+from .protocol import KNOWN, LISTS, SHIFTED, UNKNOWN, Protocol, ProtocolSet, Source
 
 __all__ = ["explain", "overview"]
 
 
-def overview(protocol: Protocol, roots: Sequence[Path], hub: bool) -> str:
-    """All sets of a protocol: those that are there, those that are missing and where to get them. No image is
-    opened.
+def overview(protocol: Protocol, roots: Sequence[Path], hub: bool, full_spectrum: bool = False) -> str:
+    """The sets of a protocol: those that are there, those that are missing and where to get them.
+
+    Those of the group "shift" are looked for with `full_spectrum` alone. No image is opened.
     """
-    located = locate(protocol, roots, hub=hub)
+    groups = [group for group in KNOWN + UNKNOWN if full_spectrum or group != SHIFTED]
+    located = locate(protocol, roots, groups, hub=hub)
     classes = len(located.protocol.classes) or "as yet unknown"
     head = [
         f"{protocol.name}: {protocol.about}",
         f"{protocol.size} x {protocol.size} pixels, {classes} classes",
     ]
-    found = [f"Found: {len(located.found)} of {len(protocol.sets)} image sets"] if located.found else []
+    total = len(located.found) + len(located.missing)
+    found = [f"Found: {len(located.found)} of {total} image sets"] if located.found else []
     for item in located.found:
         found.append(f"  {_title(item.set, len(item.files) or item.set.count)}: {item.place}")
         found += [f"      {remark}" for remark in item.remarks]

@@ -17,7 +17,7 @@ from ..data.classes import folder_key
 from ..data.listing import Listing
 from ..data.scan import image_files
 from ..data.sets import SETS
-from .protocol import KNOWN, UNKNOWN, Protocol, ProtocolSet
+from .protocol import KNOWN, SHIFTED, UNKNOWN, Protocol, ProtocolSet
 
 __all__ = ["FoundSet", "Located", "MissingSet", "locate"]
 
@@ -111,7 +111,7 @@ def _with_classes_of_folders(protocol: Protocol, roots: Sequence[Path]) -> Proto
     places = [
         root / folder
         for item in protocol.sets
-        if item.group in KNOWN
+        if item.group in KNOWN and item.group != SHIFTED  # which may show some classes alone
         for root in roots
         for folder in item.folders
     ]
@@ -236,7 +236,7 @@ def _by_folder(item: ProtocolSet, protocol: Protocol, inside: _Inside, place: Pa
     files: list[Path] = []
     labels: list[int] = []
     if item.group in KNOWN:
-        for label, folder in _class_folders(place, protocol):
+        for label, folder in _class_folders(place, protocol, some=item.group == SHIFTED):
             images = image_files(inside(folder / "*").parent)
             files += images
             labels += [label] * len(images)
@@ -284,13 +284,16 @@ def _differing(place: str, item: ProtocolSet, count: int) -> Iterator[str]:
         )
 
 
-def _class_folders(place: Path, protocol: Protocol) -> list[tuple[int, Path]]:
-    """(label, folder) of every class, by label; DataError names the classes without a folder."""
+def _class_folders(place: Path, protocol: Protocol, some: bool = False) -> list[tuple[int, Path]]:
+    """(label, folder) of every class, by label; DataError names the classes without a folder, unless `some`
+    may lack one.
+    """
     folders, labels = _subfolders(place), protocol.labels
     if not labels and len(folders) == len(protocol.classes):
         labels = {name: label for label, name in enumerate(sorted(folders))}
     known = {labels[name]: folder for name, folder in sorted(folders.items()) if name in labels}
-    if absent := [name for label, name in enumerate(protocol.classes) if label not in known]:
+    absent = [name for label, name in enumerate(protocol.classes) if label not in known]
+    if absent and not (some and known):
         raise DataError(f"{shown(place)} has no class folders for {listed(absent)}.")
     return sorted(known.items())
 

@@ -4,10 +4,8 @@ protocol's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +14,10 @@ from ..core.errors import listed
 from ..core.types import Loss
 from ..models.classifier import load_classifier
 from ..models.factory import backbone, load_weights
+from ..models.published import published_config
 from .protocol import Protocol
 
-__all__ = ["Model", "class_order", "open_model", "published_config"]
+__all__ = ["Model", "class_order", "open_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +66,6 @@ def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: b
             "its last layer would be random."
         )
     return Model(name=source, network=network.eval())
-
-
-def published_config(network: nn.Module) -> Mapping[str, Any]:
-    """What timm says a network was trained on; empty for others."""
-    return getattr(getattr(network, "body", None), "pretrained_cfg", None) or {}
 
 
 def class_order(model: Model, protocol: Protocol) -> Tensor | None:

@@ -32,6 +32,7 @@ __all__ = [
     "KNOWN",
     "LISTS",
     "MEASURED",
+    "SHIFTED",
     "UNKNOWN",
     "Protocol",
     "ProtocolSet",
@@ -42,7 +43,8 @@ __all__ = [
 ]
 
 SHIPPED = ASSETS / "protocols"
-KNOWN = ("train", "test", "val")
+SHIFTED = "shift"  # known images that look otherwise; they count as known on the full spectrum alone
+KNOWN = ("train", "test", "val", SHIFTED)
 UNKNOWN = ("near", "far", "val-ood")
 MEASURED = ("train", "test", "near", "far")
 LISTS = "lists"  # the name of the source that the image lists themselves come from

@@ -18,19 +18,21 @@ from ..core import registry
 from ..core.device import device_of
 from ..core.errors import DataError
 from ..core.files import write_bytes, write_json
-from ..core.options import ConfigError, Option
+from ..core.options import ConfigError
 from ..core.results import row_to_json
 from ..core.types import Detector, Json, Output
 from ..data.folders import load_ood
 from ..data.images import Images, ImageSet
 from ..detection.detectors import learned_fields
 from ..detection.evaluate import Evaluation, evaluate
+from ..detection.fit import uses_outliers
 from ..detection.sanity import upside_down
 from ..models.inference import Extractor
+from ..models.published import published_config
 from .explain import explain
 from .locate import Located, locate
-from .model import Model, class_order, open_model, published_config
-from .protocol import KNOWN, MEASURED, UNKNOWN, Protocol, least_accuracy
+from .model import Model, class_order, open_model
+from .protocol import KNOWN, MEASURED, SHIFTED, UNKNOWN, Protocol, least_accuracy
 from .read import read_sets
 from .tables import tables
 from .tune import Say, of_group, tune_detectors
@@ -70,17 +72,20 @@ class _SpeakingExtractor(Extractor):
 def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Job, say: Say = print) -> str:
     """Measures a network on a protocol and returns the tables as Markdown.
 
-    Writes results.jsonl, results.md, evaluation.json and the folder cache into `job.out`. `source` and
+    Writes results.jsonl, results.md, evaluation.json and the folder cache into `job.out`, and with
+    `job.full_spectrum` full_spectrum.jsonl, the rows with shifted images among the known ones. `source` and
     `weights` name the network, as `open_model` takes them. With `job.tune` the detectors' options are chosen
     first: on the protocol's validation sets ("val"), or on its known ones and the images of a folder. A
     detector that cannot be used with this network is left out, and the notes say why. Training images are
-    read only where a detector learns from them or options are chosen.
+    read only where a detector learns from them or options are chosen; the images of the folder `job.outliers`
+    only where a detector learns from outliers.
 
     Raises, before any image is read: ConfigError for detectors and options that cannot be, DataError for all
     images that are missing, ValueError for a network that does not fit. Raises ValueError when no detector
     can be used.
     """
-    detectors, options = _detectors(job)
+    detectors, skipped = _detectors(job)
+    options = registry.options_by_name("detectors", list(detectors), job.detector_options)
     located = _located(protocol, job, detectors)
     protocol = located.protocol
     model = open_model(source, weights, protocol, job.plugins)
@@ -91,37 +96,72 @@ def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Jo
     # The cache knows a file by its path, length and time, and not what is cut away of its image.
     cache, device = job.out / "cache" / f"crop-{crop:g}", device_of(job.device)
     extractor = Extractor(model.network, loss=model.loss, device=device, cache=cache)
-    skipped: dict[str, str] = {}
+    outliers = None
+    if learning := [name for name, detector in detectors.items() if uses_outliers(detector)]:
+        outliers = load_ood(Path(job.outliers), job.size)
+        notes.append(
+            f"{', '.join(learning)} learned from {len(outliers)} outliers, the images of {job.outliers}."
+        )
     if job.tune:
         folder = None if job.tune == VALIDATION else load_ood(Path(job.tune), job.size)
-        detectors, skipped, tuned = tune_detectors(extractor, options, sets, folder, say)
+        detectors, useless, tuned = tune_detectors(extractor, options, sets, folder, say, outliers)
+        skipped |= useless
         notes += tuned
     speaking = _SpeakingExtractor(say, model.network, loss=model.loss, device=device, cache=cache)
-    evaluation = _evaluate(speaking, detectors, sets, model.name, protocol, job)
+    evaluation = _evaluate(speaking, detectors, sets, outliers, model.name, protocol, job)
     notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy)
     notes += _upside_down_notes(extractor, detectors, of_group(sets, "test"), evaluation)
     notes += [f"{name} is left out: {reason}" for name, reason in (skipped | evaluation.skipped).items()]
-    text = tables(protocol, evaluation.rows, notes)
-    lines = "".join(row_to_json(row) + "\n" for row in evaluation.rows)
-    write_bytes(job.out / "results.jsonl", lines.encode())
+    text = tables(protocol, evaluation.rows, notes, evaluation.full_spectrum)
+    for name, rows in (("results", evaluation.rows), ("full_spectrum", evaluation.full_spectrum)):
+        if rows:
+            lines = "".join(row_to_json(row) + "\n" for row in rows)
+            write_bytes(job.out / f"{name}.jsonl", lines.encode())
     write_bytes(job.out / "results.md", text.encode())
     write_json(job.out / "evaluation.json", _facts(located, model, extractor.weights_hash, sets, notes, job))
     return text
 
 
-def _detectors(job: Job) -> tuple[dict[str, Detector], dict[str, dict[str, Option]]]:
-    """The job's detectors and the options of each, by name; ConfigError for "all" beside a name."""
+def _detectors(job: Job) -> tuple[dict[str, Detector], dict[str, str]]:
+    """The job's detectors by name; and of "all" those that learn from outliers where there are none, and why
+    they are left out.
+
+    Raises ConfigError for "all" beside a name, for a named detector that lacks outliers, and for outliers
+    that options are chosen on, too.
+    """
     if ALL in job.detectors and len(job.detectors) > 1:
         raise ConfigError(f"{ALL!r} stands for every detector. Name no other beside it.")
     names = registry.names("detectors") if job.detectors == (ALL,) else job.detectors
-    options = registry.options_by_name("detectors", names, job.detector_options)
-    return registry.make_all("detectors", names, job.detector_options), options
+    detectors = registry.make_all("detectors", names, job.detector_options)
+    learning = [name for name, detector in detectors.items() if uses_outliers(detector)]
+    if job.outliers:
+        _check_outliers(job)
+        return detectors, {}
+    give = "it learns from outliers. Give a folder of some with --outliers, as RUN/images/imagined"
+    if learning and ALL not in job.detectors:
+        raise ConfigError(f"The detector {learning[0]!r} has nothing to learn from: {give}.")
+    return {name: detectors[name] for name in names if name not in learning}, dict.fromkeys(learning, give)
+
+
+def _check_outliers(job: Job) -> None:
+    """DataError for outliers that are no folder, ConfigError where options are chosen on the same images."""
+    if not Path(job.outliers).is_dir():
+        raise DataError(f"{job.outliers} is not a folder. --outliers takes a folder of unknown images.")
+    if job.tune not in ("", VALIDATION) and Path(job.tune).resolve() == Path(job.outliers).resolve():
+        raise ConfigError(
+            "--tune and --outliers are the same folder: options would be chosen on the images that the "
+            f"detectors learn from. Give other images, or --tune {VALIDATION}."
+        )
 
 
 def _located(protocol: Protocol, job: Job, detectors: Mapping[str, Detector]) -> Located:
     """The sets that the job needs; DataError for all that is missing."""
     learns = any(learned_fields(detector) for detector in detectors.values())
     groups = [group for group in MEASURED if group != "train" or learns or job.tune]
+    if job.full_spectrum:
+        if not any(item.group == SHIFTED for item in protocol.sets):
+            raise DataError(f"{protocol.name} has no set of the group {SHIFTED}: it has no full spectrum.")
+        groups.append(SHIFTED)
     if job.tune:
         tuned = ["val", "val-ood"] if job.tune == VALIDATION else ["val"]
         if lacking := [group for group in tuned if group not in {s.group for s in protocol.sets}]:
@@ -179,6 +219,7 @@ def _evaluate(
     extractor: Extractor,
     detectors: Mapping[str, Detector],
     sets: Sequence[ImageSet],
+    outliers: Images | None,
     classifier: str,
     protocol: Protocol,
     job: Job,
@@ -192,6 +233,8 @@ def _evaluate(
         fit=fit,
         test=test,
         ood=[s for s in sets if s.group in MEASURED and s.group in UNKNOWN],
+        outliers=outliers,
+        shifted=[s for s in sets if s.group == SHIFTED],
         classifier=classifier,
         seed=job.seed,
         resamples=job.resamples,

@@ -30,12 +30,14 @@ def tune_detectors(
     sets: Sequence[ImageSet],
     folder: Images | None,
     say: Say,
+    outliers: Images | None = None,
 ) -> tuple[dict[str, Detector], dict[str, str], list[str]]:
     """The detectors with the options that separate validation images best; the detectors that cannot be used,
     and why; and notes on what was chosen.
 
-    `options` holds for each detector those that stay as they are. The known images are those of the group
-    "val", the unknown ones those of `folder`, or of the group "val-ood" where there is no folder.
+    `options` holds for each detector those that stay as they are, `outliers` what some learn from. The known
+    images are those of the group "val", the unknown ones those of `folder`, or of the group "val-ood" where
+    there is no folder.
     """
     known, fit = of_group(sets, "val"), of_group(sets, "train")
     unknown = [folder] if folder is not None else [s.images for s in sets if s.group == "val-ood"]
@@ -45,7 +47,9 @@ def tune_detectors(
     skipped: dict[str, str] = {}
     for name, fixed in options.items():
         try:
-            best, tried = tune(extractor, [name], fixed, fit=fit, known=known, unknown=unknown)
+            best, tried = tune(
+                extractor, [name], fixed, fit=fit, known=known, unknown=unknown, outliers=outliers
+            )
         except (ValueError, torch.linalg.LinAlgError) as error:
             skipped[name] = str(error)
             continue

@@ -103,8 +103,8 @@ def _text(option: Option) -> str:
 
 
 def _merged(default: Any, chosen: Any) -> Any:
-    """`chosen`, with its dictionaries laid over those of `default`, but for options of a part that another one
-    replaces: of these none are left.
+    """`chosen`, with its dictionaries laid over those of `default`, but for options of a part that another
+    one replaces: of these none are left.
     """
     changed = {}
     for field in dataclasses.fields(chosen):

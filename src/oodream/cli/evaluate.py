@@ -68,7 +68,7 @@ def evaluate(args: Sequence[str]) -> int:
     beside = (Path(target.protocol).parent,) if target.protocol.endswith(".toml") else ()
     roots = target.root or beside
     if target.dry_run:
-        print(overview(protocol, roots, target.hub))
+        print(overview(protocol, roots, target.hub, command.options.full_spectrum))
         return 0
     if not target.model:
         raise ConfigError(

@@ -13,6 +13,7 @@ from .console import Command, Interrupts
 from .decoder import decode, fit
 from .deploy import export, score
 from .evaluate import audit, evaluate
+from .guard import guard
 from .info import doctor, list_all
 from .run import compare, demo, run
 
@@ -21,6 +22,9 @@ __all__ = ["COMMANDS", "main", "usage"]
 COMMANDS = {
     "demo": Command(about="the whole job on embedded data, with a report to look at", run=demo),
     "run": Command(about="the whole job on your own data, or on a preset", run=run),
+    "guard": Command(
+        about='"unknown" for the network that you have: its detector, a guarantee, a report', run=guard
+    ),
     "score": Command(about='a class, or "unknown", for your images', run=score),
     "decode": Command(
         about="a run's images: a share of them on this machine, damaged ones, single ones", run=decode

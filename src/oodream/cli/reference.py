@@ -27,6 +27,7 @@ from ..presets import COMPARISONS, PRESETS
 from .decoder import DecodeOptions, FitOptions
 from .deploy import ExportOptions, ScoreOptions
 from .evaluate import Audit, Evaluate
+from .guard import GuardOptions
 from .run import CompareOptions, RunOptions
 
 __all__ = ["COMMANDS", "SECTION_STAGES", "flags", "main", "options_page"]
@@ -34,6 +35,7 @@ __all__ = ["COMMANDS", "SECTION_STAGES", "flags", "main", "options_page"]
 COMMANDS: dict[str, type] = {
     "run": RunOptions,
     "compare": CompareOptions,
+    "guard": GuardOptions,
     "score": ScoreOptions,
     "decode": DecodeOptions,
     "export": ExportOptions,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .evaluate import MeasureConfig
 from .fit_decoder import FitDecoderConfig
+from .guard import NetworkConfig
 from .run import (
     PROMPT,
     AlignConfig,
@@ -28,6 +29,6 @@ from .run import (
 
 __all__ = [
     "PROMPT", "AlignConfig", "Config", "DecodeConfig", "EvaluateConfig", "FilterConfig", "FitDecoderConfig",
-    "GuardConfig", "LatentsConfig", "MeasureConfig", "Optimisation", "ReconstructConfig",
+    "GuardConfig", "LatentsConfig", "MeasureConfig", "NetworkConfig", "Optimisation", "ReconstructConfig",
     "RegularizeConfig", "ReportConfig", "SampleConfig", "ShiftConfig", "TrainConfig",
 ]  # fmt: skip

@@ -31,6 +31,12 @@ class MeasureConfig(Section):
     tune: str = ""
     """choose the detectors' options first: "val" on the protocol's validation sets, or a folder of unknown
     images of no test set, as a run's imagined outliers (RUN/images/imagined)"""
+    full_spectrum: bool = False
+    """measure a second time with known images that look otherwise (the protocol's group `shift`) among the
+    known ones"""
+    outliers: str = ""
+    """folder of outliers for the detectors that learn from some: unknown images of no test set, as a run's
+    imagined outliers (RUN/images/imagined)"""
     seed: Seed = 0
     """of everything random"""
     resamples: CountOrNone = 500

@@ -111,7 +111,7 @@ def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
             changed[key] = {**old, **_options(value, where)}
         else:
             changed[key] = converted(value, hints[key], where)
-    for item in dataclasses.fields(config):
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
         part = item.metadata.get(OF)
         if part in changed and changed[part] != getattr(config, part):
             changed[item.name] = dict(values.get(item.name, {}))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .distributed import is_main
 
-__all__ = ["progress"]
+__all__ = ["counter", "progress"]
+
+SECONDS = 3.0  # that work takes before it has a progress line
 
 T = TypeVar("T")
 
@@ -19,18 +21,26 @@ def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: 
     Where there is no terminal, plain lines come a minute apart. Of several processes the first one alone
     shows it.
     """
+    return _line(items, total=total, initial=done, desc=what, unit=unit)
+
+
+def counter(*, total: int, what: str, unit: str) -> Any:
+    """A progress line as `progress` shows it, within whose block `update(n)` counts `n` more; none for work
+    of a few seconds.
+    """
+    return _line(None, total=total, desc=what, unit=unit, delay=SECONDS)
+
+
+def _line(items: Iterable[Any] | None, **options: Any) -> Any:
     from tqdm import tqdm
 
     quiet = not sys.stderr.isatty()
     interval = 30.0 if quiet else 0.2
     return tqdm(
         items,
-        total=total,
-        initial=done,
-        desc=what,
-        unit=unit,
         mininterval=interval,
         maxinterval=60,
         dynamic_ncols=not quiet,
         disable=not is_main(),
+        **options,
     )

@@ -16,7 +16,17 @@ from typing import Any
 
 from .options import ConfigError, check_range, converted
 
-__all__ = ["FAMILIES", "get", "make", "make_all", "names", "options_by_name", "register", "singular"]
+__all__ = [
+    "FAMILIES",
+    "get",
+    "imported",
+    "make",
+    "make_all",
+    "names",
+    "options_by_name",
+    "register",
+    "singular",
+]
 
 FAMILIES = {
     "samplers": "oodream.synthesis.samplers",
@@ -58,17 +68,24 @@ def get(family: str, name: str) -> Any:
     Raises ValueError, with the nearest name, where there is none.
     """
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # whatever a stranger's module raises
-            said = f"{type(error).__name__}: {error}" if isinstance(error, SyntaxError) else error
-            raise ValueError(f"The {singular(family)} {name!r} cannot be imported: {said}.") from error
+        return imported(name, singular(family))
     if name not in (known := names(family)):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"No {singular(family)} is called {name!r}.{hint} There are: {', '.join(known)}.")
     return _registered[family][name]
+
+
+def imported(name: str, kind: str) -> Any:
+    """The object at a dotted path `package.module:attribute`; ValueError, which calls it a `kind`, without
+    one.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a stranger's module raises
+        said = f"{type(error).__name__}: {error}" if isinstance(error, SyntaxError) else error
+        raise ValueError(f"The {kind} {name!r} cannot be imported: {said}.") from error
 
 
 def make(family: str, name: str, **options: Any) -> Any:

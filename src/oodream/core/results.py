@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
 from typing import Any
 
 __all__ = ["Row", "ShiftRow", "row_from_json", "row_to_json", "shift_row_from_json"]
@@ -19,8 +20,9 @@ class Row:
     `fpr95_ood` is the share of ID flagged when at least 95 % of OOD is flagged. `autc` is better the lower it
     is. `oscr` counts only ID images that are rightly classified. `accuracy` and `calibration_error` are those
     of the classifier alone. `misclassification_auroc` tells wrongly classified ID test images from the others
-    (None: there are none of one kind). `intervals` holds (low, high) by field name. A mean's `dataset` is
-    "mean".
+    (None: there are none of one kind), and `aurc` and `augrc` are the areas under the curves of the risk of a
+    wrong answer (None in rows of an earlier version). `intervals` holds (low, high) by field name. A mean's
+    `dataset` is "mean".
     """
 
     classifier: str
@@ -40,6 +42,8 @@ class Row:
     misclassification_auroc: float | None
     n_id: int
     n_ood: int
+    aurc: float | None = None
+    augrc: float | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -73,7 +77,7 @@ def row_from_json(line: str) -> Row:
     Raises ValueError for a line of another version, or one that is no row.
     """
     fields = _fields(line, Row, "scores")
-    intervals = {name: (low, high) for name, (low, high) in fields["intervals"].items()}
+    intervals = {name: (low, high) for name, (low, high) in fields.get("intervals", {}).items()}
     return Row(**fields | {"intervals": intervals})
 
 
@@ -91,7 +95,9 @@ def _fields(line: str, kind: type, stage: str) -> dict[str, Any]:
     fields = json.loads(line)
     if not isinstance(fields, dict):
         raise ValueError(f"A line of results is {line[:40]!r}, and not a row. Measure again: --redo {stage}.")
-    if unlike := sorted(fields.keys() ^ kind.__dataclass_fields__.keys()):  # type: ignore[attr-defined]
+    known = dataclasses.fields(kind)
+    required = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
+    if unlike := sorted((required - fields.keys()) | (fields.keys() - {f.name for f in known})):
         raise ValueError(
             f"A row of results is of another version ({', '.join(unlike)}). Measure again: --redo {stage}."
         )

@@ -20,9 +20,11 @@ from .scan import SUFFIXES, Scan, is_run_folder, is_skipped, report_unread, scan
 from .splits import HELD_OUT, TEST_SHARE, TRAIN, read_splits
 
 __all__ = [
+    "has_class_folders",
     "list_folder",
     "list_ood",
     "list_shifted",
+    "listing_of",
     "load_folder",
     "load_ood",
     "load_shifted",
@@ -81,6 +83,11 @@ def list_folder(
         _listing(f"{name}-train", train, 2),
         _listing(f"{name}-test", {c: test[c] for c in train}, 1),
     )
+
+
+def has_class_folders(folder: Path) -> bool:
+    """Whether a folder holds folders, as labelled images do, and not pictures alone."""
+    return bool(_subfolders(folder)) or not scan(folder).files
 
 
 def _subfolders(folder: Path, exclude: Collection[Path] = ()) -> list[Path]:

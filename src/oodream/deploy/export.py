@@ -93,16 +93,23 @@ def card(guard: Guard, rows: Sequence[Row], name: str, exported: Exported = NOTH
 
 def _about(guard: Guard) -> str:
     backbone = guard.classifier.settings["backbone"]
-    parameters, operations = cost(guard.network, guard.size)
     names, detector, size, n = guard.names, name_of(guard.detector), guard.size, len(guard.names)
     limit = "the threshold of the class it is taken for" if guard.per_class else f"{guard.threshold:.6g}"
     return f"""An image classifier that says "unknown" of a picture that shows none of its {n} classes:
 {", ".join(names)}.
 
-- Network: `{backbone}`, images of {size} x {size} pixels; {parameters:,} parameters,
-  {operations / 1e6:,.1f} MFLOP an image
+- Network: `{backbone}`, images of {size} x {size} pixels; {_cost(guard)}
 - Detector: `{detector}`; a picture whose score exceeds {limit} is flagged: called unknown
 - Guarantee: {guard.guarantee}"""
+
+
+def _cost(guard: Guard) -> str:
+    """What the network takes: of one in a file of another format the bytes of that."""
+    content = guard.network.state_dict().get("network.content")
+    if content is not None:
+        return f"a file of {len(content) / 1e6:.1f} MB"
+    parameters, operations = cost(guard.network, guard.size)
+    return f"{parameters:,} parameters,\n  {operations / 1e6:,.1f} MFLOP an image"
 
 
 def _use(guard: Guard, name: str, exported: Exported) -> str:

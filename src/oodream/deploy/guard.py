@@ -17,19 +17,22 @@ from torch import Tensor, nn
 
 from ..core.errors import DataError
 from ..core.files import read_json
+from ..core.seeding import generator
 from ..core.types import Detector
 from ..data.images import Images, from_array
 from ..data.preprocess import read_pictures
 from ..detection.detectors import probes_of
+from ..detection.fit import training_outputs
 from ..detection.sanity import warn_if_upside_down
 from ..models.classifier import Classifier, Predictor, load_classifier
-from ..models.inference import Extractor
+from ..models.inference import Extractor, network_device
 from ..runtime.answering import Answering
 from ..runtime.answers import Outputs, Prediction
+from ..runtime.calibration import other_half
 from ..runtime.held_out import HeldOut
 from .stored import CONFIG_FILE, RUN_FILE, make_detector, name_of, read, write
 
-__all__ = ["Guard", "predictor_of"]
+__all__ = ["Guard", "observed_rate", "predictor_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class Guard(Answering):
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.network.parameters()).device
+        return network_device(self.network)
 
     @classmethod
     def calibrate(
@@ -78,21 +81,23 @@ class Guard(Answering):
         *,
         per_class: bool = False,
         labelled: bool = True,
+        outliers: Images | None = None,
     ) -> Guard:
         """A guard that flags at most the share `alpha` of known images, with `per_class` of those that are
         taken for each class.
 
-        The detector (a name, or one with options) learns from the ID training images `fit`. The threshold
-        comes from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the
-        guarantee holds for this threshold, else on average (see `runtime.calibration`). Classes with too
-        few held-out images have the common threshold; `guarantee.too_few` names them. `labelled` says whether
-        the held-out images' labels are true; prediction sets need that. `extractor` is one of the
-        classifier's, with its device and cache; without one the network stays where it is.
+        The detector (a name, or one with options) learns from the ID training images `fit`, and from
+        `outliers` where it uses some: images of what is unknown, such as imagined ones. The threshold comes
+        from `held_out`, ID images that neither it nor the network has seen. With a `confidence` the guarantee
+        holds for this threshold, else on average (see `runtime.calibration`). Classes with too few
+        held-out images have the common threshold; `guarantee.too_few` names them. `labelled` says whether the
+        held-out images' labels are true; prediction sets need that. `extractor` is one of the classifier's,
+        with its device and cache; without one the network stays where it is.
 
         Warns when the detector ranks upside down (see `detection.sanity`). Raises ValueError when the
-        held-out images are too few, of another size, or OOD.
+        held-out images are too few, of another size, or OOD, and NoOutliers where a detector lacks outliers.
         """
-        detector, kept = _fitted(classifier, detector, fit, held_out, extractor, labelled)
+        detector, kept = _fitted(classifier, detector, fit, held_out, extractor, labelled, outliers)
         threshold, guarantee = kept.calibrate(alpha, confidence, classifier.names if per_class else None)
         return cls(
             classifier=classifier, detector=detector, threshold=threshold, guarantee=guarantee, held_out=kept
@@ -133,6 +138,16 @@ class Guard(Answering):
         return cls(**read(folder, device, plugins))
 
 
+def observed_rate(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> float | None:
+    """The false-alarm rate on a random half of held-out scores (N,), at the threshold that the other half
+    gives.
+
+    None where a half is too small to guarantee alpha.
+    """
+    order_N = torch.randperm(len(score_N), generator=generator(seed, "halves"))
+    return other_half(score_N.numpy(), alpha, confidence, order_N.numpy())
+
+
 def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predictor:
     """What `oodream score` asks: the folder's guard, if it is one of this classifier; else the classifier.
 
@@ -160,20 +175,21 @@ def _fitted(
     held_out: Images,
     extractor: Extractor | None,
     labelled: bool,
+    outliers: Images | None,
 ) -> tuple[Detector, HeldOut]:
     """The fitted detector, and what is kept of the held-out images, of which nothing is fitted."""
     if (held_out.labels < 0).any():
         raise ValueError(
             f"The threshold comes from known images, and {held_out.name} holds OOD images (label -1)."
         )
-    extractor = extractor or classifier.extractor(next(classifier.network.parameters()).device)
+    extractor = extractor or classifier.extractor(network_device(classifier.network))
     if extractor.network is not classifier.network:
         raise ValueError("The extractor is of another classifier's network.")
     detector = make_detector(detector) if isinstance(detector, str) else copy.deepcopy(detector)
-    probes = probes_of([detector])
-    known = extractor(_sized(fit, classifier.size), [probe for probe in probes if probe.for_fit])
-    detector = detector.fit(known, fit.labels, extractor.head)
-    output = extractor(_sized(held_out, classifier.size), probes)
+    fit, held_out = _sized(fit, classifier.size), _sized(held_out, classifier.size)
+    outliers = None if outliers is None else _sized(outliers, classifier.size)
+    detector = training_outputs(extractor, [detector], fit, outliers).fit(detector)
+    output = extractor(held_out, probes_of([detector]))
     score_N = detector.score(output)
     name = name_of(detector)
     warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})

@@ -76,7 +76,7 @@ class Quantized:
             f"| {c.measure} | {c.n:,} | {c.before:.2%} | {c.after:.2%} | {100 * (c.after - c.before):+.2f} |"
             for c in self.changes
         )
-        return f"""- `{INT8_FILE}` has the network in 8-bit integers: {self.layers} layers, all but the last
+        return f"""- `{INT8_FILE}` has {self.layers} layers of the network in 8-bit integers, all but the last
 - Its threshold comes from its own scores: {self.guarantee}
 - It answers as `guard.onnx` does on {self.same:.1%} of the held-out images
 

@@ -32,7 +32,7 @@ from ..runtime.held_out import HeldOut
 if TYPE_CHECKING:
     from .guard import Guard
 
-__all__ = ["CONFIG_FILE", "RUN_FILE", "described", "make_detector", "name_of", "read", "write"]
+__all__ = ["CONFIG_FILE", "RUN_FILE", "described", "make_detector", "name_of", "options_of", "read", "write"]
 
 CONFIG_FILE = "config.json"  # of a guard's own folder
 RUN_FILE = "guard.json"  # of a guard in a run
@@ -56,7 +56,7 @@ def described(guard: Guard, classifier: str = "") -> Json:
     return {
         "library_name": "oodream",
         "classifier": classifier or guard.classifier.described(),
-        "detector": {"name": name_of(guard.detector), "options": _options_of(guard.detector)},
+        "detector": {"name": name_of(guard.detector), "options": options_of(guard.detector)},
         "threshold": guard.threshold,
         "class_thresholds": guard.threshold_C.tolist() if guard.per_class else None,
         "guarantee": {"kind": guard.guarantee.kind, **asdict(guard.guarantee)},
@@ -110,7 +110,7 @@ def name_of(detector: Detector) -> str:
     return next(names, f"{kind.__module__}:{kind.__qualname__}")
 
 
-def _options_of(detector: Any) -> Json:
+def options_of(detector: Any) -> Json:
     """The options with which `registry.make` makes such a detector."""
     return {f.name: getattr(detector, f.name) for f in fields(detector) if f.init}
 

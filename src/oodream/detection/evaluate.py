@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +21,8 @@ from ..core.types import Detector, Head, Output
 from ..data.images import Images, ImageSet
 from ..functional.metrics import (
     METRICS,
+    augrc,
+    aurc,
     auroc,
     autc,
     bootstrap,
@@ -32,6 +35,7 @@ from ..functional.uncertainty import delong
 from ..models.inference import Extractor, outputs
 from ..runtime.tails import wilson
 from .detectors import probes_of
+from .fit import Training, joined, training_outputs
 from .sanity import warn_if_upside_down
 
 __all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row"]
@@ -49,11 +53,13 @@ class Evaluation:
     """Rows for a table, and `scores[detector][set]` (float64, higher = OOD) with the ID test set called "id".
 
     `skipped` holds the detectors that cannot be used with this network and these images, and why.
+    `full_spectrum` are the same rows where known images that look otherwise count as known, too.
     """
 
     rows: list[Row]
     scores: dict[str, dict[str, Tensor]]
     skipped: dict[str, str] = field(default_factory=dict)
+    full_spectrum: list[Row] = field(default_factory=list)
 
 
 def evaluate(
@@ -63,6 +69,8 @@ def evaluate(
     fit: Images,
     test: Images,
     ood: Sequence[ImageSet],
+    outliers: Images | None = None,
+    shifted: Sequence[ImageSet] = (),
     classifier: str = "classifier",
     seed: int = 0,
     resamples: int = 500,
@@ -70,9 +78,12 @@ def evaluate(
 ) -> Evaluation:
     """`evaluate_outputs` of a network that is run once over each set.
 
-    `fit` are ID training images and `test` ID test images, with labels. `detectors` are names, or detectors
-    by the name that their rows should have. A detector that the network cannot serve, or that cannot be
-    fitted, is skipped. Warns of a detector that ranks upside down (see `sanity`).
+    `fit` are ID training images and `test` ID test images, with labels. `outliers`, of no test set, are what
+    detectors learn from that use outliers. `detectors` are names, or detectors by the name that their rows
+    should have. A detector that the network cannot serve, or that cannot be fitted, is skipped. Warns of a
+    detector that ranks upside down (see `sanity`). With `shifted` sets, known images that look otherwise, all
+    is measured a second time, for `full_spectrum`: their images join the ID test images (Yang et al. 2023,
+    "Full-spectrum OOD detection").
 
     Raises ValueError for two sets of one name, when no detector is left, and as `evaluate_outputs`.
     """
@@ -81,18 +92,25 @@ def evaluate(
         raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
     served, skipped = _served(extractor, _by_name(detectors), test)
     probes = probes_of(list(served.values()))
-    at_fit = extractor(fit, [probe for probe in probes if probe.for_fit])
-    result = evaluate_outputs(
-        (at_fit, fit.labels),
-        (extractor(test, probes), test.labels),
-        {one.name: (one.group, extractor(one.images, probes)) for one in ood},
-        served,
-        head=extractor.head,
+    training = training_outputs(extractor, list(served.values()), fit, outliers)
+    known, y_N = extractor(test, probes), test.labels
+    measured = partial(
+        evaluate_outputs,
+        (training.known, training.y_N),
+        ood={one.name: (one.group, extractor(one.images, probes)) for one in ood},
+        detectors=served,
+        head=training.head,
+        outliers=training.outliers,
         classifier=classifier,
         seed=seed,
         resamples=resamples,
         fpr95_nearest=fpr95_nearest,
     )
+    result = measured((known, y_N))
+    if shifted:
+        known = reduce(joined, (extractor(one.images, probes) for one in shifted), known)
+        whole = measured((known, torch.cat([y_N, *(one.images.labels for one in shifted)])))
+        result = replace(result, full_spectrum=whole.rows)
     used = {name: served[name] for name in result.scores}
     warn_if_upside_down(extractor, used, test, {name: sets["id"] for name, sets in result.scores.items()})
     return replace(result, skipped=skipped | result.skipped)
@@ -105,6 +123,7 @@ def evaluate_outputs(
     detectors: Detectors,
     *,
     head: Head | None = None,
+    outliers: Output | None = None,
     classifier: str = "classifier",
     seed: int = 0,
     resamples: int = 500,
@@ -114,7 +133,7 @@ def evaluate_outputs(
 
     `fit` (ID training) and `test` (ID test) are outputs with labels (N,). `ood` maps a set's name to its
     group, "near", "far" or "control", and its outputs; controls enter no mean, and a group without sets has
-    none.
+    none. `outliers` are outputs for detectors that learn from outliers.
 
     Intervals are 95 %: percentile bootstrap over ID and OOD images jointly (a mean is taken per resample),
     Wilson for `accuracy` (argmax on `test`); without `resamples` DeLong's for the AUROC of a set, and none
@@ -134,13 +153,14 @@ def evaluate_outputs(
         "calibration_error": calibration_error(output.logits_BC, y_N),
         "n_id": n,
     }
+    training = Training(*fit, head, outliers)
     groups = {name: group for name, (group, _) in ood.items()}
     rows: list[Row] = []
     scores: dict[str, dict[str, Tensor]] = {}
     skipped: dict[str, str] = {}
     for name, detector in _by_name(detectors).items():
         try:
-            detector = detector.fit(*fit, head)
+            detector = training.fit(detector)
             known_N = detector.score(output).cpu()
             unknown = {key: detector.score(outputs_).cpu() for key, (_, outputs_) in ood.items()}
             numbers = _Numbers(known_N, unknown, right_N, seed, resamples, fpr95_nearest)
@@ -199,7 +219,11 @@ class _Numbers:
     ) -> None:
         self.known_N, self.unknown, self.resamples = known_N, unknown, resamples
         both_kinds = 0 < int(right_N.sum()) < len(right_N)
-        self.misclassification_auroc = auroc(known_N[right_N], known_N[~right_N]) if both_kinds else None
+        self.of_wrong_answers: dict[str, Any] = {
+            "misclassification_auroc": auroc(known_N[right_N], known_N[~right_N]) if both_kinds else None,
+            "aurc": aurc(known_N, right_N),
+            "augrc": augrc(known_N, right_N),
+        }
         self.point = {
             key: {
                 **measure(known_N, scores_M, fpr95_nearest=nearest),
@@ -230,9 +254,9 @@ class _Numbers:
             yield Row(
                 dataset=dataset,
                 group=group,
-                misclassification_auroc=self.misclassification_auroc,
                 n_ood=sum(len(self.unknown[key]) for key in keys),
                 intervals=self._intervals(keys) | {"accuracy": accuracy_interval},
+                **self.of_wrong_answers,
                 **values,
                 **facts,
             )

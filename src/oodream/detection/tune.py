@@ -16,11 +16,12 @@ from torch import Tensor
 
 from ..core import registry
 from ..core.options import Option
-from ..core.types import Detector, Head, Output
+from ..core.types import Detector, Output
 from ..data.images import Images
 from ..functional.uncertainty import delong, delong_test
 from ..models.inference import Extractor
 from .detectors import probes_of
+from .fit import Training, training_outputs
 
 __all__ = ["Tried", "candidates", "tune"]
 
@@ -47,6 +48,7 @@ def tune(
     fit: Images,
     known: Images,
     unknown: Sequence[Images],
+    outliers: Images | None = None,
 ) -> tuple[dict[str, Detector], dict[str, Tried]]:
     """Fitted detectors with the options that tell `known` from `unknown` images best by AUROC, and what was
     tried.
@@ -54,17 +56,19 @@ def tune(
     `fit` are ID training images. `known` are ID images that neither the network nor a table has seen,
     `unknown` OOD images of no test set: real ones, or imagined outliers that the network was not trained on,
     all sets together. Each detector's `GRID` is tried, with `options` (`NAME.option`) kept as they are.
+    `outliers`, none of the `unknown` images, are what detectors learn from that use outliers.
 
     Raises ValueError for a detector that cannot be used with its default options.
     """
     fixed = registry.options_by_name("detectors", detectors, options)
     usable = {name: _usable(name, candidates(name, fixed[name])) for name in detectors}
-    probes = probes_of([detector for pairs in usable.values() for _, detector in pairs])
+    tried_detectors = [detector for pairs in usable.values() for _, detector in pairs]
+    probes = probes_of(tried_detectors)
     validation = [extractor(images, probes) for images in (known, *unknown)]
-    training = extractor(fit, [probe for probe in probes if probe.for_fit]), fit.labels
+    training = training_outputs(extractor, tried_detectors, fit, outliers)
     best, tried = {}, {}
     for name in detectors:
-        best[name], tried[name] = _best(usable[name], training, validation, extractor.head)
+        best[name], tried[name] = _best(usable[name], training, validation)
     return best, tried
 
 
@@ -92,14 +96,13 @@ def _usable(name: str, candidates: Sequence[dict[str, Option]]) -> list[tuple[di
 
 def _best(
     candidates: Sequence[tuple[dict[str, Option], Detector]],
-    training: tuple[Output, Tensor],
+    training: Training,
     validation: Sequence[Output],
-    head: Head | None,
 ) -> tuple[Detector, Tried]:
     scores: dict[int, tuple[Tensor, Tensor]] = {}
     for i, (_, detector) in enumerate(candidates):
         try:
-            detector.fit(*training, head)
+            training.fit(detector)
             known_N, *unknown = (detector.score(output) for output in validation)
             scores[i] = known_N, torch.cat(unknown)
         except ValueError:

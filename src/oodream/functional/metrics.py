@@ -16,9 +16,11 @@ from ..core import seeding
 
 __all__ = [
     "METRICS",
+    "augrc",
     "aupr_in",
     "aupr_out",
     "aupr_trapezoid",
+    "aurc",
     "auroc",
     "autc",
     "bootstrap",
@@ -147,6 +149,39 @@ def oscr(id_N: Tensor, ood_M: Tensor, right_N: Tensor) -> float:
         _levels(id_N, ood_M)
         return 0.0
     return auroc(id_N[right_N], ood_M) * right_N.double().mean().item()
+
+
+def aurc(score_N: Tensor, right_N: Tensor) -> float:
+    """Area under the risk-coverage curve, in [0, 1], lower is better (Geifman & El-Yaniv 2017).
+
+    Of the n images with the lowest scores a share is not classified correctly, `right_N` (bool); this is its
+    mean over n = 1 to N. Tied scores count as the mean over their orders. Errors as `measure`.
+    """
+    levels_K, level_N, _ = _levels(score_N, score_N)
+    level_N, order_N = level_N.sort()
+    wrong_K = torch.zeros(len(levels_K), dtype=torch.float64).index_add_(
+        0, level_N, (~right_N.cpu()[order_N]).double()
+    )
+    size_K = level_N.bincount(minlength=len(levels_K))
+    before_K, wrong_before_K = size_K.cumsum(0) - size_K, wrong_K.cumsum(0) - wrong_K
+    rank_N = torch.arange(1, len(level_N) + 1, dtype=torch.float64)
+    share_N = (rank_N - before_K[level_N]) / size_K[level_N]
+    return ((wrong_before_K[level_N] + share_N * wrong_K[level_N]) / rank_N).mean().item()
+
+
+def augrc(score_N: Tensor, right_N: Tensor) -> float:
+    """Area under the generalized risk-coverage curve, in [0, 1/2], lower is better (Traub et al. 2024).
+
+    The generalized risk is the share of all images that are accepted and not classified correctly, `right_N`
+    (bool): unlike `aurc` it does not count the images with the lowest scores most. In closed form it is
+    (1 - AUROC) a (1 - a) + (1 - a)^2 / 2, a the accuracy and AUROC that of wrong images' scores against right
+    ones'; ties count one half. Errors as `measure`.
+    """
+    _levels(score_N, score_N)
+    wrong = 1 - right_N.double().mean().item()
+    both = 0 < int(right_N.sum()) < len(right_N)
+    mixed = (1 - auroc(score_N[right_N], score_N[~right_N])) * wrong * (1 - wrong) if both else 0.0
+    return mixed + wrong**2 / 2
 
 
 def calibration_error(logits_NC: Tensor, y_N: Tensor, bins: int = 15) -> float:

@@ -25,8 +25,8 @@ from ..core.types import Json, Loss
 from ..data.images import Images, from_array
 from ..data.preprocess import read_image
 from ..runtime.answers import Outputs, Prediction, predictions
-from .factory import backbone
 from .inference import Extractor
+from .opened import rebuild
 
 __all__ = [
     "ACCEPTED",
@@ -41,7 +41,7 @@ __all__ = [
 
 ACCEPTED = 0.95
 FILES_AT_ONCE = 256
-ARCHITECTURES = ("timm", "hf", "torchvision")  # their names run no code from elsewhere
+HARMLESS = ("timm", "hf", "torchvision", "onnx")  # their networks run no code from elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +137,8 @@ def from_description(description: Json, folder: Path, plugins: bool) -> Classifi
     settings = dict(description)
     names, size, threshold, white = (settings.pop(key) for key in needed[:4])
     check_plugin(settings["loss"], folder, plugins)
-    check_plugin(settings["backbone"], folder, plugins, harmless=ARCHITECTURES)
-    network = backbone(settings["backbone"], len(names))
-    network.load_state_dict(load_tensors(folder / "model.safetensors"))
+    check_plugin(settings["backbone"], folder, plugins, harmless=HARMLESS)
+    network = rebuild(settings, len(names), size, load_tensors(folder / "model.safetensors"))
     loss = make("losses", settings["loss"], **settings["loss_options"])
     if loss.state_dict():
         loss.load_state_dict(load_tensors(folder / "loss.safetensors"))

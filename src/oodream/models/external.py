@@ -11,16 +11,26 @@ from __future__ import annotations
 import copy
 import difflib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..core.types import Output
-from .serialized import from_onnx, from_torchscript
+from ..core.types import Json, Output
+from .serialized import FORMATS, adapter, cut_head
 
-__all__ = ["ADAPTERS", "Adapted", "from_timm", "from_torchvision", "from_transformers", "split"]
+__all__ = [
+    "ADAPTERS",
+    "Adapted",
+    "first_line",
+    "from_configuration",
+    "from_timm",
+    "from_torchvision",
+    "from_transformers",
+    "processor_of",
+    "split",
+]
 
 SCRATCH_HINT = 'To train without published weights: init "scratch".'
 PICKLED = (".bin", ".pt", ".pth")
@@ -31,7 +41,8 @@ class Adapted(nn.Module):
     """Another library's classifier on uint8 images (B, 3, H, W), whose last layer, at `head`, is taken out.
 
     The input of that layer is z (B, F), so head(z) = logits (B, C) by construction. `mean` and `std` are the
-    network's own, for pixels in [0, 1]; they are stored with the weights, so that these are complete.
+    network's own, for pixels in [0, 1]; they are stored with the weights, so that these are complete. `path`
+    is where the layer stood.
     """
 
     mean: Tensor
@@ -39,7 +50,7 @@ class Adapted(nn.Module):
 
     def __init__(self, body: nn.Module, head: str, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.body, self.head = body, _linear(body.get_submodule(head))
+        self.body, self.head, self.path = body, _linear(body.get_submodule(head)), head
         parent, _, last = head.rpartition(".")
         setattr(body.get_submodule(parent), last, nn.Identity())
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
@@ -49,6 +60,23 @@ class Adapted(nn.Module):
         z = self.body((images_B3HW.float() / 255 - self.mean) / self.std)
         z = getattr(z, "logits", z).flatten(1)
         return Output(logits_BC=self.head(z), z_BF=z)
+
+    def choose(self, rows_C: Tensor) -> None:
+        """Takes those of the present classes for classes that stand at `rows_C`, in this order."""
+        self.head = cut_head(self.head, rows_C)
+
+    def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights as this network calls them; those that its library calls otherwise get their new names."""
+        if "head.weight" in weights and any(key.startswith("body.") for key in weights):
+            return dict(weights)
+        kept = {"mean": self.mean, "std": self.std}
+        for key, tensor in weights.items():
+            if key.startswith(f"{self.path}."):
+                of_head = tensor.flatten(1) if tensor.ndim > 1 else tensor
+                kept[f"head{key.removeprefix(self.path)}"] = of_head
+            else:
+                kept[f"body.{key}"] = tensor
+        return kept
 
 
 def split(
@@ -98,7 +126,8 @@ def split(
 
 
 def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
-    """torchvision's model `name`, with its default weights if `pretrained`.
+    """torchvision's model `name`, with its default weights if `pretrained`; `classes` 0: as many as these
+    have.
 
     Raises ValueError where there is no torchvision, no such model, no weights or no linear head.
     """
@@ -106,7 +135,7 @@ def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
         from torchvision import models
     except Exception as error:  # beside another torch it fails with other errors than ImportError
         raise ValueError(
-            f"torchvision:{name} needs torchvision, which cannot be imported ({_line(error)}). "
+            f"torchvision:{name} needs torchvision, which cannot be imported ({first_line(error)}). "
             "Install the one for your torch."
         ) from error
     known = models.list_models(models)
@@ -120,17 +149,16 @@ def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
     try:
         body = models.get_model(name, weights=published if pretrained else None)
     except Exception as error:  # whatever the download raises
-        raise ValueError(
-            f"torchvision:{name} cannot be made: {_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
-        ) from error
+        hint = f" {SCRATCH_HINT}" if pretrained else ""
+        raise ValueError(f"torchvision:{name} cannot be made: {first_line(error)}{hint}") from error
     adapted = split(body, preprocessing.crop_size[0], preprocessing.mean, preprocessing.std)
-    if adapted.head.out_features != classes:
+    if classes not in (0, adapted.head.out_features):
         adapted.head = nn.Linear(adapted.head.in_features, classes)
     return adapted.train()
 
 
 def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
-    """timm's model `name`, with its weights if `pretrained`.
+    """timm's model `name`, with its weights if `pretrained`; `classes` 0: as many as these have.
 
     Raises ValueError where there is no timm, no such model, no weights or no single linear head.
     """
@@ -138,7 +166,7 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
         import timm
     except Exception as error:  # timm imports torchvision, which fails with other errors beside another torch
         raise ValueError(
-            f"timm:{name} needs timm, which cannot be imported ({_line(error)}). Install it: "
+            f"timm:{name} needs timm, which cannot be imported ({first_line(error)}). Install it: "
             "pip install '.[timm]' in a clone"
         ) from error
     known = timm.list_models()
@@ -148,10 +176,10 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
             f"timm has no model {architecture!r}." + (f" It has {', '.join(near)}." if near else "")
         )
     try:
-        body = timm.create_model(name, pretrained=pretrained, num_classes=classes)
+        body = timm.create_model(name, pretrained=pretrained, **({"num_classes": classes} if classes else {}))
     except Exception as error:  # whatever the hub's client raises
         raise ValueError(
-            f"timm:{name} cannot be made: {_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
+            f"timm:{name} cannot be made: {first_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
         ) from error
     heads = [path for path, module in body.named_modules() if module is body.get_classifier()]
     if not heads or not _is_linear(body.get_classifier()):
@@ -163,7 +191,8 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
 
 
 def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
-    """The transformers image classifier in the folder or hub repository `name`.
+    """The transformers image classifier in the folder or hub repository `name`; `classes` 0: as many as it
+    has.
 
     With `pretrained` it has its weights, which are read from safetensors.
 
@@ -179,7 +208,7 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
     missing: set[str] = set()
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        config.num_labels = classes
+        config.num_labels = classes or config.num_labels
         if pretrained:
             body, info = AutoModelForImageClassification.from_pretrained(
                 name, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
@@ -192,8 +221,38 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
             )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(
-            f"hf:{name} cannot be made: {_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
+            f"hf:{name} cannot be made: {first_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
         ) from error
+    head = _transformers_head(name, body)
+    if lacking := sorted(key for key in missing if not key.startswith(head)):
+        raise ValueError(
+            f"The weights of hf:{name} lack {', '.join(lacking[:3])} ({len(lacking)} in all). {SCRATCH_HINT}"
+        )
+    return Adapted(body, head, *_normalisation(name, pretrained))
+
+
+def from_configuration(name: str, configuration: Json, classes: int) -> Adapted:
+    """The transformers image classifier of a configuration, with random weights and a normalisation to be
+    loaded.
+
+    Raises ValueError for a configuration of none.
+    """
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    try:
+        config = AutoConfig.for_model(**configuration)
+        config.num_labels = classes
+        body = AutoModelForImageClassification.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ValueError(f"hf:{name} cannot be made of its configuration: {first_line(error)}") from error
+    return Adapted(body, _transformers_head(name, body), (0.0,) * 3, (1.0,) * 3)
+
+
+def _transformers_head(name: str, body: nn.Module) -> str:
+    """Where the one last layer of a network of transformers stands."""
+    classes = body.config.num_labels  # type: ignore[union-attr]
     heads = [
         path
         for path, module in body.named_modules()
@@ -206,19 +265,14 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
             f"hf:{name} ends in {len(heads)} linear layers; features and detectors need one. "
             "Choose another model."
         )
-    if lacking := sorted(key for key in missing if not key.startswith(heads[0])):
-        raise ValueError(
-            f"The weights of hf:{name} lack {', '.join(lacking[:3])} ({len(lacking)} in all). {SCRATCH_HINT}"
-        )
-    return Adapted(body, heads[0], *_normalisation(name, pretrained))
+    return heads[0]
 
 
 ADAPTERS: dict[str, Callable[[str, int, bool], nn.Module]] = {
     "timm": from_timm,
     "hf": from_transformers,
     "torchvision": from_torchvision,
-    "onnx": from_onnx,
-    "torchscript": from_torchscript,
+    **{family: adapter(family) for family in FORMATS},
 }
 
 
@@ -254,24 +308,30 @@ def _check_folder(folder: Path) -> None:
     raise ValueError(f"{folder} has no weights (model.safetensors). {SCRATCH_HINT}")
 
 
-def _normalisation(name: str, warn: bool) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation from preprocessor_config.json; without one 0.5, and a warning if asked."""
+def processor_of(name: str) -> Json:
+    """What the preprocessor_config.json of a transformers model says; empty without one."""
     from transformers import ImageProcessingMixin
 
     try:
-        config, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        config: Json = ImageProcessingMixin.get_image_processor_dict(name)[0]
     except OSError:
-        if warn:
-            warnings.warn(
-                f"hf:{name} has no preprocessor_config.json: pixels are normalised with mean and std 0.5.",
-                stacklevel=2,
-            )
-        config = {}
+        return {}
+    return config
+
+
+def _normalisation(name: str, warn: bool) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation from preprocessor_config.json; without one 0.5, and a warning if asked."""
+    config = processor_of(name)
+    if not config and warn:
+        warnings.warn(
+            f"hf:{name} has no preprocessor_config.json: pixels are normalised with mean and std 0.5.",
+            stacklevel=2,
+        )
     if not config.get("do_normalize", True):
         return [0.0] * 3, [1.0] * 3
     return config.get("image_mean") or [0.5] * 3, config.get("image_std") or [0.5] * 3
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of a foreign message, ended with a full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."

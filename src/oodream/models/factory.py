@@ -17,10 +17,19 @@ from torch import Tensor, nn
 
 from ..core.errors import StoreError
 from ..core.tensors import load_tensors
-from .external import ADAPTERS
+from .external import ADAPTERS, Adapted
 from .resnet import BACKBONES, ResNet
+from .serialized import FORMATS
 
-__all__ = ["SCRATCH", "backbone", "initial_network", "initial_weights_hash", "load_weights", "weights_file"]
+__all__ = [
+    "SCRATCH",
+    "backbone",
+    "initial_network",
+    "initial_weights_hash",
+    "load_weights",
+    "trained_network",
+    "weights_file",
+]
 
 SCRATCH = "scratch"  # in place of a file of weights
 
@@ -31,7 +40,7 @@ def backbone(name: str, classes: int, pretrained: bool = False) -> nn.Module:
     The name is a built-in one, or FAMILY:NAME of a family in `external.ADAPTERS`, such as
     `timm:resnet50.a1_in1k` or an `hf:` folder or hub id. `pretrained` gives the latter their published
     weights, with a fresh head where theirs has another class count; without it no weights are read or
-    downloaded. Built-in names have none.
+    downloaded. With 0 classes they have as many as are published. Built-in names have no weights.
 
     Raises ValueError for a name that is unknown, with the nearest one, or that cannot be used, with what is
     missing.
@@ -96,6 +105,38 @@ def weights_file(source: Path) -> Path:
     return file
 
 
+def trained_network(name: str, weights: Path | None = None) -> nn.Module:
+    """The network `name` with its published weights, or those of `weights`, and as many classes as these
+    have.
+
+    Weights are a safetensors file, or a classifier's folder; names of its library's own are understood.
+    Raises ValueError for weights that are missing or do not fit.
+    """
+    if ":" not in name and name not in BACKBONES:
+        backbone(name, 1)  # which says what there is
+    if weights is None:
+        if ":" not in name:
+            raise ValueError(
+                f"{name} has no published weights. "
+                "Name a file with --weights FILE.safetensors, or a classifier's folder."
+            )
+        return backbone(name, 0, pretrained=True)
+    if name.partition(":")[0] in FORMATS:
+        raise ValueError(f"{name} has weights of its own; leave --weights out.")
+    stored = _read_weights(weights_file(weights))
+    if ":" in name:
+        network = backbone(name, 0)
+        assert isinstance(network, Adapted)
+        stored = network.renamed(stored)
+    if "head.weight" not in stored:
+        raise ValueError(
+            f"{weights} belongs to another network than {name}: it has no weights of the last layer."
+        )
+    network = backbone(name, len(stored["head.weight"]))
+    load_weights(network, weights)
+    return network
+
+
 def load_weights(network: nn.Module, source: Path, new_head: bool = False) -> None:
     """Loads a safetensors file, or the `model.safetensors` of a classifier's folder, into `network`.
 
@@ -105,11 +146,9 @@ def load_weights(network: nn.Module, source: Path, new_head: bool = False) -> No
     do not.
     """
     file = weights_file(source)
-    try:
-        weights = load_tensors(file)
-    except StoreError as error:
-        raise ValueError(f"{file} is damaged, or no safetensors file ({error.__cause__}).") from error
-    state = network.state_dict()
+    weights, state = _read_weights(file), network.state_dict()
+    if isinstance(network, Adapted):
+        weights = network.renamed(weights)
     heads = _other_heads(weights, state)
     if wrong := _misfits(weights, state, heads):
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -122,6 +161,13 @@ def load_weights(network: nn.Module, source: Path, new_head: bool = False) -> No
             raise ValueError(f"{message}: these weights belong to another list of classes.")
         warnings.warn(f"{message}: it is left out, and a new one begins from scratch.", stacklevel=2)
     network.load_state_dict({key: x for key, x in weights.items() if key not in heads}, strict=False)
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_tensors(file)
+    except StoreError as error:
+        raise ValueError(f"{file} is damaged, or no safetensors file ({error.__cause__}).") from error
 
 
 def _other_heads(weights: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:

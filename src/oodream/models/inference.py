@@ -12,19 +12,33 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core.progress import counter
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import ForwardPass, Head, Loss, Output, Probe
 from ..data.images import Images
 
-__all__ = ["Extractor", "cost", "head_of", "outputs", "weights_hash"]
+__all__ = [
+    "Extractor",
+    "PatientExtractor",
+    "cost",
+    "head_of",
+    "joined",
+    "linear_head",
+    "network_device",
+    "outputs",
+    "weights_hash",
+]
 
 IMAGES_READ_AT_ONCE = 512
+IMAGES_KEPT_TOGETHER = 128  # in one file of a cache, where a pass is long
 IMAGES_COMPUTED_AT_ONCE = {"cpu": 32}  # a processor's caches hold the activations of so many
 IMAGES_WITH_GRADIENTS = 128  # at most, for a graph is kept
 
@@ -90,6 +104,44 @@ class Extractor:
         return known[1]
 
 
+class PatientExtractor(Extractor):
+    """An extractor for long passes: it shows how far one is, and with a cache keeps it part by part, so that
+    one that was stopped goes on from there. The outputs of every set stay in memory.
+    """
+
+    def __init__(self, network: nn.Module, **options: Any) -> None:
+        super().__init__(network, **options)
+        self._results: dict[tuple[int, tuple[str, ...]], tuple[Images, Output]] = {}
+
+    def __call__(self, images: Images, probes: Sequence[Probe] = (), batch: int = 0) -> Output:
+        key = id(images), tuple(sorted(probe.key for probe in probes))
+        if key not in self._results:
+            self._results[key] = images, self._in_parts(images, probes, batch)
+        return self._results[key][1]
+
+    def _in_parts(self, images: Images, probes: Sequence[Probe], batch: int) -> Output:
+        parts: list[Output] = []
+        with counter(total=len(images), what=images.name, unit="image") as line:
+            for rows in torch.arange(len(images)).split(IMAGES_KEPT_TOGETHER):
+                parts.append(super().__call__(images.subset(rows), probes, batch))
+                line.update(len(rows))
+        return joined(parts)
+
+
+def joined(outputs: Sequence[Output]) -> Output:
+    """The rows of all outputs, which have the same probes."""
+    return Output(
+        logits_BC=torch.cat([part.logits_BC for part in outputs]),
+        z_BF=torch.cat([part.z_BF for part in outputs]),
+        probes={key: torch.cat([part.probes[key] for part in outputs]) for key in outputs[0].probes},
+    )
+
+
+def network_device(network: nn.Module) -> torch.device:
+    """Where a network's tensors are."""
+    return next(chain(network.parameters(), network.buffers())).device
+
+
 def linear_head(network: nn.Module) -> Head | None:
     """The parameters of the network's last layer themselves; None where it shows no linear `head`."""
     head = getattr(network, "head", None)
@@ -123,7 +175,7 @@ def cost(network: nn.Module, size: int) -> tuple[int, int]:
     count as one each.
     """
     training = network.training
-    image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=next(network.parameters()).device)
+    image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=network_device(network))
     with FlopCounterMode(display=False) as counter:
         network.eval()(image)
     network.train(training)
@@ -167,11 +219,7 @@ def outputs(
                 probes={probe.key: probe(forward).detach().cpu() for probe in probes},
             )
         )
-    return Output(
-        logits_BC=torch.cat([part.logits_BC for part in parts]),
-        z_BF=torch.cat([part.z_BF for part in parts]),
-        probes={probe.key: torch.cat([part.probes[probe.key] for part in parts]) for probe in probes},
-    )
+    return joined(parts)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from ..functional.metrics import roc
 from .content import Report
 
-__all__ = ["MAP_POINTS", "map_figure", "score_figures"]
+__all__ = ["MAP_POINTS", "map_figure", "score_figures", "sorted_scores", "threshold_histogram"]
 
 MAP_POINTS = 4000  # features, and as many sampled vectors, that are drawn at most
 BINS = 48
@@ -25,7 +25,8 @@ def _ticks(low: float, high: float) -> list[float]:
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _scores(scores: torch.Tensor, name: str) -> np.ndarray:
+def sorted_scores(scores: torch.Tensor, name: str) -> np.ndarray:
+    """Scores in ascending order; ValueError, which names the set, where one is not finite."""
     values = scores.detach().double().cpu().numpy().ravel()
     if not np.isfinite(values).all():
         raise ValueError(f"The scores of {name!r} are not all finite.")
@@ -36,7 +37,15 @@ def _histogram(known: np.ndarray, unknown: np.ndarray, width: float, height: flo
     """Outlines of two sorted score samples on a common scale, and the threshold that accepts 95 % of the
     known.
     """
-    threshold = known[(19 * len(known) + 19) // 20 - 1]
+    return threshold_histogram(known, unknown, known[(19 * len(known) + 19) // 20 - 1], width, height)
+
+
+def threshold_histogram(
+    known: np.ndarray, unknown: np.ndarray, threshold: float, width: float, height: float
+) -> dict[str, Any]:
+    """Outlines of two sorted score samples on a common scale, and the threshold with the share of the unknown
+    that it accepts.
+    """
     ends = np.concatenate([np.quantile(s, (0.005, 0.995)) for s in (known, unknown)])
     low, high = min(ends.min(), threshold), max(ends.max(), threshold)
     pad = 0.04 * (high - low) or 1.0
@@ -81,7 +90,7 @@ def score_figures(
         panels = []
         for classifier in content.classifiers:
             by_set = content.scores.get(classifier, {})
-            known, unknown = (_scores(by_set.get(s, torch.empty(0)), s) for s in ("id", name))
+            known, unknown = (sorted_scores(by_set.get(s, torch.empty(0)), s) for s in ("id", name))
             if len(known) and len(unknown):
                 panel = _histogram(known, unknown, width, height)
                 panels.append({"classifier": classifier, "roc": _roc(known, unknown, side), **panel})

@@ -8,13 +8,14 @@ from ..config import Config
 from ..core.options import ConfigError
 from ..core.registry import get, make, make_all
 from ..core.types import Sizes
+from ..detection.fit import uses_outliers
 from ..models.factory import backbone
 from ..synthesis.filters import make_filters
 from ..synthesis.names import warn_of_names
 from ..training.loop import autocast
 from ..training.train import NO_ADAPTER, make_loss
 from .job import Job
-from .stages.classifiers import check_teacher
+from .stages.classifiers import check_teacher, lacks_outlier_images
 
 __all__ = ["check"]
 
@@ -64,12 +65,7 @@ def check(job: Job) -> None:
         raise ValueError("Inliers are trained on as images; only outliers may be latents (decode.output).")
     check_adapter(c)
     check_teacher(job)
-    make_all("detectors", c.evaluate.detectors, c.evaluate.detector_options)
-    if c.guard.detector and c.guard.detector not in c.evaluate.detectors:
-        known = ", ".join(c.evaluate.detectors)
-        raise ValueError(
-            f"guard.detector is {c.guard.detector!r}, which is not evaluated; there are {known}."
-        )
+    check_detectors(job)
     for name in (c.align.backbone, c.train.backbone):
         backbone(name, 2)
     for optimisation in (c.align.optimisation, c.train.optimisation):
@@ -77,6 +73,26 @@ def check(job: Job) -> None:
     _ = job.book, job.inputs.real, job.inputs.ood, job.inputs.shifted
     if job.run.imagines and c.decode.decoder == STABLE:
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
+
+
+def check_detectors(job: Job) -> None:
+    """Raises ValueError for detectors that do not exist, and for a headline's or a guard's that could not be
+    used.
+    """
+    c = job.config
+    detectors = make_all("detectors", c.evaluate.detectors, c.evaluate.detector_options)
+    if c.guard.detector and c.guard.detector not in c.evaluate.detectors:
+        known = ", ".join(c.evaluate.detectors)
+        raise ValueError(
+            f"guard.detector is {c.guard.detector!r}, which is not evaluated; there are {known}."
+        )
+    lacking = lacks_outlier_images(job.run)
+    for name in dict.fromkeys((c.evaluate.detectors[0], c.guard.detector or c.evaluate.detectors[0])):
+        if lacking and uses_outliers(detectors[name]):
+            raise ConfigError(
+                f"The detector {name} learns from images of outliers, and {lacking}. It can be neither the "
+                "first of evaluate.detectors nor guard.detector."
+            )
 
 
 def check_adapter(config: Config) -> None:

@@ -1,7 +1,5 @@
-"""The rules that every detector keeps, as a check for authors of new ones.
-
-Detectors see outputs of a made-up network: four classes, each with a feature axis of its own, and OOD images
-whose features are small but for one axis that no class uses.
+"""The rules that every detector keeps, as a check for authors of new ones, on outputs of the made-up network
+of `toy`.
 """
 
 from __future__ import annotations
@@ -17,18 +15,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import registry
-from ..core.types import Detector, ForwardPass, Head, Output
-from ..data.images import Images, from_array
+from ..core.types import Detector, Output
 from ..detection.detectors import NotFitted, learned_fields, probes_of, restore, state
+from ..detection.fit import Training, training_outputs, uses_outliers
 from ..models.inference import Extractor
 from ._rules import require, run_rules, untouched
+from .toy import CLASSES, WIDTH, Toy, head, known, output, pictures, unknown
 
-__all__ = ["CLASSES", "WIDTH", "Toy", "check_detector", "head", "known", "output", "pictures", "unknown"]
+__all__ = ["check_detector"]
 
-CLASSES, WIDTH, SIDE = 4, 24, 6
 MISSING = r"\b(feature|last layer|class|sample|image|probe)"  # what a refusal names, or the detector
 APART = 0.9  # AUROC between known and far-away outputs that any detector reaches
 
@@ -48,6 +46,7 @@ def check_detector(detector: str | Callable[..., Detector], **options: Any) -> N
       the next run.
     - Outputs far away from known ones score higher.
     - A detector that learns raises NotFitted before `fit`. What it has learned can be stored and restored.
+    - One that learns from outliers (`uses_outliers`) raises ValueError that says so where `fit` gets none.
     - NaN and infinity raise ValueError. Few images, constant features, and a network that shows no features
       or no last layer give finite scores, or ValueError that names what is missing.
     - Every value in `GRID` can be used.
@@ -61,71 +60,6 @@ def check_detector(detector: str | Callable[..., Detector], **options: Any) -> N
 
     name = detector if isinstance(detector, str) else getattr(detector, "__name__", repr(detector))
     run_rules(name, [partial(rule, make) for rule in RULES])
-
-
-class Toy(nn.Module):
-    """A network whose features are the mean of a feature map: pixels, mixed between channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        g = torch.Generator().manual_seed(7)
-        self.mix, self.relu = nn.Conv2d(3, WIDTH, 1, bias=False), nn.ReLU()
-        self.head = nn.Linear(WIDTH, CLASSES)
-        with torch.no_grad():
-            self.mix.weight.copy_(torch.randn(self.mix.weight.shape, generator=g))
-            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=g))
-            hues = 255 * torch.rand(64, 3, 1, 1, generator=g) / 2
-            self.head.bias.copy_(-self(hues).logits_BC.mean(0) + self.head.bias)
-
-    def forward(self, images_B3HW: Tensor) -> Output:
-        z_BF = self.relu(self.mix(images_B3HW.float() / 255)).mean((2, 3))
-        return Output(logits_BC=self.head(z_BF), z_BF=z_BF)
-
-
-def pictures(n: int, seed: int) -> Images:
-    """Random pictures, labelled as the toy network sees them."""
-    g = torch.Generator().manual_seed(seed)
-    hue = torch.rand(n, 3, 1, 1, generator=g)
-    pixels = (hue * torch.randint(0, 256, (n, 3, SIDE, SIDE), generator=g)).to(torch.uint8)
-    with torch.no_grad():
-        y_N = Toy()(pixels).logits_BC.argmax(1)
-    return from_array("toy", pixels, y_N, [str(c) for c in range(CLASSES)])
-
-
-def head() -> Head:
-    """A last layer with a feature axis for each class, and class weights."""
-    noise = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(5))
-    return Head(
-        weight_CF=torch.eye(CLASSES, WIDTH) + 0.02 * noise,
-        bias_C=torch.linspace(-0.1, 0.1, CLASSES),
-        energy_C=torch.linspace(0.5, 1.5, CLASSES),
-    )
-
-
-def output(z_NF: Tensor, detectors: Sequence[Any] = ()) -> Output:
-    """The output with these features, and the detectors' probes as if nothing had been done to the images.
-
-    So a probe that gives logits gives these logits, and one that gives features these features.
-    """
-    logits_NC = z_NF @ head().weight_CF.T + head().bias_C
-    stands_for = {CLASSES: logits_NC, WIDTH: z_NF}
-    probes = {probe.key: stands_for.get(_width(probe), z_NF).clone() for probe in probes_of(detectors)}
-    return Output(logits_BC=logits_NC, z_BF=z_NF, probes=probes)
-
-
-def known(n: int, seed: int, detectors: Sequence[Any] = ()) -> tuple[Output, Tensor]:
-    """Outputs and labels of known images: rectified features, large on their class's axis."""
-    g = torch.Generator().manual_seed(seed)
-    y_N = torch.arange(n) % CLASSES
-    z_NF = 6 * torch.eye(CLASSES, WIDTH)[y_N] + 0.5 * torch.randn(n, WIDTH, generator=g)
-    return output(z_NF.clamp(min=0), detectors), y_N
-
-
-def unknown(n: int, seed: int, detectors: Sequence[Any] = ()) -> Output:
-    """Outputs of OOD images: small features, and a large one on an axis that no class uses."""
-    g = torch.Generator().manual_seed(seed)
-    z_NF = (0.2 * torch.randn(n, WIDTH, generator=g)).clamp(min=0) + 3 * torch.eye(WIDTH)[-1]
-    return output(z_NF, detectors)
 
 
 def _dataclass(make: Factory) -> None:
@@ -191,9 +125,9 @@ def _independence(make: Factory) -> None:
 def _inputs(make: Factory) -> None:
     """`fit` and `score` leave their inputs as they are, and the global random numbers."""
     detector = make()
-    fit, test, last = known(400, 0, [detector]), known(30, 1, [detector])[0], head()
-    with untouched(*_tensors((fit, test, last))):
-        detector.fit(*fit, last)
+    fit, test = _training(detector, known(400, 0, [detector])), known(30, 1, [detector])[0]
+    with untouched(*_tensors((fit, test))):
+        fit.fit(detector)
         detector.score(test)
 
 
@@ -222,6 +156,19 @@ def _state(make: Factory) -> None:
     require(torch.equal(copied.score(test), detector.score(test)), "A deep copy must score alike.")
 
 
+def _outliers(make: Factory) -> None:
+    """A detector that learns from outliers says so when it gets none."""
+    detector = make()
+    if not uses_outliers(detector):
+        return
+    try:
+        detector.fit(*known(400, 0, [detector]), head())
+    except ValueError as error:
+        require("outlier" in str(error), f"A ValueError must say that outliers are missing, not: {error}")
+    else:
+        raise AssertionError("A detector that uses outliers must raise ValueError where `fit` gets none.")
+
+
 def _not_finite(make: Factory) -> None:
     """NaN and infinity are refused."""
     detector = _fit(make())
@@ -234,23 +181,26 @@ def _not_finite(make: Factory) -> None:
         broken, y_N = known(400, 0, [detector])
         for tensor in _tensors(broken):
             tensor[0, 0] = torch.nan
-        _require_refusal(lambda: make().fit(broken, y_N, head()), "`fit` on outputs that hold nan")
+        fit = _training(detector, (broken, y_N))
+        _require_refusal(lambda: fit.fit(make()), "`fit` on outputs that hold nan")
 
 
 def _hard_cases(make: Factory) -> None:
     """Few images, constant features, no features, no last layer."""
     detector = make()
     (few, y_few), (whole, y_N) = known(12, 0, [detector]), known(100, 0, [detector])
-    cases: Mapping[str, tuple[Output, Tensor, Head | None]] = {
-        "fewer images than features": (few, y_few, head()),
-        "constant features": (output(torch.ones(12, WIDTH), [detector]), y_few, head()),
-        "one image": (_rows(few, slice(0, 1)), y_few[:1], head()),
-        "a network that shows no last layer": (whole, y_N, None),
-        "a network that shows logits alone": (replace(whole, z_BF=torch.empty(100, 0)), y_N, None),
+    flat, bare = output(torch.ones(12, WIDTH), [detector]), replace(whole, z_BF=torch.empty(100, 0))
+    ordinary = _training(detector, (few, y_few))
+    cases: Mapping[str, Training] = {
+        "fewer images than features": ordinary,
+        "constant features": replace(ordinary, known=flat, outliers=flat),
+        "one image": replace(ordinary, known=_rows(few, slice(0, 1)), y_N=y_few[:1]),
+        "a network that shows no last layer": replace(ordinary, known=whole, y_N=y_N, head=None),
+        "a network that shows logits alone": Training(bare, y_N, None, bare),
     }
-    for case, (fit, y, last) in cases.items():
+    for case, training in cases.items():
         try:
-            score_N = make().fit(fit, y, last).score(fit)
+            score_N = training.fit(make()).score(training.known)
         except ValueError as error:
             named = type(detector).__name__ in str(error) or re.search(MISSING, str(error))
             require(bool(named), f"With {case} a ValueError must say what is missing, not: {error}")
@@ -283,7 +233,7 @@ def _network(make: Factory) -> None:
     detector, network, (fit, test) = make(), Toy(), (pictures(200, 0), pictures(20, 1))
     extractor, probes = Extractor(network), probes_of([detector])
     last = replace(extractor.head, energy_C=torch.ones(CLASSES)) if extractor.head else None
-    detector.fit(extractor(fit, [probe for probe in probes if probe.for_fit]), fit.labels, last)
+    replace(training_outputs(extractor, [detector], fit, pictures(50, 2).as_ood()), head=last).fit(detector)
     whole, parts = (detector.score(extractor(test, probes, batch=batch)) for batch in (20, 7))
     require(bool(whole.isfinite().all()), "Scores of a network's outputs must be finite.")
     require(
@@ -299,6 +249,7 @@ RULES: tuple[Callable[[Factory], None], ...] = (
     _independence,
     _direction,
     _state,
+    _outliers,
     _not_finite,
     _hard_cases,
     _grid,
@@ -307,24 +258,17 @@ RULES: tuple[Callable[[Factory], None], ...] = (
 
 
 def _fit(detector: Any) -> Any:
-    return detector.fit(*known(400, 0, [detector]), head())
+    return _training(detector, known(400, 0, [detector])).fit(detector)
+
+
+def _training(detector: Any, fit: tuple[Output, Tensor]) -> Training:
+    """What the detector is fitted to: these outputs, and far-away ones as outliers."""
+    return Training(*fit, head(), unknown(100, 3, [detector]))
 
 
 def _rows(whole: Output, rows: Any) -> Output:
     probes = {key: probe[rows] for key, probe in whole.probes.items()}
     return Output(logits_BC=whole.logits_BC[rows], z_BF=whole.z_BF[rows], probes=probes)
-
-
-def _width(probe: Any) -> int:
-    """How wide a probe's rows are, on the toy network."""
-    network = Toy()
-    images = pictures(2, 0).batch([0, 1]).float().requires_grad_()
-    maps: list[Tensor] = []
-    hook = network.relu.register_forward_hook(lambda _, __, result: maps.append(result.detach()))
-    result = network(images)
-    hook.remove()
-    forward = ForwardPass(model=network, images_B3HW=images, output=result, map_BFHW=maps[0])
-    return int(probe(forward).shape[1])
 
 
 def _tensors(values: Any) -> list[Tensor]:

@@ -37,7 +37,7 @@ MAX_OFFSET = 80.0  # its brightness, in levels of 255
 # The limits of a softened image:
 SHARPEST, SOFTEST = -0.5, 1.0  # weights of the blurred image; below 0 the image is sharpened
 MAX_GRAIN = 12.0  # standard deviation of its grain, in levels of 255
-BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+BINOMIAL = {-2: 1 / 16, -1: 4 / 16, 0: 6 / 16, 1: 4 / 16, 2: 1 / 16}  # the blur's weights by place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +107,26 @@ def soften(images_B3HW: Tensor, prob: float, g: torch.Generator) -> Tensor:
     The blur is a binomial one of 5 x 5 pixels, edges repeated, and `SHARPEST` to `SOFTEST` is its weight
     beside the image. Grain is Gaussian and gray, of a standard deviation up to `MAX_GRAIN`.
     """
-    B, C, H, W = images_B3HW.shape
+    B, _, H, W = images_B3HW.shape
     softened_B = torch.rand(B, generator=g) < prob
     weight_B = SHARPEST + (SOFTEST - SHARPEST) * torch.rand(B, generator=g)
     grain_B1HW = torch.randn(B, 1, H, W, generator=g) * _per_image(MAX_GRAIN * torch.rand(B, generator=g))
     images = images_B3HW.float()
-    rows = F.conv2d(
-        F.pad(images.flatten(0, 1)[:, None], (2,) * 4, mode="replicate"), BINOMIAL.view(1, 1, 5, 1)
-    )
-    blurred = F.conv2d(rows, BINOMIAL.view(1, 1, 1, 5)).view(B, C, H, W)
+    blurred = blur_matrix(H) @ images @ blur_matrix(W).T
     softer = torch.lerp(images, blurred, _per_image(weight_B)) + grain_B1HW
     return torch.where(_per_image(softened_B), softer.round().clamp(0, 255).to(torch.uint8), images_B3HW)
+
+
+def blur_matrix(n: int) -> Tensor:
+    """The binomial blur of n pixels in a row, edges repeated, as a matrix (n, n).
+
+    Products with it are far faster on CPUs than a convolution of single channels.
+    """
+    at = torch.arange(n)
+    matrix = torch.zeros(n, n)
+    for place, weight in BINOMIAL.items():
+        matrix[at, (at + place).clamp(0, n - 1)] += weight
+    return matrix
 
 
 def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Tensor:

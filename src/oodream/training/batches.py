@@ -16,7 +16,7 @@ from ..data.images import Images
 from .augment import augment, soften, vary
 from .sources import ROLES, Source, known_images
 
-__all__ = ["Batch", "epoch_batches"]
+__all__ = ["Batch", "as_shown", "epoch_batches"]
 
 ALL = Shard()
 
@@ -130,6 +130,31 @@ def show(part: Draw, streams: Streams, shard: Shard) -> Tensor:
         variation = vary(gray_B, source.outlier_aug_prob, streams.variations)
         images = variation[shard.index :: shard.count](images)
     return soften(images, source.soften, streams.moves) if source.soften > 0 else images
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Rows of a source as training shows them, each with random numbers of its own."""
+
+    source: Source
+    seed: int
+
+    def __call__(self, index: Sequence[int]) -> Tensor:
+        parts = []
+        for row in index:
+            rows, g = torch.tensor([row]), generator(self.seed, "as shown", row)
+            parts.append(show(Draw(self.source, rows, rows), Streams(g, g, g), ALL))
+        return torch.cat(parts)
+
+
+def as_shown(source: Source, seed: int) -> Images:
+    """The images of a source as training shows them (gray, varied, with others' detail), each drawn once, by
+    the seed and its row.
+    """
+    assert isinstance(source.data, Images)
+    # Their pixels are not those of the files, by whose names a cache would know them.
+    files = tuple(f"{file}, as shown by seed {seed}" for file in source.data.files)
+    return replace(source.data, files=files, read=_Shown(source, seed))
 
 
 def draw_latents(

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ...core.options import Option, Section
-from ...core.types import Detector, Head, Output, Probe
+from ...core.types import OOD, Detector, Head, Output, Probe
 
 __all__ = [
     "RIDGE",
     "BaseDetector",
+    "NoOutliers",
     "NotFitted",
     "Reads",
     "ShapedEnergy",
@@ -43,6 +44,13 @@ Reads = Literal["logits", "features", "labels", "head", "class weights"]
 RIDGE = 1e-6
 
 
+class NoOutliers(ValueError):
+    """A detector that learns from outliers was given none; `how` says how to give it some."""
+
+    def __init__(self, detector: object, how: str) -> None:
+        super().__init__(f"{type(detector).__name__} learns from outliers, and there are none: {how}.")
+
+
 class NotFitted(RuntimeError):
     """A detector was asked to score before `fit` has shown it ID training outputs."""
 
@@ -61,11 +69,14 @@ class BaseDetector(Section, ABC):
     Its fields are its options, with a `Range` where a number has one, which is checked when the detector is
     made. A detector that learns from ID training images declares what it learns by `learned()`, a tensor
     each, and fills these fields in `_fit`. `_fit` and `_score` get the parts named in `reads`, and the
-    `probes`, as finite float64.
+    `probes`, as finite float64. With `uses_outliers`, some of the rows that `fit` and `_fit` get are
+    outliers, and their label is -1.
     """
 
     reads: ClassVar[tuple[Reads, ...]] = ("logits",)
     """what the detector looks at; an output, labels or a head without it are refused"""
+    uses_outliers: ClassVar[bool] = False
+    """whether the detector learns from outliers, too"""
     GRID: ClassVar[Mapping[str, Sequence[Option]]] = {}
     """values of options that `tune` tries"""
 
@@ -79,14 +90,17 @@ class BaseDetector(Section, ABC):
         itself.
 
         Raises ValueError for no images, NaN or infinity, labels that are no classes, and for what the network
-        does not show.
+        does not show; NoOutliers where the detector needs outliers and no label is -1.
         """
         if not learned_fields(self):
             return self
-        if not len(output):
+        known_N = y_N != OOD if self.uses_outliers else torch.ones_like(y_N, dtype=torch.bool)
+        if not known_N.any():
             raise ValueError(f"{type(self).__name__} has no training sample.")
+        if self.uses_outliers and known_N.all():
+            raise NoOutliers(self, f"give `fit` some with the label {OOD}")
         if "labels" in self.reads:
-            _check_labels(y_N, output.logits_BC.shape[1])
+            _check_labels(y_N[known_N], output.logits_BC.shape[1])
         checked = _checked(self, output, [probe for probe in self.probes if probe.for_fit])
         self._fit(checked, y_N, cast(Head, _checked_head(self, head)))
         return self

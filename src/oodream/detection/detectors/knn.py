@@ -12,7 +12,7 @@ from ...core.options import Range
 from ...core.registry import register
 from ...core.types import Head, Output
 from ...functional.knn import kth_distance
-from . import BaseDetector, learned, unit
+from . import BaseDetector, Reads, learned, unit
 
 __all__ = ["KNN"]
 
@@ -32,7 +32,7 @@ class KNN(BaseDetector):
     seen. With fewer than `k` features the farthest counts.
     """
 
-    reads: ClassVar = ("features",)
+    reads: ClassVar[tuple[Reads, ...]] = ("features",)
     GRID: ClassVar = {"k": (1, 10, 50, 100, 200, 500, 1000)}
 
     k: Annotated[int, Range(0)] = 0

@@ -30,15 +30,20 @@ class Mahalanobis(BaseDetector):
     whiten_FF_: Tensor = learned()
     means_CF_: Tensor = learned()
 
+    def _features(self, output: Output) -> Tensor:
+        """What distances are between: the features as they are, unless a subclass does otherwise."""
+        return output.z_BF
+
     def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
         """Raises ValueError for a class without samples, or features constant within classes."""
-        means_CF = class_means(output.z_BF, y_N, count_classes(y_N, output.logits_BC.shape[1], self))
-        self.whiten_FF_ = whitening(output.z_BF - means_CF[y_N])
+        z_NF, count_C = self._features(output), count_classes(y_N, output.logits_BC.shape[1], self)
+        means_CF = class_means(z_NF, y_N, count_C)
+        self.whiten_FF_ = whitening(z_NF - means_CF[y_N])
         self.means_CF_ = means_CF @ self.whiten_FF_
 
     def _score(self, output: Output) -> Tensor:
         """A squared distance."""
-        white_NF = output.z_BF @ self.whiten_FF_
+        white_NF = self._features(output) @ self.whiten_FF_
         # Differences, not the expanded square: whitened features may lie far from the origin, near a mean.
         distance_NC = torch.cdist(white_NF, self.means_CF_, compute_mode="donot_use_mm_for_euclid_dist")
         return distance_NC.amin(1).square()

@@ -27,11 +27,12 @@ class RelativeMahalanobis(Mahalanobis):
 
     def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
         super()._fit(output, y_N, head)
-        mean_F = output.z_BF.mean(0)
-        self.background_FF_ = whitening(output.z_BF - mean_F)
+        z_NF = self._features(output)
+        mean_F = z_NF.mean(0)
+        self.background_FF_ = whitening(z_NF - mean_F)
         self.mean_F_ = mean_F @ self.background_FF_
 
     def _score(self, output: Output) -> Tensor:
         """A difference of squared distances."""
-        all_N = (output.z_BF @ self.background_FF_ - self.mean_F_).square().sum(1)
+        all_N = (self._features(output) @ self.background_FF_ - self.mean_F_).square().sum(1)
         return super()._score(output) - all_N

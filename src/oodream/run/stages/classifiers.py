@@ -14,9 +14,11 @@ from ...core.errors import listed
 from ...core.registry import options_by_name
 from ...core.tensors import load_tensors, save_tensors
 from ...core.types import Json
+from ...data.images import Images
 from ...functional.metrics import auroc
 from ...models.classifier import Classifier, load_classifier, quantile_threshold
 from ...models.inference import Extractor, cost
+from ...training.batches import as_shown
 from ...training.detail import Detail
 from ...training.sources import (
     KnownPairs,
@@ -35,11 +37,19 @@ from ...training.train import (
     make_loss,
     train,
 )  # fmt: skip
+from ..artifacts import Run
 from ..job import Job
 from ..layout import BASELINE, REGULARIZED, classifier_stage
 from ._training import fraction, save_log
 
-__all__ = ["check_teacher", "fit_adapter", "train_baseline", "train_regularized"]
+__all__ = [
+    "check_teacher",
+    "fit_adapter",
+    "lacks_outlier_images",
+    "outlier_images",
+    "train_baseline",
+    "train_regularized",
+]
 
 # The random numbers of a training keep the names under which published results were made.
 STREAMS = {BASELINE: "train plain (seed {})", REGULARIZED: "train dream (seed {})"}
@@ -116,6 +126,28 @@ def lost_detail(job: Job) -> Detail:
     """What the VAE loses of training images."""
     known = job.inputs.train.subset(job.run.reconstructed_rows)
     return Detail(known=known, reconstructed=job.run.reconstructed("train"))
+
+
+def outlier_images(job: Job) -> Images:
+    """The images that the regularized classifier is shown as unknown, as it is shown them but each once, for
+    detectors that learn from outliers.
+
+    Raises ValueError, which says why, for a run that has none.
+    """
+    if lacking := lacks_outlier_images(job.run):
+        raise ValueError(f"There are no images of outliers: {lacking}.")
+    return as_shown(sources(job)[-1], job.config.seed)
+
+
+def lacks_outlier_images(run: Run) -> str:
+    """Why a run has no images of outliers; empty where it has some."""
+    if run.kind != "outlier":
+        return f"this run imagines {run.kind}s"
+    if run.has_latents:
+        return "this run's outliers are latents (decode.output)"
+    if run.config.regularize.outliers == "known":
+        return "this run alters known images while it trains, in place of outliers"
+    return ""
 
 
 def imagined(job: Job, latents: LatentSet | None) -> Source:

@@ -5,26 +5,25 @@ from __future__ import annotations
 import warnings
 from statistics import fmean
 
-import torch
-
 from ...core.files import write_bytes, write_json
 from ...core.registry import make_all
 from ...core.results import ShiftRow, row_to_json
-from ...core.seeding import generator
 from ...core.tensors import save_tensors
-from ...core.types import Json
+from ...core.types import Detector, Json
 from ...data.images import ImageSet
 from ...data.inputs import CONTROL
-from ...deploy.guard import Guard
+from ...deploy.guard import Guard, observed_rate
 from ...detection.detectors import probes_of
 from ...detection.evaluate import evaluate, shift_row
+from ...detection.fit import uses_outliers
 from ...models.inference import Extractor
 from ...report.page import report
-from ...runtime.calibration import least, other_half
+from ...runtime.calibration import least
 from ..audit import audit_run
 from ..job import Job
 from ..layout import REGULARIZED, classifier_stage
 from ..present import present
+from .classifiers import lacks_outlier_images, outlier_images
 
 __all__ = ["audit_sets", "calibrate_guard", "evaluate_classifiers", "measure_shift", "write_report"]
 
@@ -32,15 +31,20 @@ __all__ = ["audit_sets", "calibrate_guard", "evaluate_classifiers", "measure_shi
 def evaluate_classifiers(job: Job) -> Json:
     """Every detector on every classifier, on every OOD set and on the reconstructed-ID control."""
     c, lines, summary = job.config.evaluate, [], {}
+    lacking = lacks_outlier_images(job.run)
+    learning = [name for name, one in _detectors(job).items() if uses_outliers(one)]
+    left_out = {name: f"it learns from images of outliers, and {lacking}" for name in learning if lacking}
+    outliers = outlier_images(job) if learning and not lacking else None
     control = ImageSet(name=CONTROL, group="control", images=job.run.reconstructed("test"))
     for kind, seed in job.run.classifiers:
         classifier = job.run.classifier(kind, seed)
         measured = evaluate(
             Extractor(classifier.network, loss=classifier.loss, device=job.device, cache=job.layout.cache),
-            make_all("detectors", c.detectors, c.detector_options),
+            {name: one for name, one in _detectors(job).items() if name not in left_out},
             fit=job.inputs.train,
             test=job.inputs.test,
             ood=[*job.inputs.ood, control],
+            outliers=outliers,
             classifier=kind,
             seed=seed,
             resamples=c.resamples,
@@ -56,9 +60,11 @@ def evaluate_classifiers(job: Job) -> Json:
             "fpr95_id": row.fpr95_id,
             "auroc": row.auroc,
             "accuracy": row.accuracy,
+            "augrc": row.augrc,
         }
-        summary[f"{kind}-s{seed}"] = headline | {"skipped": measured.skipped}
-        for detector, reason in measured.skipped.items():
+        skipped = left_out | measured.skipped
+        summary[f"{kind}-s{seed}"] = headline | {"skipped": skipped}
+        for detector, reason in skipped.items():
             warnings.warn(f"{kind}-s{seed}: the detector {detector} is left out: {reason}", stacklevel=2)
     write_bytes(job.layout.results, "".join(f"{line}\n" for line in lines).encode())
     return summary
@@ -76,17 +82,31 @@ def calibrate_guard(job: Job) -> Json:
         return {
             "none": f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {len(test)}"
         }
-    detector = make_all("detectors", e.detectors, e.detector_options)[c.detector or e.detectors[0]]
+    detector = _detectors(job)[c.detector or e.detectors[0]]
+    outliers = outlier_images(job) if uses_outliers(detector) else None
     classifier = job.run.classifier(REGULARIZED, 0)
     extractor = classifier.extractor(job.device, job.layout.cache)
     guard = Guard.calibrate(
-        classifier, detector, job.inputs.train, test, c.alpha, confidence, extractor, per_class=c.per_class
+        classifier,
+        detector,
+        job.inputs.train,
+        test,
+        c.alpha,
+        confidence,
+        extractor,
+        per_class=c.per_class,
+        outliers=outliers,
     )
     guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
     score_N = guard.detector.score(extractor(test, probes_of([guard.detector])))
-    order_N = torch.randperm(len(score_N), generator=generator(job.config.seed, "halves"))
-    half = other_half(score_N.numpy(), c.alpha, confidence, order_N.numpy())
+    half = observed_rate(score_N, c.alpha, confidence, job.config.seed)
     return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
+
+
+def _detectors(job: Job) -> dict[str, Detector]:
+    """New detectors with the options of the configuration, by name."""
+    c = job.config.evaluate
+    return make_all("detectors", c.detectors, c.detector_options)
 
 
 def measure_shift(job: Job) -> Json:

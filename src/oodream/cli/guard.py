@@ -1,0 +1,123 @@
+"""`oodream guard`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from ..config import NetworkConfig
+from ..core.options import ConfigError
+from .console import parse, say
+
+if TYPE_CHECKING:
+    from ..run.guard_inputs import GuardJob
+
+__all__ = ["GuardOptions", "guard", "job_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Which network, and which images."""
+
+    model: str = ""
+    """timm:NAME, hf:NAME or torchvision:NAME with published weights or those of --weights; hf:FOLDER; an ONNX
+    file, a program of torch.export.save or a TorchScript file; with --plugins package.module:factory, which
+    makes a torch.nn.Module
+    """
+    data: str = ""
+    """pictures of what the network knows: a folder of class folders, hub:NAME or a data set by name, as for
+    `oodream run`; or a folder of pictures without labels
+    """
+    out: Path | None = None
+    """folder to write (default: runs/guard-MODEL); it is new or empty"""
+    weights: Path | None = None
+    """safetensors file with the network's weights"""
+    labels: Path | None = None
+    """file that says what the network's outputs are called, one name a line, or a class list in TOML"""
+    unlabelled: bool = False
+    """the folders that the pictures lie in are no classes"""
+    classes: str = ""
+    """class list of the data: imagenet100, cifar100, cifar10 or a TOML file; only its classes are read"""
+    root: str = ""
+    """folder that a data set chosen by name is read from"""
+    ood: tuple[str, ...] = ()
+    """folders of unknown pictures (near=FOLDER: like the classes); one half chooses the detector, the other
+    half is measured on
+    """
+    outliers: str = ""
+    """a run whose imagined outliers choose the detector, or a folder of outliers; without any, and without
+    --ood, known pictures that are disturbed choose it
+    """
+    any_accuracy: bool = False
+    """make a guard even if the accuracy shows that something is wrong"""
+    cache: Path | None = None
+    """folder that keeps the network's outputs for the next time (default: guard-cache beside the folder to
+    write)
+    """
+    plugins: bool = False
+    """allow what is named by its Python module, whose code then runs"""
+    dry_run: bool = False
+    """check options and images, say what would be done, and stop"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardOptions:
+    """A guard for the network that you have: it says "unknown" with a guarantee, and the network stays as it
+    is.
+
+    Killed or not, the same command goes on where it stopped.
+    """
+
+    where: Annotated[Subject, tyro.conf.arg(name="")]
+    options: Annotated[NetworkConfig, tyro.conf.arg(name="")] = field(default_factory=NetworkConfig)
+
+
+def guard(args: Sequence[str]) -> int:
+    """`oodream guard`."""
+    command = parse(GuardOptions, "oodream guard", args)
+    where = command.where
+    if not where.model:
+        raise ConfigError(
+            "Which network? Give --model: a name such as timm:resnet50.a1_in1k, or the file of an ONNX or "
+            "exported "
+            "network."
+        )
+    if not where.data:
+        raise ConfigError("Which pictures? Give --data FOLDER, with what the network knows.")
+    if where.dry_run:
+        print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {folder_of(where)}.")
+        return 0
+
+    from ..run.guard import guard_network
+
+    job = job_of(command, args)
+    result = guard_network(job, say)
+    report = (job.out / "report.html").resolve()
+    print(f"\n{result.guard.guarantee}\nGuard: {job.out.resolve()}\nReport: {report}")
+    return 0
+
+
+def folder_of(where: Subject) -> Path:
+    """The guard's folder: the one named, or one called as the network."""
+    label = "-".join(re.findall(r"[\w.]+", Path(where.model).name or where.model))
+    return where.out or Path("runs") / f"guard-{label}"
+
+
+def job_of(command: GuardOptions, args: Sequence[str]) -> GuardJob:
+    """What the options of the command line ask for."""
+    from ..run.guard import CACHE
+    from ..run.guard_inputs import GuardJob
+
+    where = command.where
+    out = folder_of(where)
+    named = {key: value for key, value in vars(where).items() if key not in ("out", "cache", "dry_run")}
+    return GuardJob(
+        out=out, cache=where.cache or out.parent / CACHE, command=shlex.join(["oodream", "guard", *args]),
+        **named, **vars(command.options),
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""How often a network names known images rightly, and where it seldom does, what that looks like: classes in
+another order than the network's, pixels normalised in another way, or neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binomtest
+from torch import Tensor
+
+from ..models.published import Triple
+from ..runtime.tails import wilson
+
+__all__ = ["NORMALISATIONS", "Accuracy", "Reordered", "measure_accuracy", "other_normalisations", "reordered"]
+
+NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
+    "ImageNet's (--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225)": (
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+    ),
+    "from -1 to 1 (--mean 0.5 --std 0.5)": ((0.5,) * 3, (0.5,) * 3),
+    "from 0 to 1 (--mean 0 --std 1)": ((0.0,) * 3, (1.0,) * 3),
+    "from 0 to 255 (--mean 0 --std 0.00392156862745098)": ((0.0,) * 3, (1 / 255,) * 3),
+}
+"""How networks usually want their pixels: mean and std for pixels in [0, 1]."""
+BY_CHANCE = 0.001  # p-value of a difference that is taken for none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reordered:
+    """The order of the classes that fits a network's answers best: class c is its output `order[c]`.
+
+    It is sought on one part of the images; `right_N` are the answers on the others that are right by it.
+    """
+
+    order: tuple[int, ...]
+    right_N: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """The share `value` of `n` known images that a network of `classes` classes names rightly, with its 95 %
+    `interval`.
+
+    `order` is another order of the classes, in which it is `reordered`; empty where none is better beyond
+    chance. `normalisations` are other ways to normalise pixels that are, and the accuracy with each.
+    """
+
+    hits: int
+    n: int
+    classes: int
+    order: tuple[int, ...] = ()
+    reordered: float = 0.0
+    normalisations: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        return self.hits / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.hits, self.n)
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether somebody who guesses could be as good."""
+        return bool(binomtest(self.hits, self.n, 1 / self.classes, alternative="greater").pvalue > 0.01)
+
+
+def measure_accuracy(found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tensor) -> Accuracy:
+    """The accuracy on N images. Another order of the classes is sought on those of `found`, logits and
+    labels, and tried on the N.
+    """
+    right_N = logits_NC.argmax(1) == y_N
+    other = reordered(found, logits_NC, y_N)
+    plain = Accuracy(hits=int(right_N.sum()), n=len(y_N), classes=logits_NC.shape[1])
+    if not better(other.right_N, right_N):
+        return plain
+    return replace(plain, order=other.order, reordered=float(other.right_N.double().mean()))
+
+
+def reordered(found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tensor) -> Reordered:
+    """The order of outputs by which most of the images in `found` are named rightly (Kuhn 1955), on N
+    others.
+    """
+    (logits_MC, y_M), classes = found, logits_NC.shape[1]
+    pairs_M = y_M * classes + logits_MC.argmax(1)
+    count_CC = torch.bincount(pairs_M, minlength=classes**2).view(classes, classes)
+    # Of equally good orders the one that leaves most classes where they are.
+    cost_CC = -(count_CC.double() + 0.5 * torch.eye(classes, dtype=torch.float64) / classes)
+    order_C = torch.from_numpy(linear_sum_assignment(cost_CC.numpy())[1])
+    return Reordered(order=tuple(order_C.tolist()), right_N=logits_NC.argmax(1) == order_C[y_N])
+
+
+def other_normalisations(
+    logits_with: Callable[[Triple, Triple], Tensor], y_N: Tensor, present_NC: Tensor
+) -> dict[str, float]:
+    """The usual normalisations with which more of N images are named rightly than with the present one,
+    beyond chance; and the accuracy with each, best first.
+
+    `logits_with(mean, std)` are logits (N, C) for the images, normalised so; `present_NC` those as it is.
+    """
+    right_N = present_NC.argmax(1) == y_N
+    tried = {name: logits_with(mean, std).argmax(1) == y_N for name, (mean, std) in NORMALISATIONS.items()}
+    accuracy = {name: float(r.double().mean()) for name, r in tried.items() if better(r, right_N)}
+    return dict(sorted(accuracy.items(), key=lambda item: -item[1]))
+
+
+def better(right_N: Tensor, than_N: Tensor) -> bool:
+    """Whether one series of answers has more right ones than another to the same N questions, beyond chance
+    (McNemar's exact test).
+    """
+    won, lost = int((right_N & ~than_N).sum()), int((than_N & ~right_N).sum())
+    return won > lost and bool(binomtest(lost, won + lost, alternative="less").pvalue < BY_CHANCE)

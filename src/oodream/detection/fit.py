@@ -1,0 +1,69 @@
+"""How detectors are fitted: all to known images, and those that learn from outliers to these as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.types import OOD, Detector, Head, Output
+from ..data.images import Images
+from ..models.inference import Extractor
+from .detectors import NoOutliers, probes_of
+
+__all__ = ["Training", "joined", "training_outputs", "uses_outliers"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What detectors are fitted to: the outputs for known images with labels (N,), the network's head, and
+    the outputs for `outliers`, where there are some.
+    """
+
+    known: Output
+    y_N: Tensor
+    head: Head | None = None
+    outliers: Output | None = None
+
+    def fit(self, detector: Detector) -> Detector:
+        """The detector, fitted: one that uses outliers to both, with the label -1 for outliers, any other to
+        the known images alone.
+
+        Raises NoOutliers for one that uses outliers where there are none, and what `Detector.fit` raises.
+        """
+        if not uses_outliers(detector):
+            return detector.fit(self.known, self.y_N, self.head)
+        if self.outliers is None:
+            raise NoOutliers(detector, "give `outliers`, images of what is unknown and in no test set")
+        y_M = torch.full((len(self.outliers),), OOD)
+        return detector.fit(joined(self.known, self.outliers), torch.cat([self.y_N, y_M]), self.head)
+
+
+def training_outputs(
+    extractor: Extractor, detectors: Sequence[Detector], fit: Images, outliers: Images | None = None
+) -> Training:
+    """A network's outputs for the ID training images `fit` and, where one of the detectors uses them, for the
+    `outliers`, whatever their labels say.
+    """
+    probes = [probe for probe in probes_of(detectors) if probe.for_fit]
+    known = extractor(fit, probes)
+    if outliers is None or not any(map(uses_outliers, detectors)):
+        return Training(known, fit.labels, extractor.head)
+    return Training(known, fit.labels, extractor.head, extractor(outliers, probes))
+
+
+def uses_outliers(detector: Any) -> bool:
+    """Whether a detector, or a class of detectors, learns from outliers."""
+    return bool(getattr(detector, "uses_outliers", False))
+
+
+def joined(first: Output, second: Output) -> Output:
+    """The rows of both, with the probes of the second."""
+    return Output(
+        logits_BC=torch.cat([first.logits_BC, second.logits_BC]),
+        z_BF=torch.cat([first.z_BF, second.z_BF]),
+        probes={key: torch.cat([first.probes[key], probe]) for key, probe in second.probes.items()},
+    )

@@ -1,0 +1,238 @@
+"""The verb behind `oodream guard`: a guard for a network that somebody has trained, with a report.
+
+The network runs once over each image set, and its outputs are kept: what was stopped goes on, and another
+choice of options costs a read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..core import registry
+from ..core.device import device_of
+from ..core.errors import StoreError, listed
+from ..core.files import shown
+from ..core.options import ConfigError
+from ..core.seeding import generator
+from ..data.images import Images, ImageSet
+from ..deploy.accuracy import Accuracy, measure_accuracy, other_normalisations
+from ..deploy.guard import Guard, observed_rate
+from ..deploy.known import output_names, outputs_of
+from ..detection.choose import choose_detector, without_labels
+from ..detection.detectors import probes_of
+from ..functional.metrics import auroc, fpr95_id
+from ..models.classifier import Classifier, quantile_threshold
+from ..models.inference import Extractor, PatientExtractor
+from ..models.opened import Opened, Said, open_network
+from ..models.published import Triple
+from .guard_inputs import DISTURBED, GuardInputs, GuardJob, read_labels
+from .guard_page import Guarded, Measured, choice_in_words, write_guard
+
+__all__ = ["CACHE", "guard_network"]
+
+CACHE = "guard-cache"  # a folder beside those of guards
+TRIED = 200  # known images that other normalisations are tried on
+SUPPOSED = (
+    "The promise supposes that the network was not trained on the images that are held out. Where it was, "
+    "give "
+    "--data a folder with splits (train and test): the test images are held out then."
+)
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+def guard_network(job: GuardJob, say: Say = print) -> Guarded:
+    """Makes a guard as `job` says and writes its folder, which `Guard.load` reads, with a report.
+
+    Raises, before any picture is opened: StoreError for a folder that holds something, ConfigError and
+    ValueError for options and networks that cannot be used, DataError for images that cannot be. Raises
+    ValueError where the network's accuracy shows that something is wrong (see `deploy.accuracy`), unless
+    `any_accuracy` is set.
+    """
+    if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
+        raise StoreError(f"{shown(job.out)} holds something already. Choose another folder, or empty it.")
+    options = registry.options_by_name("detectors", job.detectors, job.detector_options)
+    device, inputs = device_of(job.device), GuardInputs(job)
+    if not inputs.labelled:
+        options = _without_labels(options)
+    subject = _subject(job, inputs)
+    for line in subject.lines(inputs):
+        say(line)
+    classifier = subject.classifier
+    extractor = PatientExtractor(classifier.network, loss=classifier.loss, device=device, cache=job.cache)
+    fit, choose, held_out = known = inputs.known(classifier.size)
+    if not inputs.labelled:
+        fit, choose, held_out = (_as_predicted(images, extractor) for images in known)
+    accuracy = _accuracy(subject.opened, extractor, known) if inputs.labelled else None
+    notes = (*subject.notes(inputs), *_accuracy_notes(accuracy, inputs.classes, job.any_accuracy))
+    for note in notes:
+        say(f"  note: {note}")
+    about, unknown, real, teach = inputs.unknown(choose)
+    choice = choose_detector(
+        extractor, options, fit=fit, known=choose, unknown=unknown, outliers=teach,
+        leave_out=about == DISTURBED,
+    )  # fmt: skip
+    say(choice_in_words(choice, about))
+    energy_N = -extractor(held_out).logits_BC.logsumexp(1)
+    classifier = replace(classifier, threshold=quantile_threshold(energy_N), white=fit.white)
+    confidence = job.confidence or None
+    guard = Guard.calibrate(
+        classifier, choice.best.detector, fit, held_out, job.alpha, confidence, extractor,
+        labelled=inputs.labelled, outliers=teach,
+    )  # fmt: skip
+    sets = {"held out": held_out, **{one.name: one.images for one in real or unknown}}
+    probes = probes_of([guard.detector])
+    scores = {name: guard.detector.score(extractor(images, probes)) for name, images in sets.items()}
+    result = Guarded(
+        guard=guard, opened=subject.opened, parts=inputs.parts, held_out=held_out, scores=scores,
+        accuracy=accuracy, choice=choice, about=about, unknown=real or unknown,
+        measured=[_measured(one, scores, guard.threshold) for one in real],
+        other_half=observed_rate(scores["held out"], job.alpha, confidence, job.seed), notes=notes,
+    )  # fmt: skip
+    write_guard(result, job)
+    return result
+
+
+def _without_labels(options: Mapping[str, T]) -> dict[str, T]:
+    """Those of the detectors that look at no labels; ConfigError where there are none."""
+    names = without_labels(list(options))
+    if not names:
+        raise ConfigError(f"These pictures have no labels, and {listed(options)} cannot do without any.")
+    return {name: options[name] for name in names}
+
+
+# The network
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """The network that gets a guard, as a classifier; `remark` says what was supposed of its outputs."""
+
+    opened: Opened
+    classifier: Classifier
+    remark: str
+
+    def lines(self, inputs: GuardInputs) -> list[str]:
+        p = self.opened.preprocessing
+        crop = f", the middle of {p.resized}" if p.resized > p.size else ""
+        return [
+            f"{self.opened.name}: {len(self.classifier.names):,} classes, images of {p.size} pixels a "
+            f"side{crop}",
+            f"{inputs.name}: {inputs.parts}",
+        ]
+
+    def notes(self, inputs: GuardInputs) -> list[str]:
+        """What a person must know before the network has seen an image."""
+        p = self.opened.preprocessing
+        remarks = [f"Of the network's pre-processing: {remark}." for remark in p.remarks]
+        supposed = [self.remark] if self.remark else []
+        return [*remarks, *supposed, *([] if inputs.has_splits else [SUPPOSED])]
+
+
+def _subject(job: GuardJob, inputs: GuardInputs) -> _Subject:
+    said = Said(size=job.size, crop=job.crop, mean=job.mean, std=job.std)
+    labels = read_labels(job.labels) if job.labels else ()
+    opened = open_network(job.model, job.weights, said, job.plugins)
+    outputs = opened.try_out().logits_BC.shape[1]
+    names = labels or (opened.names if len(opened.names) == outputs else ())
+    if labels and len(labels) != outputs:
+        raise ValueError(
+            f"{shown(job.labels or '')} names {len(labels)} outputs, and the network has {outputs}."
+        )
+    remark = ""
+    if inputs.labelled:
+        matched = outputs_of(inputs.classes, names, outputs, inputs.name)
+        opened.network.choose(matched.rows_C)
+        classes, remark = inputs.classes, matched.remark
+    else:
+        classes = output_names(names, outputs)
+    settings = {**opened.settings, "loss": "cross_entropy", "loss_options": {}}
+    classifier = Classifier(
+        network=opened.network, loss=registry.make("losses", "cross_entropy"), names=tuple(classes),
+        size=opened.preprocessing.resized, threshold=0.0, settings=settings,
+    )  # fmt: skip
+    return _Subject(opened=opened, classifier=classifier, remark=remark)
+
+
+def _as_predicted(images: Images, extractor: Extractor) -> Images:
+    """Images without labels, with the network's answers as such."""
+    return replace(images, labels=extractor(images).logits_BC.argmax(1))
+
+
+# Accuracy
+
+
+def _accuracy(opened: Opened, extractor: Extractor, known: Sequence[Images]) -> Accuracy:
+    """The accuracy on the images that no detector is fitted to; what a low one looks like, where it is low or
+    where somebody had to say how pixels are normalised.
+    """
+    fit, *others = known
+    logits_NC = torch.cat([extractor(images).logits_BC for images in others])
+    y_N = torch.cat([images.labels for images in others])
+    accuracy = measure_accuracy((extractor(fit).logits_BC, fit.labels), logits_NC, y_N)
+    if not opened.network.normalises or (opened.normalised and not accuracy.at_chance):
+        return accuracy
+    rows = torch.randperm(len(others[-1]), generator=generator(0, "normalisations"))[:TRIED]
+    some = others[-1].subset(rows, "other normalisations")
+
+    def logits_with(mean: Triple, std: Triple) -> Tensor:
+        opened.network.normalise(mean, std)
+        return Extractor(opened.network, device=extractor.device, cache=extractor.cache)(some).logits_BC
+
+    p = opened.preprocessing
+    try:
+        order_C = torch.tensor(accuracy.order or range(accuracy.classes))
+        present = extractor(others[-1]).logits_BC[rows]
+        better = other_normalisations(logits_with, order_C[some.labels], present)
+    finally:
+        opened.network.normalise(p.mean, p.std)
+    return replace(accuracy, normalisations=better)
+
+
+def _accuracy_notes(accuracy: Accuracy | None, names: Sequence[str], any_accuracy: bool) -> list[str]:
+    """What the accuracy says of the network; ValueError for what no guard should be made of."""
+    if accuracy is None:
+        return [
+            "Without labels the accuracy is not measured, and nothing is known of the order of the classes."
+        ]
+    notes = []
+    if accuracy.order:
+        by_output = sorted(range(len(names)), key=lambda i: accuracy.order[i])
+        notes.append(
+            "The classes are in another order than the network's outputs: in the order "
+            f"{listed(names[i] for i in by_output)} {accuracy.reordered:.1%} would be right. Write their "
+            "names into a file, one a line in the order of the network's outputs, and give it with --labels."
+        )
+    for name, value in list(accuracy.normalisations.items())[:1]:
+        order = " in that order" if accuracy.order else ""
+        notes.append(
+            f"The pixels look as if they were normalised otherwise: with values {name} {value:.1%} of "
+            f"{TRIED} images are named rightly{order}."
+        )
+    if accuracy.at_chance and not notes:
+        notes.append(
+            "Neither another order of the classes nor another usual normalisation mends it: are these the "
+            "network's weights, and these its classes?"
+        )
+    wrong = accuracy.at_chance or accuracy.order or accuracy.normalisations
+    chance = " That is no better than guessing." if accuracy.at_chance else ""
+    if wrong and not any_accuracy:
+        raise ValueError(
+            " ".join([f"The accuracy is {accuracy.value:.1%} of {accuracy.n:,} images.{chance}", *notes])
+            + " To make a guard all the same: --any-accuracy."
+        )
+    return ([f"The accuracy is {accuracy.value:.1%}.{chance}"] if wrong else []) + notes
+
+
+def _measured(unknown: ImageSet, scores: Mapping[str, Tensor], threshold: float) -> Measured:
+    known_N, scores_M = scores["held out"], scores[unknown.name]
+    return Measured(
+        name=unknown.name, group=unknown.group, n=len(scores_M), auroc=auroc(known_N, scores_M),
+        fpr95_id=fpr95_id(known_N, scores_M), flagged=float((scores_M > threshold).double().mean()),
+    )  # fmt: skip

@@ -1,0 +1,218 @@
+"""What `oodream guard` is given: its options, known images in parts, and the unknown ones that a detector is
+chosen on. All faults that can be known before a picture is opened are known once `GuardInputs` is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ..config import Config, NetworkConfig
+from ..core.errors import DataError, StoreError
+from ..core.files import read_text, shown
+from ..core.registry import make_all
+from ..core.seeding import generator
+from ..core.types import OOD
+from ..data.classes import find, read
+from ..data.folders import has_class_folders, list_ood, listing_of
+from ..data.holdout import PSEUDO_OOD
+from ..data.images import Images, ImageSet, from_array
+from ..data.inputs import named_folders
+from ..data.listing import Listing
+from ..data.real import is_within
+from ..data.source import DataSource
+from ..deploy.known import KnownParts, split_known
+from ..detection.fit import uses_outliers
+from .artifacts import Run
+from .folder import read_manifest
+
+__all__ = ["DISTURBED", "GuardInputs", "GuardJob", "Unknown", "read_labels"]
+
+DISTURBED = "known images, disturbed, and classes left out"
+CHANGED = 300  # known images that are disturbed to stand for unknown ones
+MOST = 1000  # unknown images of each set to choose on or to learn from, and as many to measure on
+LEAST = 20  # images of a folder of unknown ones: half to choose on, half to measure on
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardJob(NetworkConfig):
+    """A guard to be made: of which network, of which images, and into which folder. `cache` keeps the
+    network's outputs for the next time; `command` is what a person would type.
+    """
+
+    model: str
+    data: str
+    out: Path
+    cache: Path
+    weights: Path | None = None
+    labels: Path | None = None
+    root: str = ""
+    classes: str = ""
+    unlabelled: bool = False
+    ood: tuple[str, ...] = ()
+    outliers: str = ""
+    any_accuracy: bool = False
+    plugins: bool = False
+    command: str = ""
+
+
+class Unknown(NamedTuple):
+    """Unknown images: what the detector is chosen on, in words and as sets; what it is measured on; what
+    teaches detectors that learn from outliers.
+    """
+
+    about: str
+    choose: list[ImageSet]
+    measure: list[ImageSet]
+    teach: Images | None
+
+
+class GuardInputs:
+    """The image sets of a job; `teaches` says whether one of its detectors learns from outliers. Raises
+    DataError, StoreError or ValueError for whatever cannot be used.
+    """
+
+    def __init__(self, job: GuardJob) -> None:
+        self.job = job
+        detectors = make_all("detectors", job.detectors, job.detector_options)
+        self.teaches = any(map(uses_outliers, detectors.values()))
+        home = Path(job.data)
+        self.labelled = not (job.unlabelled or (home.is_dir() and not has_class_folders(home)))
+        self._folders = named_folders(job.ood, {*PSEUDO_OOD, "id", "mean", "outliers"}, ("near", "far"))
+        for item in self._folders:
+            if home.is_dir() and is_within(home, item.folder):
+                raise DataError(
+                    f"The OOD folder {shown(item.folder)} holds the known images of {shown(home)}."
+                )
+        self._ood = [(item, list_ood(item.folder, item.name)) for item in self._folders]
+        for item, listing in self._ood:
+            if len(listing.rows) < LEAST:
+                raise DataError(
+                    f"{shown(item.folder)} has {len(listing.rows)} images. It takes {LEAST}: half to choose "
+                    f"the "
+                    "detector on, half to measure it on."
+                )
+        self._outliers = _listed_outliers(job) if job.outliers else None
+        train, test = self._listings()
+        self.classes = train.classes
+        self.name = train.name
+        self.parts: KnownParts = split_known(
+            train, test, alpha=job.alpha, confidence=job.confidence or None, seed=job.seed, fit=job.fit,
+            choose=job.choose, held_out=job.held_out,
+        )  # fmt: skip
+        self.has_splits = test is not None
+
+    def known(self, size: int) -> tuple[Images, Images, Images]:
+        """The images to fit to, to choose on, and those held out."""
+        fit = self.parts.fit.read(size)
+        return fit, self.parts.choose.read(size, fit.white), self.parts.held_out.read(size, fit.white)
+
+    def unknown(self, choose: Images) -> Unknown:
+        """Unknown images, by what they are for.
+
+        Folders of real ones give one half to measure on, and one to choose on, of which a half teaches where
+        detectors learn from outliers. Imagined outliers give half to choose on and half to teach, or all to
+        teach where there are real ones. Without any the detector is chosen on `choose`, known images,
+        disturbed, and on classes left out.
+        """
+        size, white = choose.size, choose.white
+        outliers = None if self._outliers is None else self._read(self._outliers, "outliers", size, white)
+        if self._ood:
+            chosen: list[ImageSet] = []
+            measured: list[ImageSet] = []
+            teachers: list[Images] = []
+            for item, listing in self._ood:
+                images = self._read(listing, item.name, size, white)
+                measure, rest = self._halves(images)
+                if self.teaches and outliers is None:
+                    rest, teacher = self._halves(rest)
+                    teachers.append(teacher)
+                for part, sets in ((measure, measured), (rest, chosen)):
+                    sets.append(ImageSet(name=item.name, group=item.group, images=part))
+            teach = _joined(teachers) if outliers is None else outliers
+            return Unknown("real unknown images", chosen, measured, teach)
+        if outliers is not None:
+            first, second = self._halves(outliers) if self.teaches else (outliers, None)
+            about = "imagined outliers"
+            return Unknown(about, [ImageSet(name="outliers", group="near", images=first)], [], second)
+        return Unknown(DISTURBED, self._disturbed(choose), [], None)
+
+    def _disturbed(self, known: Images) -> list[ImageSet]:
+        seed = self.job.seed
+        rows = torch.randperm(len(known), generator=generator(seed, "disturbed", known.name))[:CHANGED]
+        pixels, labels = known.batch(rows), known.labels[rows]
+        sets = []
+        for name, (change, about) in PSEUDO_OOD.items():
+            if name == "blended" and len(labels.unique()) < 2:
+                continue
+            images = from_array(name, change(pixels, labels, generator(seed, name)), labels, ()).as_ood()
+            sets.append(ImageSet(name=name, group="far", images=images, about=about))
+        return sets
+
+    def _read(self, listing: Listing, name: str, size: int, white: float) -> Images:
+        rows = torch.arange(len(listing.rows))
+        if len(rows) > 2 * MOST:
+            rows = torch.randperm(len(rows), generator=generator(self.job.seed, "most", name))[: 2 * MOST]
+        return listing.subset(rows.sort().values.tolist()).read(size, white).as_ood(name)
+
+    def _halves(self, images: Images) -> tuple[Images, Images]:
+        order = torch.randperm(len(images), generator=generator(self.job.seed, "halves", images.name))
+        first, second = (images.subset(rows.sort().values) for rows in order.tensor_split(2))
+        return first, second
+
+    def _listings(self) -> tuple[Listing, Listing | None]:
+        job, exclude = self.job, {item.folder.resolve() for item in self._folders}
+        if not self.labelled:
+            home = Path(job.data)
+            if not home.is_dir():
+                raise DataError(f"{shown(home)} is not a folder, and images without labels lie in one.")
+            return list_ood(home, exclude=exclude), None
+        config = Config(data=job.data, root=job.root, classes=job.classes, seed=job.seed)
+        return DataSource(config, exclude).listings
+
+
+def read_labels(file: Path) -> tuple[tuple[str, ...], ...]:
+    """All names of every output of a network, from a file with one name a line, or from a class list in TOML,
+    where a class's folder is a name, too.
+
+    Raises DataError for a file that cannot be read or holds no name.
+    """
+    if file.suffix == ".toml":
+        return tuple((name, folder) for folder, name in read(find(str(file)))[0].items())
+    try:
+        lines = [line.strip() for line in read_text(file).splitlines()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{shown(file)} cannot be read: {error}") from error
+    if not any(lines):
+        raise DataError(
+            f"{shown(file)} holds no names: write one a line, in the order of the network's outputs."
+        )
+    return tuple((line,) for line in lines if line)
+
+
+def _listed_outliers(job: GuardJob) -> Listing:
+    """The imagined images that a run's filters have kept, or the images of a folder."""
+    folder = Path(job.outliers)
+    if read_manifest(folder) is None:
+        return list_ood(folder, "outliers")
+    run = Run.open(folder, job.plugins)
+    if not run.imagines or run.kind != "outlier" or run.has_latents:
+        what = "inliers" if run.kind != "outlier" else "no images of outliers"
+        raise StoreError(
+            f"{folder} imagines {what}. Name a run of outliers with --outliers, or a folder of images."
+        )
+    paths, keep = run.files.paths, run.keep_mask.nonzero().flatten().tolist()
+    if len(keep) < LEAST:
+        raise StoreError(f"{folder} has kept {len(keep)} imagined outliers, and it takes {LEAST}.")
+    return listing_of("outliers", [paths[row] for row in keep], [OOD] * len(keep), ())
+
+
+def _joined(parts: list[Images]) -> Images | None:
+    """The images of several sets as one of unknown images; None where there are none."""
+    if not parts:
+        return None
+    pixels = torch.cat([part.batch(range(len(part))) for part in parts])
+    return from_array("outliers", pixels, torch.full((len(pixels),), OOD), ())

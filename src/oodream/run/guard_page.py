@@ -1,0 +1,195 @@
+"""What `oodream guard` has made, on disk: the guard's folder, its report and the same facts as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..core.files import atomic_folder, encode_json, shown, write_bytes, write_json
+from ..core.seeding import generator
+from ..core.types import Json
+from ..data.images import Images, ImageSet
+from ..deploy.accuracy import Accuracy
+from ..deploy.guard import Guard
+from ..deploy.known import KnownParts
+from ..deploy.stored import name_of, options_of
+from ..detection.choose import Candidate, Choice
+from ..models.opened import Opened
+from ..report.content import Answer
+from ..report.guard import GuardPage, guard_page
+from .guard_inputs import GuardJob
+
+__all__ = ["FACTS", "REPORT", "Guarded", "Measured", "choice_in_words", "write_guard"]
+
+REPORT, FACTS = "report.html", "report.json"
+ANSWERS = 8  # known images on the page, and unknown ones of each set
+MEASURED = ("unknown images", "group", "AUROC, %", "accepted, %", "flagged, %", "images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How a guard does on real unknown images of a set: AUROC, the share accepted where 95 % of known images
+    are (`fpr95_id`), and the share `flagged` at its threshold.
+    """
+
+    name: str
+    group: str
+    n: int
+    auroc: float
+    fpr95_id: float
+    flagged: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """A guard and what it stands on.
+
+    `scores` are those of the images held out, under "held out", and of the `unknown` sets. `accuracy` is None
+    without labels. The detector was chosen on what `about` says in words. `other_half` is the rate on one
+    half of the held-out images at a threshold from the other. `notes` are what a person must know.
+    """
+
+    guard: Guard
+    opened: Opened
+    parts: KnownParts
+    held_out: Images
+    scores: Mapping[str, Tensor]
+    accuracy: Accuracy | None
+    choice: Choice
+    about: str
+    unknown: Sequence[ImageSet]
+    measured: Sequence[Measured]
+    other_half: float | None
+    notes: tuple[str, ...]
+
+
+def choice_in_words(choice: Choice, about: str) -> str:
+    """Which detector was chosen, and beside which."""
+    lines = [f"detectors by AUROC on {about}:"]
+    lines += [f"  {_called(one):40} {one.mean:6.1%}" for one in choice.candidates[:5]]
+    if len(choice.candidates) > 5:
+        lines.append(f"  … and {len(choice.candidates) - 5} more")
+    return "\n".join(lines)
+
+
+def write_guard(made: Guarded, job: GuardJob) -> None:
+    """Writes the guard's folder, whole or not at all."""
+    with atomic_folder(job.out) as fresh:
+        made.guard.save(fresh)
+        write_json(fresh / FACTS, facts(made))
+        write_bytes(fresh / REPORT, guard_page(page(made, job)).encode())
+
+
+def facts(made: Guarded) -> Json:
+    """All numbers of a guard's making."""
+    accuracy, parts, p = made.accuracy, made.parts, made.opened.preprocessing
+    return {
+        "network": made.opened.settings["backbone"],
+        "classes": len(made.guard.names),
+        "preprocessing": asdict(p),
+        "images": {key: len(getattr(parts, key).rows) for key in ("fit", "choose", "held_out")},
+        "accuracy": None if accuracy is None else {"value": accuracy.value, "n": accuracy.n},
+        "detector": {"name": name_of(made.guard.detector), "options": options_of(made.guard.detector)},
+        "chosen_on": made.about,
+        "aurocs": {one.name: dict(one.aurocs) for one in made.choice.candidates},
+        "skipped": dict(made.choice.skipped),
+        "measured": [asdict(one) for one in made.measured],
+        "other_half": made.other_half,
+        "notes": list(made.notes),
+    }
+
+
+def page(made: Guarded, job: GuardJob) -> GuardPage:
+    """The content of the report."""
+    best = made.choice.best
+    sets = list(best.aurocs)
+    return GuardPage(
+        title=shown(job.out.name),
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        command=job.command,
+        guarantee=f"{made.guard.guarantee}",
+        threshold=made.guard.threshold,
+        facts=_facts_in_words(made),
+        notes=made.notes,
+        about=made.about,
+        head=("detector", "mean", *sets),
+        candidates=[
+            (_called(one), *(f"{100 * value:.1f}" for value in (one.mean, *(one.aurocs[s] for s in sets))))
+            for one in made.choice.candidates
+        ],
+        skipped=made.choice.skipped,
+        scores=made.scores,
+        measured_head=MEASURED,
+        measured=[
+            (m.name, m.group, *(f"{100 * x:.1f}" for x in (m.auroc, m.fpr95_id, m.flagged)), f"{m.n:,}")
+            for m in made.measured
+        ],
+        answers=_answers(made, job.seed),
+        versions={"oodream": __version__, "torch": torch.__version__},
+        config=encode_json({key: _plain(value) for key, value in vars(job).items()}, indent=2).decode(),
+    )
+
+
+def _plain(value: object) -> object:
+    return shown(value) if isinstance(value, Path) else value
+
+
+def _called(candidate: Candidate) -> str:
+    """A detector's name with the options that were chosen for it."""
+    options = ", ".join(f"{key} {value}" for key, value in candidate.options.items())
+    return f"{candidate.name}, {options}" if options else candidate.name
+
+
+def _facts_in_words(made: Guarded) -> dict[str, str]:
+    p, parts, accuracy, guard = made.opened.preprocessing, made.parts, made.accuracy, made.guard
+    middle = f", the middle of a square of {p.resized}" if p.resized > p.size else ""
+    values = {"mean": p.mean, "std": p.std}
+    pixels = ", ".join(f"{key} {' '.join(f'{v:.4g}' for v in triple)}" for key, triple in values.items())
+    result = {
+        "Network": made.opened.settings["backbone"],
+        "Classes": f"{len(guard.names):,}",
+        "Its images": f"{p.size} pixels a side{middle}",
+        "Its pixels": f"in [0, 1], then {pixels}" if made.opened.network.normalises else "as they are",
+        "Images": f"{parts}",
+        "Detector": _called(made.choice.best),
+        "Threshold": f"{guard.threshold:.6g}",
+    }
+    if accuracy is not None:
+        low, high = accuracy.interval
+        result["Accuracy"] = (
+            f"{accuracy.value:.1%} of {accuracy.n:,} images (95 % interval {low:.1%} to {high:.1%})"
+        )
+    if made.other_half is not None:
+        result["Seen on one half of the held-out images, at a threshold from the other"] = (
+            f"{made.other_half:.1%} flagged"
+        )
+    return result
+
+
+def _answers(made: Guarded, seed: int) -> list[Answer]:
+    """What the guard answers to some held-out images and to some of every unknown set, drawn at random."""
+    guard, result = made.guard, []
+    known = ImageSet(name="held out", group="id", images=made.held_out)
+    for one in (known, *made.unknown):
+        order = torch.randperm(len(one.images), generator=generator(seed, "answers", one.images.name))
+        part = one.images.subset(order[:ANSWERS])
+        is_known = one is known
+        for i, prediction in enumerate(guard(part, guard.device)):
+            truth = guard.names[part.labels[i]] if is_known else one.name
+            result.append(
+                Answer(
+                    image_3HW=part.batch([i])[0],
+                    truth=truth,
+                    known=is_known,
+                    answer=prediction.answer,
+                    score=prediction.score,
+                    threshold=prediction.threshold,
+                )
+            )
+    return result

@@ -1,0 +1,76 @@
+"""What a low accuracy looks like: another order of the classes, other pixels, or nothing of the kind."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from oodream.deploy.accuracy import NORMALISATIONS, measure_accuracy, other_normalisations, reordered
+
+
+def answers(y_N: torch.Tensor, classes: int, right: float, seed: int = 0) -> torch.Tensor:
+    """Logits (N, C) whose largest is the label's in the share `right` of the rows."""
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.rand(len(y_N), classes, generator=g)
+    hit = torch.rand(len(y_N), generator=g) < right
+    logits[hit, y_N[hit]] += 1
+    return logits
+
+
+def labels(n: int, classes: int, seed: int = 1) -> torch.Tensor:
+    return torch.randint(classes, (n,), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 2, 3), (3, 2, 0, 1)])
+def test_the_order_that_fits_is_the_best_of_all(order):
+    """Against a try of all orders of four classes."""
+    y = labels(80, 4)
+    logits = answers(torch.tensor(order)[y], 4, 0.6)
+    found = reordered((logits, y), logits, y)
+    guess = logits.argmax(1)
+    best = max(itertools.permutations(range(4)), key=lambda p: int((guess == torch.tensor(p)[y]).sum()))
+    assert found.order == best == order
+
+
+def test_another_order_is_named_where_it_is_better_and_only_there():
+    y, other = labels(300, 5), labels(300, 5, seed=2)
+    order = torch.tensor([1, 2, 3, 4, 0])
+    accuracy = measure_accuracy((answers(order[y], 5, 0.8), y), answers(order[other], 5, 0.8, 3), other)
+    assert accuracy.order == tuple(order.tolist())
+    assert accuracy.at_chance
+    assert accuracy.reordered > 0.7
+    accuracy = measure_accuracy((answers(y, 5, 0.8), y), answers(other, 5, 0.8, 3), other)
+    assert accuracy.order == ()
+    assert not accuracy.at_chance
+    low, high = accuracy.interval
+    assert low < accuracy.value < high
+
+
+def test_an_order_that_fits_by_luck_is_none():
+    """Of few images of many classes some order always fits; it is tried on others."""
+    y, other = labels(30, 20), labels(200, 20, seed=2)
+    first = answers(y, 20, 0.0)
+    assert reordered((first, y), first, y).right_N.double().mean() > 0.2
+    accuracy = measure_accuracy((first, y), answers(other, 20, 0.0, 3), other)
+    assert accuracy.order == ()
+    assert accuracy.at_chance
+
+
+def test_two_classes_that_are_swapped_among_many():
+    y, other = labels(600, 10), labels(600, 10, seed=2)
+    order = torch.tensor([1, 0, *range(2, 10)])
+    accuracy = measure_accuracy((answers(order[y], 10, 0.9), y), answers(order[other], 10, 0.9, 3), other)
+    assert not accuracy.at_chance
+    assert accuracy.order == tuple(order.tolist())
+
+
+def test_normalisations_that_are_better_beyond_chance_come_best_first():
+    y = labels(200, 4)
+    shares = dict(zip(NORMALISATIONS, (0.9, 0.7, 0.31, 0.0), strict=True))
+    of_triple = {triples: shares[name] for name, triples in NORMALISATIONS.items()}
+    found = other_normalisations(lambda mean, std: answers(y, 4, of_triple[mean, std]), y, answers(y, 4, 0.3))
+    names = list(NORMALISATIONS)
+    assert list(found) == names[:2]
+    assert found[names[0]] > found[names[1]] > 0.6

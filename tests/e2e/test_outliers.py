@@ -1,0 +1,54 @@
+"""A run whose outliers teach a detector, too: which ones, and which runs have none to teach with."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from oodream import Run
+from oodream.cli.main import main
+from oodream.core.files import read_json
+from oodream.core.tensors import load_tensors, save_tensors
+from oodream.data.inputs import DataInputs
+from oodream.detection.detectors import state
+from oodream.detection.detectors.outlier_probe import OutlierProbe
+from oodream.detection.fit import training_outputs
+from oodream.run.job import Job
+from oodream.run.layout import KINDS, Layout
+from oodream.run.stages.classifiers import outlier_images
+from tests.helpers.runs import command
+
+DETECTORS = ("--evaluate.detectors", "outlier_probe")  # beside those of the command
+GUARD = ("--guard.detector", "outlier_probe", "--guard.alpha", "0.3")
+
+
+def test_the_kept_images_teach_it_and_nothing_before_is_made_again(finished, shapes, tiny_pipeline, tmp_path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    mask = Layout(run).keep_mask
+    save_tensors(mask, {**load_tensors(mask), "keep": torch.arange(24) % 3 > 0})
+    before = {file: file.stat().st_mtime_ns for file in (run / "classifier").rglob("*")}
+    assert main(command(shapes, tiny_pipeline, run, *DETECTORS, *GUARD, "--redo", "changed")) == 0
+    assert {file: file.stat().st_mtime_ns for file in (run / "classifier").rglob("*")} == before
+    opened, old = Run.open(run), Run.open(finished).rows()
+    assert [row for row in opened.rows() if row.detector != "outlier_probe"] == old
+    assert {row.classifier for row in opened.rows() if row.detector == "outlier_probe"} == {*KINDS}
+
+    detector, outliers = opened.guard().detector, outlier_images(Job(opened.config, run))
+    assert len(outliers) == 16
+    inputs, extractor = DataInputs(opened.config), opened.classifier().extractor()
+    expected = state(training_outputs(extractor, [detector], inputs.train, outliers).fit(OutlierProbe()))
+    assert all(torch.equal(state(detector)[key], value) for key, value in expected.items())
+
+
+def test_a_run_of_latents_leaves_it_out_and_says_why(shapes, tiny_pipeline, tmp_path, capsys):
+    run = tmp_path / "latents"
+    latents = ("--decode.output", "latents", "--latents.options", "steps=5")
+    args = command(shapes, tiny_pipeline, run, *latents, *DETECTORS, "--until", "scores")
+    assert main(args) == 0
+    why = "it learns from images of outliers, and this run's outliers are latents (decode.output)"
+    assert f"the detector outlier_probe is left out: {why}" in " ".join(capsys.readouterr().err.split())
+    summary = read_json(run / "scores" / "stage.json")["summary"]
+    assert summary["regularized-s0"]["skipped"] == {"outlier_probe": why}
+    assert "outlier_probe" not in {row.detector for row in Run.open(run).rows()}

@@ -1,0 +1,376 @@
+"""`oodream guard`: a guard for somebody's network, from a file of it and a folder of pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from oodream import Guard
+from oodream.cli.main import main
+from oodream.data.builtin import digits
+from oodream.data.folders import list_ood
+from tests.helpers.guarded import SIZE, Logits, classifier, output_names, save_clothes, save_logits
+from tests.helpers.page import Page
+
+PIXELS = ("--mean", "0", "--std", "1")
+FEW = ("--detectors", "energy", "knn", "mahalanobis")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    """A network's file, the names of its outputs, pictures in class folders, and some of digits."""
+    folder = tmp_path_factory.mktemp("desk")
+    save_logits(folder / "net.pt2")
+    (folder / "labels.txt").write_text("\n".join(output_names()) + "\n")
+    save_clothes(folder / "photos", 400)
+    images = digits(24, 60)
+    (folder / "digits").mkdir()
+    for i, image in enumerate(images.batch(range(60))):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "digits" / f"{i:02}.png")
+    return folder
+
+
+def guard(desk: Path, out: Path, *more: str, data: str = "photos", labels: bool = True) -> int:
+    known = ("--labels", str(desk / "labels.txt")) if labels else ()
+    cache = () if "--cache" in more else ("--cache", str(desk / "cache"))
+    return main(
+        ["guard", "--model", str(desk / "net.pt2"), "--data", str(desk / data), "--out", str(out), *known,
+            *cache,
+         *more]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(desk, tmp_path_factory) -> Path:
+    """A guard, its detector chosen and measured on digits."""
+    out = tmp_path_factory.mktemp("made") / "guard"
+    assert guard(desk, out, *PIXELS, *FEW, "--ood", f"far={desk / 'digits'}") == 0
+    return out
+
+
+# The guard
+
+
+def test_a_guard_answers_in_the_folders_words(made, desk):
+    read = Guard.load(made, plugins=True)
+    assert sorted(read.names) == sorted(path.name for path in (desk / "photos").iterdir())
+    files = list_ood(desk / "photos").pictures.files
+    predictions = read.predict(list(files))
+    truth = [Path(file).parent.name for file in files]
+    right = np.mean([p.likeliest == name for p, name in zip(predictions, truth, strict=True)])
+    flagged = np.mean([p.flagged for p in predictions])
+    assert right > 0.7
+    assert flagged < 0.1
+    strange = read.predict(sorted((desk / "digits").glob("*.png")))
+    assert np.mean([p.flagged for p in strange]) > 3 * flagged
+
+
+def test_its_network_is_the_files_own(made, desk):
+    read = Guard.load(made, plugins=True)
+    images = list_ood(desk / "photos").read(SIZE)
+    theirs = Logits().eval()
+    order = [output_names().index(name) for name in read.names]
+    x = images.batch(range(20))
+    with torch.no_grad():
+        expected = theirs(x.float() / 255)[:, order]
+        torch.testing.assert_close(read.network(x).logits_BC, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_folder_that_needs_code_is_read_only_where_that_is_wanted(made, desk, capsys):
+    picture = str(next((desk / "digits").glob("*.png")))
+    assert main(["score", picture, "--run", str(made)]) == 2
+    assert "names the plug-in 'exported:net.pt2'" in capsys.readouterr().err
+    assert main(["score", picture, "--run", str(made), "--plugins"]) == 0
+    assert "threshold" in capsys.readouterr().out
+
+
+def test_it_is_exported_as_any_guard(made, tmp_path):
+    assert main(["export", str(made), "--out", str(tmp_path / "x"), "--onnx", "--plugins"]) == 0
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert re.search(r"`exported:net.pt2`, images of 12 x 12 pixels; a file of [\d.]+ MB\n", card)
+    assert (tmp_path / "x" / "guard.onnx").exists()
+
+
+def test_the_report_and_its_facts(made, desk):
+    facts = json.loads((made / "report.json").read_text())
+    assert facts["images"] == {"fit": 160, "choose": 80, "held_out": 160}
+    assert facts["chosen_on"] == "real unknown images"
+    assert facts["accuracy"]["n"] == 240
+    assert facts["preprocessing"]["size"] == SIZE
+    assert {*facts["aurocs"]} == {"energy", "knn", "mahalanobis"}
+    best = max(facts["aurocs"], key=lambda name: facts["aurocs"][name]["digits"])
+    assert facts["detector"]["name"] == best
+    (measured,) = facts["measured"]
+    assert (measured["name"], measured["group"], measured["n"]) == ("digits", "far", 30)
+    assert measured["auroc"] > 0.5
+    page = (made / "report.html").read_text()
+    seen = Page(page)
+    assert seen.mismatched == []
+    (title,) = seen.texts["h1"]
+    assert title.startswith("At most 5.00% of known images are flagged, with 0.95 confidence (160 held-out")
+    cells = " ".join(seen.texts["td"])
+    for words in ("exported:net.pt2", "160 to fit to", f"{100 * facts['aurocs'][best]['digits']:.1f}"):
+        assert words in cells
+    assert len([tag for tag, _ in seen.tags if tag == "img"]) == 16  # answers to known and to unknown images
+    assert "script" not in seen.texts
+
+
+# Which images
+
+
+def test_disturbed_known_images_choose_where_nothing_else_is_given(desk, tmp_path):
+    assert guard(desk, tmp_path / "g", *PIXELS, *FEW) == 0
+    facts = json.loads((tmp_path / "g" / "report.json").read_text())
+    assert facts["chosen_on"] == "known images, disturbed, and classes left out"
+    assert {*facts["aurocs"]["knn"]} == {"shuffled", "inverted", "blended", "classes left out"}
+    assert facts["measured"] == []
+
+
+def test_pictures_without_labels(desk, tmp_path, capsys):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in (desk / "photos").rglob("*.png"):
+        shutil.copy(file, flat / f"{file.parent.name}-{file.name}")
+    assert guard(desk, tmp_path / "g", *PIXELS, *FEW, data=str(flat)) == 0
+    said = capsys.readouterr().out
+    assert "Without labels the accuracy is not measured" in said
+    read = Guard.load(tmp_path / "g", plugins=True)
+    assert list(read.names) == output_names()
+    facts = json.loads((tmp_path / "g" / "report.json").read_text())
+    assert facts["accuracy"] is None
+    assert {*facts["aurocs"]} == {"energy", "knn"}
+    assert guard(desk, tmp_path / "h", *PIXELS, *FEW, "--unlabelled") == 0
+    assert json.loads((tmp_path / "h" / "report.json").read_text())["accuracy"] is None
+
+
+def test_real_unknown_images_teach_choose_and_measure(desk, tmp_path):
+    """A half to measure on, a quarter to choose on and a quarter to learn from."""
+    ood = ("--ood", f"far={desk / 'digits'}", "--detectors", "outlier_probe")
+    assert guard(desk, tmp_path / "g", *PIXELS, *ood) == 0
+    facts = json.loads((tmp_path / "g" / "report.json").read_text())
+    assert facts["detector"]["name"] == "outlier_probe"
+    assert facts["measured"][0]["n"] == 30
+    assert facts["measured"][0]["auroc"] > 0.95
+    read = Guard.load(tmp_path / "g", plugins=True)
+    assert read.detector.weight_F_.abs().sum() > 0
+
+
+def test_a_class_left_out_of_the_folder_is_unknown(desk, tmp_path):
+    """It lies inside the folder of known pictures, and the network knows it by name."""
+    left = sorted(path.name for path in (desk / "photos").iterdir())[0]
+    near = f"near={desk / 'photos' / left}"
+    assert guard(desk, tmp_path / "g", *PIXELS, *FEW, "--alpha", "0.1", "--ood", near) == 0
+    read = Guard.load(tmp_path / "g", plugins=True)
+    assert left not in read.names
+    assert len(read.names) == 3
+    (measured,) = json.loads((tmp_path / "g" / "report.json").read_text())["measured"]
+    assert (measured["name"], measured["group"]) == (left, "near")
+
+
+def test_a_folder_with_splits_holds_out_its_test_images(desk, tmp_path, capsys):
+    for i, file in enumerate(sorted((desk / "photos").rglob("*.png"))):
+        place = tmp_path / "split" / ("test" if i % 3 else "train") / file.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+    assert guard(desk, tmp_path / "g", *PIXELS, *FEW, data=str(tmp_path / "split")) == 0
+    said = capsys.readouterr().out
+    assert "134 to fit to, 80 to choose on, 186 held out" in said
+    assert "supposes that the network was not trained" not in said
+
+
+def test_imagined_outliers_of_a_run_choose(finished, shapes, tmp_path, capsys):
+    """The run's network stands for somebody's."""
+    weights = finished / "classifier" / "baseline-s0" / "model.safetensors"
+    arguments = [
+        "guard", "--model", "resnet8", "--weights", str(weights), "--data", str(shapes), "--size", "32",
+        "--alpha", "0.3", "--detectors", "energy", "msp", "outlier_probe", "--any-accuracy",
+    ]  # fmt: skip
+    arguments += ["--out", str(tmp_path / "g")]
+    assert main([*arguments, "--outliers", str(finished)]) == 0
+    facts = json.loads((tmp_path / "g" / "report.json").read_text())
+    assert facts["chosen_on"] == "imagined outliers"
+    assert {name: {*aurocs} for name, aurocs in facts["aurocs"].items()} == {
+        name: {"outliers"} for name in ("energy", "msp", "outlier_probe")
+    }
+    assert Guard.load(tmp_path / "g").guarantee.alpha == 0.3  # a network of this project's runs no code
+    shutil.rmtree(tmp_path / "g")
+    assert main([*arguments, "--outliers", str(finished / "images" / "imagined")]) == 0
+
+
+# What looks wrong
+
+
+def test_classes_in_another_order_are_found_out(desk, tmp_path, capsys):
+    assert guard(desk, tmp_path / "g", *PIXELS, *FEW, labels=False) == 2
+    message = capsys.readouterr().err
+    assert "The classes are in another order than the network's outputs" in message
+    assert f"in the order {', '.join(output_names())}" in message
+    assert "--labels" in message
+    assert not (tmp_path / "g").exists()
+    assert guard(desk, tmp_path / "g", *PIXELS, *FEW, "--any-accuracy", labels=False) == 0
+    assert "another order" in (tmp_path / "g" / "report.html").read_text()
+
+
+def test_pixels_normalised_otherwise_are_found_out(desk, tmp_path, capsys):
+    assert guard(desk, tmp_path / "g", "--mean", "0.5", "--std", "0.5", *FEW) == 2
+    message = capsys.readouterr().err
+    assert "The pixels look as if they were normalised otherwise" in message
+    assert "from 0 to 1 (--mean 0 --std 1)" in message
+
+
+class Untrained(nn.Module):
+    """A network that knows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(5)
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=g) * 0.01
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x).relu().mean((2, 3)))
+
+
+def test_a_network_that_knows_nothing_gets_no_guard_unless_it_must(desk, tmp_path, capsys):
+    arguments = [
+        "guard", "--model", f"{__name__}:Untrained", "--plugins", "--data", str(desk / "photos"), "--size",
+            "12",
+        *PIXELS, *FEW, "--out", str(tmp_path / "g"), "--cache", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert "no better than guessing" in message
+    assert "Neither another order of the classes nor another usual normalisation mends it" in message
+    assert main([*arguments, "--any-accuracy"]) == 0
+    assert "no better than guessing" in capsys.readouterr().out
+
+
+# Again
+
+
+class Counting(Logits):
+    """The network, which counts the images that it has seen and may be stopped."""
+
+    seen = 0
+    stop = 10**9
+
+    def forward(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        Counting.seen += len(pixels_B3HW)
+        if Counting.seen > Counting.stop:
+            raise KeyboardInterrupt
+        return super().forward(pixels_B3HW)
+
+
+def test_what_was_stopped_goes_on_and_a_second_look_is_quick(desk, tmp_path, monkeypatch):
+    data = save_clothes(tmp_path / "photos", 1000)
+    arguments = [
+        "guard", "--model", f"{__name__}:Counting", "--plugins", "--data", str(data), "--size", str(SIZE),
+            *PIXELS,
+        *FEW, "--labels", str(desk / "labels.txt"), "--held-out", "500",
+    ]  # fmt: skip
+
+    def passes(name: str, stop: int = 10**9) -> tuple[int, int]:
+        monkeypatch.setattr(Counting, "seen", 0)
+        monkeypatch.setattr(Counting, "stop", stop)
+        return main([*arguments, "--out", str(tmp_path / name)]), Counting.seen
+
+    code, before = passes("g", stop=500)
+    assert code == 130
+    assert not (tmp_path / "g").exists()
+    code, rest = passes("g")
+    assert code == 0
+    monkeypatch.setattr(Counting, "stop", 10**9)
+    shutil.rmtree(tmp_path / "guard-cache")
+    _, whole = passes("h")
+    assert 300 <= whole - rest <= before  # what had been kept when it was stopped
+    code, again = passes("i")
+    assert code == 0
+    assert again < 100  # what opening the network, and the pictures on the page, take
+    first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("g", "i"))
+    assert first == second
+
+
+# Before any work
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--model", "timm-resnet18"), "No backbone is called 'timm-resnet18'"),
+        (("--model", "none.onnx"), "none.onnx does not exist"),
+        (("--model", "onnx:none.onnx"), "none.onnx does not exist"),
+        (("--model", "photos"), "A model of transformers in one is called hf:photos"),
+        (("--data", "nowhere"), "nowhere is not a folder"),
+        (("--data", "one"), "has only one class"),
+        (("--data", "empty"), "is empty"),
+        (("--data", "few"), r"To promise that at most 5.00% of known images are flagged"),
+        (("--data", "broken"), "That is more than 5%"),
+        (("--data", "three"), "has 3 classes, and the network 4 outputs"),
+        (("--alpha", "0.001"), "takes 2,995 held-out images"),
+        (("--labels", "none.txt"), "none.txt cannot be read"),
+        (("--labels", "blank.txt"), "holds no names"),
+        (("--labels", "short.txt"), "names 3 outputs, and the network has 4"),
+        (("--detectors", "enrgy"), "Did you mean 'energy'"),
+        (("--detector-options", "knn.j=3"), "has no option 'j'"),
+        (("--ood", "nowhere"), "nowhere is not a folder"),
+        (("--ood", "."), "holds the known images"),
+        (("--ood", "few/tshirt"), "has 5 images. It takes 20"),
+        (("--outliers", "nowhere"), "nowhere is not a folder"),
+        (("--out", "full"), "holds something already"),
+        (("--size", "-1"), "size must be"),
+        (("--device", "tpu9"), "There is no device"),
+    ],
+)
+def test_bad_input_is_named_before_any_picture_is_opened(desk, tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(desk / "photos", "photos")
+    shutil.copy(desk / "net.pt2", "net.pt2")
+    Path("empty").mkdir()
+    save_clothes(Path("one"), 10, classes=1)
+    save_clothes(Path("few"), 20)
+    save_clothes(Path("three"), 200, classes=3)
+    shutil.copytree("photos", "broken")
+    for file in sorted(Path("broken").rglob("*.png"))[::4]:
+        file.with_suffix(".heic").write_bytes(b"\0\0\0\x18ftypheic")
+    Path("full").mkdir()
+    Path("full/file").touch()
+    Path("blank.txt").write_text("\n\n")
+    Path("short.txt").write_text("a\nb\nc\n")
+
+    def opened(*_: object) -> None:
+        raise AssertionError("a picture was opened")
+
+    monkeypatch.setattr("oodream.data.images.read_or_measure", opened)
+    base = {"--model": "net.pt2", "--data": "photos", "--out": "g"}
+    base |= {"--labels": "labels.txt"} if "--labels" not in more else {}
+    Path("labels.txt").write_text(
+        "" if more[0] == "--data" and more[1] == "three" else "\n".join(output_names())
+    )
+    if more[1] == "three":
+        base.pop("--labels")
+    arguments = [word for pair in (base | {more[0]: more[1]}).items() for word in pair]
+    assert main(["guard", *arguments, *PIXELS]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("g").exists()
+
+
+def test_a_command_says_what_it_would_do(capsys):
+    assert main(["guard", "--model", "timm:x", "--data", "photos", "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("Would make a guard for timm:x of the pictures in photos")
+    assert main(["guard", "--data", "photos"]) == 2
+    assert "Which network?" in capsys.readouterr().err
+    assert main(["guard", "--model", "timm:x"]) == 2
+    assert "Which pictures?" in capsys.readouterr().err
+
+
+def test_the_classifier_that_stands_for_somebodys_is_a_good_one():
+    assert len(classifier().names) == 4
