@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -21,7 +20,7 @@ from oodream.cli.guard import GuardOptions, job_of
 from oodream.core.registry import make
 from oodream.data.folders import list_ood
 from oodream.data.images import Images
-from oodream.data.inputs import named_folders
+from oodream.data.inputs import NamedFolder, named_folders
 from oodream.detection.detectors import probes_of
 from oodream.functional.metrics import auroc, fpr95_id
 from oodream.functional.uncertainty import delong
@@ -31,7 +30,7 @@ from oodream.run.guard_inputs import GuardInputs
 from oodream.run.guard_page import Guarded
 from oodream.runtime.calibration import calibrate
 
-MOST, SPLITS = 2000, 100
+MOST, SPLITS = {"near": 2000, "far": 500}, 100
 
 
 def main() -> None:
@@ -43,7 +42,7 @@ def main() -> None:
     guard, size = made.guard, made.guard.size
     extractor = PatientExtractor(guard.network, cache=job.cache)
     fit, _, held_out = GuardInputs(job).known(size)
-    unknown = {f"{item.name} ({item.group})": unknown_images(item.folder, size) for item in folders}
+    unknown = {f"{item.name} ({item.group})": unknown_images(item, size) for item in folders}
 
     print("\n| detector | chosen on | " + " | ".join(unknown) + " |\n" + "|---" * (2 + len(unknown)) + "|")
     for one in made.choice.candidates:
@@ -67,11 +66,11 @@ def main() -> None:
         promise(name, detector.score(extractor(held_out)), made)
 
 
-def unknown_images(folder: Path, size: int) -> Images:
-    """At most 2,000 pictures of a folder, drawn at random."""
-    listing = list_ood(folder)
+def unknown_images(item: NamedFolder, size: int) -> Images:
+    """Pictures of a folder, drawn at random."""
+    listing = list_ood(item.folder)
     order = torch.randperm(len(listing.rows), generator=torch.Generator().manual_seed(0))
-    return listing.subset(order[:MOST].sort().values.tolist()).read(size)
+    return listing.subset(order[: MOST[item.group]].sort().values.tolist()).read(size)
 
 
 def cell(known_N: torch.Tensor, scores_M: torch.Tensor) -> str:

@@ -11,7 +11,7 @@ import pytest
 from oodream.core.errors import DataError
 from oodream.data import scan as scanning
 from oodream.data.folders import list_folder, list_ood
-from oodream.data.scan import collect, image_files, is_run_folder, scan
+from oodream.data.scan import image_files, is_run_folder, scan, walk
 from tests.helpers.pictures import class_folder, save
 
 HEIC = b"\0\0\0\x18ftypheic" + bytes(200)
@@ -67,6 +67,24 @@ def test_links_are_followed_and_every_folder_once(tmp_path: Path) -> None:
     found = scan(folder)
     assert names(found.files) == ["000.png", "001.png", "000.png", "001.png", "link.png"]
     assert [names(files) for files in found.unread.values()] == [["circle"]]
+
+
+def test_a_walk_goes_folder_after_folder_in_the_order_of_names(tmp_path: Path) -> None:
+    for name in ("b/x.png", "b/a/y.png", "a/z.png", "c.png"):
+        save(tmp_path / name)
+    (tmp_path / "a" / "t.heic").write_bytes(HEIC)
+    (tmp_path / "a" / "u.npy").write_bytes(b"\x93NUMPY\1\0v\0")
+    (tmp_path / "notes.txt").write_text("a circle")
+    found = [(str(path.relative_to(tmp_path)), reason and reason[:4], is_picture)
+             for path, reason, is_picture in walk(tmp_path)]  # fmt: skip
+    assert found == [
+        ("c.png", None, True),
+        ("a/t.heic", "HEIC", True),
+        ("a/u.npy", "no p", False),
+        ("a/z.png", None, True),
+        ("b/x.png", None, True),
+        ("b/a/y.png", None, True),
+    ]
 
 
 def test_links_to_nothing_are_counted(tmp_path: Path) -> None:
@@ -147,18 +165,6 @@ def test_run_folders_are_known(tmp_path: Path) -> None:
     assert len(scan(run).files) == 1, "asked for by name, a run is read"
     (run / "run.json").write_text('{"speed": 3}')
     assert not is_run_folder(run), "somebody else's run.json"
-
-
-def test_collected_files_keep_their_order(tmp_path: Path) -> None:
-    class_folder(tmp_path, cat=2)
-    (tmp_path / "dog.heic").write_bytes(HEIC)
-    files = collect([tmp_path / "gone.png", tmp_path])
-    assert names(files.files) == ["gone.png", "000.png", "001.png"]
-    assert files.pictures == 1
-    (tmp_path / "phone").mkdir()
-    (tmp_path / "dog.heic").rename(tmp_path / "phone" / "dog.heic")
-    with pytest.raises(DataError, match=r"no picture to read in .*phone\. (.|\n)*1 × HEIC"):
-        collect([tmp_path / "phone"])
 
 
 def test_image_files_warn_of_what_they_leave_out(tmp_path: Path) -> None:

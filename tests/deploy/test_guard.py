@@ -716,12 +716,18 @@ def test_score_asks_the_guard_of_its_classifier(tmp_path, picture, capsys):
     (tmp_path / "bad.png").write_bytes(b"no")
     classifier().save(run / "classifier" / "baseline-s0")
 
+    def as_json(path, prediction):
+        return json.loads(json.dumps({"file": str(path), **vars(prediction)}))
+
     def scored(*more, code=0):
         assert main(["score", str(path), *more, "--json", "--device", "cpu"]) == code
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     expected = guard().predict(path)
-    assert scored("--run", str(run)) == [{"file": str(path), **vars(expected)}]
+    assert scored("--run", str(run)) == [as_json(path, expected)]
+    (tmp_path / "list.txt").write_text(f"{path}\n")
+    assert main(["score", str(tmp_path / "list.txt"), "--run", str(run), "--json", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out) == as_json(path, expected)
     assert scored(str(tmp_path / "bad.png"), "--run", str(run), code=2)[0]["score"] == expected.score
     guard().save(tmp_path / "exported")
     assert scored("--run", str(tmp_path / "exported"))[0]["threshold"] == guard().threshold
@@ -732,7 +738,7 @@ def test_score_asks_the_guard_of_its_classifier(tmp_path, picture, capsys):
         assert scored(*own)[0]["threshold"] == classifier().threshold != guard().threshold
     moved = guard().at(0.5)
     (line,) = scored("--run", str(run), "--alpha", "0.5")
-    assert line == {"file": str(path), **vars(moved.predict(path))}
+    assert line == as_json(path, moved.predict(path))
     assert line["threshold"] == moved.threshold < guard().threshold
     assert main(["score", str(path), "--run", str(run), "--alpha", "0.001"]) == 2
     assert "these can guarantee 0.003" in capsys.readouterr().err

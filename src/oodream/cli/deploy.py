@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from .console import parse
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..deploy.guard import Guard
+    from ..models.classifier import Classifier
 
 __all__ = ["export", "score"]
 
@@ -20,14 +27,20 @@ __all__ = ["export", "score"]
 class ScoreOptions:
     """Say of each image which class it shows, or that it is unknown."""
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """image files, or folders of them"""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """image files, folders of them, text files (.txt, .lst) with a path a line, or hub:NAME, a data set of
+    the hub
+    """
     run: Path
     """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's"""
     classifier: str = "regularized-s0"
     """which of the run's classifiers"""
     alpha: float | None = None
     """share of known images that may be flagged, in place of the guard's own"""
+    out: Path | None = None
+    """file to write: results.parquet, or JSON lines in results.jsonl, a row for each image in order; after a
+    kill the same command goes on
+    """
     json: bool = False
     """one JSON object for each image"""
     plugins: bool = False
@@ -60,20 +73,18 @@ def score(args: Sequence[str]) -> int:
     chosen = parse(ScoreOptions, "oodream score", args)
 
     from ..core.device import device_of
-    from ..core.errors import StoreError, shown
-    from ..core.files import encode_json
-    from ..data.scan import collect, explain
+    from ..core.errors import StoreError, listed, shown
     from ..deploy.guard import Guard, predictor_of
-    from ..models.classifier import predict_files
+    from ..deploy.resumed import score_to
+    from ..deploy.tables import table_for
     from ..run.folder import RunDir, read_manifest
 
+    if chosen.out:
+        table_for(chosen.out)
     if read_manifest(chosen.run):
         folder = RunDir(chosen.run)
         for stage in ("guard", f"classifier/{chosen.classifier}"):
             folder.check_whole(stage)
-    found = collect(chosen.images)
-    if found.unread:
-        print(f"oodream: {explain(found)}", file=sys.stderr)
     predictor, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
     predictor.network.to(device)
     if chosen.alpha is not None:
@@ -87,16 +98,35 @@ def score(args: Sequence[str]) -> int:
             "  note: no guard, no guarantee: 95 % of known test images lie below the threshold",
             file=sys.stderr,
         )
-    unread = found.pictures
-    for file, prediction in predict_files(predictor, found.files, device):
-        if isinstance(prediction, str):
-            print(f"oodream: {shown(file)} cannot be read: {prediction}", file=sys.stderr)
-            unread += 1
-        elif chosen.json:
-            print(encode_json({"file": str(file), **dataclasses.asdict(prediction)}).decode())
-        else:
-            limit = f"threshold {prediction.threshold:9.3f}"
-            print(f"{prediction.answer:20} score {prediction.score:9.3f}, {limit}   {shown(file)}")
+    if not chosen.out:
+        return _print_scores(predictor, chosen, device)
+    tally = score_to(chosen.out, chosen.images, predictor, device)
+    if tally.unread:
+        unread = listed(tally.first_unread, "\n  ")
+        print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)
+    print(f"{shown(chosen.out)}: {tally}")
+    return 2 if tally.unread else 0
+
+
+def _print_scores(predictor: Guard | Classifier, chosen: ScoreOptions, device: torch.device) -> int:
+    """Prints a line for each picture."""
+    from ..core.errors import shown
+    from ..core.files import encode_json
+    from ..data.stream import open_pictures
+    from ..deploy.scoring import answers
+
+    unread = 0
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = open_pictures(chosen.images, Path(folder) / "pictures.txt")
+        for name, answer in answers(predictor, pictures.read(), device):
+            if isinstance(answer, str):
+                print(f"oodream: {shown(name)} cannot be read: {answer}", file=sys.stderr)
+                unread += 1
+            elif chosen.json:
+                print(encode_json({"file": name, **dataclasses.asdict(answer)}).decode())
+            else:
+                limit = f"threshold {answer.threshold:9.3f}"
+                print(f"{answer.answer:20} score {answer.score:9.3f}, {limit}   {shown(name)}")
     return 2 if unread else 0
 
 

@@ -16,6 +16,7 @@ from .evaluate import audit, evaluate
 from .guard import guard
 from .info import doctor, list_all
 from .run import compare, demo, run
+from .serve import serve
 
 __all__ = ["COMMANDS", "main", "usage"]
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "export": Command(
         about="a run's guard as a folder for the hub, with a model card, and as an ONNX graph", run=export
     ),
+    "serve": Command(about="a guard over HTTP, for other programs to ask", run=serve),
     "compare": Command(
         about="several methods under one budget and the same seeds, in one table", run=compare
     ),

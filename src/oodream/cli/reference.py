@@ -29,6 +29,7 @@ from .deploy import ExportOptions, ScoreOptions
 from .evaluate import Audit, Evaluate
 from .guard import GuardOptions
 from .run import CompareOptions, RunOptions
+from .serve import ServeOptions
 
 __all__ = ["COMMANDS", "SECTION_STAGES", "flags", "main", "options_page"]
 
@@ -39,6 +40,7 @@ COMMANDS: dict[str, type] = {
     "score": ScoreOptions,
     "decode": DecodeOptions,
     "export": ExportOptions,
+    "serve": ServeOptions,
     "evaluate": Evaluate,
     "audit": Audit,
     "fit-decoder": FitOptions,

@@ -5,8 +5,9 @@ As with folders, a data set is first opened and checked (`list_hub`), and its pi
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from .splits import HELD_OUT, TRAIN, read_splits
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["list_hub", "load_hub"]
+__all__ = ["HubPictures", "list_hub", "load_hub"]
 
 # What columns of class names are called, where they are plain text.
 LABELS = ("label", "labels", "class", "class_name", "category", "target", "fine_label")
@@ -37,6 +38,45 @@ class _Column:
     def __call__(self, row: int) -> Path | BytesIO:
         value = self.data[row][self.column] or {}
         return BytesIO(value["bytes"]) if value.get("bytes") else Path(value.get("path") or "missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubPictures:
+    """The pictures of all splits of a data set, one after the other, without labels: NAME/SPLIT[row]."""
+
+    name: str
+    splits: Mapping[str, Dataset]
+    column: str
+
+    @classmethod
+    def open(cls, name: str) -> HubPictures:
+        """The data set, which is found as by `list_hub`; its first image column is read.
+
+        Raises DataError where the package `datasets` is missing, the data set cannot be had, or has no
+        pictures.
+        """
+        splits = _open(name)
+        image = _image_column(name, next(iter(splits.values())))
+        return cls(
+            name=name, splits={key: _encoded(split, image) for key, split in splits.items()}, column=image
+        )
+
+    @property
+    def total(self) -> int:
+        return sum(map(len, self.splits.values()))
+
+    @property
+    def identity(self) -> str:
+        facts = [(split, len(data), data._fingerprint) for split, data in self.splits.items()]
+        return hashlib.blake2b(repr((self.name, facts)).encode(), digest_size=16).hexdigest()
+
+    def read(self, start: int = 0) -> Iterator[tuple[str, Path | BytesIO]]:
+        """The pictures from the place `start` on: what each is called, and where its bytes are."""
+        for split, data in self.splits.items():
+            column = _Column(data, self.column)
+            for row in range(min(start, len(data)), len(data)):
+                yield f"{self.name}/{split}[{row}]", column(row)
+            start = max(0, start - len(data))
 
 
 def load_hub(
@@ -105,6 +145,15 @@ def _open(name: str) -> Mapping[str, Dataset]:
     except Exception as error:  # its network, cache and format layers each raise their own kinds
         raise DataError(f"hub:{name} cannot be loaded: {error}") from error
     return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _image_column(name: str, data: Dataset) -> str:
+    import datasets
+
+    for column, kind in data.features.items():
+        if isinstance(kind, datasets.Image):
+            return str(column)
+    raise DataError(f"hub:{name} has no column of images, only {listed(map(str, data.features))}.")
 
 
 def _columns(name: str, data: Dataset) -> tuple[str, str]:

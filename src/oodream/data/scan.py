@@ -11,7 +11,7 @@ import json
 import os
 import warnings
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,13 +25,13 @@ __all__ = [
     "MAX_UNREADABLE",
     "SUFFIXES",
     "Scan",
-    "collect",
     "explain",
     "image_files",
     "is_run_folder",
     "is_skipped",
     "report_unread",
     "scan",
+    "walk",
 ]
 
 MAX_UNREADABLE = 0.05
@@ -79,11 +79,10 @@ def scan(folder: Path, exclude: Collection[Path] = ()) -> Scan:
     files: list[Path] = []
     unread: dict[str, list[Path]] = {}
     pictures = 0
-    for path, problem in _walk(folder, exclude):
-        reason, counts = (problem, True) if problem else _classify(path)
+    for path, reason, counts in walk(folder, exclude):
         if reason is None:
             files.append(path)
-        elif reason:
+        else:
             unread.setdefault(reason, []).append(path)
             pictures += counts
     return Scan(
@@ -93,28 +92,22 @@ def scan(folder: Path, exclude: Collection[Path] = ()) -> Scan:
     )
 
 
+def walk(folder: Path, exclude: Collection[Path] = ()) -> Iterator[tuple[Path, str | None, bool]]:
+    """What `scan` finds, one by one, folder after folder and by name in each: the file, why it is not read
+    (None for a picture), and whether it is a picture, or may be.
+    """
+    for path, problem in _walk(folder, exclude):
+        reason, counts = (problem, True) if problem else _classify(path)
+        if reason != "":
+            yield path, reason, counts
+
+
 def image_files(folder: Path) -> list[Path]:
     """All pictures below a folder, sorted by path, as `scan` finds them; warns of those that are not read."""
     found = scan(folder)
     if found.unread:
         warnings.warn(f"{shown(folder)}: {explain(found)}", stacklevel=2)
     return list(found.files)
-
-
-def collect(paths: Sequence[Path]) -> Scan:
-    """The files of a command line: those that are named, and in folders what `scan` finds, in this order.
-
-    Raises DataError, with what is there and not read, where there is nothing to read.
-    """
-    found = Scan()
-    for path in paths:
-        found += scan(path) if path.is_dir() else Scan(files=(path,))
-    if not found.files:
-        where = ", ".join(map(shown, paths)) or "what is given"
-        raise DataError(
-            f"There is no picture to read in {where}." + (f" {explain(found)}" if found.unread else "")
-        )
-    return found
 
 
 def report_unread(name: str, found: Scan) -> None:
@@ -197,19 +190,21 @@ def _walk(folder: Path, exclude: Collection[Path]) -> Iterator[tuple[Path, str |
         visited.add(identity)
         if here != folder and any(entry.name == "run.json" for entry in entries) and _is_run(here):
             continue
+        folders: list[Path] = []
         for entry in entries:
             path = here / entry.name
             if is_skipped(entry.name):
                 continue
             try:
                 if entry.is_dir():
-                    (pending.appendleft if entry.is_symlink() else pending.append)(path)
+                    (pending.appendleft if entry.is_symlink() else folders.append)(path)
                 elif entry.is_file():
                     yield path, None
                 elif entry.is_symlink():
                     yield path, "link to nothing: fetch what it leads to, or remove it"
             except OSError as error:  # a link in a circle
                 yield path, f"link that cannot be followed ({error.strerror or error})"
+        pending.extend(reversed(folders))
 
 
 def _classify(path: Path) -> tuple[str | None, bool]:

@@ -24,7 +24,7 @@ from ..data.preprocess import read_pictures
 from ..detection.detectors import probes_of
 from ..detection.fit import training_outputs
 from ..detection.sanity import warn_if_upside_down
-from ..models.classifier import Classifier, Predictor, load_classifier
+from ..models.classifier import Classifier, load_classifier
 from ..models.inference import Extractor, network_device
 from ..runtime.answering import Answering
 from ..runtime.answers import Outputs, Prediction
@@ -148,7 +148,7 @@ def observed_rate(score_N: Tensor, alpha: float, confidence: float | None, seed:
     return other_half(score_N.numpy(), alpha, confidence, order_N.numpy())
 
 
-def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Predictor:
+def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Guard | Classifier:
     """What `oodream score` asks: the folder's guard, if it is one of this classifier; else the classifier.
 
     `folder` is a run's, where the classifier is called `classifier`, a classifier's, or an exported guard's.

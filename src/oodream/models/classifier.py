@@ -22,8 +22,7 @@ from ..core.files import read_json, write_json
 from ..core.registry import make
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Json, Loss
-from ..data.images import Images, from_array
-from ..data.preprocess import read_image
+from ..data.images import Images
 from ..runtime.answers import Outputs, Prediction, predictions
 from .inference import Extractor
 from .opened import rebuild
@@ -35,12 +34,10 @@ __all__ = [
     "check_plugin",
     "from_description",
     "load_classifier",
-    "predict_files",
     "quantile_threshold",
 ]
 
 ACCEPTED = 0.95
-FILES_AT_ONCE = 256
 HARMLESS = ("timm", "hf", "torchvision", "onnx")  # their networks run no code from elsewhere
 
 
@@ -175,27 +172,3 @@ class Predictor(Protocol):
     def network(self) -> nn.Module: ...
 
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]: ...
-
-
-def predict_files(
-    predictor: Predictor, files: Sequence[Path], device: torch.device
-) -> Iterator[tuple[Path, Prediction | str]]:
-    """Each file with its prediction, or with the reason why it cannot be read.
-
-    Files are read a few hundred at a time, so memory does not grow with their number.
-    """
-    for start in range(0, len(files), FILES_AT_ONCE):
-        part = files[start : start + FILES_AT_ONCE]
-        pictures: list[Tensor] = []
-        problems: dict[Path, str] = {}
-        for file in part:
-            try:
-                pictures.append(read_image(file, predictor.size, predictor.white))
-            except OSError as error:
-                problems[file] = str(error)
-        predictions: Iterator[Prediction] = iter(())
-        if pictures:
-            images = from_array("files", torch.stack(pictures), torch.zeros(len(pictures)), ())
-            predictions = predictor(images, device)
-        for file in part:
-            yield file, problems[file] if file in problems else next(predictions)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .prediction_sets import softmax
 from .tails import Floats
 
 __all__ = ["UNKNOWN", "Outputs", "Prediction", "predictions"]
 
 UNKNOWN = "unknown"
+TOP = 5  # classes that a prediction names with their probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Prediction:
 
     A guard's have a `p_value`, too: how often a known image has as high a score, by the held-out ones. Where
     it was asked for sets, `candidates` are the classes that the image may be of if it is a known one,
-    likeliest first.
+    likeliest first. `top` are the five likeliest classes with the network's probabilities for them.
     """
 
     answer: str
@@ -37,6 +39,28 @@ class Prediction:
     known: float | None = None
     p_value: float | None = None
     candidates: tuple[str, ...] | None = None
+    top: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def probability(self) -> float | None:
+        """The most likely class's probability, by the network."""
+        return self.top[0][1] if self.top else None
+
+    def as_labels(self) -> list[dict[str, str | float]]:
+        """The prediction as image-classification pipelines of transformers give it: labels with scores,
+        likeliest first.
+
+        These are the classes of `top` with their probabilities. Of a flagged image "unknown" comes first, and
+        its score is 1 - p-value: the share of held-out known images that look less strange. The classes share
+        the rest. Where there is no p-value, the score of "unknown" is 1.
+        """
+        rest: float = 1
+        labels: list[dict[str, str | float]] = []
+        if self.flagged:
+            rest = self.p_value or 0
+            labels.append({"label": UNKNOWN, "score": 1 - rest})
+        labels.extend({"label": name, "score": rest * probability} for name, probability in self.top)
+        return labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +85,12 @@ def predictions(
 
     `names` are the classes', and `sets` classes for each picture, likeliest first.
     """
-    likeliest_B = outputs.logits_BC.argmax(1).tolist()
-    for i, (label, score, threshold) in enumerate(
-        zip(likeliest_B, outputs.score_B.tolist(), threshold_B.tolist(), strict=True)
+    order_BK = np.argsort(-outputs.logits_BC, axis=1, kind="stable")[:, :TOP]
+    top_BK = np.take_along_axis(softmax(outputs.logits_BC), order_BK, axis=1).tolist()
+    for i, (order, score, threshold) in enumerate(
+        zip(order_BK.tolist(), outputs.score_B.tolist(), threshold_B.tolist(), strict=True)
     ):
+        label = order[0]
         flagged = not score <= threshold
         yield Prediction(
             answer=UNKNOWN if flagged else names[label],
@@ -75,4 +101,5 @@ def predictions(
             known=None if outputs.known_B is None else outputs.known_B[i].item(),
             p_value=None if p_value_B is None else p_value_B[i].item(),
             candidates=None if sets is None else tuple(names[c] for c in sets[i].tolist()),
+            top=tuple((names[c], probability) for c, probability in zip(order, top_BK[i], strict=True)),
         )

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from .calibration import conformal, least, least_alpha
 from .tails import Floats
 
-__all__ = ["METHODS", "Standing", "prediction_sets", "set_limit", "standing"]
+__all__ = ["METHODS", "Standing", "prediction_sets", "set_limit", "softmax", "standing"]
 
 PENALTY, FREE = 0.01, 5  # RAPS's lambda and k_reg
 
@@ -87,13 +87,18 @@ def prediction_sets(logits_BC: ArrayLike, limit: float, method: str) -> list[NDA
     return [order_C[:size] for order_C, size in zip(order_BC, size_B.tolist(), strict=True)]
 
 
-def _ranked(logits_BC: ArrayLike) -> tuple[NDArray[np.int64], Standing]:
-    """The classes of each row, likeliest first, and where all of them stand (B, C), in this order."""
+def softmax(logits_BC: ArrayLike) -> Floats:
+    """The probabilities (B, C) of logits (B, C), float64."""
     logits_BC = np.asarray(logits_BC, dtype=np.float64)
     exp_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
-    probability_BC = exp_BC / exp_BC.sum(1, keepdims=True)
+    return np.asarray(exp_BC / exp_BC.sum(1, keepdims=True))
+
+
+def _ranked(logits_BC: ArrayLike) -> tuple[NDArray[np.int64], Standing]:
+    """The classes of each row, likeliest first, and where all of them stand (B, C), in this order."""
+    probability_BC = softmax(logits_BC)
     order_BC = np.argsort(-probability_BC, axis=1, kind="stable")
     probability_BC = np.take_along_axis(probability_BC, order_BC, axis=1)
     above_BC = probability_BC.cumsum(1) - probability_BC
-    rank_BC = np.broadcast_to(np.arange(logits_BC.shape[1]), order_BC.shape)
+    rank_BC = np.broadcast_to(np.arange(probability_BC.shape[1]), order_BC.shape)
     return order_BC, Standing(probability_N=probability_BC, above_N=above_BC, rank_N=rank_BC)

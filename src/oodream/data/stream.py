@@ -1,0 +1,133 @@
+"""Pictures without labels, in order, one after the other: of folders, of lists of paths, or of a data set of
+the hub. However many they are, memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from ..core.errors import DataError, shown
+from ..core.files import explained
+from .hub import HubPictures
+from .scan import walk
+
+__all__ = ["FileList", "Pictures", "list_files", "open_pictures"]
+
+HUB = "hub:"
+LISTS = (".txt", ".lst")
+
+
+class Pictures(Protocol):
+    """Pictures in order: how many, and a hash of what they are called, in this order."""
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    def read(self, start: int = 0) -> Iterator[tuple[str, Path | BytesIO]]:
+        """The pictures from the place `start` on: what each is called, and where its bytes are."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileList:
+    """Files of pictures, as they stand in the text file `file`, one path a line."""
+
+    file: Path
+    total: int
+    identity: str
+
+    def read(self, start: int = 0) -> Iterator[tuple[str, Path]]:
+        with self.file.open("rb") as lines:
+            for line in islice(lines, start, None):
+                name = os.fsdecode(line.rstrip(b"\n"))
+                yield name, Path(name)
+
+
+def open_pictures(places: Sequence[str], file: Path) -> Pictures:
+    """The pictures of a command line: those of the data set "hub:NAME", or what `list_files` writes to
+    `file`.
+
+    Raises DataError where there is none, or where a data set of the hub is not alone.
+    """
+    if not any(place.startswith(HUB) for place in places):
+        return list_files([Path(place) for place in places], file)
+    if len(places) > 1:
+        raise DataError(
+            "A data set of the hub is scored by itself: give hub:NAME alone, and the others another time."
+        )
+    return HubPictures.open(places[0].removeprefix(HUB))
+
+
+def list_files(places: Sequence[Path], file: Path) -> FileList:
+    """Writes the list of the pictures in folders, in lists (text files that end in .txt or .lst, with a path
+    a line) and of single ones, in this order, one path a line.
+
+    A folder's pictures are those that `scan.walk` finds, in its order, with those that it says cannot be
+    read. Paths in a list are as on the command line: relative ones start from the working directory. Raises
+    DataError for a list that is no text, and where there is no picture at all.
+    """
+    digest, total = hashlib.blake2b(digest_size=16), 0
+    fresh = file.with_name(f".{file.name}.new")
+    with explained(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as lines:
+            for path in _paths(places):
+                line = os.fsencode(path) + b"\n"
+                lines.write(line)
+                digest.update(line)
+                total += 1
+        os.replace(fresh, file)
+    if not total:
+        raise DataError(f"There is no picture to read in {', '.join(map(shown, places)) or 'what is given'}.")
+    return FileList(file=file, total=total, identity=digest.hexdigest())
+
+
+def _paths(places: Iterable[Path]) -> Iterator[str]:
+    for place in places:
+        if place.is_dir():
+            for path, reason, is_picture in walk(place):
+                if reason is None or is_picture:
+                    yield _one_line(str(path))
+        elif place.suffix.lower() in LISTS:
+            yield from _listed(place)
+        else:
+            yield _one_line(str(place))
+
+
+def _listed(file: Path) -> Iterator[str]:
+    """The lines of a list that are not blank."""
+    try:
+        with file.open("rb") as start:
+            utf16 = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding, errors = ("utf-16", "strict") if utf16 else ("utf-8-sig", "surrogateescape")
+        with file.open(encoding=encoding, errors=errors, newline="\n") as lines:
+            for line in lines:
+                if "\0" in line:
+                    raise DataError(
+                        f"{shown(file)} is no list: it should be text, with the path of a picture a line."
+                    )
+                if path := line.strip("\r\n"):
+                    yield path
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{shown(file)} is no list: it should be text, with the path of a picture a line."
+        ) from error
+    except OSError as error:
+        raise DataError(f"The list {shown(file)} cannot be read ({error.strerror or error}).") from error
+
+
+def _one_line(path: str) -> str:
+    if "\n" in path:
+        raise DataError(f"{shown(path)}: a name with a line break cannot stand in a list. Rename it.")
+    return path

@@ -1,0 +1,141 @@
+"""Answers to many pictures in one file, in an order and whole, though the work be killed and begun again.
+
+Beside the file to write stands, until it is finished, a folder FILE.parts: `begun.json` says what the answers
+are made with, `pictures.txt` lists files, and `part-000000` and so on hold some answers each. A part is
+written whole or not at all, so what is there is kept. The file itself appears when all parts are there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
+from pathlib import Path
+
+import filelock
+import torch
+
+from ..core.errors import LISTED, StoreError, shown
+from ..core.files import explained, read_json, write_bytes, write_json
+from ..core.progress import progress
+from ..core.types import Json
+from ..data.stream import Pictures, open_pictures
+from ..models.classifier import Classifier, Predictor
+from .guard import Guard
+from .identity import identity
+from .scoring import answers
+from .tables import Table, row_of, table_for
+
+__all__ = ["PART", "Tally", "score_to"]
+
+BEGUN, LIST = "begun.json", "pictures.txt"
+PART = 1024
+"""pictures in a part"""
+SAID = {
+    "guard": "another guard", "alpha": "another alpha", "threshold": "another threshold",
+    "pictures": "other pictures, or in another order", "total": "another number of pictures",
+    "part": "parts of another size",
+}  # fmt: skip
+
+
+@dataclass
+class Tally:
+    """How many pictures have been answered, flagged and not read, with the first of the latter."""
+
+    total: int = 0
+    flagged: int = 0
+    unread: int = 0
+    first_unread: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.total:,} pictures, {self.flagged:,} flagged, {self.unread:,} not read"
+
+    def add(self, rows: Sequence[Json]) -> None:
+        """Counts the rows of a table."""
+        for row in rows:
+            self.total += 1
+            self.flagged += bool(row["flagged"])
+            if row["error"] is not None:
+                self.unread += 1
+                if len(self.first_unread) < LISTED:
+                    self.first_unread.append(f"{shown(row['file'])}: {row['error']}")
+
+
+def score_to(file: Path, places: Sequence[str], predictor: Guard | Classifier, device: torch.device) -> Tally:
+    """Writes the predictor's answers to the pictures of a command line (see `data.stream`), one row for each,
+    in order: Parquet or JSON lines, by the file's suffix.
+
+    What a killed process has finished is kept. Raises StoreError where the file is there already, where it
+    was begun with another predictor or other pictures, and where another process is at it; and what
+    `open_pictures` and `table_for` raise.
+    """
+    table, folder = table_for(file), file.with_name(f"{file.name}.parts")
+    begun = folder / BEGUN
+    if file.exists() and not begun.exists():
+        raise StoreError(
+            f"{shown(file)} is there already. Remove it to score anew, or write to another file."
+        )
+    with _locked(folder):
+        pictures = open_pictures(places, folder / (f".{LIST}" if begun.exists() else LIST))
+        facts = {**identity(predictor), "pictures": pictures.identity, "total": pictures.total, "part": PART}
+        if begun.exists():
+            _check_same(file, read_json(begun), facts)
+        write_json(begun, facts)
+        parts = [folder / f"part-{i:06}{table.suffix}" for i in range(-(-pictures.total // PART))]
+        tally = _fill(parts, table, predictor, pictures, device)
+        table.join(parts, file, facts)
+    shutil.rmtree(folder)
+    return tally
+
+
+def _fill(
+    parts: Sequence[Path], table: Table, predictor: Predictor, pictures: Pictures, device: torch.device
+) -> Tally:
+    """Writes the parts from the first one on that is missing."""
+    tally = Tally()
+    kept = list(takewhile(Path.exists, parts))
+    for part in kept:
+        tally.add(table.decode(part))
+    with closing(answers(predictor, pictures.read(tally.total), device)) as stream:
+        rest = iter(progress(stream, total=pictures.total, done=tally.total, what="scoring", unit="image"))
+        for part in parts[len(kept) :]:
+            rows = [row_of(name, answer) for name, answer in islice(rest, PART)]
+            write_bytes(part, table.encode(rows))
+            tally.add(rows)
+    return tally
+
+
+def _check_same(file: Path, begun: Json, facts: Json) -> None:
+    """Raises StoreError where the file was begun with other facts; it names the first that differs."""
+    for key, what in SAID.items():
+        if begun.get(key) == facts[key]:
+            continue
+        folder = f"{file.name}.parts"
+        how = f" ({begun.get(key)}, and now {facts[key]})" if key in ("alpha", "threshold", "part") else ""
+        if key == "pictures":
+            how = (
+                f" ({begun.get('total'):,}, and now {facts['total']:,}). Those that it was begun with are "
+                f"listed in {shown(file.parent / folder / LIST)}, which can be scored in place of a folder"
+            )
+        raise StoreError(
+            f"{shown(file)} was begun with {what}{how}. Run the command that it was begun with, or remove "
+            f"the folder {folder} beside it to begin anew."
+        )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; StoreError where another one holds it."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreError(f"Another oodream process is working in {shown(folder)}. Wait for it.") from None
+        try:
+            yield
+        finally:
+            lock.release()

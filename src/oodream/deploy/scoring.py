@@ -1,0 +1,87 @@
+"""Many pictures through a guard or a classifier: threads read the next ones while the network looks at these,
+and memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..core.errors import DataError
+from ..data.images import from_array
+from ..data.preprocess import Picture, read_image, read_pictures
+from ..models.classifier import Predictor
+from ..runtime.answers import Prediction
+
+__all__ = ["Answer", "answers", "answers_to", "read_or_why"]
+
+Answer = Prediction | str  # of a picture that cannot be read: why
+T = TypeVar("T")
+
+BATCH, PIXELS = 256, 1 << 25  # pictures that are read together, at most so many and of so many bytes
+AHEAD = 2  # batches that are being read while the network looks at another
+
+
+def answers(
+    predictor: Predictor, pictures: Iterable[tuple[str, Path | BytesIO]], device: torch.device
+) -> Generator[tuple[str, Answer], None, None]:
+    """The name of each picture with a prediction, or with the reason why it cannot be read, in order."""
+    size, white = predictor.size, predictor.white
+
+    def read(source: Path | BytesIO) -> Tensor | str:
+        try:
+            return read_image(source, size, white)
+        except OSError as error:
+            return str(error)
+
+    batch = max(1, min(BATCH, PIXELS // (3 * size**2)))
+    batch = 1 << (batch.bit_length() - 1)  # parts of 1,024 pictures are whole batches: equal however resumed
+    for part in _ahead(pictures, batch, read):
+        names, squares = zip(*part, strict=True)
+        yield from zip(names, answers_to(predictor, squares, device), strict=True)
+
+
+def answers_to(predictor: Predictor, squares: Sequence[Tensor | str], device: torch.device) -> list[Answer]:
+    """A prediction for each square picture (3, S, S), uint8; a reason in place of a picture stays where it
+    is.
+    """
+    whole = [square for square in squares if isinstance(square, Tensor)]
+    predictions: Iterator[Prediction] = iter(())
+    if whole:
+        predictions = predictor(
+            from_array("pictures", torch.stack(whole), torch.zeros(len(whole)), ()), device
+        )
+    return [square if isinstance(square, str) else next(predictions) for square in squares]
+
+
+def read_or_why(picture: Picture, size: int, white: float) -> Tensor | str:
+    """One picture of whatever kind `Guard.predict` takes, as it reads it, or why it cannot be read."""
+    try:
+        return next(read_pictures(picture, size, white))
+    except DataError as error:
+        return str(error)
+
+
+def _ahead(
+    pictures: Iterable[tuple[str, Path | BytesIO]], batch: int, read: Callable[[Path | BytesIO], T]
+) -> Iterator[list[tuple[str, T]]]:
+    """Batches of names with what `read` gives; threads read some batches ahead."""
+    pictures, pending = iter(pictures), deque[list[tuple[str, Future[T]]]]()
+    with ThreadPoolExecutor() as pool:
+        try:
+            while True:
+                while len(pending) <= AHEAD and (part := list(islice(pictures, batch))):
+                    pending.append([(name, pool.submit(read, source)) for name, source in part])
+                if not pending:
+                    return
+                yield [(name, future.result()) for name, future in pending.popleft()]
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,162 @@
+"""The server itself: uvicorn on a socket, with deadlines for connections, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ipaddress
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ...core.errors import StoreError
+from .limits import Limits
+
+__all__ = ["bind", "is_loopback", "serve"]
+
+BACKLOG = 512
+HEAD_BYTES = 16_384
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach a server on this host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one. Raises StoreError where that cannot be."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(
+            f"Nothing can be served on {host}, port {port}: {reason}. Choose another."
+        ) from error
+
+
+def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None] = lambda: None) -> None:
+    """Serves an application of `create_app` until SIGTERM or SIGINT, and then finishes what is under way.
+
+    `started` is called when requests are taken.
+    """
+    limits = app.state.service.limits
+    config = uvicorn.Config(
+        app,
+        http=functools.partial(_Connection, limits=limits),  # type: ignore[arg-type]
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=int(limits.read_timeout + 2 * limits.answer_timeout) + 1,
+    )
+    # uvicorn raises the signal that stopped it once more when it has stopped.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        _Server(config, started).run(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Server(uvicorn.Server):
+    """A server that, when it is to stop, first sees its clients off."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._tell()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        service = self.config.app.state.service  # type: ignore[union-attr]
+        service.stopping = True
+        ends = time.monotonic() + service.limits.linger
+        while time.monotonic() < ends and not self.force_exit:
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+
+class _Connection(H11Protocol):
+    """A connection whose next request must come in time, and which gives way where there are too many."""
+
+    def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.limits = limits
+        self.conn = _Stated(h11.SERVER, HEAD_BYTES)
+        self._since = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+        while len(self.connections) > self.limits.max_connections:
+            waiting = [c for c in self.connections if isinstance(c, _Connection) and c.waits]
+            if not waiting:
+                self.transport.abort()
+                return
+            oldest = min(waiting, key=lambda connection: connection._since)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no request, or only some of its head."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def waits(self) -> bool:
+        """Whether the client has still to send something."""
+        return self.idle or self.cycle.more_body
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._since = self.loop.time()
+        self._timer = self.loop.call_later(self.limits.read_timeout, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.idle:
+            self.transport.abort()
+
+
+class _Stated(h11.Connection):
+    """A connection that does not parse bodies without a stated length.
+
+    They are refused, and a body of many tiny chunks would hold up everybody while it is parsed.
+    """
+
+    _paused = False
+
+    def next_event(self) -> Any:
+        if self._paused:
+            return h11.PAUSED
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._paused = any(name == b"transfer-encoding" for name, _ in event.headers)
+        return event

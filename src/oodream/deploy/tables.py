@@ -1,0 +1,171 @@
+"""Tables of answers as files: Parquet and JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Protocol
+
+from ..core.errors import StoreError, shown
+from ..core.files import encode_json, explained
+from ..core.options import ConfigError
+from ..core.types import Json
+from ..runtime.answers import Prediction
+from .scoring import Answer
+
+__all__ = ["COLUMNS", "JsonLines", "Parquet", "Table", "row_of", "table_for"]
+
+COLUMNS = {
+    "file": "string", "answer": "string", "flagged": "bool", "score": "double", "threshold": "double",
+    "likeliest": "string", "probability": "double", "known": "double", "p_value": "double", "error": "string",
+}  # fmt: skip
+"""What is said of a picture, and its type in Parquet. All but `file` may be missing: `error` says why a
+picture cannot be read, and of one that can it is missing.
+"""
+ROW_GROUP = 1 << 16
+
+
+class Table(Protocol):
+    """A file format of tables."""
+
+    suffix: str
+
+    def encode(self, rows: Sequence[Json]) -> bytes:
+        """A file of some rows."""
+        ...
+
+    def decode(self, file: Path) -> list[Json]:
+        """The rows of a file that `encode` made."""
+        ...
+
+    def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
+        """Writes the rows of all parts in order, whole or not at all, a few parts at a time."""
+        ...
+
+
+def row_of(name: str, answer: Answer) -> Json:
+    """What a table says of a picture."""
+    row: Json = dict.fromkeys(COLUMNS)
+    if isinstance(answer, Prediction):
+        row |= {key: getattr(answer, key) for key in row if hasattr(answer, key)}
+    else:
+        row["error"] = answer
+    return row | {"file": name}
+
+
+def table_for(file: Path) -> Table:
+    """The format that a file's suffix asks for.
+
+    Raises ConfigError for another suffix, and where the package that writes the format is missing.
+    """
+    if file.suffix in (".jsonl", ".ndjson"):
+        return JsonLines()
+    if file.suffix != ".parquet":
+        raise ConfigError(f"Results end in .parquet or .jsonl (JSON lines), and {shown(file)} in neither.")
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "Parquet needs the package pyarrow: pip install '.[hub]' in a clone. "
+            "JSON lines (.jsonl) need none."
+        ) from error
+    return Parquet()
+
+
+class Parquet:
+    suffix = ".parquet"
+
+    def encode(self, rows: Sequence[Json]) -> bytes:
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = [
+            row | {key: _storable(value) for key, value in row.items() if isinstance(value, str)}
+            for row in rows
+        ]
+        buffer = BytesIO()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()), buffer)
+        return buffer.getvalue()
+
+    def decode(self, file: Path) -> list[Json]:
+        import pyarrow.parquet
+
+        with _named(file):
+            rows: list[Json] = pyarrow.parquet.read_table(file).to_pylist()
+            return rows
+
+    def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        schema = _schema().with_metadata({"oodream": encode_json(about)})
+        with _whole(file) as fresh, pyarrow.parquet.ParquetWriter(fresh, schema) as writer:
+            group: list[pyarrow.Table] = []
+            for i, part in enumerate(parts, 1):
+                with _named(part):
+                    group.append(pyarrow.parquet.read_table(part).replace_schema_metadata(schema.metadata))
+                if i == len(parts) or sum(map(len, group)) >= ROW_GROUP:
+                    writer.write_table(pyarrow.concat_tables(group))
+                    group.clear()
+
+
+class JsonLines:
+    suffix = ".jsonl"
+
+    def encode(self, rows: Sequence[Json]) -> bytes:
+        return b"".join(encode_json(row) + b"\n" for row in rows)
+
+    def decode(self, file: Path) -> list[Json]:
+        with _named(file):
+            return [json.loads(line) for line in file.read_bytes().splitlines()]
+
+    def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
+        with _whole(file) as fresh, fresh.open("wb") as target:
+            for part in parts:
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, target)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """A path to write to, which takes the file's place when the block ends well, and else vanishes."""
+    fresh = file.with_name(f".{file.name}.new")
+    with explained(file):
+        try:
+            yield fresh
+            with fresh.open("rb") as written:
+                os.fsync(written.fileno())
+            os.replace(fresh, file)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(part: Path) -> Iterator[None]:
+    """Within the block, whatever a damaged part raises becomes a StoreError that names it."""
+    try:
+        yield
+    except (ValueError, OSError) as error:  # pyarrow's are either
+        raise StoreError(
+            f"{shown(part)} is damaged ({error}). Remove it and run the same command again."
+        ) from error
+
+
+def _storable(text: str) -> str:
+    """The text, or where it holds bytes that are no UTF-8 what `shown` makes of it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return shown(text)
+    return text
+
+
+def _schema():  # type: ignore[no-untyped-def]
+    import pyarrow
+
+    return pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in COLUMNS.items()])

@@ -1,0 +1,242 @@
+"""A table of many pictures' answers is the same however often the work was killed, and never half of one."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from oodream.cli.main import main
+from oodream.core.errors import StoreError
+from oodream.core.files import read_json
+from oodream.deploy import resumed, scoring
+from oodream.deploy.resumed import score_to
+from oodream.deploy.tables import row_of, table_for
+from tests.helpers.guarded import classifier, clothes, guard
+
+CPU = torch.device("cpu")
+N, DAMAGED = 50, (3, 17, 18)
+KILLED = """
+import os, signal, sys
+import torch
+from oodream.deploy import resumed, scoring
+from oodream.deploy.guard import Guard
+
+out, photos, folder = sys.argv[1:]
+resumed.PART, scoring.BATCH = 8, 4
+calls = []
+
+class Mortal(Guard):
+    def __call__(self, images, device):
+        calls.append(0)
+        if len(calls) == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(images, device)
+
+mortal = Mortal(**vars(Guard.load(folder)))
+resumed.score_to(resumed.Path(out), [photos], mortal, torch.device("cpu"))
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Fifty garments, of which three are damaged."""
+    folder = tmp_path_factory.mktemp("photos")
+    for row, pixels in enumerate(clothes()[1].batch(range(N))):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{row:03}.png")
+    for row in DAMAGED:
+        (folder / f"{row:03}.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch):
+    monkeypatch.setattr(resumed, "PART", 8)
+
+
+@pytest.fixture(scope="module")
+def guard_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("guard")
+    guard().save(folder)
+    return folder
+
+
+def check(out: Path, photos: Path, predictor=None) -> None:
+    """The table holds what the predictor says of each picture, and nothing lies beside it."""
+    rows = table_for(out).decode(out)
+    predictions = list((predictor or guard())(clothes()[1].subset(torch.arange(N)), CPU))
+    assert len(rows) == N
+    for i, (row, prediction) in enumerate(zip(rows, predictions, strict=True)):
+        expected = row_of(str(photos / f"{i:03}.png"), prediction)
+        if i in DAMAGED:
+            expected = row_of(expected["file"], row["error"])
+            assert "cannot identify image file" in row["error"]
+        close = [key for key, value in expected.items() if isinstance(value, float)]
+        assert [row.pop(key) for key in close] == pytest.approx(
+            [expected.pop(key) for key in close], rel=1e-4, abs=2e-3
+        )
+        assert row == expected
+    assert {path.name for path in out.parent.iterdir()} == {out.name}
+
+
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.jsonl"])
+def test_a_row_for_each_picture_in_order(name, photos, tmp_path):
+    tally = score_to(tmp_path / name, [str(photos)], guard(), CPU)
+    check(tmp_path / name, photos)
+    rows = table_for(tmp_path / name).decode(tmp_path / name)
+    flagged = sum(bool(row["flagged"]) for row in rows)
+    assert (tally.total, tally.flagged, tally.unread) == (N, flagged, 3)
+    assert 0 < flagged < N
+    assert [line.partition(": ")[0] for line in tally.first_unread] == [
+        str(photos / f"{i:03}.png") for i in DAMAGED
+    ]
+
+
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.jsonl"])
+def test_a_killed_process_leaves_whole_parts_that_the_next_one_keeps(
+    name, photos, guard_folder, tmp_path, monkeypatch
+):
+    out, parts = tmp_path / name, tmp_path / f"{name}.parts"
+    monkeypatch.setattr(scoring, "BATCH", 4)
+    command = [sys.executable, "-c", KILLED, str(out), str(photos), str(guard_folder)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert not out.exists()
+    kept = sorted(parts.glob(f"part-*{out.suffix}"))
+    assert [len(table_for(out).decode(part)) for part in kept] == [8, 8, 8]
+    times = [part.stat().st_mtime_ns for part in kept]
+    torn = parts / f".part-000003{out.suffix}.0badcafe"  # what a kill in the middle of writing leaves
+    torn.write_bytes(kept[0].read_bytes()[:50])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumed.shutil, "rmtree", lambda folder: None)
+        tally = score_to(out, [str(photos)], guard(), CPU)
+    assert [part.stat().st_mtime_ns for part in kept] == times
+    shutil.rmtree(parts)
+    check(out, photos)
+    (tmp_path / "calm").mkdir()
+    score_to(tmp_path / "calm" / name, [str(photos)], guard(), CPU)
+    assert (tmp_path / "calm" / name).read_bytes() == out.read_bytes()
+    assert (tally.total, tally.unread) == (N, 3)
+
+
+def test_a_kill_at_the_very_end_is_mended(photos, tmp_path, monkeypatch):
+    """The table is whole, and the folder of its parts has not been removed."""
+    out = tmp_path / "answers.parquet"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumed.shutil, "rmtree", lambda folder: None)
+        score_to(out, [str(photos)], guard(), CPU)
+    (tmp_path / "answers.parquet.parts" / "part-000002.parquet").unlink()
+    assert score_to(out, [str(photos)], guard(), CPU).total == N
+    check(out, photos)
+
+
+def begun(out: Path, photos: Path) -> None:
+    """Begins a table, and stops after two parts."""
+
+    class Stopped(Exception):
+        pass
+
+    calls = []
+
+    def write(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise Stopped
+        written(*args)
+
+    written = resumed.write_bytes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumed, "write_bytes", write)
+        with pytest.raises(Stopped):
+            score_to(out, [str(photos)], guard(), CPU)
+
+
+def test_another_guard_alpha_or_list_is_refused(photos, tmp_path):
+    out = tmp_path / "answers.parquet"
+    begun(out, photos)
+    before = {path: path.read_bytes() for path in (tmp_path / "answers.parquet.parts").glob("[!.]*")}
+    for other, message in (
+        (guard().at(0.5), r"begun with another alpha \(0\.05, and now 0\.5\)\. Run the command"),
+        (guard("knn"), "begun with another guard. Run the command"),
+        (classifier(), "begun with another guard"),
+        (replace(guard(), threshold=0.0), r"another threshold \(.*, and now 0\.0\)"),
+        (replace(guard(), classifier=replace(classifier(), names=("a", "b", "c", "d"))), "another guard"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            score_to(out, [str(photos)], other, CPU)
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(photos / "001.png", other)
+    with pytest.raises(
+        StoreError, match=r"other pictures, or in another order \(50, and now 51\).*\n?.*parts/pictures\.txt"
+    ):
+        score_to(out, [str(photos), str(other)], guard(), CPU)
+    assert {path: path.read_bytes() for path in before} == before
+    score_to(out, [str(tmp_path / "answers.parquet.parts" / "pictures.txt")], guard(), CPU)
+    shutil.rmtree(other)
+    check(out, photos)
+
+
+def test_a_finished_table_is_not_written_again(photos, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    out.write_text("mine\n")
+    with pytest.raises(StoreError, match=r"answers\.jsonl is there already\. Remove it to score anew"):
+        score_to(out, [str(photos)], guard(), CPU)
+    assert out.read_text() == "mine\n"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_two_processes_do_not_write_one_table(photos, tmp_path):
+    import filelock
+
+    out = tmp_path / "answers.jsonl"
+    (tmp_path / "answers.jsonl.parts").mkdir()
+    with (
+        filelock.FileLock(tmp_path / "answers.jsonl.parts" / ".lock"),
+        pytest.raises(StoreError, match="Another oodream process is working in"),
+    ):
+        score_to(out, [str(photos)], guard(), CPU)
+
+
+def test_a_damaged_part_is_named(photos, tmp_path):
+    out = tmp_path / "answers.parquet"
+    begun(out, photos)
+    part = tmp_path / "answers.parquet.parts" / "part-000000.parquet"
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(StoreError, match=r"part-000000\.parquet is damaged"):
+        score_to(out, [str(photos)], guard(), CPU)
+    part.unlink()
+    score_to(out, [str(photos)], guard(), CPU)
+    check(out, photos)
+
+
+def test_a_classifier_without_a_guard_has_no_p_values(photos, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    score_to(out, [str(photos)], classifier(), CPU)
+    check(out, photos, classifier())
+    assert {row["p_value"] for row in table_for(out).decode(out)} == {None}
+
+
+def test_the_command(photos, guard_folder, tmp_path, capsys):
+    out = tmp_path / "answers.parquet"
+    args = ["score", str(photos), "--run", str(guard_folder), "--device", "cpu", "--out"]
+    assert main([*args, str(tmp_path / "answers.csv")]) == 2
+    assert "answers.csv in neither" in capsys.readouterr().err
+    assert main([*args, str(out), "--alpha", "0.1"]) == 2  # some cannot be read
+    captured = capsys.readouterr()
+    assert f"{out}: 50 pictures, " in captured.out
+    assert "3 pictures cannot be read:\n  " in captured.err
+    assert "017.png: cannot identify" in captured.err
+    check(out, photos, guard().at(0.1))
+    assert main([*args, str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    begun(tmp_path / "b.jsonl", photos)
+    assert read_json(tmp_path / "b.jsonl.parts" / "begun.json")["alpha"] == 0.05
+    assert main([*args, str(tmp_path / "b.jsonl"), "--alpha", "0.1"]) == 2
+    assert "begun with another alpha (0.05, and now 0.1)" in capsys.readouterr().err

@@ -1,0 +1,86 @@
+"""Pictures that threads read ahead: every answer at its place, and never many pictures at once."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from oodream.deploy import scoring
+from oodream.deploy.scoring import answers, answers_to, read_or_why
+from oodream.runtime.answers import Prediction
+from tests.helpers.guarded import SIZE, clothes, guard
+
+CPU = torch.device("cpu")
+
+
+def encoded(row: int) -> BytesIO:
+    buffer = BytesIO()
+    Image.fromarray(clothes()[1].batch([row])[0].permute(1, 2, 0).numpy()).save(buffer, "png")
+    return buffer
+
+
+@pytest.mark.parametrize("batch", [1, 7, 256])
+def test_every_answer_is_at_its_place(batch, monkeypatch):
+    monkeypatch.setattr(scoring, "BATCH", batch)
+    expected = guard().predict(clothes()[1].subset(torch.arange(40)))
+    sources = [(f"{row}", encoded(row)) for row in range(40)]
+    for row in (0, 6, 39):
+        sources[row] = f"{row}", BytesIO(b"no picture")
+    sources[20] = "20", Path("gone.png")
+    found = list(answers(guard(), iter(sources), CPU))
+    assert [name for name, _ in found] == [str(row) for row in range(40)]
+    for row, (_, answer) in enumerate(found):
+        if row in (0, 6, 39):
+            assert "cannot identify image file" in answer
+        elif row == 20:
+            assert "No such file" in answer
+        else:
+            assert answer.score == pytest.approx(expected[row].score, rel=1e-5)
+            assert answer.likeliest == expected[row].likeliest
+
+
+def test_a_batch_without_a_picture_asks_no_network():
+    assert answers_to(guard(), ["damaged", "gone"], CPU) == ["damaged", "gone"]
+    ((name, answer),) = answers(guard(), [("a", BytesIO(b""))], CPU)
+    assert (name, type(answer)) == ("a", str)
+    assert list(answers(guard(), [], CPU)) == []
+
+
+def test_few_pictures_are_read_ahead(monkeypatch):
+    monkeypatch.setattr(scoring, "BATCH", 4)
+    asked = []
+
+    def sources():
+        for row in range(60):
+            asked.append(row)
+            yield str(row), encoded(row)
+
+    stream = answers(guard(), sources(), CPU)
+    for taken in range(1, 30):
+        next(stream)
+        assert len(asked) <= taken + 4 * (scoring.AHEAD + 1)
+    stream.close()
+    assert len(asked) < 60
+
+
+def test_large_pictures_come_in_small_batches(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(scoring, "PIXELS", 5 * 3 * SIZE**2)
+    monkeypatch.setattr(
+        scoring, "answers_to", lambda _, squares, __: sizes.append(len(squares)) or ["x"] * len(squares)
+    )
+    assert len(list(answers(guard(), [(str(row), encoded(row)) for row in range(7)], CPU))) == 7
+    assert sizes == [4, 3]
+
+
+def test_a_picture_is_read_as_the_guard_reads_it_or_says_why_not():
+    square = read_or_why(encoded(3).getvalue(), SIZE, 0.0)
+    assert torch.equal(square, clothes()[1].batch([3])[0])
+    assert "cannot be read" in read_or_why(b"no", SIZE, 0.0)
+    assert "no picture" in read_or_why(3, SIZE, 0.0)
+    (answer,) = answers_to(guard(), [square], CPU)
+    assert isinstance(answer, Prediction)

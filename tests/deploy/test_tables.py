@@ -1,0 +1,89 @@
+"""Tables of answers: the same rows in either format, whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from oodream.core.errors import StoreError
+from oodream.core.options import ConfigError
+from oodream.deploy import tables
+from oodream.deploy.tables import COLUMNS, row_of, table_for
+from oodream.runtime.answers import Prediction
+
+FLAGGED = Prediction(
+    answer="unknown", flagged=True, score=2.5, threshold=1.0, likeliest="boot", p_value=0.01,
+    top=(("boot", 0.75), ("bag", 0.25)),
+)  # fmt: skip
+ROWS = [row_of("a.png", FLAGGED), row_of("ü\u2028.png", "it is damaged"), row_of("c.png", FLAGGED)]
+
+
+def test_a_row_has_every_column():
+    assert [list(row) for row in ROWS] == [list(COLUMNS)] * 3
+    assert ROWS[0] == {
+        "file": "a.png", "answer": "unknown", "flagged": True, "score": 2.5, "threshold": 1.0,
+        "likeliest": "boot", "probability": 0.75, "known": None, "p_value": 0.01, "error": None,
+    }  # fmt: skip
+    assert {key for key, value in ROWS[1].items() if value is not None} == {"file", "error"}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".ndjson"])
+def test_rows_come_back(suffix, tmp_path):
+    table = table_for(tmp_path / f"x{suffix}")
+    parts = []
+    for i, rows in enumerate((ROWS, ROWS[:1])):
+        parts.append(tmp_path / f"{i}{suffix}")
+        parts[i].write_bytes(table.encode(rows))
+        assert table.decode(parts[i]) == rows
+    table.join(parts, tmp_path / f"all{suffix}", {"guard": "x"})
+    assert table.decode(tmp_path / f"all{suffix}") == [*ROWS, ROWS[0]]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_parquet_file_says_what_it_was_made_with_in_large_row_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROW_GROUP", 6)
+    table, parts = table_for(tmp_path / "x.parquet"), []
+    for i in range(5):
+        parts.append(tmp_path / f"{i}.parquet")
+        parts[i].write_bytes(table.encode(ROWS))
+    table.join(parts, tmp_path / "all.parquet", {"alpha": 0.05})
+    file = pq.ParquetFile(tmp_path / "all.parquet")
+    groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert groups == [6, 6, 3]
+    assert json.loads(file.schema_arrow.metadata[b"oodream"]) == {"alpha": 0.05}
+    assert [str(kind) for kind in file.schema_arrow.types] == list(COLUMNS.values())
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_names_that_are_no_utf8_can_be_stored(suffix, tmp_path):
+    table, name = table_for(tmp_path / f"x{suffix}"), os.fsdecode(b"gr\xfcn.png")
+    (tmp_path / "part").write_bytes(table.encode([row_of(name, FLAGGED)]))
+    (row,) = table.decode(tmp_path / "part")
+    assert row["file"] == (r"gr\xfcn.png" if suffix == ".parquet" else name)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_a_damaged_part_is_named_and_joins_to_nothing(suffix, tmp_path):
+    table, part = table_for(tmp_path / f"x{suffix}"), tmp_path / f"part{suffix}"
+    part.write_bytes(table.encode(ROWS)[:-20])
+    with pytest.raises(StoreError, match=r"part\S* is damaged .* run the same command again"):
+        table.decode(part)
+    if suffix == ".parquet":
+        with pytest.raises(StoreError, match="is damaged"):
+            table.join([part], tmp_path / "all.parquet", {})
+        assert [path.name for path in tmp_path.iterdir()] == [part.name]
+
+
+def test_other_suffixes_and_a_missing_package_are_refused(monkeypatch):
+    with pytest.raises(ConfigError, match=r"end in \.parquet or \.jsonl .*, and x\.csv in neither"):
+        table_for(Path("x.csv"))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"needs the package pyarrow: pip install '\.\[hub\]'"):
+        table_for(Path("x.parquet"))
+    assert table_for(Path("x.jsonl")).encode([{"a": 1}]) == b'{"a": 1}\n'
