@@ -9,12 +9,13 @@ import json
 import pytest
 
 from oodream.cli.main import main
+from oodream.comparisons import COMPARISONS
 from oodream.config import Config
 from oodream.core import registry
 from oodream.core.options import overlay, to_json
 from oodream.core.registry import options_by_name
 from oodream.models.resnet import BACKBONES
-from oodream.presets import COMPARISONS, PRESETS
+from oodream.presets import PRESETS
 from oodream.synthesis.schedulers import SCHEDULERS
 from oodream.training.train import make_loss
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 from .config import (
     AlignConfig,
@@ -21,7 +20,7 @@ from .config import (
 from .core.options import Option
 from .data.real import WORLD
 
-__all__ = ["COMPARISONS", "PRESETS", "Comparison", "Preset"]
+__all__ = ["PRESETS", "Preset"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +28,6 @@ class Preset:
     """A configuration and one line about it."""
 
     config: Config
-    about: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Arms by name, each with the options in which it differs from the preset."""
-
-    preset: str
-    arms: dict[str, dict[str, Any]]
     about: str
 
 
@@ -93,45 +83,11 @@ def cifar(name: str, about: str) -> Preset:
     )
 
 
-def published_oal() -> dict[str, Any]:
-    """OAL's losses and weights as its code has them (HengGao12/OAL at 16487e8): latents meet the classifier
-    in no way but these.
-    """
-    return {
-        "loss": ["cross_entropy", "kd", "club_joint@vectors", "club_joint@latents"],
-        "loss_options": {
-            "kd.logit": 4.0, "kd.feature": 8.0, "kd.joint": True, "club_joint@vectors.of": "vectors",
-            "club_joint@vectors.weight": 0.1, "club_joint@latents.weight": 0.2,
-            "club_joint@latents.reduction": "column",
-        },
-    }  # fmt: skip
-
-
 OAL_OPTIMISATION = Optimisation(epochs=100, batch=128, lr=0.005, crop_padding=4)
-DREAM_ARM: dict[str, Any] = {
-    "decode": {"output": "images", "steps": 10},
-    "sample": {"per_class": 150},
-    "reconstruct": {"detail": True, "frac": 0.25},
-    "regularize": {"loss": ["energy_logistic"], "outlier_aug_prob": 0.0},
-}
-
-
-# What the preset "fashion-oal" has otherwise than the demo.
-OAL_ARM: dict[str, Any] = {
-    "sample": {"per_class": 15},
-    "decode": {"output": "latents", "steps": 4},
-    "reconstruct": {"detail": False, "frac": 0.0},
-    "regularize": {"loss": ["energy_logistic", "micl", "kd"], "outlier_aug_prob": 0.8},
-}
-
-
-def overlaid(arm: dict[str, Any], **regularize: Any) -> dict[str, Any]:
-    """An arm with other options of the regularization."""
-    return arm | {"regularize": arm["regularize"] | regularize}
 
 
 def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, about: str) -> Preset:
-    """OAL's constants, with outliers that meet the classifier and pairs that are true; `published_oal` are
+    """OAL's constants, with outliers that meet the classifier and pairs that are true; `comparisons` has
     the code's losses.
     """
     return Preset(
@@ -291,88 +247,5 @@ PRESETS = {
         "resnet50-224",
         replace(OAL_OPTIMISATION, epochs=50, lr=5e-5, min_area=0.08),
         "ImageNet (--data FOLDER)",
-    ),
-}
-
-
-def sampled(name: str, **options: Option) -> dict[str, Any]:
-    """An arm with another sampler."""
-    return {"sample": {"sampler": name, "options": options}}
-
-
-def in_place(outliers: str, **regularize: Any) -> dict[str, Any]:
-    """An arm with what stands in place of imagined outliers, shown as it is."""
-    return {"regularize": {"outliers": outliers, "outlier_aug_prob": 0.0, **regularize}}
-
-
-def virtual(loss: str) -> dict[str, Any]:
-    """An arm whose loss makes its outliers itself, or needs none."""
-    return {"regularize": {"outliers": "known", "loss": [loss], "ratio": 0.0}}
-
-
-COMPARISONS = {
-    "demo": Comparison(
-        preset="demo",
-        about="DREAM-OOD and OAL as they ship, and varied known images in place of imagined outliers",
-        arms={
-            "dream-ood": {},
-            "known images, varied": {"regularize": {"outliers": "known"}},
-            "oal": OAL_ARM,
-        },
-    ),
-    "headroom": Comparison(
-        preset="doodles",
-        about="what imagination can win: imagined outliers, varied known images, real other things",
-        arms={
-            "imagined": {},
-            "imagined, as drawn": {"regularize": {"outlier_aug_prob": 0.0}},
-            "known images, varied": {"regularize": {"outliers": "known"}},
-            "real things": {"regularize": {"outliers": "real", "real": "world", "outlier_aug_prob": 0.0}},
-        },
-    ),
-    "study": Comparison(
-        preset="doodles",
-        about="ways to imagine, what imagines nothing, and real other things; for cifar10-6v4, too",
-        arms={
-            "imagined": {},
-            "real things": in_place("real", real=WORLD),
-            "known, varied": {"regularize": {"outliers": "known"}},
-            "known, mixed": in_place("known", known_transform="mixed"),
-            "vos": virtual("vos"),
-            "around the classes": sampled("knn", cosine=0.87),
-            "known, attributed": in_place("known", known_transform="attributed"),
-            "npos": virtual("npos"),
-            "far from the classes": sampled("knn", cosine=0.2),
-            "class Gaussians": sampled("gaussian", spread=3.0),
-            "between classes": sampled("between"),
-            "across the boundary": sampled("boundary_walk"),
-            "known, cut": in_place("known", known_transform="cut"),
-            "known, shuffled": in_place("known", known_transform="shuffled"),
-        },
-    ),
-    "oal": Comparison(
-        preset="fashion-oal",
-        about="OAL and its parts, numbers of outliers, and DREAM-OOD",
-        arms={
-            "oal": {},
-            "dream-ood": DREAM_ARM,
-            "dream-ood, varied": overlaid(DREAM_ARM, outlier_aug_prob=0.5),
-            "dream-ood, varied, 120 outliers": overlaid(DREAM_ARM, outlier_aug_prob=0.5, max_outliers=120),
-            "dream-ood, 120 outliers": overlaid(DREAM_ARM, max_outliers=120),
-            "oal, not varied": {"regularize": {"outlier_aug_prob": 0.0}},
-            "oal without micl": {"regularize": {"loss": ["energy_logistic", "kd"]}},
-            "oal without kd": {"regularize": {"loss": ["energy_logistic", "micl"]}},
-            "oal, energy alone": {"regularize": {"loss": ["energy_logistic"]}},
-            "oal with club": {"regularize": {"loss": ["energy_logistic", "club", "kd"]}},
-            "oal with club_joint": {"regularize": {"loss": ["energy_logistic", "club_joint", "kd"]}},
-            "oal as published": {"regularize": published_oal(), "latents": {"adapter": "none"}},
-            "ce + kd": {"regularize": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
-            **{
-                f"oal, {n} outliers": {"sample": {"per_class": 375}, "regularize": {"max_outliers": n}}
-                for n in (50, 150, 300, 1000, 3000)
-            },
-            "oal by projector": {"latents": {"adapter": "projector"}},
-            "oal by stem": {"latents": {"adapter": "stem"}},
-        },
     ),
 }

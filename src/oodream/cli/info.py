@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..presets import COMPARISONS, PRESETS
+from ..comparisons import COMPARISONS
+from ..presets import PRESETS
 from .console import parse
 
 __all__ = ["doctor", "list_all"]

@@ -20,10 +20,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ..comparisons import COMPARISONS
 from ..config import Config
 from ..core import registry
 from ..core.options import Range
-from ..presets import COMPARISONS, PRESETS
+from ..presets import PRESETS
 from .decoder import DecodeOptions, FitOptions
 from .deploy import ExportOptions, ScoreOptions
 from .evaluate import Audit, Evaluate

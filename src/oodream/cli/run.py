@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from ..comparisons import COMPARISONS
 from ..config import Config
 from ..core.options import ConfigError, overlay, to_json
-from ..presets import COMPARISONS, PRESETS
+from ..presets import PRESETS
 from .console import parse, say, value_of
 
 __all__ = ["compare", "demo", "run"]

@@ -183,11 +183,6 @@ class Run:
         return from_array(f"reconstructed-{part}", t["images"], t["labels"], self.book.names)
 
     @property
-    def reconstructed_rows(self) -> Tensor:
-        """The rows (N,) of the training images that are reconstructed, in the order of these."""
-        return self._tensors(self.layout.reconstructed("train"), "rows")["rows"]
-
-    @property
     def samples(self) -> Tensor:
         """K images of each reported class's plain prompt: uint8 (C, K, 3, H, W)."""
         return self._tensors(self.layout.samples, "images")["images"]

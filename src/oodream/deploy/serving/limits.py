@@ -31,7 +31,7 @@ class Limits(Section):
     read_timeout: Annotated[float, Range(0, open="low")] = 30.0
     """seconds for a request to arrive: so many for its head, then as many for its body"""
     answer_timeout: Annotated[float, Range(0, open="low")] = 30.0
-    """seconds from the whole request to its answer"""
+    """seconds to read a request's pictures, then as many until the network has answered them"""
     batch: Annotated[int, Range(1)] = 32
     """pictures that go through the network at once, of one request or of several"""
     batch_delay: Annotated[float, Range(0, 1)] = 0.002

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
 from io import BytesIO
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import numpy as np
@@ -81,7 +81,7 @@ def _files_in_form(body: bytes, boundary: bytes, at_most: int) -> list[File]:
         raise _too_many(at_most)
     form = _Form()
     try:
-        parser = MultipartParser(boundary, form.callbacks(), max_header_count=HEADERS)  # type: ignore[arg-type]
+        parser = MultipartParser(boundary, form.callbacks(), max_header_count=HEADERS)
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as error:
@@ -104,7 +104,7 @@ class _Form:
     _value: bytes = b""
     _content: list[bytes] = field(default_factory=list)
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> Any:
         return {f"on_{name}": getattr(self, f"_{name}") for name in _EVENTS}
 
     def _part_begin(self) -> None:
@@ -184,7 +184,7 @@ def _too_many(at_most: int) -> HTTPException:
 class Turns:
     """Lends places to pictures that are to be read, so that every request has as much of them as any other.
 
-    Start-time fair queueing (Goyal, Vin & Cheng 1996): the clock runs with what is read, in pixels. A picture
+    Self-clocked fair queueing (Golestani 1994): the clock runs with what is read, in pixels. A picture
     is due as many later than its request came as that has up to its end.
     """
 

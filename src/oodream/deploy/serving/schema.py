@@ -12,7 +12,7 @@ EXAMPLE = (  # one red pixel, as PNG
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 )
 GUARANTEE = "at most 5.00% of known images are flagged, on average (1,000 held-out images)"
-SHIRT = {
+SHIRT: dict[str, Any] = {
     "file": "shirt.png",
     "answer": "shirt",
     "flagged": False,
@@ -23,7 +23,7 @@ SHIRT = {
     "candidates": ["shirt", "pullover"],
     "top": [["shirt", 0.91], ["pullover", 0.07], ["coat", 0.02]],
 }
-CAT = {
+CAT: dict[str, Any] = {
     "file": "cat.jpg",
     "answer": "unknown",
     "flagged": True,

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -53,7 +53,7 @@ def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None] = 
     limits = app.state.service.limits
     config = uvicorn.Config(
         app,
-        http=functools.partial(_Connection, limits=limits),  # type: ignore[arg-type]
+        http=cast(Any, functools.partial(_Connection, limits=limits)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -64,10 +64,11 @@ def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None] = 
         backlog=BACKLOG,
         timeout_graceful_shutdown=int(limits.read_timeout + 2 * limits.answer_timeout) + 1,
     )
-    # uvicorn raises the signal that stopped it once more when it has stopped.
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    server = _Server(config, started)
+    # Signals may come before uvicorn looks out for them, and it raises them once more when it has stopped.
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        _Server(config, started).run(sockets=[listening])
+        server.run(sockets=[listening])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -85,7 +86,7 @@ class _Server(uvicorn.Server):
         self._tell()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        service = self.config.app.state.service  # type: ignore[union-attr]
+        service = cast(FastAPI, self.config.app).state.service
         service.stopping = True
         ends = time.monotonic() + service.limits.linger
         while time.monotonic() < ends and not self.force_exit:
@@ -103,7 +104,7 @@ class _Connection(H11Protocol):
         self._since = self.loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._await_head()
         while len(self.connections) > self.limits.max_connections:

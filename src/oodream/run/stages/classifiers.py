@@ -124,7 +124,7 @@ def sources(job: Job) -> list[Source]:
 
 def lost_detail(job: Job) -> Detail:
     """What the VAE loses of training images."""
-    known = job.inputs.train.subset(job.run.reconstructed_rows)
+    known = job.inputs.train.subset(load_tensors(job.layout.reconstructed("train"))["rows"])
     return Detail(known=known, reconstructed=job.run.reconstructed("train"))
 
 
