@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from .core.options import Option
-from .data.real import WORLD
 
 __all__ = ["COMPARISONS", "Comparison"]
 
@@ -96,7 +95,7 @@ COMPARISONS = {
         about="ways to imagine, what imagines nothing, and real other things; for cifar10-6v4, too",
         arms={
             "imagined": {},
-            "real things": in_place("real", real=WORLD),
+            "real things": in_place("real", real="world"),
             "known, varied": {"regularize": {"outliers": "known"}},
             "known, mixed": in_place("known", known_transform="mixed"),
             "vos": virtual("vos"),

@@ -18,7 +18,6 @@ from .config import (
     TrainConfig,
 )  # fmt: skip
 from .core.options import Option
-from .data.real import WORLD
 
 __all__ = ["PRESETS", "Preset"]
 
@@ -162,7 +161,7 @@ PRESETS = {
         config=Config(
             data="doodles",
             align=AlignConfig(optimisation=Optimisation(epochs=25)),
-            sample=replace(WORDS, options={"words": WORLD}, per_class=40),
+            sample=replace(WORDS, options={"words": "world"}, per_class=40),
             train=TrainConfig(optimisation=Optimisation(epochs=25)),
             evaluate=EvaluateConfig(resamples=300),
         ),

@@ -76,7 +76,7 @@ def test_latents_are_what_pictures_are_decoded_from(finished):
     vectors, decoder = begun.run.vectors, begun.decoder
     decoded = decoder(vectors.z_MD[:4], vectors.y_M[:4], vectors.seed_M[:4]).images_B3HW
     again = decoder.pictures(begun.run.latents(torch.arange(4)))
-    assert (decoded.int() - again.int()).abs().max() <= 2  # half precision on the way
+    assert (decoded.int() - again.int()).abs().max() <= 6  # half precision, or bfloat16, on the way
 
 
 def test_a_killed_run_of_latents_ends_the_same(finished, shapes, tiny_pipeline, tmp_path):

@@ -91,7 +91,7 @@ images = from_array("x", pixels, torch.arange(32) % 3, ("a", "b", "c"))
 cpu = torch.device("cpu")
 barrier(cpu)
 model, out = Linear(), Path(sys.argv[1])
-config = Optimisation(epochs=3, batch=8, lr=0.05, crop_padding=0, flip=False)
+config = Optimisation(epochs=3, batch=8, lr=0.05, crop_padding=0, flip=False, precision="fp32")
 data = [Source(role="known", data=images), Source(role="outlier", data=images, ratio=0.5)]
 fit(model, make("losses", "energy_logistic"), data, config, 0, cpu, out / "state", "t")
 if is_main():
