@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
@@ -32,6 +33,7 @@ from oodream.run.layout import Layout
 from oodream.run.plan import Plan
 from oodream.run.runner import CHANGED
 from tests.golden.parity import table
+from tests.helpers.hub import FolderHub
 from tests.helpers.runs import RUN, command
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +51,7 @@ PLACEHOLDERS = {
     "--preset NAME": "--preset demo",
     "--arms NAME": "--arms oal",
 }
+CLUSTERS = ("ray", "pyspark")  # packages that only slow tests start
 FLAGS = {flag for name in reference.COMMANDS for flag in reference.flags(name)}
 
 
@@ -132,7 +135,7 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
         "decode": "is not a run folder",
         "audit": "is not a run folder",
         "score": "holds no classifier",
-        "export": "holds no guard",
+        "export": "holds no guard" if "--out" in args else "is not a run folder",
         "serve": "holds no guard",
         "fit-decoder": f"{args[0] if args else ''} is not a folder",
     }
@@ -233,11 +236,15 @@ def mine(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def snippets(*, needs_mine: bool) -> pytest.MarkDecorator:
+def snippets(*needs: str) -> pytest.MarkDecorator:
+    """The snippets behind whose language stands nothing, or `needs=` one of these."""
     found = [(page, info, code) for page, info, code in blocks("python") if not info.startswith("file=")]
-    assert {info for _, info, _ in found} <= {"", "needs=mine"}
-    chosen = [(page, code) for page, info, code in found if (info == "needs=mine") == needs_mine]
-    return pytest.mark.parametrize(("page", "code"), chosen)
+    wanted = [f"needs={name}" for name in needs] or [""]
+    assert {info for _, info, _ in found} <= {"", *(f"needs={name}" for name in ("mine", "hub", *CLUSTERS))}
+    chosen = [
+        pytest.param(page, info, code, id=f"{page}-{info}") for page, info, code in found if info in wanted
+    ]
+    return pytest.mark.parametrize(("page", "info", "code"), chosen)
 
 
 def execute(page: str, code: str, tiny_pipeline: Path) -> None:
@@ -248,8 +255,8 @@ def execute(page: str, code: str, tiny_pipeline: Path) -> None:
     exec(compile(code, page, "exec"), names)
 
 
-@snippets(needs_mine=False)
-def test_snippets_run(page, code, desk, tiny_pipeline):
+@snippets()
+def test_snippets_run(page, info, code, desk, tiny_pipeline):
     execute(page, code, tiny_pipeline)
 
 
@@ -273,8 +280,24 @@ def test_the_guard_pages_first_command_runs(desk):
     assert guard.classifier.settings["backbone"] == options.model
 
 
-@snippets(needs_mine=True)
-def test_snippets_with_the_package_run(page, code, mine, desk, tiny_pipeline):
+@snippets("mine")
+def test_snippets_with_the_package_run(page, info, code, mine, desk, tiny_pipeline):
+    execute(page, code, tiny_pipeline)
+
+
+@snippets("hub")
+def test_snippets_of_the_hub_run(page, info, code, desk, tiny_pipeline, tmp_path, monkeypatch):
+    FolderHub.install(tmp_path / "hub", monkeypatch)
+    execute(page, code, tiny_pipeline)
+
+
+@pytest.mark.slow
+@snippets(*CLUSTERS)
+def test_snippets_on_clusters_run(page, info, code, desk, tiny_pipeline, monkeypatch):
+    package = pytest.importorskip(info.removeprefix("needs="))
+    if package.__name__ == "pyspark" and shutil.which("java") is None:
+        pytest.skip("Spark needs Java")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     execute(page, code, tiny_pipeline)
 
 

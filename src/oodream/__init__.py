@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .core.registry import register
     from .data.folders import load_folder, load_ood
     from .data.images import Images, ImageSet
+    from .deploy.batch import GuardMap
     from .deploy.guard import Guard
     from .detection.evaluate import evaluate
     from .models.classifier import Classifier
@@ -30,6 +31,7 @@ __all__ = [
     "Config",
     "Extractor",
     "Guard",
+    "GuardMap",
     "ImageSet",
     "Images",
     "Run",
@@ -49,6 +51,7 @@ _HOMES = {
     "Config": "config",
     "Extractor": "models.inference",
     "Guard": "deploy.guard",
+    "GuardMap": "deploy.batch",
     "ImageSet": "data.images",
     "Images": "data.images",
     "Run": "run.artifacts",
