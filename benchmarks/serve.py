@@ -266,7 +266,7 @@ async def attack(port: int, sent: list[bytes], connections: int, trickles: bool)
                         writer.write(content)
                 finally:
                     writer.close()
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(2 if trickles else 0.25)
 
     with suppress(asyncio.TimeoutError):
         tasks = asyncio.gather(
