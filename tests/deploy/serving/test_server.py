@@ -165,6 +165,18 @@ def test_who_asks_before_sending_too_much_need_not_send_it(running):
         assert said(connection).startswith(b"HTTP/1.1 413 ")
 
 
+def test_answers_do_not_wait_for_acknowledgements(running):
+    """These take 40 ms, but for the first on a connection."""
+    seconds = []
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
+        for _ in range(40):
+            began = time.monotonic()
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+            seconds.append(time.monotonic() - began)
+    assert min(seconds[20:]) < 0.03
+
+
 def test_requests_on_one_connection(running):
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
     with closing(connection):

@@ -106,6 +106,9 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        # Else an answer's body waits until the client has acknowledged its head, which may take 40 ms. asyncio
+        # does this itself for sockets that say their protocol; those of `socket.create_server` do not.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._await_head()
         while len(self.connections) > self.limits.max_connections:
             waiting = [c for c in self.connections if isinstance(c, _Connection) and c.waits]
