@@ -106,8 +106,8 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        # Else an answer's body waits until the client has acknowledged its head, which may take 40 ms. asyncio
-        # does this itself for sockets that say their protocol; those of `socket.create_server` do not.
+        # Else an answer's body waits until the client has acknowledged its head, which may take 40 ms.
+        # asyncio sees to it for sockets that state their protocol; those of `create_server` do not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._await_head()
         while len(self.connections) > self.limits.max_connections:
