@@ -1,8 +1,9 @@
-"""Many pictures into a table: images a second and peak memory of `oodream score --out`, beside a plain loop
+"""Many pictures into a table: images a second and memory of `oodream score --out`, beside a plain loop
 that reads a batch, asks the guard, writes lines, and reads the next.
 
-Small JPEG files of 64 x 48 pixels, a resnet8 of 32 pixels with random weights, energy score. Programs take
-turns, each in a process of its own; rates are medians over wall-clock times without the start.
+JPEG files of 64 x 48 and of 640 x 480 pixels, a resnet8 of 32 pixels with random weights, energy score.
+Programs take turns, each in a process of its own; rates are medians over wall-clock times without the start.
+Longer lists name the same files again.
 
 python benchmarks/score.py
 """
@@ -10,16 +11,19 @@ python benchmarks/score.py
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
+from collections import defaultdict
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
@@ -29,15 +33,15 @@ from oodream.core.seeding import seeded
 from oodream.data.builtin import FASHION_ID, fashion
 from oodream.data.images import from_array
 from oodream.data.preprocess import read_image
-from oodream.data.scan import image_files
 from oodream.deploy.guard import Guard
 from oodream.deploy.resumed import score_to
-from oodream.deploy.tables import row_of
+from oodream.deploy.tables import row_of, table_for
 from oodream.models.classifier import Classifier
 from oodream.models.factory import backbone
 
 SIZE, BATCH, ROUNDS = 32, 256, 5
-FEW, MANY = 5_000, 20_000
+SMALL, LARGE = 5_000, 1_000
+LENGTHS = (5_000, 20_000, 80_000)
 CPU = torch.device("cpu")
 
 
@@ -58,67 +62,83 @@ def new_guard() -> Guard:
         )
 
 
-def draw(folder: Path, n: int) -> None:
-    """Smooth colours with some noise."""
-    g = np.random.default_rng(0)
-    for i in range(n):
-        blobs = Image.fromarray(g.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((64, 48))
-        pixels = np.asarray(blobs).astype(int) + g.integers(-9, 10, (48, 64, 3))
-        file = folder / f"{i // 1000:03}" / f"{i:06}.jpg"
-        file.parent.mkdir(exist_ok=True)
+def draw(folder: Path, n: int, width: int, height: int) -> list[Path]:
+    """Files of smooth colours with some noise."""
+    g, files = np.random.default_rng(0), [folder / f"{i:06}.jpg" for i in range(n)]
+    folder.mkdir()
+    for file in files:
+        blobs = Image.fromarray(g.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height))
+        pixels = np.asarray(blobs).astype(int) + g.integers(-9, 10, (height, width, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file)
+    return files
 
 
-def loop(guard: Guard, folder: Path, out: Path) -> None:
+def listed(folder: Path, files: list[Path], n: int) -> Path:
+    """A list of so many of the files, from the first one again after the last."""
+    names = map(str, islice(cycle(files), n))
+    file = folder / f"{files[0].parent.name}-{n}.txt"
+    file.write_text("\n".join(names))
+    return file
+
+
+def loop(guard: Guard, pictures: Path, out: Path) -> None:
     """One thing after the other."""
-    files = image_files(folder)
-    with out.open("wb") as lines:
-        for start in range(0, len(files), BATCH):
-            part = files[start : start + BATCH]
+    with pictures.open() as names, out.open("wb") as lines:
+        while part := [Path(name.strip()) for name in islice(names, BATCH)]:
             pixels = torch.stack([read_image(file, SIZE) for file in part])
             images = from_array("files", pixels, torch.zeros(len(part)), ())
             for file, prediction in zip(part, guard(images, CPU), strict=True):
                 lines.write(encode_json(row_of(str(file), prediction)) + b"\n")
 
 
-def child(program: str, guard_folder: str, folder: str) -> None:
-    """One measurement: seconds, and the process's largest resident set in MiB."""
+def child(program: str, guard_folder: str, pictures: str) -> None:
+    """One measurement: seconds, and by how many MiB the process's resident set grew at most."""
     torch.set_num_threads(1)
     guard = Guard.load(guard_folder)
+    table_for(Path("x.parquet"))  # imports what writes it
+    process, largest, done = psutil.Process(), [0], threading.Event()
+    start = process.memory_info().rss
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            largest[0] = max(largest[0], process.memory_info().rss)
+
     with tempfile.TemporaryDirectory() as room:
+        threading.Thread(target=watch).start()
         began = time.perf_counter()
         if program == "loop":
-            loop(guard, Path(folder), Path(room) / "out.jsonl")
+            loop(guard, Path(pictures), Path(room) / "out.jsonl")
         else:
-            score_to(Path(room) / f"out.{program}", [folder], guard, CPU)
+            score_to(Path(room) / f"out.{program}", [pictures], guard, CPU)
         seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps([seconds, peak]))
+    done.set()
+    print(json.dumps([seconds, (largest[0] - start) / 2**20]))
 
 
-def measured(program: str, guard: Path, folder: Path) -> tuple[float, float]:
-    command = [sys.executable, __file__, program, str(guard), str(folder)]
+def measured(program: str, guard: Path, pictures: Path) -> tuple[float, float]:
+    command = [sys.executable, __file__, program, str(guard), str(pictures)]
     seconds, peak = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return seconds, peak
 
 
 def main() -> None:
+    programs, rates, memory = ("loop", "jsonl", "parquet"), defaultdict(list), {}
     with tempfile.TemporaryDirectory() as name:
         room = Path(name)
         new_guard().save(room / "guard")
-        for n in (FEW, MANY):
-            (room / str(n)).mkdir()
-            draw(room / str(n), n)
-        programs, rates, peaks = ("loop", "parquet", "jsonl"), {}, {}
-        for _ in range(ROUNDS):
+        small, large = draw(room / "small", SMALL, 64, 48), draw(room / "large", LARGE, 640, 480)
+        sets = {listed(room, small, SMALL): SMALL, listed(room, large, LARGE): LARGE}
+        for pictures, n in (*sets.items(),) * ROUNDS:
             for program in programs:
-                seconds, peak = measured(program, room / "guard", room / str(FEW))
-                rates.setdefault(program, []).append(FEW / seconds)
-                peaks.setdefault(program, []).append(peak)
-        print(f"| program | images/s | peak memory at {FEW:,}, MiB | at {MANY:,}, MiB |\n|---|---|---|---|")
+                rates[program, pictures].append(n / measured(program, room / "guard", pictures)[0])
         for program in programs:
-            _, most = measured(program, room / "guard", room / str(MANY))
-            print(f"| {program} | {median(rates[program]):.0f} | {median(peaks[program]):.0f} | {most:.0f} |")
+            for n in LENGTHS:
+                memory[program, n] = measured(program, room / "guard", listed(room, small, n))[1]
+    print("| program | small, images/s | large | " + " | ".join(f"MiB at {n:,}" for n in LENGTHS) + " |")
+    print("|---" * (3 + len(LENGTHS)) + "|")
+    for program in programs:
+        row = [f"{median(rates[program, pictures]):,.0f}" for pictures in sets]
+        print(f"| {program} | " + " | ".join([*row, *(f"{memory[program, n]:.0f}" for n in LENGTHS)]) + " |")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from oodream.cli.main import main
-from oodream.core.errors import StoreError
+from oodream.core.errors import DataError, StoreError
 from oodream.core.files import read_json
 from oodream.deploy import resumed, scoring
 from oodream.deploy.resumed import score_to
@@ -190,6 +190,32 @@ def test_a_finished_table_is_not_written_again(photos, tmp_path):
         score_to(out, [str(photos)], guard(), CPU)
     assert out.read_text() == "mine\n"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_of_somebody_elses_stays(photos, tmp_path):
+    parts = tmp_path / "answers.jsonl.parts"
+    parts.mkdir()
+    (parts / "thesis.tex").write_text("x")
+    with pytest.raises(
+        StoreError, match=r"answers\.jsonl\.parts holds something that is not of this program"
+    ):
+        score_to(tmp_path / "answers.jsonl", [str(photos)], guard(), CPU)
+    assert [path.name for path in tmp_path.rglob("*")] == ["answers.jsonl.parts", "thesis.tex"]
+
+
+def test_what_is_refused_leaves_nothing(tmp_path):
+    with pytest.raises(DataError, match="no picture to read"):
+        score_to(tmp_path / "answers.jsonl", [str(tmp_path)], guard(), CPU)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_was_stopped_while_it_listed_is_no_hindrance(photos, tmp_path):
+    parts = tmp_path / "answers.jsonl.parts"
+    parts.mkdir()
+    for name in (".lock", ".pictures.txt.new", "pictures.txt"):
+        (parts / name).write_text("torn")
+    score_to(tmp_path / "answers.jsonl", [str(photos)], guard(), CPU)
+    check(tmp_path / "answers.jsonl", photos)
 
 
 def test_two_processes_do_not_write_one_table(photos, tmp_path):

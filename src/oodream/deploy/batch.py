@@ -46,7 +46,7 @@ class GuardMap:
     another one there. Raises what `Guard.load` and `Guard.at` raise.
     """
 
-    folder: str
+    folder: str | Path
     column: str = "image"
     alpha: float | None = None
     keep: tuple[str, ...] = ()

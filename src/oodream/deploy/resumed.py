@@ -77,6 +77,8 @@ def score_to(file: Path, places: Sequence[str], predictor: Guard | Classifier, d
         raise StoreError(
             f"{shown(file)} is there already. Remove it to score anew, or write to another file."
         )
+    if folder.exists() and not begun.exists() and any(_foreign(folder)):
+        raise StoreError(f"{shown(folder)} holds something that is not of this program. Move it away.")
     with _locked(folder):
         pictures = open_pictures(places, folder / (f".{LIST}" if begun.exists() else LIST))
         facts = {**identity(predictor), "pictures": pictures.identity, "total": pictures.total, "part": PART}
@@ -105,6 +107,11 @@ def _fill(
             write_bytes(part, table.encode(rows))
             tally.add(rows)
     return tally
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """What lies in a folder beside what a process leaves that was stopped before it had begun."""
+    return (path for path in folder.iterdir() if path.name != LIST and not path.name.startswith("."))
 
 
 def _check_same(file: Path, begun: Json, facts: Json) -> None:
@@ -139,3 +146,5 @@ def _locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             lock.release()
+            if not (folder / BEGUN).exists():  # refused before anything was done
+                shutil.rmtree(folder)

@@ -4,6 +4,7 @@ and memory does not grow with their number.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,10 @@ T = TypeVar("T")
 
 BATCH, PIXELS = 256, 1 << 25  # pictures that are read together, at most so many and of so many bytes
 AHEAD = 2  # batches that are being read while the network looks at another
+THREADS, SHARE = (
+    16,
+    16,
+)  # that read, at most, and pictures that one reads in turn: small ones take little time
 
 
 def answers(
@@ -74,14 +79,19 @@ def _ahead(
     pictures: Iterable[tuple[str, Path | BytesIO]], batch: int, read: Callable[[Path | BytesIO], T]
 ) -> Iterator[list[tuple[str, T]]]:
     """Batches of names with what `read` gives; threads read some batches ahead."""
-    pictures, pending = iter(pictures), deque[list[tuple[str, Future[T]]]]()
-    with ThreadPoolExecutor() as pool:
+
+    def read_all(part: Sequence[tuple[str, Path | BytesIO]]) -> list[tuple[str, T]]:
+        return [(name, read(source)) for name, source in part]
+
+    pictures, pending = iter(pictures), deque[list[Future[list[tuple[str, T]]]]]()
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         try:
             while True:
                 while len(pending) <= AHEAD and (part := list(islice(pictures, batch))):
-                    pending.append([(name, pool.submit(read, source)) for name, source in part])
+                    shares = (part[i : i + SHARE] for i in range(0, len(part), SHARE))
+                    pending.append([pool.submit(read_all, share) for share in shares])
                 if not pending:
                     return
-                yield [(name, future.result()) for name, future in pending.popleft()]
+                yield [one for future in pending.popleft() for one in future.result()]
         finally:
             pool.shutdown(cancel_futures=True)
