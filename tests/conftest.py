@@ -11,10 +11,15 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from oodream.cli.main import main
 from tests.helpers.runs import command
 from tests.helpers.tiny import NAMES, draw, save_tiny_pipeline, save_tiny_xl_pipeline
+
+# Beside other work, an example may take any time.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

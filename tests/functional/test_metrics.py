@@ -66,7 +66,7 @@ def check_against_oracle(id_N: Tensor, ood_M: Tensor) -> None:
     assert measure(id_N, ood_M) == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scores, scores)
 def test_small_sets_full_of_ties_agree_with_scikit_learn_and_loops(id_N: Tensor, ood_M: Tensor) -> None:
     check_against_oracle(id_N, ood_M)
@@ -80,13 +80,13 @@ def test_continuous_scores_agree_with_scikit_learn_and_loops(n: int, m: int) -> 
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scores, scores)
 def test_any_strictly_increasing_transform_changes_nothing(id_N: Tensor, ood_M: Tensor) -> None:
     assert measure(id_N.exp() * 3 - 7, ood_M.exp() * 3 - 7) == measure(id_N, ood_M)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scores, scores)
 def test_swapping_roles_mirrors_and_everything_is_a_share(id_N: Tensor, ood_M: Tensor) -> None:
     values, swapped, mirrored = measure(id_N, ood_M), measure(ood_M, id_N), measure(-ood_M, -id_N)
@@ -223,7 +223,7 @@ def brute_nearest(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 @given(scores, scores)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_nearest_fpr95_agrees_with_a_loop(id_N: Tensor, ood_M: Tensor) -> None:
     values = measure(id_N, ood_M, fpr95_nearest=True)
     assert values["fpr95_id"] == pytest.approx(brute_nearest(id_N.numpy(), ood_M.numpy()))
@@ -231,7 +231,7 @@ def test_the_nearest_fpr95_agrees_with_a_loop(id_N: Tensor, ood_M: Tensor) -> No
     assert values["auroc"] == measure(id_N, ood_M)["auroc"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scores, scores, st.sampled_from([0.05, 0.5, 0.8, 0.95, 0.99, 1.0]))
 def test_the_fpr_at_any_tpr_agrees_with_a_loop(id_N: Tensor, ood_M: Tensor, tpr: float) -> None:
     levels = sorted(set(id_N.tolist() + ood_M.tolist()))
@@ -243,7 +243,7 @@ def test_the_fpr_at_any_tpr_agrees_with_a_loop(id_N: Tensor, ood_M: Tensor, tpr:
     assert fpr_at(id_N, ood_M, 0.95, positive="ood") == pytest.approx(fpr95_ood(id_N, ood_M))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scores, scores)
 def test_the_trapezoid_area_is_scikit_learns(id_N: Tensor, ood_M: Tensor) -> None:
     pooled = torch.cat([id_N, ood_M]).numpy()
@@ -255,7 +255,7 @@ def test_the_trapezoid_area_is_scikit_learns(id_N: Tensor, ood_M: Tensor) -> Non
         )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scores, scores)
 def test_autc_is_the_mean_error_over_thresholds(id_N: Tensor, ood_M: Tensor) -> None:
     low, high = torch.cat([id_N, ood_M]).aminmax()
@@ -267,7 +267,7 @@ def test_autc_is_the_mean_error_over_thresholds(id_N: Tensor, ood_M: Tensor) -> 
     assert autc(id_N, ood_M) == pytest.approx(0.5 * false.mean().item(), abs=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scores, scores, st.integers(0, 2**30))
 def test_oscr_counts_pairs_of_a_right_id_image_and_an_ood_image(
     id_N: Tensor, ood_M: Tensor, seed: int
@@ -325,7 +325,7 @@ def brute_areas(score_N: Tensor, right_N: Tensor) -> tuple[float, float]:
     return float(np.mean(risks)), float(np.mean(generalized))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(answers)
 def test_both_areas_are_the_mean_over_the_orders_of_ties(pair: tuple[Tensor, Tensor]) -> None:
     assert (aurc(*pair), augrc(*pair)) == pytest.approx(brute_areas(*pair), abs=1e-12)
@@ -341,7 +341,7 @@ def test_areas_of_distinct_scores_are_sums_over_coverages(n: int) -> None:
     assert augrc(score_N, right_N) == pytest.approx(auc(np.linspace(0, 1, n + 1), curve))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(answers)
 def test_a_better_order_lowers_both_and_the_best_augrc_is_known(pair: tuple[Tensor, Tensor]) -> None:
     """Scores that rank every wrong answer behind every right one are the best, and the reverse the worst."""
