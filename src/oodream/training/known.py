@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data import holdout
 from ..data.images import Images
+from .pixmix import structured
 
 __all__ = ["TRANSFORMS", "Transform", "cut", "inverted", "mixed", "partners", "shuffled"]
 
@@ -63,6 +64,7 @@ TRANSFORMS: dict[str, Transform] = {
     "cut": cut,
     "shuffled": shuffled,
     "inverted": inverted,
+    "structured": structured,
 }
 """By the names of `regularize.known_transform`; "varied" is none of these, but how outliers are shown."""
 
