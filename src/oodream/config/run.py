@@ -83,6 +83,8 @@ class DecodeConfig(Section):
 
     decoder: str = "stable"
     """decoder (see `oodream list`)"""
+    options: dict[str, Option] = field(default_factory=dict, metadata={OF: "decoder"})
+    """the decoder's own options, as `by=feature k=50`"""
     source: str = "embedded"
     """a diffusers folder, a hub id, or "embedded" """
     output: Literal["images", "latents"] = "images"

@@ -16,6 +16,7 @@ from ..core.progress import progress
 from ..core.registry import make
 from ..core.types import ClassBook, Decoder, Features, Generated, Json, SampledVectors
 from .errors import NotFiniteError
+from .known import Known, KnownDecoder
 from .text import Span, check_prompt, name_spans
 
 __all__ = ["check_space", "decode", "decoder_options", "make_decoder", "provenance", "tile_size"]
@@ -28,14 +29,16 @@ def make_decoder(
     size: int,
     device: str | torch.device,
     spans: Sequence[Span] = (),
+    known: Known | None = None,
 ) -> Decoder:
     """The decoder that `config` names, with a prompt for each of `names`; its images are `size` pixels wide.
 
     `prompts` are made with the template `config.prompt` and hold the names at the characters `spans`; without
     these `name_spans` finds them. A decoder is called with these and the keywords of `decoder_options`.
+    `known` is for one that looks at known images or their classifier (see `KnownDecoder`).
 
     Raises ConfigError for a template that `check_prompt` refuses, PromptError for a name that is not in its
-    prompt, and what the decoder raises.
+    prompt, ValueError where `known` is needed and not given, and what the decoder raises.
     """
     check_prompt(config.prompt)
     decoder: Decoder = make(
@@ -48,12 +51,19 @@ def make_decoder(
         device=device,
         **decoder_options(config),
     )
-    return decoder
+    if not isinstance(decoder, KnownDecoder):
+        return decoder
+    if known is None:
+        raise ValueError(f"The decoder {config.decoder!r} looks at known images: pass known=Known(…).")
+    return decoder.with_known(known)
 
 
 def decoder_options(config: DecodeConfig) -> dict[str, Any]:
-    """What every decoder takes of the configuration: source, scheduler, steps, guidance, tile."""
-    return {key: getattr(config, key) for key in ("source", "scheduler", "steps", "guidance", "tile")}
+    """What a decoder takes of the configuration: source, scheduler, steps, guidance, tile, and its own
+    options.
+    """
+    keys = ("source", "scheduler", "steps", "guidance", "tile")
+    return {key: getattr(config, key) for key in keys} | config.options
 
 
 def decode(

@@ -33,7 +33,7 @@ from ..schedulers import make_scheduler
 from ..text import Span
 from ._tiles import Tiled
 
-__all__ = ["StableDecoder", "pipeline_hash", "resized", "to_uint8"]
+__all__ = ["StableDecoder", "digest", "pipeline_hash", "resized", "to_uint8"]
 
 PROBE_STEPS = 2
 
@@ -77,7 +77,7 @@ class StableDecoder(Tiled):
         weights = pipeline_hash(self.pipeline)
         self._bf16 = self.device.type == "cpu" and multiplies_bf16(self.device)
         path = ("bf16",) if self._bf16 else ()
-        self.fingerprint = _digest(weights, scheduler, steps, float(guidance), self.size, *path)
+        self.fingerprint = digest(weights, scheduler, steps, float(guidance), self.size, *path)
         self._sliced = False
         xl = hasattr(self.pipeline, "text_encoder_2")
         pairs = [(self.pipeline.tokenizer, self.pipeline.text_encoder)]
@@ -100,7 +100,7 @@ class StableDecoder(Tiled):
         """
 
         def draw(rows: Tensor) -> Tensor:
-            return self._draw(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows], rows)
+            return self._picture(self._imagine(z_BD[rows], y_B[rows], seed_B[rows], rows), rows)
 
         images = self.tiled(len(y_B), draw, self._no_images)
         return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
@@ -111,7 +111,7 @@ class StableDecoder(Tiled):
         """
 
         def denoise(rows: Tensor) -> Tensor:
-            latents = self._denoise(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows], rows)
+            latents = self._imagine(z_BD[rows], y_B[rows], seed_B[rows], rows)
             return _finite(latents.half(), "U-Net", rows)
 
         latents = self.tiled(len(y_B), denoise, self._no_latents)
@@ -190,6 +190,10 @@ class StableDecoder(Tiled):
         unet = self.pipeline.unet.config
         return torch.empty(0, unet.in_channels, unet.sample_size, unet.sample_size, dtype=torch.float16)
 
+    def _imagine(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:
+        """The denoised latents (B, F, h, w) of vectors."""
+        return self._denoise(self.text.splice(z_BD, y_B), seed_B, rows)
+
     def _draw(self, prompt: Conditioning, seed_B: Tensor, rows: Tensor, steps: int = 0) -> Tensor:
         return self._picture(self._denoise(prompt, seed_B, rows, steps), rows)
 
@@ -214,8 +218,6 @@ class StableDecoder(Tiled):
     @torch.no_grad()
     def _denoise(self, prompt: Conditioning, seed_B: Tensor, rows: Tensor, steps: int = 0) -> Tensor:
         pipe = self.pipeline
-        shape = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
-        noise = torch.stack([torch.randn(shape, generator=generator(int(s), "image")) for s in seed_B])
         uncond, pooled = self._uncond.expand(len(seed_B)), {}
         if prompt.pooled_BP is not None:
             pooled = {
@@ -228,13 +230,21 @@ class StableDecoder(Tiled):
                 prompt_embeds=states_BLD,
                 negative_prompt_embeds=uncond.states_BLD,
                 **pooled,
-                latents=noise.to(states_BLD),
+                latents=self._noise(seed_B).to(states_BLD),
                 generator=[generator(int(s), "steps") for s in seed_B],
                 num_inference_steps=steps or self.steps,
                 guidance_scale=self.guidance,
                 output_type="latent",
             ).images
-        return _finite(latents, "U-Net", rows)
+        return self._checked(latents, rows)
+
+    def _noise(self, seed_B: Tensor, what: str = "image") -> Tensor:
+        """Standard normal noise of the latents' shape (B, F, h, w), each row of its seed alone."""
+        shape = self._no_latents.shape[1:]
+        return torch.stack([torch.randn(shape, generator=generator(int(s), what)) for s in seed_B])
+
+    def _checked(self, latents_BFHW: Tensor, rows: Tensor) -> Tensor:
+        return _finite(latents_BFHW, "U-Net", rows)
 
     def _multiplying(self) -> AbstractContextManager[object]:
         return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
@@ -262,11 +272,12 @@ def pipeline_hash(pipeline: Any) -> str:
     """A hash of all weights and of the tokenizer's vocabulary: equal pipelines, equal hash."""
     names = ("text_encoder", "text_encoder_2", "unet", "vae")
     networks = [getattr(pipeline, name) for name in names if getattr(pipeline, name, None) is not None]
-    return _digest(
+    return digest(
         *(weights_hash(network.state_dict()) for network in networks),
         *sorted(pipeline.tokenizer.get_vocab().items()),
     )
 
 
-def _digest(*items: object) -> str:
+def digest(*items: object) -> str:
+    """A short hash of what a decoder is made of."""
     return hashlib.blake2b(repr(items).encode(), digest_size=8).hexdigest()

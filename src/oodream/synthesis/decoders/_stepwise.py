@@ -1,0 +1,116 @@
+"""Stable Diffusion step by step, for decoders that look at known images or their classifier on the way."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...core.seeding import generator
+from ...core.types import Generated
+from ..conditioning import Conditioning
+from ..errors import DecoderError
+from ..known import Known
+from .stable import StableDecoder
+
+__all__ = ["Stepwise"]
+
+
+class Stepwise(StableDecoder):
+    """A Stable Diffusion pipeline whose steps a method takes itself: `_imagine` is its algorithm.
+
+    What it may look at is `known`, from `with_known`. Noise, networks, schedulers and tiles are those of
+    `StableDecoder`, and `plainly` draws as that does.
+    """
+
+    guided: ClassVar[bool] = False
+    _known: Known | None = None
+
+    def with_known(self, known: Known) -> Stepwise:
+        """The decoder with what it looks at."""
+        decoder = copy.copy(self)
+        decoder._known = known
+        return decoder
+
+    @property
+    def known(self) -> Known:
+        """What it looks at; ValueError where it has not been given anything."""
+        if self._known is None:
+            raise ValueError("The decoder has no known images yet: give it some by with_known(Known(…)).")
+        return self._known
+
+    def begins_at(self, y_B: Tensor, seed_B: Tensor) -> Tensor | None:
+        """None: it begins at noise, unless a subclass says otherwise."""
+        return None
+
+    def plainly(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
+        """Images of vectors, as `StableDecoder` draws them."""
+
+        def draw(rows: Tensor) -> Tensor:
+            return self._draw(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows], rows)
+
+        images = self.tiled(len(y_B), draw, self._no_images)
+        return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
+
+    def _timesteps(self) -> Tensor:
+        """The steps' times (T,), from noise to images; the scheduler begins anew."""
+        self.pipeline.scheduler.set_timesteps(self.steps, device=self.device)
+        times: Tensor = self.pipeline.scheduler.timesteps
+        return times
+
+    def _step_options(self, seed_B: Tensor) -> dict[str, Any]:
+        """Keywords for the scheduler's steps: each row's own noise, and DDIM's eta of 1, where it has one."""
+        generators = [generator(int(s), "steps") for s in seed_B]
+        options: dict[str, Any] = self.pipeline.prepare_extra_step_kwargs(generators, 1.0)
+        return options
+
+    def _predicted(self, latents_BFHW: Tensor, time: Tensor, *prompts: Conditioning) -> tuple[Tensor, ...]:
+        """What the U-Net predicts for the same latents under each of several prompts, (B, F, h, w) each."""
+        inputs = self.pipeline.scheduler.scale_model_input(latents_BFHW, time)
+        with self._multiplying():
+            output = self.pipeline.unet(
+                torch.cat([inputs] * len(prompts)),
+                time,
+                encoder_hidden_states=torch.cat([prompt.states_BLD for prompt in prompts]),
+                added_cond_kwargs=self._added(prompts, len(inputs)),
+            ).sample
+        return output.to(latents_BFHW.dtype).chunk(len(prompts))
+
+    def _added(self, prompts: tuple[Conditioning, ...], n: int) -> dict[str, Tensor] | None:
+        """What SDXL's U-Net sees besides: pooled vectors, and the size of an image that is not cut."""
+        pooled = [prompt.pooled_BP for prompt in prompts if prompt.pooled_BP is not None]
+        if not pooled:
+            return None
+        size = torch.tensor([self.resolution] * 2 + [0, 0] + [self.resolution] * 2, device=self.device)
+        return {
+            "text_embeds": torch.cat(pooled),
+            "time_ids": size.expand(n * len(prompts), -1).to(pooled[0].dtype),
+        }
+
+    def _levels(self, time: Tensor) -> tuple[float, float]:
+        """By how much latents of this time hold the clean ones and noise: sqrt(a) and sqrt(1 - a), or, where
+        a scheduler's latents have another scale, 1 and sigma.
+        """
+        one, add = torch.ones(1, 1, 1, 1, device=self.device), self.pipeline.scheduler.add_noise
+        return add(one, 0 * one, time[None]).item(), add(0 * one, one, time[None]).item()
+
+    def _clean(self, latents_BFHW: Tensor, time: Tensor, predicted_BFHW: Tensor) -> Tensor:
+        """The clean latents that a prediction, of noise or of velocity, means.
+
+        With x the latents at unit variance, sqrt(a) x0 + sqrt(1 - a) eps, they are
+        (x - sqrt(1 - a) eps) / sqrt(a), and sqrt(a) x - sqrt(1 - a) v. Raises DecoderError for a U-Net that
+        predicts something else.
+        """
+        signal, noise = self._levels(time)
+        scale = math.hypot(signal, noise)
+        x, signal, noise = latents_BFHW / scale, signal / scale, noise / scale
+        match self.pipeline.scheduler.config.prediction_type:
+            case "epsilon":
+                return (x - noise * predicted_BFHW) / signal
+            case "v_prediction":
+                return signal * x - noise * predicted_BFHW
+            case other:
+                raise DecoderError(f"Decoders that are guided need a U-Net that predicts noise, not {other}.")
