@@ -10,6 +10,7 @@ from ..core.registry import get, make, make_all
 from ..core.types import Sizes
 from ..detection.fit import uses_outliers
 from ..models.factory import backbone
+from ..synthesis.decoders.stable import StableDecoder
 from ..synthesis.filters import make_filters
 from ..synthesis.names import warn_of_names
 from ..training.loop import autocast
@@ -18,8 +19,6 @@ from .job import Job
 from .stages.classifiers import check_teacher, lacks_outlier_images
 
 __all__ = ["check"]
-
-STABLE = "stable"  # a decoder of another kind may leave `decode.source` unread
 
 
 def check(job: Job) -> None:
@@ -71,7 +70,8 @@ def check(job: Job) -> None:
     for optimisation in (c.align.optimisation, c.train.optimisation):
         autocast(optimisation.precision, job.device)
     _ = job.book, job.inputs.real, job.inputs.ood, job.inputs.shifted
-    if job.run.imagines and c.decode.decoder == STABLE:
+    # A decoder of another kind may leave `decode.source` unread.
+    if job.run.imagines and isinstance(job.decoder, StableDecoder):
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +19,14 @@ from ..data.real import WORLD
 from ..data.sets import SETS
 from ..models.factory import SCRATCH
 from ..synthesis.decode import make_decoder
+from ..synthesis.known import Known
 from ..synthesis.names import disjoint
 from ..synthesis.sample import make_sampler
 from .artifacts import Run
 from .folder import RunDir
-from .layout import Layout
+from .layout import BASELINE, Layout
 
-__all__ = ["Job", "absolute"]
+__all__ = ["Job", "absolute", "known_of"]
 
 BUILT_IN = {
     *SETS,
@@ -62,9 +63,14 @@ class Job:
     @cached_property
     def _decoder(self) -> Decoder:
         names = self.inputs.train.classes
-        spans = self.inputs.prompt_spans(names)
         return make_decoder(
-            self.config.decode, names, self.inputs.prompts(names), self.config.size, self.device, spans
+            self.config.decode,
+            names,
+            self.inputs.prompts(names),
+            self.config.size,
+            self.device,
+            self.inputs.prompt_spans(names),
+            known_of(self.run, lambda: self.inputs),
         )
 
     @cached_property
@@ -100,6 +106,15 @@ class Job:
             raise ValueError(f"{listed(map(repr, taken))} cannot be sampled: a class is called so.")
         rows = [i for i, name in enumerate(words.names) if name in rest]
         return Words(names=tuple(words.names[i] for i in rows), z_VD=words.z_VD[rows])
+
+
+def known_of(run: Run, inputs: Callable[[], DataInputs]) -> Known:
+    """What a run's decoder may look at: its training images, and the baseline classifier that filters have,
+    too.
+    """
+    return Known(
+        images=lambda: inputs().train, baseline=lambda: run.classifier(BASELINE, 0).network
+    )
 
 
 def absolute(config: Config) -> Config:

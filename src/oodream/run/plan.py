@@ -16,9 +16,10 @@ from typing import Any
 
 from ..config import Config
 from ..core.options import to_json
-from ..core.types import Json
+from ..core.types import Decoder, Json
 from ..data.corruptions import CORRUPTIONS, SEVERITIES
 from ..models.factory import initial_weights_hash
+from ..synthesis.known import is_guided
 from ..training.train import is_pretrained, make_loss
 from .artifacts import named_extensions
 from .folder import inputs_hash
@@ -27,7 +28,7 @@ from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .stage import Stage
 from .stages import classifiers, images, results, vectors
 
-__all__ = ["Plan", "plugin_hashes", "section_inputs"]
+__all__ = ["Plan", "drawn_after", "plugin_hashes", "section_inputs"]
 
 
 class Plan:
@@ -77,9 +78,24 @@ def stages(job: Job) -> list[Stage]:
     pretrained = any(stage.name == "latents/adapter" for stage in latent)
     trained = classifier_stages(job, pretrained)
     names = tuple(stage.name for stage in trained if stage.name.startswith("classifier/"))
-    return [
-        classes, *imagined, *latent, *reconstruction_stages(job), *trained, *result_stages(job, names)
-    ]  # fmt: skip
+    return in_order(
+        [classes, *imagined, *latent, *reconstruction_stages(job), *trained, *result_stages(job, names)]
+    )
+
+
+def in_order(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages, each at the first place behind those it comes after, and else in the order given."""
+    waiting, done = list(stages), dict[str, Stage]()
+    while waiting:
+        stage = next(stage for stage in waiting if done.keys() >= {*stage.after})
+        done[stage.name] = stage
+        waiting.remove(stage)
+    return list(done.values())
+
+
+def drawn_after(decoder: Decoder) -> tuple[str, ...]:
+    """The stages that the imagined images come after."""
+    return ("vectors", *([classifier_stage(BASELINE, 0)] if is_guided(decoder) else []))
 
 
 def reconstruction_stages(job: Job) -> list[Stage]:
@@ -109,7 +125,7 @@ def vector_stages(job: Job) -> list[Stage]:
         Stage(
             name=imagined_stage(c.decode.output),
             work=images.decode_vectors,
-            after=("vectors",),
+            after=drawn_after(job.decoder),
             sections=("decode",),
             shared=True,
         ),
@@ -237,12 +253,15 @@ def section_inputs(config: Config) -> dict[str, Json]:
     these lie.
 
     The decoder's source is left out: its weights' hash is part of the class vectors' space. So is the place
-    of real outliers: the hash of these images is an input of its own.
+    of real outliers: the hash of these images is an input of its own. So are options that a decoder is not
+    given: what was drawn before decoders had some is not stale.
     """
     sections: dict[str, Any] = {
         key: value for key, value in to_json(config).items() if isinstance(value, dict)
     }
     del sections["decode"]["source"], sections["regularize"]["real"]
+    if not sections["decode"]["options"]:
+        del sections["decode"]["options"]
     for name, training in (("align", config.align), ("train", config.train)):
         sections[name]["init"] = initial_weights_hash(training.backbone, training.init)
     if teacher := config.regularize.teacher:

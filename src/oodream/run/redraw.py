@@ -3,7 +3,8 @@ mending and redrawing them.
 
 Nothing is exchanged between processes. Each decodes its own rows into the run folder, every file whole or not
 at all; `oodream run` finds them there and goes on. On machines of one kind a row's image is the same whoever
-decodes it; `verify` tells where it is not. Only the run folder and the decoder are needed, no data.
+decodes it; `verify` tells where it is not. Only the run folder and the decoder are needed, and no data, but for
+decoders that look at known images.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from ..core.device import device_of
 from ..core.distributed import Shard
 from ..core.errors import StoreError
 from ..core.types import Decoder, Json
+from ..data.inputs import DataInputs
 from ..synthesis.decode import make_decoder
 from .artifacts import Run
 from .folder import inputs_hash
+from .job import known_of
 from .layout import imagined_stage
-from .plan import section_inputs
+from .plan import drawn_after, section_inputs
 
 __all__ = ["BegunRun", "decode_shard", "open_begun", "redraw", "verify"]
 
@@ -48,20 +51,27 @@ def open_begun(path: Path, device: str, output: str = "", plugins: bool = False)
     run = Run.open(path, plugins)
     if not run.imagines:
         raise StoreError(f"{path} has nothing to decode: it trains on real outliers, and imagines none.")
-    if (stamp := run.stamp("vectors")) is None:
+    if run.stamp("vectors") is None:
         raise StoreError(f"{path} has no vectors yet. Sample them with: {run.command} --until vectors")
     if output:
         decode = replace(run.config.decode, output=output)  # type: ignore[arg-type]
         run = Run(path, replace(run.config, decode=decode), run.command, plugins)
     config, book = run.config, run.book
     decode = config.decode if config.decode.tile else replace(config.decode, tile=run.tile)
-    decoder = make_decoder(decode, book.names, book.prompts, config.size, device_of(device))
+    known = known_of(run, lambda: DataInputs(config))
+    decoder = make_decoder(
+        decode, book.names, book.prompts, config.size, device_of(device), known=known
+    )
     if decoder.book.space != book.space:
         raise StoreError(
             f"{config.decode.source} holds other weights than the decoder that {path} was begun with. "
             "Restore them, or begin another run."
         )
-    after = {"vectors": inputs_hash(stamp["inputs"])}
+    after = {}
+    for stage in drawn_after(decoder):
+        if (stamp := run.stamp(stage)) is None:
+            raise StoreError(f"{path} has no {stage} yet. Make it with: {run.command} --until {stage}")
+        after[stage] = inputs_hash(stamp["inputs"])
     return BegunRun(
         run=run, decoder=decoder, inputs={"decode": section_inputs(config)["decode"], "after": after}
     )

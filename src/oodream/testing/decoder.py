@@ -14,13 +14,17 @@ from torch.nn.functional import normalize
 from ..config import DecodeConfig
 from ..core.seeding import generator
 from ..core.types import Decoder
+from ..data.images import from_array
 from ..synthesis.decode import decoder_options, make_decoder
+from ..synthesis.known import Known, KnownDecoder
 from ..synthesis.text import name_spans
 from ._rules import require, run_rules, untouched
+from .toy import Toy
 
 __all__ = ["check_decoder"]
 
 NAMES, SIZE, IMAGES = ("circle", "square", "star"), 24, 5
+KNOWN = 120  # images that a decoder may look at
 Make = Callable[..., Decoder]
 
 
@@ -42,16 +46,20 @@ def check_decoder(
     - Global random numbers and what it is given stay as they are.
     - `fingerprint` is equal for decoders made alike, and another for other options.
     - `neighbours` has words for every vector. `tile` and `largest_tile` are powers of two, or `tile` is 0.
+    - One that looks at known images or their classifier (`KnownDecoder`) is given made-up ones. `begins_at`
+      gives rows of known images of the classes asked for, and `plainly` images, too.
     """
 
     def made(**more: Any) -> Decoder:
         config = DecodeConfig(**{"steps": 2, "tile": 4, **options, **more})
         prompts = [config.prompt.format(name) for name in NAMES]
         if isinstance(decoder, str):
-            return make_decoder(replace(config, decoder=decoder), NAMES, prompts, SIZE, "cpu")
+            config = replace(config, decoder=decoder)
+            return make_decoder(config, NAMES, prompts, SIZE, "cpu", known=_known())
         spans = name_spans(NAMES, prompts, config.prompt)
         inputs: dict[str, Any] = {"names": NAMES, "prompts": prompts, "spans": spans, "size": SIZE}
-        return decoder(**inputs, device="cpu", **decoder_options(config))
+        made = decoder(**inputs, device="cpu", **decoder_options(config))
+        return made.with_known(_known()) if isinstance(made, KnownDecoder) else made
 
     name = decoder if isinstance(decoder, str) else getattr(decoder, "__name__", repr(decoder))
     first = made()
@@ -61,9 +69,19 @@ def check_decoder(
         partial(_check_images, first),
         partial(_check_latents, first),
         partial(_check_rows, first),
+        partial(_check_known, first),
         partial(_check_identity, first, made, changed or {"steps": options.get("steps", 2) + 1}),
     ]
     run_rules(name, rules)
+
+
+def _known() -> Known:
+    """Random pictures of the classes, and the toy network."""
+    g = generator(0, "check_decoder known")
+    pixels = torch.randint(0, 256, (KNOWN, 3, SIZE, SIZE), dtype=torch.uint8, generator=g)
+    images = from_array("known", pixels, torch.arange(KNOWN) % len(NAMES), NAMES)
+    network = Toy()
+    return Known(images=lambda: images, baseline=lambda: network)
 
 
 def _inputs(decoder: Decoder) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,6 +184,21 @@ def _check_rows(decoder: Decoder) -> None:
     other = _images(decoder, -z, y, seed)
     differ = (other != together).flatten(1).any(1)
     require(bool(differ.all()), "Another vector gives another image.")
+
+
+def _check_known(decoder: Decoder) -> None:
+    if not isinstance(decoder, KnownDecoder):
+        return
+    z, y, seed = _inputs(decoder)
+    if (rows := decoder.begins_at(y, seed)) is not None:
+        of_class = torch.equal(_known().images().labels[rows], y)
+        require(of_class, "begins_at gives rows of known images of the classes that it is asked for.")
+        same = torch.equal(rows.flip(0), decoder.begins_at(y.flip(0), seed.flip(0)))
+        require(same, "begins_at depends on class and seed alone.")
+    plain = decoder.plainly(z, y, seed).images_B3HW
+    if plain is None:
+        raise AssertionError("plainly returns images_B3HW.")
+    _require_images(plain, IMAGES, "plainly")
 
 
 def _check_identity(decoder: Decoder, made: Make, changed: Mapping[str, Any]) -> None:

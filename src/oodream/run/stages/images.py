@@ -21,6 +21,7 @@ from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp
 from ...synthesis.decode import provenance
 from ...synthesis.filters import make_filters
+from ...synthesis.known import begun_at, draw_plainly
 from ...training.augment import recolored
 from ..generated import SHARD
 from ..job import Job
@@ -47,14 +48,17 @@ def decode_vectors(job: Job) -> Json:
     if not is_main():
         return {}
     words, output = decoder.neighbours(run.vectors.z_MD), job.config.decode.output
+    known_files = job.inputs.train.files
+    begins = begun_at(decoder, run.vectors, known_files)
     hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
     lines = [
         json.dumps(
             {
                 "file_name": str(file.relative_to(job.layout.imagined(output))),
                 **provenance(
-                    run.vectors, run.features, run.book, job.inputs.train.files, decoder.fingerprint, m
+                    run.vectors, run.features, run.book, known_files, decoder.fingerprint, m
                 ),
+                **begins[m],
                 "words": words[m],
                 "hash": hashes[file],
             },
@@ -70,7 +74,8 @@ def draw_strips(job: Job) -> Json:
     """What the decoder makes of plain prompts, and of known images' features without noise; and for some
     classes two strips of images along arcs of vectors.
 
-    One strip leads from T(y) to the class's first vector, and one away from that vector's anchor.
+    One strip leads from T(y) to the class's first vector, and one away from that vector's anchor. All are
+    drawn plainly, to see what vectors show.
     """
     c, run, decoder = job.config.report, job.run, job.decoder
     prompts = [prompt for prompt in run.book.prompts[: c.max_classes] for _ in range(c.samples_per_class)]
@@ -87,7 +92,7 @@ def draw_strips(job: Job) -> Json:
             (z, torch.tensor([y] * len(z)), vectors.seed_M[m].expand(len(z))) for z, y, m in arcs.values()
         ]
         z_BD, y_B, seed_B = (torch.cat(part) for part in zip(*parts, strict=True))
-        along = decoder(z_BD, y_B, seed_B).images_B3HW
+        along = draw_plainly(decoder)(z_BD, y_B, seed_B).images_B3HW
         assert along is not None
         strips = dict(zip(arcs, along.split(len(COSINES)), strict=True))
     save_tensors(job.layout.strips, strips)
@@ -103,7 +108,7 @@ def draw_features(job: Job) -> int:
     each = math.ceil(n / len(classes))
     rows = torch.cat([some[torch.randperm(len(some), generator=g)[:each]] for some in of_class])
     rows = rows[torch.randperm(len(rows), generator=g)[:n].sort().values]
-    drawn = job.decoder(features.z_ND[rows], features.y_N[rows], rows + job.config.seed)
+    drawn = draw_plainly(job.decoder)(features.z_ND[rows], features.y_N[rows], rows + job.config.seed)
     assert drawn.images_B3HW is not None
     save_tensors(job.layout.drawn_features, {"images": drawn.images_B3HW, "rows": rows})
     return len(rows)

@@ -61,10 +61,10 @@ class Stepwise(StableDecoder):
         times: Tensor = self.pipeline.scheduler.timesteps
         return times
 
-    def _step_options(self, seed_B: Tensor) -> dict[str, Any]:
-        """Keywords for the scheduler's steps: each row's own noise, and DDIM's eta of 1, where it has one."""
+    def _step_options(self, seed_B: Tensor, eta: float) -> dict[str, Any]:
+        """Keywords for the scheduler's steps: each row's own noise, and DDIM's `eta`, where it is that."""
         generators = [generator(int(s), "steps") for s in seed_B]
-        options: dict[str, Any] = self.pipeline.prepare_extra_step_kwargs(generators, 1.0)
+        options: dict[str, Any] = self.pipeline.prepare_extra_step_kwargs(generators, eta)
         return options
 
     def _predicted(self, latents_BFHW: Tensor, time: Tensor, *prompts: Conditioning) -> tuple[Tensor, ...]:

@@ -30,9 +30,9 @@ class EditedDecoder(Stepwise):
     The image's latents are noised up to a random step and denoised from there, without a prompt but with
     `edits`, `guidance` strong (there 10): towards the class where the class's prompt changes least, the share
     `nuisance` of the latents; away from it where it changes most, and towards the vector's prompt where that
-    does, the share `semantic`. From `low` to `high` of all steps are taken, each as often. There even images
-    that begin too late for an edit are outliers; here every one is edited in one step at least. Vectors come
-    from the sampler, there words that name no class (`words`).
+    does, the share `semantic`. From `low` to `high` of all steps are taken, each number as often, but so many
+    at least that an image is edited; there some that are not edited are outliers, too. Vectors come from the
+    sampler; there they are words that name no class (`words`).
 
     An image's class and seed say which known image it begins at, and at which step.
     """
@@ -68,13 +68,13 @@ class EditedDecoder(Stepwise):
     def taken(self, seed_B: Tensor) -> Tensor:
         """How many of the steps are taken (B,)."""
         share_B = torch.stack([torch.rand((), generator=generator(int(s), "begins")) for s in seed_B])
-        least = min(math.ceil(EDITED_FROM * self.steps) + 1, self.steps)
-        drawn_B = (self.low + (self.high - self.low) * share_B) * self.steps
-        return drawn_B.floor().long().clamp(least, self.steps)
+        fewest = min(math.ceil(EDITED_FROM * self.steps) + 1, self.steps)
+        least, most = (max(fewest, share * self.steps) for share in (self.low, self.high))
+        return (least + (most - least) * share_B).floor().long()
 
     @torch.no_grad()
     def _imagine(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:
-        scheduler, times, options = self.pipeline.scheduler, self._timesteps(), self._step_options(seed_B)
+        scheduler, times, options = self.pipeline.scheduler, self._timesteps(), self._step_options(seed_B, 0)
         prompts = (
             self._uncond.expand(len(y_B)),
             self.text.prompt([self.book.prompts[y] for y in y_B.tolist()]),
