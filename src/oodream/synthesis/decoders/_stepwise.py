@@ -16,7 +16,7 @@ from ..errors import DecoderError
 from ..known import Known
 from .stable import StableDecoder
 
-__all__ = ["Stepwise"]
+__all__ = ["FromKnown", "Stepwise"]
 
 
 class Stepwise(StableDecoder):
@@ -114,3 +114,24 @@ class Stepwise(StableDecoder):
                 return signal * x - noise * predicted_BFHW
             case other:
                 raise DecoderError(f"Decoders that are guided need a U-Net that predicts noise, not {other}.")
+
+
+class FromKnown(Stepwise):
+    """One whose images begin at known images of their class: a row's class and seed say at which."""
+
+    def begins_at(self, y_B: Tensor, seed_B: Tensor) -> Tensor:
+        """The rows (B,) of the known images that images of these classes and seeds begin at."""
+        labels_N = self.known.images().labels
+        rows = {y: (labels_N == y).nonzero()[:, 0] for y in y_B.unique().tolist()}
+        return torch.tensor(
+            [
+                rows[y][torch.randint(len(rows[y]), (1,), generator=generator(s, "begins at"))]
+                for y, s in zip(y_B.tolist(), seed_B.tolist(), strict=True)
+            ],
+            dtype=torch.long,
+        )
+
+    def _begun(self, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:
+        """The latents (B, F, h, w) of these known images, at the U-Net's scale."""
+        pixels = self.known.images().batch(self.begins_at(y_B, seed_B))
+        return self._encoded(pixels, rows) * self.pipeline.vae.config.scaling_factor

@@ -12,7 +12,7 @@ from ...core.options import Range
 from ...core.registry import register
 from ...core.seeding import generator
 from ..errors import DecoderError
-from ._stepwise import Stepwise
+from ._stepwise import FromKnown
 from .stable import digest
 
 __all__ = ["EditedDecoder", "edits"]
@@ -23,7 +23,7 @@ MOMENTUM, DECAY = 0.3, 0.6
 
 
 @register("decoders", "edited")
-class EditedDecoder(Stepwise):
+class EditedDecoder(FromKnown):
     """Begins at a known image of the class, takes away what makes it one and puts the vector's thing there;
     the rest stays (after SONA, Yoon et al. 2025, arXiv 2408.14841).
 
@@ -53,18 +53,6 @@ class EditedDecoder(Stepwise):
         self.low, self.high, self.nuisance, self.semantic = low, high, nuisance, semantic
         self.fingerprint = digest(self.fingerprint, "edited", low, high, nuisance, semantic)
 
-    def begins_at(self, y_B: Tensor, seed_B: Tensor) -> Tensor:
-        """The rows (B,) of the known images that images of these classes and seeds begin at."""
-        labels_N = self.known.images().labels
-        rows = {y: (labels_N == y).nonzero()[:, 0] for y in y_B.unique().tolist()}
-        return torch.tensor(
-            [
-                rows[y][torch.randint(len(rows[y]), (1,), generator=generator(s, "begins at"))]
-                for y, s in zip(y_B.tolist(), seed_B.tolist(), strict=True)
-            ],
-            dtype=torch.long,
-        )
-
     def taken(self, seed_B: Tensor) -> Tensor:
         """How many of the steps are taken (B,)."""
         share_B = torch.stack([torch.rand((), generator=generator(int(s), "begins")) for s in seed_B])
@@ -80,8 +68,7 @@ class EditedDecoder(Stepwise):
             self.text.prompt([self.book.prompts[y] for y in y_B.tolist()]),
             self.text.splice(z_BD, y_B),
         )
-        pixels = self.known.images().batch(self.begins_at(y_B, seed_B))
-        known = self._encoded(pixels, rows) * self.pipeline.vae.config.scaling_factor
+        known = self._begun(y_B, seed_B, rows)
         noise = self._noise(seed_B).to(known)
         first_B = len(times) - self.taken(seed_B).to(self.device)
         latents, momentum = noise, torch.zeros_like(noise)
