@@ -55,7 +55,8 @@ IMAGENET = Optimisation(epochs=100, batch=160, lr=0.1, min_area=0.08)
 
 # As many outliers as ID images in a batch, and nothing that the published code does not have.
 PUBLISHED = RegularizeConfig(ratio=1.0, grayscale_prob=0.0, outlier_aug_prob=0.0)
-WORDS = SampleConfig(sampler="words")
+# Other things by name, put in known images; and twins that keep what the known ones show.
+WORDS, TWINS = SampleConfig(sampler="words"), ReconstructConfig(twins=True)
 NO_RECONSTRUCTION, NO_FILTER = ReconstructConfig(detail=False, frac=0.0), FilterConfig(filters=())
 
 
@@ -122,6 +123,11 @@ SIX_VS_FOUR = {
 }
 
 
+def edited(strength: float) -> DecodeConfig:
+    """Known images, denoised from this share of the steps on."""
+    return DecodeConfig(decoder="image_to_image", options={"strength": strength}, steps=16)
+
+
 def six_vs_four(unknown: tuple[str, ...]) -> Preset:
     """CIFAR-10 with four unknown classes, on a budget for two cores."""
     return Preset(
@@ -132,7 +138,10 @@ def six_vs_four(unknown: tuple[str, ...]) -> Preset:
             max_per_class=2000,
             align=AlignConfig(optimisation=Optimisation(epochs=12)),
             sample=WORDS,
+            decode=edited(0.5),
+            reconstruct=TWINS,
             train=TrainConfig(optimisation=Optimisation(epochs=12)),
+            regularize=RegularizeConfig(outlier_aug_prob=0.0),
         ),
     )
 
@@ -162,6 +171,8 @@ PRESETS = {
             data="doodles",
             align=AlignConfig(optimisation=Optimisation(epochs=25)),
             sample=replace(WORDS, options={"words": "world"}, per_class=40),
+            decode=edited(0.7),
+            reconstruct=TWINS,
             train=TrainConfig(optimisation=Optimisation(epochs=25)),
             evaluate=EvaluateConfig(resamples=300),
         ),

@@ -106,7 +106,7 @@ class DecodeConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructConfig(Section):
-    """Known images that have been through the VAE, so that its traces say nothing about ID and OOD."""
+    """Known things as the decoder shows them, so that its traces say nothing about ID and OOD."""
 
     detail: bool = True
     """lend imagined images and reconstructions what the VAE loses of random known images"""
@@ -114,6 +114,9 @@ class ReconstructConfig(Section):
     """share of every ID batch of the regularized classifier that is reconstructed"""
     share: Annotated[float, Range(0, 1, "low")] = 1.0
     """share of the training images of which there are reconstructions; a batch takes them from these"""
+    twins: bool = False
+    """reconstructions are twins of the imagined outliers, not what the VAE alone makes of known images: a
+    twin is drawn as its outlier is, and from the name of its class in place of the outlier's vector"""
 
 
 @dataclass(frozen=True, kw_only=True)

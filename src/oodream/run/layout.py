@@ -10,6 +10,7 @@ __all__ = [
     "KINDS",
     "REGULARIZED",
     "SHARD_FILE",
+    "TWINS",
     "Layout",
     "classifier_stage",
     "imagined_stage",
@@ -19,6 +20,7 @@ FORMAT = 2
 """Version of this layout, in `run.json`; runs of another one are refused."""
 BASELINE, REGULARIZED = "baseline", "regularized"
 KINDS = (BASELINE, REGULARIZED)
+TWINS = "images/twins"
 SHARD_FILE = "latents-{}.safetensors"
 
 
@@ -48,6 +50,7 @@ class Layout:
         self.samples = folder / "strips" / "samples.safetensors"
         self.strips = folder / "strips" / "strips.safetensors"
         self.drawn_features = folder / "strips" / "features.safetensors"
+        self.twins = folder / TWINS
         self.keep_mask = folder / "filter" / "keep.safetensors"
         self.known_latents = folder / "latents" / "known"
         self.coloured_latents = self.known_latents / "coloured.safetensors"

@@ -24,7 +24,7 @@ from ..training.train import is_pretrained, make_loss
 from .artifacts import named_extensions
 from .folder import inputs_hash
 from .job import Job
-from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
+from .layout import BASELINE, REGULARIZED, TWINS, classifier_stage, imagined_stage
 from .stage import Stage
 from .stages import classifiers, images, results, vectors
 
@@ -111,6 +111,7 @@ def vector_stages(job: Job) -> list[Stage]:
     """From the classes to imagined images or latents, and strips."""
     c, seed, train = job.config, _seed(job), {"images": job.image_hashes["images"]}
     stage = partial(Stage, facts=seed)
+    drawn = partial(Stage, after=drawn_after(job.decoder), sections=("decode",), shared=True)
     return [
         Stage(
             name="align",
@@ -122,13 +123,8 @@ def vector_stages(job: Job) -> list[Stage]:
         ),
         Stage(name="features", work=vectors.embed_features, after=("align",)),
         stage(name="vectors", work=vectors.sample_vectors, after=("features",), sections=("sample",)),
-        Stage(
-            name=imagined_stage(c.decode.output),
-            work=images.decode_vectors,
-            after=drawn_after(job.decoder),
-            sections=("decode",),
-            shared=True,
-        ),
+        drawn(name=imagined_stage(c.decode.output), work=images.decode_vectors),
+        *([drawn(name=TWINS, work=images.draw_twins)] if job.run.has_twins else []),
         stage(name="strips", work=images.draw_strips, after=("vectors",), sections=("decode", "report")),
     ]
 
@@ -176,6 +172,7 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
     shown = (imagined, "latents/known") if latents else ("filter",) if job.run.imagines else ()
     common = (*shown, "images/reconstructed", "images/control")
     common += ("latents/adapter",) if pretrained else ()
+    common += (TWINS,) if job.run.has_twins else ()
     real = {"real": job.inputs.real.fingerprint()} if job.inputs.real else {}
     regularized = [
         Stage(

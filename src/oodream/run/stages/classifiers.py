@@ -109,8 +109,8 @@ def sources(job: Job) -> list[Source]:
     found = [known]
     detail = lost_detail(job) if c.reconstruct.detail else None
     if c.reconstruct.frac > 0:
-        data, ratio = run.reconstructed("train"), c.reconstruct.frac
-        found.append(Source(role="reconstructed", data=data, ratio=ratio, detail=detail))
+        data = run.twins if run.has_twins else run.reconstructed("train")
+        found.append(Source(role="reconstructed", data=data, ratio=c.reconstruct.frac, detail=detail))
     latents = LatentSet(labels=images.labels, read=run.known_latents) if run.has_latents else None
     if latents is not None:
         ratio = 0.0 if adapter(job) is None else c.latents.frac

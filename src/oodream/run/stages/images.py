@@ -30,6 +30,7 @@ from ..layout import BASELINE
 __all__ = [
     "decode_vectors",
     "draw_strips",
+    "draw_twins",
     "encode_known",
     "filter_images",
     "reconstruct_control",
@@ -68,6 +69,14 @@ def decode_vectors(job: Job) -> Json:
     ]
     write_bytes(job.layout.provenance(output), "".join(f"{line}\n" for line in lines).encode())
     return {output: len(files.paths)}
+
+
+def draw_twins(job: Job) -> Json:
+    """A known twin of every outlier: what the decoder makes of the class's name from the same noise."""
+    decoder, files = job.decoder, job.run.twin_files
+    files.decode(decoder, files.missing(current_shard(), decoder))
+    barrier(job.device)
+    return {"twins": len(files.paths)} if is_main() else {}
 
 
 def draw_strips(job: Job) -> Json:

@@ -1,0 +1,58 @@
+"""Twins of imagined outliers: drawn from the same class, noise and known image, and shown as known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from oodream.cli.main import main
+from oodream.run.artifacts import Run
+from oodream.run.job import Job
+from oodream.run.plan import stages
+from oodream.run.stages.classifiers import sources
+from oodream.training.sources import source_of
+from tests.helpers.runs import command
+
+EDITED = ["--decode.decoder", "image_to_image", "--decode.steps", "2", "--reconstruct.twins"]
+
+
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tiny_pipeline: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("twins") / "run"
+    assert main(command(shapes, tiny_pipeline, folder, *EDITED)) == 0
+    return folder
+
+
+def test_each_outlier_has_a_twin_from_the_same_known_image(finished: Path) -> None:
+    run = Run.open(finished)
+    job = Job(run.config, finished)
+    vectors, twins = run.vectors, run.twin_files.vectors
+    assert len(run.twins) == len(vectors)
+    assert torch.equal(twins.seed_M, vectors.seed_M)
+    assert torch.equal(run.twins.labels, vectors.y_M)
+    drawn = job.decoder(twins.z_MD, twins.y_M, twins.seed_M).images_B3HW
+    assert torch.equal(drawn, run.twins.batch(range(len(vectors))))
+    assert not torch.equal(drawn, run.images.batch(range(len(vectors))))
+    begun = [line["begins_at"] for line in run.provenance]
+    rows = job.decoder.begins_at(vectors.y_M, vectors.seed_M)
+    assert begun == [job.inputs.train.files[row] for row in rows]
+
+
+def test_training_shows_twins_in_place_of_reconstructions(finished: Path) -> None:
+    job = Job(Run.open(finished).config, finished)
+    shown = source_of(sources(job), "reconstructed")
+    assert shown is not None
+    assert shown.data.name == "twins"
+    trained = next(stage for stage in stages(job) if stage.name == "classifier/regularized-s0")
+    assert "images/twins" in trained.after
+
+
+def test_controls_have_no_twins(shapes: Path, tiny_pipeline: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert main(command(shapes, tiny_pipeline, folder, *EDITED, "--regularize.outliers", "known")) == 0
+    assert not (folder / "images" / "twins").exists()
+    shown = source_of(sources(Job(Run.open(folder).config, folder)), "reconstructed")
+    assert shown is not None
+    assert shown.data.name == "reconstructed-train"
