@@ -1,4 +1,4 @@
-"""Runs whose decoders look at known images or their classifier: the order of their work, and rows drawn again."""
+"""Runs whose decoders look at known images or their classifier: their order, and rows drawn again."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_edits_are_of_the_smallest_and_the_largest_elements():
 
 
 def test_edits_begin_by_and_by_and_gather_momentum(tiny_pipeline):
-    """One row's way through the steps, against a loop in numbers: the momentum grows while nothing is added."""
+    """One row's way through the steps, against a loop: the momentum grows while nothing is added."""
     decoder = edited(tiny_pipeline, steps=10, guidance=10.0)
     changes = torch.randn(10, 2, 1, 4, 8, 8, generator=generator(0, "test"))
     momentum, expected_momentum = torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8)
@@ -90,9 +90,15 @@ def test_every_image_begins_at_one_of_its_class_and_all_are_begun_at(tiny_pipeli
 
 @pytest.mark.parametrize(
     ("steps", "low", "high", "expected"),
-    [(10, 0.0, 1.0, range(3, 10)), (50, 0.0, 1.0, range(11, 50)), (10, 0.5, 0.8, range(5, 8)), (2, 0.0, 1.0, [2]),
-     (1, 0.0, 0.3, [1]), (10, 0.0, 0.1, [3])],
-)  # fmt: skip
+    [
+        (10, 0.0, 1.0, range(3, 10)),
+        (50, 0.0, 1.0, range(11, 50)),
+        (10, 0.5, 0.8, range(5, 8)),
+        (2, 0.0, 1.0, [2]),
+        (1, 0.0, 0.3, [1]),
+        (10, 0.0, 0.1, [3]),
+    ],
+)
 def test_all_numbers_of_steps_are_taken_alike(tiny_pipeline, steps, low, high, expected):
     taken = edited(tiny_pipeline, steps=steps, low=low, high=high).taken(torch.arange(2000))
     assert taken.unique().tolist() == list(expected)

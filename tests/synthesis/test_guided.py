@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_steps_are_those_of_the_published_algorithm(tiny_pipeline, by):
     pipe.scheduler.set_timesteps(4)
     times = pipe.scheduler.timesteps
     alphas = [*(float(pipe.scheduler.alphas_cumprod[t]) for t in times), 1.0]
-    ratios = [here / there for here, there in zip(alphas, alphas[1:], strict=False)]
+    ratios = [here / there for here, there in itertools.pairwise(alphas)]
 
     def log_p(clean):
         image = vae.decode(clean / vae.config.scaling_factor).sample

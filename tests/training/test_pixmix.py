@@ -11,7 +11,17 @@ import torch
 from scipy import stats
 
 from oodream.core.seeding import generator
-from oodream.training.pixmix import DARKEST, ESCAPED, PICTURES, STEPS, WIDTH, fractals, gallery, mix, structured
+from oodream.training.pixmix import (
+    DARKEST,
+    ESCAPED,
+    PICTURES,
+    STEPS,
+    WIDTH,
+    fractals,
+    gallery,
+    mix,
+    structured,
+)
 from tests.helpers.training import images
 
 N = 12
