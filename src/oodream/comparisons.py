@@ -60,6 +60,15 @@ def sampled(name: str, **options: Option) -> dict[str, Any]:
     return {"sample": {"sampler": name, "options": options}}
 
 
+def decoded(name: str, options: dict[str, Option], **more: Any) -> dict[str, Any]:
+    """An arm with another decoder, its options, and others of the section."""
+    return {"decode": {"decoder": name, "options": options, **more}}
+
+
+CLASS_MEANS = sampled("gaussian", spread=0.1)
+"""Vectors beside the classes' own, for a decoder that leads away from them."""
+
+
 def in_place(outliers: str, **regularize: Any) -> dict[str, Any]:
     """An arm with what stands in place of imagined outliers, shown as it is."""
     return {"regularize": {"outliers": outliers, "outlier_aug_prob": 0.0, **regularize}}
@@ -108,6 +117,11 @@ COMPARISONS = {
             "across the boundary": sampled("boundary_walk"),
             "known, cut": in_place("known", known_transform="cut"),
             "known, shuffled": in_place("known", known_transform="shuffled"),
+            "known, edited": decoded("edited", {}, guidance=10.0),
+            "away by energy": CLASS_MEANS | decoded("guided", {"by": "energy"}),
+            "away by features": CLASS_MEANS
+            | decoded("guided", {"by": "feature", "strength": 1.0, "smooth": 0.001}),
+            "known, structured": in_place("known", known_transform="structured"),
         },
     ),
     "oal": Comparison(

@@ -144,3 +144,30 @@ def test_changed_code_of_a_plug_in_makes_stale_what_uses_it(config, tmp_path, mo
     after = Plan(Job(mine, tmp_path)).inputs
     changed = {name for name in after if before[name] != after[name]}
     assert changed == {"scores", "audit", "report"}
+
+
+def test_what_is_guided_by_the_baseline_is_drawn_after_it(config, tmp_path):
+    guided = overlay(config, {"decode": {"decoder": "guided"}})
+    before, after = (Plan(Job(c, tmp_path)) for c in (config, guided))
+    names = [list(plan.stages) for plan in (before, after)]
+    assert names[0].index("images/imagined") < names[0].index("classifier/baseline-s0")
+    assert names[1].index("images/imagined") > names[1].index("classifier/baseline-s0")
+    assert {*names[0]} == {*names[1]}
+    for plan in (before, after):
+        done: set[str] = set()
+        for name, stage in plan.stages.items():
+            assert done >= {*stage.after}
+            done.add(name)
+    assert set(after.inputs["images/imagined"]["after"]) == {"vectors", "classifier/baseline-s0"}
+    trained = overlay(guided, {"train": {"soften": 0.5}})
+    assert Plan(Job(trained, tmp_path)).inputs["images/imagined"] != after.inputs["images/imagined"]
+    edited = overlay(config, {"decode": {"decoder": "edited"}})
+    assert list(Plan(Job(edited, tmp_path)).stages) == names[0]
+
+
+def test_a_decoders_options_make_its_images_stale_and_no_options_do_not(config, tmp_path):
+    """The inputs are as they were before decoders had options, so that older runs go on."""
+    assert "options" not in Plan(Job(config, tmp_path)).inputs["images/imagined"]["decode"]
+    edited = overlay(config, {"decode": {"decoder": "edited"}})
+    others = overlay(edited, {"decode": {"options": {"low": 0.5}}})
+    assert stale(edited, others, tmp_path) == {"images/imagined", "strips"}

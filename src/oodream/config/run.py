@@ -169,9 +169,9 @@ class RegularizeConfig(Section):
     outliers: Literal["imagined", "known", "real"] = "imagined"
     """imagined outliers; or a control in their place: `known` training images, changed as known_transform
     says, or `real` images of other things, the oracle"""
-    known_transform: Literal[
-        "varied", "mixed", "cut", "shuffled", "inverted", "structured", "attributed"
-    ] = "varied"
+    known_transform: Literal["varied", "mixed", "cut", "shuffled", "inverted", "structured", "attributed"] = (
+        "varied"
+    )
     """what known images in place of imagined outliers become: varied, or mixed with one of another class, cut
     (a box of one of another class is in them), shuffled in tiles, inverted, structured (mixed with fractals,
     PixMix), or attributed (moved along the gradient of their class's logit, ASCOOD); these are shown as

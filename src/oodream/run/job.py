@@ -112,9 +112,7 @@ def known_of(run: Run, inputs: Callable[[], DataInputs]) -> Known:
     """What a run's decoder may look at: its training images, and the baseline classifier that filters have,
     too.
     """
-    return Known(
-        images=lambda: inputs().train, baseline=lambda: run.classifier(BASELINE, 0).network
-    )
+    return Known(images=lambda: inputs().train, baseline=lambda: run.classifier(BASELINE, 0).network)
 
 
 def absolute(config: Config) -> Config:

@@ -3,8 +3,8 @@ mending and redrawing them.
 
 Nothing is exchanged between processes. Each decodes its own rows into the run folder, every file whole or not
 at all; `oodream run` finds them there and goes on. On machines of one kind a row's image is the same whoever
-decodes it; `verify` tells where it is not. Only the run folder and the decoder are needed, and no data, but for
-decoders that look at known images.
+decodes it; `verify` tells where it is not. Only the run folder and the decoder are needed, and no data, but
+for decoders that look at known images.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def open_begun(path: Path, device: str, output: str = "", plugins: bool = False)
     config, book = run.config, run.book
     decode = config.decode if config.decode.tile else replace(config.decode, tile=run.tile)
     known = known_of(run, lambda: DataInputs(config))
-    decoder = make_decoder(
-        decode, book.names, book.prompts, config.size, device_of(device), known=known
-    )
+    decoder = make_decoder(decode, book.names, book.prompts, config.size, device_of(device), known=known)
     if decoder.book.space != book.space:
         raise StoreError(
             f"{config.decode.source} holds other weights than the decoder that {path} was begun with. "

@@ -193,7 +193,8 @@ def _check_known(decoder: Decoder) -> None:
     if (rows := decoder.begins_at(y, seed)) is not None:
         of_class = torch.equal(_known().images().labels[rows], y)
         require(of_class, "begins_at gives rows of known images of the classes that it is asked for.")
-        same = torch.equal(rows.flip(0), decoder.begins_at(y.flip(0), seed.flip(0)))
+        backwards = decoder.begins_at(y.flip(0), seed.flip(0))
+        same = backwards is not None and torch.equal(rows.flip(0), backwards)
         require(same, "begins_at depends on class and seed alone.")
     plain = decoder.plainly(z, y, seed).images_B3HW
     if plain is None:

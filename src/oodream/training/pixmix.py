@@ -1,5 +1,5 @@
-"""Known images mixed with pictures of structure, as PixMix mixes: fractals, which are drawn here and read from
-nowhere.
+"""Known images mixed with pictures of structure, as PixMix mixes: fractals, which are drawn here and read
+from nowhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def structured(known: Images, rows: Tensor, g: torch.Generator) -> Tensor:
 
     A round takes weighted sums or weighted products, and cuts off at black and white; every second image is
     varied before the first one. PixMix trains on such images with their label. Here they are unknown, and so
-    none is without a fractal, as one in five is there. Its poses and tones are those of `augment.vary`.
+    none is without a fractal, as one in five at least is there. Poses and tones are those of `augment.vary`.
     """
     images = known.batch(rows)
     B, _, H, W = images.shape
@@ -49,7 +49,8 @@ def mix(x_B3HW: Tensor, y_B3HW: Tensor, g: torch.Generator) -> Tensor:
     """Images from 0 to 1 mixed: of each pair, as often, the weighted sum a x + b y about mid-gray, or the
     product x^a y^b in units of mid-gray.
 
-    As often, too, (a, b) are drawn from Beta(3, 1) and Beta(1, 3), or are 1 plus and minus draws of Beta(1, 3).
+    As often, too, (a, b) are drawn from Beta(3, 1) and Beta(1, 3), or are 1 plus one draw of Beta(1, 3) and
+    minus another.
     """
     B = len(x_B3HW)
     large, *small = torch.rand(3, B, 1, 1, 1, generator=g) ** (1 / BETA)
@@ -79,7 +80,8 @@ def fractals(n: int, width: int, g: torch.Generator) -> Tensor:
     c = 1.02 * (on_edge / 2 - on_edge**2 / 4)
     centre = torch.complex(*(torch.rand(2, n, 1, 1, generator=g) - 0.5))
     side = torch.linspace(-1, 1, width)
-    z = centre + torch.polar(0.3 + 1.2 * zoom, 2 * math.pi * angle) * torch.complex(*torch.meshgrid(side, side, indexing="xy"))
+    plane = torch.complex(*torch.meshgrid(side, side, indexing="xy"))
+    z = centre + torch.polar(0.3 + 1.2 * zoom, 2 * math.pi * angle) * plane
     soon = torch.zeros(n, width, width)
     for _ in range(STEPS):
         inside = z.abs() < ESCAPED

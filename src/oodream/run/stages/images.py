@@ -56,9 +56,7 @@ def decode_vectors(job: Job) -> Json:
         json.dumps(
             {
                 "file_name": str(file.relative_to(job.layout.imagined(output))),
-                **provenance(
-                    run.vectors, run.features, run.book, known_files, decoder.fingerprint, m
-                ),
+                **provenance(run.vectors, run.features, run.book, known_files, decoder.fingerprint, m),
                 **begins[m],
                 "words": words[m],
                 "hash": hashes[file],

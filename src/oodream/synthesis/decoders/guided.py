@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -81,12 +82,16 @@ class GuidedDecoder(Stepwise):
         return normalize(z_NF, dim=1).to(self.device)
 
     def _imagine(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:
-        scheduler, times, options = self.pipeline.scheduler, self._timesteps(), self._step_options(seed_B, ETA)
+        scheduler, times, options = (
+            self.pipeline.scheduler,
+            self._timesteps(),
+            self._step_options(seed_B, ETA),
+        )
         prompts = self._uncond.expand(len(y_B)), self.text.splice(z_BD, y_B)
         latents = self._noise(seed_B).to(prompts[1].states_BLD) * scheduler.init_noise_sigma
         levels = [*map(self._levels, times), (1.0, 0.0)]
         a, scale = zip(*((s**2 / (s**2 + n**2), math.hypot(s, n)) for s, n in levels), strict=True)
-        ratio = [here / there for here, there in zip(a, a[1:], strict=False)]
+        ratio = [here / there for here, there in pairwise(a)]
         for i, time in enumerate(times):
             smoothing = self.smooth * math.sqrt(1 - a[i]) * self._noise(seed_B, f"smooth {i}").to(latents)
             predicted, in_latents, in_clean = self._gradients(latents, time, prompts, smoothing, rows)
