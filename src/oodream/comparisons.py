@@ -55,14 +55,21 @@ def overlaid(arm: dict[str, Any], **regularize: Any) -> dict[str, Any]:
     return arm | {"regularize": arm["regularize"] | regularize}
 
 
+FROM_NOISE: dict[str, Any] = {
+    "decode": {"decoder": "stable", "steps": 10},
+    "reconstruct": {"twins": False},
+}
+"""What is drawn from noise alone, so that no known image has a twin."""
+
+
 def sampled(name: str, **options: Option) -> dict[str, Any]:
-    """An arm with another sampler."""
-    return {"sample": {"sampler": name, "options": options}}
+    """An arm with another sampler, whose vectors are drawn from noise."""
+    return {"sample": {"sampler": name, "options": options}} | FROM_NOISE
 
 
 def decoded(name: str, options: dict[str, Option], **more: Any) -> dict[str, Any]:
     """An arm with another decoder, its options, and others of the section."""
-    return {"decode": {"decoder": name, "options": options, **more}}
+    return {"decode": {"decoder": name, "options": options, **more}, "reconstruct": {"twins": False}}
 
 
 CLASS_MEANS = sampled("gaussian", spread=0.1)
@@ -105,6 +112,8 @@ COMPARISONS = {
         arms={
             "imagined": {},
             "real things": in_place("real", real="world"),
+            "without twins": {"reconstruct": {"twins": False}},
+            "from noise": FROM_NOISE,
             "known, varied": {"regularize": {"outliers": "known"}},
             "known, mixed": in_place("known", known_transform="mixed"),
             "vos": virtual("vos"),

@@ -29,7 +29,11 @@ class ImageToImageDecoder(FromKnown):
     """
 
     def __init__(
-        self, source: str = "embedded", *, strength: Annotated[float, Range(0, 1, "low")] = 0.6, **drawing: Any
+        self,
+        source: str = "embedded",
+        *,
+        strength: Annotated[float, Range(0, 1, "low")] = 0.6,
+        **drawing: Any,
     ) -> None:
         if not 0 < strength <= 1:
             raise DecoderError(f"strength is above 0 and at most 1, not {strength!r}.")
