@@ -64,11 +64,7 @@ SECTION_STAGES = {
 """The stages that a changed option of a section makes stale, with all that follow them."""
 FAMILY_FLAGS = {
     "samplers": ("--sample.sampler", "--sample.options", ""),
-    "decoders": (
-        "--decode.decoder",
-        "--decode.options",
-        "More that all have is in the section [decode](#decode).",
-    ),
+    "decoders": ("--decode.decoder", "--decode.options", "More for all of them: [decode](#decode)."),
     "filters": ("--filter.filters", "--filter.options", ""),
     "losses": ("--regularize.loss", "--regularize.loss-options", ""),
     "latent_adapters": ("--latents.adapter", "--latents.options", ""),

@@ -13,7 +13,7 @@ from ...core.registry import register
 from ...core.seeding import generator
 from ..errors import DecoderError
 from ._stepwise import FromKnown
-from .stable import digest
+from .stable import digest, finite, noise
 
 __all__ = ["EditedDecoder", "edits"]
 
@@ -69,17 +69,17 @@ class EditedDecoder(FromKnown):
             self.text.splice(z_BD, y_B),
         )
         known = self._begun(y_B, seed_B, rows)
-        noise = self._noise(seed_B).to(known)
+        gaussian = noise(seed_B, known).to(known)
         first_B = len(times) - self.taken(seed_B).to(self.device)
-        latents, momentum = noise, torch.zeros_like(noise)
+        latents, momentum = gaussian, torch.zeros_like(gaussian)
         for i, time in enumerate(times):
             # Until a row's first step its latents are the known image's, as noisy as the step has them.
-            noised = scheduler.add_noise(known, noise, time.expand(len(known)))
-            latents = torch.where(_per_row(i <= first_B), noised, latents)
+            begun = scheduler.add_noise(known, gaussian, time.expand(len(known)))
+            latents = torch.where(_per_row(i <= first_B), begun, latents)
             plain, own, other = self._predicted(latents, time, *prompts)
             edit, momentum = self._edited(own - plain, other - plain, momentum, (i - first_B) / self.steps)
             latents = scheduler.step(plain + edit, time, latents, **options).prev_sample
-        return self._checked(latents, rows)
+        return finite(latents, "U-Net", rows)
 
     def _edited(self, own: Tensor, other: Tensor, momentum: Tensor, age_B: Tensor) -> tuple[Tensor, Tensor]:
         """What is added to a prediction, and the momentum after it, where the share `age_B` of the steps has

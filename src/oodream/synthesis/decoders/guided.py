@@ -17,7 +17,7 @@ from ...models.inference import Extractor
 from ..errors import DecoderError
 from ..known import Known
 from ._stepwise import Stepwise
-from .stable import digest, resized
+from .stable import digest, finite, noise, resized
 
 __all__ = ["GuidedDecoder", "distance"]
 
@@ -88,19 +88,19 @@ class GuidedDecoder(Stepwise):
             self._step_options(seed_B, ETA),
         )
         prompts = self._uncond.expand(len(y_B)), self.text.splice(z_BD, y_B)
-        latents = self._noise(seed_B).to(prompts[1].states_BLD) * scheduler.init_noise_sigma
+        latents = noise(seed_B, self._no_latents).to(prompts[1].states_BLD) * scheduler.init_noise_sigma
         levels = [*map(self._levels, times), (1.0, 0.0)]
         a, scale = zip(*((s**2 / (s**2 + n**2), math.hypot(s, n)) for s, n in levels), strict=True)
         ratio = [here / there for here, there in pairwise(a)]
         for i, time in enumerate(times):
-            smoothing = self.smooth * math.sqrt(1 - a[i]) * self._noise(seed_B, f"smooth {i}").to(latents)
+            smoothing = self.smooth * math.sqrt(1 - a[i]) * noise(seed_B, latents, f"smooth {i}").to(latents)
             predicted, in_latents, in_clean = self._gradients(latents, time, prompts, smoothing, rows)
             weight = self.strength * ratio[i] * len(ratio) / sum(ratio)
             with torch.no_grad():
                 stepped = scheduler.step(predicted, time, latents, **options).prev_sample
             moved = math.sqrt(a[i + 1]) * in_clean + scale[i] * in_latents / math.sqrt(ratio[i])
             latents = (stepped + weight * scale[i + 1] * moved).to(latents.dtype)
-        return self._checked(latents, rows)
+        return finite(latents, "U-Net", rows)
 
     def _gradients(
         self, latents: Tensor, time: Tensor, prompts: tuple[Any, Any], smoothing: Tensor, rows: Tensor
@@ -115,7 +115,7 @@ class GuidedDecoder(Stepwise):
             clean = self._clean(latents, time, predicted)
             unknown_B = self._unknown(clean + smoothing)
             in_latents, in_clean = torch.autograd.grad(unknown_B.sum(), (latents, clean))
-        return predicted.detach(), self._checked(in_latents, rows), in_clean
+        return predicted.detach(), finite(in_latents, "U-Net", rows), in_clean
 
     def _unknown(self, clean_BFHW: Tensor) -> Tensor:
         """How unknown the images of clean latents are to the baseline classifier (B,)."""

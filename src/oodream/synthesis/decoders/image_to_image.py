@@ -11,7 +11,7 @@ from ...core.options import Range
 from ...core.registry import register
 from ..errors import DecoderError
 from ._stepwise import FromKnown
-from .stable import digest
+from .stable import digest, finite, noise
 
 __all__ = ["ImageToImageDecoder"]
 
@@ -47,10 +47,10 @@ class ImageToImageDecoder(FromKnown):
         prompts = self._uncond.expand(len(y_B)), self.text.splice(z_BD, y_B)
         times = self._timesteps()[self.steps - max(1, round(self.strength * self.steps)) :]
         known = self._begun(y_B, seed_B, rows)
-        latents = scheduler.add_noise(known, self._noise(seed_B).to(known), times[:1].expand(len(known)))
+        latents = scheduler.add_noise(known, noise(seed_B, known).to(known), times[:1].expand(len(known)))
         for time in times:
             plain, other = self._predicted(latents, time, *prompts)
             latents = scheduler.step(
                 plain + self.guidance * (other - plain), time, latents, **options
             ).prev_sample
-        return self._checked(latents, rows)
+        return finite(latents, "U-Net", rows)

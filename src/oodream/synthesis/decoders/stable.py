@@ -33,7 +33,7 @@ from ..schedulers import make_scheduler
 from ..text import Span
 from ._tiles import Tiled
 
-__all__ = ["StableDecoder", "digest", "pipeline_hash", "resized", "to_uint8"]
+__all__ = ["StableDecoder", "digest", "finite", "noise", "pipeline_hash", "resized", "to_uint8"]
 
 PROBE_STEPS = 2
 
@@ -112,7 +112,7 @@ class StableDecoder(Tiled):
 
         def denoise(rows: Tensor) -> Tensor:
             latents = self._imagine(z_BD[rows], y_B[rows], seed_B[rows], rows)
-            return _finite(latents.half(), "U-Net", rows)
+            return finite(latents.half(), "U-Net", rows)
 
         latents = self.tiled(len(y_B), denoise, self._no_latents)
         return Generated(latents_BFHW=latents, y_B=y_B, row_B=torch.arange(len(y_B)))
@@ -124,7 +124,7 @@ class StableDecoder(Tiled):
 
         def encode(rows: Tensor) -> Tensor:
             latents = self._encoded(images_B3HW[rows], rows) * self.pipeline.vae.config.scaling_factor
-            return _finite(latents.half(), "VAE", rows)
+            return finite(latents.half(), "VAE", rows)
 
         return self.tiled(len(images_B3HW), encode, self._no_latents)
 
@@ -207,13 +207,13 @@ class StableDecoder(Tiled):
         x = resized(images_B3HW.float() / 127.5 - 1, self.resolution).to(self.device, vae.dtype)
         with self._multiplying():
             mean = vae.encode(x).latent_dist.mean
-        return _finite(mean.to(vae.dtype), "VAE", rows)
+        return finite(mean.to(vae.dtype), "VAE", rows)
 
     @torch.no_grad()
     def _decoded(self, latents_BFHW: Tensor, rows: Tensor) -> Tensor:
         with self._multiplying():
             sample = self.pipeline.vae.decode(latents_BFHW).sample
-        return to_uint8(_finite(sample, "VAE", rows), self.size)
+        return to_uint8(finite(sample, "VAE", rows), self.size)
 
     @torch.no_grad()
     def _denoise(self, prompt: Conditioning, seed_B: Tensor, rows: Tensor, steps: int = 0) -> Tensor:
@@ -224,33 +224,31 @@ class StableDecoder(Tiled):
                 "pooled_prompt_embeds": prompt.pooled_BP,
                 "negative_pooled_prompt_embeds": uncond.pooled_BP,
             }
-        states_BLD = _finite(prompt.states_BLD, "text encoder", rows)
+        states_BLD = finite(prompt.states_BLD, "text encoder", rows)
         with self._multiplying():
             latents = pipe(
                 prompt_embeds=states_BLD,
                 negative_prompt_embeds=uncond.states_BLD,
                 **pooled,
-                latents=self._noise(seed_B).to(states_BLD),
+                latents=noise(seed_B, self._no_latents).to(states_BLD),
                 generator=[generator(int(s), "steps") for s in seed_B],
                 num_inference_steps=steps or self.steps,
                 guidance_scale=self.guidance,
                 output_type="latent",
             ).images
-        return self._checked(latents, rows)
-
-    def _noise(self, seed_B: Tensor, what: str = "image") -> Tensor:
-        """Standard normal noise of the latents' shape (B, F, h, w), each row of its seed alone."""
-        shape = self._no_latents.shape[1:]
-        return torch.stack([torch.randn(shape, generator=generator(int(s), what)) for s in seed_B])
-
-    def _checked(self, latents_BFHW: Tensor, rows: Tensor) -> Tensor:
-        return _finite(latents_BFHW, "U-Net", rows)
+        return finite(latents, "U-Net", rows)
 
     def _multiplying(self) -> AbstractContextManager[object]:
         return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
 
 
-def _finite(x: Tensor, part: str, rows: Tensor) -> Tensor:
+def noise(seed_B: Tensor, latents_BFHW: Tensor, what: str = "image") -> Tensor:
+    """Standard normal noise (B, F, h, w) of the latents' shape, each row of its seed alone."""
+    shape = latents_BFHW.shape[1:]
+    return torch.stack([torch.randn(shape, generator=generator(int(s), what)) for s in seed_B])
+
+
+def finite(x: Tensor, part: str, rows: Tensor) -> Tensor:
     """x (B, …) itself; NotFiniteError names the first of its `rows` (B,) that holds NaN or infinity."""
     wrong_B = ~x.isfinite().flatten(1).all(1).cpu()
     if wrong_B.any():
