@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ...data.preprocess import read_image
+from ...runtime.pictures import read_square
 from .batching import Batcher, Overloaded
 from .bodies import Bodies
 from .limits import Limits
@@ -28,7 +28,7 @@ __all__ = ["How", "Servable", "Service"]
 
 
 class Servable(Protocol):
-    """What can be served: a guard. Its methods are those of `deploy.guard.Guard`."""
+    """What can be served: a guard, `deploy.guard.Guard` or `runtime.Guard`."""
 
     @property
     def size(self) -> int: ...
@@ -98,7 +98,7 @@ class Service:
 
     def _square(self, content: bytes) -> NDArray[np.uint8]:
         """A picture as the guard reads it, (S, S, 3)."""
-        return read_image(BytesIO(content), self.guard.size, self.guard.white).permute(1, 2, 0).numpy()
+        return read_square(BytesIO(content), self.guard.size, self.guard.white)
 
     def _guard(self, how: How) -> Servable:
         return self.guard if how.alpha is None else self._at(how.alpha)
