@@ -17,6 +17,7 @@ from oodream import Guard
 from oodream.cli.main import main
 from oodream.data.builtin import digits
 from oodream.data.folders import list_ood
+from oodream.run.guard_inputs import GuardInputs, GuardJob
 from tests.helpers.guarded import SIZE, Logits, classifier, output_names, save_clothes, save_logits
 from tests.helpers.page import Page
 
@@ -121,6 +122,28 @@ def test_the_report_and_its_facts(made, desk):
         assert words in cells
     assert len([tag for tag, _ in seen.tags if tag == "img"]) == 16  # answers to known and to unknown images
     assert "script" not in seen.texts
+
+
+def test_class_by_class(desk, tmp_path):
+    """What is flagged is measured at the thresholds of the classes."""
+    ood = f"far={desk / 'digits'}"
+    args = (*PIXELS, "--detectors", "energy", "--ood", ood, "--per-class", "--alpha", "0.1")
+    assert guard(desk, tmp_path / "g", *args) == 0
+    read = Guard.load(tmp_path / "g", plugins=True)
+    assert read.per_class
+    assert "class by class, with 0.95 confidence" in str(read.guarantee)
+    job = GuardJob(
+        model="", data=str(desk / "photos"), ood=(ood,), detectors=("energy",), alpha=0.1,
+        out=tmp_path, cache=tmp_path,
+    )  # fmt: skip
+    inputs = GuardInputs(job)
+    (strange,) = inputs.unknown(inputs.known(SIZE)[1]).measure
+    predictions = read.predict(strange.images)
+    flagged = np.mean([one.flagged for one in predictions])
+    assert flagged != np.mean([one.score > read.threshold for one in predictions])
+    assert json.loads((tmp_path / "g" / "report.json").read_text())["measured"][0]["flagged"] == flagged
+    cells = Page((tmp_path / "g" / "report.html").read_text()).texts["td"]
+    assert any(cell.startswith("by class, ") for cell in cells)
 
 
 # Which images
