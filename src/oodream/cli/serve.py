@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ..core.options import ConfigError
+from ..core.options import ConfigError, Range, Section
 from ..deploy.serving.limits import Limits
 from .console import parse
 
@@ -24,7 +24,7 @@ MIN_TOKEN = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions:
+class ServeOptions(Section):
     """A guard over HTTP: POST /predict with pictures, GET /health, GET /metrics. SIGTERM, or Ctrl-C, ends it;
     what is under way is finished."""
 
@@ -43,6 +43,8 @@ class ServeOptions:
     """allow a loss or detector that is named by its module, whose code then runs"""
     device: str = "auto"
     """cpu, cuda, mps or auto; a graph runs on the processor"""
+    threads: Annotated[int, Range(0, 4096)] = 0
+    """threads that the network takes; 0: as many as there are cores, in PyTorch as OMP_NUM_THREADS says"""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
 
@@ -86,10 +88,14 @@ def serve(args: Sequence[str]) -> int:
 
 def _guard(chosen: ServeOptions) -> Guard:
     """The guard of a run, a folder or the hub, in PyTorch."""
+    import torch
+
     from ..core.device import device_of
     from ..deploy.guard import Guard
     from ..run.folder import RunDir, read_manifest
 
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
     folder = Path(chosen.guard)
     if read_manifest(folder):
         RunDir(folder).check_whole("guard")
@@ -102,7 +108,7 @@ def _graph_guard(chosen: ServeOptions) -> GraphGuard:
 
     if chosen.device not in ("auto", "cpu"):
         raise ConfigError(f"A graph runs on the processor, so --device {chosen.device} cannot be.")
-    return Guard.load(chosen.guard)
+    return Guard.load(chosen.guard, threads=chosen.threads)
 
 
 def _token(file: Path) -> str:
