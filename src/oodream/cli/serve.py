@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -37,6 +38,8 @@ class ServeOptions(Section):
     """port to serve on (0: a free one)"""
     token_file: Path | None = None
     """a file whose only line is the token that clients must send"""
+    proxies: tuple[str, ...] = ()
+    """addresses of proxies, or networks of them, that say in X-Forwarded-For who a client is"""
     alpha: float | None = None
     """share of known images that may be flagged, in place of the guard's own"""
     plugins: bool = False
@@ -46,6 +49,16 @@ class ServeOptions(Section):
     threads: Annotated[int, Range(0, 4096)] = 0
     """threads that the network takes; 0: as many as there are cores, in PyTorch as OMP_NUM_THREADS says"""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for proxy in self.proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError as error:
+                raise ConfigError(
+                    f"proxies are addresses, or networks such as 10.0.0.0/8: {error}."
+                ) from error
 
 
 def serve(args: Sequence[str]) -> int:
@@ -81,6 +94,7 @@ def serve(args: Sequence[str]) -> int:
             app,
             listening,
             lambda: print(f"oodream: {guard.guarantee}\n  {place}/predict, /health, /metrics", flush=True),
+            chosen.proxies,
         )
     print("oodream: stopped", flush=True)
     return 0
