@@ -12,7 +12,7 @@ from onnx import TensorProto
 from oodream.deploy.guard import Guard
 from oodream.deploy.onnx import ExportError, to_onnx
 from oodream.models.opened import Center
-from oodream.models.serialized import Onnx
+from oodream.models.serialized import Onnx, TorchScript
 from oodream.runtime import Guard as GraphGuard
 from tests.helpers.guarded import SIZE, Logits, classifier, clothes
 from tests.helpers.onnx_files import product_and_sum
@@ -66,3 +66,11 @@ def test_a_network_for_batches_of_one_size_is_refused(tmp_path):
     with pytest.raises(ExportError, match=r"n\.onnx is made for batches of 1, and a guard's graph takes any"):
         to_onnx(guard_on(network, "energy"), tmp_path / "guard.onnx")
     assert not (tmp_path / "guard.onnx").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_file_is_refused(tmp_path):
+    torch.jit.trace(Logits().eval(), torch.rand(2, 3, SIZE, SIZE)).save(tmp_path / "n.ts")
+    network = TorchScript("n.ts", (tmp_path / "n.ts").read_bytes())
+    with pytest.raises(ExportError, match=r"n\.ts is a TorchScript file, which cannot be part of a graph"):
+        to_onnx(guard_on(network, "energy"), tmp_path / "guard.onnx")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..core.types import Output
 from ..models.ends import end_of_onnx
-from ..models.serialized import Onnx
+from ..models.serialized import FromFile, Onnx, TorchScript
 
 __all__ = ["Placeholder", "compose", "with_placeholders"]
 
@@ -41,16 +41,21 @@ class Placeholder(nn.Module):
 def with_placeholders(network: nn.Module) -> nn.Module:
     """A copy of a network, on the CPU, with a placeholder for what is an ONNX file in it.
 
-    Raises ValueError for a file that takes batches of one size alone.
+    Raises ValueError for a file that cannot be part of a graph, or takes batches of one size alone.
     """
-    files = [part for part in network.modules() if isinstance(part, Onnx)]
+    files = [part for part in network.modules() if isinstance(part, FromFile)]
     for file in files:
+        if isinstance(file, TorchScript):
+            raise ValueError(
+                f"{file.name} is a TorchScript file, which cannot be part of a graph. Make a guard of the "
+                "same network as an ONNX file, or as a program of torch.export."
+            )
         if file.batch:
             raise ValueError(
                 f"{file.name} is made for batches of {file.batch}, and a guard's graph takes any number of "
-                "pictures. Export the network again with a batch of any size."
+                "pictures. Make a guard of the same network with a batch of any size."
             )
-    replaced = {id(file): Placeholder(file) for file in files}
+    replaced = {id(file): Placeholder(file) for file in files if isinstance(file, Onnx)}
     return copy.deepcopy(network, replaced).cpu().eval()
 
 
