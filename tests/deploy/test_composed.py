@@ -15,7 +15,7 @@ from oodream.models.opened import Center
 from oodream.models.serialized import Onnx, TorchScript
 from oodream.runtime import Guard as GraphGuard
 from tests.helpers.guarded import SIZE, Logits, classifier, clothes
-from tests.helpers.onnx_files import product_and_sum
+from tests.helpers.onnx_files import product_and_sum, save_logits_as_onnx
 
 
 def guard_on(network: torch.nn.Module, detector: str) -> Guard:
@@ -41,12 +41,7 @@ def check_graph(guard: Guard, file) -> None:
 
 @pytest.mark.parametrize("detector", ["energy", "knn"])
 def test_a_network_with_features_and_its_classes_in_another_order(tmp_path, detector):
-    file, x = tmp_path / "n.onnx", torch.rand(2, 3, SIZE, SIZE)
-    dynamic = ({0: torch.export.Dim.DYNAMIC},)
-    torch.onnx.export(
-        Logits().eval(), (x,), file, dynamic_shapes=dynamic, dynamo=True, verbose=False, external_data=False
-    )
-    network = opened(file)
+    network = opened(save_logits_as_onnx(tmp_path / "n.onnx"))
     network.choose(torch.tensor([Logits.order.index(i) for i in range(4)]))
     check_graph(guard_on(network, detector), tmp_path / "guard.onnx")
 

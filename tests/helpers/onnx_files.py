@@ -5,9 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import torch
 from onnx import TensorProto, helper
 
-__all__ = ["product_and_sum"]
+from tests.helpers.guarded import SIZE, Logits
+
+__all__ = ["product_and_sum", "save_logits_as_onnx"]
+
+
+def save_logits_as_onnx(file: Path) -> Path:
+    """`Logits` for batches of any size."""
+    x, shapes = torch.rand(2, 3, SIZE, SIZE), ({0: torch.export.Dim.DYNAMIC},)
+    torch.onnx.export(
+        Logits().eval(), (x,), file, dynamic_shapes=shapes, dynamo=True, verbose=False, external_data=False
+    )
+    return file
 
 
 def product_and_sum(

@@ -18,7 +18,9 @@ from oodream.cli.main import main
 from oodream.data.builtin import digits
 from oodream.data.folders import list_ood
 from oodream.run.guard_inputs import GuardInputs, GuardJob
+from oodream.runtime import Guard as GraphGuard
 from tests.helpers.guarded import SIZE, Logits, classifier, output_names, save_clothes, save_logits
+from tests.helpers.onnx_files import save_logits_as_onnx
 from tests.helpers.page import Page
 
 PIXELS = ("--mean", "0", "--std", "1")
@@ -98,6 +100,17 @@ def test_it_is_exported_as_any_guard(made, tmp_path):
     card = (tmp_path / "x" / "README.md").read_text()
     assert re.search(r"`exported:net.pt2`, images of 12 x 12 pixels; a file of [\d.]+ MB\n", card)
     assert (tmp_path / "x" / "guard.onnx").exists()
+
+
+def test_one_on_an_onnx_file_becomes_one_graph(desk, tmp_path):
+    """Which answers in the folders' words, as the guard does."""
+    net = str(save_logits_as_onnx(tmp_path / "net.onnx"))
+    assert guard(desk, tmp_path / "g", *PIXELS, "--detectors", "energy", "--model", net) == 0
+    assert main(["export", str(tmp_path / "g"), "--out", str(tmp_path / "x"), "--onnx"]) == 0
+    files = sorted((desk / "digits").glob("*.png")) + sorted((desk / "photos").rglob("*.png"))[:60]
+    expected = Guard.load(tmp_path / "g").predict(files)
+    for one, other in zip(GraphGuard.load(tmp_path / "x").predict(files), expected, strict=True):
+        assert (one.answer, one.likeliest) == (other.answer, other.likeliest)
 
 
 def test_the_report_and_its_facts(made, desk):
