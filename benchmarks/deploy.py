@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,38 +18,13 @@ from statistics import median
 
 import numpy as np
 import torch
+from _guards import new_guard
 
-from oodream.core.registry import make
-from oodream.core.seeding import seeded
-from oodream.data.builtin import FASHION_ID, fashion
 from oodream.deploy.export import export
-from oodream.deploy.guard import Guard
-from oodream.deploy.quantize import INT8_FILE, Int8Images
-from oodream.models.classifier import Classifier
-from oodream.models.factory import backbone
+from oodream.deploy.quantize import INT8_FILE
 from oodream.runtime import Guard as GraphGuard
 
-SIZE, ROUNDS = 32, 9
-N_TRAIN, N_HELD_OUT = 600, 200
-
-
-def new_guard() -> tuple[Guard, Int8Images]:
-    """A guard around random weights, and what it is quantised on."""
-    train, test = (fashion(split, FASHION_ID, size=SIZE) for split in ("train", "test"))
-    train, test = train.subset(torch.arange(N_TRAIN)), test.subset(torch.arange(N_HELD_OUT))
-    with seeded(0, "benchmark"):
-        network = backbone("resnet18", len(train.classes)).eval()
-    classifier = Classifier(
-        network=network,
-        loss=make("losses", "cross_entropy"),
-        names=train.classes,
-        size=SIZE,
-        threshold=0.0,
-        settings={"backbone": "resnet18", "loss": "cross_entropy", "loss_options": {}},
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # random weights rank at random
-        return Guard.calibrate(classifier, "energy", train, test), Int8Images(train=train, held_out=test)
+ROUNDS = 9
 
 
 def timed(work: Callable[[np.ndarray], object], pictures: np.ndarray) -> float:
@@ -62,7 +36,7 @@ def timed(work: Callable[[np.ndarray], object], pictures: np.ndarray) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    guard, images = new_guard()
+    guard, images = new_guard("resnet18")
     vino = find_spec("openvino") is not None
     with tempfile.TemporaryDirectory() as room:
         folder = Path(room) / "guard"

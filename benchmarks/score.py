@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections import defaultdict
 from itertools import cycle, islice
 from pathlib import Path
@@ -25,41 +24,20 @@ from statistics import median
 import numpy as np
 import psutil
 import torch
+from _guards import SIZE, new_guard
 from PIL import Image
 
 from oodream.core.files import encode_json
-from oodream.core.registry import make
-from oodream.core.seeding import seeded
-from oodream.data.builtin import FASHION_ID, fashion
 from oodream.data.images import from_array
 from oodream.data.preprocess import read_image
 from oodream.deploy.guard import Guard
 from oodream.deploy.resumed import score_to
 from oodream.deploy.tables import row_of, table_for
-from oodream.models.classifier import Classifier
-from oodream.models.factory import backbone
 
-SIZE, BATCH, ROUNDS = 32, 256, 5
+BATCH, ROUNDS = 256, 5
 SMALL, LARGE = 5_000, 1_000
 LENGTHS = (5_000, 20_000, 80_000)
 CPU = torch.device("cpu")
-
-
-def new_guard() -> Guard:
-    """A guard around random weights."""
-    train, test = (fashion(split, FASHION_ID, size=SIZE) for split in ("train", "test"))
-    with seeded(0, "benchmark"):
-        network = backbone("resnet8", len(train.classes)).eval()
-    settings = {"backbone": "resnet8", "loss": "cross_entropy", "loss_options": {}}
-    classifier = Classifier(
-        network=network, loss=make("losses", "cross_entropy"), names=train.classes, size=SIZE,
-        threshold=0.0, settings=settings,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # random weights rank at random
-        return Guard.calibrate(
-            classifier, "energy", train.subset(torch.arange(600)), test.subset(torch.arange(1000))
-        )
 
 
 def draw(folder: Path, n: int, width: int, height: int) -> list[Path]:
@@ -125,7 +103,7 @@ def main() -> None:
     programs, rates, memory = ("loop", "jsonl", "parquet"), defaultdict(list), {}
     with tempfile.TemporaryDirectory() as name:
         room = Path(name)
-        new_guard().save(room / "guard")
+        new_guard("resnet8")[0].save(room / "guard")
         small, large = draw(room / "small", SMALL, 64, 48), draw(room / "large", LARGE, 640, 480)
         sets = {listed(room, small, SMALL): SMALL, listed(room, large, LARGE): LARGE}
         for pictures, n in (*sets.items(),) * ROUNDS:

@@ -19,16 +19,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from http.client import HTTPConnection
-from itertools import cycle
+from itertools import cycle, repeat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
+if TYPE_CHECKING:
+    from oodream import Guard
+
 SECONDS = 8.0
-SIZE, HELD_OUT = 32, 500
 CLIENTS = (1, 8, 64)
 
 
@@ -42,44 +46,21 @@ def photograph() -> bytes:
     return file.getvalue()
 
 
-def save_guard(folder: Path) -> None:
-    import torch
-
-    from oodream import Classifier, Guard
-    from oodream.core.registry import make
-    from oodream.core.seeding import seeded
-    from oodream.data.builtin import FASHION_ID, fashion
-    from oodream.models.factory import backbone
-
-    train, test = (
-        fashion(split, FASHION_ID, size=SIZE).subset(torch.arange(HELD_OUT)) for split in ("train", "test")
-    )
-    with seeded(0, "benchmark"):
-        network, loss = backbone("resnet18", len(train.classes)).eval(), make("losses", "cross_entropy")
-    classifier = Classifier(
-        network=network,
-        loss=loss,
-        names=train.classes,
-        size=SIZE,
-        threshold=0.0,
-        settings={"backbone": "resnet18", "loss": "cross_entropy", "loss_options": {}},
-    )
-    guard = Guard.calibrate(classifier, "energy", train, test)
-    guard.save(folder)
+def guard_alone(guard: Guard) -> str:
+    """How fast the guard answers without a server."""
     pictures = [photograph()] * 200
     began, worked = time.perf_counter(), time.process_time()
     guard.predict(pictures)
     rate = len(pictures) / (time.perf_counter() - began)
     worked = 1000 * (time.process_time() - worked) / len(pictures)
-    print(
-        f"guard.predict, no server: {rate:.0f} pictures a second, processor {worked:.1f} ms each", flush=True
-    )
+    return f"guard.predict, no server: {rate:.0f} pictures a second, processor {worked:.1f} ms each"
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[tuple[int, int]]:
+def server(guard: Path) -> Iterator[tuple[int, int]]:
     """A server's port and process."""
-    command = [sys.executable, "-m", "oodream.cli", "serve", str(folder), "--port", "0", "--linger", "0"]
+    command = [sys.executable, "-m", "oodream.cli", "serve", str(guard), "--port", "0", "--linger", "0"]
+    command += ["--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -113,11 +94,14 @@ async def answer(reader: asyncio.StreamReader) -> str:
     return head[9:12].decode()
 
 
-async def client(port: int, sent: bytes, ends: float, seconds: list[float], statuses: Counter[str]) -> None:
+async def client(
+    port: int, requests: Iterator[bytes], ends: float, seconds: list[float], statuses: Counter[str]
+) -> None:
     """Asks one question after the other on one connection, which it opens again where it is closed."""
     writer = None
-    while time.monotonic() < ends:
-        began = time.monotonic()
+    for sent in requests:
+        if (began := time.monotonic()) > ends:
+            break
         try:
             if writer is None:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -143,36 +127,51 @@ async def peak(process: int) -> int:
 
 
 def busy(process: int) -> float:
-    """Seconds that the server's threads have worked."""
-    times = psutil.Process(process).cpu_times()
-    return times.user + times.system
+    """Seconds that a process has worked, with those that it has started."""
+    every = [one := psutil.Process(process), *one.children(recursive=True)]
+    return sum(times.user + times.system for times in (one.cpu_times() for one in every))
 
 
-async def load(port: int, process: int, clients: int) -> str:
-    """What so many clients see, as a row of the table."""
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What clients have seen: answers a second, the seconds that each took, ascending, all but status 200;
+    and what the server has done for them: seconds of the processor for an answer, pictures in a pass, bytes.
+    """
+
+    clients: int
+    rate: float
+    seconds: Sequence[float]
+    refused: Mapping[str, int]
+    worked: float
+    pictures: float
+    memory: int
+
+    def __str__(self) -> str:
+        times = [self.seconds[int(share * (len(self.seconds) - 1))] for share in (0.5, 0.95, 0.99, 1)]
+        columns = [f"{self.clients}", f"{self.rate:.0f}", *(f"{1000 * time:.0f}" for time in times)]
+        columns += [f"{1000 * self.worked:.1f}", f"{self.pictures:.1f}", f"{self.memory / 1e6:.0f}"]
+        return " | ".join([*columns, ", ".join(f"{k}: {n}" for k, n in self.refused.items()) or "none"])
+
+
+async def load(
+    port: int, process: int, clients: int, requests: Iterable[bytes], lasts: float = SECONDS
+) -> Load:
+    """So many clients that share these requests, as long as there are any and the time lasts."""
     memory, worked = asyncio.create_task(peak(process)), busy(process)
     seconds: list[float] = []
     statuses: Counter[str] = Counter()
-    sent, began = request(photograph(), "image/jpeg"), time.monotonic()
+    turns, began = iter(requests), time.monotonic()
     passes, pictures = metric(port, "oodream_pass_pictures_count"), metric(port, "oodream_pass_pictures_sum")
-    await asyncio.gather(*(client(port, sent, began + SECONDS, seconds, statuses) for _ in range(clients)))
+    await asyncio.gather(*(client(port, turns, began + lasts, seconds, statuses) for _ in range(clients)))
     took = time.monotonic() - began
     passes = metric(port, "oodream_pass_pictures_count") - passes
     pictures = metric(port, "oodream_pass_pictures_sum") - pictures
-    seconds.sort()
-    at = {share: 1000 * seconds[int(share * (len(seconds) - 1))] for share in (0.5, 0.95, 0.99)}
     memory.cancel()
-    each = 1000 * (busy(process) - worked) / max(1, statuses["200"])
-    others = ", ".join(f"{status}: {n}" for status, n in statuses.items() if status != "200") or "none"
-    columns = [clients, f"{statuses['200'] / took:.0f}", *(f"{ms:.0f}" for ms in at.values())]
-    columns += [
-        f"{1000 * seconds[-1]:.0f}",
-        f"{each:.1f}",
-        f"{pictures / passes:.1f}",
-        f"{await memory / 1e6:.0f}",
-        others,
-    ]
-    return " | ".join(map(str, columns))
+    answered = statuses.pop("200", 0)
+    return Load(
+        clients=clients, rate=answered / took, seconds=sorted(seconds), refused=statuses,
+        worked=(busy(process) - worked) / max(1, answered), pictures=pictures / passes, memory=await memory,
+    )  # fmt: skip
 
 
 # Hostile clients: each function sends on one connection until the server closes it, or the time is over
@@ -283,15 +282,20 @@ def hostile(name: str, port: int, ready: multiprocessing.synchronize.Event) -> N
 
 
 def main() -> None:
+    from _guards import new_guard  # not in the processes of hostile clients
+
+    sent = repeat(request(photograph(), "image/jpeg"))
     with tempfile.TemporaryDirectory() as folder:
-        save_guard(Path(folder) / "guard")
+        guard, _ = new_guard("resnet18")
+        guard.save(Path(folder) / "guard")
+        print(guard_alone(guard), flush=True)
         with server(Path(folder) / "guard") as (port, process):
-            asyncio.run(load(port, process, 8))  # warm
+            asyncio.run(load(port, process, 8, sent))  # warm
             columns = "clients | answers/s | median ms | 95 % | 99 % | worst"
             columns += " | processor ms | pictures a pass | MB | not 200"
             print(f"beside | {columns}", flush=True)
             for clients in CLIENTS:
-                print(f"nobody | {asyncio.run(load(port, process, clients))}", flush=True)
+                print(f"nobody | {asyncio.run(load(port, process, clients, sent))}", flush=True)
             spawn = multiprocessing.get_context("spawn")
             for name in HOSTILE:
                 ready = spawn.Event()
@@ -299,7 +303,7 @@ def main() -> None:
                 beside.start()
                 ready.wait()
                 time.sleep(1)
-                print(f"{name} | {asyncio.run(load(port, process, 8))}", flush=True)
+                print(f"{name} | {asyncio.run(load(port, process, 8, sent))}", flush=True)
                 beside.terminate()
                 beside.join()
                 time.sleep(1)

@@ -136,7 +136,7 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
         "audit": "is not a run folder",
         "score": "holds no classifier",
         "export": "holds no guard" if "--out" in args else "is not a run folder",
-        "serve": "holds no guard",
+        "serve": "does not exist" if ".onnx" in line else "holds no guard",
         "fit-decoder": f"{args[0] if args else ''} is not a folder",
     }
     if name not in refusals or "--help" in args:

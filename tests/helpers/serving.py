@@ -92,9 +92,11 @@ def gray(value: int) -> bytes:
 
 
 @contextmanager
-def server(guard: Path, *options: str) -> Iterator[SimpleNamespace]:
+def server(
+    guard: Path | str, *options: str, program: Sequence[str] = (sys.executable, "-m", "oodream.cli")
+) -> Iterator[SimpleNamespace]:
     """`oodream serve` in a process of its own, with its `port` and its `process`; it is ended afterwards."""
-    command = [sys.executable, "-m", "oodream.cli", "serve", str(guard), "--port", "0", *options]
+    command = [*program, "serve", str(guard), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         lines = [process.stdout.readline(), process.stdout.readline()]

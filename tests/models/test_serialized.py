@@ -7,13 +7,14 @@ import warnings
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from torch import nn
 
 from oodream.core.seeding import seeded
 from oodream.models.factory import backbone
 from oodream.models.serialized import FORMATS, format_of, from_state
 from tests.helpers.networks import PlainNetwork, pixels
+from tests.helpers.onnx_files import product_and_sum
 
 SIZE = 16
 FILES = {
@@ -121,35 +122,10 @@ def test_where_no_last_layer_is_found_there_are_logits_alone(tmp_path, last):
     assert read(pixels(2, SIZE)).z_BF.shape == (2, 0)
 
 
-def product_and_sum(file, dtype=TensorProto.FLOAT, layout="NCHW", batch="n"):
-    """A graph as other exporters write it: mean pixels, a matrix product, a sum, a softmax."""
-    shape = [batch, 3, SIZE, SIZE] if layout == "NCHW" else [batch, SIZE, SIZE, 3]
-    axes = [2, 3] if layout == "NCHW" else [1, 2]
-    weight = helper.make_tensor("w", TensorProto.FLOAT, [3, 4], list(range(12)))
-    bias = helper.make_tensor("b", TensorProto.FLOAT, [4], [1.0, 2.0, 3.0, 4.0])
-    nodes = [
-        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["f", "axes"], ["m"], keepdims=0),
-        helper.make_node("MatMul", ["m", "w"], ["p"]),
-        helper.make_node("Add", ["p", "b"], ["s"]),
-        helper.make_node("Softmax", ["s"], ["y"], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", dtype, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4])],
-        [weight, bias, helper.make_tensor("axes", TensorProto.INT64, [2], axes)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(model, file)
-    return file
-
-
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.UINT8, TensorProto.FLOAT16])
 def test_pixels_reach_a_graph_as_it_wants_them(tmp_path, dtype, layout):
-    read = backbone(f"onnx:{product_and_sum(tmp_path / 'g.onnx', dtype, layout)}", 4, pretrained=True)
+    read = backbone(f"onnx:{product_and_sum(tmp_path / 'g.onnx', SIZE, dtype, layout)}", 4, pretrained=True)
     x = pixels(5, SIZE)
     scale = 1.0 if dtype == TensorProto.UINT8 else 255.0
     z = x.float().mean((2, 3)) / scale

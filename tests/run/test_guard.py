@@ -17,7 +17,10 @@ from oodream import Guard
 from oodream.cli.main import main
 from oodream.data.builtin import digits
 from oodream.data.folders import list_ood
+from oodream.run.guard_inputs import GuardInputs, GuardJob
+from oodream.runtime import Guard as GraphGuard
 from tests.helpers.guarded import SIZE, Logits, classifier, output_names, save_clothes, save_logits
+from tests.helpers.onnx_files import save_logits_as_onnx
 from tests.helpers.page import Page
 
 PIXELS = ("--mean", "0", "--std", "1")
@@ -99,6 +102,17 @@ def test_it_is_exported_as_any_guard(made, tmp_path):
     assert (tmp_path / "x" / "guard.onnx").exists()
 
 
+def test_one_on_an_onnx_file_becomes_one_graph(desk, tmp_path):
+    """Which answers in the folders' words, as the guard does."""
+    net = str(save_logits_as_onnx(tmp_path / "net.onnx"))
+    assert guard(desk, tmp_path / "g", *PIXELS, "--detectors", "energy", "--model", net) == 0
+    assert main(["export", str(tmp_path / "g"), "--out", str(tmp_path / "x"), "--onnx"]) == 0
+    files = sorted((desk / "digits").glob("*.png")) + sorted((desk / "photos").rglob("*.png"))[:60]
+    expected = Guard.load(tmp_path / "g").predict(files)
+    for one, other in zip(GraphGuard.load(tmp_path / "x").predict(files), expected, strict=True):
+        assert (one.answer, one.likeliest) == (other.answer, other.likeliest)
+
+
 def test_the_report_and_its_facts(made, desk):
     facts = json.loads((made / "report.json").read_text())
     assert facts["images"] == {"fit": 160, "choose": 80, "held_out": 160}
@@ -121,6 +135,28 @@ def test_the_report_and_its_facts(made, desk):
         assert words in cells
     assert len([tag for tag, _ in seen.tags if tag == "img"]) == 16  # answers to known and to unknown images
     assert "script" not in seen.texts
+
+
+def test_class_by_class(desk, tmp_path):
+    """What is flagged is measured at the thresholds of the classes."""
+    ood = f"far={desk / 'digits'}"
+    args = (*PIXELS, "--detectors", "energy", "--ood", ood, "--per-class", "--alpha", "0.1")
+    assert guard(desk, tmp_path / "g", *args) == 0
+    read = Guard.load(tmp_path / "g", plugins=True)
+    assert read.per_class
+    assert "class by class, with 0.95 confidence" in str(read.guarantee)
+    job = GuardJob(
+        model="", data=str(desk / "photos"), ood=(ood,), detectors=("energy",), alpha=0.1,
+        out=tmp_path, cache=tmp_path,
+    )  # fmt: skip
+    inputs = GuardInputs(job)
+    (strange,) = inputs.unknown(inputs.known(SIZE)[1]).measure
+    predictions = read.predict(strange.images)
+    flagged = np.mean([one.flagged for one in predictions])
+    assert flagged != np.mean([one.score > read.threshold for one in predictions])
+    assert json.loads((tmp_path / "g" / "report.json").read_text())["measured"][0]["flagged"] == flagged
+    cells = Page((tmp_path / "g" / "report.html").read_text()).texts["td"]
+    assert any(cell.startswith("by class, ") for cell in cells)
 
 
 # Which images

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ..core.options import ConfigError
+from ..core.options import ConfigError, Range, Section
 from ..deploy.serving.limits import Limits
 from .console import parse
+
+if TYPE_CHECKING:
+    from ..deploy.guard import Guard
+    from ..runtime import Guard as GraphGuard
 
 __all__ = ["ServeOptions", "serve"]
 
@@ -19,25 +25,40 @@ MIN_TOKEN = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions:
+class ServeOptions(Section):
     """A guard over HTTP: POST /predict with pictures, GET /health, GET /metrics. SIGTERM, or Ctrl-C, ends it;
     what is under way is finished."""
 
     guard: Annotated[str, tyro.conf.Positional]
-    """a run's folder, an exported guard's, or "hub:OWNER/NAME\""""
+    """a run's folder, an exported guard's, or "hub:OWNER/NAME"; or a graph's file, such as guard.onnx, which
+    is served without PyTorch, as a folder's is where PyTorch is not installed"""
     host: str = "127.0.0.1"
     """address to serve on; one that other machines reach takes a token"""
     port: int = 8000
     """port to serve on (0: a free one)"""
     token_file: Path | None = None
     """a file whose only line is the token that clients must send"""
+    proxies: tuple[str, ...] = ()
+    """addresses of proxies, or networks of them, that say in X-Forwarded-For who a client is"""
     alpha: float | None = None
     """share of known images that may be flagged, in place of the guard's own"""
     plugins: bool = False
     """allow a loss or detector that is named by its module, whose code then runs"""
     device: str = "auto"
-    """cpu, cuda, mps or auto"""
+    """cpu, cuda, mps or auto; a graph runs on the processor"""
+    threads: Annotated[int, Range(0, 4096)] = 0
+    """threads that the network takes; 0: as many as there are cores, in PyTorch as OMP_NUM_THREADS says"""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for proxy in self.proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError as error:
+                raise ConfigError(
+                    f"proxies are addresses, or networks such as 10.0.0.0/8: {error}."
+                ) from error
 
 
 def serve(args: Sequence[str]) -> int:
@@ -53,19 +74,15 @@ def serve(args: Sequence[str]) -> int:
             f"A server needs {error.name}, which is not installed: pip install '.[serve]' in a clone of the "
             "repository."
         ) from error
-    from ..core.device import device_of
-    from ..deploy.guard import Guard
-    from ..run.folder import RunDir, read_manifest
+    from ..runtime.graph import GRAPH_FILES
 
     if token is None and not is_loopback(chosen.host):
         raise ConfigError(
             f"Other machines reach {chosen.host}, so clients must send a token: --token-file FILE. "
             "Without one the server is for this machine alone: --host 127.0.0.1."
         )
-    folder = Path(chosen.guard)
-    if read_manifest(folder):
-        RunDir(folder).check_whole("guard")
-    guard = Guard.load(chosen.guard, device_of(chosen.device), chosen.plugins)
+    on_graph = Path(chosen.guard).suffix in GRAPH_FILES or find_spec("torch") is None
+    guard = _graph_guard(chosen) if on_graph else _guard(chosen)
     if chosen.alpha is not None:
         guard = guard.at(chosen.alpha)
     app = create_app(guard, chosen.limits, token)
@@ -77,9 +94,35 @@ def serve(args: Sequence[str]) -> int:
             app,
             listening,
             lambda: print(f"oodream: {guard.guarantee}\n  {place}/predict, /health, /metrics", flush=True),
+            chosen.proxies,
         )
     print("oodream: stopped", flush=True)
     return 0
+
+
+def _guard(chosen: ServeOptions) -> Guard:
+    """The guard of a run, a folder or the hub, in PyTorch."""
+    import torch
+
+    from ..core.device import device_of
+    from ..deploy.guard import Guard
+    from ..run.folder import RunDir, read_manifest
+
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    folder = Path(chosen.guard)
+    if read_manifest(folder):
+        RunDir(folder).check_whole("guard")
+    return Guard.load(chosen.guard, device_of(chosen.device), chosen.plugins)
+
+
+def _graph_guard(chosen: ServeOptions) -> GraphGuard:
+    """The guard on a graph, in onnxruntime or OpenVINO."""
+    from ..runtime import Guard
+
+    if chosen.device not in ("auto", "cpu"):
+        raise ConfigError(f"A graph runs on the processor, so --device {chosen.device} cannot be.")
+    return Guard.load(chosen.guard, threads=chosen.threads)
 
 
 def _token(file: Path) -> str:

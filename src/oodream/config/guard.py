@@ -38,6 +38,8 @@ class NetworkConfig(Section):
     """share of known images that the guard may flag"""
     confidence: Annotated[float, Range(0, 1, "high")] = 0.95
     """that the guard's threshold keeps to that share; 0: it does on average over draws of held-out images"""
+    per_class: bool = False
+    """a threshold for each class that a picture is taken for, where enough held-out images are"""
     fit: CountOrNone = 5000
     """at most so many known images, drawn by the seed, that detectors learn from; 0: no limit"""
     choose: Count = 1000

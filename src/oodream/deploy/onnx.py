@@ -31,6 +31,7 @@ from ..core.types import Output
 from ..detection.detectors import probes_of, score_unchecked
 from ..runtime.description import KEY, Described, describe
 from ..runtime.graph import open_graph
+from .composed import compose, with_placeholders
 from .guard import Guard
 from .stored import name_of
 
@@ -103,7 +104,7 @@ class Deployed(nn.Module):
 
     def __init__(self, guard: Guard) -> None:
         super().__init__()
-        self.square, self.network = Square(guard.size), copy.deepcopy(guard.network).cpu().eval()
+        self.square, self.network = Square(guard.size), with_placeholders(guard.network)
         self.detector, self.loss = guard.detector, copy.deepcopy(guard.classifier.loss).cpu()
         self.phi = getattr(self.loss, "phi", None)
 
@@ -126,7 +127,8 @@ def to_onnx(guard: Guard, file: Path) -> float:
     its metadata, and all that `runtime.Guard` needs.
 
     Raises ExportError for missing packages, for a detector that needs more than outputs or does what ONNX
-    cannot, and for other answers than the guard's; then there is no file.
+    cannot, for a network in an ONNX file that takes batches of one size alone, and for other answers than the
+    guard's; then there is no file.
     """
     try:
         import onnx_ir  # comes with onnxscript
@@ -142,7 +144,10 @@ def to_onnx(guard: Guard, file: Path) -> float:
     dynamic = torch.export.Dim.DYNAMIC
     example = torch.zeros(2, 3, guard.size + 3, guard.size + 5, dtype=torch.uint8)
     threshold = guard.threshold_C if guard.per_class else np.array(guard.threshold)
-    deployed = Deployed(guard).eval()
+    try:
+        deployed = Deployed(guard).eval()
+    except ValueError as error:
+        raise ExportError(f"{error}") from error
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
@@ -154,12 +159,13 @@ def to_onnx(guard: Guard, file: Path) -> float:
                 output_names=["logits", "score", "unknown", *(["known"] if deployed.phi else [])],
                 dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic}, None),
             )
+            assert program is not None
+            compose(program.model, deployed.network)
     except Exception as error:  # whatever the exporter raises
         reason = _line(error.__cause__ or error)
         raise ExportError(
             f"This network with {name} cannot be traced into a graph: {reason} {_instead()}"
         ) from error
-    assert program is not None
     _, default = program.model.graph.inputs
     default.const_value = onnx_ir.tensor(threshold, name=default.name)
     program.model.graph.register_initializer(default)

@@ -148,10 +148,14 @@ class Onnx(FromFile):
             raise ValueError(
                 f"{self.name} gives no gradients, and a detector here needs them (odin, adascale)."
             )
-        x = self.normalised(images_B3HW).to(ONNX_PIXELS.get(self.input.type, torch.float32)).cpu()
-        x = x.permute(0, 2, 3, 1) if self.channels_last else x
-        results = self.session.run(self.wanted, {self.input.name: x.contiguous().numpy()})
+        x = self.prepared(images_B3HW).cpu().contiguous().numpy()
+        results = self.session.run(self.wanted, {self.input.name: x})
         return tuple(map(torch.from_numpy, results))
+
+    def prepared(self, images_B3HW: Tensor) -> Tensor:
+        """The images as the file's only input."""
+        x = self.normalised(images_B3HW).to(ONNX_PIXELS.get(self.input.type, torch.float32))
+        return x.permute(0, 2, 3, 1) if self.channels_last else x
 
 
 class Exported(FromFile):

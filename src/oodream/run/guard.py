@@ -84,15 +84,16 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     confidence = job.confidence or None
     guard = Guard.calibrate(
         classifier, choice.best.detector, fit, held_out, job.alpha, confidence, extractor,
-        labelled=inputs.labelled, outliers=teach,
+        per_class=job.per_class, labelled=inputs.labelled, outliers=teach,
     )  # fmt: skip
     sets = {"held out": held_out, **{one.name: one.images for one in real or unknown}}
     probes = probes_of([guard.detector])
-    scores = {name: guard.detector.score(extractor(images, probes)) for name, images in sets.items()}
+    outputs = {name: extractor(images, probes) for name, images in sets.items()}
+    scores = {name: guard.detector.score(output) for name, output in outputs.items()}
     result = Guarded(
         guard=guard, opened=subject.opened, parts=inputs.parts, held_out=held_out, scores=scores,
         accuracy=accuracy, choice=choice, about=about, unknown=real or unknown,
-        measured=[_measured(one, scores, guard.threshold) for one in real],
+        measured=[_measured(one, guard, outputs[one.name].logits_BC, scores) for one in real],
         other_half=observed_rate(scores["held out"], job.alpha, confidence, job.seed), notes=notes,
     )  # fmt: skip
     write_guard(result, job)
@@ -230,9 +231,10 @@ def _accuracy_notes(accuracy: Accuracy | None, names: Sequence[str], any_accurac
     return ([f"The accuracy is {accuracy.value:.1%}.{chance}"] if wrong else []) + notes
 
 
-def _measured(unknown: ImageSet, scores: Mapping[str, Tensor], threshold: float) -> Measured:
+def _measured(unknown: ImageSet, guard: Guard, logits_MC: Tensor, scores: Mapping[str, Tensor]) -> Measured:
     known_N, scores_M = scores["held out"], scores[unknown.name]
+    answers = guard.answers(guard.classifier.outputs(logits_MC, scores_M))
     return Measured(
         name=unknown.name, group=unknown.group, n=len(scores_M), auroc=auroc(known_N, scores_M),
-        fpr95_id=fpr95_id(known_N, scores_M), flagged=float((scores_M > threshold).double().mean()),
+        fpr95_id=fpr95_id(known_N, scores_M), flagged=sum(one.flagged for one in answers) / len(scores_M),
     )  # fmt: skip

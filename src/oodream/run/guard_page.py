@@ -158,7 +158,7 @@ def _facts_in_words(made: Guarded) -> dict[str, str]:
         "Its pixels": f"in [0, 1], then {pixels}" if made.opened.network.normalises else "as they are",
         "Images": f"{parts}",
         "Detector": _called(made.choice.best),
-        "Threshold": f"{guard.threshold:.6g}",
+        "Threshold": _threshold_in_words(guard),
     }
     if accuracy is not None:
         low, high = accuracy.interval
@@ -166,10 +166,19 @@ def _facts_in_words(made: Guarded) -> dict[str, str]:
             f"{accuracy.value:.1%} of {accuracy.n:,} images (95 % interval {low:.1%} to {high:.1%})"
         )
     if made.other_half is not None:
-        result["Seen on one half of the held-out images, at a threshold from the other"] = (
+        what = "one threshold for all" if guard.per_class else "a threshold"
+        result[f"Seen on one half of the held-out images, at {what} from the other"] = (
             f"{made.other_half:.1%} flagged"
         )
     return result
+
+
+def _threshold_in_words(guard: Guard) -> str:
+    common = f"{guard.threshold:.6g}"
+    if not guard.per_class:
+        return common
+    low, high = guard.threshold_C.min(), guard.threshold_C.max()
+    return f"by class, {low:.6g} to {high:.6g}; {common} where a class has too few held-out images"
 
 
 def _answers(made: Guarded, seed: int) -> list[Answer]:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..core.errors import StoreError, shown
 from .description import KEY
 
-__all__ = ["Graph", "OnnxGraph", "VinoGraph", "find_graph", "open_graph"]
+__all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "find_graph", "open_graph"]
 
-FILES = {".onnx": "guard.onnx", ".xml": "guard.xml"}  # in an exported folder, the first one first
+GRAPH_FILES = {".onnx": "guard.onnx", ".xml": "guard.xml"}  # in an exported folder, the first one first
 MAX_BYTES = 2 << 30  # a protobuf holds no more
 
 
@@ -36,18 +36,18 @@ def find_graph(place: Path) -> Path:
     Raises StoreError where there is none, or one that is too large.
     """
     if place.is_dir():
-        file = next((place / name for name in FILES.values() if (place / name).is_file()), None)
+        file = next((place / name for name in GRAPH_FILES.values() if (place / name).is_file()), None)
         if file is None:
             raise StoreError(
-                f"{shown(place)} holds no graph: neither {' nor '.join(FILES.values())}. "
+                f"{shown(place)} holds no graph: neither {' nor '.join(GRAPH_FILES.values())}. "
                 "A run's is made by: oodream export RUN --out FOLDER --onnx"
             )
     else:
         file = place
     if not file.is_file():
         raise StoreError(f"{shown(file)} does not exist.")
-    if file.suffix not in FILES:
-        raise StoreError(f"{shown(file)} is no graph: its name does not end in {' or '.join(FILES)}.")
+    if file.suffix not in GRAPH_FILES:
+        raise StoreError(f"{shown(file)} is no graph: its name does not end in {' or '.join(GRAPH_FILES)}.")
     if (size := file.stat().st_size) > MAX_BYTES:
         raise StoreError(f"{shown(file)} has {size:,} bytes, and graphs of at most {MAX_BYTES:,} are read.")
     return file

@@ -24,6 +24,8 @@ SECONDS = 3.0  # the read timeout of the server below
 CONNECTIONS = 40
 LIMITS = ("--read-timeout", str(SECONDS), "--max-connections", str(CONNECTIONS))
 LIMITS += ("--max-megabytes", "1", "--max-held", "3")
+PER_CLIENT = 4
+LIMITS += ("--max-client-requests", str(PER_CLIENT), "--proxies", "127.0.0.1")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +41,9 @@ def running(folder):
         yield running
 
 
-def connected(port: int, sent: bytes) -> socket.socket:
-    """A connection on which this was sent."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+def connected(port: int, sent: bytes, address: str = "127.0.0.1") -> socket.socket:
+    """A connection from an address, on which this was sent."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(address, 0))
     connection.sendall(sent)
     return connection
 
@@ -129,6 +131,40 @@ def test_where_bodies_are_too_large_together_the_slowest_gives_way(running):
         statuses = [said(connection)[9:12] for connection in slow]
     assert statuses.count(b"503") >= 3
     assert set(statuses) == {b"503", b"408"}
+
+
+def test_a_client_with_too_many_requests_is_told_so_and_others_are_answered(running):
+    with ExitStack() as stack:
+        sent = head(1000, "X-Forwarded-For: 192.0.2.1")
+        hostile = [stack.enter_context(closing(connected(running.port, sent))) for _ in range(3 * PER_CLIENT)]
+        statuses = [said(connection)[9:12] for connection in hostile[PER_CLIENT:]]
+        assert statuses == [b"429"] * (2 * PER_CLIENT)
+        other = FORM | {"X-Forwarded-For": "192.0.2.2"}
+        assert ask(running.port, "/predict", BODY, other)[0] == 200
+        assert {said(connection)[9:12] for connection in hostile[:PER_CLIENT]} == {b"408"}
+    assert ask(running.port, "/predict", BODY, FORM | {"X-Forwarded-For": "192.0.2.1"})[0] == 200
+
+
+def test_who_is_no_proxy_cannot_say_who_the_client_is(folder):
+    with server(folder, "--max-client-requests", "1") as running, ExitStack() as stack:
+        sent = head(1000, "X-Forwarded-For: 192.0.2.1")
+        for _ in range(3):
+            stack.enter_context(closing(connected(running.port, sent)))
+        assert ask(running.port, "/predict", BODY, FORM | {"X-Forwarded-For": "192.0.2.1"})[0] == 200
+
+
+def test_where_connections_are_too_many_the_client_with_the_most_gives_way(running):
+    """However many another opens, an idle connection that is older than all of them stays."""
+    idle = http.client.HTTPConnection("127.0.0.1", running.port, 20, ("127.0.0.3", 0))
+    with ExitStack() as stack:
+        stack.enter_context(closing(idle))
+        for _ in range(2):
+            idle.request("POST", "/predict", BODY, FORM)
+            assert idle.getresponse().read()
+            same = idle.sock
+            for _ in range(2 * CONNECTIONS):
+                stack.enter_context(closing(connected(running.port, b"", "127.0.0.2")))
+        assert idle.sock is same
 
 
 def test_a_body_of_tiny_chunks_is_refused_unread(running):
@@ -255,6 +291,8 @@ def test_a_stop_under_load_loses_nothing(folder, tmp_path):
         ("one word of at least 16", ("--token-file", "short")),
         ("one word of at least 16", ("--token-file", "several")),
         ("nowhere cannot be read", ("--token-file", "nowhere")),
+        ("proxies are addresses, or networks", ("--proxies", "proxy.example")),
+        ("threads must be between 0 and 4096", ("--threads", "-1")),
         ("max_pictures must be between 1 and 4096, not 0", ("--max-pictures", "0")),
         ("these can guarantee 0.003", ("--alpha", "0.0001")),
         ("Choose another", ("--port", "{taken}")),

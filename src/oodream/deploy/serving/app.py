@@ -35,6 +35,7 @@ REFUSALS = {
     413: "The body is too long, or holds too many pictures.",
     415: "The body is of a type that the server does not take.",
     422: "A picture cannot be read or is too large, or what is asked for cannot be guaranteed.",
+    429: "The client has too much under way. Wait for its answers.",
     503: "The server has too much to do. Try again.",
 }
 BEARER = HTTPBearer(auto_error=False, description="the token that the server was started with")

@@ -19,6 +19,11 @@ class Limits(Section):
     max_held: Annotated[float, Range(0, open="low")] = 256.0
     """size of all bodies that are held at once, in millions of bytes; where they would take more, the request
     that has been sending for the longest is refused"""
+    max_client_requests: Annotated[int, Range(1)] = 64
+    """requests that one client may have under way; a client is an address of another machine, of IPv6 its
+    network of 64 bits"""
+    max_client_held: Annotated[float, Range(0, open="low")] = 128.0
+    """size of all bodies that one client may have under way, in millions of bytes"""
     max_pictures: Annotated[int, Range(1, 4096)] = 64
     """pictures in one request"""
     max_megapixels: Annotated[float, Range(0, 178, open="low")] = 25.0
@@ -26,8 +31,8 @@ class Limits(Section):
     max_waiting: Annotated[int, Range(1)] = 1024
     """pictures that wait for the network; where there would be more, the request with the most is refused"""
     max_connections: Annotated[int, Range(1)] = 200
-    """open connections; where there would be more, the one that has been sending, or idle, for the longest is
-    closed"""
+    """open connections; where there would be more, of the client that has the most the one that has been
+    sending, or idle, for the longest is closed"""
     read_timeout: Annotated[float, Range(0, open="low")] = 30.0
     """seconds for a request to arrive: so many for its head, then as many for its body"""
     answer_timeout: Annotated[float, Range(0, open="low")] = 30.0
@@ -42,10 +47,12 @@ class Limits(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_held < self.max_megabytes:
-            raise ConfigError(
-                f"max_held ({self.max_held:g}) must be at least max_megabytes ({self.max_megabytes:g})."
-            )
+        for name in ("max_held", "max_client_held"):
+            if getattr(self, name) < self.max_megabytes:
+                raise ConfigError(
+                    f"{name} ({getattr(self, name):g}) must be at least max_megabytes "
+                    f"({self.max_megabytes:g})."
+                )
 
     @property
     def body_bytes(self) -> int:

@@ -29,7 +29,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 
 from ...core.errors import listed
-from ...data.scan import unread_format
+from ...runtime.formats import HEAD, unread_format
 from .limits import Limits
 from .schema import Images
 
@@ -38,7 +38,6 @@ __all__ = ["File", "Reader", "Turns", "files_in"]
 FORMATS = frozenset("AVIF BMP DIB GIF JPEG MPO PNG PPM TIFF WEBP".split())
 MAX_SCANS, USUAL_SCANS = 25, 10  # of a progressive JPEG; every one is a pass over all pixels
 SMALL = 4_000_000  # pixels, or bytes: larger pictures are read in a place of their own
-HEAD = 512  # bytes that tell a file's format
 HEADERS = 8  # lines above one file of a form
 T = TypeVar("T")
 

@@ -8,7 +8,8 @@ import ipaddress
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import h11
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...core.errors import StoreError
+from .clients import client_of
 from .limits import Limits
 
 __all__ = ["bind", "is_loopback", "serve"]
@@ -45,10 +47,15 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None] = lambda: None) -> None:
+def serve(
+    app: FastAPI,
+    listening: socket.socket,
+    started: Callable[[], None] = lambda: None,
+    proxies: Sequence[str] = (),
+) -> None:
     """Serves an application of `create_app` until SIGTERM or SIGINT, and then finishes what is under way.
 
-    `started` is called when requests are taken.
+    `started` is called when requests are taken. `proxies` are addresses whose X-Forwarded-For is believed.
     """
     limits = app.state.service.limits
     config = uvicorn.Config(
@@ -59,7 +66,8 @@ def serve(app: FastAPI, listening: socket.socket, started: Callable[[], None] = 
         log_config=None,
         log_level="error",
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
         server_header=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=int(limits.read_timeout + 2 * limits.answer_timeout) + 1,
@@ -101,7 +109,7 @@ class _Connection(H11Protocol):
         super().__init__(*args, **options)
         self.limits = limits
         self.conn = _Stated(h11.SERVER, HEAD_BYTES)
-        self._since = self.loop.time()
+        self._since, self._owner = self.loop.time(), ""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -110,14 +118,18 @@ class _Connection(H11Protocol):
         # asyncio sees to it for sockets that state their protocol; those of `create_server` do not.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._await_head()
+        host = self.client[0] if self.client else ""
+        self._owner = client_of(host) or host
         while len(self.connections) > self.limits.max_connections:
-            waiting = [c for c in self.connections if isinstance(c, _Connection) and c.waits]
+            connections = [c for c in self.connections if isinstance(c, _Connection)]
+            count = Counter(connection._owner for connection in connections)
+            waiting = [connection for connection in connections if connection.waits]
             if not waiting:
                 self.transport.abort()
                 return
-            oldest = min(waiting, key=lambda connection: connection._since)
-            self.connections.discard(oldest)
-            oldest.transport.abort()
+            given_up = min(waiting, key=lambda connection: (-count[connection._owner], connection._since))
+            self.connections.discard(given_up)
+            given_up.transport.abort()
 
     @property
     def idle(self) -> bool:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ...data.preprocess import read_image
+from ...runtime.pictures import read_square
 from .batching import Batcher, Overloaded
 from .bodies import Bodies
+from .clients import Clients
 from .limits import Limits
 from .metrics import Drift, Metrics
 from .pictures import Reader
@@ -28,7 +29,7 @@ __all__ = ["How", "Servable", "Service"]
 
 
 class Servable(Protocol):
-    """What can be served: a guard. Its methods are those of `deploy.guard.Guard`."""
+    """What can be served: a guard, `deploy.guard.Guard` or `runtime.Guard`."""
 
     @property
     def size(self) -> int: ...
@@ -68,12 +69,16 @@ class Service:
         self.guard, self.limits, self.stopping = guard, limits, False
         self.metrics = Metrics(guard.drift())
         self.batcher: Batcher[How, Any] = Batcher(predict=self._pass, limits=limits)
-        self._bodies = Bodies(limits=limits)
+        self._bodies, self._clients = Bodies(limits=limits), Clients(limits=limits)
         self._reader = Reader(read=self._square, limits=limits, places=os.cpu_count() or 1)
         self._at = functools.lru_cache(maxsize=64)(guard.at)
 
     async def answer(self, request: Request, how: How) -> Answers:
         """The answers to a request's pictures; HTTPException, which says why, where it is refused."""
+        with self._clients.admitted(request):
+            return await self._answer(request, how)
+
+    async def _answer(self, request: Request, how: How) -> Answers:
         try:
             guard = self.guard if how == AS_IT_IS else await anyio.to_thread.run_sync(self._checked, how)
             async with self._bodies.read(request) as body:
@@ -98,7 +103,7 @@ class Service:
 
     def _square(self, content: bytes) -> NDArray[np.uint8]:
         """A picture as the guard reads it, (S, S, 3)."""
-        return read_image(BytesIO(content), self.guard.size, self.guard.white).permute(1, 2, 0).numpy()
+        return read_square(BytesIO(content), self.guard.size, self.guard.white)
 
     def _guard(self, how: How) -> Servable:
         return self.guard if how.alpha is None else self._at(how.alpha)
