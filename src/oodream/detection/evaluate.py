@@ -35,7 +35,7 @@ from ..functional.uncertainty import delong
 from ..models.inference import Extractor, outputs
 from ..runtime.tails import wilson
 from .detectors import probes_of
-from .fit import Training, joined, training_outputs
+from .fit import Lesson, Training, joined, training_outputs
 from .sanity import warn_if_upside_down
 
 __all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row"]
@@ -69,7 +69,7 @@ def evaluate(
     fit: Images,
     test: Images,
     ood: Sequence[ImageSet],
-    outliers: Images | None = None,
+    outliers: Images | Lesson | None = None,
     shifted: Sequence[ImageSet] = (),
     classifier: str = "classifier",
     seed: int = 0,
@@ -101,6 +101,7 @@ def evaluate(
         detectors=served,
         head=training.head,
         outliers=training.outliers,
+        shown=training.shown,
         classifier=classifier,
         seed=seed,
         resamples=resamples,
@@ -124,6 +125,7 @@ def evaluate_outputs(
     *,
     head: Head | None = None,
     outliers: Output | None = None,
+    shown: tuple[Output, Tensor] | None = None,
     classifier: str = "classifier",
     seed: int = 0,
     resamples: int = 500,
@@ -133,7 +135,8 @@ def evaluate_outputs(
 
     `fit` (ID training) and `test` (ID test) are outputs with labels (N,). `ood` maps a set's name to its
     group, "near", "far" or "control", and its outputs; controls enter no mean, and a group without sets has
-    none. `outliers` are outputs for detectors that learn from outliers.
+    none. `outliers` are outputs for detectors that learn from outliers, and `shown`, with labels, takes the
+    place of `fit` for these.
 
     Intervals are 95 %: percentile bootstrap over ID and OOD images jointly (a mean is taken per resample),
     Wilson for `accuracy` (argmax on `test`); without `resamples` DeLong's for the AUROC of a set, and none
@@ -153,7 +156,7 @@ def evaluate_outputs(
         "calibration_error": calibration_error(output.logits_BC, y_N),
         "n_id": n,
     }
-    training = Training(*fit, head, outliers)
+    training = Training(*fit, head, outliers, shown)
     groups = {name: group for name, (group, _) in ood.items()}
     rows: list[Row] = []
     scores: dict[str, dict[str, Tensor]] = {}

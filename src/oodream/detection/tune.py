@@ -21,7 +21,7 @@ from ..data.images import Images
 from ..functional.uncertainty import delong, delong_test
 from ..models.inference import Extractor
 from .detectors import probes_of
-from .fit import Training, training_outputs
+from .fit import Lesson, Training, training_outputs
 
 __all__ = ["Tried", "candidates", "tune"]
 
@@ -48,7 +48,7 @@ def tune(
     fit: Images,
     known: Images,
     unknown: Sequence[Images],
-    outliers: Images | None = None,
+    outliers: Images | Lesson | None = None,
 ) -> tuple[dict[str, Detector], dict[str, Tried]]:
     """Fitted detectors with the options that tell `known` from `unknown` images best by AUROC, and what was
     tried.

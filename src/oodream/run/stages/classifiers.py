@@ -14,11 +14,9 @@ from ...core.errors import listed
 from ...core.registry import options_by_name
 from ...core.tensors import load_tensors, save_tensors
 from ...core.types import Json
-from ...data.images import Images
 from ...functional.metrics import auroc
 from ...models.classifier import Classifier, load_classifier, quantile_threshold
 from ...models.inference import Extractor, cost
-from ...training.batches import as_shown
 from ...training.detail import Detail
 from ...training.sources import (
     KnownPairs,
@@ -46,7 +44,8 @@ __all__ = [
     "check_teacher",
     "fit_adapter",
     "lacks_outlier_images",
-    "outlier_images",
+    "lost_detail",
+    "shown_sources",
     "train_baseline",
     "train_regularized",
 ]
@@ -88,7 +87,7 @@ def train_regularized(job: Job, seed: int) -> Json:
     stage, what = classifier_stage(REGULARIZED, seed), f"train {REGULARIZED} (seed {seed})"
     if c.finetune:
         config = replace(config, init=str(job.layout.classifier(BASELINE, seed)))
-    parts = [replace(source, soften=config.soften) for source in sources(job)]
+    parts = shown_sources(job)
     trained = train(
         parts, config, seed, job.device, job.layout.resume_state(stage), what, loss=loss,
         adapter=adapter(job), teacher=teacher(job, seed) if loss.teacher else None,
@@ -101,8 +100,15 @@ def train_regularized(job: Job, seed: int) -> Json:
     return keep(job, stage, trained, c.loss[0], options) | {f"{beside.role}s": len(beside.data)}
 
 
+def shown_sources(job: Job) -> list[Source]:
+    """What the regularized classifier is trained on, as it is shown: known images first, and last what stands
+    beside them.
+    """
+    return [replace(source, soften=job.config.train.soften) for source in sources(job)]
+
+
 def sources(job: Job) -> list[Source]:
-    """What the regularized classifier is trained on; last what it is shown beside the known images."""
+    """These sources, not softened."""
     c, run, images = job.config, job.run, job.inputs.train
     tokens_CD = normalize(run.book.tokens_CD, dim=1)
     known = Source(role="known", data=images, vectors=tokens_CD if run.kind == "outlier" else None)
@@ -126,17 +132,6 @@ def lost_detail(job: Job) -> Detail:
     """What the VAE loses of training images."""
     known = job.inputs.train.subset(load_tensors(job.layout.reconstructed("train"))["rows"])
     return Detail(known=known, reconstructed=job.run.reconstructed("train"))
-
-
-def outlier_images(job: Job) -> Images:
-    """The images that the regularized classifier is shown as unknown, as it is shown them but each once, for
-    detectors that learn from outliers.
-
-    Raises ValueError, which says why, for a run that has none.
-    """
-    if lacking := lacks_outlier_images(job.run):
-        raise ValueError(f"There are no images of outliers: {lacking}.")
-    return as_shown(sources(job)[-1], job.config.seed)
 
 
 def lacks_outlier_images(run: Run) -> str:
