@@ -2,13 +2,13 @@
 `energy_probe` on a run's baseline classifiers, beside the run's regularized ones and detectors without
 outliers.
 
-python experiments/probes.py RUN [--out FOLDER]
+python experiments/probes.py RUN [--out FOLDER] [--seeds 3]
 
 The probes learn from outliers and known images as they are, as training shows them, and with reconstructions
-of known images among the known ones. Which of these, which `l2`, and which detector without outliers is best
-is chosen for each classifier on classes left out: the outputs are cut to the other classes, detectors learn
-from four fifths of the training images, and images of the rest, of the classes left out and of the others,
-are told apart. Test images choose nothing.
+of known images among the known ones. Options, and which detector without outliers is best, are chosen on the
+first classifier and on classes left out: its outputs are cut to the other classes, detectors learn from four
+fifths of the training images, and images of the rest, of the classes left out and of the others, are told
+apart. Test images choose nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
+from torch import Tensor
 
+from oodream.core.options import Option
 from oodream.core.registry import make
 from oodream.core.seeding import generator
 from oodream.core.tensors import load_tensors
-from oodream.core.types import Detector
 from oodream.data.images import Images
 from oodream.detection.choose import folds_of, left_out_auroc
 from oodream.detection.detectors import probes_of
@@ -45,14 +46,12 @@ OTHERS = ("energy", "msp", "max_logit", "gen", "react", "vim", "knn", "fdbd", "n
           "relative_mahalanobis")  # fmt: skip
 AS_THEY_ARE, SHOWN, REBUILT = "as they are", "as training shows them", "these, and reconstructions"
 HELD_BACK = 0.2  # of the training images, to choose on
-CHOSEN = "the best without outliers, chosen on classes left out"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How a detector does: on classes left out, and on the sets that are measured, by name; in percent."""
+    """How a detector does on the sets that are measured, in percent."""
 
-    chosen_on: float
     near: float
     near_accepted: float
     far_accepted: float
@@ -61,6 +60,8 @@ class Score:
 
 class Shown:
     """What probes may learn from, by how it is shown: beside all training images, and beside some."""
+
+    ways = (AS_THEY_ARE, SHOWN, REBUILT)
 
     def __init__(self, job: Job) -> None:
         known, rebuilt, beside = shown_sources(job)
@@ -81,51 +82,49 @@ class Shown:
         }
 
 
-def measure(job: Job, kind: str, seed: int, shown: Shown, cache: Path) -> dict[str, Score]:
-    """All detectors on one classifier, by name."""
-    classifier = job.run.classifier(kind, seed)
-    extractor = Extractor(classifier.network, loss=classifier.loss, cache=cache)
-    train = job.inputs.train
-    order_N = torch.randperm(len(train), generator=generator(job.config.seed, "probes"))
-    fitted_N = order_N >= round(HELD_BACK * len(train))
-    fit, choose = train.subset(fitted_N), train.subset(~fitted_N)
-    in_part, in_all = shown.beside(fitted_N), shown.beside(torch.ones_like(fitted_N))
-    folds = folds_of(len(classifier.names))
-    sets = [(one.group, one.images) for one in job.inputs.ood]
-    control = job.run.reconstructed("test")
-    scores = {}
+class Bench:
+    """One classifier, and all that is measured on it."""
 
-    def score(name: str, how: str = "") -> Score:
-        tried: dict[float, Detector] = {}
+    def __init__(self, job: Job, kind: str, seed: int, shown: Shown, cache: Path) -> None:
+        self.job, self.classifier = job, job.run.classifier(kind, seed)
+        self.extractor = Extractor(self.classifier.network, loss=self.classifier.loss, cache=cache)
+        self.train, self.control = job.inputs.train, job.run.reconstructed("test")
+        self.teach = shown.beside(torch.ones(len(self.train), dtype=torch.bool))
+        order_N = torch.randperm(len(self.train), generator=generator(job.config.seed, "probes"))
+        fitted_N = order_N >= round(HELD_BACK * len(self.train))
+        self.part, self.rest = self.train.subset(fitted_N), self.train.subset(~fitted_N)
+        self.teach_part = shown.beside(fitted_N)
+
+    def choose(self, name: str, how: str) -> tuple[float, dict[str, Option]]:
+        """The options that are best on classes left out, and their AUROC."""
+        aurocs: list[tuple[float, dict[str, Option]]] = []
         for options in candidates(name, {}):
+            args = name, options, self.extractor, self.part, self.rest, self.teach_part.get(how)
             try:
-                values = [
-                    left_out_auroc(c, name, options, extractor, fit, choose, in_part.get(how)) for c in folds
-                ]
+                aurocs.append(
+                    (fmean(left_out_auroc(c, *args) for c in folds_of(len(self.train.classes))), options)
+                )
             except ValueError:
                 continue  # an option that does not suit this network, as a subspace wider than its features
-            tried.setdefault(fmean(values), make("detectors", name, **options))
-        best = tried[max(tried)]
-        training_outputs(extractor, [best], train, in_all.get(how)).fit(best)
-        probes = probes_of([best])
-        known_N = best.score(extractor(job.inputs.test, probes))
-        unknown = [(group, best.score(extractor(images, probes))) for group, images in sets]
-        near = [s for group, s in unknown if group == "near"]
-        return Score(
-            chosen_on=100 * max(tried),
-            near=100 * fmean(auroc(known_N, s) for s in near),
-            near_accepted=100 * fmean(fpr95_id(known_N, s) for s in near),
-            far_accepted=100 * fmean(fpr95_id(known_N, s) for group, s in unknown if group == "far"),
-            control=100 * auroc(known_N, best.score(extractor(control, probes))),
-        )  # fmt: skip
+        return max(aurocs, key=lambda one: one[0])
 
-    for name in OTHERS if kind == BASELINE else ("energy",):
-        scores[f"`{name}`"] = score(name)
-    if kind == BASELINE:
-        scores[CHOSEN] = max(scores.values(), key=lambda one: one.chosen_on)
-        for name in PROBES:
-            scores |= {f"`{name}`, {how}": score(name, how) for how in in_all}
-    return scores
+    def measure(self, name: str, how: str, options: dict[str, Option]) -> Score:
+        detector = make("detectors", name, **options)
+        training_outputs(self.extractor, [detector], self.train, self.teach.get(how)).fit(detector)
+
+        def scores(images: Images) -> Tensor:
+            return detector.score(self.extractor(images, probes_of([detector])))
+
+        known_N, control_M = scores(self.job.inputs.test), scores(self.control)
+        sets = [(one.group, scores(one.images)) for one in self.job.inputs.ood]
+        near = [scores_M for group, scores_M in sets if group == "near"]
+        far = [scores_M for group, scores_M in sets if group == "far"]
+        return Score(
+            near=100 * fmean(auroc(known_N, scores_M) for scores_M in near),
+            near_accepted=100 * fmean(fpr95_id(known_N, scores_M) for scores_M in near),
+            far_accepted=100 * fmean(fpr95_id(known_N, scores_M) for scores_M in far),
+            control=100 * auroc(known_N, control_M),
+        )
 
 
 def row(name: str, several: list[Score], base: list[Score]) -> str:
@@ -133,19 +132,13 @@ def row(name: str, several: list[Score], base: list[Score]) -> str:
 
     def cell(field: str) -> str:
         values = [getattr(one, field) for one in several]
-        return f"{fmean(values):.1f} ± {stdev(values) if len(values) > 1 else 0:.1f}"
+        return f"{fmean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
     less = ""
     if len(several) > 1 and several is not base:
         p = paired([one.near for one in base], [one.near for one in several])
         less = f"{p.value:+.1f} ({p.interval[0]:+.1f} to {p.interval[1]:+.1f})"
-    cells = [
-        cell("chosen_on"),
-        cell("near"),
-        less,
-        *(cell(f) for f in ("near_accepted", "far_accepted", "control")),
-    ]
-    return f"| {name} | {' | '.join(cells)} |"
+    return f"| {name} | {' | '.join((cell('near'), less, *map(cell, ('near_accepted', 'far_accepted', 'control'))))} |"
 
 
 def main() -> None:
@@ -156,21 +149,31 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="folder that keeps the networks' outputs (default: RUN/cache)"
     )
+    parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     run = Run.open(args.run)
-    job = Job(run.config, args.run)
-    shown = Shown(job)
-    cache = args.out or job.layout.cache
+    job, cache = Job(run.config, args.run), args.out or run.layout.cache
     cache.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[Score]] = {}
-    for kind, seed in job.run.classifiers:
-        for name, one in measure(job, kind, seed, shown, cache).items():
-            found.setdefault(f"{name} on {kind}" if kind == REGULARIZED else name, []).append(one)
-    base = found["`energy`"]
-    heads = ("detector", "chosen on", "near: AUROC", "less energy (95 %)", "near: accepted", "far: accepted")
-    print(f"| {' | '.join((*heads, 'control'))} |\n" + "|---" * 7 + "|")
-    for name, several in found.items():
-        print(row(name, several, base))
+    shown = Shown(job)
+    seeds = range(min(args.seeds, run.config.seeds))
+    benches = [Bench(job, BASELINE, seed, shown, cache) for seed in seeds]
+    arms = [(name, "") for name in OTHERS] + [(name, how) for name in PROBES for how in shown.ways]
+    chosen = {arm: benches[0].choose(*arm) for arm in arms}
+    for (name, how), (value, options) in chosen.items():
+        print(
+            f"`{name}` {how}: {100 * value:.1f} on classes left out, {options or 'default options'}",
+            flush=True,
+        )
+    base = [bench.measure("energy", "", {}) for bench in benches]
+    print("\n| detector | near: AUROC | less energy (95 %) | near: accepted | far: accepted | control |")
+    print("|---" * 6 + "|")
+    best = max(((value, name) for (name, how), (value, _) in chosen.items() if not how))[1]
+    for name, how in arms:
+        several = [bench.measure(name, how, chosen[name, how][1]) for bench in benches]
+        mark = f"**`{name}`**" if name == best else f"`{name}`" + (f", {how}" if how else "")
+        print(row(mark, base if name == "energy" else several, base), flush=True)
+    again = [Bench(job, REGULARIZED, seed, shown, cache).measure("energy", "", {}) for seed in seeds]
+    print(row("retrained with the outliers, `energy`", again, base))
 
 
 if __name__ == "__main__":

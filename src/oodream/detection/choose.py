@@ -154,11 +154,11 @@ def left_out_auroc(
 ) -> float:
     """The AUROC of a detector that has not learned of these classes, on images of the others and of these."""
     detector: Detector = registry.make("detectors", _kind(name), **options)
-    output = extractor(known, probes_of([detector]))
-    count = output.logits_BC.shape[1]
-    kept_C = torch.ones(count, dtype=torch.bool)
+    training = training_outputs(extractor, [detector], fit, outliers)
+    kept_C = torch.ones(training.known.logits_BC.shape[1], dtype=torch.bool)
     kept_C[classes] = False
-    detector = _cut(training_outputs(extractor, [detector], fit, outliers), kept_C).fit(detector)
+    detector = _cut(training, kept_C).fit(detector)
+    output = extractor(known, probes_of([detector]))
     rows_M = kept_C[known.labels]
     scores = (detector.score(_part(output, rows, kept_C)) for rows in (rows_M, ~rows_M))
     return auroc(*scores)
