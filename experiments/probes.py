@@ -138,7 +138,8 @@ def row(name: str, several: list[Score], base: list[Score]) -> str:
     if len(several) > 1 and several is not base:
         p = paired([one.near for one in base], [one.near for one in several])
         less = f"{p.value:+.1f} ({p.interval[0]:+.1f} to {p.interval[1]:+.1f})"
-    return f"| {name} | {' | '.join((cell('near'), less, *map(cell, ('near_accepted', 'far_accepted', 'control'))))} |"
+    rest = map(cell, ("near_accepted", "far_accepted", "control"))
+    return f"| {name} | {' | '.join((cell('near'), less, *rest))} |"
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from oodream import Guard
+from oodream import Guard, Run
 from oodream.cli.main import main
 from oodream.data.builtin import digits
 from oodream.data.folders import list_ood
@@ -198,9 +198,9 @@ def test_imagined_outliers_of_a_run_teach_or_choose(finished, shapes, tmp_path, 
     facts = json.loads((tmp_path / "g" / "report.json").read_text())
     assert facts["chosen_on"] == "known images, disturbed, and classes left out"
     sets = {"shuffled", "inverted", "blended", "classes left out"}
-    assert {name: {*aurocs} for name, aurocs in facts["aurocs"].items()} == {
-        name: sets for name in ("energy", "msp", "outlier_probe")
-    }
+    assert {name: {*aurocs} for name, aurocs in facts["aurocs"].items()} == dict.fromkeys(
+        ("energy", "msp", "outlier_probe"), sets
+    )
     kept = int(Run.open(finished).keep_mask.sum())
     taught = f"What teaches are {kept} outliers of {finished}, shown as its training shows them."
     assert taught in facts["notes"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from oodream import Run
-from oodream.core.errors import StoreError
+from oodream.core.errors import DataError, StoreError
 from oodream.core.tensors import load_tensors
 from oodream.data.images import from_array
 from oodream.run.job import Job
@@ -72,17 +72,29 @@ def test_another_network_sees_both_kinds_in_the_runs_size():
     )
     pixels = torch.randint(0, 256, (10, 3, 16, 16), generator=g).to(torch.uint8)
     fit = from_array("fit", pixels, torch.arange(10) % 2, ("a", "b"))
-    lesson = Teacher(drawn, 4, 0.0, 0, "six").lesson(fit)
+    lesson = Teacher(drawn, 4, 0.0, 0, ("",) * 6, "of a run").lesson(fit)
     (known,) = lesson.known
-    assert (lesson.remark, lesson.outliers.size, known.size) == ("six", 16, 16)
+    assert (lesson.remark, lesson.outliers.size, known.size) == ("6 of a run", 16, 16)
     assert torch.equal(known.labels, fit.labels)
     fine = torch.fft.rfft2(whole(fit).float() - 127.5).abs()[..., 3:14, 3:].mean()
     for images in (known, lesson.outliers):
         assert torch.fft.rfft2(whole(images).float() - 127.5).abs()[..., 3:14, 3:].mean() < fine / 2
-    softened = Teacher(drawn, 4, 1.0, 0, "").lesson(fit).known[0]
+    softened = Teacher(drawn, 4, 1.0, 0, ("",) * 6, "").lesson(fit).known[0]
     assert (whole(softened) != whole(known)).flatten(1).any(1).all()
     small = from_array("small", pixels[..., :3, :3], fit.labels, ("a", "b"))
-    assert torch.equal(whole(Teacher(drawn, 4, 0.0, 0, "").lesson(small).known[0]), whole(small))
+    assert torch.equal(whole(Teacher(drawn, 4, 0.0, 0, ("",) * 6, "").lesson(small).known[0]), whole(small))
+
+
+def test_outliers_that_show_what_the_network_knows_do_not_teach():
+    pixels = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 4, 4).clone()
+    drawn = from_array("drawn", pixels, torch.zeros(5), ())
+    fit = from_array("fit", pixels[:2], torch.arange(2), ("golden_retriever", "fire engine"))
+    names = ("Golden Retrievers", "retriever", "tench", "engine", "fir")
+    lesson = Teacher(drawn, 4, 0.0, 0, names, "of a run").lesson(fit)
+    assert whole(lesson.outliers)[:, 0, 0, 0].tolist() == [2, 4]
+    assert lesson.remark == "2 of a run (3 that show a class by name are left out)"
+    with pytest.raises(DataError, match="All outliers show classes that this network knows: of a run"):
+        Teacher(drawn, 4, 0.0, 0, ("fire",) * 5, "of a run").lesson(fit)
 
 
 def test_a_run_whose_own_images_are_gone_teaches_without_detail(finished, tmp_path):
@@ -99,7 +111,7 @@ def test_a_run_without_images_of_outliers_is_refused(finished, tmp_path):
     known = {**json.loads((finished / "run.json").read_text())["config"]["regularize"], "outliers": "known"}
     run = Run.open(altered(finished, tmp_path / "run", regularize=known))
     with pytest.raises(
-        StoreError, match="There are no images of outliers in .*: this run alters known images"
+        StoreError, match=r"There are no images of outliers in .*: this run alters known images"
     ):
         teacher_of(run)
 

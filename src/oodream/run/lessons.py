@@ -7,13 +7,17 @@ look; so each is lent the detail of a known image, and both kinds are softened, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from ..core.errors import DataError, StoreError
 from ..data.images import Images, from_pixels
 from ..detection.fit import Lesson
+from ..synthesis.names import disjoint
 from ..training.batches import as_shown
 from ..training.sources import Source, spread
 from .artifacts import Run
@@ -42,22 +46,37 @@ def own_lesson(job: Job) -> Lesson:
 
 
 class Teacher(NamedTuple):
-    """A run's outliers as training shows them, in the run's size; `remark` says so in words."""
+    """A run's outliers as training shows them, in the run's size.
+
+    `names` say what each shows, where that was imagined by name, else nothing; `remark` says in
+    words whose they are and how they are shown.
+    """
 
     outliers: Images
     size: int
     soften: float
     seed: int
+    names: Sequence[str]
     remark: str
 
     def lesson(self, fit: Images) -> Lesson:
         """The outliers and the ID training images `fit` of any network, which are reduced to the run's size
-        where they are larger, and shown alike. All have the size of `fit`.
+        where they are larger, and shown alike. All have the size of `fit`. Outliers that show one of its
+        classes by name are left out.
+
+        Raises DataError where none is left.
         """
+        others = set(disjoint(list({*self.names}), fit.classes))
+        rows = torch.tensor([not name or name in others for name in self.names])
+        outliers = self.outliers.subset(rows)
+        if not len(outliers):
+            raise DataError(f"All outliers show classes that this network knows: {self.remark}.")
         rows = spread(min(len(fit), MOST), fit)
         small = held(fit.subset(rows), min(self.size, fit.size))
         known = _shown(Source(role="known", data=small, soften=self.soften), MOST, fit.size, self.seed)
-        return Lesson(outliers=held(self.outliers, fit.size), known=[known], remark=self.remark)
+        less = f" ({len(self.outliers) - len(outliers):,} that show a class by name are left out)"
+        remark = f"{len(outliers):,} {self.remark}" + less * (len(outliers) < len(self.outliers))
+        return Lesson(outliers=held(outliers, fit.size), known=[known], remark=remark)
 
 
 def teacher_of(run: Run) -> Teacher:
@@ -79,8 +98,12 @@ def teacher_of(run: Run) -> Teacher:
         )
     size, seed = run.config.size, run.config.seed
     outliers = _shown(beside, MOST, size, seed)
-    remark = f"{len(outliers):,} outliers of {run.folder.path}, {shown}"
-    return Teacher(outliers, size, soften, seed, remark)
+    names = [""] * len(outliers)
+    if run.imagines and run.config.sample.sampler == "words":
+        kept = [line["words"][0] for line, keep in zip(run.provenance, run.keep_mask, strict=True) if keep]
+        names = [kept[row] for row in spread(len(outliers), beside.data)]
+    remark = f"outliers of {run.folder.path}, {shown}"
+    return Teacher(outliers, size, soften, seed, names, remark)
 
 
 def lesson_of(run: Run, fit: Images) -> Lesson:
