@@ -65,7 +65,7 @@ def test_candidates_that_want_of_images_what_they_have_learned_are_compared() ->
     assert result.candidates == 6
     extractor = Extractor(Means())
     known_N, unknown_M = (detector.score(extractor(images, detector.probes)) for images in (KNOWN, UNKNOWN))
-    assert result.auroc == auroc(known_N, unknown_M)
+    assert result.auroc == pytest.approx(auroc(known_N, unknown_M))
 
 
 def test_candidates_are_the_default_and_the_grid_and_keep_what_is_given() -> None:

@@ -122,7 +122,7 @@ def run_of(folder: Path, plugins: bool = False) -> Run | None:
     return run if run.layout.imagined("images").resolve() == folder.resolve() else None
 
 
-def _check(run: Run, error: type[ValueError] = ValueError) -> None:
+def _check(run: Run, error: type[Exception] = ValueError) -> None:
     if lacking := lacks_outlier_images(run):
         raise error(f"There are no images of outliers in {run.folder.path}: {lacking}.")
 
