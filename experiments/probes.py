@@ -37,7 +37,7 @@ from oodream.run.artifacts import Run
 from oodream.run.job import Job
 from oodream.run.layout import BASELINE, REGULARIZED
 from oodream.run.lessons import held
-from oodream.run.stages.classifiers import shown_sources
+from oodream.run.sources import shown_sources
 from oodream.training.batches import as_shown
 from oodream.training.sources import spread
 

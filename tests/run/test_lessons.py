@@ -16,7 +16,7 @@ from oodream.core.tensors import load_tensors
 from oodream.data.images import from_array
 from oodream.run.job import Job
 from oodream.run.lessons import Teacher, lesson_of, own_lesson, run_of, teacher_of
-from oodream.run.stages.classifiers import shown_sources
+from oodream.run.sources import shown_sources
 from oodream.training.batches import as_shown
 from tests.helpers.runs import images_of
 

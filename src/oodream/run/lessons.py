@@ -23,7 +23,7 @@ from ..training.sources import Source, spread
 from .artifacts import Run
 from .folder import read_manifest
 from .job import Job
-from .stages.classifiers import lacks_outlier_images, shown_sources
+from .sources import lacks_outlier_images, shown_sources
 
 __all__ = ["Teacher", "held", "lesson_of", "own_lesson", "run_of", "teacher_of"]
 

@@ -24,7 +24,7 @@ from ..job import Job
 from ..layout import REGULARIZED, classifier_stage
 from ..lessons import own_lesson
 from ..present import present
-from .classifiers import lacks_outlier_images
+from ..sources import lacks_outlier_images
 
 __all__ = ["audit_sets", "calibrate_guard", "evaluate_classifiers", "measure_shift", "write_report"]
 
