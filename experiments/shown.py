@@ -18,7 +18,7 @@ from oodream.core.seeding import generator
 from oodream.data.images import Images, from_array
 from oodream.run.artifacts import Run
 from oodream.run.job import Job
-from oodream.run.stages.classifiers import lost_detail
+from oodream.run.sources import lost_detail
 from oodream.training.augment import soften
 
 

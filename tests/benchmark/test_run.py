@@ -178,7 +178,7 @@ def test_a_detector_that_learns_from_outliers_is_refused_without_some(
     assert "no-folder is not a folder. --outliers takes a folder" in capsys.readouterr().err
     folder = str(outlier_folder(tmp_path / "strange"))
     assert evaluate(root, *more, "--detectors", "energy", "--outliers", folder, "--tune", folder) == 2
-    assert "--tune and --outliers are the same folder" in capsys.readouterr().err
+    assert "--tune and --outliers are the same images" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -198,6 +198,27 @@ def test_with_outliers_it_is_measured_and_the_others_as_before(
     assert [note for note in notes if "learned from 10 outliers" in note] == [
         f"outlier_probe, energy_probe learned from 10 outliers, the images of {outliers[1]}."
     ]
+
+
+def test_a_run_teaches_as_its_training_shows_outliers(
+    root: Path, weights: Path, finished: Path, tmp_path: Path
+) -> None:
+    model = ("--model", "resnet8", "--weights", str(weights), "--detectors", "energy", "outlier_probe")
+    found = []
+    for name, folder in (("run", finished), ("images", finished / "images" / "imagined")):
+        assert evaluate(root, *model, "--out", str(tmp_path / name), "--outliers", str(folder)) == 0
+        found.append(rows(tmp_path / name))
+        notes = json.loads((tmp_path / name / "evaluation.json").read_text())["notes"]
+        (note,) = (note for note in notes if note.startswith("outlier_probe learned from"))
+        assert note.endswith(f"outliers of {finished}, shown as its training shows them.")
+    assert found[0] == found[1]
+    raw = shutil.copytree(finished / "images" / "imagined", tmp_path / "raw")
+    assert evaluate(root, *model, "--out", str(tmp_path / "plain"), "--outliers", str(raw)) == 0
+    plain = rows(tmp_path / "plain")
+    assert {key: row for key, row in plain.items() if key[0] == "energy"} == {
+        key: row for key, row in found[0].items() if key[0] == "energy"
+    }
+    assert plain["outlier_probe", "near-set", "near"] != found[0]["outlier_probe", "near-set", "near"]
 
 
 SHIFT_SET = '[[sets]]\nname = "dim"\ngroup = "shift"\nfolders = ["dim"]\nsource = "colours"\n'

@@ -13,6 +13,7 @@ from oodream.core.types import Head, Output
 from oodream.data.images import ImageSet, from_array
 from oodream.detection.choose import LEFT_OUT, choose_detector, folds_of, without_labels
 from oodream.detection.detectors import probes_of
+from oodream.detection.fit import Lesson, Training
 from oodream.functional.metrics import auroc
 from oodream.models.inference import Extractor
 
@@ -152,3 +153,27 @@ def test_which_detectors_need_no_labels():
     left = without_labels(names("detectors"))
     assert {"energy", "knn", "vim", "react"} <= {*left}
     assert not {"mahalanobis", "she", "gmm", "openmax", "temperature"} & {*left}
+
+
+def test_who_learns_from_outliers_is_tried_on_classes_left_out_too():
+    """Of the lesson's known images those of the classes left out are left out, and no outlier is."""
+    lesson = Lesson(outliers=unknown("twice").images, known=[known(seed=4), known(30, seed=5)])
+    extractor, fit, other = Extractor(Channels()), known(), known(seed=1)
+    choice = choose_detector(
+        extractor, {"energy_probe": {}}, fit=fit, known=other, unknown=[unknown("dark")], outliers=lesson,
+        leave_out=True,
+    )  # fmt: skip
+    shown = [extractor(images) for images in lesson.known]
+    logits, y = torch.cat([o.logits_BC for o in shown]), torch.cat([s.labels for s in lesson.known])
+    expected = []
+    for (left,) in (fold.tolist() for fold in folds_of(3)):
+        kept = [c for c in range(3) if c != left]
+        rows = y != left
+        taught = Output(logits_BC=logits[rows][:, kept], z_BF=logits[rows])
+        outliers = extractor(lesson.outliers).logits_BC[:, kept]
+        training = Training(taught, y[rows], None, Output(logits_BC=outliers, z_BF=outliers))
+        probe = training.fit(make("detectors", "energy_probe", **choice.best.options))
+        scores = extractor(other).logits_BC[:, kept]
+        score = probe.score(Output(logits_BC=scores, z_BF=scores))
+        expected.append(auroc(score[other.labels != left], score[other.labels == left]))
+    assert choice.best.aurocs[LEFT_OUT] == pytest.approx(sum(expected) / len(expected))

@@ -29,7 +29,7 @@ NEED_HEAD = {
 }  # fmt: skip
 NEED_LABELS = {
     "gmm", "mahalanobis", "normalized_mahalanobis", "normalized_relative_mahalanobis", "openmax",
-    "relative_mahalanobis", "she", "temperature",
+    "perturbed_mahalanobis", "relative_mahalanobis", "she", "temperature",
 }  # fmt: skip
 USE_OUTLIERS = {"energy_probe", "outlier_probe"}
 NEED_EVERY_CLASS = NEED_LABELS - {"temperature"}
@@ -42,6 +42,7 @@ REFUSE_CONSTANT_FEATURES = {
     "normalized_mahalanobis": "need features that vary within classes",
     "normalized_relative_mahalanobis": "need features that vary within classes",
     "openmax": "OpenMax has fewer than 2 rightly classified training samples of class 0, 1, 3",
+    "perturbed_mahalanobis": "need features that vary within classes",
     "relative_mahalanobis": "need features that vary within classes",
     "she": "SHE has no rightly classified training sample of class 0, 1, 3",
     "ssd": "need features that vary within classes",
@@ -76,11 +77,17 @@ def fitted(name: str) -> Any:
     return fitted_to(name, *known(400, 0, [make(name)]), head())
 
 
+def scored(detector: Any, whole: Output) -> torch.Tensor:
+    """The scores of outputs, with the probes that the fitted detector wants beside those that are there."""
+    probes = known(len(whole), 0, [detector])[0].probes
+    return detector.score(replace(whole, probes={**probes, **whole.probes}))
+
+
 def scores_or_reason(
     name: str, fit: Output, y: Tensor, last: Head | None, outliers: Output | None = None
 ) -> Any:
     try:
-        return fitted_to(name, fit, y, last, outliers).score(fit)
+        return scored(fitted_to(name, fit, y, last, outliers), fit)
     except ValueError as error:
         return str(error)
 
@@ -140,7 +147,8 @@ def test_a_network_without_a_head_is_refused(name: str) -> None:
 def test_the_others_do_without_a_head(name: str) -> None:
     detector = make(name)
     fit, y = known(400, 0, [detector])
-    assert torch.equal(fitted_to(name, fit, y).score(fit), fitted_to(name, fit, y, head()).score(fit))
+    without, with_head = fitted_to(name, fit, y), fitted_to(name, fit, y, head())
+    assert torch.equal(scored(without, fit), scored(with_head, fit))
 
 
 @pytest.mark.parametrize("name", sorted(NEED_EVERY_CLASS))
@@ -169,7 +177,7 @@ def test_those_that_learn_from_outliers_say_so(name: str) -> None:
             make(name).fit(fit, torch.full_like(y, -1), head())
     else:
         alone = make(name).fit(fit, y, head())
-        assert torch.equal(alone.score(fit), fitted(name).score(fit))
+        assert torch.equal(scored(alone, fit), scored(fitted(name), fit))
 
 
 def test_features_that_never_vary_are_scored_or_named(name: str) -> None:
@@ -205,12 +213,14 @@ def test_logits_without_features(name: str) -> None:
     scores = scores_or_reason(name, bare, y, head(), bare)
     if name in LOGITS_ALONE:
         assert torch.equal(scores, fitted_to(name, whole, y, head(), whole).score(whole))
+    elif name == "odin":
+        with pytest.raises(ValueError, match=r"ODIN needs the probe 'odin T=1000 epsilon=0\.0014'"):
+            make(name).score(bare)
     else:
-        missing = "the probe 'odin T=1000 epsilon=0.0014'" if name == "odin" else "features"
-        assert f"{type(make(name)).__name__} needs {missing}" in scores
+        assert f"{type(make(name)).__name__} needs features" in scores
 
 
-@pytest.mark.parametrize("name", ["adascale", "combood", "odin", "rankfeat"])
+@pytest.mark.parametrize("name", ["adascale", "combood", "odin", "perturbed_mahalanobis", "rankfeat"])
 def test_outputs_without_the_probes_are_refused(name: str) -> None:
     detector = fitted(name)
     with pytest.raises(ValueError, match=r"needs the probe .* give the detector's probes to the Extractor"):
@@ -241,6 +251,7 @@ OUT_OF_RANGE = [
     ("odin", {"epsilon": -0.1}, "epsilon must be at least 0"),
     ("odin", {"epsilon": float("nan")}, "epsilon must be at least 0, not nan"),
     ("outlier_probe", {"l2": -1.0}, "l2 must be above 0"),
+    ("perturbed_mahalanobis", {"epsilon": -0.1}, "epsilon must be at least 0"),
     ("openmax", {"tail": 1}, "tail must be at least 2"),
     ("openmax", {"alpha": 0}, "alpha must be at least 1"),
     ("react", {"percentile": 1.2}, "percentile must be between 0 and 1"),

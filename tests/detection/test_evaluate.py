@@ -216,6 +216,33 @@ def test_detectors_may_come_ready_made() -> None:
     assert result.rows[0].intervals.keys() == {"auroc", "accuracy"}  # without resamples DeLong's
 
 
+def test_what_a_detector_wants_of_images_may_be_known_once_it_is_fitted(tmp_path: Path) -> None:
+    still = {
+        "still": make("detectors", "perturbed_mahalanobis", epsilon=0.0),
+        "plain": make("detectors", "mahalanobis"),
+    }
+    moved = {"moved": make("detectors", "perturbed_mahalanobis", epsilon=0.05)}
+    for cache in (None, tmp_path, tmp_path):
+        result = evaluate(Extractor(Tint(), cache=cache), still | moved, **GIVEN, ood=[dull()], resamples=0)
+        assert result.skipped == {}
+        for name in ("id", "dull"):
+            still_N, plain_N, moved_N = (result.scores[key][name] for key in ("still", "plain", "moved"))
+            torch.testing.assert_close(still_N, plain_N)
+            assert (moved_N < plain_N).double().mean() > 0.9
+
+
+def test_a_detector_is_skipped_whose_wants_the_network_cannot_serve_once_it_is_fitted() -> None:
+    class Closed(Tint):
+        @torch.no_grad()
+        def forward(self, images_B3HW: Tensor) -> Output:
+            return super().forward(images_B3HW)
+
+    names = ["energy", "perturbed_mahalanobis"]
+    result = evaluate(Extractor(Closed()), names, **GIVEN, ood=[dull()], resamples=0)
+    assert result.scores.keys() == {"energy"}
+    assert "does not require grad" in result.skipped["perturbed_mahalanobis"]
+
+
 def test_class_weights_come_with_the_loss() -> None:
     loss = EnergyLogistic(weighted=True)
     loss.build(Sizes(features=3, classes=3))

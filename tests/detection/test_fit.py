@@ -17,7 +17,7 @@ from oodream.core.types import Head, Output
 from oodream.data.images import Images, ImageSet, from_array
 from oodream.detection.detectors import BaseDetector, NoOutliers, learned, restore, state
 from oodream.detection.evaluate import evaluate
-from oodream.detection.fit import Training, training_outputs
+from oodream.detection.fit import Lesson, Training, training_outputs
 from oodream.detection.tune import tune
 from oodream.models.inference import Extractor
 
@@ -81,6 +81,24 @@ def test_outliers_come_behind_the_known_images_with_the_label_of_ood() -> None:
     assert torch.equal(spy.z_NF_, both)
 
 
+def test_of_a_lesson_the_known_images_stand_in_place_of_the_training_images() -> None:
+    extractor, shown = Extractor(Tint()), [tinted(30, 5, 60), tinted(12, 6, 60)]
+    lesson = Lesson(outliers=OUTLIERS, known=shown)
+    spy = training_outputs(extractor, [Spy()], FIT, lesson).fit(Spy())
+    assert spy.labels_N_.tolist() == shown[0].labels.tolist() + shown[1].labels.tolist() + [-1] * 45
+    parts = torch.cat([extractor(images).z_BF for images in (*shown, OUTLIERS)]).double()
+    assert torch.equal(spy.z_NF_, parts)
+    alone = training_outputs(extractor, [Spy(), Innocent()], FIT, lesson).fit(Innocent())
+    assert torch.equal(alone.z_NF_, extractor(FIT).z_BF.double())
+
+
+def test_a_lesson_changes_no_row_of_the_other_detectors() -> None:
+    lesson = Lesson(outliers=OUTLIERS, known=[tinted(30, 5, 60)])
+    raw, shown = (measured(["knn", "outlier_probe"], outliers) for outliers in (OUTLIERS, lesson))
+    assert torch.equal(raw.scores["knn"]["id"], shown.scores["knn"]["id"])
+    assert not torch.equal(raw.scores["outlier_probe"]["id"], shown.scores["outlier_probe"]["id"])
+
+
 def test_a_detector_that_uses_none_never_sees_one() -> None:
     extractor = Extractor(Tint())
     spy = training_outputs(extractor, [Spy(), Innocent()], FIT, OUTLIERS).fit(Innocent())
@@ -99,7 +117,7 @@ def test_without_outliers_the_message_says_what_to_give() -> None:
         training_outputs(Extractor(Tint()), [Spy()], FIT).fit(Spy())
 
 
-def measured(names: list[str], outliers: Images | None) -> Any:
+def measured(names: list[str], outliers: Images | Lesson | None) -> Any:
     given = {"fit": FIT, "test": TEST, "ood": [UNKNOWN], "resamples": 20}
     return evaluate(Extractor(Tint()), names, outliers=outliers, **given)
 

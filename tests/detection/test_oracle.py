@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import PowerTransformer, StandardScaler, normalize
-from torch import Tensor
+from torch import Tensor, nn
 
 from oodream.core import registry
 from oodream.core.types import Detector, ForwardPass, Head, Output
@@ -230,6 +232,76 @@ def test_adascale_has_a_percentile_for_every_image() -> None:
         positive = np.sort(np.maximum(z, 0))[::-1]
         ratio = positive.sum() / positive[: max(1, 9 - round(9 * p))].sum()
         assert found[row] == pytest.approx(energy(z[None] * np.exp(ratio))[0], rel=1e-6)
+
+
+class Curved(nn.Module):
+    """Four smooth features of two pixels, in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(6, 4, generator=g).double())
+        self.head = nn.Linear(4, 3).double()
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        x = images_B3HW.double().flatten(1) / 255
+        z = torch.tanh(x @ self.weight)
+        return Output(logits_BC=self.head(z), z_BF=z)
+
+
+def test_perturbed_mahalanobis_steps_down_its_own_score() -> None:
+    """By finite differences of a distance that scikit-learn measures, pixel by pixel."""
+    g = torch.Generator().manual_seed(4)
+    pixels = torch.randint(20, 236, (70, 3, 1, 2), generator=g).to(torch.uint8)
+    fit = from_array("fit", pixels[:60], torch.arange(60) % 3, "abc")
+    test = from_array("test", pixels[60:], torch.zeros(10), "abc")
+    network = Curved()
+    weight = network.weight.detach().numpy()
+
+    def features(x: np.ndarray) -> np.ndarray:
+        return np.tanh(x.reshape(len(x), 6) / 255 @ weight)
+
+    z, y = features(pixels[:60].numpy()), fit.labels.numpy()
+    means = np.stack([z[y == c].mean(0) for c in range(3)])
+    spread = EmpiricalCovariance(assume_centered=True).fit(z - means[y])
+
+    def distance(x: np.ndarray) -> np.ndarray:
+        from_means = features(x)[:, None] - means
+        return np.min([spread.mahalanobis(from_means[:, c]) for c in range(3)], axis=0)
+
+    x = pixels[60:].double().numpy()
+    for epsilon in (0.0, 0.002, 0.05):
+        detector = registry.make("detectors", "perturbed_mahalanobis", epsilon=epsilon)
+        assert detector.probes == []  # which way is down is known once it is fitted
+        detector.fit(Extractor(network)(fit), fit.labels)
+        slope = np.zeros_like(x)
+        for at in np.ndindex(x.shape[1:]):
+            step = np.zeros_like(x)
+            step[(slice(None), *at)] = 1e-3
+            slope[(slice(None), *at)] = distance(x + step) - distance(x - step)
+        expected = distance(x - 255 * epsilon * np.sign(slope))
+        ours = detector.score(Extractor(network)(test, detector.probes)).numpy()
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+        assert epsilon == 0 or (expected < distance(x)).mean() > 0.8
+
+
+def test_what_perturbed_mahalanobis_wants_of_an_image_is_told_by_what_it_has_learned(tmp_path: Path) -> None:
+    """A cache of outputs must not mix detectors that are fitted to other images."""
+    g = torch.Generator().manual_seed(4)
+    pixels = torch.randint(0, 256, (90, 3, 1, 2), generator=g).to(torch.uint8)
+    first, second, test = (
+        from_array(str(i), part, torch.arange(30) % 3, "abc") for i, part in enumerate(pixels.split(30))
+    )
+    extractor = Extractor(Curved(), cache=tmp_path)
+    detectors = [
+        registry.make("detectors", "perturbed_mahalanobis", epsilon=0.02).fit(extractor(one), one.labels)
+        for one in (first, second, first)
+    ]
+    keys = [detector.probes[0].key for detector in detectors]
+    assert keys[0] == keys[2] != keys[1]
+    for detector in detectors:
+        fresh = Extractor(extractor.network)(test, detector.probes)
+        assert torch.equal(detector.score(extractor(test, detector.probes)), detector.score(fresh))
 
 
 def test_normalized_mahalanobis_is_that_of_unit_features() -> None:

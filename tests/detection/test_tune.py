@@ -13,6 +13,7 @@ from oodream.core.types import Output
 from oodream.data.images import Images, from_array
 from oodream.detection.detectors import state
 from oodream.detection.tune import candidates, tune
+from oodream.functional.metrics import auroc
 from oodream.models.inference import Extractor
 
 
@@ -54,6 +55,17 @@ FIT, KNOWN, UNKNOWN = (
     pictures(200, 1, known=True),
     pictures(200, 2, known=False),
 )
+
+
+def test_candidates_that_want_of_images_what_they_have_learned_are_compared() -> None:
+    best, tried = tune(
+        Extractor(Means()), ["perturbed_mahalanobis"], {}, fit=FIT, known=KNOWN, unknown=[UNKNOWN]
+    )
+    result, detector = tried["perturbed_mahalanobis"], best["perturbed_mahalanobis"]
+    assert result.candidates == 6
+    extractor = Extractor(Means())
+    known_N, unknown_M = (detector.score(extractor(images, detector.probes)) for images in (KNOWN, UNKNOWN))
+    assert result.auroc == pytest.approx(auroc(known_N, unknown_M))
 
 
 def test_candidates_are_the_default_and_the_grid_and_keep_what_is_given() -> None:

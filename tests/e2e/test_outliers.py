@@ -17,7 +17,7 @@ from oodream.detection.detectors.outlier_probe import OutlierProbe
 from oodream.detection.fit import training_outputs
 from oodream.run.job import Job
 from oodream.run.layout import KINDS, Layout
-from oodream.run.stages.classifiers import outlier_images
+from oodream.run.lessons import own_lesson
 from tests.helpers.runs import command
 
 DETECTORS = ("--evaluate.detectors", "outlier_probe")  # beside those of the command
@@ -35,10 +35,10 @@ def test_the_kept_images_teach_it_and_nothing_before_is_made_again(finished, sha
     assert [row for row in opened.rows() if row.detector != "outlier_probe"] == old
     assert {row.classifier for row in opened.rows() if row.detector == "outlier_probe"} == {*KINDS}
 
-    detector, outliers = opened.guard().detector, outlier_images(Job(opened.config, run))
-    assert len(outliers) == 16
+    detector, lesson = opened.guard().detector, own_lesson(Job(opened.config, run))
+    assert len(lesson.outliers) == 16
     inputs, extractor = DataInputs(opened.config), opened.classifier().extractor()
-    expected = state(training_outputs(extractor, [detector], inputs.train, outliers).fit(OutlierProbe()))
+    expected = state(training_outputs(extractor, [detector], inputs.train, lesson).fit(OutlierProbe()))
     assert all(torch.equal(state(detector)[key], value) for key, value in expected.items())
 
 

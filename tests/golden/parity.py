@@ -110,7 +110,7 @@ UNLIKE = {
 }
 OURS_ALONE = (
     "adascale", "combood", "energy_probe", "nac", "normalized_mahalanobis",
-    "normalized_relative_mahalanobis", "outlier_probe", "residual", "ssd", "weiper",
+    "normalized_relative_mahalanobis", "outlier_probe", "perturbed_mahalanobis", "residual", "ssd", "weiper",
 )  # fmt: skip
 
 

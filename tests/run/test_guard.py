@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from oodream import Guard
+from oodream import Guard, Run
 from oodream.cli.main import main
 from oodream.data.builtin import digits
 from oodream.data.folders import list_ood
@@ -222,8 +222,8 @@ def test_a_folder_with_splits_holds_out_its_test_images(desk, tmp_path, capsys):
     assert "supposes that the network was not trained" not in said
 
 
-def test_imagined_outliers_of_a_run_choose(finished, shapes, tmp_path, capsys):
-    """The run's network stands for somebody's."""
+def test_imagined_outliers_of_a_run_teach_or_choose(finished, shapes, tmp_path, capsys):
+    """The run's network stands for somebody's. Who has learned from outliers is not chosen on them."""
     weights = finished / "classifier" / "baseline-s0" / "model.safetensors"
     arguments = [
         "guard", "--model", "resnet8", "--weights", str(weights), "--data", str(shapes), "--size", "32",
@@ -232,13 +232,23 @@ def test_imagined_outliers_of_a_run_choose(finished, shapes, tmp_path, capsys):
     arguments += ["--out", str(tmp_path / "g")]
     assert main([*arguments, "--outliers", str(finished)]) == 0
     facts = json.loads((tmp_path / "g" / "report.json").read_text())
-    assert facts["chosen_on"] == "imagined outliers"
-    assert {name: {*aurocs} for name, aurocs in facts["aurocs"].items()} == {
-        name: {"outliers"} for name in ("energy", "msp", "outlier_probe")
-    }
+    assert facts["chosen_on"] == "known images, disturbed, and classes left out"
+    sets = {"shuffled", "inverted", "blended", "classes left out"}
+    assert {name: {*aurocs} for name, aurocs in facts["aurocs"].items()} == dict.fromkeys(
+        ("energy", "msp", "outlier_probe"), sets
+    )
+    kept = int(Run.open(finished).keep_mask.sum())
+    taught = f"What teaches are {kept} outliers of {finished}, shown as its training shows them."
+    assert taught in facts["notes"]
+    assert f"note: {taught}" in capsys.readouterr().out
     assert Guard.load(tmp_path / "g").guarantee.alpha == 0.3  # a network of this project's runs no code
     shutil.rmtree(tmp_path / "g")
-    assert main([*arguments, "--outliers", str(finished / "images" / "imagined")]) == 0
+    detectors = arguments.index("msp")
+    alone = [*arguments[:detectors], *arguments[detectors + 2 :]]
+    assert main([*alone, "--outliers", str(finished / "images" / "imagined")]) == 0
+    facts = json.loads((tmp_path / "g" / "report.json").read_text())
+    assert facts["chosen_on"] == "imagined outliers"
+    assert {*facts["aurocs"]["energy"]} == {"outliers"}
 
 
 # What looks wrong

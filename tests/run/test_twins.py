@@ -11,7 +11,7 @@ from oodream.cli.main import main
 from oodream.run.artifacts import Run
 from oodream.run.job import Job
 from oodream.run.plan import stages
-from oodream.run.stages.classifiers import sources
+from oodream.run.sources import sources
 from oodream.training.sources import source_of
 from tests.helpers.runs import command
 

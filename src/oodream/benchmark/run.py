@@ -5,7 +5,7 @@ they stand on.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -25,7 +25,7 @@ from ..data.folders import load_ood
 from ..data.images import Images, ImageSet
 from ..detection.detectors import learned_fields
 from ..detection.evaluate import Evaluation, evaluate
-from ..detection.fit import uses_outliers
+from ..detection.fit import Lesson, uses_outliers
 from ..detection.sanity import upside_down
 from ..models.inference import Extractor
 from ..models.published import published_config
@@ -69,7 +69,14 @@ class _SpeakingExtractor(Extractor):
         return output
 
 
-def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Job, say: Say = print) -> str:
+def run_benchmark(
+    protocol: Protocol,
+    source: str,
+    weights: Path | None,
+    job: Job,
+    say: Say = print,
+    teach: Callable[[Images], Lesson] | None = None,
+) -> str:
     """Measures a network on a protocol and returns the tables as Markdown.
 
     Writes results.jsonl, results.md, evaluation.json and the folder cache into `job.out`, and with
@@ -78,7 +85,8 @@ def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Jo
     first: on the protocol's validation sets ("val"), or on its known ones and the images of a folder. A
     detector that cannot be used with this network is left out, and the notes say why. Training images are
     read only where a detector learns from them or options are chosen; the images of the folder `job.outliers`
-    only where a detector learns from outliers.
+    only where a detector learns from outliers. `teach` makes of the ID training images what these learn from
+    in place of that folder's images.
 
     Raises, before any image is read: ConfigError for detectors and options that cannot be, DataError for all
     images that are missing, ValueError for a network that does not fit. Raises ValueError when no detector
@@ -96,12 +104,15 @@ def run_benchmark(protocol: Protocol, source: str, weights: Path | None, job: Jo
     # The cache knows a file by its path, length and time, and not what is cut away of its image.
     cache, device = job.out / "cache" / f"crop-{crop:g}", device_of(job.device)
     extractor = Extractor(model.network, loss=model.loss, device=device, cache=cache)
-    outliers = None
+    outliers: Images | Lesson | None = None
     if learning := [name for name, detector in detectors.items() if uses_outliers(detector)]:
-        outliers = load_ood(Path(job.outliers), job.size)
-        notes.append(
-            f"{', '.join(learning)} learned from {len(outliers)} outliers, the images of {job.outliers}."
-        )
+        if teach:
+            outliers = teach(_fit(sets))
+            what = outliers.remark
+        else:
+            outliers = load_ood(Path(job.outliers), job.size)
+            what = f"{len(outliers)} outliers, the images of {job.outliers}"
+        notes.append(f"{', '.join(learning)} learned from {what}.")
     if job.tune:
         folder = None if job.tune == VALIDATION else load_ood(Path(job.tune), job.size)
         detectors, useless, tuned = tune_detectors(extractor, options, sets, folder, say, outliers)
@@ -137,7 +148,7 @@ def _detectors(job: Job) -> tuple[dict[str, Detector], dict[str, str]]:
     if job.outliers:
         _check_outliers(job)
         return detectors, {}
-    give = "it learns from outliers. Give a folder of some with --outliers, as RUN/images/imagined"
+    give = "it learns from outliers. Give a run that has some, or a folder of them, with --outliers"
     if learning and ALL not in job.detectors:
         raise ConfigError(f"The detector {learning[0]!r} has nothing to learn from: {give}.")
     return {name: detectors[name] for name in names if name not in learning}, dict.fromkeys(learning, give)
@@ -147,9 +158,10 @@ def _check_outliers(job: Job) -> None:
     """DataError for outliers that are no folder, ConfigError where options are chosen on the same images."""
     if not Path(job.outliers).is_dir():
         raise DataError(f"{job.outliers} is not a folder. --outliers takes a folder of unknown images.")
-    if job.tune not in ("", VALIDATION) and Path(job.tune).resolve() == Path(job.outliers).resolve():
+    tune, outliers = Path(job.tune).resolve(), Path(job.outliers).resolve()
+    if job.tune not in ("", VALIDATION) and outliers in (tune, *tune.parents):
         raise ConfigError(
-            "--tune and --outliers are the same folder: options would be chosen on the images that the "
+            "--tune and --outliers are the same images: options would be chosen on the images that the "
             f"detectors learn from. Give other images, or --tune {VALIDATION}."
         )
 
@@ -219,19 +231,17 @@ def _evaluate(
     extractor: Extractor,
     detectors: Mapping[str, Detector],
     sets: Sequence[ImageSet],
-    outliers: Images | None,
+    outliers: Images | Lesson | None,
     classifier: str,
     protocol: Protocol,
     job: Job,
 ) -> Evaluation:
     """The rows and scores of all detectors on the sets that are measured."""
-    test = of_group(sets, "test")
-    fit = next((s.images for s in sets if s.group == "train"), test)  # if no detector learns, any will do
     return evaluate(
         extractor,
         detectors,
-        fit=fit,
-        test=test,
+        fit=_fit(sets),
+        test=of_group(sets, "test"),
         ood=[s for s in sets if s.group in MEASURED and s.group in UNKNOWN],
         outliers=outliers,
         shifted=[s for s in sets if s.group == SHIFTED],
@@ -240,6 +250,11 @@ def _evaluate(
         resamples=job.resamples,
         fpr95_nearest=protocol.nearest,
     )
+
+
+def _fit(sets: Sequence[ImageSet]) -> Images:
+    """The training images; if no detector learns, any will do."""
+    return next((s.images for s in sets if s.group == "train"), of_group(sets, "test"))
 
 
 def _upside_down_notes(

@@ -11,6 +11,7 @@ import torch
 from ..core.options import Option
 from ..core.types import Detector
 from ..data.images import Images, ImageSet
+from ..detection.fit import Lesson
 from ..detection.tune import Tried, tune
 from ..models.inference import Extractor
 
@@ -30,7 +31,7 @@ def tune_detectors(
     sets: Sequence[ImageSet],
     folder: Images | None,
     say: Say,
-    outliers: Images | None = None,
+    outliers: Images | Lesson | None = None,
 ) -> tuple[dict[str, Detector], dict[str, str], list[str]]:
     """The detectors with the options that separate validation images best; the detectors that cannot be used,
     and why; and notes on what was chosen.

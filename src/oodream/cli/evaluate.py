@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,7 @@ def evaluate(args: Sequence[str]) -> int:
     from ..benchmark.explain import overview
     from ..benchmark.protocol import load_protocol
     from ..benchmark.run import Job, run_benchmark
+    from ..run.lessons import lesson_of, run_of
 
     protocol = load_protocol(target.protocol)
     beside = (Path(target.protocol).parent,) if target.protocol.endswith(".toml") else ()
@@ -79,7 +81,9 @@ def evaluate(args: Sequence[str]) -> int:
     label = "-".join(re.findall(r"[\w.]+", target.model))
     out = target.out or Path("runs") / f"evaluate-{protocol.name}-{label}"
     job = Job(out=out, roots=roots, hub=target.hub, plugins=target.plugins, **vars(command.options))
-    tables = run_benchmark(protocol, model, target.weights, job, say)
+    run = run_of(Path(job.outliers), target.plugins) if job.outliers else None
+    teach = partial(lesson_of, run) if run else None
+    tables = run_benchmark(protocol, model, target.weights, job, say, teach)
     print(f"\n{tables}\nResults: {out.resolve()}")
     return 0
 

@@ -51,8 +51,8 @@ class Subject:
     half is measured on
     """
     outliers: str = ""
-    """a run whose imagined outliers choose the detector, or a folder of outliers; without any, and without
-    --ood, known pictures that are disturbed choose it
+    """a run whose imagined outliers teach the detectors that learn from some, or a folder of outliers; where
+    none of the detectors does, they choose the best one
     """
     any_accuracy: bool = False
     """make a guard even if the accuracy shows that something is wrong"""

@@ -35,8 +35,8 @@ class MeasureConfig(Section):
     """measure a second time with known images that look otherwise (the protocol's group `shift`) among the
     known ones"""
     outliers: str = ""
-    """folder of outliers for the detectors that learn from some: unknown images of no test set, as a run's
-    imagined outliers (RUN/images/imagined)"""
+    """what the detectors learn from that use outliers: a run, whose outliers are shown as its training shows
+    them, and known images alike, or a folder of unknown images of no test set, taken as they are"""
     seed: Seed = 0
     """of everything random"""
     resamples: CountOrNone = 500

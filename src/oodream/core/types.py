@@ -323,9 +323,10 @@ class Detector(Protocol):
     the network's head.
 
     It is a dataclass: its fields are its options, and those that `fit` fills (init=False) are tensors. A
-    detector that needs more of an image than its outputs has a property `probes`. Where a class attribute
-    `uses_outliers` is true, the detector learns from outliers, too: `fit` gets their outputs behind those of
-    the ID images, with the label -1. Without the attribute no label is -1.
+    detector that needs more of an image than its outputs has a property `probes`; it is asked again after
+    `fit`, for what scores need may depend on what was learned. Where a class attribute `uses_outliers` is
+    true, the detector learns from outliers, too: `fit` gets their outputs behind those of the ID images, with
+    the label -1. Without the attribute no label is -1.
     """
 
     def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Detector: ...

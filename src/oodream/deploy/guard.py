@@ -22,7 +22,7 @@ from ..core.types import Detector
 from ..data.images import Images, from_array
 from ..data.preprocess import read_pictures
 from ..detection.detectors import probes_of
-from ..detection.fit import training_outputs
+from ..detection.fit import Lesson, training_outputs
 from ..detection.sanity import warn_if_upside_down
 from ..models.classifier import Classifier, load_classifier
 from ..models.inference import Extractor, network_device
@@ -82,7 +82,7 @@ class Guard(Answering, OnHub):
         *,
         per_class: bool = False,
         labelled: bool = True,
-        outliers: Images | None = None,
+        outliers: Images | Lesson | None = None,
     ) -> Guard:
         """A guard that flags at most the share `alpha` of known images, with `per_class` of those that are
         taken for each class.
@@ -176,7 +176,7 @@ def _fitted(
     held_out: Images,
     extractor: Extractor | None,
     labelled: bool,
-    outliers: Images | None,
+    outliers: Images | Lesson | None,
 ) -> tuple[Detector, HeldOut]:
     """The fitted detector, and what is kept of the held-out images, of which nothing is fitted."""
     if (held_out.labels < 0).any():
@@ -188,7 +188,11 @@ def _fitted(
         raise ValueError("The extractor is of another classifier's network.")
     detector = make_detector(detector) if isinstance(detector, str) else copy.deepcopy(detector)
     fit, held_out = _sized(fit, classifier.size), _sized(held_out, classifier.size)
-    outliers = None if outliers is None else _sized(outliers, classifier.size)
+    if isinstance(outliers, Lesson):
+        for images in (outliers.outliers, *outliers.known):
+            _sized(images, classifier.size)
+    elif outliers is not None:
+        _sized(outliers, classifier.size)
     detector = training_outputs(extractor, [detector], fit, outliers).fit(detector)
     output = extractor(held_out, probes_of([detector]))
     score_N = detector.score(output)

@@ -24,9 +24,18 @@ from ..data.images import Images, ImageSet
 from ..functional.metrics import auroc
 from ..models.inference import Extractor
 from .detectors import probes_of
+from .fit import Lesson, Training, training_outputs
 from .tune import tune
 
-__all__ = ["LEFT_OUT", "Candidate", "Choice", "choose_detector", "folds_of", "without_labels"]
+__all__ = [
+    "LEFT_OUT",
+    "Candidate",
+    "Choice",
+    "choose_detector",
+    "folds_of",
+    "left_out_auroc",
+    "without_labels",
+]
 
 LEFT_OUT = "classes left out"
 FOLDS, SHARE = 3, 0.2  # how often classes are left out, and how many of them
@@ -72,7 +81,7 @@ def choose_detector(
     fit: Images,
     known: Images,
     unknown: Sequence[ImageSet],
-    outliers: Images | None = None,
+    outliers: Images | Lesson | None = None,
     leave_out: bool = False,
 ) -> Choice:
     """The detectors (by name, with the options that stay as they are) by their mean AUROC.
@@ -100,7 +109,8 @@ def choose_detector(
             }
             if folds:
                 aurocs[LEFT_OUT] = fmean(
-                    _without(classes, name, options, extractor, fit, known) for classes in folds
+                    left_out_auroc(classes, name, options, extractor, fit, known, outliers)
+                    for classes in folds
                 )
         except (ValueError, torch.linalg.LinAlgError) as error:
             skipped[name] = str(error)
@@ -133,33 +143,47 @@ def folds_of(classes: int) -> list[Tensor]:
     return [order[:count] for order in orders]
 
 
-def _without(
+def left_out_auroc(
     classes: Tensor,
     name: str,
     options: Mapping[str, Option],
     extractor: Extractor,
     fit: Images,
     known: Images,
+    outliers: Images | Lesson | None,
 ) -> float:
     """The AUROC of a detector that has not learned of these classes, on images of the others and of these."""
-    head = extractor.head
-    count = extractor(known).logits_BC.shape[1]
-    kept_C = torch.ones(count, dtype=torch.bool)
+    detector: Detector = registry.make("detectors", _kind(name), **options)
+    training = training_outputs(extractor, [detector], fit, outliers)
+    kept_C = torch.ones(training.known.logits_BC.shape[1], dtype=torch.bool)
     kept_C[classes] = False
-    place_C = kept_C.cumsum(0) - 1
+    detector = _cut(training, kept_C).fit(detector)
+    output = extractor(known, probes_of([detector]))
+    rows_M = kept_C[known.labels]
+    scores = (detector.score(_part(output, rows, kept_C)) for rows in (rows_M, ~rows_M))
+    return auroc(*scores)
+
+
+def _cut(training: Training, kept_C: Tensor) -> Training:
+    """The same without the images of some classes, and without their logits."""
+    head, place_C = training.head, kept_C.cumsum(0) - 1
+
+    def known(output: Output, y_N: Tensor) -> tuple[Output, Tensor]:
+        rows_N = kept_C[y_N]
+        return _part(output, rows_N, kept_C), place_C[y_N[rows_N]]
+
     cut = head and Head(
         weight_CF=head.weight_CF[kept_C],
         bias_C=head.bias_C[kept_C],
         energy_C=None if head.energy_C is None else head.energy_C[kept_C],
     )
-    detector: Detector = registry.make("detectors", _kind(name), **options)
-    probes = probes_of([detector])
-    for_fit = extractor(fit, [probe for probe in probes if probe.for_fit])
-    rows_N, rows_M = kept_C[fit.labels], kept_C[known.labels]
-    detector.fit(_part(for_fit, rows_N, kept_C), place_C[fit.labels[rows_N]], cut)
-    output = extractor(known, probes)
-    scores = (detector.score(_part(output, rows, kept_C)) for rows in (rows_M, ~rows_M))
-    return auroc(*scores)
+    outliers, shown = training.outliers, training.shown
+    return Training(
+        *known(training.known, training.y_N),
+        cut,
+        outliers and _part(outliers, torch.ones(len(outliers), dtype=torch.bool), kept_C),
+        shown and known(*shown),
+    )
 
 
 def _part(output: Output, rows_N: Tensor, kept_C: Tensor) -> Output:

@@ -35,7 +35,7 @@ from ..functional.uncertainty import delong
 from ..models.inference import Extractor, outputs
 from ..runtime.tails import wilson
 from .detectors import probes_of
-from .fit import Training, joined, training_outputs
+from .fit import Lesson, Training, joined, training_outputs
 from .sanity import warn_if_upside_down
 
 __all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row"]
@@ -69,7 +69,7 @@ def evaluate(
     fit: Images,
     test: Images,
     ood: Sequence[ImageSet],
-    outliers: Images | None = None,
+    outliers: Images | Lesson | None = None,
     shifted: Sequence[ImageSet] = (),
     classifier: str = "classifier",
     seed: int = 0,
@@ -90,17 +90,17 @@ def evaluate(
     names = [one.name for one in ood]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
-    served, skipped = _served(extractor, _by_name(detectors), test)
-    probes = probes_of(list(served.values()))
+    served, skipped = _served(extractor, _by_name(detectors), test, {})
     training = training_outputs(extractor, list(served.values()), fit, outliers)
+    fitted, skipped = _fitted(training, served, skipped)
+    served, skipped = _served(extractor, fitted, test, skipped)  # what some want of an image is learned
+    probes = probes_of(list(served.values()))
     known, y_N = extractor(test, probes), test.labels
     measured = partial(
-        evaluate_outputs,
-        (training.known, training.y_N),
+        _measured,
         ood={one.name: (one.group, extractor(one.images, probes)) for one in ood},
-        detectors=served,
-        head=training.head,
-        outliers=training.outliers,
+        fitted=served,
+        skipped=skipped,
         classifier=classifier,
         seed=seed,
         resamples=resamples,
@@ -113,7 +113,7 @@ def evaluate(
         result = replace(result, full_spectrum=whole.rows)
     used = {name: served[name] for name in result.scores}
     warn_if_upside_down(extractor, used, test, {name: sets["id"] for name, sets in result.scores.items()})
-    return replace(result, skipped=skipped | result.skipped)
+    return result
 
 
 def evaluate_outputs(
@@ -124,6 +124,7 @@ def evaluate_outputs(
     *,
     head: Head | None = None,
     outliers: Output | None = None,
+    shown: tuple[Output, Tensor] | None = None,
     classifier: str = "classifier",
     seed: int = 0,
     resamples: int = 500,
@@ -133,7 +134,8 @@ def evaluate_outputs(
 
     `fit` (ID training) and `test` (ID test) are outputs with labels (N,). `ood` maps a set's name to its
     group, "near", "far" or "control", and its outputs; controls enter no mean, and a group without sets has
-    none. `outliers` are outputs for detectors that learn from outliers.
+    none. `outliers` are outputs for detectors that learn from outliers, and `shown`, with labels, takes the
+    place of `fit` for these.
 
     Intervals are 95 %: percentile bootstrap over ID and OOD images jointly (a mean is taken per resample),
     Wilson for `accuracy` (argmax on `test`); without `resamples` DeLong's for the AUROC of a set, and none
@@ -144,7 +146,49 @@ def evaluate_outputs(
     A detector that cannot be fitted or cannot score is skipped. Raises ValueError when none is left, and for
     a set that is empty, has another number of classes, an unknown group or a reserved name.
     """
-    _check(fit, test, ood)
+    _check_sets(test, ood)
+    fitted, skipped = _fitted(Training(*fit, head, outliers, shown), _by_name(detectors), {})
+    return _measured(
+        test,
+        ood,
+        fitted,
+        skipped,
+        classifier=classifier,
+        seed=seed,
+        resamples=resamples,
+        fpr95_nearest=fpr95_nearest,
+    )
+
+
+def _fitted(
+    training: Training, detectors: Mapping[str, Detector], skipped: Mapping[str, str]
+) -> tuple[dict[str, Detector], dict[str, str]]:
+    """The detectors, fitted, and the reasons why those are skipped that cannot be; ValueError for labels that
+    are not the network's.
+    """
+    _check_known("training", training.known, training.y_N)
+    fitted, failed = {}, {}
+    for name, detector in detectors.items():
+        try:
+            fitted[name] = training.fit(detector)
+        except CANNOT_BE_USED as error:
+            failed[name] = str(error)
+    return fitted, {**skipped, **failed}
+
+
+def _measured(
+    test: tuple[Output, Tensor],
+    ood: Mapping[str, tuple[str, Output]],
+    fitted: Mapping[str, Detector],
+    skipped: Mapping[str, str],
+    *,
+    classifier: str,
+    seed: int,
+    resamples: int,
+    fpr95_nearest: bool,
+) -> Evaluation:
+    """`evaluate_outputs` of fitted detectors; `skipped` are those that could not be, and why."""
+    _check_sets(test, ood)
     output, y_N = test
     right_N = output.logits_BC.argmax(1) == y_N
     hits, n = int(right_N.sum()), len(output)
@@ -153,14 +197,12 @@ def evaluate_outputs(
         "calibration_error": calibration_error(output.logits_BC, y_N),
         "n_id": n,
     }
-    training = Training(*fit, head, outliers)
     groups = {name: group for name, (group, _) in ood.items()}
     rows: list[Row] = []
     scores: dict[str, dict[str, Tensor]] = {}
-    skipped: dict[str, str] = {}
-    for name, detector in _by_name(detectors).items():
+    skipped = dict(skipped)
+    for name, detector in fitted.items():
         try:
-            detector = training.fit(detector)
             known_N = detector.score(output).cpu()
             unknown = {key: detector.score(outputs_).cpu() for key, (_, outputs_) in ood.items()}
             numbers = _Numbers(known_N, unknown, right_N, seed, resamples, fpr95_nearest)
@@ -277,11 +319,11 @@ def _by_name(detectors: Detectors) -> dict[str, Detector]:
 
 
 def _served(
-    extractor: Extractor, detectors: Mapping[str, Detector], test: Images
+    extractor: Extractor, detectors: Mapping[str, Detector], test: Images, skipped: Mapping[str, str]
 ) -> tuple[dict[str, Detector], dict[str, str]]:
     """The detectors whose probes the network can give, as two images show; and why the others are skipped."""
     served: dict[str, Detector] = {}
-    skipped: dict[str, str] = {}
+    skipped = dict(skipped)
     two = test.subset(torch.arange(min(2, len(test))))
     for name, detector in detectors.items():
         try:
@@ -303,19 +345,21 @@ def _none_left(skipped: Mapping[str, str]) -> str:
     )
 
 
-def _check(
-    fit: tuple[Output, Tensor], test: tuple[Output, Tensor], ood: Mapping[str, tuple[str, Output]]
-) -> None:
+def _check_known(name: str, output: Output, y_N: Tensor) -> None:
+    classes = output.logits_BC.shape[1]
+    if not len(output):
+        raise ValueError(f"The ID {name} set is empty.")
+    if len(y_N) != len(output) or not 0 <= int(y_N.min()) <= int(y_N.max()) < classes:
+        raise ValueError(
+            f"The network has outputs for {classes} classes and {len(output)} ID {name} images, and "
+            f"there are {len(y_N)} labels from {int(y_N.min())} to {int(y_N.max())}: is this the "
+            "network's own list of classes?"
+        )
+
+
+def _check_sets(test: tuple[Output, Tensor], ood: Mapping[str, tuple[str, Output]]) -> None:
+    _check_known("test", *test)
     classes = test[0].logits_BC.shape[1]
-    for name, (output, y_N) in (("test", test), ("training", fit)):
-        if not len(output):
-            raise ValueError(f"The ID {name} set is empty.")
-        if len(y_N) != len(output) or not 0 <= int(y_N.min()) <= int(y_N.max()) < classes:
-            raise ValueError(
-                f"The network has outputs for {classes} classes and {len(output)} ID {name} images, and "
-                f"there are {len(y_N)} labels from {int(y_N.min())} to {int(y_N.max())}: is this the "
-                "network's own list of classes?"
-            )
     for name, (group, output) in ood.items():
         if name in ("id", "mean"):
             raise ValueError(f"An OOD set cannot be called {name!r}: the name is reserved.")

@@ -21,7 +21,7 @@ from ..data.images import Images
 from ..functional.uncertainty import delong, delong_test
 from ..models.inference import Extractor
 from .detectors import probes_of
-from .fit import Training, training_outputs
+from .fit import Lesson, Training, training_outputs
 
 __all__ = ["Tried", "candidates", "tune"]
 
@@ -48,7 +48,7 @@ def tune(
     fit: Images,
     known: Images,
     unknown: Sequence[Images],
-    outliers: Images | None = None,
+    outliers: Images | Lesson | None = None,
 ) -> tuple[dict[str, Detector], dict[str, Tried]]:
     """Fitted detectors with the options that tell `known` from `unknown` images best by AUROC, and what was
     tried.
@@ -63,12 +63,14 @@ def tune(
     fixed = registry.options_by_name("detectors", detectors, options)
     usable = {name: _usable(name, candidates(name, fixed[name])) for name in detectors}
     tried_detectors = [detector for pairs in usable.values() for _, detector in pairs]
-    probes = probes_of(tried_detectors)
-    validation = [extractor(images, probes) for images in (known, *unknown)]
     training = training_outputs(extractor, tried_detectors, fit, outliers)
+    fitted = {name: _fitted(usable[name], training) for name in detectors}
+    # Only now is all known that they want of an image.
+    probes = probes_of([detector for pairs in fitted.values() for _, detector in pairs])
+    validation = [extractor(images, probes) for images in (known, *unknown)]
     best, tried = {}, {}
     for name in detectors:
-        best[name], tried[name] = _best(usable[name], training, validation)
+        best[name], tried[name] = _best(fitted[name], validation)
     return best, tried
 
 
@@ -94,21 +96,33 @@ def _usable(name: str, candidates: Sequence[dict[str, Option]]) -> list[tuple[di
     return pairs
 
 
+def _fitted(
+    candidates: Sequence[tuple[dict[str, Option], Detector]], training: Training
+) -> list[tuple[dict[str, Option], Detector]]:
+    """The candidates that can be fitted; ValueError when the first one, the default, cannot."""
+    pairs: list[tuple[dict[str, Option], Detector]] = []
+    for options, detector in candidates:
+        try:
+            pairs.append((options, training.fit(detector)))
+        except ValueError:
+            if not pairs:
+                raise  # others may not suit this network, as a subspace wider than its features
+    return pairs
+
+
 def _best(
-    candidates: Sequence[tuple[dict[str, Option], Detector]],
-    training: Training,
-    validation: Sequence[Output],
+    candidates: Sequence[tuple[dict[str, Option], Detector]], validation: Sequence[Output]
 ) -> tuple[Detector, Tried]:
+    """The best of fitted candidates."""
     scores: dict[int, tuple[Tensor, Tensor]] = {}
     for i, (_, detector) in enumerate(candidates):
         try:
-            training.fit(detector)
             known_N, *unknown = (detector.score(output) for output in validation)
             scores[i] = known_N, torch.cat(unknown)
         except ValueError:
             if i == 0:
                 raise
-            continue  # an option that does not suit this network, as a subspace wider than its features
+            continue  # an option that does not suit these images
     aurocs = {i: delong(*both).value for i, both in scores.items()}
     chosen = max(aurocs, key=lambda i: aurocs[i])
     by_chance = delong_test(scores[0], scores[chosen]).p >= ALPHA / len(scores)

@@ -16,7 +16,8 @@ from ..synthesis.names import warn_of_names
 from ..training.loop import autocast
 from ..training.train import NO_ADAPTER, make_loss
 from .job import Job
-from .stages.classifiers import check_teacher, lacks_outlier_images
+from .sources import lacks_outlier_images
+from .stages.classifiers import check_teacher
 
 __all__ = ["check"]
 

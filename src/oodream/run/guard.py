@@ -25,6 +25,7 @@ from ..deploy.guard import Guard, observed_rate
 from ..deploy.known import output_names, outputs_of
 from ..detection.choose import choose_detector, without_labels
 from ..detection.detectors import probes_of
+from ..detection.fit import Lesson
 from ..functional.metrics import auroc, fpr95_id
 from ..models.classifier import Classifier, quantile_threshold
 from ..models.inference import Extractor, PatientExtractor
@@ -73,7 +74,10 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     notes = (*subject.notes(inputs), *_accuracy_notes(accuracy, inputs.classes, job.any_accuracy))
     for note in notes:
         say(f"  note: {note}")
-    about, unknown, real, teach = inputs.unknown(choose)
+    about, unknown, real, teach = inputs.unknown(fit, choose)
+    if isinstance(teach, Lesson):
+        notes = (*notes, f"What teaches are {teach.remark}.")
+        say(f"  note: {notes[-1]}")
     choice = choose_detector(
         extractor, options, fit=fit, known=choose, unknown=unknown, outliers=teach,
         leave_out=about == DISTURBED,

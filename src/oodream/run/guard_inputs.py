@@ -25,9 +25,8 @@ from ..data.listing import Listing
 from ..data.real import is_within
 from ..data.source import DataSource
 from ..deploy.known import KnownParts, split_known
-from ..detection.fit import uses_outliers
-from .artifacts import Run
-from .folder import read_manifest
+from ..detection.fit import Lesson, uses_outliers
+from .lessons import lesson_of, run_of
 
 __all__ = ["DISTURBED", "GuardInputs", "GuardJob", "Unknown", "read_labels"]
 
@@ -67,7 +66,7 @@ class Unknown(NamedTuple):
     about: str
     choose: list[ImageSet]
     measure: list[ImageSet]
-    teach: Images | None
+    teach: Images | Lesson | None
 
 
 class GuardInputs:
@@ -110,16 +109,16 @@ class GuardInputs:
         fit = self.parts.fit.read(size)
         return fit, self.parts.choose.read(size, fit.white), self.parts.held_out.read(size, fit.white)
 
-    def unknown(self, choose: Images) -> Unknown:
+    def unknown(self, fit: Images, choose: Images) -> Unknown:
         """Unknown images, by what they are for.
 
         Folders of real ones give one half to measure on, and one to choose on, of which a half teaches where
-        detectors learn from outliers. Imagined outliers give half to choose on and half to teach, or all to
-        teach where there are real ones. Without any the detector is chosen on `choose`, known images,
-        disturbed, and on classes left out.
+        detectors learn from outliers. Imagined outliers teach these detectors, beside the known images `fit`,
+        and choose only where none learns from them. Without any real ones the detector is then chosen on
+        `choose`, known images, disturbed, and on classes left out.
         """
         size, white = choose.size, choose.white
-        outliers = None if self._outliers is None else self._read(self._outliers, "outliers", size, white)
+        outliers = self._taught(fit) if self.teaches and self._outliers is not None else None
         if self._ood:
             chosen: list[ImageSet] = []
             measured: list[ImageSet] = []
@@ -134,11 +133,20 @@ class GuardInputs:
                     sets.append(ImageSet(name=item.name, group=item.group, images=part))
             teach = _joined(teachers) if outliers is None else outliers
             return Unknown("real unknown images", chosen, measured, teach)
-        if outliers is not None:
-            first, second = self._halves(outliers) if self.teaches else (outliers, None)
-            about = "imagined outliers"
-            return Unknown(about, [ImageSet(name="outliers", group="near", images=first)], [], second)
-        return Unknown(DISTURBED, self._disturbed(choose), [], None)
+        if self._outliers is not None and not self.teaches:
+            images = self._read(self._outliers, "outliers", size, white)
+            chosen = [ImageSet(name="outliers", group="near", images=images)]
+            return Unknown("imagined outliers", chosen, [], None)
+        return Unknown(DISTURBED, self._disturbed(choose), [], outliers)
+
+    def _taught(self, fit: Images) -> Images | Lesson:
+        """What outliers teach: those of a run as its training shows them, beside known images shown alike;
+        those of another folder as they are.
+        """
+        if (run := run_of(Path(self.job.outliers), self.job.plugins)) is None:
+            assert self._outliers is not None
+            return self._read(self._outliers, "outliers", fit.size, fit.white)
+        return lesson_of(run, fit)
 
     def _disturbed(self, known: Images) -> list[ImageSet]:
         seed = self.job.seed
@@ -196,9 +204,8 @@ def read_labels(file: Path) -> tuple[tuple[str, ...], ...]:
 def _listed_outliers(job: GuardJob) -> Listing:
     """The imagined images that a run's filters have kept, or the images of a folder."""
     folder = Path(job.outliers)
-    if read_manifest(folder) is None:
+    if (run := run_of(folder, job.plugins)) is None:
         return list_ood(folder, "outliers")
-    run = Run.open(folder, job.plugins)
     if not run.imagines or run.kind != "outlier" or run.has_latents:
         what = "inliers" if run.kind != "outlier" else "no images of outliers"
         raise StoreError(

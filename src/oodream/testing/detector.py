@@ -125,24 +125,26 @@ def _independence(make: Factory) -> None:
 def _inputs(make: Factory) -> None:
     """`fit` and `score` leave their inputs as they are, and the global random numbers."""
     detector = make()
-    fit, test = _training(detector, known(400, 0, [detector])), known(30, 1, [detector])[0]
-    with untouched(*_tensors((fit, test))):
+    fit = _training(detector, known(400, 0, [detector]))
+    with untouched(*_tensors(fit)):
         fit.fit(detector)
+    test = known(30, 1, [detector])[0]
+    with untouched(*_tensors(test)):
         detector.score(test)
 
 
 def _state(make: Factory) -> None:
     """What it has learned can be stored and restored."""
     detector = make()
-    test = known(30, 1, [detector])[0]
     if learned_fields(detector):
         try:
-            detector.score(test)
+            detector.score(known(30, 1, [detector])[0])
         except NotFitted:
             pass
         else:
             raise AssertionError("A detector that learns must raise NotFitted when it scores before `fit`.")
     learned = state(_fit(detector))
+    test = known(30, 1, [detector])[0]
     for field, value in learned.items():
         require(
             isinstance(value, Tensor), f"`fit` must fill {field} with a tensor, not {type(value).__name__}."
@@ -200,7 +202,9 @@ def _hard_cases(make: Factory) -> None:
     }
     for case, training in cases.items():
         try:
-            score_N = training.fit(make()).score(training.known)
+            fitted = training.fit(make())
+            probes = known(len(training.known), 0, [fitted])[0].probes
+            score_N = fitted.score(replace(training.known, probes={**probes, **training.known.probes}))
         except ValueError as error:
             named = type(detector).__name__ in str(error) or re.search(MISSING, str(error))
             require(bool(named), f"With {case} a ValueError must say what is missing, not: {error}")
@@ -231,9 +235,10 @@ def _grid(make: Factory) -> None:
 def _network(make: Factory) -> None:
     """A network serves it, whatever the batch."""
     detector, network, (fit, test) = make(), Toy(), (pictures(200, 0), pictures(20, 1))
-    extractor, probes = Extractor(network), probes_of([detector])
+    extractor = Extractor(network)
     last = replace(extractor.head, energy_C=torch.ones(CLASSES)) if extractor.head else None
     replace(training_outputs(extractor, [detector], fit, pictures(50, 2).as_ood()), head=last).fit(detector)
+    probes = probes_of([detector])
     whole, parts = (detector.score(extractor(test, probes, batch=batch)) for batch in (20, 7))
     require(bool(whole.isfinite().all()), "Scores of a network's outputs must be finite.")
     require(

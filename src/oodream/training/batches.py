@@ -142,14 +142,14 @@ class _Shown:
     def __call__(self, index: Sequence[int]) -> Tensor:
         parts = []
         for row in index:
-            rows, g = torch.tensor([row]), generator(self.seed, "as shown", row)
+            rows, g = torch.tensor([row]), generator(self.seed, "as shown", self.source.role, row)
             parts.append(show(Draw(self.source, rows, rows), Streams(g, g, g), ALL))
         return torch.cat(parts)
 
 
 def as_shown(source: Source, seed: int) -> Images:
-    """The images of a source as training shows them (gray, varied, with others' detail), each drawn once, by
-    the seed and its row.
+    """The images of a source as training shows them (gray, varied, softened, with others' detail), each drawn
+    by the seed and its row, and so always alike.
     """
     assert isinstance(source.data, Images)
     # Their pixels are not those of the files, by whose names a cache would know them.

@@ -12,7 +12,7 @@ from ...core.registry import register
 from ...core.types import Head, Output
 from . import BaseDetector, class_means, count_classes, learned, whitening
 
-__all__ = ["Mahalanobis"]
+__all__ = ["Mahalanobis", "nearest_square"]
 
 
 @register("detectors", "mahalanobis")
@@ -43,7 +43,11 @@ class Mahalanobis(BaseDetector):
 
     def _score(self, output: Output) -> Tensor:
         """A squared distance."""
-        white_NF = self._features(output) @ self.whiten_FF_
-        # Differences, not the expanded square: whitened features may lie far from the origin, near a mean.
-        distance_NC = torch.cdist(white_NF, self.means_CF_, compute_mode="donot_use_mm_for_euclid_dist")
-        return distance_NC.amin(1).square()
+        return nearest_square(self._features(output) @ self.whiten_FF_, self.means_CF_)
+
+
+def nearest_square(white_NF: Tensor, means_CF: Tensor) -> Tensor:
+    """The squared Euclidean distance (N,) to the nearest mean."""
+    # Differences, not the expanded square: whitened features may lie far from the origin, near a mean.
+    distance_NC = torch.cdist(white_NF, means_CF, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance_NC.amin(1).square()

@@ -7,26 +7,19 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.functional import normalize
 
 from ...core.distributed import is_main
 from ...core.errors import listed
 from ...core.registry import options_by_name
 from ...core.tensors import load_tensors, save_tensors
 from ...core.types import Json
-from ...data.images import Images
 from ...functional.metrics import auroc
 from ...models.classifier import Classifier, load_classifier, quantile_threshold
 from ...models.inference import Extractor, cost
-from ...training.batches import as_shown
-from ...training.detail import Detail
 from ...training.sources import (
     KnownPairs,
     LatentSet,
     Source,
-    imagined_source,
-    known_as_outliers,
-    real_outliers,
 )  # fmt: skip
 from ...training.train import (
     AdapterMaker,
@@ -37,16 +30,14 @@ from ...training.train import (
     make_loss,
     train,
 )  # fmt: skip
-from ..artifacts import Run
 from ..job import Job
 from ..layout import BASELINE, REGULARIZED, classifier_stage
+from ..sources import shown_sources
 from ._training import fraction, save_log
 
 __all__ = [
     "check_teacher",
     "fit_adapter",
-    "lacks_outlier_images",
-    "outlier_images",
     "train_baseline",
     "train_regularized",
 ]
@@ -88,7 +79,7 @@ def train_regularized(job: Job, seed: int) -> Json:
     stage, what = classifier_stage(REGULARIZED, seed), f"train {REGULARIZED} (seed {seed})"
     if c.finetune:
         config = replace(config, init=str(job.layout.classifier(BASELINE, seed)))
-    parts = [replace(source, soften=config.soften) for source in sources(job)]
+    parts = shown_sources(job)
     trained = train(
         parts, config, seed, job.device, job.layout.resume_state(stage), what, loss=loss,
         adapter=adapter(job), teacher=teacher(job, seed) if loss.teacher else None,
@@ -99,77 +90,6 @@ def train_regularized(job: Job, seed: int) -> Json:
         return {}
     beside = parts[-1]
     return keep(job, stage, trained, c.loss[0], options) | {f"{beside.role}s": len(beside.data)}
-
-
-def sources(job: Job) -> list[Source]:
-    """What the regularized classifier is trained on; last what it is shown beside the known images."""
-    c, run, images = job.config, job.run, job.inputs.train
-    tokens_CD = normalize(run.book.tokens_CD, dim=1)
-    known = Source(role="known", data=images, vectors=tokens_CD if run.kind == "outlier" else None)
-    found = [known]
-    detail = lost_detail(job) if c.reconstruct.detail else None
-    if c.reconstruct.frac > 0:
-        data = run.twins if run.has_twins else run.reconstructed("train")
-        found.append(Source(role="reconstructed", data=data, ratio=c.reconstruct.frac, detail=detail))
-    latents = LatentSet(labels=images.labels, read=run.known_latents) if run.has_latents else None
-    if latents is not None:
-        ratio = 0.0 if adapter(job) is None else c.latents.frac
-        found.append(Source(role="known", data=latents, ratio=ratio))
-    if real := job.inputs.real:
-        return [*found, real_outliers(real, c.regularize, images)]
-    drawn = run.imagines and c.regularize.outliers == "imagined" and latents is None
-    beside = imagined(job, latents)
-    return [*found, replace(beside, detail=detail) if drawn else beside]
-
-
-def lost_detail(job: Job) -> Detail:
-    """What the VAE loses of training images."""
-    known = job.inputs.train.subset(load_tensors(job.layout.reconstructed("train"))["rows"])
-    return Detail(known=known, reconstructed=job.run.reconstructed("train"))
-
-
-def outlier_images(job: Job) -> Images:
-    """The images that the regularized classifier is shown as unknown, as it is shown them but each once, for
-    detectors that learn from outliers.
-
-    Raises ValueError, which says why, for a run that has none.
-    """
-    if lacking := lacks_outlier_images(job.run):
-        raise ValueError(f"There are no images of outliers: {lacking}.")
-    return as_shown(sources(job)[-1], job.config.seed)
-
-
-def lacks_outlier_images(run: Run) -> str:
-    """Why a run has no images of outliers; empty where it has some."""
-    if run.kind != "outlier":
-        return f"this run imagines {run.kind}s"
-    if run.has_latents:
-        return "this run's outliers are latents (decode.output)"
-    if run.config.regularize.outliers == "known":
-        return "this run alters known images while it trains, in place of outliers"
-    return ""
-
-
-def imagined(job: Job, latents: LatentSet | None) -> Source:
-    """The imagined rows that stay, or known ones in their place."""
-    c, run = job.config.regularize, job.run
-    rows = run.keep_mask.nonzero()[:, 0]
-    if len(rows) == 0:
-        advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[
-            run.kind
-        ]
-        raise ValueError(
-            f"The filters kept no {run.kind}: sample {advice} the classes, or change filter.options."
-        )
-    rows = rows[: c.max_outliers or None]
-    least = job.config.latents.min_outlier_weight
-    if c.outliers == "known":
-        known = job.inputs.train if latents is None else latents
-        return known_as_outliers(known, len(rows), c, job.inputs.train, min_weight=least)
-    vectors = run.vectors.z_MD[rows] if run.kind == "outlier" else None
-    latent = LatentSet(labels=run.vectors.y_M, read=run.latents) if run.has_latents else None
-    data = run.images.subset(rows) if latent is None else latent.subset(rows)
-    return imagined_source(data, run.kind, c, job.inputs.train, vectors=vectors, min_weight=least)
 
 
 def adapter(job: Job) -> AdapterMaker | None:

@@ -22,8 +22,9 @@ from ...runtime.calibration import least
 from ..audit import audit_run
 from ..job import Job
 from ..layout import REGULARIZED, classifier_stage
+from ..lessons import own_lesson
 from ..present import present
-from .classifiers import lacks_outlier_images, outlier_images
+from ..sources import lacks_outlier_images
 
 __all__ = ["audit_sets", "calibrate_guard", "evaluate_classifiers", "measure_shift", "write_report"]
 
@@ -34,7 +35,7 @@ def evaluate_classifiers(job: Job) -> Json:
     lacking = lacks_outlier_images(job.run)
     learning = [name for name, one in _detectors(job).items() if uses_outliers(one)]
     left_out = {name: f"it learns from images of outliers, and {lacking}" for name in learning if lacking}
-    outliers = outlier_images(job) if learning and not lacking else None
+    outliers = own_lesson(job) if learning and not lacking else None
     control = ImageSet(name=CONTROL, group="control", images=job.run.reconstructed("test"))
     for kind, seed in job.run.classifiers:
         classifier = job.run.classifier(kind, seed)
@@ -83,7 +84,7 @@ def calibrate_guard(job: Job) -> Json:
             "none": f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {len(test)}"
         }
     detector = _detectors(job)[c.detector or e.detectors[0]]
-    outliers = outlier_images(job) if uses_outliers(detector) else None
+    outliers = own_lesson(job) if uses_outliers(detector) else None
     classifier = job.run.classifier(REGULARIZED, 0)
     extractor = classifier.extractor(job.device, job.layout.cache)
     guard = Guard.calibrate(

@@ -1,0 +1,143 @@
+"""What a run teaches detectors that use outliers: its outliers as training shows them, and known images shown
+alike, for the run's own classifiers and for other networks.
+
+Decoded images lack detail and are soft whatever they show. As they are, they teach a detector the decoder's
+look; so each is lent the detail of a known image, and both kinds are softened, as in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ..core.errors import DataError, StoreError
+from ..data.images import Images, from_pixels
+from ..detection.fit import Lesson
+from ..synthesis.names import disjoint
+from ..training.batches import as_shown
+from ..training.sources import Source, spread
+from .artifacts import Run
+from .folder import read_manifest
+from .job import Job
+from .sources import lacks_outlier_images, shown_sources
+
+__all__ = ["Teacher", "held", "lesson_of", "own_lesson", "run_of", "teacher_of"]
+
+MOST = 5000  # images of each kind
+
+
+def own_lesson(job: Job) -> Lesson:
+    """For the run's own classifiers: the images that the regularized one is shown as unknown, and beside them
+    the training images and the share of reconstructions that it is shown. Each is drawn once.
+
+    Raises ValueError, which says why, for a run that has no images of outliers.
+    """
+    _check(job.run)
+    *known, beside = shown_sources(job)
+    size, seed = job.config.size, job.config.seed
+    n = min(MOST, len(known[0].data))
+    counts = [n if source.role == "known" else round(source.ratio * n) for source in known]
+    parts = [_shown(source, count, size, seed) for source, count in zip(known, counts, strict=True)]
+    return Lesson(outliers=_shown(beside, MOST, size, seed), known=[part for part in parts if len(part)])
+
+
+class Teacher(NamedTuple):
+    """A run's outliers as training shows them, in the run's size.
+
+    `names` say what each shows, where that was imagined by name, else nothing; `remark` says in
+    words whose they are and how they are shown.
+    """
+
+    outliers: Images
+    size: int
+    soften: float
+    seed: int
+    names: Sequence[str]
+    remark: str
+
+    def lesson(self, fit: Images) -> Lesson:
+        """The outliers and the ID training images `fit` of any network, which are reduced to the run's size
+        where they are larger, and shown alike. All have the size of `fit`. Outliers that show one of its
+        classes by name are left out.
+
+        Raises DataError where none is left.
+        """
+        others = set(disjoint(list({*self.names}), fit.classes))
+        rows = torch.tensor([not name or name in others for name in self.names])
+        outliers = self.outliers.subset(rows)
+        if not len(outliers):
+            raise DataError(f"All outliers show classes that this network knows: {self.remark}.")
+        rows = spread(min(len(fit), MOST), fit)
+        small = held(fit.subset(rows), min(self.size, fit.size))
+        known = _shown(Source(role="known", data=small, soften=self.soften), MOST, fit.size, self.seed)
+        less = f" ({len(self.outliers) - len(outliers):,} that show a class by name are left out)"
+        remark = f"{len(outliers):,} {self.remark}" + less * (len(outliers) < len(self.outliers))
+        return Lesson(outliers=held(outliers, fit.size), known=[known], remark=remark)
+
+
+def teacher_of(run: Run) -> Teacher:
+    """What a run has to teach with.
+
+    Where the run's own images cannot be read any more, its outliers are softened and lack detail.
+    Raises StoreError for a run that has no images of outliers.
+    """
+    _check(run, StoreError)
+    job = Job(run.config, run.folder.path)
+    soften, shown = run.config.train.soften, "shown as its training shows them"
+    try:
+        beside = shown_sources(job)[-1]
+    except DataError as error:
+        shown = f"softened, and without the detail of known images, for these cannot be read ({error})"
+        data = run.images.subset(run.keep_mask)
+        beside = Source(
+            role="outlier", data=data, soften=soften, outlier_aug_prob=run.config.regularize.outlier_aug_prob
+        )
+    size, seed = run.config.size, run.config.seed
+    outliers = _shown(beside, MOST, size, seed)
+    names = [""] * len(outliers)
+    if run.imagines and run.config.sample.sampler == "words":
+        kept = [line["words"][0] for line, keep in zip(run.provenance, run.keep_mask, strict=True) if keep]
+        names = [kept[row] for row in spread(len(outliers), beside.data)]
+    remark = f"outliers of {run.folder.path}, {shown}"
+    return Teacher(outliers, size, soften, seed, names, remark)
+
+
+def lesson_of(run: Run, fit: Images) -> Lesson:
+    """A lesson of the run's outliers for any network whose ID training images are `fit`; see `Teacher`."""
+    return teacher_of(run).lesson(fit)
+
+
+def run_of(folder: Path, plugins: bool = False) -> Run | None:
+    """The run that a folder is, or whose imagined images it holds (RUN/images/imagined); None for another."""
+    if read_manifest(folder) is not None:
+        return Run.open(folder, plugins)
+    home = folder.resolve().parent.parent
+    if read_manifest(home) is None:
+        return None
+    run = Run.open(home, plugins)
+    return run if run.layout.imagined("images").resolve() == folder.resolve() else None
+
+
+def _check(run: Run, error: type[Exception] = ValueError) -> None:
+    if lacking := lacks_outlier_images(run):
+        raise error(f"There are no images of outliers in {run.folder.path}: {lacking}.")
+
+
+def _shown(source: Source, most: int, size: int, seed: int) -> Images:
+    """At most so many rows of a source, spread over it, as training shows them, in `size` pixels."""
+    assert isinstance(source.data, Images)
+    n = min(most, len(source.data))
+    images = as_shown(source, seed)
+    return held(images.subset(spread(n, images)), size)
+
+
+def held(images: Images, size: int) -> Images:
+    """The same images in another size, held in memory where they fit: they are asked for more than once."""
+    if not len(images):
+        return replace(images, size=size)
+    pixels = images.batch(range(len(images)))
+    return from_pixels(images.name, pixels, images.labels, images.classes, size, images.files)

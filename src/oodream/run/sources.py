@@ -1,0 +1,88 @@
+"""What a run's regularized classifier is trained on: known images, and what stands beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch.nn.functional import normalize
+
+from ..core.tensors import load_tensors
+from ..training.detail import Detail
+from ..training.sources import (
+    LatentSet,
+    Source,
+    imagined_source,
+    known_as_outliers,
+    known_latents,
+    real_outliers,
+)
+from .artifacts import Run
+from .job import Job
+
+__all__ = ["lacks_outlier_images", "lost_detail", "shown_sources", "sources"]
+
+
+def shown_sources(job: Job) -> list[Source]:
+    """What the regularized classifier is trained on, as it is shown: known images first, and last what stands
+    beside them.
+    """
+    return [replace(source, soften=job.config.train.soften) for source in sources(job)]
+
+
+def sources(job: Job) -> list[Source]:
+    """These sources, not softened."""
+    c, run, images = job.config, job.run, job.inputs.train
+    tokens_CD = normalize(run.book.tokens_CD, dim=1)
+    known = Source(role="known", data=images, vectors=tokens_CD if run.kind == "outlier" else None)
+    found = [known]
+    detail = lost_detail(job) if c.reconstruct.detail else None
+    if c.reconstruct.frac > 0:
+        data = run.twins if run.has_twins else run.reconstructed("train")
+        found.append(Source(role="reconstructed", data=data, ratio=c.reconstruct.frac, detail=detail))
+    latents = LatentSet(labels=images.labels, read=run.known_latents) if run.has_latents else None
+    if latents is not None:
+        found.append(known_latents(latents, c.latents))
+    if real := job.inputs.real:
+        return [*found, real_outliers(real, c.regularize, images)]
+    drawn = run.imagines and c.regularize.outliers == "imagined" and latents is None
+    beside = imagined(job, latents)
+    return [*found, replace(beside, detail=detail) if drawn else beside]
+
+
+def imagined(job: Job, latents: LatentSet | None) -> Source:
+    """The imagined rows that stay, or known ones in their place."""
+    c, run = job.config.regularize, job.run
+    rows = run.keep_mask.nonzero()[:, 0]
+    if len(rows) == 0:
+        advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[
+            run.kind
+        ]
+        raise ValueError(
+            f"The filters kept no {run.kind}: sample {advice} the classes, or change filter.options."
+        )
+    rows = rows[: c.max_outliers or None]
+    least = job.config.latents.min_outlier_weight
+    if c.outliers == "known":
+        known = job.inputs.train if latents is None else latents
+        return known_as_outliers(known, len(rows), c, job.inputs.train, min_weight=least)
+    vectors = run.vectors.z_MD[rows] if run.kind == "outlier" else None
+    latent = LatentSet(labels=run.vectors.y_M, read=run.latents) if run.has_latents else None
+    data = run.images.subset(rows) if latent is None else latent.subset(rows)
+    return imagined_source(data, run.kind, c, job.inputs.train, vectors=vectors, min_weight=least)
+
+
+def lost_detail(job: Job) -> Detail:
+    """What the VAE loses of training images."""
+    known = job.inputs.train.subset(load_tensors(job.layout.reconstructed("train"))["rows"])
+    return Detail(known=known, reconstructed=job.run.reconstructed("train"))
+
+
+def lacks_outlier_images(run: Run) -> str:
+    """Why a run has no images of outliers; empty where it has some."""
+    if run.kind != "outlier":
+        return f"this run imagines {run.kind}s"
+    if run.has_latents:
+        return "this run's outliers are latents (decode.output)"
+    if run.config.regularize.outliers == "known":
+        return "this run alters known images while it trains, in place of outliers"
+    return ""
