@@ -49,6 +49,7 @@ class Layout:
         self.strips = folder / "strips" / "strips.safetensors"
         self.drawn_features = folder / "strips" / "features.safetensors"
         self.keep_mask = folder / "filter" / "keep.safetensors"
+        self.added = folder / "added"
         self.known_latents = folder / "latents" / "known"
         self.coloured_latents = self.known_latents / "coloured.safetensors"
         self.adapter = folder / "latents" / "adapter" / "adapter.safetensors"

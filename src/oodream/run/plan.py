@@ -161,13 +161,14 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
     common = (*shown, "images/reconstructed", "images/control")
     common += ("latents/adapter",) if pretrained else ()
     real = {"real": job.inputs.real.fingerprint()} if job.inputs.real else {}
+    added = {"added": job.run.added.fingerprint} if len(job.run.added) else {}
     regularized = [
         Stage(
             name=classifier_stage(REGULARIZED, seed),
             work=partial(classifiers.train_regularized, seed=seed),
             after=(*common, *((classifier_stage(BASELINE, seed),) if needs_baseline else ())),
             sections=("train", "regularize", *(("latents",) if latents else ())),
-            facts={"seed": seed} | real,
+            facts={"seed": seed} | real | added,
             shared=True,
         )
         for seed in seeds

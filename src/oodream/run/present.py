@@ -20,7 +20,17 @@ from ..data.inputs import DataInputs
 from ..deploy.guard import Guard, predictor_of
 from ..functional.slerp import COSINES
 from ..models.classifier import Predictor
-from ..report.content import Answer, AuditNote, FilterCount, Imagined, LatentMap, Report, SetSummary, Strip
+from ..report.content import (
+    Answer,
+    AuditNote,
+    Drawn,
+    FilterCount,
+    Imagined,
+    LatentMap,
+    Report,
+    SetSummary,
+    Strip,
+)
 from ..report.tables import summarize, summarize_shifts
 from .artifacts import Run
 from .audit import audited_sets, drawn_features
@@ -129,6 +139,7 @@ def imagined(run: Run, inputs: DataInputs, decoder: Decoder | None) -> dict[str,
     return {
         "latent_map": latent_map(run),
         "gallery": gallery(run, inputs, decoder),
+        "added": added(run),
         "class_samples": dict(zip(run.book.names, run.samples, strict=False)),
         "strips": strips(run, inputs),
         "filtered": filtered(run),
@@ -169,6 +180,27 @@ def gallery(run: Run, inputs: DataInputs, decoder: Decoder | None) -> list[Imagi
             dropped=reasons[m],
         )
         for m, image, anchor in zip(rows, pictures(run, rows, decoder), anchors, strict=True)
+    ]
+
+
+def added(run: Run) -> list[Drawn]:
+    """The outliers that a person has drawn."""
+    if not len(run.added):
+        return []
+    images = run.added_images.batch(range(len(run.added)))
+    return [
+        Drawn(
+            name=line["class"],
+            image_3HW=image,
+            number=line["number"],
+            way=line["way"],
+            seed=line["recipe"]["seed"],
+            cosine=line["cosine_to_class"],
+            prompt=line["prompt"],
+            pipeline=line["pipeline"],
+            words=line["words"],
+        )
+        for line, image in zip(run.added.lines, images, strict=True)
     ]
 
 

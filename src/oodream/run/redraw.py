@@ -22,7 +22,7 @@ from .folder import inputs_hash
 from .layout import imagined_stage
 from .plan import section_inputs
 
-__all__ = ["BegunRun", "decode_shard", "open_begun", "redraw", "verify"]
+__all__ = ["BegunRun", "decode_shard", "open_begun", "open_decoder", "redraw", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +53,26 @@ def open_begun(path: Path, device: str, output: str = "", plugins: bool = False)
     if output:
         decode = replace(run.config.decode, output=output)  # type: ignore[arg-type]
         run = Run(path, replace(run.config, decode=decode), run.command, plugins)
+    after = {"vectors": inputs_hash(stamp["inputs"])}
+    inputs = {"decode": section_inputs(run.config)["decode"], "after": after}
+    return BegunRun(run=run, decoder=open_decoder(run, device), inputs=inputs)
+
+
+def open_decoder(run: Run, device: str) -> Decoder:
+    """The decoder of a run that has its class vectors.
+
+    Raises StoreError where its weights are others than the run was begun with, and what `make_decoder`
+    raises.
+    """
     config, book = run.config, run.book
     decode = config.decode if config.decode.tile else replace(config.decode, tile=run.tile)
     decoder = make_decoder(decode, book.names, book.prompts, config.size, device_of(device))
     if decoder.book.space != book.space:
         raise StoreError(
-            f"{config.decode.source} holds other weights than the decoder that {path} was begun with. "
-            "Restore them, or begin another run."
+            f"{config.decode.source} holds other weights than the decoder that {run.folder.path} was begun "
+            "with. Restore them, or begin another run."
         )
-    after = {"vectors": inputs_hash(stamp["inputs"])}
-    return BegunRun(
-        run=run, decoder=decoder, inputs={"decode": section_inputs(config)["decode"], "after": after}
-    )
+    return decoder
 
 
 def decode_shard(begun: BegunRun, part: Shard) -> int:

@@ -98,7 +98,9 @@ def train_regularized(job: Job, seed: int) -> Json:
     if not is_main():
         return {}
     beside = parts[-1]
-    return keep(job, stage, trained, c.loss[0], options) | {f"{beside.role}s": len(beside.data)}
+    count = {f"{beside.role}s": len(beside.data)}
+    added = {"added by a person": len(job.run.added)} if len(job.run.added) else {}
+    return keep(job, stage, trained, c.loss[0], options) | count | added
 
 
 def sources(job: Job) -> list[Source]:
@@ -154,7 +156,7 @@ def imagined(job: Job, latents: LatentSet | None) -> Source:
     """The imagined rows that stay, or known ones in their place."""
     c, run = job.config.regularize, job.run
     rows = run.keep_mask.nonzero()[:, 0]
-    if len(rows) == 0:
+    if len(rows) + len(run.added) == 0:
         advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[
             run.kind
         ]
@@ -169,6 +171,11 @@ def imagined(job: Job, latents: LatentSet | None) -> Source:
     vectors = run.vectors.z_MD[rows] if run.kind == "outlier" else None
     latent = LatentSet(labels=run.vectors.y_M, read=run.latents) if run.has_latents else None
     data = run.images.subset(rows) if latent is None else latent.subset(rows)
+    if len(run.added):
+        assert isinstance(data, Images)
+        assert vectors is not None
+        data = data.joined(run.added_images)
+        vectors = torch.cat([vectors, run.added.vectors])
     return imagined_source(data, run.kind, c, job.inputs.train, vectors=vectors, min_weight=least)
 
 
