@@ -42,7 +42,7 @@ def studio(args: Sequence[str]) -> int:
     chosen = parse(StudioOptions, "oodream studio", args)
     token = read_token(chosen.token_file)
     try:
-        from ..deploy.serving.server import bind, serve
+        from ..deploy.serving.server import bind, is_loopback, serve
         from ..studio.app import create_app
     except ModuleNotFoundError as error:
         raise needs(error, "The studio", "studio") from error
@@ -56,7 +56,8 @@ def studio(args: Sequence[str]) -> int:
 
             Run.open(folder)  # says what is wrong with it
     folders = chosen.runs or runs_below(ROOT)
-    app = create_app(Studio(folders, ROOT, chosen.device, chosen.plugins), token)
+    local = is_loopback(chosen.host)  # runs are started for the machine's own people alone
+    app = create_app(Studio(folders, ROOT, chosen.device, chosen.plugins, local), token)
     with bind(chosen.host, chosen.port) as listening:
         count = f"{len(folders)} run{'' if len(folders) == 1 else 's'}"
         place = address(listening)

@@ -39,6 +39,9 @@ class Layout:
         self.folder = folder
         self.manifest = folder / "run.json"
         self.lock = folder / ".lock"
+        self.process = folder / "process.json"
+        self.said = folder / "process.out"
+        self.complained = folder / "process.err"
         self.cache = folder / "cache"
         self.classes = folder / "classes" / "classes.json"
         self.class_vectors = folder / "classes" / "tokens.safetensors"

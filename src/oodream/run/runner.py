@@ -73,7 +73,7 @@ def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
     for name in plan.stages:
         if job.folder.is_done(name, plan.inputs[name]):
             job.folder.check_whole(name)
-    write_json(job.layout.manifest, manifest(job))
+    write_json(job.layout.manifest, {**manifest(job), "stages": list(plan.stages)})
 
 
 def run_stage(job: Job, stage: Stage, inputs: Json, say: Callable[[str], None]) -> None:

@@ -48,9 +48,10 @@ class Studio:
     """Runs by name, opened when first asked for and again when their stages have changed."""
 
     def __init__(
-        self, folders: Sequence[Path], root: Path = Path("runs"), device: str = "auto", plugins: bool = False
-    ) -> None:
-        self.root, self.device, self.plugins = root, device, plugins
+        self, folders: Sequence[Path], root: Path = Path("runs"), device: str = "auto", plugins: bool = False,
+        starts_runs: bool = True,
+    ) -> None:  # fmt: skip
+        self.root, self.device, self.plugins, self.starts_runs = root, device, plugins, starts_runs
         self.limits, self.stopping = Limits(linger=0.0, read_timeout=60.0), False
         self.worker = Worker()
         self._folders: dict[str, Path] = {}
