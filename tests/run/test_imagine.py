@@ -55,23 +55,31 @@ def test_a_class_alone_is_its_vector(run, decoder):
     assert cosine(z, run.book.tokens_CD[0]) == pytest.approx(1)
 
 
+def test_moves_follow_one_another(run, decoder):
+    first, second = Move(toward=STAR, share=0.5), Move(seed=3, share=0.2)
+    z = vector_of(replace(PLAIN, moves=(first, second)), run, decoder)
+    half = slerp(run.book.tokens_CD[0], run.book.tokens_CD[2], 3)[1]
+    assert cosine(z, half) == pytest.approx(math.cos(0.1 * math.pi), abs=1e-5)
+    other = vector_of(replace(PLAIN, moves=(second, first)), run, decoder)
+    assert not torch.allclose(z, other, atol=1e-3)
+
+
 def test_between_two_ends_lies_the_arc(run, decoder):
     arc = slerp(run.book.tokens_CD[0], run.book.tokens_CD[2], 5)
     for i in range(5):
-        z = vector_of(replace(PLAIN, end=STAR, share=i / 4), run, decoder)
+        z = vector_of(replace(PLAIN, moves=(Move(toward=STAR, share=i / 4),)), run, decoder)
         assert torch.allclose(z, arc[i], atol=1e-5)
 
 
-@pytest.mark.parametrize("distance", [0.0, 0.3, 1.0])
-def test_a_move_goes_as_far_as_it_says_in_a_direction_of_its_seed(run, decoder, distance):
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_move_goes_as_far_as_it_says_in_a_direction_of_its_seed(run, decoder, share):
     start = vector_of(PLAIN, run, decoder)
     moved = [
-        vector_of(replace(PLAIN, moves=(Move(seed=seed, distance=distance),)), run, decoder)
-        for seed in (1, 1, 2)
+        vector_of(replace(PLAIN, moves=(Move(seed=seed, share=share),)), run, decoder) for seed in (1, 1, 2)
     ]
-    assert cosine(start, moved[0]) == pytest.approx(math.cos(distance * math.pi / 2), abs=1e-5)
+    assert cosine(start, moved[0]) == pytest.approx(math.cos(share * math.pi / 2), abs=1e-5)
     assert torch.equal(moved[0], moved[1])
-    assert torch.allclose(moved[0], moved[2]) == (distance == 0)
+    assert torch.allclose(moved[0], moved[2]) == (share == 0)
 
 
 def test_a_row_and_a_word_are_ends(run, decoder):
@@ -93,15 +101,17 @@ def test_a_row_and_a_word_are_ends(run, decoder):
 )
 def test_what_there_is_not_is_named(run, decoder, end, sentence):
     with pytest.raises(ValueError, match=sentence):
-        vector_of(replace(PLAIN, end=end, share=0.5), run, decoder)
+        vector_of(replace(PLAIN, moves=(Move(toward=end, share=0.5),)), run, decoder)
 
 
 def test_what_is_out_of_range_is_named():
-    for change in ({"share": 1.5}, {"steps": 0}, {"guidance": -1.0}, {"seed": -1}):
+    with pytest.raises(ConfigError, match="share"):
+        Move(share=1.5)
+    for change in ({"steps": 0}, {"guidance": -1.0}, {"seed": -1}):
         with pytest.raises(ConfigError, match=next(iter(change))):
             replace(PLAIN, **change)
     with pytest.raises(ConfigError, match="moves are at most 16"):
-        replace(PLAIN, moves=(Move(seed=0, distance=0.1),) * 17)
+        replace(PLAIN, moves=(Move(share=0.1),) * 17)
 
 
 def test_the_same_recipe_is_the_same_picture_and_another_seed_another(run, decoder):
@@ -152,16 +162,20 @@ def test_a_classifier_says_what_it_takes_a_drawing_for(run, decoder):
 
 def test_what_is_added_says_how_to_draw_it_again(finished, decoder, tmp_path):
     copy = Run.open(shutil.copytree(finished, tmp_path / "copy"))
-    recipe = replace(PLAIN, end=End(kind="word", value="red"), share=0.4, moves=(Move(seed=7, distance=0.2),))
+    red = End(kind="word", value="red")
+    recipe = replace(PLAIN, moves=(Move(toward=red, share=0.4), Move(seed=7, share=0.2)))
     drawing = draw(recipe, copy, decoder)
     line = add_drawing(drawing, copy)
     assert (copy.layout.added / line["file_name"]).read_bytes() == drawing.png
-    assert line["recipe"]["moves"] == [{"seed": 7, "distance": 0.2}]
+    assert line["recipe"]["moves"][1] == {"toward": None, "seed": 7, "share": 0.2}
     added = Run.open(Path(copy.folder.path)).added
     assert len(added) == 1
     assert torch.allclose(added.vectors[0], drawing.vector_D, atol=1e-6)
     assert added.lines[0]["way"] == way(recipe)
-    assert "40% of the way to the word “red”" in way(recipe)
+    assert way(recipe) == (
+        "from the class “circle”, then 40% of the way to the word “red”, "
+        "then 20% of a right angle off (direction 7)"
+    )
 
 
 def test_a_word_of_a_class_is_not_added(finished, decoder, tmp_path):

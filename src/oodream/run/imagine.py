@@ -64,27 +64,26 @@ class End(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Move(Section):
-    """A step off, in a direction that `seed` draws, by a share of a right angle: 0 stays, and 1 has nothing
-    in common with where it came from.
+    """A step along the arc towards another end, by a share of the way; or, with none, in a direction that
+    `seed` draws, by a share of a right angle: 0 stays, and 1 has nothing in common with where it came from.
     """
 
-    seed: Seed
-    distance: Fraction
+    toward: End | None = None
+    seed: Seed = 0
+    share: Fraction
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Section):
     """A vector in the place of a class's word in its prompt, and how it is drawn.
 
-    The vector lies on the arc from `start` to `end`, where there is one, by the share `share`; then it takes
-    the `moves`, one after another. Raises ConfigError for what is out of range.
+    The vector begins at `start` and takes the `moves`, one after another. Raises ConfigError for what is out
+    of range.
     """
 
     name: str
     """the class whose prompt is used"""
     start: End
-    end: End | None = None
-    share: Fraction = 0.0
     moves: tuple[Move, ...] = ()
     seed: Seed = 0
     """of the noise that the picture begins with"""
@@ -95,6 +94,11 @@ class Recipe(Section):
         super().__post_init__()
         if len(self.moves) > MOST_MOVES:
             raise ConfigError(f"moves are at most {MOST_MOVES}, not {len(self.moves)}. Begin anew.")
+
+    @property
+    def ends(self) -> list[End]:
+        """All ends that the vector depends on."""
+        return [self.start, *(move.toward for move in self.moves if move.toward is not None)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +118,12 @@ def vector_of(recipe: Recipe, run: Run, decoder: Decoder) -> Tensor:
     """
     _class(recipe.name, run)
     z_D = _direction(recipe.start, run, decoder)
-    if recipe.end is not None:
-        end_D = _direction(recipe.end, run, decoder)
-        z_D = along(z_D[None], end_D[None], torch.tensor([recipe.share]))[0]
     for move in recipe.moves:
-        z_D = away(z_D, move.seed, [math.cos(move.distance * math.pi / 2)])[0]
+        if move.toward is None:
+            z_D = away(z_D, move.seed, [math.cos(move.share * math.pi / 2)])[0]
+        else:
+            end_D = _direction(move.toward, run, decoder)
+            z_D = along(z_D[None], end_D[None], torch.tensor([move.share]))[0]
     return normalize(z_D, dim=0)
 
 
@@ -176,8 +181,7 @@ def add_drawing(drawing: Drawing, run: Run) -> Json:
     if lacking := run.adds_nothing:
         raise ValueError(f"Nothing can be added: {lacking}.")
     recipe = drawing.recipe
-    words = [end.value for end in (recipe.start, recipe.end) if end is not None and end.kind == "word"]
-    for word in words:
+    for word in (end.value for end in recipe.ends if end.kind == "word"):
         if shown := class_shown(word, run):
             raise ValueError(
                 f"The word {word!r} shows the class {shown!r}. As an outlier it would teach the classifier "
@@ -209,11 +213,13 @@ def class_shown(word: str, run: Run) -> str:
 
 def way(recipe: Recipe) -> str:
     """How the vector is found, in words."""
-    text = f"from {_named(recipe.start)}"
-    if recipe.end is not None:
-        text += f", {recipe.share:.0%} of the way to {_named(recipe.end)}"
-    moves = [f"{move.distance:.0%} of a right angle off (direction {move.seed})" for move in recipe.moves]
-    return ", then ".join([text, *moves])
+    moves = [
+        f"{move.share:.0%} of the way to {_named(move.toward)}"
+        if move.toward
+        else f"{move.share:.0%} of a right angle off (direction {move.seed})"
+        for move in recipe.moves
+    ]
+    return ", then ".join([f"from {_named(recipe.start)}", *moves])
 
 
 def _named(end: End) -> str:

@@ -141,8 +141,8 @@ def arguments_of(asked: NewRun, folder: Path) -> list[str]:
         raise ConfigError(f"There is no preset {asked.preset!r}. There are: {', '.join(PRESETS)}.")
     if not NAME.fullmatch(asked.name):
         raise ConfigError(
-            "A run's name has up to 64 letters, digits, dots, hyphens and underscores, and begins with a letter"
-            f" or a digit; not {asked.name!r}."
+            "A run's name has up to 64 letters, digits, dots, hyphens and underscores, and begins with a "
+            f"letter or a digit; not {asked.name!r}."
         )
     if folder.exists() and read_manifest(folder):
         raise StoreError(f"There is a run {asked.name!r} already. Resume it, or choose another name.")
