@@ -173,8 +173,8 @@ def test_what_is_added_says_how_to_draw_it_again(finished, decoder, tmp_path):
     assert torch.allclose(added.vectors[0], drawing.vector_D, atol=1e-6)
     assert added.lines[0]["way"] == way(recipe)
     assert way(recipe) == (
-        "from the class “circle”, then 40% of the way to the word “red”, "
-        "then 20% of a right angle off (direction 7)"
+        "from the class “circle”, then 40 % of the way to the word “red”, "
+        "then 20 % of a right angle off (direction 7)"
     )
 
 

@@ -214,9 +214,9 @@ def class_shown(word: str, run: Run) -> str:
 def way(recipe: Recipe) -> str:
     """How the vector is found, in words."""
     moves = [
-        f"{move.share:.0%} of the way to {_named(move.toward)}"
+        f"{100 * move.share:.0f} % of the way to {_named(move.toward)}"
         if move.toward
-        else f"{move.share:.0%} of a right angle off (direction {move.seed})"
+        else f"{100 * move.share:.0f} % of a right angle off (direction {move.seed})"
         for move in recipe.moves
     ]
     return ", then ".join([f"from {_named(recipe.start)}", *moves])

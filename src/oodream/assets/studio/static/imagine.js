@@ -120,7 +120,7 @@ function picture(one, label = "") {
     const add = button("Add", () => toggle(p));
     add.dataset.add = fieldsOf(facts.recipe);
     Object.assign(p, { facts, recipe: facts.recipe });
-    rest.replaceChildren(describe(facts), make("div", { className: "does" }, add, button("Near", () => near(p)), button("Other noise", () => noise(p)), button("From here", () => from(p))));
+    rest.replaceChildren(describe(facts), make("div", { className: "does" }, add, button("Near", () => near(p)), button("Noise", () => noise(p)), button("From here", () => from(p))));
     mark();
   };
   node.addEventListener("keydown", (event) => {
@@ -144,7 +144,7 @@ function describe(facts) {
   if (facts.knn_distance != null) row("distance", facts.knn_distance.toFixed(2), "to the k-th nearest known image of the class");
   row("near", facts.words[0] ?? "", `nearest words: ${facts.words.join(", ")}`);
   for (const [who, o] of Object.entries(facts.opinions)) {
-    row(who === "baseline" ? "baseline" : "regular.", o.flagged ? "unknown" : `${o.likeliest} ${percent(o.probability)}`, `${who}: ${o.likeliest} ${percent(o.probability)}, score ${o.score.toFixed(2)}, threshold ${o.threshold.toFixed(2)}`);
+    row(who === "baseline" ? "baseline" : "regular.", o.flagged ? "unknown" : `${percent(o.probability)} ${o.likeliest}`, `${who}: ${o.likeliest} ${percent(o.probability)}, score ${o.score.toFixed(2)}, threshold ${o.threshold.toFixed(2)}`);
   }
   return list;
 }
@@ -321,9 +321,9 @@ async function begin() {
   legend();
   await restore();
   if (told.loaded) { $("decoder").hidden = true; return; }
-  $("decoder").textContent = "The decoder is being loaded…";
-  await follow(await ask(api("imagine", "decoder"), { body: {} }), (task) => { if (task.state === "waiting") $("decoder").textContent = "The decoder waits for other work…"; }, 500);
-  $("decoder").textContent = "The decoder is loaded.";
+  const words = { waiting: "The decoder waits for other work…", running: "The decoder is being loaded…", failed: "The decoder cannot be loaded." };
+  const show = (task) => { $("decoder").textContent = words[task.state] ?? "The decoder is loaded."; };
+  await follow(await ask(api("imagine", "decoder"), { body: {} }), show, 500).catch(() => {});
 }
 
 if (run) begin();
