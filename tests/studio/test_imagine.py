@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from oodream.core.files import read_json_lines
+from oodream.run.artifacts import Run
+from oodream.run.job import Job
+from oodream.run.stages.classifiers import sources
 from oodream.studio.imagine import suggestions
-from tests.helpers.studio import client
+from tests.helpers.studio import WAIT, client, studio
 
 CIRCLE = {"name": "circle", "start": {"kind": "class", "value": "circle"}, "steps": 2, "guidance": 3.0}
 
@@ -151,3 +155,38 @@ def test_a_link_out_of_the_run_is_not_followed(asking, tmp_path):
 
 def test_words_that_begin_so_come_before_words_that_hold_it():
     assert suggestions(["sunset", "moon", "Sun", "unsung"], "sun") == ["sunset", "Sun", "unsung"]
+
+
+def test_a_person_draws_likes_and_adds_by_keyboard(finished, tmp_path, page):
+    """What is added is what training takes, survives a reload, and goes again."""
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    with studio(folder) as running:
+        page.goto(f"{running.url}/imagine")
+        expect(page.locator("#decoder")).to_have_text("The decoder is loaded.", timeout=WAIT)
+        page.get_by_label("Class", exact=True).select_option("square")
+        page.get_by_label("a word").check()
+        page.get_by_label("Which word").fill("red")
+        page.get_by_label("Pictures").fill("3")
+        page.keyboard.press("Enter")
+        drawn = page.locator("#groups .picture")
+        expect(drawn.locator("img")).to_have_count(3, timeout=WAIT)
+        drawn.nth(1).focus()
+        page.keyboard.press("a")
+        expect(page.locator("#added img")).to_have_count(1, timeout=WAIT)
+        added = Run.open(folder).added
+        assert [(line["class"], line["recipe"]["seed"]) for line in added.lines] == [("square", 1)]
+        source = sources(Job(Run.open(folder).config, folder))[-1]
+        assert len(source.data) == int(Run.open(folder).keep_mask.sum()) + 1
+        page.keyboard.press("n")
+        expect(drawn.locator("img")).to_have_count(7, timeout=WAIT)
+        page.get_by_role("button", name="Draw the way there").click()
+        expect(drawn.locator("img")).to_have_count(14, timeout=WAIT)
+        page.reload()
+        expect(drawn.locator("img")).to_have_count(14, timeout=WAIT)
+        expect(page.get_by_role("button", name="Added")).to_have_count(1)
+        page.get_by_role("button", name="Remove picture 1").click()
+        expect(page.locator("#added img")).to_have_count(0, timeout=WAIT)
+        assert len(Run.open(folder).added) == 0
+        page.get_by_role("button", name="Undo").click()
+        expect(page.locator("#added img")).to_have_count(1, timeout=WAIT)
+        assert Run.open(folder).added.fingerprint == added.fingerprint

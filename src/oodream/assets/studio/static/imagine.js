@@ -207,7 +207,7 @@ async function finished(answer) {
 function showAdded(answer) {
   added = answer.added;
   $("added-count").textContent = added.length ? `(${added.length})` : "";
-  const train = " They teach when the run is run again with what has changed (Run).";
+  const train = " They teach when the run is run again (Run).";
   $("added-note").textContent = answer.adds_nothing ? `Nothing can be added: ${answer.adds_nothing}.`
     : !added.length ? (answer.trained ? "Add a picture that you like, and the run trains with it." : `Nothing is added.${train}`)
     : answer.trained ? "The run's classifiers were trained with these." : `The run's classifiers have not been trained with these yet.${train}`;

@@ -48,8 +48,11 @@ function card(name) {
   const state = make("span"), where = make("p", { className: "soft small" }), wrong = make("p", { className: "wrong", hidden: true });
   const line = make("progress", { max: 1, value: 0 }), text = document.createTextNode("");
   const bar = make("label", { hidden: true }, text, line), stages = make("ol", { className: "stages" }), does = make("div", { className: "row" });
-  const node = make("article", { className: "job panel", ariaLabel: name }, make("h2", {}, name, state), where, wrong, bar, stages, does);
-  let before = "", halted = 0;
+  const summary = make("summary"), fold = make("details", {}, summary, stages);
+  const link = (part, text) => make("a", { href: `/${part}?run=${encodeURIComponent(name)}` }, text);
+  const links = make("p", { className: "small" }, link("outliers", "Outliers"), " · ", link("imagine", "Imagine"), " · ", link("try", "Try"));
+  const node = make("article", { className: "job panel", ariaLabel: name }, make("h2", {}, name, state), where, wrong, bar, fold, links, does);
+  let before = "", halted = 0, last = "";
   const act = (label, path, body, then) => {
     const b = make("button", { type: "button" }, label);
     b.addEventListener("click", async () => {
@@ -67,8 +70,9 @@ function card(name) {
     }
     halted = 0;
     if (one.state === "damaged") return [];
-    const changed = act(one.state === "done" ? "Run again with what has changed" : "Resume with what has changed", "resume", { changed: true });
-    return one.state === "done" ? [changed] : [act("Resume", "resume", { changed: false }), ...(one.command ? [changed] : [])];
+    const again = act(one.state === "done" ? "Run again" : "Resume", "resume", { changed: false });
+    const changed = /--redo changed/.test(one.message) ? [act("Resume with what has changed", "resume", { changed: true })] : [];
+    return [again, ...changed];
   }
   function show(one) {
     const late = one.state === "running" && halted > 0 && Date.now() - halted > 1000 * SLOW;
@@ -82,7 +86,12 @@ function card(name) {
     wrong.textContent = one.message;
     const active = one.state === "running";
     bar.hidden = !active;
-    const done = one.stages.filter((stage) => stage.state === "done").length;
+    const over = one.stages.filter((stage) => stage.state === "done"), done = over.length;
+    fold.hidden = !one.stages.length;
+    summary.textContent = `${done} of ${one.stages.length} stages, ${seconds(over.reduce((sum, stage) => sum + stage.seconds, 0))}`;
+    if (last !== one.state) fold.open = active;
+    last = one.state;
+    links.hidden = !one.command;
     const current = one.stages.find((stage) => stage.state === "running");
     const share = one.bar ? one.bar.done / one.bar.total : 0;
     if (one.stages.length) line.value = (done + share) / one.stages.length; else line.removeAttribute("value");
