@@ -114,6 +114,7 @@ def test_another_process_with_the_number_is_not_taken_for_it(finished, tmp_path)
         ("train:  5%|#   | 1/20 [00:01<00:19, 1step/s]oodream: The disk is full.\n", "failed", "full"),
         ("oodream: Two things:\n  a\n  b\n", "failed", "Two things:\n  a\n  b"),
         ("Traceback (most recent call last):\n  File\nKeyError: 'x'\n", "failed", "KeyError: 'x'"),
+        ("Traceback (most recent call last):\n  File\nKeyboardInterrupt\n", "stopped", ""),
         ("train:  5%|#   | 1/20 [00:01<00:19, 1step/s]", "killed", ""),
     ],
 )

@@ -116,6 +116,7 @@ def test_a_damaged_run_does_not_hide_the_others(copied, finished):
 def test_a_run_is_started_stopped_and_found_again_by_another_studio(shapes, tmp_path, page):
     """The studio is killed in the middle; the run is not."""
     card = page.get_by_role("article", name="mine")
+    state = card.locator("h2 span")
     with studio(cwd=tmp_path) as first:
         page.goto(f"{first.url}/run")
         page.get_by_label("Images").fill(str(tmp_path / "nothing"))
@@ -124,7 +125,7 @@ def test_a_run_is_started_stopped_and_found_again_by_another_studio(shapes, tmp_
         expect(page.get_by_role("alert")).to_contain_text("nothing is not a folder")
         page.get_by_label("Images").fill(str(shapes))
         page.keyboard.press("Enter")
-        expect(card).to_contain_text("at work", timeout=WAIT)
+        expect(state).to_have_text("at work", timeout=WAIT)
         expect(card.locator("li.running")).to_be_visible(timeout=WAIT)
         first.process.send_signal(signal.SIGKILL)
     folder = tmp_path / "runs" / "mine"
@@ -133,12 +134,12 @@ def test_a_run_is_started_stopped_and_found_again_by_another_studio(shapes, tmp_
         assert process is not None
         with studio(cwd=tmp_path, port=first.port) as second:
             page.goto(f"{second.url}/run")
-            expect(card).to_contain_text("at work", timeout=WAIT)
+            expect(state).to_have_text("at work", timeout=WAIT)
             card.get_by_role("button", name="Stop").click()
-            expect(card).to_contain_text("stopped", timeout=WAIT)
+            expect(state).to_have_text("stopped", timeout=WAIT)
             assert process_of(folder) is None
             card.get_by_role("button", name="Resume").click()
-            expect(card).to_contain_text("at work", timeout=WAIT)
+            expect(state).to_have_text("at work", timeout=WAIT)
             assert process_of(folder).pid != process.pid
     finally:
         if (left := process_of(folder)) is not None:

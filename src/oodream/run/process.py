@@ -212,7 +212,9 @@ def _complaint(layout: Layout) -> str:
     if sentences := SENTENCE.split(text)[1:]:
         return sentences[-1].strip()
     lines = text.strip().splitlines()
-    return lines[-1] if "Traceback (most recent call last)" in text else ""
+    if "Traceback (most recent call last)" not in text:
+        return ""
+    return STOPPED if lines[-1] == "KeyboardInterrupt" else lines[-1]  # before the program was loaded
 
 
 def _tail(file: Path) -> str:

@@ -250,7 +250,7 @@ def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
 
 def _embeddings(prompt: Conditioning, uncond: Conditioning) -> dict[str, Tensor | None]:
     """What a pipeline of diffusers is called with, for prompts and for none."""
-    states = {"prompt_embeds": prompt.states_BLD, "negative_prompt_embeds": uncond.states_BLD}
+    states: dict[str, Tensor | None] = {"prompt_embeds": prompt.states_BLD, "negative_prompt_embeds": uncond.states_BLD}
     if prompt.pooled_BP is None:
         return states
     pooled = {"pooled_prompt_embeds": prompt.pooled_BP, "negative_pooled_prompt_embeds": uncond.pooled_BP}

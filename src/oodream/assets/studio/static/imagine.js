@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 const form = $("recipe"), groups = $("groups");
 const shown = new Map(); // task number -> picture on the page
 let base = null; // {recipe, text}: what is begun with in place of the class
-let watching = false, added = [];
+let watching = false, added = [], closed = false;
 
 const percent = (x) => `${Math.round(100 * x)} %`;
 const kind = () => form.elements.kind.value;
@@ -83,7 +83,8 @@ async function watch() {
       for (const [id, p] of shown) if (!p.node.isConnected) shown.delete(id);
       if (!shown.size) break;
       const asked = [...shown.keys()];
-      const tasks = await ask(`${api("imagine", "tasks")}?${asked.map((id) => `number=${id}`).join("&")}`);
+      const tasks = await ask(`${api("imagine", "tasks")}?${asked.map((id) => `number=${id}`).join("&")}`, { quiet: true }).catch(() => null);
+      if (!tasks) { await new Promise((done) => setTimeout(done, 8 * EVERY)); continue; }
       const known = new Map(tasks.map((task) => [task.id, task]));
       await Promise.all(asked.map((id) => look(id, known.get(id))));
       await new Promise((done) => setTimeout(done, EVERY));
@@ -100,7 +101,8 @@ async function look(id, task) {
   shown.delete(id);
   if (task?.state === "failed") { p.fail("failed"); say(task.error, { error: true }); return; }
   if (task?.state === "stopped") { p.fail("stopped"); return; }
-  p.fill(await ask(api("imagine", "pictures", p.key)));
+  const facts = await ask(api("imagine", "pictures", p.key), { quiet: true }).catch(() => null);
+  if (facts) p.fill(facts); else p.fail("lost");
 }
 
 /** A picture's place on the page: first a progress bar, then the picture with what a person may ask. */
@@ -179,6 +181,7 @@ function setBase(value) {
 // Adding
 
 async function toggle(p) {
+  if (closed) return;
   const have = added.find((line) => fieldsOf(line.recipe) === fieldsOf(p.facts.recipe));
   if (have) return remove(have);
   const answer = await ask(api("imagine", "add"), { body: { recipes: [p.facts.recipe] } });
@@ -206,6 +209,7 @@ async function finished(answer) {
 
 function showAdded(answer) {
   added = answer.added;
+  closed = answer.adds_nothing !== "";
   $("added-count").textContent = added.length ? `(${added.length})` : "";
   const train = " They teach when the run is run again (Run).";
   $("added-note").textContent = answer.adds_nothing ? `Nothing can be added: ${answer.adds_nothing}.`
@@ -227,6 +231,7 @@ function mark() {
     const is = have.has(b.dataset.add);
     b.setAttribute("aria-pressed", is);
     b.textContent = is ? "Added" : "Add";
+    b.disabled = closed;
   }
 }
 
