@@ -56,6 +56,11 @@ class AddedPictures:
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
     @property
+    def files(self) -> list[Path]:
+        """The pictures' files."""
+        return [self.folder / line["file_name"] for line in self.lines]
+
+    @property
     def vectors(self) -> Tensor:
         """The unit vectors (A, D) that were drawn, float32."""
         return normalize(torch.tensor([line["vector"] for line in self.lines], dtype=torch.float32), dim=1)
@@ -66,20 +71,19 @@ class AddedPictures:
         Raises StoreError for a file that is missing or is another one than was added, and for a class that
         the run does not have.
         """
-        for line in self.lines:
+        for file, line in zip(self.files, self.lines, strict=True):
             if line["class"] not in classes:
                 raise StoreError(
                     f"Picture {line['number']} in {shown(self.folder)} was added for the class "
                     f"{line['class']!r}, which this run does not have. Remove it in the studio."
                 )
-            file = self.folder / line["file_name"]
             if not file.is_file() or _hash(file.read_bytes()) != line["hash"]:
                 raise StoreError(
                     f"{shown(file)} is missing or damaged. Restore it, or remove picture {line['number']} "
                     "in the studio."
                 )
         labels = [classes.index(line["class"]) for line in self.lines]
-        return from_files("added", [self.folder / x["file_name"] for x in self.lines], labels, classes, size)
+        return from_files("added", self.files, labels, classes, size)
 
 
 def read_added(folder: Path) -> AddedPictures:

@@ -250,11 +250,14 @@ def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
 
 def _embeddings(prompt: Conditioning, uncond: Conditioning) -> dict[str, Tensor | None]:
     """What a pipeline of diffusers is called with, for prompts and for none."""
-    states: dict[str, Tensor | None] = {"prompt_embeds": prompt.states_BLD, "negative_prompt_embeds": uncond.states_BLD}
-    if prompt.pooled_BP is None:
-        return states
-    pooled = {"pooled_prompt_embeds": prompt.pooled_BP, "negative_pooled_prompt_embeds": uncond.pooled_BP}
-    return {**states, **pooled}
+    embeddings: dict[str, Tensor | None] = {
+        "prompt_embeds": prompt.states_BLD,
+        "negative_prompt_embeds": uncond.states_BLD,
+    }
+    if prompt.pooled_BP is not None:
+        embeddings["pooled_prompt_embeds"] = prompt.pooled_BP
+        embeddings["negative_pooled_prompt_embeds"] = uncond.pooled_BP
+    return embeddings
 
 
 def _noise(seed_B: Tensor, config: Any) -> Tensor:

@@ -182,6 +182,7 @@ function look() {
   $("large").alt = `Imagined picture of row ${m}, around ${table.classes[table.class[m]]}`;
   $("large").classList.toggle("pixels", table.size <= 64);
   $("anchor").classList.toggle("pixels", table.size <= 64);
+  $("more-like").href = `/imagine?${new URLSearchParams({ run, row: m })}`;
   show();
   const ticket = ++asked;
   waiting = setTimeout(() => inquire(m, ticket), 80); // not for each that the cursor flies over
