@@ -163,7 +163,7 @@ def test_a_person_draws_likes_and_adds_by_keyboard(finished, tmp_path, page):
     with studio(folder) as running:
         page.goto(f"{running.url}/imagine")
         expect(page.locator("#decoder")).to_have_text("The decoder is loaded.", timeout=WAIT)
-        page.get_by_label("Class", exact=True).select_option("square")
+        page.locator("#class").select_option("square")
         page.get_by_label("a word").check()
         page.get_by_label("Which word").fill("red")
         page.get_by_label("Pictures").fill("3")
