@@ -122,7 +122,8 @@ function picture(one, label = "") {
     const add = button("Add", () => toggle(p));
     add.dataset.add = fieldsOf(facts.recipe);
     Object.assign(p, { facts, recipe: facts.recipe });
-    rest.replaceChildren(describe(facts), make("div", { className: "does" }, add, button("Near", () => near(p)), button("Noise", () => noise(p)), button("From here", () => from(p))));
+    add.title = "to the outliers that training takes";
+    rest.replaceChildren(describe(facts), make("div", { className: "does" }, add, button("Near", () => near(p)), button("Noise", () => noise(p)), button("Go on", () => from(p))));
     mark();
   };
   node.addEventListener("keydown", (event) => {
@@ -146,7 +147,7 @@ function describe(facts) {
   if (facts.knn_distance != null) row("distance", facts.knn_distance.toFixed(2), "to the k-th nearest known image of the class");
   row("near", facts.words[0] ?? "", `nearest words: ${facts.words.join(", ")}`);
   for (const [who, o] of Object.entries(facts.opinions)) {
-    row(who === "baseline" ? "baseline" : "regular.", o.flagged ? "unknown" : `${percent(o.probability)} ${o.likeliest}`, `${who}: ${o.likeliest} ${percent(o.probability)}, score ${o.score.toFixed(2)}, threshold ${o.threshold.toFixed(2)}`);
+    row(who === "baseline" ? who : "with outliers", o.flagged ? "unknown" : `${percent(o.probability)} ${o.likeliest}`, `${who}: ${o.likeliest} ${percent(o.probability)}, score ${o.score.toFixed(2)}, threshold ${o.threshold.toFixed(2)}`);
   }
   return list;
 }
@@ -290,7 +291,7 @@ const pictureOf = (node) => places.get(node);
 async function restore() {
   let kept = [];
   try { kept = JSON.parse(sessionStorage.getItem(STORE)) ?? []; } catch { /* as above */ }
-  for (const { title, way, keys, labels } of kept.reverse()) {
+  for (const { title, way, keys, labels } of kept) {
     const facts = (await Promise.all(keys.map((key) => key && ask(api("imagine", "pictures", key), { quiet: true }).catch(() => null)))).map((f, i) => [f, labels[i]]).filter(([f]) => f);
     if (!facts.length) continue;
     const list = make("ul", { className: "pictures" });
@@ -300,7 +301,7 @@ async function restore() {
       list.append(p.node);
       p.fill(f);
     }
-    groups.prepend(make("div", { className: `group${way ? " way" : ""}`, role: "group", ariaLabel: title }, make("h2", {}, title), list));
+    groups.append(make("div", { className: `group${way ? " way" : ""}`, role: "group", ariaLabel: title }, make("h2", {}, title), list));
     $("empty").hidden = true;
   }
 }
