@@ -184,7 +184,7 @@ function look() {
   $("anchor").classList.toggle("pixels", table.size <= 64);
   show();
   const ticket = ++asked;
-  waiting = setTimeout(() => inquire(m, ticket), 80); // not for each that the cursor flies over
+  waiting = setTimeout(() => inquire(m, ticket).catch(() => {}), 80); // not for each that the cursor flies over
 }
 
 async function inquire(m, ticket) {
@@ -266,8 +266,10 @@ sheet.addEventListener("click", (event) => {
   if (Number.isNaN(place)) return;
   if (event.shiftKey) move(place, true);
   else {
+    const adding = event.ctrlKey || event.metaKey;
+    if (adding && !picked.size && place !== cursor) picked.add(list[cursor]);
     move(place);
-    if (event.ctrlKey || event.metaKey) toggle(list[place]);
+    if (adding) toggle(list[place]);
     else if (picked.size) { picked.clear(); draw(); look(); }
   }
 });
