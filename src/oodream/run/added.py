@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
 import torch
@@ -23,7 +24,10 @@ from ..core.files import encode_json, explained, read_json_lines, write_bytes
 from ..core.types import Json
 from ..data.images import Images, from_files
 
-__all__ = ["AddedPictures", "add_picture", "read_added", "remove_picture"]
+if TYPE_CHECKING:
+    from .artifacts import Run
+
+__all__ = ["AddedPictures", "add_picture", "adds_nothing", "read_added", "remove_picture"]
 
 LINES = "added.jsonl"
 SECONDS = 20  # that another process may hold the folder
@@ -84,6 +88,17 @@ class AddedPictures:
                 )
         labels = [classes.index(line["class"]) for line in self.lines]
         return from_files("added", self.files, labels, classes, size)
+
+
+def adds_nothing(run: Run) -> str:
+    """Why the run's training takes no outliers that a person has drawn; empty where it takes some."""
+    if run.kind != "outlier":
+        return f"this run imagines {run.kind}s"
+    if run.has_latents:
+        return "this run's outliers are latents (decode.output)"
+    if (source := run.config.regularize.outliers) != "imagined":
+        return f"this run trains on {source} images in place of imagined outliers"
+    return ""
 
 
 def read_added(folder: Path) -> AddedPictures:

@@ -23,7 +23,7 @@ from ..deploy.guard import Guard
 from ..models.classifier import Classifier, check_plugin, load_classifier
 from ..synthesis.align import AlignedEncoder, untrained_encoder
 from ..training.sources import Kind
-from .added import AddedPictures, read_added
+from .added import AddedPictures, adds_nothing, read_added
 from .folder import RunDir, read_manifest
 from .generated import ImageFiles, LatentShards, latent_reader
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
@@ -118,22 +118,11 @@ class Run:
         """Whether what is imagined stays latents."""
         return self.imagines and self.config.decode.output == "latents"
 
-    @property
-    def adds_nothing(self) -> str:
-        """Why the run's training takes no outliers that a person has drawn; empty where it takes some."""
-        if self.kind != "outlier":
-            return f"this run imagines {self.kind}s"
-        if self.has_latents:
-            return "this run's outliers are latents (decode.output)"
-        if (source := self.config.regularize.outliers) != "imagined":
-            return f"this run trains on {source} images in place of imagined outliers"
-        return ""
-
     @cached_property
     def added(self) -> AddedPictures:
         """The outliers that a person has drawn and added; none where the run's training takes none."""
         folder = self.layout.added
-        return AddedPictures(folder=folder) if self.adds_nothing else read_added(folder)
+        return AddedPictures(folder=folder) if adds_nothing(self) else read_added(folder)
 
     @cached_property
     def added_images(self) -> Images:

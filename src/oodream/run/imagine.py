@@ -30,7 +30,7 @@ from ..functional.slerp import along, away
 from ..models.classifier import Classifier
 from ..synthesis.names import disjoint, hidden
 from ..synthesis.samplers._classes import neighbour
-from .added import add_picture
+from .added import add_picture, adds_nothing
 from .artifacts import Run
 
 __all__ = [
@@ -178,7 +178,7 @@ def add_drawing(drawing: Drawing, run: Run) -> Json:
     Raises ValueError, which says why, for a run that takes none, and for a word that shows a known or unknown
     class.
     """
-    if lacking := run.adds_nothing:
+    if lacking := adds_nothing(run):
         raise ValueError(f"Nothing can be added: {lacking}.")
     recipe = drawing.recipe
     for word in (end.value for end in recipe.ends if end.kind == "word"):
