@@ -40,7 +40,7 @@ def test_an_added_outlier_is_trained_with_and_leaves_no_trace_when_removed(
     source = sources(Job(Run.open(folder).config, folder))[-1]
     assert source.data.labels[-1] == 2
     pixels = source.data.batch([24])[0].permute(1, 2, 0).contiguous().numpy().tobytes()
-    added = Run.open(folder).added_images.batch([0])[0].permute(1, 2, 0).contiguous().numpy().tobytes()
+    added = Run.open(folder).added.images.batch([0])[0].permute(1, 2, 0).contiguous().numpy().tobytes()
     assert pixels == added
     assert torch.allclose(source.vectors[-1], drawing.vector_D, atol=1e-6)
     page = (folder / "report" / "index.html").read_text()

@@ -36,7 +36,7 @@ def test_pictures_are_kept_in_order_with_what_they_were_made_from(tmp_path):
     added = read_added(tmp_path)
     assert added.lines == [first, second]
     assert torch.allclose(added.vectors, torch.tensor([[0.6, 0.8], [1.0, 0.0]]))
-    images = added.images(("coat", "shoe"), 8)
+    images = added.read(("coat", "shoe"), 8)
     assert images.labels.tolist() == [1, 0]
     assert images.batch([0, 1])[:, 0, 0, 0].tolist() == [10, 200]
 
@@ -56,7 +56,7 @@ def test_several_writers_lose_nothing(tmp_path):
         thread.join()
     added = read_added(tmp_path)
     assert [line["number"] for line in added.lines] == list(range(1, 13))
-    assert len(added.images(("coat",), 8)) == 12
+    assert len(added.read(("coat",), 8)) == 12
 
 
 def test_a_removed_picture_leaves_no_trace(tmp_path):
@@ -85,13 +85,13 @@ def test_a_changed_file_is_named(tmp_path):
     add_picture(tmp_path, png(10), facts())
     (tmp_path / "000001.png").write_bytes(png(11))
     with pytest.raises(StoreError, match=r"000001\.png is missing or damaged"):
-        read_added(tmp_path).images(("coat",), 8)
+        read_added(tmp_path).read(("coat",), 8)
 
 
 def test_a_class_that_the_run_does_not_have_is_named(tmp_path):
     add_picture(tmp_path, png(10), facts("boat"))
     with pytest.raises(StoreError, match=r"Picture 1 .* class 'boat'"):
-        read_added(tmp_path).images(("coat",), 8)
+        read_added(tmp_path).read(("coat",), 8)
 
 
 @pytest.mark.parametrize(

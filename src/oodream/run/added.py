@@ -10,7 +10,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,15 @@ from ..data.images import Images, from_files
 if TYPE_CHECKING:
     from .artifacts import Run
 
-__all__ = ["AddedPictures", "add_picture", "adds_nothing", "read_added", "remove_picture"]
+__all__ = [
+    "AddedOutliers",
+    "AddedPictures",
+    "add_picture",
+    "added_outliers",
+    "adds_nothing",
+    "read_added",
+    "remove_picture",
+]
 
 LINES = "added.jsonl"
 SECONDS = 20  # that another process may hold the folder
@@ -48,7 +57,7 @@ class AddedPictures:
     """
 
     folder: Path
-    lines: Sequence[Json] = field(default=())
+    lines: Sequence[Json] = ()
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -69,7 +78,7 @@ class AddedPictures:
         """The unit vectors (A, D) that were drawn, float32."""
         return normalize(torch.tensor([line["vector"] for line in self.lines], dtype=torch.float32), dim=1)
 
-    def images(self, classes: Sequence[str], size: int) -> Images:
+    def read(self, classes: Sequence[str], size: int) -> Images:
         """The pictures, labelled with the classes that they lie around; there must be one.
 
         Raises StoreError for a file that is missing or is another one than was added, and for a class that
@@ -88,6 +97,28 @@ class AddedPictures:
                 )
         labels = [classes.index(line["class"]) for line in self.lines]
         return from_files("added", self.files, labels, classes, size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedOutliers(AddedPictures):
+    """Those of a run whose training takes some, with the run's `classes` and the `size` of its images."""
+
+    classes: Sequence[str] = ()
+    size: int = 0
+
+    @cached_property
+    def images(self) -> Images:
+        """The pictures, as `read` gives them, read once."""
+        return self.read(self.classes, self.size)
+
+
+def added_outliers(run: Run) -> AddedOutliers:
+    """The outliers that people have drawn and added to a run; none where the run's training takes none."""
+    folder = run.layout.added
+    lines = () if adds_nothing(run) else read_added(folder).lines
+    if not lines:
+        return AddedOutliers(folder=folder)
+    return AddedOutliers(folder=folder, lines=lines, classes=run.book.names, size=run.config.size)
 
 
 def adds_nothing(run: Run) -> str:

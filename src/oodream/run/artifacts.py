@@ -23,7 +23,7 @@ from ..deploy.guard import Guard
 from ..models.classifier import Classifier, check_plugin, load_classifier
 from ..synthesis.align import AlignedEncoder, untrained_encoder
 from ..training.sources import Kind
-from .added import AddedPictures, adds_nothing, read_added
+from .added import added_outliers
 from .folder import RunDir, read_manifest
 from .generated import ImageFiles, LatentShards, latent_reader
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
@@ -109,8 +109,8 @@ class Run:
     @property
     def kind(self) -> Kind:
         """What the run imagines, "outlier" or "inlier"; real images in their place are outliers, too."""
-        sampler = make("samplers", self.config.sample.sampler, **self.config.sample.options)
-        kind: Kind = sampler.kind if self.imagines else "outlier"
+        c = self.config.sample
+        kind: Kind = make("samplers", c.sampler, **c.options).kind if self.imagines else "outlier"
         return kind
 
     @property
@@ -118,16 +118,7 @@ class Run:
         """Whether what is imagined stays latents."""
         return self.imagines and self.config.decode.output == "latents"
 
-    @cached_property
-    def added(self) -> AddedPictures:
-        """The outliers that a person has drawn and added; none where the run's training takes none."""
-        folder = self.layout.added
-        return AddedPictures(folder=folder) if adds_nothing(self) else read_added(folder)
-
-    @cached_property
-    def added_images(self) -> Images:
-        """Their images, labelled with the classes that they lie around; there must be one."""
-        return self.added.images(self.book.names, self.config.size)
+    added = cached_property(added_outliers)
 
     @property
     def files(self) -> ImageFiles | LatentShards:

@@ -70,8 +70,8 @@ def check(job: Job) -> None:
         backbone(name, 2)
     for optimisation in (c.align.optimisation, c.train.optimisation):
         autocast(optimisation.precision, job.device)
-    if len(job.run.added) and job.layout.classes.exists():
-        _ = job.run.added_images
+    if len(job.run.added):
+        _ = job.run.added.images
     _ = job.book, job.inputs.real, job.inputs.ood, job.inputs.shifted
     if job.run.imagines and c.decode.decoder == STABLE:
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())

@@ -61,7 +61,7 @@ def _added(run: Run) -> list[Json]:
     """The lines of what people added; StoreError where a picture of theirs is missing or damaged."""
     if not len(run.added):
         return []
-    _ = run.added_images
+    _ = run.added.images
     keys = ("class", "prompt", "words", "cosine_to_class", "knn_distance", "way")
     return [
         {

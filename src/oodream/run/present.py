@@ -187,7 +187,7 @@ def added(run: Run) -> list[Drawn]:
     """The outliers that a person has drawn."""
     if not len(run.added):
         return []
-    images = run.added_images.batch(range(len(run.added)))
+    images = run.added.images.batch(range(len(run.added)))
     return [
         Drawn(
             name=line["class"],

@@ -184,7 +184,7 @@ def imagined(job: Job, latents: LatentSet | None) -> Source:
     if len(run.added):
         assert isinstance(data, Images)
         assert vectors is not None
-        data = data.joined(run.added_images)
+        data = data.joined(run.added.images)
         vectors = torch.cat([vectors, run.added.vectors])
     return imagined_source(data, run.kind, c, job.inputs.train, vectors=vectors, min_weight=least)
 
