@@ -18,11 +18,13 @@ from oodream.config import Config
 from oodream.core.errors import DataError, StoreError
 from oodream.core.options import overlay
 from oodream.core.tensors import save_tensors
+from oodream.run.added import add_picture
 from oodream.run.artifacts import Run
 from oodream.run.outliers import export_images
 from tests.helpers.begun import begin_run, imagine
 from tests.helpers.pictures import picture
 from tests.helpers.runs import plain
+from tests.helpers.serving import encoded
 
 
 @pytest.fixture
@@ -45,6 +47,24 @@ def run(tmp_path) -> Run:
 
 def metadata(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+
+
+def test_what_a_person_added_goes_along(run, tmp_path):
+    facts = {
+        "class": "shoe", "prompt": "a shoe", "way": "from the class “shoe”", "words": ["boot"],
+        "vector": [1.0] + [0.0] * 7, "cosine_to_class": 0.7, "pipeline": "0" * 16, "recipe": {"seed": 9},
+    }  # fmt: skip
+    add_picture(run.layout.added, encoded(picture((250, 9, 9), 32, 32)), facts)
+    out = tmp_path / "out"
+    assert export_images(Run.open(run.folder.path), out) == 5
+    line = metadata(out)[-1]
+    assert (line["file_name"], line["class"], line["seed"]) == ("added/000001.png", "shoe", 9)
+    assert "hash" not in line
+    assert Image.open(out / line["file_name"]).getpixel((0, 0)) == (250, 9, 9)
+    assert "1 more were drawn and chosen by a person" in (out / "README.md").read_text()
+    (run.layout.added / "000001.png").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"000001\.png is missing or damaged"):
+        export_images(Run.open(run.folder.path), tmp_path / "other")
 
 
 def test_the_images_that_are_kept_and_what_they_were_made_from(run, tmp_path):

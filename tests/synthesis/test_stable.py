@@ -203,3 +203,37 @@ def test_latents_that_float16_does_not_hold_are_refused(tiny_pipeline):
         NotFiniteError, match=r"^Image 0: the U-Net .*compute in float32, as --device cpu does"
     ):
         decoder.latents(*arguments)
+
+
+def test_a_changed_decoder_draws_as_one_that_was_made_with_these_options(tiny_pipeline):
+    decoder = StableDecoder(str(tiny_pipeline), names=["circle"], steps=3, tile=4)
+    z, y, seed = unit(1, 32), torch.zeros(1, dtype=torch.long), torch.tensor([7])
+    before = decoder(z, y, seed).images_B3HW
+    other = decoder.changed(steps=2, guidance=5.0, tile=1)
+    fresh = StableDecoder(str(tiny_pipeline), names=["circle"], steps=2, guidance=5.0, tile=1)
+    assert torch.equal(other(z, y, seed).images_B3HW, fresh(z, y, seed).images_B3HW)
+    assert other.fingerprint == fresh.fingerprint != decoder.fingerprint
+    assert torch.equal(decoder(z, y, seed).images_B3HW, before), "the first one stays as it was"
+    with pytest.raises(DecoderError, match="guidance"):
+        decoder.changed(steps=2, guidance=-1.0, tile=1)
+
+
+def test_drawing_tells_its_steps_and_ends_between_two(tiny_pipeline):
+    decoder = StableDecoder(str(tiny_pipeline), names=["circle"], steps=4, tile=1)
+    z, y, seed = unit(1, 32), torch.zeros(1, dtype=torch.long), torch.tensor([7])
+    unwatched, steps = decoder(z, y, seed).images_B3HW, []
+    with decoder.watching(lambda done, total: steps.append((done, total))):
+        watched = decoder(z, y, seed).images_B3HW
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert torch.equal(watched, unwatched)
+
+    def stop(done: int, total: int) -> None:
+        steps.append((done, total))
+        raise InterruptedError
+
+    steps.clear()
+    with pytest.raises(InterruptedError), decoder.watching(stop):
+        decoder(z, y, seed)
+    assert steps == [(1, 4)]
+    assert torch.equal(decoder(z, y, seed).images_B3HW, unwatched)
+    assert len(steps) == 1, "nobody watches any more"

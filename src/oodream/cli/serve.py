@@ -14,14 +14,13 @@ import tyro
 from ..core.options import ConfigError, Range, Section
 from ..deploy.serving.limits import Limits
 from .console import parse
+from .listening import address, check_host, needs, read_token
 
 if TYPE_CHECKING:
     from ..deploy.guard import Guard
     from ..runtime import Guard as GraphGuard
 
 __all__ = ["ServeOptions", "serve"]
-
-MIN_TOKEN = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,23 +63,16 @@ class ServeOptions(Section):
 def serve(args: Sequence[str]) -> int:
     """`oodream serve`: 0 when it was told to stop."""
     chosen = parse(ServeOptions, "oodream serve", args)
-    token = None if chosen.token_file is None else _token(chosen.token_file)
+    token = read_token(chosen.token_file)
     try:
         from ..deploy.serving.app import create_app
-        from ..deploy.serving.server import bind, is_loopback
+        from ..deploy.serving.server import bind
         from ..deploy.serving.server import serve as serve_app
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"A server needs {error.name}, which is not installed: pip install '.[serve]' in a clone of the "
-            "repository."
-        ) from error
+        raise needs(error, "A server", "serve") from error
     from ..runtime.graph import GRAPH_FILES
 
-    if token is None and not is_loopback(chosen.host):
-        raise ConfigError(
-            f"Other machines reach {chosen.host}, so clients must send a token: --token-file FILE. "
-            "Without one the server is for this machine alone: --host 127.0.0.1."
-        )
+    check_host(chosen.host, token)
     on_graph = Path(chosen.guard).suffix in GRAPH_FILES or find_spec("torch") is None
     guard = _graph_guard(chosen) if on_graph else _guard(chosen)
     if chosen.alpha is not None:
@@ -88,8 +80,7 @@ def serve(args: Sequence[str]) -> int:
     app = create_app(guard, chosen.limits, token)
     app.state.service.try_out()
     with bind(chosen.host, chosen.port) as listening:
-        host, port = listening.getsockname()[:2]
-        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        place = address(listening)
         serve_app(
             app,
             listening,
@@ -123,19 +114,3 @@ def _graph_guard(chosen: ServeOptions) -> GraphGuard:
     if chosen.device not in ("auto", "cpu"):
         raise ConfigError(f"A graph runs on the processor, so --device {chosen.device} cannot be.")
     return Guard.load(chosen.guard, threads=chosen.threads)
-
-
-def _token(file: Path) -> str:
-    """The token in a file; ConfigError for one that is none, or easily guessed."""
-    from ..core.files import read_text, shown
-
-    try:
-        token = read_text(file).strip()
-    except OSError as error:
-        raise ConfigError(f"The token file {shown(file)} cannot be read: {error.strerror}.") from error
-    if len(token) < MIN_TOKEN or not token.isascii() or len(token.split()) != 1:
-        raise ConfigError(
-            f"{shown(file)} must hold one word of at least {MIN_TOKEN} letters and digits, as this makes: "
-            "python -c 'import secrets; print(secrets.token_urlsafe())'"
-        )
-    return token

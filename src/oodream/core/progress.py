@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from .distributed import is_main
 
-__all__ = ["counter", "progress"]
+__all__ = ["EVERY", "counter", "progress"]
 
+EVERY = "OODREAM_PROGRESS"
+"""the variable with the seconds between two lines where there is no terminal"""
 SECONDS = 3.0  # that work takes before it has a progress line
 
 T = TypeVar("T")
@@ -18,8 +21,8 @@ T = TypeVar("T")
 def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: str) -> Iterable[T]:
     """Iterates with a progress line: share, rate and time left.
 
-    Where there is no terminal, plain lines come a minute apart. Of several processes the first one alone
-    shows it.
+    Where there is no terminal, plain lines come half a minute apart, or as many seconds as the variable
+    OODREAM_PROGRESS says. Of several processes the first one alone shows it.
     """
     return _line(items, total=total, initial=done, desc=what, unit=unit)
 
@@ -35,7 +38,7 @@ def _line(items: Iterable[Any] | None, **options: Any) -> Any:
     from tqdm import tqdm
 
     quiet = not sys.stderr.isatty()
-    interval = 30.0 if quiet else 0.2
+    interval = float(os.environ.get(EVERY, 30.0)) if quiet else 0.2
     return tqdm(
         items,
         mininterval=interval,

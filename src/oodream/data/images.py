@@ -75,6 +75,13 @@ class Images:
             read=_Rows(self.read, rows),
         )  # fmt: skip
 
+    def joined(self, others: Images) -> Images:
+        """These images, and then others of the same size and classes."""
+        return replace(
+            self, labels=torch.cat([self.labels, others.labels]), files=self.files + others.files,
+            read=_Joined(self.read, others.read, len(self)),
+        )  # fmt: skip
+
     def as_ood(self, name: str | None = None) -> Images:
         """The same images as an OOD set: every label -1, no classes."""
         return replace(self, name=name or self.name, labels=torch.full_like(self.labels, OOD), classes=())
@@ -252,6 +259,21 @@ class _Rows:
 
     def __call__(self, index: Sequence[int]) -> Tensor:
         return self.read([self.rows[i] for i in index])
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """`first` images of one reader, and then those of another."""
+
+    read: Callable[[Sequence[int]], Tensor]
+    others: Callable[[Sequence[int]], Tensor]
+    first: int
+
+    def __call__(self, index: Sequence[int]) -> Tensor:
+        mine = [i for i in index if i < self.first]
+        both = torch.cat([self.read(mine), self.others([i - self.first for i in index if i >= self.first])])
+        ones, others = iter(range(len(mine))), iter(range(len(mine), len(index)))
+        return both[[next(ones if i < self.first else others) for i in index]]
 
 
 @dataclass(frozen=True)

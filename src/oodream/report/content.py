@@ -14,6 +14,7 @@ from ..core.types import Json
 __all__ = [
     "Answer",
     "AuditNote",
+    "Drawn",
     "FilterCount",
     "Imagined",
     "LatentMap",
@@ -55,6 +56,23 @@ class Imagined:
     anchor_file: str
     words: Sequence[str] = ()
     dropped: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """An outlier, uint8 (3, H, W), that a person has drawn and added to those that were sampled: `number` is
+    that of the run's added pictures, `way` how its vector was found; the rest is as in `Imagined`.
+    """
+
+    name: str
+    image_3HW: torch.Tensor
+    number: int
+    way: str
+    seed: int
+    cosine: float
+    prompt: str
+    pipeline: str
+    words: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +124,16 @@ class LatentMap:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterCount:
-    """How many images of a class were imagined, and how many the filters kept for training."""
+    """How many images of a class were imagined, and how many were kept for training.
+
+    Of the others people `rejected` some, and filters dropped the rest; of those kept people `rescued` some
+    from the filters.
+    """
 
     imagined: int
     kept: int
+    rejected: int = 0
+    rescued: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +166,7 @@ class Report:
       by classifier and set, those of the ID test set under "id".
     - `kind` says whether an "outlier" or an "inlier" was imagined. With inliers the headline is about
       accuracy. `latents` says that training saw latents and no images.
+    - `added` are outliers that a person has drawn, all of them.
     - `gallery`, `class_samples` (images uint8 (K, 3, H, W) decoded from the class prompts) and `strips` are
       by class and may leave classes out; the page says how many are shown.
     - `answers` are examples of the deployed classifier's, and `guarantee` is that of its threshold.
@@ -167,6 +192,7 @@ class Report:
     scores: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     latent_map: LatentMap | None = None
     gallery: Sequence[Imagined] = ()
+    added: Sequence[Drawn] = ()
     class_samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
     strips: Mapping[str, Sequence[Strip]] = field(default_factory=dict)
     answers: Sequence[Answer] = ()

@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -26,10 +25,12 @@ from ..deploy.guard import Guard
 from ..models.classifier import Classifier, check_plugin, load_classifier
 from ..synthesis.align import AlignedEncoder, untrained_encoder
 from ..training.sources import Kind
+from .added import added_outliers
 from .folder import RunDir, read_manifest
 from .generated import ImageFiles, LatentShards, latent_reader
 from .layout import BASELINE, REGULARIZED, TWINS, classifier_stage, imagined_stage
 from .reading import again, read_lines, read_object, read_tensors
+from .selection import Selection
 
 __all__ = ["Run", "named_extensions"]
 
@@ -52,14 +53,7 @@ class Run:
         `plugins`, for a run that names extensions by their modules, whose code would run.
         """
         path = Path(folder)
-        if (manifest := read_manifest(path)) is None:
-            raise StoreError(
-                f"{path} is not a run folder: it has no run.json. Begin one with: oodream run --data FOLDER"
-            )
-        try:
-            config = overlay(Config(), manifest["config"])
-        except ValueError as error:
-            raise StoreError(f"{path / 'run.json'} cannot be used: {error}") from error
+        manifest, config = _described(path)
         for name in named_extensions(config):
             check_plugin(name, path, plugins)
         return cls(path, config, str(manifest.get("command", "oodream run …")), plugins)
@@ -85,11 +79,7 @@ class Run:
     def encoder(self) -> AlignedEncoder:
         """The image encoder into the text's token space, on the CPU."""
         model = untrained_encoder(self.book, self.config.align, self.config.seed)
-        try:
-            model.load_state_dict(self._tensors(self.layout.encoder))
-        except RuntimeError as error:
-            raise StoreError(f"{self.layout.encoder} is of another network. {again('align')}") from error
-        return model.eval()
+        return _filled(model, self._tensors(self.layout.encoder), self.layout.encoder)
 
     @cached_property
     def features(self) -> Features:
@@ -110,14 +100,16 @@ class Run:
     @property
     def kind(self) -> Kind:
         """What the run imagines, "outlier" or "inlier"; real images in their place are outliers, too."""
-        sampler = make("samplers", self.config.sample.sampler, **self.config.sample.options)
-        kind: Kind = sampler.kind if self.imagines else "outlier"
+        c = self.config.sample
+        kind: Kind = make("samplers", c.sampler, **c.options).kind if self.imagines else "outlier"
         return kind
 
     @property
     def has_latents(self) -> bool:
         """Whether what is imagined stays latents."""
         return self.imagines and self.config.decode.output == "latents"
+
+    added = cached_property(added_outliers)
 
     @property
     def files(self) -> ImageFiles | LatentShards:
@@ -188,20 +180,19 @@ class Run:
         return lines
 
     @cached_property
-    def keep_mask(self) -> Tensor:
-        """True (M,) for imagined rows that stay; all latents do, for the filters look at images."""
-        if self.has_latents:
-            return torch.ones(len(self.vectors), dtype=torch.bool)
-        return self._tensors(self.layout.keep_mask, "keep")["keep"].bool()
+    def selection(self) -> Selection:
+        """Which imagined rows stay, by filters and by people."""
+        return Selection(self)
 
-    @cached_property
+    @property
+    def keep_mask(self) -> Tensor:
+        """True (M,) for imagined rows that stay."""
+        return self.selection.keep_mask
+
+    @property
     def drop_reasons(self) -> list[str]:
-        """Why each imagined row was dropped; empty for those that stay."""
-        if self.has_latents:
-            return [""] * len(self.vectors)
-        reasons = (self.stamp("filter") or {"summary": {"reasons": []}})["summary"]["reasons"]
-        dropped_by_M = self._tensors(self.layout.keep_mask, "dropped_by")["dropped_by"]
-        return [reasons[i] if i >= 0 else "" for i in dropped_by_M.tolist()]
+        """Why each imagined row was dropped, by a filter or by a person; empty for those that stay."""
+        return self.selection.drop_reasons
 
     def reconstructed(self, part: str) -> Images:
         """VAE reconstructions of a share of the "train" images, or the control's of "test" images."""
@@ -246,10 +237,7 @@ class Run:
 
     def audit(self) -> Audit:
         """What makes this run's numbers doubtful."""
-        try:
-            return Audit.from_json(read_json(self.layout.audit))
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise StoreError(f"{self.layout.audit} is missing or damaged. {again('audit')}") from error
+        return _read_audit(self.layout.audit)
 
     def _drawn(self, name: str, files: ImageFiles, mend: str) -> Images:
         labels = files.vectors.y_M.tolist()
@@ -264,6 +252,33 @@ class Run:
     def stamp(self, stage: str) -> Json | None:
         """A finished stage's seconds, summary and inputs; None where it is not finished."""
         return self.folder.stamp(stage)
+
+
+def _described(folder: Path) -> tuple[Json, Config]:
+    """The `run.json` of a folder, and the configuration in it."""
+    if (manifest := read_manifest(folder)) is None:
+        raise StoreError(
+            f"{folder} is not a run folder: it has no run.json. Begin one with: oodream run --data FOLDER"
+        )
+    try:
+        return manifest, overlay(Config(), manifest["config"])
+    except ValueError as error:
+        raise StoreError(f"{folder / 'run.json'} cannot be used: {error}") from error
+
+
+def _filled(model: AlignedEncoder, tensors: dict[str, Tensor], file: Path) -> AlignedEncoder:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise StoreError(f"{file} is of another network. {again('align')}") from error
+    return model.eval()
+
+
+def _read_audit(file: Path) -> Audit:
+    try:
+        return Audit.from_json(read_json(file))
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"{file} is missing or damaged. {again('audit')}") from error
 
 
 def named_extensions(config: Config) -> list[str]:

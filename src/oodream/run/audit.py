@@ -84,6 +84,8 @@ def _outliers(run: Run) -> Images | None:
         return None
     filtered = run.layout.keep_mask.exists()
     images = run.images.subset(run.keep_mask if filtered else torch.arange(len(run.images)), "imagined")
+    if len(run.added):
+        images = images.joined(run.added.images)
     return images if len(images) else None
 
 

@@ -70,6 +70,8 @@ def check(job: Job) -> None:
         backbone(name, 2)
     for optimisation in (c.align.optimisation, c.train.optimisation):
         autocast(optimisation.precision, job.device)
+    if len(job.run.added):
+        _ = job.run.added.images
     _ = job.book, job.inputs.real, job.inputs.ood, job.inputs.shifted
     # A decoder of another kind may leave `decode.source` unread.
     if job.run.imagines and isinstance(job.decoder, StableDecoder):

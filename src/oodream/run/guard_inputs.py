@@ -202,7 +202,7 @@ def read_labels(file: Path) -> tuple[tuple[str, ...], ...]:
 
 
 def _listed_outliers(job: GuardJob) -> Listing:
-    """The imagined images that a run's filters have kept, or the images of a folder."""
+    """The imagined images that a run's filters have kept and that people added, or a folder's images."""
     folder = Path(job.outliers)
     if (run := run_of(folder, job.plugins)) is None:
         return list_ood(folder, "outliers")
@@ -214,7 +214,8 @@ def _listed_outliers(job: GuardJob) -> Listing:
     paths, keep = run.files.paths, run.keep_mask.nonzero().flatten().tolist()
     if len(keep) < LEAST:
         raise StoreError(f"{folder} has kept {len(keep)} imagined outliers, and it takes {LEAST}.")
-    return listing_of("outliers", [paths[row] for row in keep], [OOD] * len(keep), ())
+    files = [*(paths[row] for row in keep), *run.added.files]
+    return listing_of("outliers", files, [OOD] * len(files), ())
 
 
 def _joined(parts: list[Images]) -> Images | None:

@@ -41,6 +41,9 @@ class Layout:
         self.folder = folder
         self.manifest = folder / "run.json"
         self.lock = folder / ".lock"
+        self.process = folder / "process.json"
+        self.said = folder / "process.out"
+        self.complained = folder / "process.err"
         self.cache = folder / "cache"
         self.classes = folder / "classes" / "classes.json"
         self.class_vectors = folder / "classes" / "tokens.safetensors"
@@ -52,9 +55,11 @@ class Layout:
         self.drawn_features = folder / "strips" / "features.safetensors"
         self.twins = folder / TWINS
         self.keep_mask = folder / "filter" / "keep.safetensors"
+        self.added = folder / "added"
         self.known_latents = folder / "latents" / "known"
         self.coloured_latents = self.known_latents / "coloured.safetensors"
         self.adapter = folder / "latents" / "adapter" / "adapter.safetensors"
+        self.curation = folder / "curation.jsonl"
         self.results = folder / "results.jsonl"
         self.guard = folder / "guard"
         self.shift_rows = folder / "shift" / "accuracy.jsonl"

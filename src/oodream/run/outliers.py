@@ -24,8 +24,8 @@ UNKNOWN = "unknown"
 
 
 def export_images(run: Run, folder: Path, license: str = UNKNOWN) -> int:
-    """Writes the run's imagined images that its filters keep, what each was made from, and a card; returns
-    how many.
+    """Writes the run's imagined images that its filters keep, and those that people added, what each was made
+    from, and a card; returns how many.
 
     The names of the known images that they lie around stay behind. `license` is an identifier of the hub's.
     All is written or nothing. Raises StoreError for a folder that holds something and for a run that has no
@@ -43,16 +43,33 @@ def export_images(run: Run, folder: Path, license: str = UNKNOWN) -> int:
             f"{len(damaged)} images in {source} are missing or damaged: {listed(damaged)}. "
             f"Mend them with: oodream decode {run.folder.path} --verify"
         )
+    places = [source] * len(lines) + [run.folder.path] * len(run.added)
+    lines += _added(run)
     with fresh_folder(folder) as fresh:
-        for line in lines:
+        for place, line in zip(places, lines, strict=True):
             target = fresh / line["file_name"]
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / line["file_name"], target)
+            shutil.copyfile(place / line["file_name"], target)
         told = [{key: value for key, value in line.items() if key not in PRIVATE} for line in lines]
         write_bytes(fresh / "metadata.jsonl", b"".join(encode_json(line) + b"\n" for line in told))
         card = _card(run, lines, folder.resolve().name, license)
         write_bytes(fresh / "README.md", str(card).encode())
     return len(lines)
+
+
+def _added(run: Run) -> list[Json]:
+    """The lines of what people added; StoreError where a picture of theirs is missing or damaged."""
+    if not len(run.added):
+        return []
+    _ = run.added.images
+    keys = ("class", "prompt", "words", "cosine_to_class", "knn_distance", "way")
+    return [
+        {
+            "file_name": f"{run.layout.added.name}/{line['file_name']}", "kind": run.kind,
+            **{key: line.get(key) for key in keys}, "seed": line["recipe"]["seed"],
+        }
+        for line in run.added.lines
+    ]  # fmt: skip
 
 
 def _card(run: Run, lines: list[Json], name: str, license: str) -> DatasetCard:
@@ -111,6 +128,7 @@ def _method(run: Run) -> str:
     about = " ".join(sampler.strip().partition("\n\n")[0].split())
     options = "".join(f", {key} {value}" for key, value in sample.options.items())
     reasons = Counter(filter(None, run.drop_reasons))
+    by_hand = f"\n- {len(run.added):,} more were drawn and chosen by a person" if len(run.added) else ""
     dropped = "".join(f"\n  - {count:,}: {reason}" for reason, count in reasons.items()) or " none"
     return f"""Vectors were sampled in the space of the generator's text, and the generator turned each
 into an image, in place of the class's word in the prompt (DREAM-OOD, Du et al. 2023).
@@ -118,7 +136,7 @@ into an image, in place of the class's word in the prompt (DREAM-OOD, Du et al. 
 - Sampler: `{sample.sampler}`{options}. {about}
 - Generator: `{source}`, {decode.scheduler}, {decode.steps} steps, guidance {decode.guidance:g}
 - Prompt: "{decode.prompt}"
-- Of {len(run.keep_mask):,} images these were dropped:{dropped}"""
+- Of {len(run.keep_mask):,} images these were dropped:{dropped}{by_hand}"""
 
 
 def _purpose(run: Run) -> str:

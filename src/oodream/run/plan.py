@@ -22,6 +22,7 @@ from ..models.factory import initial_weights_hash
 from ..synthesis.known import is_guided
 from ..training.train import is_pretrained, make_loss
 from .artifacts import named_extensions
+from .curation import Curation
 from .folder import inputs_hash
 from .job import Job
 from .layout import BASELINE, REGULARIZED, TWINS, classifier_stage, imagined_stage
@@ -45,7 +46,14 @@ class Plan:
                 key: value for key, value in code.items() if json.dumps(key) in json.dumps(inputs)
             }:
                 inputs["plugins"] = plugins
+            if stage.curated and (decided := self._curation(job)):
+                inputs["curation"] = decided
             self.inputs[name] = {**inputs, "after": after}
+
+    def _curation(self, job: Job) -> Json:
+        """What people decided about the images that this plan means."""
+        imagined = self.inputs[imagined_stage(job.config.decode.output)]
+        return Curation(job.run.selection.decisions, inputs_hash(imagined)).inputs
 
     def until(self, name: str) -> list[Stage]:
         """The stages up to `name`, or up to the last one below the folder `name`.
@@ -174,14 +182,16 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
     common += ("latents/adapter",) if pretrained else ()
     common += (TWINS,) if job.run.has_twins else ()
     real = {"real": job.inputs.real.fingerprint()} if job.inputs.real else {}
+    added = {"added": job.run.added.fingerprint} if len(job.run.added) else {}
     regularized = [
         Stage(
             name=classifier_stage(REGULARIZED, seed),
             work=partial(classifiers.train_regularized, seed=seed),
             after=(*common, *((classifier_stage(BASELINE, seed),) if needs_baseline else ())),
             sections=("train", "regularize", *(("latents",) if latents else ())),
-            facts={"seed": seed} | real,
+            facts={"seed": seed} | real | added,
             shared=True,
+            curated=job.run.imagines,
         )
         for seed in seeds
     ]

@@ -20,7 +20,17 @@ from ..data.inputs import DataInputs
 from ..deploy.guard import Guard, predictor_of
 from ..functional.slerp import COSINES
 from ..models.classifier import Predictor
-from ..report.content import Answer, AuditNote, FilterCount, Imagined, LatentMap, Report, SetSummary, Strip
+from ..report.content import (
+    Answer,
+    AuditNote,
+    Drawn,
+    FilterCount,
+    Imagined,
+    LatentMap,
+    Report,
+    SetSummary,
+    Strip,
+)
 from ..report.tables import summarize, summarize_shifts
 from .artifacts import Run
 from .audit import audited_sets, drawn_features
@@ -129,6 +139,7 @@ def imagined(run: Run, inputs: DataInputs, decoder: Decoder | None) -> dict[str,
     return {
         "latent_map": latent_map(run),
         "gallery": gallery(run, inputs, decoder),
+        "added": added(run),
         "class_samples": dict(zip(run.book.names, run.samples, strict=False)),
         "strips": strips(run, inputs),
         "filtered": filtered(run),
@@ -169,6 +180,27 @@ def gallery(run: Run, inputs: DataInputs, decoder: Decoder | None) -> list[Imagi
             dropped=reasons[m],
         )
         for m, image, anchor in zip(rows, pictures(run, rows, decoder), anchors, strict=True)
+    ]
+
+
+def added(run: Run) -> list[Drawn]:
+    """The outliers that a person has drawn."""
+    if not len(run.added):
+        return []
+    images = run.added.images.batch(range(len(run.added)))
+    return [
+        Drawn(
+            name=line["class"],
+            image_3HW=image,
+            number=line["number"],
+            way=line["way"],
+            seed=line["recipe"]["seed"],
+            cosine=line["cosine_to_class"],
+            prompt=line["prompt"],
+            pipeline=line["pipeline"],
+            words=line["words"],
+        )
+        for line, image in zip(run.added.lines, images, strict=True)
     ]
 
 
@@ -249,12 +281,20 @@ def reconstructed_id(run: Run, stamps: dict[str, Json]) -> dict[str, float]:
 
 
 def filtered(run: Run) -> dict[str, FilterCount]:
-    """How many imagined images of each class the filters kept; empty for latents, which are not filtered."""
-    if run.has_latents:
+    """How many imagined rows of each class filters and people kept; empty for latents, which are not
+    filtered, where nobody decided anything.
+    """
+    selection, y_M, n = run.selection, run.vectors.y_M, len(run.book.names)
+    curation = selection.curation
+    if run.has_latents and not curation.states:
         return {}
-    y_M, n = run.vectors.y_M, len(run.book.names)
-    imagined, kept = (y.bincount(minlength=n).tolist() for y in (y_M, y_M[run.keep_mask]))
-    return {name: FilterCount(imagined=imagined[y], kept=kept[y]) for y, name in enumerate(run.book.names)}
+    rescued = [m for m in curation.kept if selection.filter_reasons[m]]
+    parts = (slice(None), run.keep_mask, curation.rejected, rescued)
+    counts = [y_M[rows].bincount(minlength=n).tolist() for rows in parts]
+    return {
+        name: FilterCount(imagined=imagined, kept=kept, rejected=rejected, rescued=rescued)
+        for name, imagined, kept, rejected, rescued in zip(run.book.names, *counts, strict=True)
+    }
 
 
 def audit_notes(run: Run, inputs: DataInputs) -> list[AuditNote]:

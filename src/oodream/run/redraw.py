@@ -25,7 +25,7 @@ from .job import known_of
 from .layout import imagined_stage
 from .plan import drawn_after, section_inputs
 
-__all__ = ["BegunRun", "decode_shard", "open_begun", "redraw", "verify"]
+__all__ = ["BegunRun", "decode_shard", "open_begun", "open_decoder", "redraw", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +56,31 @@ def open_begun(path: Path, device: str, output: str = "", plugins: bool = False)
     if output:
         decode = replace(run.config.decode, output=output)  # type: ignore[arg-type]
         run = Run(path, replace(run.config, decode=decode), run.command, plugins)
+    decoder, after = open_decoder(run, device), {}
+    for stage in drawn_after(decoder):
+        if (stamp := run.stamp(stage)) is None:
+            raise StoreError(f"{path} has no {stage} yet. Make it with: {run.command} --until {stage}")
+        after[stage] = inputs_hash(stamp["inputs"])
+    inputs = {"decode": section_inputs(run.config)["decode"], "after": after}
+    return BegunRun(run=run, decoder=decoder, inputs=inputs)
+
+
+def open_decoder(run: Run, device: str) -> Decoder:
+    """The decoder of a run that has its class vectors.
+
+    Raises StoreError where its weights are others than the run was begun with, and what `make_decoder`
+    raises.
+    """
     config, book = run.config, run.book
     decode = config.decode if config.decode.tile else replace(config.decode, tile=run.tile)
     known = known_of(run, lambda: DataInputs(config))
     decoder = make_decoder(decode, book.names, book.prompts, config.size, device_of(device), known=known)
     if decoder.book.space != book.space:
         raise StoreError(
-            f"{config.decode.source} holds other weights than the decoder that {path} was begun with. "
-            "Restore them, or begin another run."
+            f"{config.decode.source} holds other weights than the decoder that {run.folder.path} was begun "
+            "with. Restore them, or begin another run."
         )
-    after = {}
-    for stage in drawn_after(decoder):
-        if (stamp := run.stamp(stage)) is None:
-            raise StoreError(f"{path} has no {stage} yet. Make it with: {run.command} --until {stage}")
-        after[stage] = inputs_hash(stamp["inputs"])
-    return BegunRun(
-        run=run, decoder=decoder, inputs={"decode": section_inputs(config)["decode"], "after": after}
-    )
+    return decoder
 
 
 def decode_shard(begun: BegunRun, part: Shard) -> int:

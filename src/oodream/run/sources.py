@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..core.tensors import load_tensors
+from ..data.images import Images
 from ..training.detail import Detail
 from ..training.sources import (
     LatentSet,
@@ -19,7 +22,7 @@ from ..training.sources import (
 from .artifacts import Run
 from .job import Job
 
-__all__ = ["lacks_outlier_images", "lost_detail", "shown_sources", "sources"]
+__all__ = ["kept_rows", "lacks_outlier_images", "lost_detail", "shown_sources", "sources"]
 
 
 def shown_sources(job: Job) -> list[Source]:
@@ -49,18 +52,26 @@ def sources(job: Job) -> list[Source]:
     return [*found, replace(beside, detail=detail) if drawn else beside]
 
 
-def imagined(job: Job, latents: LatentSet | None) -> Source:
-    """The imagined rows that stay, or known ones in their place."""
-    c, run = job.config.regularize, job.run
+def kept_rows(run: Run) -> Tensor:
+    """The imagined rows that stay. Raises ValueError where there are none, and nothing is added by hand."""
     rows = run.keep_mask.nonzero()[:, 0]
-    if len(rows) == 0:
-        advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[
-            run.kind
-        ]
+    if len(rows) or len(run.added):
+        return rows
+    if rejected := run.selection.curation.rejected:
         raise ValueError(
-            f"The filters kept no {run.kind}: sample {advice} the classes, or change filter.options."
+            f"No {run.kind} is left: a person rejected {len(rejected)} of {len(run.vectors)}, and filters "
+            "dropped the others. Keep some in the studio."
         )
-    rows = rows[: c.max_outliers or None]
+    advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[run.kind]
+    raise ValueError(
+        f"The filters kept no {run.kind}: sample {advice} the classes, or change filter.options."
+    )
+
+
+def imagined(job: Job, latents: LatentSet | None) -> Source:
+    """The imagined rows that stay, with those that people added, or known ones in their place."""
+    c, run = job.config.regularize, job.run
+    rows = kept_rows(run)[: c.max_outliers or None]
     least = job.config.latents.min_outlier_weight
     if c.outliers == "known":
         known = job.inputs.train if latents is None else latents
@@ -68,6 +79,11 @@ def imagined(job: Job, latents: LatentSet | None) -> Source:
     vectors = run.vectors.z_MD[rows] if run.kind == "outlier" else None
     latent = LatentSet(labels=run.vectors.y_M, read=run.latents) if run.has_latents else None
     data = run.images.subset(rows) if latent is None else latent.subset(rows)
+    if len(run.added):
+        assert isinstance(data, Images)
+        assert vectors is not None
+        data = data.joined(run.added.images)
+        vectors = torch.cat([vectors, run.added.vectors])
     return imagined_source(data, run.kind, c, job.inputs.train, vectors=vectors, min_weight=least)
 
 

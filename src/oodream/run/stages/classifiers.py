@@ -88,8 +88,10 @@ def train_regularized(job: Job, seed: int) -> Json:
     options = options_by_name("losses", c.loss, c.loss_options)[c.loss[0]]
     if not is_main():
         return {}
-    beside = parts[-1]
-    return keep(job, stage, trained, c.loss[0], options) | {f"{beside.role}s": len(beside.data)}
+    beside, rejected = parts[-1], len(job.run.selection.curation.rejected)
+    counts = {f"{beside.role}s": len(beside.data)} | ({"rejected": rejected} if rejected else {})
+    counts |= {"added": len(job.run.added)} if len(job.run.added) else {}
+    return keep(job, stage, trained, c.loss[0], options) | counts
 
 
 def adapter(job: Job) -> AdapterMaker | None:

@@ -13,7 +13,7 @@ from ...core.registry import register
 from ...core.seeding import generator
 from ..errors import DecoderError
 from ._stepwise import FromKnown
-from .stable import digest, finite, noise
+from .stable import finite, noise
 
 __all__ = ["EditedDecoder", "edits"]
 
@@ -51,7 +51,9 @@ class EditedDecoder(FromKnown):
             raise DecoderError(f"low must be at most high ({high:g}), not {low!r}.")
         super().__init__(source, **drawing)
         self.low, self.high, self.nuisance, self.semantic = low, high, nuisance, semantic
-        self.fingerprint = digest(self.fingerprint, "edited", low, high, nuisance, semantic)
+
+    def _own_options(self) -> tuple[object, ...]:
+        return ("edited", self.low, self.high, self.nuisance, self.semantic)
 
     def taken(self, seed_B: Tensor) -> Tensor:
         """How many of the steps are taken (B,)."""
@@ -79,6 +81,7 @@ class EditedDecoder(FromKnown):
             plain, own, other = self._predicted(latents, time, *prompts)
             edit, momentum = self._edited(own - plain, other - plain, momentum, (i - first_B) / self.steps)
             latents = scheduler.step(plain + edit, time, latents, **options).prev_sample
+            self._stepped(i + 1, len(times))
         return finite(latents, "U-Net", rows)
 
     def _edited(self, own: Tensor, other: Tensor, momentum: Tensor, age_B: Tensor) -> tuple[Tensor, Tensor]:

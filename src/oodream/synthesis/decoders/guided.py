@@ -17,7 +17,7 @@ from ...models.inference import Extractor
 from ..errors import DecoderError
 from ..known import Known
 from ._stepwise import Stepwise
-from .stable import digest, finite, noise, resized
+from .stable import finite, noise, resized
 
 __all__ = ["GuidedDecoder", "distance"]
 
@@ -59,7 +59,9 @@ class GuidedDecoder(Stepwise):
             raise DecoderError(f"by is energy or feature, not {by!r}.")
         super().__init__(source, **drawing)
         self.by, self.strength, self.smooth, self.k = by, strength, smooth, k
-        self.fingerprint = digest(self.fingerprint, "guided", by, strength, smooth, k)
+
+    def _own_options(self) -> tuple[object, ...]:
+        return ("guided", self.by, self.strength, self.smooth, self.k)
 
     def with_known(self, known: Known) -> Stepwise:
         """The decoder with what it looks at; DecoderError for fewer known images than `k` neighbours."""
@@ -100,6 +102,7 @@ class GuidedDecoder(Stepwise):
                 stepped = scheduler.step(predicted, time, latents, **options).prev_sample
             moved = math.sqrt(a[i + 1]) * in_clean + scale[i] * in_latents / math.sqrt(ratio[i])
             latents = (stepped + weight * scale[i + 1] * moved).to(latents.dtype)
+            self._stepped(i + 1, len(times))
         return finite(latents, "U-Net", rows)
 
     def _gradients(

@@ -11,7 +11,7 @@ from ...core.options import Range
 from ...core.registry import register
 from ..errors import DecoderError
 from ._stepwise import FromKnown
-from .stable import digest, finite, noise
+from .stable import finite, noise
 
 __all__ = ["ImageToImageDecoder"]
 
@@ -39,7 +39,9 @@ class ImageToImageDecoder(FromKnown):
             raise DecoderError(f"strength is above 0 and at most 1, not {strength!r}.")
         super().__init__(source, **drawing)
         self.strength = strength
-        self.fingerprint = digest(self.fingerprint, "image to image", strength)
+
+    def _own_options(self) -> tuple[object, ...]:
+        return ("image to image", self.strength)
 
     @torch.no_grad()
     def _imagine(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:
@@ -48,9 +50,10 @@ class ImageToImageDecoder(FromKnown):
         times = self._timesteps()[self.steps - max(1, round(self.strength * self.steps)) :]
         known = self._begun(y_B, seed_B, rows)
         latents = scheduler.add_noise(known, noise(seed_B, known).to(known), times[:1].expand(len(known)))
-        for time in times:
+        for i, time in enumerate(times):
             plain, other = self._predicted(latents, time, *prompts)
             latents = scheduler.step(
                 plain + self.guidance * (other - plain), time, latents, **options
             ).prev_sample
+            self._stepped(i + 1, len(times))
         return finite(latents, "U-Net", rows)

@@ -9,10 +9,12 @@ of the fingerprint.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ from ..names import known_to
 from ..pipeline import load_pipeline
 from ..schedulers import make_scheduler
 from ..text import Span
+from ._steps import Watched
 from ._tiles import Tiled
 
 __all__ = ["StableDecoder", "digest", "finite", "noise", "pipeline_hash", "resized", "to_uint8"]
@@ -39,10 +42,8 @@ PROBE_STEPS = 2
 
 
 @register("decoders", "stable")
-class StableDecoder(Tiled):
+class StableDecoder(Watched, Tiled):
     """A Stable Diffusion pipeline with the classes' prompts prepared; `book` holds the class vectors.
-
-    `fingerprint` is a hash of the weights, the vocabulary, and the options on which images depend.
 
     `source` is a diffusers folder or hub id ("embedded" is the one in this package); only safetensors are
     read. `prompts` hold the class names at the characters `spans` (see `text.name_spans`, which finds them).
@@ -62,32 +63,49 @@ class StableDecoder(Tiled):
         spans: Sequence[Span] = (), size: int | None = None, scheduler: str = "dpm++", steps: int = 10,
         guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
-        if tile < 0 or tile & (tile - 1):
-            raise DecoderError(
-                f"tile is a power of two, not {tile}: with others an image's last bits depend on its place."
-            )
-        if not 0 <= guidance < math.inf:
-            raise DecoderError(f"guidance is at least 0, not {guidance}.")
+        _check_options(guidance, tile)
         self.device = torch.device(device)
-        self.steps, self.guidance, self.tile = steps, guidance, tile
         self.pipeline = load_pipeline(source, self.device)
-        self._source = source
-        self.pipeline.scheduler = make_scheduler(scheduler, self.pipeline.scheduler.config, steps)
+        self._source, self._schedule = source, self.pipeline.scheduler.config
         self.size = size or self.resolution
-        weights = pipeline_hash(self.pipeline)
+        self._weights = pipeline_hash(self.pipeline)
         self._bf16 = self.device.type == "cpu" and multiplies_bf16(self.device)
-        path = ("bf16",) if self._bf16 else ()
-        self.fingerprint = digest(weights, scheduler, steps, float(guidance), self.size, *path)
         self._sliced = False
+        self._choose(scheduler, steps, guidance, tile)
         xl = hasattr(self.pipeline, "text_encoder_2")
-        pairs = [(self.pipeline.tokenizer, self.pipeline.text_encoder)]
-        if xl:
-            pairs.append((self.pipeline.tokenizer_2, self.pipeline.text_encoder_2))
-        self.text = TextSide(pairs, names, prompts, f"input-table:{weights}", xl, spans)
+        self.text = TextSide(
+            _encoders(self.pipeline), names, prompts, f"input-table:{self._weights}", xl, spans
+        )
         self.book: ClassBook = self.text.book
         self._uncond = self.text.prompt([""])
         if xl and self.pipeline.config.force_zeros_for_empty_prompt:
             self._uncond = self._uncond.zeros()
+
+    def _choose(self, scheduler: str, steps: int, guidance: float, tile: int) -> None:
+        self.steps, self.guidance, self.tile, self._scheduler = steps, guidance, tile, scheduler
+        self.pipeline.scheduler = make_scheduler(scheduler, self._schedule, steps)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights, the vocabulary, and the options on which images depend."""
+        path = ("bf16",) if self._bf16 else ()
+        options = (self._scheduler, self.steps, float(self.guidance), self.size)
+        return digest(self._weights, *options, *path, *self._own_options())
+
+    def _own_options(self) -> tuple[object, ...]:
+        """A subclass's name and options, on which its images depend, too."""
+        return ()
+
+    def changed(self, *, steps: int, guidance: float, tile: int) -> StableDecoder:
+        """A decoder of the same networks, which are shared, with other options.
+
+        Raises DecoderError for one that is out of range.
+        """
+        _check_options(guidance, tile)
+        other = copy.copy(self)
+        other.pipeline = copy.copy(self.pipeline)
+        other._choose(self._scheduler, steps, guidance, tile)
+        return other
 
     @property
     def resolution(self) -> int:
@@ -217,29 +235,49 @@ class StableDecoder(Tiled):
 
     @torch.no_grad()
     def _denoise(self, prompt: Conditioning, seed_B: Tensor, rows: Tensor, steps: int = 0) -> Tensor:
-        pipe = self.pipeline
-        uncond, pooled = self._uncond.expand(len(seed_B)), {}
-        if prompt.pooled_BP is not None:
-            pooled = {
-                "pooled_prompt_embeds": prompt.pooled_BP,
-                "negative_pooled_prompt_embeds": uncond.pooled_BP,
-            }
         states_BLD = finite(prompt.states_BLD, "text encoder", rows)
         with self._multiplying():
-            latents = pipe(
-                prompt_embeds=states_BLD,
-                negative_prompt_embeds=uncond.states_BLD,
-                **pooled,
+            latents = self.pipeline(
+                **_embeddings(replace(prompt, states_BLD=states_BLD), self._uncond.expand(len(seed_B))),
                 latents=noise(seed_B, self._no_latents).to(states_BLD),
                 generator=[generator(int(s), "steps") for s in seed_B],
                 num_inference_steps=steps or self.steps,
                 guidance_scale=self.guidance,
                 output_type="latent",
+                callback_on_step_end=self._after_step,
             ).images
         return finite(latents, "U-Net", rows)
 
     def _multiplying(self) -> AbstractContextManager[object]:
         return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
+
+
+def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+    """A pipeline's tokenizers, each with its text encoder."""
+    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
+    second = hasattr(pipeline, "text_encoder_2")
+    return [*pairs, (pipeline.tokenizer_2, pipeline.text_encoder_2)] if second else pairs
+
+
+def _embeddings(prompt: Conditioning, uncond: Conditioning) -> dict[str, Tensor | None]:
+    """What a pipeline of diffusers is called with, for prompts and for none."""
+    embeddings: dict[str, Tensor | None] = {
+        "prompt_embeds": prompt.states_BLD,
+        "negative_prompt_embeds": uncond.states_BLD,
+    }
+    if prompt.pooled_BP is not None:
+        embeddings["pooled_prompt_embeds"] = prompt.pooled_BP
+        embeddings["negative_pooled_prompt_embeds"] = uncond.pooled_BP
+    return embeddings
+
+
+def _check_options(guidance: float, tile: int) -> None:
+    if tile < 0 or tile & (tile - 1):
+        raise DecoderError(
+            f"tile is a power of two, not {tile}: with others an image's last bits depend on its place."
+        )
+    if not 0 <= guidance < math.inf:
+        raise DecoderError(f"guidance is at least 0, not {guidance}.")
 
 
 def noise(seed_B: Tensor, latents_BFHW: Tensor, what: str = "image") -> Tensor:

@@ -1,0 +1,36 @@
+"""Denoising that can be watched: how far it is, and an end to it between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["Watched"]
+
+
+class Watched:
+    """A decoder whose denoising tells how far it is."""
+
+    _watch: Callable[[int, int], None] | None = None
+
+    @contextmanager
+    def watching(self, watch: Callable[[int, int], None]) -> Iterator[None]:
+        """Within the block, `watch` is called after each step with how many are done, and of how many.
+
+        What it raises ends the drawing.
+        """
+        before, self._watch = self._watch, watch
+        try:
+            yield
+        finally:
+            self._watch = before
+
+    def _after_step(self, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """What a pipeline of diffusers calls after each step."""
+        self._stepped(step + 1, pipeline.num_timesteps)
+        return values
+
+    def _stepped(self, done: int, total: int) -> None:
+        if self._watch is not None:
+            self._watch(done, total)
