@@ -54,6 +54,7 @@ class Layout:
         self.adapter = folder / "latents" / "adapter" / "adapter.safetensors"
         self.results = folder / "results.jsonl"
         self.guard = folder / "guard"
+        self.saved_guards = folder / "guards"
         self.shift_rows = folder / "shift" / "accuracy.jsonl"
         self.audit = folder / "audit" / "audit.json"
         self.report = folder / "report" / "index.html"
