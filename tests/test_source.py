@@ -93,6 +93,7 @@ def test_the_package_root_holds_only_what_it_should():
         "report",
         "run",
         "runtime",
+        "studio",
         "synthesis",
         "testing",
         "training",
@@ -127,4 +128,13 @@ def test_git_ignores_no_file_of_the_package():
     if done.returncode == 128:
         pytest.skip("not a checkout")
     assert done.stdout == ""
-    assert {path.suffix for path in files} >= {".safetensors", ".png", ".json", ".toml", ".md", ".j2", ".css"}
+    assert {path.suffix for path in files} >= {
+        ".safetensors",
+        ".png",
+        ".json",
+        ".toml",
+        ".md",
+        ".j2",
+        ".css",
+        ".js",
+    }

@@ -17,6 +17,7 @@ from .guard import guard
 from .info import doctor, list_all
 from .run import compare, demo, run
 from .serve import serve
+from .studio import studio
 
 __all__ = ["COMMANDS", "main", "usage"]
 
@@ -34,6 +35,9 @@ COMMANDS = {
         about="a run's guard as a folder for the hub, with a model card, and as an ONNX graph", run=export
     ),
     "serve": Command(about="a guard over HTTP, for other programs to ask", run=serve),
+    "studio": Command(
+        about="a page in the browser: choose among the outliers, imagine, try, compare, run", run=studio
+    ),
     "compare": Command(
         about="several methods under one budget and the same seeds, in one table", run=compare
     ),

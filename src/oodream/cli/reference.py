@@ -1,7 +1,6 @@
 """The page docs/options.md, made from the configuration and from the registered extensions.
 
-`python -m oodream.cli.reference` prints it. No command imports this module: it loads every extension, and
-with them PyTorch.
+`python -m oodream.cli.reference` prints it. No command imports this module: it loads extensions and PyTorch.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from .evaluate import Audit, Evaluate
 from .guard import GuardOptions
 from .run import CompareOptions, RunOptions
 from .serve import ServeOptions
+from .studio import StudioOptions
 
 __all__ = ["COMMANDS", "SECTION_STAGES", "flags", "main", "options_page"]
 
@@ -42,6 +42,7 @@ COMMANDS: dict[str, type] = {
     "decode": DecodeOptions,
     "export": ExportOptions,
     "serve": ServeOptions,
+    "studio": StudioOptions,
     "evaluate": Evaluate,
     "audit": Audit,
     "fit-decoder": FitOptions,

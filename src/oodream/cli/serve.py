@@ -9,13 +9,11 @@ from typing import Annotated
 
 import tyro
 
-from ..core.options import ConfigError
 from ..deploy.serving.limits import Limits
 from .console import parse
+from .listening import address, check_host, needs, read_token
 
 __all__ = ["ServeOptions", "serve"]
-
-MIN_TOKEN = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,25 +41,18 @@ class ServeOptions:
 def serve(args: Sequence[str]) -> int:
     """`oodream serve`: 0 when it was told to stop."""
     chosen = parse(ServeOptions, "oodream serve", args)
-    token = None if chosen.token_file is None else _token(chosen.token_file)
+    token = read_token(chosen.token_file)
     try:
         from ..deploy.serving.app import create_app
-        from ..deploy.serving.server import bind, is_loopback
+        from ..deploy.serving.server import bind
         from ..deploy.serving.server import serve as serve_app
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"A server needs {error.name}, which is not installed: pip install '.[serve]' in a clone of the "
-            "repository."
-        ) from error
+        raise needs(error, "A server", "serve") from error
     from ..core.device import device_of
     from ..deploy.guard import Guard
     from ..run.folder import RunDir, read_manifest
 
-    if token is None and not is_loopback(chosen.host):
-        raise ConfigError(
-            f"Other machines reach {chosen.host}, so clients must send a token: --token-file FILE. "
-            "Without one the server is for this machine alone: --host 127.0.0.1."
-        )
+    check_host(chosen.host, token)
     folder = Path(chosen.guard)
     if read_manifest(folder):
         RunDir(folder).check_whole("guard")
@@ -71,8 +62,7 @@ def serve(args: Sequence[str]) -> int:
     app = create_app(guard, chosen.limits, token)
     app.state.service.try_out()
     with bind(chosen.host, chosen.port) as listening:
-        host, port = listening.getsockname()[:2]
-        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        place = address(listening)
         serve_app(
             app,
             listening,
@@ -80,19 +70,3 @@ def serve(args: Sequence[str]) -> int:
         )
     print("oodream: stopped", flush=True)
     return 0
-
-
-def _token(file: Path) -> str:
-    """The token in a file; ConfigError for one that is none, or easily guessed."""
-    from ..core.files import read_text, shown
-
-    try:
-        token = read_text(file).strip()
-    except OSError as error:
-        raise ConfigError(f"The token file {shown(file)} cannot be read: {error.strerror}.") from error
-    if len(token) < MIN_TOKEN or not token.isascii() or len(token.split()) != 1:
-        raise ConfigError(
-            f"{shown(file)} must hold one word of at least {MIN_TOKEN} letters and digits, as this makes: "
-            "python -c 'import secrets; print(secrets.token_urlsafe())'"
-        )
-    return token

@@ -1,0 +1,65 @@
+"""`oodream studio`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .console import parse
+from .listening import address, check_host, needs, read_token
+
+__all__ = ["StudioOptions", "studio"]
+
+ROOT = Path("runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudioOptions:
+    """A page in the browser: look at a run's outliers and choose among them, imagine others, try pictures,
+    compare runs, start some. Ctrl-C ends it.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """run folders (default: all below runs/)"""
+    host: str = "127.0.0.1"
+    """address to serve on; one that other machines reach takes a token"""
+    port: int = 8700
+    """port to serve on (0: a free one)"""
+    token_file: Path | None = None
+    """a file whose only line is the token that is asked for"""
+    plugins: bool = False
+    """allow extensions that a run names by their modules, whose code then runs"""
+    device: str = "auto"
+    """cpu, cuda, mps or auto"""
+
+
+def studio(args: Sequence[str]) -> int:
+    """`oodream studio`: 0 when it was told to stop."""
+    chosen = parse(StudioOptions, "oodream studio", args)
+    token = read_token(chosen.token_file)
+    try:
+        from ..deploy.serving.server import bind, serve
+        from ..studio.app import create_app
+    except ModuleNotFoundError as error:
+        raise needs(error, "The studio", "studio") from error
+    from ..run.folder import read_manifest
+    from ..studio.studio import Studio, runs_below
+
+    check_host(chosen.host, token)
+    for folder in chosen.runs:
+        if not read_manifest(folder):
+            from ..run.artifacts import Run
+
+            Run.open(folder)  # says what is wrong with it
+    folders = chosen.runs or runs_below(ROOT)
+    app = create_app(Studio(folders, ROOT, chosen.device, chosen.plugins), token)
+    with bind(chosen.host, chosen.port) as listening:
+        count = f"{len(folders)} run{'' if len(folders) == 1 else 's'}"
+        place = address(listening)
+        serve(app, listening, lambda: print(f"oodream: studio, {count}\n  {place}/", flush=True))
+    print("oodream: stopped", flush=True)
+    return 0

@@ -1,0 +1,21 @@
+"""Compare: runs and arms side by side."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from .pages import page
+from .studio import Studio
+
+__all__ = ["router"]
+
+
+def router(studio: Studio) -> APIRouter:
+    """The part's page, and what it asks."""
+    routes = APIRouter()
+
+    @routes.get("/compare")
+    def show(request: Request) -> Response:
+        return page(request, studio, "compare.html.j2")
+
+    return routes
