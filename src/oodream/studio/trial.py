@@ -1,21 +1,132 @@
-"""Try: a picture of one's own, and what the classifier says."""
+"""Try: a picture of one's own, what the guard says of it, and what moving its threshold costs.
+
+Pictures are read within the limits of a server, answered and forgotten: nothing of them is written anywhere.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+import os
+import threading
+from collections.abc import Callable
+from io import BytesIO
+from typing import Annotated, TypeVar
 
+import anyio
+from fastapi import APIRouter, Body, Query, Request, Response
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+
+from ..core.device import device_of
+from ..core.errors import shown
+from ..core.types import Json
+from ..data.inputs import DataInputs
+from ..data.preprocess import read_image
+from ..deploy.serving.bodies import Bodies
+from ..deploy.serving.pictures import Reader
+from ..deploy.serving.schema import Answer, Answers
+from ..run.guards import save_guard
 from .pages import page
 from .studio import Studio
+from .subject import Subject
 
-__all__ = ["router"]
+__all__ = ["Trials", "router"]
+
+PNG = {"Cache-Control": "private, max-age=600"}  # of known images; a run's data do not change under its feet
+T = TypeVar("T")
+
+
+class Trials:
+    """The subjects of a studio's runs, each made once, and pictures read within limits."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+        self.bodies = Bodies(limits=studio.limits)
+        self._places = os.cpu_count() or 1
+        self._lock = threading.Lock()
+
+    def subject(self, name: str) -> Subject:
+        """What pictures are tried on in a run. Raises UnknownRun, and StoreError for one without a guard."""
+
+        def make() -> Subject:
+            run = self.studio.run(name)
+            run.folder.check_whole("guard")
+            inputs = lambda: self.studio.cached(name, "inputs", lambda: DataInputs(run.config))  # noqa: E731
+            return Subject(run, run.guard(str(device_of(self.studio.device))), inputs)
+
+        with self._lock:
+            return self.studio.cached(name, "subject", make)
+
+    async def apply(self, name: str, work: Callable[[Subject], T]) -> T:
+        """What `work` makes of a subject, in a thread."""
+
+        return await anyio.to_thread.run_sync(lambda: work(self.subject(name)))
+
+    async def squares(self, name: str, request: Request) -> tuple[list[str], NDArray]:
+        """The names of a request's pictures, and the pictures as the run's guard takes them (B, S, S, 3).
+
+        Raises HTTPException for what is refused.
+        """
+        guard = (await self.apply(name, lambda subject: subject)).guard
+
+        def read(content: bytes) -> NDArray:
+            return read_image(BytesIO(content), guard.size, guard.white).permute(1, 2, 0).numpy()
+
+        limits = self.studio.limits
+        reader = Reader(read=read, limits=limits, places=self._places)
+        try:
+            async with self.bodies.read(request) as body:
+                with anyio.fail_after(limits.answer_timeout):
+                    return await reader.squares(body, request.headers.get("content-type", ""))
+        except TimeoutError as error:
+            raise HTTPException(
+                503, f"The pictures were not read within {limits.answer_timeout:g} seconds."
+            ) from error
 
 
 def router(studio: Studio) -> APIRouter:
     """The part's page, and what it asks."""
-    routes = APIRouter()
+    routes, trials = APIRouter(), Trials(studio)
 
     @routes.get("/try")
     def show(request: Request) -> Response:
-        return page(request, studio, "try.html.j2")
+        return page(request, studio, "try.html.j2", at_most=studio.limits.max_megapixels)
+
+    @routes.get("/api/try/{run}")
+    async def facts(run: str) -> Json:
+        return await trials.apply(run, Subject.facts)
+
+    @routes.get("/api/try/{run}/at")
+    async def at(run: str, alpha: Annotated[float, Query(gt=0, lt=1)]) -> Json:
+        return await trials.apply(run, lambda subject: subject.at(alpha))
+
+    @routes.post("/api/try/{run}/pictures")
+    async def pictures(run: str, request: Request) -> Response:
+        names, squares_B = await trials.squares(run, request)
+        predictions = await trials.apply(run, lambda subject: subject.answers(squares_B))
+        answers = [
+            Answer(file=name or None, **vars(one)) for name, one in zip(names, predictions, strict=True)
+        ]
+        guarantee = (await trials.apply(run, lambda subject: subject)).guard.guarantee
+        text = Answers(predictions=answers, guarantee=str(guarantee)).model_dump_json(exclude_none=True)
+        return Response(text, media_type="application/json")
+
+    @routes.post("/api/try/{run}/nearest")
+    async def nearest(run: str, request: Request) -> Json:
+        _, squares_B = await trials.squares(run, request)
+        return {"nearest": await trials.apply(run, lambda subject: subject.nearest(squares_B))}
+
+    @routes.get("/api/try/{run}/known/{row}")
+    async def known(run: str, row: int) -> Response:
+        content = await trials.apply(run, lambda subject: subject.known(row))
+        return Response(content, media_type="image/png", headers=PNG)
+
+    @routes.post("/api/try/{run}/save")
+    async def save(run: str, alpha: Annotated[float, Body(gt=0, lt=1, embed=True)]) -> Json:
+        def work(subject: Subject) -> Json:
+            guard = subject.guard.at(alpha)
+            folder, new = save_guard(subject.run, guard)
+            return {"folder": shown(folder), "new": new, "guarantee": str(guard.guarantee)}
+
+        return await trials.apply(run, work)
 
     return routes
