@@ -24,7 +24,8 @@ const tried = new Map(); // number -> {number, item, title, facts, answer, url}
 
 const alpha = () => facts.alphas[+at("alpha").value];
 const limit = (answer) => moved.thresholds?.[answer.likeliest] ?? moved.threshold;
-const flags = (answer) => !(answer.score <= limit(answer)); // a score that is no number is flagged
+const score = (answer) => answer.score ?? NaN;
+const flags = (answer) => !(score(answer) <= limit(answer)); // a score that is no number is flagged
 
 let wanted = null, asking = false;
 
@@ -104,7 +105,7 @@ function histogram() {
   at("histogram-about").textContent = "Gray: held-out known pictures. "
     + (set ? `Colored: ${set.name}, ${percent(set.share)} accepted (solid). ` : "")
     + `Dashed: the threshold, ${signed(moved.threshold)}. Higher scores look stranger.`
-    + (marks.length ? ` Numbered marks: your pictures, at ${marks.map((one) => signed(one.answer.score ?? NaN)).join(", ")}.` : "");
+    + (marks.length ? ` Numbered marks: your pictures, at ${marks.map((one) => signed(score(one.answer))).join(", ")}.` : "");
 }
 
 function quantiles() {
@@ -123,7 +124,7 @@ function quantiles() {
 function tally() {
   const answered = [...tried.values()].filter((one) => one.answer);
   const unknown = answered.filter((one) => flags(one.answer)).length;
-  const waiting = tried.size - answered.length;
+  const waiting = [...tried.values()].filter((one) => !one.answer && !one.failed).length;
   const text = answered.length ? `${answered.length} answered: ${answered.length - unknown} known, ${unknown} unknown. ` : "";
   at("tally").textContent = text + (waiting ? `${waiting} on the way…` : "");
   at("clear").hidden = !tried.size;
@@ -133,13 +134,11 @@ function label(one) {
   const flagged = flags(one.answer);
   one.item.className = flagged ? "unknown" : "known";
   one.title.replaceChildren(make("span", { className: "mark" }, one.number), flagged ? "unknown" : one.answer.likeliest);
-  const [name, share] = one.answer.top[0];
   const rows = {
-    "p-value": `${one.answer.p_value.toFixed(4)}: so often a known picture looks at least as strange`,
-    score: `${signed(one.answer.score ?? NaN)} ${flagged ? ">" : "≤"} ${signed(limit(one.answer))}`,
+    "p-value": `${one.answer.p_value.toPrecision(2)}, the share of known pictures that look at least as strange`,
+    score: `${signed(score(one.answer))} ${flagged ? ">" : "≤"} ${signed(limit(one.answer))}`,
     classes: one.answer.top.slice(0, 3).map(([of, p]) => `${of} ${percent(p)}`).join(", "),
   };
-  if (flagged) rows["most like"] = `${name}, ${percent(share)} by the network`;
   one.facts.replaceChildren(...Object.entries(rows).flatMap(([k, v]) => [make("dt", {}, k), make("dd", {}, v)]));
 }
 
@@ -175,7 +174,9 @@ async function answer(file, one) {
     one.item.className = "failed";
     one.title.replaceChildren("Not read");
     one.facts.replaceChildren(make("dt", {}, "because"), make("dd", { className: "warn" }, error.message));
-    tried.delete(one.number); // the card stays until it is removed
+    one.failed = true;
+    one.item.querySelector("img").remove();
+    one.alike.remove();
     return false;
   }
   label(one);
@@ -184,8 +185,7 @@ async function answer(file, one) {
 }
 
 async function alike(file, one) {
-  one.alike.replaceChildren(make("li", { className: "soft" }, "Looking for known pictures like it…"));
-  one.alike.firstChild.style.width = "auto";
+  one.alike.replaceChildren(make("li", { className: "wide soft" }, "Looking for known pictures like it…"));
   try {
     const { nearest } = await ask(api("try", "nearest"), { body: formOf(file), quiet: true });
     one.alike.ariaLabel = "The nearest known pictures";
@@ -193,8 +193,7 @@ async function alike(file, one) {
       make("img", { src: api("try", "known", known.row), alt: `Known picture of ${known.class}`, loading: "lazy" }),
       known.class, make("span", {}, known.cosine.toFixed(2)))));
   } catch (error) {
-    one.alike.replaceChildren(make("li", { className: "soft" }, `No known pictures: ${error.message}`));
-    one.alike.firstChild.style.width = "auto";
+    one.alike.replaceChildren(make("li", { className: "wide soft" }, `No known pictures: ${error.message}`));
   }
 }
 
@@ -235,7 +234,6 @@ document.addEventListener("paste", (event) => {
 at("files").addEventListener("change", (event) => { tryAll(event.target.files); event.target.value = ""; });
 at("clear").addEventListener("click", () => {
   for (const one of [...tried.values()]) forget(one);
-  at("answers").replaceChildren();
   histogram();
   tally();
   at("files").focus();
@@ -277,6 +275,7 @@ at("save").addEventListener("click", async () => {
 });
 
 async function begin() {
+  at("opening").hidden = !run;
   if (!run) { at("problem").textContent = "There is no run yet."; at("problem").hidden = false; return; }
   try {
     facts = await ask(api("try"), { quiet: true });
@@ -284,7 +283,7 @@ async function begin() {
     at("problem").textContent = error.message;
     at("problem").hidden = false;
     return;
-  }
+  } finally { at("opening").hidden = true; }
   at("alpha").max = facts.alphas.length - 1;
   at("alpha").value = facts.alphas.indexOf(facts.alpha);
   at("set").replaceChildren(...facts.panels.map((panel, i) => make("option", { value: i }, panel.name ? `${panel.name} (${panel.group})` : "none measured")));
