@@ -17,6 +17,7 @@ from ..core.errors import StoreError, shown
 from ..deploy.serving.limits import Limits
 from ..run.artifacts import Run
 from ..run.layout import Layout
+from .sets import RunSets
 from .tasks import Worker
 
 __all__ = ["Studio", "UnknownRun", "runs_below"]
@@ -52,7 +53,7 @@ class Studio:
     ) -> None:
         self.root, self.device, self.plugins = root, device, plugins
         self.limits, self.stopping = Limits(linger=0.0, read_timeout=60.0), False
-        self.worker = Worker()
+        self.worker, self.sets = Worker(), RunSets()
         self._folders: dict[str, Path] = {}
         self._opened: dict[str, _Opened] = {}
         self._values: OrderedDict[Hashable, Any] = OrderedDict()

@@ -5,8 +5,6 @@ learned from. Nothing here knows HTTP.
 from __future__ import annotations
 
 import copy
-import io
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +13,10 @@ from threading import Lock
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..core.errors import StoreError
 from ..core.types import Json
 from ..data.images import Images, from_array
-from ..data.inputs import DataInputs
 from ..deploy.guard import Guard
 from ..deploy.tradeoff import Accepted, Scored, alphas, tradeoff
 from ..models.inference import Extractor
@@ -30,8 +26,9 @@ from ..run.artifacts import Run
 from ..run.layout import REGULARIZED
 from ..runtime.answers import Prediction
 from ..runtime.tails import wilson
+from .sets import RunSets
 
-__all__ = ["HEIGHT", "WIDTH", "Subject", "png"]
+__all__ = ["HEIGHT", "WIDTH", "Subject"]
 
 NEAREST = 6  # known images beside a picture
 WIDTH, HEIGHT = 480.0, 150.0  # of a histogram
@@ -42,14 +39,14 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # that stand in for it in words
 class Subject:
     """A run's guard, and what it is tried with. What is slow is made when it is first asked for.
 
-    `inputs` gives the run's image sets; they are read only for the nearest known images, and for a guard with
-    a threshold for each class. Several threads may ask: the network answers one of them at a time, and a
+    The run's image `sets` are read only for the nearest known images, and for a guard with a threshold for
+    each class. Several threads may ask: the network answers one of them at a time, and a
     search through the known images, which has a network of its own, holds up no answer.
     """
 
     run: Run
     guard: Guard
-    inputs: Callable[[], DataInputs]
+    sets: RunSets
     _answering: Lock = field(default_factory=Lock)
     _searching: Lock = field(default_factory=Lock)
 
@@ -82,7 +79,8 @@ class Subject:
     def _likeliest(self) -> dict[str, NDArray]:
         """The classes that the network takes unknown images for, by set."""
         extractor = self._extractor(self.run.layout.cache)
-        return {one.name: extractor(one.images).logits_BC.argmax(1).numpy() for one in self.inputs().ood}
+        sets = {name: self.sets.read(self.run, name) for name in self._groups}
+        return {name: extractor(images).logits_BC.argmax(1).numpy() for name, images in sets.items()}
 
     def _extractor(self, cache: Path | None = None) -> Extractor:
         network = copy.deepcopy(self.guard.network)
@@ -93,7 +91,7 @@ class Subject:
         """The known images that the classifier learned from, and what makes features of other pictures."""
         extractor = self._extractor(self.run.layout.cache)
         return Extractor(extractor.network, device=extractor.device), Neighbours(
-            extractor, self.inputs().train
+            extractor, self.sets.read(self.run, "train")
         )
 
     def facts(self) -> Json:
@@ -145,21 +143,6 @@ class Subject:
             extractor, neighbours = self._search
             found = neighbours.nearest(extractor(images).z_BF, NEAREST)
         return [[_alike(one, neighbours.images) for one in part] for part in found]
-
-    def known(self, row: int) -> bytes:
-        """A known training image as PNG; ValueError where there is no such row."""
-        with self._searching:
-            images = self.inputs().train
-        if not 0 <= row < len(images):
-            raise ValueError(f"There are {len(images):,} known images, and no row {row}.")
-        return png(images, row)
-
-
-def png(images: Images, row: int) -> bytes:
-    """An image of a set as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(images.batch([row])[0].permute(1, 2, 0).numpy()).save(file, "PNG")
-    return file.getvalue()
 
 
 def _panel(name: str, group: str, known: NDArray, unknown: NDArray, threshold: float) -> Json:

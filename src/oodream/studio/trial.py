@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 from ..core.device import device_of
 from ..core.errors import shown
 from ..core.types import Json
-from ..data.inputs import DataInputs
 from ..data.preprocess import read_image
 from ..deploy.serving.bodies import Bodies
 from ..deploy.serving.pictures import Reader
@@ -31,7 +30,9 @@ from .subject import Subject
 
 __all__ = ["Trials", "router"]
 
-PNG = {"Cache-Control": "private, max-age=600"}  # of known images; a run's data do not change under its feet
+IMAGE = {
+    "Cache-Control": "private, max-age=600"
+}  # of known images; a run's data do not change under its feet
 T = TypeVar("T")
 
 
@@ -50,8 +51,7 @@ class Trials:
         def make() -> Subject:
             run = self.studio.run(name)
             run.folder.check_whole("guard")
-            inputs = lambda: self.studio.cached(name, "inputs", lambda: DataInputs(run.config))  # noqa: E731
-            return Subject(run, run.guard(str(device_of(self.studio.device))), inputs)
+            return Subject(run, run.guard(str(device_of(self.studio.device))), self.studio.sets)
 
         with self._lock:
             return self.studio.cached(name, "subject", make)
@@ -116,9 +116,8 @@ def router(studio: Studio) -> APIRouter:
         return {"nearest": await trials.apply(run, lambda subject: subject.nearest(squares_B))}
 
     @routes.get("/api/try/{run}/known/{row}")
-    async def known(run: str, row: int) -> Response:
-        content = await trials.apply(run, lambda subject: subject.known(row))
-        return Response(content, media_type="image/png", headers=PNG)
+    def known(run: str, row: int) -> Response:
+        return Response(studio.sets.picture(studio.run(run), "train", row), media_type="image/png", headers=IMAGE)
 
     @routes.post("/api/try/{run}/save")
     async def save(run: str, alpha: Annotated[float, Body(gt=0, lt=1, embed=True)]) -> Json:
