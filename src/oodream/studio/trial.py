@@ -117,7 +117,9 @@ def router(studio: Studio) -> APIRouter:
 
     @routes.get("/api/try/{run}/known/{row}")
     def known(run: str, row: int) -> Response:
-        return Response(studio.sets.picture(studio.run(run), "train", row), media_type="image/png", headers=IMAGE)
+        return Response(
+            studio.sets.picture(studio.run(run), "train", row), media_type="image/png", headers=IMAGE
+        )
 
     @routes.post("/api/try/{run}/save")
     async def save(run: str, alpha: Annotated[float, Body(gt=0, lt=1, embed=True)]) -> Json:
