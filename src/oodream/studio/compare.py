@@ -1,4 +1,4 @@
-"""Compare: runs side by side, with intervals and ROC curves, and pictures that two classifiers disagree on."""
+"""Compare: runs side by side, with intervals and ROC curves, and pictures on which two classifiers differ."""
 
 from __future__ import annotations
 
