@@ -1,10 +1,13 @@
-"""A real browser, where there is one."""
+"""A real browser, where there is one, and a run with a guard."""
 
 from __future__ import annotations
 
 import shutil
 
 import pytest
+
+from oodream.cli.main import main
+from tests.helpers.runs import command
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +38,15 @@ def page(chromium):
     yield page
     context.close()
     assert faults == []
+
+
+@pytest.fixture(scope="session")
+def guarded(finished, shapes, tiny_pipeline, tmp_path_factory):
+    """The small whole run again, trained with fewer outliers, and with a guard that its few test images can
+    promise; for tests that only read it.
+    """
+    run = tmp_path_factory.mktemp("guarded") / "fewer"
+    shutil.copytree(finished, run)
+    options = "--regularize.ratio 0.25 --guard.alpha 0.2 --guard.confidence 0 --redo changed".split()
+    assert main(command(shapes, tiny_pipeline, run, *options)) == 0
+    return run

@@ -13,7 +13,6 @@ from ..models.classifier import ACCEPTED, quantile_threshold
 from ..runtime.calibration import p_values
 from ..runtime.tails import Floats
 from .artifacts import Run
-from .reading import again
 
 __all__ = ["Differing", "Disagreement", "Measured", "Side", "disagreements", "measured_sets"]
 
@@ -67,7 +66,7 @@ def measured_sets(run: Run) -> dict[str, Measured]:
     """
     scores, guard = run.stamp("scores"), run.stamp("guard")
     if not scores or not guard:
-        raise StoreError(f"{run.folder.path} has not been measured yet. {again('guard')}")
+        raise StoreError(f"{run.folder.path} has not been measured yet: go on with the command of the run.")
     sets = {name: Measured(*facts) for name, facts in scores["inputs"]["sets"].items()}
     return {"id": Measured("id", guard["inputs"]["test"]), **sets}
 

@@ -95,7 +95,7 @@ async function disagree() {
 }
 
 function table(sets) {
-  const head = ["Set", "pictures", "unknown to the first alone", "unknown to the second alone", "unknown to both", "to neither"];
+  const head = ["Set", "pictures", "unknown to the first alone", "to the second alone", "to both", "to neither"];
   const look = (set, by, n) => {
     if (!n) return make("td", { className: "n" }, "0");
     const which = by === "first" ? "first" : "second";

@@ -255,11 +255,12 @@ at("shoot").addEventListener("click", () => {
   canvas.getContext("2d").drawImage(video, 0, 0);
   canvas.toBlob((blob) => { if (blob) tryAll([new File([blob], `camera ${++shots}.png`, { type: "image/png" })]); }, "image/png");
 });
-at("close-camera").addEventListener("click", () => camera.close());
-camera.addEventListener("close", () => {
+function off() {
   for (const track of video.srcObject?.getTracks() ?? []) track.stop();
   video.srcObject = null;
-});
+}
+at("close-camera").addEventListener("click", () => { off(); camera.close(); });
+camera.addEventListener("close", off); // by Escape, too
 
 at("alpha").addEventListener("input", move);
 at("own").addEventListener("click", () => { at("alpha").value = facts.alphas.indexOf(facts.alpha); move(); });
