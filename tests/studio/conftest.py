@@ -8,6 +8,7 @@ import pytest
 
 from oodream.cli.main import main
 from tests.helpers.runs import command
+from tests.helpers.studio import studio
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,10 @@ def guarded(finished, shapes, tiny_pipeline, tmp_path_factory):
     options = "--regularize.ratio 0.25 --guard.alpha 0.2 --guard.confidence 0 --redo changed".split()
     assert main(command(shapes, tiny_pipeline, run, *options)) == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def served(guarded, finished):
+    """`oodream studio` of both runs, in a process of its own, for tests that only look."""
+    with studio(guarded, finished) as running:
+        yield running

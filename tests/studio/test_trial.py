@@ -19,7 +19,7 @@ from oodream.deploy.guard import Guard
 from oodream.run.artifacts import Run
 from oodream.runtime.calibration import p_values
 from tests.helpers.serving import FORM, encoded, form
-from tests.helpers.studio import client, studio
+from tests.helpers.studio import client
 
 HTML = '<img src=x onerror="document.title=1">.png'
 
@@ -206,53 +206,50 @@ def test_other_sites_can_ask_nothing(asking):
     assert asking.post("/api/try/fewer/save", json={"alpha": 0.5}, headers=site).status_code == 403
 
 
-def test_in_the_browser(guarded, page, run):
+def test_in_the_browser(served, page, run):
     """Pictures are chosen, dropped and pasted; the slider moves by key, and all that it changes follows."""
     pictures = {"red.png": encoded(shape()), HTML: encoded(shape((20, 20, 200))), "notes.txt": b"hello"}
     guard, scores = run.guard(), run.scores("regularized", 0, "energy")
-    with studio(guarded) as running:
-        page.goto(f"{running.url}/try")
-        page.locator("#trial").wait_for()
-        page.set_input_files(
-            "#files", [{"name": n, "mimeType": "image/png", "buffer": c} for n, c in pictures.items()]
-        )
-        page.locator(".failed").wait_for()
-        assert "notes.txt) is no picture" in page.locator(".failed").inner_text()
-        cards = page.locator("#answers > li:not(.failed)")
-        page.locator("#answers .alike img").nth(11).wait_for(state="attached")
-        assert HTML in cards.nth(0).inner_text(), "a name is text"
+    page.goto(f"{served.url}/try?run=fewer")
+    page.locator("#trial").wait_for()
+    page.set_input_files(
+        "#files", [{"name": n, "mimeType": "image/png", "buffer": c} for n, c in pictures.items()]
+    )
+    page.locator(".failed").wait_for()
+    assert "notes.txt) is no picture" in page.locator(".failed").inner_text()
+    cards = page.locator("#answers > li:not(.failed)")
+    page.locator("#answers .alike img").nth(11).wait_for(state="attached")
+    assert HTML in cards.nth(0).inner_text(), "a name is text"
 
-        page.locator("#alpha").focus()
-        for key, count in (("End", 1), ("ArrowLeft", 3), ("Home", 1)):
-            for _ in range(count):
-                page.keyboard.press(key)
-            alpha = float(
-                page.evaluate("document.querySelector('#alpha-shown').textContent.replace(' %', '')")
-            )
-            moved = guard.at(round(alpha / 100, 6))
-            page.locator("#promise", has_text=str(moved.guarantee)).wait_for()
-            row = page.locator("#accepted tr", has_text="noise").inner_text()
-            share = float((scores["noise"] <= moved.threshold).double().mean())
-            assert f"{100 * share:.1f} %" in row
-            for card, picture in ((cards.nth(1), shape()), (cards.nth(0), shape((20, 20, 200)))):
-                assert moved.predict(picture).answer in card.locator("h3").inner_text()
-        assert page.locator("#histogram .tried").count() == 2
+    page.locator("#alpha").focus()
+    for key, count in (("End", 1), ("ArrowLeft", 3), ("Home", 1)):
+        for _ in range(count):
+            page.keyboard.press(key)
+        alpha = float(page.evaluate("document.querySelector('#alpha-shown').textContent.replace(' %', '')"))
+        moved = guard.at(round(alpha / 100, 6))
+        page.locator("#promise", has_text=str(moved.guarantee)).wait_for()
+        row = page.locator("#accepted tr", has_text="noise").inner_text()
+        share = float((scores["noise"] <= moved.threshold).double().mean())
+        assert f"{100 * share:.1f} %" in row
+        for card, picture in ((cards.nth(1), shape()), (cards.nth(0), shape((20, 20, 200)))):
+            assert moved.predict(picture).answer in card.locator("h3").inner_text()
+    assert page.locator("#histogram .tried").count() == 2
 
-        drop = """(content) => {
-            const data = new DataTransfer();
-            const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
-            data.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
-            document.getElementById("drop").dispatchEvent(
-                new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
-            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, cancelable: true }));
-        }"""
-        page.evaluate(drop, base64.b64encode(encoded(shape())).decode())
-        page.locator("#tally", has_text="4 answered").wait_for()
-        page.locator("#clear").click()
-        assert page.locator("#answers > li").count() == 0
+    drop = """(content) => {
+        const data = new DataTransfer();
+        const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+        data.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+        document.getElementById("drop").dispatchEvent(
+            new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+        document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, cancelable: true }));
+    }"""
+    page.evaluate(drop, base64.b64encode(encoded(shape())).decode())
+    page.locator("#tally", has_text="4 answered").wait_for()
+    page.locator("#clear").click()
+    assert page.locator("#answers > li").count() == 0
 
 
-def test_the_camera_is_asked_only_when_it_is_wanted(guarded, chromium):
+def test_the_camera_is_asked_only_when_it_is_wanted(served, chromium):
     """A camera that the browser makes up; it is off again once the window is closed."""
     context = chromium.new_context(permissions=["camera"])
     page = context.new_page()
@@ -272,14 +269,13 @@ def test_the_camera_is_asked_only_when_it_is_wanted(guarded, chromium):
             return stream;
         };"""
     )
-    with studio(guarded) as running:
-        page.goto(f"{running.url}/try")
-        page.locator("#trial").wait_for()
-        assert page.evaluate("window.asked") == 0
-        page.locator("#open-camera").click()
-        page.locator("#shoot").click()
-        page.locator("#answers h3", has_text="1").wait_for()
-        page.locator("#tally", has_text="1 answered").wait_for()
-        page.locator("#close-camera").click()
-        assert page.evaluate("[window.asked, window.stopped]") == [1, 1]
+    page.goto(f"{served.url}/try?run=fewer")
+    page.locator("#trial").wait_for()
+    assert page.evaluate("window.asked") == 0
+    page.locator("#open-camera").click()
+    page.locator("#shoot").click()
+    page.locator("#answers h3", has_text="1").wait_for()
+    page.locator("#tally", has_text="1 answered").wait_for()
+    page.locator("#close-camera").click()
+    assert page.evaluate("[window.asked, window.stopped]") == [1, 1]
     context.close()

@@ -15,7 +15,6 @@ from ..core.errors import StoreError
 from ..functional.metrics import mean_roc
 from ..report.comparison import Arm
 from ..run.artifacts import Run
-from ..run.compare import measured_arm
 from ..run.disagree import measured_sets
 from ..run.layout import BASELINE, REGULARIZED, classifier_stage
 
@@ -93,6 +92,8 @@ def curves(runs: Mapping[str, Run], table: Beside) -> dict[str, list[Curve]]:
 
 
 def _arm(name: str, run: Run, kind: str) -> Arm:
+    from ..run.compare import measured_arm  # with the audit's libraries, which take seconds
+
     detector = run.config.evaluate.detectors[0]
     if not any((row.classifier, row.detector, row.group) == (kind, detector, "all") for row in run.rows()):
         raise StoreError(f"{run.folder.path} has no means of the detector {detector} to compare.")

@@ -23,7 +23,6 @@ from ..data.preprocess import read_image
 from ..deploy.serving.bodies import Bodies
 from ..deploy.serving.pictures import Reader
 from ..deploy.serving.schema import Answer, Answers
-from ..run.guards import save_guard
 from .pages import page
 from .studio import Studio
 from .subject import Subject
@@ -89,7 +88,7 @@ def router(studio: Studio) -> APIRouter:
 
     @routes.get("/try")
     def show(request: Request) -> Response:
-        return page(request, studio, "try.html.j2", at_most=studio.limits.max_megapixels)
+        return page(request, studio, "try.html.j2", limits=studio.limits)
 
     @routes.get("/api/try/{run}")
     async def facts(run: str) -> Json:
@@ -123,6 +122,8 @@ def router(studio: Studio) -> APIRouter:
 
     @routes.post("/api/try/{run}/save")
     async def save(run: str, alpha: Annotated[float, Body(gt=0, lt=1, embed=True)]) -> Json:
+        from ..run.guards import save_guard  # with the hub's client, which takes a second
+
         def work(subject: Subject) -> Json:
             guard = subject.guard.at(alpha)
             folder, new = save_guard(subject.run, guard)

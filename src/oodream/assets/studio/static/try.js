@@ -169,6 +169,8 @@ const formOf = (file) => { const form = new FormData(); form.append("images", fi
 
 async function answer(file, one) {
   try {
+    const most = +drop.dataset.bytes - 1000; // less the frame of a form
+    if (file.size > most) throw new Error(`The file has ${(file.size / 1e6).toFixed(1)} MB, and may have ${(most / 1e6).toFixed(0)}.`);
     one.answer = (await ask(api("try", "pictures"), { body: formOf(file), quiet: true })).predictions[0];
   } catch (error) {
     one.item.className = "failed";
