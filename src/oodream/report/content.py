@@ -106,10 +106,16 @@ class LatentMap:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterCount:
-    """How many images of a class were imagined, and how many the filters kept for training."""
+    """How many images of a class were imagined, and how many were kept for training.
+
+    Of the others people `rejected` some, and filters dropped the rest; of those kept people `rescued` some
+    from the filters.
+    """
 
     imagined: int
     kept: int
+    rejected: int = 0
+    rescued: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

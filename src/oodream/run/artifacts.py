@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..audit.finding import Audit
@@ -28,6 +27,7 @@ from .folder import RunDir, read_manifest
 from .generated import ImageFiles, LatentShards, latent_reader
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .reading import again, read_lines, read_object, read_tensors
+from .selection import Selection
 
 __all__ = ["Run", "named_extensions"]
 
@@ -162,20 +162,19 @@ class Run:
         return lines
 
     @cached_property
-    def keep_mask(self) -> Tensor:
-        """True (M,) for imagined rows that stay; all latents do, for the filters look at images."""
-        if self.has_latents:
-            return torch.ones(len(self.vectors), dtype=torch.bool)
-        return self._tensors(self.layout.keep_mask, "keep")["keep"].bool()
+    def selection(self) -> Selection:
+        """Which imagined rows stay, by filters and by people."""
+        return Selection(self)
 
-    @cached_property
+    @property
+    def keep_mask(self) -> Tensor:
+        """True (M,) for imagined rows that stay."""
+        return self.selection.keep_mask
+
+    @property
     def drop_reasons(self) -> list[str]:
-        """Why each imagined row was dropped; empty for those that stay."""
-        if self.has_latents:
-            return [""] * len(self.vectors)
-        reasons = (self.stamp("filter") or {"summary": {"reasons": []}})["summary"]["reasons"]
-        dropped_by_M = self._tensors(self.layout.keep_mask, "dropped_by")["dropped_by"]
-        return [reasons[i] if i >= 0 else "" for i in dropped_by_M.tolist()]
+        """Why each imagined row was dropped, by a filter or by a person; empty for those that stay."""
+        return self.selection.drop_reasons
 
     def reconstructed(self, part: str) -> Images:
         """VAE reconstructions of a share of the "train" images, or the control's of "test" images."""

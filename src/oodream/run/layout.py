@@ -52,6 +52,7 @@ class Layout:
         self.known_latents = folder / "latents" / "known"
         self.coloured_latents = self.known_latents / "coloured.safetensors"
         self.adapter = folder / "latents" / "adapter" / "adapter.safetensors"
+        self.curation = folder / "curation.jsonl"
         self.results = folder / "results.jsonl"
         self.guard = folder / "guard"
         self.saved_guards = folder / "guards"

@@ -21,6 +21,7 @@ from ..data.corruptions import CORRUPTIONS, SEVERITIES
 from ..models.factory import initial_weights_hash
 from ..training.train import is_pretrained, make_loss
 from .artifacts import named_extensions
+from .curation import Curation
 from .folder import inputs_hash
 from .job import Job
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
@@ -44,7 +45,14 @@ class Plan:
                 key: value for key, value in code.items() if json.dumps(key) in json.dumps(inputs)
             }:
                 inputs["plugins"] = plugins
+            if stage.curated and (decided := self._curation(job)):
+                inputs["curation"] = decided
             self.inputs[name] = {**inputs, "after": after}
+
+    def _curation(self, job: Job) -> Json:
+        """What people decided about the images that this plan means."""
+        imagined = self.inputs[imagined_stage(job.config.decode.output)]
+        return Curation(job.run.selection.decisions, inputs_hash(imagined)).inputs
 
     def until(self, name: str) -> list[Stage]:
         """The stages up to `name`, or up to the last one below the folder `name`.
@@ -169,6 +177,7 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
             sections=("train", "regularize", *(("latents",) if latents else ())),
             facts={"seed": seed} | real,
             shared=True,
+            curated=job.run.imagines,
         )
         for seed in seeds
     ]

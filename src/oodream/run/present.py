@@ -249,12 +249,20 @@ def reconstructed_id(run: Run, stamps: dict[str, Json]) -> dict[str, float]:
 
 
 def filtered(run: Run) -> dict[str, FilterCount]:
-    """How many imagined images of each class the filters kept; empty for latents, which are not filtered."""
-    if run.has_latents:
+    """How many imagined rows of each class filters and people kept; empty for latents, which are not
+    filtered, where nobody decided anything.
+    """
+    selection, y_M, n = run.selection, run.vectors.y_M, len(run.book.names)
+    curation = selection.curation
+    if run.has_latents and not curation.states:
         return {}
-    y_M, n = run.vectors.y_M, len(run.book.names)
-    imagined, kept = (y.bincount(minlength=n).tolist() for y in (y_M, y_M[run.keep_mask]))
-    return {name: FilterCount(imagined=imagined[y], kept=kept[y]) for y, name in enumerate(run.book.names)}
+    rescued = [m for m in curation.kept if selection.filter_reasons[m]]
+    parts = (slice(None), run.keep_mask, curation.rejected, rescued)
+    counts = [y_M[rows].bincount(minlength=n).tolist() for rows in parts]
+    return {
+        name: FilterCount(imagined=imagined, kept=kept, rejected=rejected, rescued=rescued)
+        for name, imagined, kept, rejected, rescued in zip(run.book.names, *counts, strict=True)
+    }
 
 
 def audit_notes(run: Run, inputs: DataInputs) -> list[AuditNote]:

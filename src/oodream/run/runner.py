@@ -25,6 +25,7 @@ from .job import Job
 from .layout import FORMAT
 from .plan import Plan
 from .stage import Stage
+from .stages.classifiers import kept_rows
 
 __all__ = ["CHANGED", "execute", "go", "manifest"]
 
@@ -63,17 +64,37 @@ def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequen
 
 
 def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
-    """Removes what is to be made afresh, refuses what is stale, and writes `run.json`."""
+    """Removes what is to be made afresh, refuses what is stale, and writes `run.json`.
+
+    What is stale for nothing but people's decisions about outliers is made afresh without being asked for.
+    """
+    folder, inputs = job.folder, plan.inputs
+    afresh = {stage.name for stage in plan.from_([name for name in redo if name != CHANGED])}
     if CHANGED in redo:
-        for name in reversed(plan.stages):
-            if job.folder.changes(name, plan.inputs[name]):
-                job.folder.remove(name)
-    for stage in reversed(plan.from_([name for name in redo if name != CHANGED])):
-        job.folder.remove(stage.name)
+        afresh |= {name for name in plan.stages if folder.changes(name, inputs[name])}
+    if decided := decided_otherwise(job, plan):
+        kept_rows(job.run)  # refuses where none is left
+    afresh.update(decided)
     for name in plan.stages:
-        if job.folder.is_done(name, plan.inputs[name]):
-            job.folder.check_whole(name)
+        if name not in afresh and folder.is_done(name, inputs[name]):
+            folder.check_whole(name)
+    for name in reversed(plan.stages):
+        if name in afresh:
+            folder.remove(name)
     write_json(job.layout.manifest, manifest(job))
+
+
+def decided_otherwise(job: Job, plan: Plan) -> list[str]:
+    """The stages that are stale because people decided otherwise about outliers, and for no other reason,
+    and those that are stale because of them.
+    """
+    stale: list[str] = []
+    for name, inputs in plan.inputs.items():
+        causes = {"curation", "added", *(f"after.{other}" for other in stale)}
+        changed = [change.partition(": ")[0] for change in job.folder.changes(name, inputs)]
+        if changed and all(key in causes or key.partition(".")[0] in causes for key in changed):
+            stale.append(name)
+    return stale
 
 
 def run_stage(job: Job, stage: Stage, inputs: Json, say: Callable[[str], None]) -> None:

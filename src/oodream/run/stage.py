@@ -19,8 +19,9 @@ class Stage:
     """A folder of the run, the work that fills it and returns a summary, and what it is made from.
 
     It is made from whole `sections` of the configuration, from the stages it comes `after`, and from `facts`:
-    hashes of images and weights, seeds. When any of these changes the stage is stale. Of several processes
-    all do the work of a `shared` stage together, and the first one alone that of any other.
+    hashes of images and weights, seeds. A `curated` stage is also made from what people decided about the
+    imagined rows. When any of these changes the stage is stale. Of several processes all do the work of a
+    `shared` stage together, and the first one alone that of any other.
     """
 
     name: str
@@ -29,3 +30,4 @@ class Stage:
     sections: tuple[str, ...] = ()
     facts: Json = field(default_factory=dict)
     shared: bool = False
+    curated: bool = False

@@ -5,6 +5,7 @@ Nothing here knows HTTP. A run is addressed by its name, never by a path.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import OrderedDict
@@ -41,6 +42,7 @@ def runs_below(root: Path) -> list[Path]:
 @dataclass
 class _Opened:
     run: Run
+    number: int
     version: Hashable
     looked: float
 
@@ -56,7 +58,8 @@ class Studio:
         self.worker, self.sets = Worker(), RunSets()
         self._folders: dict[str, Path] = {}
         self._opened: dict[str, _Opened] = {}
-        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._values: OrderedDict[tuple[str, int, Hashable], Any] = OrderedDict()
+        self._numbers = itertools.count()
         self._lock = threading.RLock()
         for folder in folders:
             self.add(folder)
@@ -100,7 +103,7 @@ class Studio:
                 return opened.run
             version = _version(folder)
             if opened is None or opened.version != version:
-                opened = _Opened(Run.open(folder, self.plugins), version, now)
+                opened = _Opened(Run.open(folder, self.plugins), next(self._numbers), version, now)
                 self._opened[name] = opened
             opened.looked = now
             return opened.run
@@ -110,21 +113,30 @@ class Studio:
 
         The values that were not used for the longest are forgotten where there would be too many.
         """
-        whole = (run, id(self.run(run)), key)
+        whole = (run, self._number(run), key)
         with self._lock:
             if whole in self._values:
                 self._values.move_to_end(whole)
                 return self._values[whole]
         value = make()
         with self._lock:
-            current = self._opened[run].run
-            stale = [k for k in self._values if k[0] == run and k[1] != id(current)]  # type: ignore[index]
-            for old in stale:
+            for old in [k for k in self._values if k[0] == run and k[1] != whole[1]]:
                 del self._values[old]
             self._values[whole] = value
             while len(self._values) > REMEMBERED:
                 self._values.popitem(last=False)
         return value
+
+    def remembered(self, run: str, key: Hashable) -> Any:
+        """What `cached` remembers under this key; None where it does not."""
+        whole = (run, self._number(run), key)
+        with self._lock:
+            return self._values.get(whole)
+
+    def _number(self, run: str) -> int:
+        with self._lock:
+            self.run(run)
+            return self._opened[run].number
 
     def inside(self, name: str, file: Path) -> Path:
         """The real place of a run's file. Raises StoreError where it leads out of the run, as a link may."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ...core.distributed import is_main
@@ -45,6 +45,7 @@ from ._training import fraction, save_log
 __all__ = [
     "check_teacher",
     "fit_adapter",
+    "kept_rows",
     "lacks_outlier_images",
     "outlier_images",
     "train_baseline",
@@ -97,8 +98,9 @@ def train_regularized(job: Job, seed: int) -> Json:
     options = options_by_name("losses", c.loss, c.loss_options)[c.loss[0]]
     if not is_main():
         return {}
-    beside = parts[-1]
-    return keep(job, stage, trained, c.loss[0], options) | {f"{beside.role}s": len(beside.data)}
+    beside, rejected = parts[-1], len(job.run.selection.curation.rejected)
+    counts = {f"{beside.role}s": len(beside.data)} | ({"rejected": rejected} if rejected else {})
+    return keep(job, stage, trained, c.loss[0], options) | counts
 
 
 def sources(job: Job) -> list[Source]:
@@ -150,17 +152,26 @@ def lacks_outlier_images(run: Run) -> str:
     return ""
 
 
+def kept_rows(run: Run) -> Tensor:
+    """The imagined rows that stay. Raises ValueError where there are none."""
+    rows = run.keep_mask.nonzero()[:, 0]
+    if len(rows):
+        return rows
+    if rejected := run.selection.curation.rejected:
+        raise ValueError(
+            f"No {run.kind} is left: a person rejected {len(rejected)} of {len(run.vectors)}, and filters "
+            "dropped the others. Keep some in the studio."
+        )
+    advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[run.kind]
+    raise ValueError(
+        f"The filters kept no {run.kind}: sample {advice} the classes, or change filter.options."
+    )
+
+
 def imagined(job: Job, latents: LatentSet | None) -> Source:
     """The imagined rows that stay, or known ones in their place."""
     c, run = job.config.regularize, job.run
-    rows = run.keep_mask.nonzero()[:, 0]
-    if len(rows) == 0:
-        advice = {"outlier": "further from (a lower cosine)", "inlier": "nearer to (a higher cosine)"}[
-            run.kind
-        ]
-        raise ValueError(
-            f"The filters kept no {run.kind}: sample {advice} the classes, or change filter.options."
-        )
+    rows = kept_rows(run)
     rows = rows[: c.max_outliers or None]
     least = job.config.latents.min_outlier_weight
     if c.outliers == "known":
