@@ -17,6 +17,7 @@ from oodream import Guard
 from oodream.cli.main import main
 from oodream.data.builtin import digits
 from oodream.data.folders import list_ood
+from oodream.run.guard_page import read_scores
 from tests.helpers.guarded import SIZE, Logits, classifier, output_names, save_clothes, save_logits
 from tests.helpers.page import Page
 
@@ -97,6 +98,15 @@ def test_it_is_exported_as_any_guard(made, tmp_path):
     card = (tmp_path / "x" / "README.md").read_text()
     assert re.search(r"`exported:net.pt2`, images of 12 x 12 pixels; a file of [\d.]+ MB\n", card)
     assert (tmp_path / "x" / "guard.onnx").exists()
+
+
+def test_its_scores_of_unknown_pictures_are_kept(made):
+    ((name, (group, score_N)),) = read_scores(made).items()
+    assert (name, group) == ("digits", "far")
+    (measured,) = json.loads((made / "report.json").read_text())["measured"]
+    guard = Guard.load(made, plugins=True)
+    assert len(score_N) == measured["n"]
+    assert (score_N > guard.threshold).double().mean().item() == pytest.approx(measured["flagged"])
 
 
 def test_the_report_and_its_facts(made, desk):

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from oodream.core.files import write_json
+from oodream.core.tensors import save_tensors
 from oodream.deploy.guard import Guard
 from oodream.run.artifacts import Run
 from oodream.runtime.calibration import p_values
@@ -147,6 +149,43 @@ def test_a_run_without_a_guard_says_why(finished):
     answer = client(finished).get("/api/try/calm")
     assert answer.status_code == 422
     assert "could have no guard" in answer.json()["detail"]
+
+
+@pytest.fixture(scope="module")
+def alone(guarded, tmp_path_factory):
+    """A guard's own folder, with the scores that `oodream guard` keeps there, but for its report."""
+    folder = tmp_path_factory.mktemp("alone") / "mine"
+    guard, scores = Run.open(guarded).guard(), Run.open(guarded).scores()
+    guard.save(folder)
+    write_json(folder / "report.json", {"unknown": {"noise": "far"}})
+    save_tensors(folder / "scores.safetensors", {"noise": scores["noise"]})
+    return folder
+
+
+def test_a_guard_in_a_folder_of_its_own_can_be_tried(alone, run):
+    asking, guard, noise = client(alone), run.guard(), run.scores()["noise"]
+    moved = asking.get("/api/try/mine/at?alpha=0.5").json()
+    assert moved["guarantee"] == str(guard.at(0.5).guarantee)
+    accepted = int((noise <= guard.at(0.5).threshold).sum())
+    assert [(one["name"], one["accepted"], one["n"]) for one in moved["unknown"]] == [
+        ("noise", accepted, len(noise))
+    ]
+    body = form(("one.png", encoded(shape())))
+    answer = asking.post("/api/try/mine/pictures", content=body, headers=FORM).json()["predictions"][0]
+    assert answer["score"] == guard.predict(shape()).score
+    nearest = asking.post("/api/try/mine/nearest", content=body, headers=FORM)
+    assert "keeps no known images" in nearest.json()["detail"]
+    saved = asking.post("/api/try/mine/save", json={"alpha": 0.5}).json()["folder"]
+    assert Guard.load(saved).guarantee == guard.at(0.5).guarantee
+    assert asking.get("/compare?run=mine").status_code == 200
+
+
+def test_a_guard_without_scores_has_its_known_ones_alone(alone, tmp_path):
+    bare = shutil.copytree(alone, tmp_path / "bare")
+    (bare / "scores.safetensors").unlink()
+    facts = client(bare).get("/api/try/bare").json()
+    assert [one["name"] for one in facts["panels"]] == [""]
+    assert client(bare).get("/api/try/bare/at?alpha=0.5").json()["unknown"] == []
 
 
 def claiming(side: int) -> bytes:

@@ -1,9 +1,8 @@
-"""Guards that were saved from a run, beside its own: the run's guard at another alpha, each in a folder of
-its own that works by itself.
-"""
+"""Guards that were saved beside a run's own, at another alpha, each in a folder that works by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import StoreError, shown
@@ -12,7 +11,7 @@ from ..deploy.export import export
 from ..deploy.guard import Guard
 from ..deploy.identity import identity
 from .artifacts import Run
-from .layout import REGULARIZED
+from .layout import REGULARIZED, Layout
 
 __all__ = ["guard_rows", "save_guard"]
 
@@ -27,19 +26,18 @@ def guard_rows(run: Run) -> list[Row]:
     return [row for row in rows if (row.classifier, row.seed, row.detector) == arm]
 
 
-def save_guard(run: Run, guard: Guard) -> tuple[Path, bool]:
-    """Exports one of the run's guards to a folder inside the run, and returns it, and whether it is new.
+def save_guard(home: Path, guard: Guard, rows: Sequence[Row] = ()) -> tuple[Path, bool]:
+    """Exports a guard to a folder inside its `home`, a run's folder, and returns it, and whether it is new.
 
     The folder is named after alpha and what the guard is made of, so one that is there already is this guard.
-    Raises StoreError where the folder would lie outside the run, behind a link.
+    `rows` are measurements for its card. Raises StoreError where the folder would lie outside, behind a link.
     """
     name = f"alpha-{guard.guarantee.alpha:g}-{identity(guard)['guard'][:DIGITS]}"
-    folder, home = run.layout.saved_guards / name, run.folder.path
+    place = Layout(home).saved_guards
+    folder = place / name
     if not folder.resolve().is_relative_to(home.resolve()):
-        raise StoreError(
-            f"{shown(run.layout.saved_guards)} leads out of the run, and nothing is written there."
-        )
+        raise StoreError(f"{shown(place)} leads out of {shown(home.name)}, and nothing is written there.")
     if folder.is_dir() and any(folder.iterdir()):
         return folder, False
-    export(guard, folder, guard_rows(run))
+    export(guard, folder, rows)
     return folder, True

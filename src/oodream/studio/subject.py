@@ -1,5 +1,5 @@
-"""What pictures are tried on: a run's guard, with the scores of its test images and the known images that it
-learned from. Nothing here knows HTTP.
+"""What pictures are tried on: a guard, with its scores of unknown images and the known ones that it learned
+from. Nothing here knows HTTP.
 """
 
 from __future__ import annotations
@@ -7,14 +7,12 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core.errors import StoreError
 from ..core.types import Json
 from ..data.images import Images, from_array
 from ..deploy.guard import Guard
@@ -22,11 +20,9 @@ from ..deploy.tradeoff import Accepted, Scored, alphas, tradeoff
 from ..models.inference import Extractor
 from ..models.neighbours import Neighbour, Neighbours
 from ..report.figures import sorted_scores, threshold_histogram
-from ..run.artifacts import Run
-from ..run.layout import REGULARIZED
 from ..runtime.answers import Prediction
 from ..runtime.tails import wilson
-from .sets import RunSets
+from .guards import Place
 
 __all__ = ["HEIGHT", "WIDTH", "Subject"]
 
@@ -37,62 +33,50 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # that stand in for it in words
 
 @dataclass(frozen=True)
 class Subject:
-    """A run's guard, and what it is tried with. What is slow is made when it is first asked for.
+    """A guard, and what it is tried with. What is slow is made when it is first asked for.
 
-    The run's image `sets` are read only for the nearest known images, and for a guard with a threshold for
-    each class. Several threads may ask: the network answers one of them at a time, and a
-    search through the known images, which has a network of its own, holds up no answer.
+    Image sets are read only for the nearest known images, and for a guard with a threshold for each class.
+    Several threads may ask: the network answers one of them at a time, and a search through the known images,
+    which has a network of its own, holds up no answer.
     """
 
-    run: Run
     guard: Guard
-    sets: RunSets
+    place: Place
     _answering: Lock = field(default_factory=Lock)
     _searching: Lock = field(default_factory=Lock)
 
     @cached_property
     def unknown(self) -> dict[str, Scored]:
-        """The guard's scores of the run's unknown sets; empty where the run has not measured its detector."""
-        if not self._groups:
-            return {}
-        stamp = self.run.stamp("guard")
-        try:
-            scores = self.run.scores(REGULARIZED, 0, stamp["inputs"]["detector"] if stamp else "")
-        except StoreError:  # a detector that could not be fitted there has none
-            return {}
-        classes = self._likeliest() if self.guard.per_class else {}
+        """The guard's scores of unknown sets; empty where its detector was not measured."""
+        scores = self.place.scores()
+        names = [name for name in self._groups if name in scores]
+        classes = {name: self._likeliest(name) for name in names} if self.guard.per_class else {}
         return {
             name: Scored(score_N=scores[name].double().numpy(), likeliest_N=classes.get(name))
-            for name in self._groups
-            if name in scores
+            for name in names
         }
 
     @cached_property
     def _groups(self) -> dict[str, str]:
-        """The groups of the run's unknown sets by name, near before far."""
-        scores = self.run.stamp("scores")
-        sets = scores["inputs"]["sets"] if scores else {}
-        return dict(
-            sorted(((name, facts[0]) for name, facts in sets.items()), key=lambda one: one[1] != "near")
-        )
+        return self.place.groups()
 
-    def _likeliest(self) -> dict[str, NDArray]:
-        """The classes that the network takes unknown images for, by set."""
-        extractor = self._extractor(self.run.layout.cache)
-        sets = {name: self.sets.read(self.run, name) for name in self._groups}
-        return {name: extractor(images).logits_BC.argmax(1).numpy() for name, images in sets.items()}
-
-    def _extractor(self, cache: Path | None = None) -> Extractor:
-        network = copy.deepcopy(self.guard.network)
-        return Extractor(network, loss=self.guard.classifier.loss, device=self.guard.device, cache=cache)
+    def _likeliest(self, name: str) -> NDArray:
+        """The classes that the network takes the images of an unknown set for."""
+        with self._searching:
+            output = self._extractor(self.place.images(name))
+        return output.logits_BC.argmax(1).numpy()
 
     @cached_property
-    def _search(self) -> tuple[Extractor, Neighbours]:
-        """The known images that the classifier learned from, and what makes features of other pictures."""
-        extractor = self._extractor(self.run.layout.cache)
-        return Extractor(extractor.network, device=extractor.device), Neighbours(
-            extractor, self.sets.read(self.run, "train")
+    def _extractor(self) -> Extractor:
+        network = copy.deepcopy(self.guard.network)
+        return Extractor(
+            network, loss=self.guard.classifier.loss, device=self.guard.device, cache=self.place.cache
         )
+
+    @cached_property
+    def _neighbours(self) -> Neighbours:
+        known = self.place.images("train")
+        return Neighbours(self._extractor, known)
 
     def facts(self) -> Json:
         """What a page is told first: the rates to choose from, and the histograms of scores."""
@@ -140,9 +124,10 @@ class Subject:
         pixels = torch.from_numpy(squares_B).permute(0, 3, 1, 2).contiguous()
         images = from_array("pictures", pixels, torch.zeros(len(pixels)), ())
         with self._searching:
-            extractor, neighbours = self._search
-            found = neighbours.nearest(extractor(images).z_BF, NEAREST)
-        return [[_alike(one, neighbours.images) for one in part] for part in found]
+            known = self._neighbours
+            uncached = Extractor(self._extractor.network, device=self.guard.device)
+            found = known.nearest(uncached(images).z_BF, NEAREST)
+        return [[_alike(one, known.images) for one in part] for part in found]
 
 
 def _panel(name: str, group: str, known: NDArray, unknown: NDArray, threshold: float) -> Json:

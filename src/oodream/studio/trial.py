@@ -23,6 +23,8 @@ from ..data.preprocess import read_image
 from ..deploy.serving.bodies import Bodies
 from ..deploy.serving.pictures import Reader
 from ..deploy.serving.schema import Answer, Answers
+from ..run.folder import read_manifest
+from .guards import InFolder, InRun
 from .pages import page
 from .studio import Studio
 from .subject import Subject
@@ -43,17 +45,23 @@ class Trials:
         self.bodies = Bodies(limits=studio.limits)
         self._places = os.cpu_count() or 1
         self._lock = threading.Lock()
+        self._guards: dict[str, Subject] = {}  # those in folders of their own, which nothing changes
 
     def subject(self, name: str) -> Subject:
-        """What pictures are tried on in a run. Raises UnknownRun, and StoreError for one without a guard."""
+        """What pictures are tried on in a run, or in the folder of a guard.
 
-        def make() -> Subject:
-            run = self.studio.run(name)
-            run.folder.check_whole("guard")
-            return Subject(run, run.guard(str(device_of(self.studio.device))), self.studio.sets)
-
+        Raises UnknownRun, and StoreError where there is no guard.
+        """
+        device = str(device_of(self.studio.device))
+        folder = self.studio.folder(name)
         with self._lock:
-            return self.studio.cached(name, "subject", make)
+            if read_manifest(folder):
+                place = InRun(self.studio.run(name), self.studio.sets)
+                return self.studio.cached(name, "subject", lambda: Subject(place.guard(device), place))
+            if name not in self._guards:
+                alone = InFolder(folder, self.studio.plugins)
+                self._guards[name] = Subject(alone.guard(device), alone)
+            return self._guards[name]
 
     async def apply(self, name: str, work: Callable[[Subject], T]) -> T:
         """What `work` makes of a subject, in a thread."""
@@ -126,7 +134,7 @@ def router(studio: Studio) -> APIRouter:
 
         def work(subject: Subject) -> Json:
             guard = subject.guard.at(alpha)
-            folder, new = save_guard(subject.run, guard)
+            folder, new = save_guard(subject.place.home, guard, subject.place.rows())
             return {"folder": shown(folder), "new": new, "guarantee": str(guard.guarantee)}
 
         return await trials.apply(run, work)

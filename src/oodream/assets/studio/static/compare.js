@@ -8,6 +8,7 @@ const chosen = () => [run, ...[...at("chosen").querySelectorAll("input:checked")
 
 let reading = null; // what is under way for the table
 let classifiers = [];
+let chose = false; // whether somebody has chosen a pair, which then stays
 
 // Tables and curves: HTML of the studio's own templates, in which every name is escaped
 
@@ -43,7 +44,7 @@ const called = (one) => `${one.run}: ${one.kind}, seed ${one.seed}`;
 const picked = (id) => classifiers[+at(id).value];
 
 async function sides() {
-  const before = [picked("first"), picked("second")].map((one) => one && called(one));
+  const before = chose ? [picked("first"), picked("second")].map((one) => one && called(one)) : [];
   try {
     ({ classifiers } = await ask(`/api/compare/classifiers?${query({ name: chosen() })}`, { quiet: true }));
   } catch (error) {
@@ -146,7 +147,7 @@ async function pictures(set, by, start) {
 
 if (at("chosen")) {
   at("chosen").addEventListener("change", choose);
-  for (const id of ["first", "second"]) at(id).addEventListener("change", detectors);
+  for (const id of ["first", "second"]) at(id).addEventListener("change", () => { chose = true; detectors(); });
   for (const id of ["detector", "share"]) at(id).addEventListener("change", disagree);
   at("pair").addEventListener("submit", (event) => event.preventDefault());
   results();
