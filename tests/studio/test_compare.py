@@ -200,14 +200,14 @@ def test_in_the_browser(served, page, runs):
     page.locator("#chosen").get_by_label("calm").check()
     page.locator("#results .legend", has_text="calm").wait_for()
     assert "with=calm" in page.url, "the choice survives a reload"
+    page.locator("#sets[aria-busy=false]").wait_for()
     page.locator("#share").select_option("0.8")
+    page.locator("#sets[aria-busy=false]").wait_for()
     expected = {one.name: one for one in disagreements(first, second, 0.8)}
     name, one = max(expected.items(), key=lambda item: len(item[1].only_first) + len(item[1].only_second))
     by = "first" if one.only_first else "second"
     n = len(one.only_first or one.only_second)
-    button = page.get_by_label(f"Show {n} of {name} that only the {by} calls unknown")
-    button.focus()
-    page.keyboard.press("Enter")
+    page.get_by_label(f"Show {n} of {name} that only the {by} calls unknown").press("Enter")
     shown = page.locator(".differ li")
     shown.first.wait_for()
     assert shown.count() == min(n, 48)

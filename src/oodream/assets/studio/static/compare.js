@@ -87,12 +87,16 @@ async function disagree() {
   const turn = ++comparing;
   at("pictures").replaceChildren();
   if (!at("detector").value) { at("sets").replaceChildren(make("p", { className: "note" }, "The two have no detector in common.")); return; }
+  at("sets").setAttribute("aria-busy", "true");
+  let shown;
   try {
-    const { sets } = await ask(`/api/compare/disagreements?${query(pair())}`, { quiet: true });
-    if (turn === comparing) at("sets").replaceChildren(table(sets));
+    shown = table((await ask(`/api/compare/disagreements?${query(pair())}`, { quiet: true })).sets);
   } catch (error) {
-    if (turn === comparing) at("sets").replaceChildren(make("p", { className: "note" }, error.message));
+    shown = make("p", { className: "note" }, error.message);
   }
+  if (turn !== comparing) return;
+  at("sets").replaceChildren(shown);
+  at("sets").setAttribute("aria-busy", "false");
 }
 
 function table(sets) {
