@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from io import BytesIO
 from typing import Annotated, TypeVar
@@ -23,6 +24,7 @@ from ..data.preprocess import read_image
 from ..deploy.serving.bodies import Bodies
 from ..deploy.serving.pictures import Reader
 from ..deploy.serving.schema import Answer, Answers
+from ..run.artifacts import Run
 from ..run.folder import read_manifest
 from .guards import InFolder, InRun
 from .pages import page
@@ -34,34 +36,36 @@ __all__ = ["Trials", "router"]
 IMAGE = {
     "Cache-Control": "private, max-age=600"
 }  # of known images; a run's data do not change under its feet
+KEPT = 4  # subjects, each with two copies of a network and features of known images
 T = TypeVar("T")
 
 
 class Trials:
-    """The subjects of a studio's runs, each made once, and pictures read within limits."""
+    """The subjects of a studio's runs, of which a few are kept, and pictures read within limits."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
         self.bodies = Bodies(limits=studio.limits)
         self._places = os.cpu_count() or 1
         self._lock = threading.Lock()
-        self._guards: dict[str, Subject] = {}  # those in folders of their own, which nothing changes
+        self._subjects: OrderedDict[str, tuple[Run | None, Subject]] = OrderedDict()
 
     def subject(self, name: str) -> Subject:
         """What pictures are tried on in a run, or in the folder of a guard.
 
         Raises UnknownRun, and StoreError where there is no guard.
         """
-        device = str(device_of(self.studio.device))
-        folder = self.studio.folder(name)
+        device, folder = str(device_of(self.studio.device)), self.studio.folder(name)
         with self._lock:
-            if read_manifest(folder):
-                place = InRun(self.studio.run(name), self.studio.sets)
-                return self.studio.cached(name, "subject", lambda: Subject(place.guard(device), place))
-            if name not in self._guards:
-                alone = InFolder(folder, self.studio.plugins)
-                self._guards[name] = Subject(alone.guard(device), alone)
-            return self._guards[name]
+            run = self.studio.run(name) if read_manifest(folder) else None
+            made_from, subject = self._subjects.pop(name, (None, None))
+            if subject is None or made_from is not run:
+                place = InRun(run, self.studio.sets) if run else InFolder(folder, self.studio.plugins)
+                subject = Subject(place.guard(device), place)
+            self._subjects[name] = run, subject
+            while len(self._subjects) > KEPT:
+                self._subjects.popitem(last=False)
+            return subject
 
     async def apply(self, name: str, work: Callable[[Subject], T]) -> T:
         """What `work` makes of a subject, in a thread."""
