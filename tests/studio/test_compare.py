@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from oodream.report.comparison import contrasts, measured
 from oodream.run.artifacts import Run
 from oodream.run.compare import measured_arm
 from oodream.run.disagree import Side, disagreements
-from oodream.studio.arms import beside, curves
+from oodream.studio.arms import Beside, beside, facts
 from tests.helpers.page import Page
 from tests.helpers.studio import client
 
@@ -33,8 +35,12 @@ def runs(guarded, finished) -> dict[str, Run]:
     return {"fewer": Run.open(guarded), "calm": Run.open(finished)}
 
 
+def read(runs: dict[str, Run]) -> Beside:
+    return beside({name: partial(facts, run) for name, run in runs.items()})
+
+
 def test_arms_are_those_of_the_library(runs):
-    table = beside(runs)
+    table = read(runs)
     assert [arm.arm for arm in table.arms] == ["baseline", "fewer", "calm"], (
         "one baseline: both have trained it"
     )
@@ -45,10 +51,9 @@ def test_arms_are_those_of_the_library(runs):
 
 
 def test_the_area_of_a_curve_is_the_auroc_of_its_arm(runs):
-    table = beside(runs)
-    drawn = curves(runs, table)
-    assert list(drawn) == ["far"], "there is no near set"
-    for curve, arm in zip(drawn["far"], table.arms, strict=True):
+    table = read(runs)
+    assert list(table.curves) == ["far"], "there is no near set"
+    for curve, arm in zip(table.curves["far"], table.arms, strict=True):
         assert curve.arm == arm.arm
         assert 100 * curve.auroc == pytest.approx(arm.cells["far auroc"].value, abs=0.5)
         assert curve.at(1) == 1
@@ -58,7 +63,7 @@ def test_what_cannot_be_compared_is_said(runs, guarded, tmp_path):
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / "run.json").write_bytes((guarded / "run.json").read_bytes())
-    table = beside({**runs, "begun": Run.open(begun)})
+    table = read({**runs, "begun": Run.open(begun)})
     assert list(table.problems) == ["begun"]
     assert "not been measured yet" in table.problems["begun"]
     assert len(table.arms) == 3
@@ -71,7 +76,7 @@ def test_runs_of_other_pictures_are_not_subtracted(runs, guarded, tmp_path):
     stamp = json.loads((other / "guard" / "stage.json").read_text())
     stamp["inputs"]["test"] = "other pictures"
     (other / "guard" / "stage.json").write_text(json.dumps(stamp))
-    table = beside({"fewer": runs["fewer"], "other": Run.open(other)})
+    table = read({"fewer": runs["fewer"], "other": Run.open(other)})
     assert not table.same
     html = client(guarded, other).get("/api/compare/results?name=fewer&name=other").json()["html"]
     assert "not measured on the same pictures" in html
@@ -83,10 +88,17 @@ def test_runs_of_other_pictures_are_not_subtracted(runs, guarded, tmp_path):
     assert "different known images" in refused.json()["detail"]
 
 
+def test_baselines_that_were_trained_otherwise_stand_last(runs):
+    one = facts(runs["fewer"])
+    table = beside({"fewer": lambda: one, "calm": lambda: replace(one, baselines=[{"other": 1}])})
+    assert [arm.arm for arm in table.arms] == ["baseline", "fewer", "calm", "baseline of calm"]
+    assert [curve.arm for curve in table.curves["far"]] == [arm.arm for arm in table.arms]
+
+
 def test_the_results_show_all_numbers(asking, runs):
     html = asking.get("/api/compare/results?name=fewer&name=calm").json()["html"]
     page = Page(html)
-    arms = beside(runs).arms
+    arms = read(runs).arms
     text = page.text("td") + page.text("th")
     for row in measured(arms)[1]:
         for cell in row:

@@ -5,37 +5,24 @@ Nothing here knows HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from ..core.errors import StoreError
+from ..core.types import Json
 from ..functional.metrics import mean_roc
 from ..report.comparison import Arm
 from ..run.artifacts import Run
-from ..run.disagree import measured_sets
-from ..run.layout import BASELINE, REGULARIZED, classifier_stage
+from ..run.disagree import Measured, measured_sets
+from ..run.layout import BASELINE, KINDS, REGULARIZED, classifier_stage
 
-__all__ = ["FPR", "Beside", "Curve", "beside", "curves"]
+__all__ = ["FPR", "Beside", "Curve", "Facts", "beside", "facts"]
 
 FPR = (0.01, 0.05, 0.1, 0.2, 0.5)  # rates of false alarms that a curve's table has
 GROUPS = ("near", "far")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Beside:
-    """Arms, the first of which is the baseline, each with the run and the kind of classifier that it is.
-
-    `problems` says why runs are left out, and `same` whether all arms were measured on the same pictures:
-    where they were not, differences between them mean nothing.
-    """
-
-    arms: Sequence[Arm]
-    sources: Mapping[str, tuple[str, str]]
-    problems: Mapping[str, str]
-    same: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,56 +39,85 @@ class Curve:
         return float(np.interp(fpr, self.fpr, self.tpr))
 
 
-def beside(runs: Mapping[str, Run]) -> Beside:
-    """The arms of runs by name: the first one's baseline, the regularized classifiers of all, and baselines
-    that were trained otherwise than the first.
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a run has measured: arms and curves by kind of classifier, the pictures that it was measured on,
+    and what its baselines were made from.
     """
-    regularized: dict[str, Arm] = {}
-    baselines: dict[str, Arm] = {}
-    sources: dict[str, tuple[str, str]] = {}
-    problems, trained, pictures = {}, [], []
-    for name, run in runs.items():
+
+    arms: Mapping[str, Arm]
+    curves: Mapping[str, Mapping[str, Curve]]
+    pictures: Mapping[str, Measured]
+    baselines: Sequence[Json]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Arms, the first of which is the baseline, and their curves by group, near before far.
+
+    `problems` says why runs are left out, and `same` whether all arms were measured on the same pictures:
+    where they were not, differences between them mean nothing.
+    """
+
+    arms: Sequence[Arm]
+    curves: Mapping[str, Sequence[Curve]]
+    problems: Mapping[str, str]
+    same: bool
+
+
+def beside(runs: Mapping[str, Callable[[], Facts]]) -> Beside:
+    """Runs by name beside each other: the first one's baseline, the regularized classifiers of all, and
+    baselines that were trained otherwise than the first. A run whose facts cannot be had is left out.
+    """
+    problems, every = {}, {}
+    for name, read in runs.items():
         try:
-            pictures.append(measured_sets(run))
-            regularized[name] = _arm(name, run, REGULARIZED)
-            made_from = [run.stamp(classifier_stage(BASELINE, seed)) for seed in range(run.config.seeds)]
-            inputs = [stamp and stamp["inputs"] for stamp in made_from]
-            if inputs not in trained:
-                trained.append(inputs)
-                called = BASELINE if len(trained) == 1 else f"{BASELINE} of {name}"
-                baselines[called], sources[called] = _arm(called, run, BASELINE), (name, BASELINE)
-            sources[name] = name, REGULARIZED
+            every[name] = read()
         except (ValueError, RuntimeError, OSError) as error:
             problems[name] = str(error)
-            regularized.pop(name, None)
-    first, *others = baselines.values() or [None]
-    arms = [arm for arm in (first, *regularized.values(), *others) if arm is not None]
-    same = all(one == pictures[0] for one in pictures)
-    return Beside(arms=arms, sources=sources, problems=problems, same=same)
-
-
-def curves(runs: Mapping[str, Run], table: Beside) -> dict[str, list[Curve]]:
-    """The arms' mean ROC curves by group, near before far; of groups that no arm has there are none."""
-    result: dict[str, list[Curve]] = {}
+    shown: list[tuple[str, str, Facts]] = [(name, REGULARIZED, one) for name, one in every.items()]
+    trained: list[Sequence[Json]] = []
+    for name, one in every.items():
+        if one.baselines not in trained:
+            first = not trained
+            trained.append(one.baselines)
+            place = 0 if first else len(shown)
+            shown.insert(place, (BASELINE if first else f"{BASELINE} of {name}", BASELINE, one))
+    curves: dict[str, list[Curve]] = {}
     for group in GROUPS:
-        for arm in table.arms:
-            name, kind = table.sources[arm.arm]
-            if curve := _curve(arm.arm, runs[name], kind, group):
-                result.setdefault(group, []).append(curve)
-    return result
+        for called, kind, one in shown:
+            if curve := one.curves[kind].get(group):
+                curves.setdefault(group, []).append(replace(curve, arm=called))
+    pictures = [one.pictures for one in every.values()]
+    return Beside(
+        arms=[replace(one.arms[kind], arm=called) for called, kind, one in shown],
+        curves=curves,
+        problems=problems,
+        same=all(one == pictures[0] for one in pictures),
+    )
 
 
-def _arm(name: str, run: Run, kind: str) -> Arm:
+def facts(run: Run) -> Facts:
+    """What a run has measured. Raises StoreError where it has not measured all of it."""
     from ..run.compare import measured_arm  # with the audit's libraries, which take seconds
 
-    detector = run.config.evaluate.detectors[0]
-    if not any((row.classifier, row.detector, row.group) == (kind, detector, "all") for row in run.rows()):
-        raise StoreError(f"{run.folder.path} has no means of the detector {detector} to compare.")
-    return measured_arm(name, run, kind)
+    pictures, detector = measured_sets(run), run.config.evaluate.detectors[0]
+    for kind in KINDS:
+        rows = [row for row in run.rows() if (row.classifier, row.detector) == (kind, detector)]
+        if not any(row.group == "all" for row in rows):
+            raise StoreError(f"{run.folder.path} has no means of the detector {detector} to compare.")
+    stamps = [run.stamp(classifier_stage(BASELINE, seed)) for seed in range(run.config.seeds)]
+    drawn = {kind: {group: _curve(run, kind, group, pictures) for group in GROUPS} for kind in KINDS}
+    return Facts(
+        arms={kind: measured_arm(kind, run, kind) for kind in KINDS},
+        curves={kind: {k: curve for k, curve in part.items() if curve} for kind, part in drawn.items()},
+        pictures=pictures,
+        baselines=[stamp["inputs"] for stamp in stamps if stamp],
+    )
 
 
-def _curve(arm: str, run: Run, kind: str, group: str) -> Curve | None:
-    names = [name for name, measured in measured_sets(run).items() if measured.group == group]
+def _curve(run: Run, kind: str, group: str, pictures: Mapping[str, Measured]) -> Curve | None:
+    names = [name for name, measured in pictures.items() if measured.group == group]
     pairs = []
     for seed in range(run.config.seeds):
         scores = run.scores(kind, seed)
@@ -110,4 +126,4 @@ def _curve(arm: str, run: Run, kind: str, group: str) -> Curve | None:
         return None
     fpr_P, tpr_P = mean_roc(pairs)
     area = torch.trapezoid(tpr_P, fpr_P).item()
-    return Curve(arm=arm, fpr=fpr_P.tolist(), tpr=tpr_P.tolist(), auroc=area)
+    return Curve(arm=kind, fpr=fpr_P.tolist(), tpr=tpr_P.tolist(), auroc=area)

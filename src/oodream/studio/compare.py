@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ from ..core.types import Json
 from ..report.comparison import METRICS, contrasts, differences, headline, measured, notes, share_figure
 from ..run.artifacts import Run
 from ..run.disagree import Disagreement, Side, disagreements
-from .arms import FPR, Beside, Curve, beside, curves
+from .arms import FPR, Beside, Curve, Facts, beside, facts
 from .pages import fragment, page
 from .studio import Studio
 
@@ -59,8 +59,12 @@ def router(studio: Studio) -> APIRouter:
 
     @routes.get("/api/compare/results")
     def results(name: Annotated[list[str], Query(min_length=1, max_length=AT_ONCE)]) -> Json:
-        runs = {one: studio.run(one) for one in name}
-        return {"html": results_html(runs)}
+        def read(run: str) -> Callable[[], Facts]:
+            return lambda: studio.cached(run, "facts", lambda: facts(studio.run(run)))
+
+        for run in name:
+            studio.folder(run)  # an unknown name is no run that is left out
+        return {"html": results_html(beside({run: read(run) for run in name}))}
 
     @routes.get("/api/compare/classifiers")
     def classifiers(name: Annotated[list[str], Query(min_length=1, max_length=AT_ONCE)]) -> Json:
@@ -151,9 +155,8 @@ def counted(one: Disagreement) -> Json:
     }
 
 
-def results_html(runs: dict[str, Run]) -> str:
-    """Tables and figures of runs by name, the first of which the others are compared with."""
-    table = beside(runs)
+def results_html(table: Beside) -> str:
+    """Tables and figures of runs beside each other."""
     by_metric = contrasts(table.arms) if table.same and len(table.arms) > 1 else {}
     return fragment(
         "results.html.j2",
@@ -167,7 +170,7 @@ def results_html(runs: dict[str, Run]) -> str:
         },
         differences={METRICS[metric]: differences(table.arms, part) for metric, part in by_metric.items()},
         notes=notes(table.arms, by_metric) if len(table.arms) > 1 and table.same else [],
-        curves={group: drawn(part, table) for group, part in curves(runs, table).items()},
+        curves={group: drawn(part, table) for group, part in table.curves.items()},
         fpr=FPR,
         side=SIDE,
     )

@@ -33,9 +33,7 @@ from .subject import Subject
 
 __all__ = ["Trials", "router"]
 
-IMAGE = {
-    "Cache-Control": "private, max-age=600"
-}  # of known images; a run's data do not change under its feet
+IMAGE = {"Cache-Control": "private, max-age=600"}  # for known images
 KEPT = 4  # subjects, each with two copies of a network and features of known images
 T = TypeVar("T")
 
