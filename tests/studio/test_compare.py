@@ -227,3 +227,5 @@ def test_in_the_browser(served, page, runs):
         page.locator(".differ img").first.evaluate("(image) => image.decode().then(() => image.naturalWidth)")
         == 32
     )
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390, "tables scroll, the page does not"

@@ -284,6 +284,8 @@ def test_in_the_browser(served, page, run):
     }"""
     page.evaluate(drop, base64.b64encode(encoded(shape())).decode())
     page.locator("#tally", has_text="4 answered").wait_for()
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.locator("#clear").click()
     assert page.locator("#answers > li").count() == 0
 
