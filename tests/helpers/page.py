@@ -8,7 +8,7 @@ from oodream.core.results import Row, ShiftRow
 
 CLASSES = ("coat", "<script>alert(1)</script>", 'x" onerror="alert(2)')
 HOSTILE = "<img src=x onerror=alert(3)>{{ 7 * 7 }}"
-VOID = {"meta", "img", "br", "input", "path", "line", "rect", "circle"}
+VOID = {"meta", "link", "img", "br", "input", "path", "line", "rect", "circle"}
 
 
 class Page(HTMLParser):

@@ -35,7 +35,7 @@ def imagined_run(folder: Path, count: int, classes: Sequence[str] = ("coat", "sh
 
     Each picture has a color of its own, every fifth is dropped, and row m lies m / count away.
     """
-    run = begin_run(folder, Config(size=16))
+    run = begin_run(folder, Config(size=16, data="/nowhere/photographs"))
     write_json(run.layout.classes, {"names": classes, "prompts": classes, "space": "test", "tile": 4})
     z_MD = torch.nn.functional.normalize(torch.randn(count, 8), dim=1)
     save_tensors(run.layout.class_vectors, {"tokens_CD": z_MD[: len(classes)]})

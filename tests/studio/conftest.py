@@ -30,8 +30,8 @@ def chromium():
 def page(chromium):
     """A page of a browser of its own; what its scripts throw fails the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(60_000)
     page, faults = context.new_page(), []
-    page.set_default_timeout(60_000)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on(
         "console", lambda message: "Content Security Policy" in message.text and faults.append(message.text)

@@ -58,12 +58,12 @@ def _add_pages(app: FastAPI, studio: Studio, token: str | None) -> None:
 
     @app.get("/enter")
     def ask(request: Request) -> Response:
-        return page(request, studio, "enter.html.j2", runs=[], wrong=False)
+        return page(request, studio, "enter.html.j2", runs=[], run="", wrong=False)
 
     @app.post("/enter")
     def enter(request: Request, word: Annotated[str, Form(max_length=1000)] = "") -> Response:
         if token is None or not same(word.strip(), token):
-            return page(request, studio, "enter.html.j2", 401, runs=[], wrong=True)
+            return page(request, studio, "enter.html.j2", 401, runs=[], run="", wrong=True)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, cookie_value(token), httponly=True, samesite="lax")
         return answer

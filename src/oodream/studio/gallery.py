@@ -105,8 +105,8 @@ class Gallery:
         self.check([m])
         if self.run.has_latents:
             raise DataError(f"{self.name} keeps latents, of which there are no pictures.")
-        file = self.studio.inside(self.name, self.run.files.paths[m])
-        return encoded(_opened(file))
+        paths = self.studio.cached(self.name, ("paths", self.of), lambda: self.run.files.paths)
+        return encoded(_opened(self.studio.inside(self.name, paths[m])))
 
     def anchor(self, m: int) -> tuple[bytes, str]:
         """The known image that row m was sampled around, as training sees it, and its media type.

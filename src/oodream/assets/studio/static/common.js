@@ -4,9 +4,17 @@ export const run = document.body.dataset.run;
 
 const KEPT = 4; // messages on the page at once
 
-/** Says something in the live region. `action` is [label, function]. Errors stay until they are dismissed. */
+const AWAY = "The studio does not answer. Is it still running?";
+
+/**
+ * Says something in the live region. `action` is [label, function]. Errors stay until they are dismissed; what
+ * stands there already is not said again.
+ */
 export function say(text, { error = false, action = null, seconds = 6 } = {}) {
   const region = document.getElementById("messages");
+  const same = [...region.children].find((box) => box.firstChild.textContent === text);
+  if (same && error) return same;
+  same?.remove();
   const box = document.createElement("div");
   if (error) { box.className = "error"; box.setAttribute("role", "alert"); }
   box.append(Object.assign(document.createElement("span"), { textContent: text }));
@@ -41,14 +49,20 @@ export async function ask(path, { body, method, signal, quiet = false } = {}) {
   let response, text;
   try {
     response = await fetch(path, options);
+    back();
     if (response.ok) return response.status === 204 ? null : await response.json();
     text = (await response.json().catch(() => ({}))).detail ?? `The studio answered ${response.status}.`;
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    text = "The studio does not answer. Is it still running?";
+    text = AWAY;
   }
   if (!quiet) say(text, { error: true });
   throw Object.assign(new Error(text), { status: response?.status ?? 0 });
+}
+
+/** Takes back that the studio is away. */
+function back() {
+  for (const box of document.getElementById("messages").children) if (box.firstChild.textContent === AWAY) box.remove();
 }
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -77,7 +91,7 @@ export function bar(label) {
   text.append(line);
   node.append(text, stop);
   let id = null;
-  stop.addEventListener("click", () => id && ask(`/api/tasks/${id}/stop`, { method: "POST" }));
+  stop.addEventListener("click", () => id && ask(`/api/tasks/${id}/stop`, { method: "POST" }).catch(() => {}));
   const show = (task) => {
     id = task.id;
     line.value = task.progress;

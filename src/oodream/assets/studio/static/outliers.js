@@ -12,6 +12,7 @@ const channel = new BroadcastChannel("oodream studio outliers");
 let table;                       // all rows, column by column
 let states = new Map();          // row -> true, false: what people decided
 let version = 0;                 // decisions that are known here
+let unsure = false;              // whether a decision may not have arrived
 let scores = null;
 let list = [];                   // rows that are shown, in order
 let cursor = 0;                  // a place in the list
@@ -184,7 +185,7 @@ function look() {
   $("anchor").classList.toggle("pixels", table.size <= 64);
   show();
   const ticket = ++asked;
-  waiting = setTimeout(() => inquire(m, ticket), 80); // not for each that the cursor flies over
+  waiting = setTimeout(() => inquire(m, ticket).catch(() => {}), 80); // not for each that the cursor flies over
 }
 
 async function inquire(m, ticket) {
@@ -266,8 +267,10 @@ sheet.addEventListener("click", (event) => {
   if (Number.isNaN(place)) return;
   if (event.shiftKey) move(place, true);
   else {
+    const adding = event.ctrlKey || event.metaKey;
+    if (adding && !picked.size && place !== cursor) picked.add(list[cursor]);
     move(place);
-    if (event.ctrlKey || event.metaKey) toggle(list[place]);
+    if (adding) toggle(list[place]);
     else if (picked.size) { picked.clear(); draw(); look(); }
   }
 });
@@ -304,7 +307,8 @@ function send(path, body) {
       channel.postMessage(run);
       return answer;
     } catch {
-      await catchUp(true);
+      unsure = true; // what is shown may not be what was saved
+      await catchUp();
       return null;
     }
   });
@@ -324,9 +328,11 @@ function learn(answer) {
 
 function refresh() { draw(); look(); tell(); }
 
-async function catchUp(anew = false) {
+async function catchUp() {
+  const anew = unsure;
   try {
     const answer = await ask(`${api("outliers", "curation")}?since=${anew ? 0 : version}`, { quiet: true });
+    unsure = false;
     if (anew) states.clear();
     if (anew || answer.version !== version || answer.of !== table.of || $("untrained").hidden !== answer.trained) learn(answer);
   } catch { /* the studio is away: the next look finds it again */ }
