@@ -49,7 +49,7 @@ async function move() {
 function show() {
   at("promise").textContent = `The guard promises: ${moved.guarantee}.`;
   at("save").textContent = `Save the guard at ${rate(moved.alpha)}`;
-  at("own").textContent = `Back to the run’s own ${rate(facts.alpha)}`;
+  at("own").textContent = `Back to the guard’s own ${rate(facts.alpha)}`;
   at("own").disabled = moved.alpha === facts.alpha;
   const known = moved.known;
   at("about-known").textContent = `Of the ${known.n.toLocaleString("en")} held-out known pictures `
