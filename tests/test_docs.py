@@ -137,6 +137,7 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
         "score": "holds no classifier",
         "export": "holds no guard" if "--out" in args else "is not a run folder",
         "serve": "holds no guard",
+        "studio": "is not a run folder",
         "fit-decoder": f"{args[0] if args else ''} is not a folder",
     }
     if name not in refusals or "--help" in args:

@@ -52,7 +52,7 @@ def test_pictures_and_anchors_are_those_of_the_run(finished):
         anchor = train.batch([run.provenance[m]["anchor_index"]])[0]
         assert torch.equal(pixels(asking.get(f"/api/outliers/calm/anchors/{m}")), anchor)
     details = asking.get("/api/outliers/calm/rows/23").json()
-    assert details["seed"] == run.provenance[23]["seed"]
+    assert details["seed"] == str(run.provenance[23]["seed"])
     assert details["prompt"] == run.provenance[23]["prompt"]
     assert details["anchor"] == run.provenance[23]["anchor"]
 

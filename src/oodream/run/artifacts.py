@@ -50,14 +50,7 @@ class Run:
         `plugins`, for a run that names extensions by their modules, whose code would run.
         """
         path = Path(folder)
-        if (manifest := read_manifest(path)) is None:
-            raise StoreError(
-                f"{path} is not a run folder: it has no run.json. Begin one with: oodream run --data FOLDER"
-            )
-        try:
-            config = overlay(Config(), manifest["config"])
-        except ValueError as error:
-            raise StoreError(f"{path / 'run.json'} cannot be used: {error}") from error
+        manifest, config = _described(path)
         for name in named_extensions(config):
             check_plugin(name, path, plugins)
         return cls(path, config, str(manifest.get("command", "oodream run …")), plugins)
@@ -83,11 +76,7 @@ class Run:
     def encoder(self) -> AlignedEncoder:
         """The image encoder into the text's token space, on the CPU."""
         model = untrained_encoder(self.book, self.config.align, self.config.seed)
-        try:
-            model.load_state_dict(self._tensors(self.layout.encoder))
-        except RuntimeError as error:
-            raise StoreError(f"{self.layout.encoder} is of another network. {again('align')}") from error
-        return model.eval()
+        return _filled(model, self._tensors(self.layout.encoder), self.layout.encoder)
 
     @cached_property
     def features(self) -> Features:
@@ -219,10 +208,7 @@ class Run:
 
     def audit(self) -> Audit:
         """What makes this run's numbers doubtful."""
-        try:
-            return Audit.from_json(read_json(self.layout.audit))
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise StoreError(f"{self.layout.audit} is missing or damaged. {again('audit')}") from error
+        return _read_audit(self.layout.audit)
 
     def _tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
         return read_tensors(file, str(file.parent.relative_to(self.folder.path)), *names)
@@ -230,6 +216,33 @@ class Run:
     def stamp(self, stage: str) -> Json | None:
         """A finished stage's seconds, summary and inputs; None where it is not finished."""
         return self.folder.stamp(stage)
+
+
+def _described(folder: Path) -> tuple[Json, Config]:
+    """The `run.json` of a folder, and the configuration in it."""
+    if (manifest := read_manifest(folder)) is None:
+        raise StoreError(
+            f"{folder} is not a run folder: it has no run.json. Begin one with: oodream run --data FOLDER"
+        )
+    try:
+        return manifest, overlay(Config(), manifest["config"])
+    except ValueError as error:
+        raise StoreError(f"{folder / 'run.json'} cannot be used: {error}") from error
+
+
+def _filled(model: AlignedEncoder, tensors: dict[str, Tensor], file: Path) -> AlignedEncoder:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise StoreError(f"{file} is of another network. {again('align')}") from error
+    return model.eval()
+
+
+def _read_audit(file: Path) -> Audit:
+    try:
+        return Audit.from_json(read_json(file))
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"{file} is missing or damaged. {again('audit')}") from error
 
 
 def named_extensions(config: Config) -> list[str]:

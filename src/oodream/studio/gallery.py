@@ -95,8 +95,10 @@ class Gallery:
         """What row m was made from, in words for people."""
         self.check([m])
         line = self.run.provenance[m]
-        keys = ("row", "class", "prompt", "seed", "knn_distance", "cosine_to_class", "words", "pipeline")
-        return {key: line[key] for key in keys} | {"anchor": shown(line["anchor"])}
+        keys = ("row", "class", "prompt", "knn_distance", "cosine_to_class", "words", "pipeline")
+        # JavaScript's numbers are too short for a seed.
+        texts = {"seed": str(line["seed"]), "anchor": shown(line["anchor"])}
+        return {key: line[key] for key in keys} | texts
 
     # Pictures
 

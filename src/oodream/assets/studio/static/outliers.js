@@ -41,7 +41,6 @@ function select() {
   const name = $("class").value, show = $("show").value, word = $("word").value.trim().toLowerCase();
   const least = parseFloat($("from").value), most = parseFloat($("to").value);
   const y = name === "" ? -1 : Number(name), reason = show.startsWith("reason ") ? Number(show.slice(7)) : -1;
-  const current = list[cursor];
   list = [];
   for (let m = 0; m < table.count; m++) {
     if (y >= 0 && table.class[m] !== y) continue;
@@ -64,12 +63,12 @@ function select() {
     regularized: (m) => scores?.regularized?.score[m],
   }[$("order").value];
   if (by) list.sort((a, b) => by(a) - by(b) || a - b);
-  cursor = Math.max(0, list.indexOf(current));
-  from = cursor;
+  cursor = from = 0;
   picked = new Set(list.filter((m) => picked.has(m)));
   grid.scrollTop = 0;
   for (const place of [...nodes.keys()]) drop(place);
   layout();
+  look();
   tell();
   remember();
 }
@@ -356,8 +355,11 @@ async function score() {
   }
   scores = answer.scores;
   for (const kind of Object.keys(scores)) $("order").querySelector(`[value=${kind}]`).disabled = false;
-  const order = new URLSearchParams(location.search).get("order");
-  if (order in scores) { $("order").value = order; select(); }
+  if ($("order").value in scores) { // it could not be had before
+    const m = list[cursor];
+    select();
+    move(list.indexOf(m));
+  }
   show();
 }
 
