@@ -28,6 +28,7 @@ from oodream.functional.metrics import (
     fpr95_ood,
     fpr_at,
     interval,
+    mean_roc,
     measure,
     oscr,
     roc,
@@ -205,6 +206,28 @@ def test_roc_is_thin_and_lies_on_the_full_curve() -> None:
 def test_roc_of_constant_scores_is_the_diagonal() -> None:
     fpr, tpr = roc(torch.zeros(5), torch.zeros(4))
     assert fpr.tolist() == tpr.tolist() == [0, 1]
+
+
+def test_the_area_of_a_mean_curve_is_the_mean_auroc() -> None:
+    g = torch.Generator().manual_seed(0)
+    pairs = [
+        (torch.randn(n, generator=g), torch.randn(90, generator=g) + shift)
+        for n, shift in ((300, 2), (50, 0))
+    ]
+    fpr, tpr = mean_roc(pairs)
+    mean = sum(auroc(*pair) for pair in pairs) / 2
+    assert torch.trapezoid(tpr, fpr).item() == pytest.approx(mean, abs=2e-3)
+    assert (fpr[0], fpr[-1], tpr[-1]) == (0, 1, 1)
+    single_fpr, single_tpr, _ = roc_curve(
+        [0] * 300 + [1] * 90, torch.cat(pairs[0]).numpy(), drop_intermediate=False
+    )
+    fpr, tpr = mean_roc(pairs[:1])
+    assert tpr.numpy() == pytest.approx(np.interp(fpr.numpy(), single_fpr, single_tpr), abs=1e-9)
+
+
+def test_a_mean_of_no_curves_is_refused() -> None:
+    with pytest.raises(ValueError, match="one curve at least"):
+        mean_roc([])
 
 
 def brute_nearest(positive: np.ndarray, negative: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from oodream.data.builtin import digits
 from oodream.data.folders import list_ood
 from oodream.run.guard_inputs import GuardInputs, GuardJob
 from oodream.runtime import Guard as GraphGuard
+from oodream.run.guard_page import read_scores
 from tests.helpers.guarded import SIZE, Logits, classifier, output_names, save_clothes, save_logits
 from tests.helpers.onnx_files import save_logits_as_onnx
 from tests.helpers.page import Page
@@ -111,6 +112,15 @@ def test_one_on_an_onnx_file_becomes_one_graph(desk, tmp_path):
     expected = Guard.load(tmp_path / "g").predict(files)
     for one, other in zip(GraphGuard.load(tmp_path / "x").predict(files), expected, strict=True):
         assert (one.answer, one.likeliest) == (other.answer, other.likeliest)
+
+
+def test_its_scores_of_unknown_pictures_are_kept(made):
+    ((name, (group, score_N)),) = read_scores(made).items()
+    assert (name, group) == ("digits", "far")
+    (measured,) = json.loads((made / "report.json").read_text())["measured"]
+    guard = Guard.load(made, plugins=True)
+    assert len(score_N) == measured["n"]
+    assert (score_N > guard.threshold).double().mean().item() == pytest.approx(measured["flagged"])
 
 
 def test_the_report_and_its_facts(made, desk):

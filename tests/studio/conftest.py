@@ -1,10 +1,14 @@
-"""A real browser, where there is one."""
+"""A real browser, where there is one, and a run with a guard."""
 
 from __future__ import annotations
 
 import shutil
 
 import pytest
+
+from oodream.cli.main import main
+from tests.helpers.runs import command
+from tests.helpers.studio import studio
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +39,22 @@ def page(chromium):
     yield page
     context.close()
     assert faults == []
+
+
+@pytest.fixture(scope="session")
+def guarded(finished, shapes, tiny_pipeline, tmp_path_factory):
+    """The small whole run again, trained with fewer outliers, and with a guard that its few test images can
+    promise; for tests that only read it.
+    """
+    run = tmp_path_factory.mktemp("guarded") / "fewer"
+    shutil.copytree(finished, run)
+    options = "--regularize.ratio 0.25 --guard.alpha 0.2 --guard.confidence 0 --redo changed".split()
+    assert main(command(shapes, tiny_pipeline, run, *options)) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def served(guarded, finished):
+    """`oodream studio` of both runs, in a process of its own, for tests that only look."""
+    with studio(guarded, finished) as running:
+        yield running

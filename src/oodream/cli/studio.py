@@ -24,7 +24,7 @@ class StudioOptions:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """run folders (default: all below runs/)"""
+    """run folders, or those of guards, to try pictures on (default: all below runs/)"""
     host: str = "127.0.0.1"
     """address to serve on; one that other machines reach takes a token"""
     port: int = 8700
@@ -47,11 +47,11 @@ def studio(args: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         raise needs(error, "The studio", "studio") from error
     from ..run.folder import read_manifest
-    from ..studio.studio import Studio, runs_below
+    from ..studio.studio import Studio, holds_guard, runs_below
 
     check_host(chosen.host, token)
     for folder in chosen.runs:
-        if not read_manifest(folder):
+        if not read_manifest(folder) and not holds_guard(folder):
             from ..run.artifacts import Run
 
             Run.open(folder)  # says what is wrong with it

@@ -38,6 +38,7 @@ __all__ = [
     "INT8_FILE",
     "ONNX_FILE",
     "RUN_FILE",
+    "TENSORS_FILE",
     "VINO_FILES",
     "described",
     "fetched",

@@ -8,7 +8,9 @@ exact. N ID scores, M OOD scores, K levels (ascending), R resamples. Models and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +31,7 @@ __all__ = [
     "fpr95_ood",
     "fpr_at",
     "interval",
+    "mean_roc",
     "measure",
     "oscr",
     "roc",
@@ -235,6 +238,21 @@ def roc(id_N: Tensor, ood_M: Tensor, points: int = 200) -> tuple[Tensor, Tensor]
     fpr, tpr = (torch.cat([share.new_zeros(1), share]) for share in counts)
     keep = torch.searchsorted(fpr + tpr, torch.linspace(0, 2, points, dtype=torch.float64)).unique()
     return fpr[keep], tpr[keep]
+
+
+def mean_roc(pairs: Sequence[tuple[Tensor, Tensor]], points: int = 200) -> tuple[Tensor, Tensor]:
+    """The mean of several ROC curves, of (ID scores, OOD scores) each: (fpr_P, tpr_P), OOD positive.
+
+    At each false positive rate it is the mean true positive rate (vertical averaging, Fawcett 2006, section
+    8), so its area is the mean AUROC but for the `points` that it is drawn with. These lie densest at small
+    rates. Errors as `measure`, and ValueError where there is no pair.
+    """
+    if not pairs:
+        raise ValueError("A mean takes one curve at least.")
+    fpr_P = np.linspace(0, 1, points) ** 2
+    curves = [roc(id_N, ood_M, 20 * points) for id_N, ood_M in pairs]
+    tpr_RP = [np.interp(fpr_P, fpr.numpy(), tpr.numpy()) for fpr, tpr in curves]
+    return torch.from_numpy(fpr_P), torch.from_numpy(np.mean(tpr_RP, axis=0))
 
 
 def _levels(id_N: Tensor, ood_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:

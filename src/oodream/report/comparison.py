@@ -18,7 +18,11 @@ __all__ = [
     "Contrast",
     "comparison_page",
     "contrasts",
+    "differences",
+    "headline",
     "markdown",
+    "measured",
+    "notes",
     "share_figure",
     "share_text",
 ]

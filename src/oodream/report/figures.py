@@ -43,8 +43,8 @@ def _histogram(known: np.ndarray, unknown: np.ndarray, width: float, height: flo
 def threshold_histogram(
     known: np.ndarray, unknown: np.ndarray, threshold: float, width: float, height: float
 ) -> dict[str, Any]:
-    """Outlines of two sorted score samples on a common scale, and the threshold with the share of the unknown
-    that it accepts.
+    """Outlines of two sorted score samples on a common scale from `low` to `high`, and the threshold with the
+    share of the unknown that it accepts.
     """
     ends = np.concatenate([np.quantile(s, (0.005, 0.995)) for s in (known, unknown)])
     low, high = min(ends.min(), threshold), max(ends.max(), threshold)
@@ -61,6 +61,8 @@ def threshold_histogram(
         return round(width * (value - low) / (high - low), 1)
 
     return {
+        "low": low,
+        "high": high,
         "known": outline(shares[0]),
         "unknown": outline(shares[1]),
         "threshold": x(threshold),

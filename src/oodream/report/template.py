@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from typing import Any
 
 import jinja2
@@ -15,7 +16,7 @@ from PIL import Image
 
 from ..core.files import ASSETS
 
-__all__ = ["duration", "hue", "number", "percent", "render", "signed", "thumbnail"]
+__all__ = ["duration", "filters", "hue", "number", "percent", "render", "signed", "thumbnail"]
 
 TEMPLATES = ASSETS / "report"
 THUMBNAIL = 128
@@ -32,10 +33,15 @@ def render(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {f.__name__: f for f in (thumbnail, duration, percent, signed, number, hue)}
+    environment.filters |= filters()
     page = environment.get_template(name).render(**values)
     # File names that are not UTF-8 reach Python as lone surrogates, which no file could hold.
     return page.encode("utf-8", "backslashreplace").decode()
+
+
+def filters() -> dict[str, Callable[..., str]]:
+    """What the templates call by name."""
+    return {f.__name__: f for f in (thumbnail, duration, percent, signed, number, hue)}
 
 
 def thumbnail(image_3HW: torch.Tensor) -> str:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..core.files import atomic_folder, encode_json, shown, write_bytes, write_json
+from ..core.files import atomic_folder, encode_json, read_json, shown, write_bytes, write_json
 from ..core.seeding import generator
+from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Json
 from ..data.images import Images, ImageSet
 from ..deploy.accuracy import Accuracy
@@ -25,9 +26,18 @@ from ..report.content import Answer
 from ..report.guard import GuardPage, guard_page
 from .guard_inputs import GuardJob
 
-__all__ = ["FACTS", "REPORT", "Guarded", "Measured", "choice_in_words", "write_guard"]
+__all__ = [
+    "FACTS",
+    "REPORT",
+    "SCORES",
+    "Guarded",
+    "Measured",
+    "choice_in_words",
+    "read_scores",
+    "write_guard",
+]
 
-REPORT, FACTS = "report.html", "report.json"
+REPORT, FACTS, SCORES = "report.html", "report.json", "scores.safetensors"
 ANSWERS = 8  # known images on the page, and unknown ones of each set
 MEASURED = ("unknown images", "group", "AUROC, %", "accepted, %", "flagged, %", "images")
 
@@ -83,7 +93,18 @@ def write_guard(made: Guarded, job: GuardJob) -> None:
     with atomic_folder(job.out) as fresh:
         made.guard.save(fresh)
         write_json(fresh / FACTS, facts(made))
+        save_tensors(fresh / SCORES, {one.name: made.scores[one.name].double() for one in made.unknown})
         write_bytes(fresh / REPORT, guard_page(page(made, job)).encode())
+
+
+def read_scores(folder: Path) -> dict[str, tuple[str, Tensor]]:
+    """The groups of the unknown sets that a guard was tried on, and its scores of them, by name; none where
+    the folder says nothing of them, as those that were exported.
+    """
+    if not (folder / SCORES).is_file() or not (folder / FACTS).is_file():
+        return {}
+    groups, scores = read_json(folder / FACTS).get("unknown", {}), load_tensors(folder / SCORES)
+    return {name: (str(group), scores[name]) for name, group in groups.items() if name in scores}
 
 
 def facts(made: Guarded) -> Json:
@@ -100,6 +121,7 @@ def facts(made: Guarded) -> Json:
         "aurocs": {one.name: dict(one.aurocs) for one in made.choice.candidates},
         "skipped": dict(made.choice.skipped),
         "measured": [asdict(one) for one in made.measured],
+        "unknown": {one.name: one.group for one in made.unknown},
         "other_half": made.other_half,
         "notes": list(made.notes),
     }

@@ -62,6 +62,7 @@ class Layout:
         self.curation = folder / "curation.jsonl"
         self.results = folder / "results.jsonl"
         self.guard = folder / "guard"
+        self.saved_guards = folder / "guards"
         self.shift_rows = folder / "shift" / "accuracy.jsonl"
         self.audit = folder / "audit" / "audit.json"
         self.report = folder / "report" / "index.html"

@@ -52,6 +52,10 @@ def _add_pages(app: FastAPI, studio: Studio, token: str | None) -> None:
     def look() -> Response:
         return FileResponse(ASSETS / "report" / "look.css", headers={"Cache-Control": STATIC})
 
+    @app.get("/static/figures.css")
+    def figures() -> Response:
+        return FileResponse(ASSETS / "report" / "figures.css", headers={"Cache-Control": STATIC})
+
     @app.get("/enter")
     def ask(request: Request) -> Response:
         return page(request, studio, "enter.html.j2", runs=[], run="", wrong=False)

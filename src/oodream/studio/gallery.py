@@ -15,7 +15,6 @@ from PIL import Image
 from ..core.device import device_of
 from ..core.errors import DataError, StoreError, shown
 from ..core.types import Json
-from ..data.inputs import DataInputs
 from ..report.template import EXACT
 from ..run.curation import Curation, decide, read_decisions, undo
 from ..run.folder import inputs_hash
@@ -116,8 +115,7 @@ class Gallery:
         Raises DataError or StoreError where the run's data is no longer where it was.
         """
         self.check([m])
-        inputs = self.studio.cached(self.name, "inputs", lambda: DataInputs(self.run.config))
-        train = self.studio.cached(self.name, "train", lambda: inputs.train)
+        train = self.studio.sets.read(self.run, "train")
         pixels = train.batch([self.run.provenance[m]["anchor_index"]])[0]
         return encoded(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
 

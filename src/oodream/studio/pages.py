@@ -10,9 +10,10 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from ..core.files import ASSETS
+from ..report.template import filters
 from .studio import Studio
 
-__all__ = ["PARTS", "TEMPLATES", "page"]
+__all__ = ["PARTS", "TEMPLATES", "fragment", "page"]
 
 TEMPLATES = ASSETS / "studio"
 PARTS = {
@@ -39,16 +40,23 @@ def page(request: Request, studio: Studio, template: str, status: int = 200, **v
         "runs": names,
         "run": chosen if chosen in names else next(iter(names), ""),
     }
-    text = _environment().get_template(template).render(common | values)
-    return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
+    return HTMLResponse(fragment(template, **common | values), status)
+
+
+def fragment(template: str, **values: Any) -> str:
+    """A template's text, which UTF-8 can hold. Those of the report are at hand."""
+    text = _environment().get_template(template).render(values)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         autoescape=True,
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([TEMPLATES, ASSETS / "report"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= filters()
+    return environment

@@ -16,11 +16,13 @@ from typing import Any, TypeVar
 
 from ..core.errors import StoreError, shown
 from ..deploy.serving.limits import Limits
+from ..deploy.stored import CONFIG_FILE, TENSORS_FILE
 from ..run.artifacts import Run
 from ..run.layout import Layout
+from .sets import RunSets
 from .tasks import Worker
 
-__all__ = ["Studio", "UnknownRun", "runs_below"]
+__all__ = ["Studio", "UnknownRun", "holds_guard", "runs_below"]
 
 REMEMBERED = 64  # values of all parts together
 LOOKS = 0.5  # seconds between two looks at whether a run has changed
@@ -33,9 +35,17 @@ class UnknownRun(ValueError):
 
 
 def runs_below(root: Path) -> list[Path]:
-    """The run folders in a folder, and in the folders of comparisons within it, by name."""
+    """The run folders in a folder, and in the folders of comparisons within it, by name; then the guards that
+    `oodream guard` has made there.
+    """
     found = [file.parent for depth in ("*", "*/*") for file in root.glob(f"{depth}/run.json")]
-    return sorted(folder for folder in found if folder.is_dir())
+    guards = sorted(folder for folder in root.glob("*") if holds_guard(folder))
+    return sorted(folder for folder in found if folder.is_dir()) + guards
+
+
+def holds_guard(folder: Path) -> bool:
+    """Whether a folder is a guard's own: one can try pictures on it."""
+    return (folder / CONFIG_FILE).is_file() and (folder / TENSORS_FILE).is_file()
 
 
 @dataclass
@@ -55,7 +65,7 @@ class Studio:
     ) -> None:  # fmt: skip
         self.root, self.device, self.plugins, self.starts_runs = root, device, plugins, starts_runs
         self.limits, self.stopping = Limits(linger=0.0, read_timeout=60.0), False
-        self.worker = Worker()
+        self.worker, self.sets = Worker(), RunSets()
         self._folders: dict[str, Path] = {}
         self._opened: dict[str, _Opened] = {}
         self._values: OrderedDict[tuple[str, int, Hashable], Any] = OrderedDict()

@@ -1,0 +1,64 @@
+"""Guards that are saved from a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from oodream.config import Config
+from oodream.core.errors import StoreError
+from oodream.core.results import row_to_json
+from oodream.deploy.guard import Guard
+from oodream.run.artifacts import Run
+from oodream.run.guards import guard_rows, save_guard
+from tests.helpers.begun import begin_run
+from tests.helpers.guarded import clothes, save_run
+from tests.helpers.page import row
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """A run with a guard of the detector "energy", and rows of it and of others."""
+    run = begin_run(save_run(tmp_path / "run"), Config(data="/nowhere"))
+    run.folder.finish("guard", {"detector": "energy"}, 1, {})
+    rows = [
+        row(kind, "digits", "far", 0.25, detector=name)
+        for kind in ("baseline", "regularized")
+        for name in ("energy", "msp")
+    ]
+    run.layout.results.write_text("".join(f"{row_to_json(one)}\n" for one in rows))
+    return run
+
+
+def test_a_saved_guard_answers_as_the_runs_at_that_alpha(run):
+    moved = run.guard().at(0.2)
+    folder, new = save_guard(run.folder.path, moved)
+    assert new
+    assert folder.parent == run.folder.path / "guards"
+    saved, asked = Guard.load(folder), clothes()[1].batch(range(50))
+    assert saved.guarantee == moved.guarantee
+    assert saved.predict(asked) == moved.predict(asked)
+    assert saved.predict(asked) != run.guard().predict(asked), "the run's own has another threshold"
+
+
+def test_what_is_there_already_is_not_written_again(run):
+    folder, _ = save_guard(run.folder.path, run.guard().at(0.2))
+    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert save_guard(run.folder.path, run.guard().at(0.2)) == (folder, False)
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    assert save_guard(run.folder.path, run.guard().at(0.1))[1], "another alpha has another folder"
+
+
+def test_nothing_is_written_behind_a_link(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (run.folder.path / "guards").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="leads out of"):
+        save_guard(run.folder.path, run.guard(), guard_rows(run))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_card_has_the_runs_numbers_of_this_guard(run):
+    assert guard_rows(run) == [], "nothing has been measured yet"
+    run.folder.finish("scores", {"sets": {}}, 1, {})
+    assert [(one.classifier, one.detector) for one in guard_rows(run)] == [("regularized", "energy")]
+    folder, _ = save_guard(run.folder.path, run.guard(), guard_rows(run))
+    assert "0.25" in (folder / "README.md").read_text()
