@@ -18,8 +18,8 @@ from oodream.cli.main import main
 from oodream.data.builtin import digits
 from oodream.data.folders import list_ood
 from oodream.run.guard_inputs import GuardInputs, GuardJob
-from oodream.runtime import Guard as GraphGuard
 from oodream.run.guard_page import read_scores
+from oodream.runtime import Guard as GraphGuard
 from tests.helpers.guarded import SIZE, Logits, classifier, output_names, save_clothes, save_logits
 from tests.helpers.onnx_files import save_logits_as_onnx
 from tests.helpers.page import Page
