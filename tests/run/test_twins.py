@@ -12,6 +12,7 @@ from oodream.run.artifacts import Run
 from oodream.run.job import Job
 from oodream.run.plan import stages
 from oodream.run.sources import sources
+from oodream.run.twins import twin_files, twins
 from oodream.training.sources import source_of
 from tests.helpers.runs import command
 
@@ -28,12 +29,12 @@ def finished(shapes: Path, tiny_pipeline: Path, tmp_path_factory) -> Path:
 def test_each_outlier_has_a_twin_from_the_same_known_image(finished: Path) -> None:
     run = Run.open(finished)
     job = Job(run.config, finished)
-    vectors, twins = run.vectors, run.twin_files.vectors
-    assert len(run.twins) == len(vectors)
-    assert torch.equal(twins.seed_M, vectors.seed_M)
-    assert torch.equal(run.twins.labels, vectors.y_M)
-    drawn = job.decoder(twins.z_MD, twins.y_M, twins.seed_M).images_B3HW
-    assert torch.equal(drawn, run.twins.batch(range(len(vectors))))
+    vectors, shown, known = run.vectors, twins(run), twin_files(run).vectors
+    assert len(shown) == len(vectors)
+    assert torch.equal(known.seed_M, vectors.seed_M)
+    assert torch.equal(shown.labels, vectors.y_M)
+    drawn = job.decoder(known.z_MD, known.y_M, known.seed_M).images_B3HW
+    assert torch.equal(drawn, shown.batch(range(len(vectors))))
     assert not torch.equal(drawn, run.images.batch(range(len(vectors))))
     begun = [line["begins_at"] for line in run.provenance]
     rows = job.decoder.begins_at(vectors.y_M, vectors.seed_M)

@@ -106,12 +106,7 @@ def run_benchmark(
     extractor = Extractor(model.network, loss=model.loss, device=device, cache=cache)
     outliers: Images | Lesson | None = None
     if learning := [name for name, detector in detectors.items() if uses_outliers(detector)]:
-        if teach:
-            outliers = teach(_fit(sets))
-            what = outliers.remark
-        else:
-            outliers = load_ood(Path(job.outliers), job.size)
-            what = f"{len(outliers)} outliers, the images of {job.outliers}"
+        outliers, what = _outliers(sets, job, teach)
         notes.append(f"{', '.join(learning)} learned from {what}.")
     if job.tune:
         folder = None if job.tune == VALIDATION else load_ood(Path(job.tune), job.size)
@@ -131,6 +126,17 @@ def run_benchmark(
     write_bytes(job.out / "results.md", text.encode())
     write_json(job.out / "evaluation.json", _facts(located, model, extractor.weights_hash, sets, notes, job))
     return text
+
+
+def _outliers(
+    sets: Sequence[ImageSet], job: Job, teach: Callable[[Images], Lesson] | None
+) -> tuple[Images | Lesson, str]:
+    """What detectors learn from that learn from outliers, and what it is in words."""
+    if teach:
+        lesson = teach(_fit(sets))
+        return lesson, lesson.remark
+    images = load_ood(Path(job.outliers), job.size)
+    return images, f"{len(images)} outliers, the images of {job.outliers}"
 
 
 def _detectors(job: Job) -> tuple[dict[str, Detector], dict[str, str]]:

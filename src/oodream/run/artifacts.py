@@ -5,12 +5,10 @@ in hand.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ..audit.finding import Audit
 from ..config import Config
@@ -20,7 +18,7 @@ from ..core.options import overlay
 from ..core.registry import make
 from ..core.results import Row, ShiftRow, row_from_json, shift_row_from_json
 from ..core.types import ClassBook, Features, Json, SampledVectors
-from ..data.images import Images, from_array, from_files
+from ..data.images import Images, from_array
 from ..deploy.guard import Guard
 from ..models.classifier import Classifier, check_plugin, load_classifier
 from ..synthesis.align import AlignedEncoder, untrained_encoder
@@ -28,7 +26,7 @@ from ..training.sources import Kind
 from .added import added_outliers
 from .folder import RunDir, read_manifest
 from .generated import ImageFiles, LatentShards, latent_reader
-from .layout import BASELINE, REGULARIZED, TWINS, classifier_stage, imagined_stage
+from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .reading import again, read_lines, read_object, read_tensors
 from .selection import Selection
 
@@ -129,35 +127,8 @@ class Run:
         if self.has_latents:
             raise DataError(f"{self.folder.path} has latents and no images: read them with Run.latents.")
         assert isinstance(self.files, ImageFiles)
-        return self._drawn("imagined", self.files, f"oodream decode {self.folder.path} --verify")
-
-    @property
-    def has_twins(self) -> bool:
-        """Whether imagined outliers have known twins, which training shows."""
-        c = self.config
-        drawn = c.regularize.outliers == "imagined" and self.kind == "outlier" and not self.has_latents
-        return drawn and c.reconstruct.twins and c.reconstruct.frac > 0
-
-    @property
-    def twin_files(self) -> ImageFiles:
-        """The files of the outliers' twins: the same classes, noise and known images to begin at, and T(y) in
-        place of the vectors.
-        """
-        vectors, tokens_CD = self.vectors, normalize(self.book.tokens_CD, dim=1)
-        return ImageFiles(
-            folder=self.layout.twins,
-            vectors=replace(vectors, z_MD=tokens_CD[vectors.y_M], kind="inlier"),
-            names=self.book.names,
-            format=self.config.decode.format,
-        )
-
-    @cached_property
-    def twins(self) -> Images:
-        """All outliers' twins in the order of these, labelled with their classes.
-
-        Raises DataError when some are missing or damaged.
-        """
-        return self._drawn("twins", self.twin_files, f"{self.command} --redo {TWINS}")
+        mend = f"oodream decode {self.folder.path} --verify"
+        return self.files.images("imagined", self.config.size, mend)
 
     @cached_property
     def latents(self) -> Callable[[Tensor], Tensor]:
@@ -238,13 +209,6 @@ class Run:
     def audit(self) -> Audit:
         """What makes this run's numbers doubtful."""
         return _read_audit(self.layout.audit)
-
-    def _drawn(self, name: str, files: ImageFiles, mend: str) -> Images:
-        labels = files.vectors.y_M.tolist()
-        images = from_files(name, files.paths, labels, self.book.names, self.config.size)
-        if len(images) != len(labels):
-            raise DataError(f"Images are missing or damaged in {files.folder}. Mend them with: {mend}")
-        return images
 
     def _tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
         return read_tensors(file, str(file.parent.relative_to(self.folder.path)), *names)

@@ -19,9 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.distributed import Shard
+from ..core.errors import DataError
 from ..core.files import write_bytes
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Decoder, SampledVectors
+from ..data.images import Images, from_files
 from ..synthesis.decode import decode, tile_size
 from .layout import SHARD_FILE
 
@@ -89,6 +91,17 @@ class ImageFiles(GeneratedFiles):
 
     def block(self, decoder: Decoder) -> int:
         return tile_size(decoder)
+
+    def images(self, name: str, size: int, mend: str) -> Images:
+        """All of them, in the order of their vectors, labelled with the classes.
+
+        Raises DataError when some are missing or damaged; `mend` is the command that draws them again.
+        """
+        labels = self.vectors.y_M.tolist()
+        images = from_files(name, self.paths, labels, tuple(self.names), size)
+        if len(images) != len(labels):
+            raise DataError(f"Images are missing or damaged in {self.folder}. Mend them with: {mend}")
+        return images
 
     def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
         files = []

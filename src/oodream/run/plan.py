@@ -28,6 +28,7 @@ from .job import Job
 from .layout import BASELINE, REGULARIZED, TWINS, classifier_stage, imagined_stage
 from .stage import Stage
 from .stages import classifiers, images, results, vectors
+from .twins import has_twins
 
 __all__ = ["Plan", "drawn_after", "plugin_hashes", "section_inputs"]
 
@@ -132,7 +133,7 @@ def vector_stages(job: Job) -> list[Stage]:
         Stage(name="features", work=vectors.embed_features, after=("align",)),
         stage(name="vectors", work=vectors.sample_vectors, after=("features",), sections=("sample",)),
         drawn(name=imagined_stage(c.decode.output), work=images.decode_vectors),
-        *([drawn(name=TWINS, work=images.draw_twins)] if job.run.has_twins else []),
+        *([drawn(name=TWINS, work=images.draw_twins)] if has_twins(job.run) else []),
         stage(name="strips", work=images.draw_strips, after=("vectors",), sections=("decode", "report")),
     ]
 
@@ -180,7 +181,7 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
     shown = (imagined, "latents/known") if latents else ("filter",) if job.run.imagines else ()
     common = (*shown, "images/reconstructed", "images/control")
     common += ("latents/adapter",) if pretrained else ()
-    common += (TWINS,) if job.run.has_twins else ()
+    common += (TWINS,) if has_twins(job.run) else ()
     real = {"real": job.inputs.real.fingerprint()} if job.inputs.real else {}
     added = {"added": job.run.added.fingerprint} if len(job.run.added) else {}
     regularized = [

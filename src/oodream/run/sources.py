@@ -21,6 +21,7 @@ from ..training.sources import (
 )
 from .artifacts import Run
 from .job import Job
+from .twins import has_twins, twins
 
 __all__ = ["kept_rows", "lacks_outlier_images", "lost_detail", "shown_sources", "sources"]
 
@@ -40,7 +41,7 @@ def sources(job: Job) -> list[Source]:
     found = [known]
     detail = lost_detail(job) if c.reconstruct.detail else None
     if c.reconstruct.frac > 0:
-        data = run.twins if run.has_twins else run.reconstructed("train")
+        data = twins(run) if has_twins(run) else run.reconstructed("train")
         found.append(Source(role="reconstructed", data=data, ratio=c.reconstruct.frac, detail=detail))
     latents = LatentSet(labels=images.labels, read=run.known_latents) if run.has_latents else None
     if latents is not None:

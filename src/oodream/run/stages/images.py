@@ -26,6 +26,7 @@ from ...training.augment import recolored
 from ..generated import SHARD
 from ..job import Job
 from ..layout import BASELINE
+from ..twins import twin_files
 
 __all__ = [
     "decode_vectors",
@@ -71,7 +72,7 @@ def decode_vectors(job: Job) -> Json:
 
 def draw_twins(job: Job) -> Json:
     """A known twin of every outlier: what the decoder makes of the class's name from the same noise."""
-    decoder, files = job.decoder, job.run.twin_files
+    decoder, files = job.decoder, twin_files(job.run)
     files.decode(decoder, files.missing(current_shard(), decoder))
     barrier(job.device)
     return {"twins": len(files.paths)} if is_main() else {}

@@ -51,9 +51,7 @@ class EditedDecoder(FromKnown):
             raise DecoderError(f"low must be at most high ({high:g}), not {low!r}.")
         super().__init__(source, **drawing)
         self.low, self.high, self.nuisance, self.semantic = low, high, nuisance, semantic
-
-    def _own_options(self) -> tuple[object, ...]:
-        return ("edited", self.low, self.high, self.nuisance, self.semantic)
+        self._own_options = ("edited", self.low, self.high, self.nuisance, self.semantic)
 
     def taken(self, seed_B: Tensor) -> Tensor:
         """How many of the steps are taken (B,)."""

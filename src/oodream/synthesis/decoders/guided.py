@@ -59,9 +59,7 @@ class GuidedDecoder(Stepwise):
             raise DecoderError(f"by is energy or feature, not {by!r}.")
         super().__init__(source, **drawing)
         self.by, self.strength, self.smooth, self.k = by, strength, smooth, k
-
-    def _own_options(self) -> tuple[object, ...]:
-        return ("guided", self.by, self.strength, self.smooth, self.k)
+        self._own_options = ("guided", self.by, self.strength, self.smooth, self.k)
 
     def with_known(self, known: Known) -> Stepwise:
         """The decoder with what it looks at; DecoderError for fewer known images than `k` neighbours."""

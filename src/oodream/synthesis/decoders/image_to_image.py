@@ -39,9 +39,7 @@ class ImageToImageDecoder(FromKnown):
             raise DecoderError(f"strength is above 0 and at most 1, not {strength!r}.")
         super().__init__(source, **drawing)
         self.strength = strength
-
-    def _own_options(self) -> tuple[object, ...]:
-        return ("image to image", self.strength)
+        self._own_options = ("image to image", self.strength)
 
     @torch.no_grad()
     def _imagine(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:

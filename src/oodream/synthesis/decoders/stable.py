@@ -58,12 +58,13 @@ class StableDecoder(Watched, Tiled):
     place of black images.
     """
 
+    _own_options: tuple[object, ...] = ()  # a subclass's name and options, on which its images depend, too
+
     def __init__(
         self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (),
         spans: Sequence[Span] = (), size: int | None = None, scheduler: str = "dpm++", steps: int = 10,
         guidance: float = 3.0, tile: int = 16, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
-        _check_options(guidance, tile)
         self.device = torch.device(device)
         self.pipeline = load_pipeline(source, self.device)
         self._source, self._schedule = source, self.pipeline.scheduler.config
@@ -72,36 +73,30 @@ class StableDecoder(Watched, Tiled):
         self._bf16 = self.device.type == "cpu" and multiplies_bf16(self.device)
         self._sliced = False
         self._choose(scheduler, steps, guidance, tile)
-        xl = hasattr(self.pipeline, "text_encoder_2")
-        self.text = TextSide(
-            _encoders(self.pipeline), names, prompts, f"input-table:{self._weights}", xl, spans
-        )
+        encoders = _encoders(self.pipeline)
+        xl, space = len(encoders) > 1, f"input-table:{self._weights}"
+        self.text = TextSide(encoders, names, prompts, space, xl, spans)
         self.book: ClassBook = self.text.book
         self._uncond = self.text.prompt([""])
         if xl and self.pipeline.config.force_zeros_for_empty_prompt:
             self._uncond = self._uncond.zeros()
 
     def _choose(self, scheduler: str, steps: int, guidance: float, tile: int) -> None:
+        _check_options(guidance, tile)
         self.steps, self.guidance, self.tile, self._scheduler = steps, guidance, tile, scheduler
         self.pipeline.scheduler = make_scheduler(scheduler, self._schedule, steps)
 
     @property
     def fingerprint(self) -> str:
         """A hash of the weights, the vocabulary, and the options on which images depend."""
-        path = ("bf16",) if self._bf16 else ()
         options = (self._scheduler, self.steps, float(self.guidance), self.size)
-        return digest(self._weights, *options, *path, *self._own_options())
-
-    def _own_options(self) -> tuple[object, ...]:
-        """A subclass's name and options, on which its images depend, too."""
-        return ()
+        return digest(self._weights, *options, *["bf16"] * self._bf16, *self._own_options)
 
     def changed(self, *, steps: int, guidance: float, tile: int) -> StableDecoder:
         """A decoder of the same networks, which are shared, with other options.
 
         Raises DecoderError for one that is out of range.
         """
-        _check_options(guidance, tile)
         other = copy.copy(self)
         other.pipeline = copy.copy(self.pipeline)
         other._choose(self._scheduler, steps, guidance, tile)
@@ -124,9 +119,7 @@ class StableDecoder(Watched, Tiled):
         return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
 
     def latents(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
-        """What `__call__` would decode: the denoised latents (B, F, h, w), float16, at the scale in which the
-        U-Net works.
-        """
+        """What `__call__` would decode: latents (B, F, h, w), float16, at the U-Net's own scale."""
 
         def denoise(rows: Tensor) -> Tensor:
             latents = self._imagine(z_BD[rows], y_B[rows], seed_B[rows], rows)
@@ -149,10 +142,9 @@ class StableDecoder(Watched, Tiled):
     def pictures(self, latents_BFHW: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 of latents, for people to look at."""
 
-        def decode(rows: Tensor) -> Tensor:
-            return self._picture(latents_BFHW[rows].to(self.device), rows)
-
-        return self.tiled(len(latents_BFHW), decode, self._no_images)
+        return self.tiled(
+            len(latents_BFHW), lambda rows: self._picture(latents_BFHW[rows], rows), self._no_images
+        )
 
     def plain(self, prompts: Sequence[str], seed_B: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 of prompts, as they are."""
@@ -217,7 +209,7 @@ class StableDecoder(Watched, Tiled):
 
     def _picture(self, latents_BFHW: Tensor, rows: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        return self._decoded(latents_BFHW.to(vae.dtype) / vae.config.scaling_factor, rows)
+        return self._decoded(latents_BFHW.to(self.device, vae.dtype) / vae.config.scaling_factor, rows)
 
     @torch.no_grad()
     def _encoded(self, images_B3HW: Tensor, rows: Tensor) -> Tensor:

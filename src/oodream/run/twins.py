@@ -1,0 +1,42 @@
+"""Twins of imagined outliers: drawn as they are, but from the name of their class, not from their vectors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch.nn.functional import normalize
+
+from ..data.images import Images
+from .artifacts import Run
+from .generated import ImageFiles
+from .layout import TWINS
+
+__all__ = ["has_twins", "twin_files", "twins"]
+
+
+def has_twins(run: Run) -> bool:
+    """Whether imagined outliers have known twins, which training shows."""
+    c = run.config
+    drawn = c.regularize.outliers == "imagined" and run.kind == "outlier" and not run.has_latents
+    return drawn and c.reconstruct.twins and c.reconstruct.frac > 0
+
+
+def twin_files(run: Run) -> ImageFiles:
+    """The files of the outliers' twins: the same classes, noise and known images to begin at, and T(y) in
+    place of the vectors.
+    """
+    vectors, tokens_CD = run.vectors, normalize(run.book.tokens_CD, dim=1)
+    return ImageFiles(
+        folder=run.layout.twins,
+        vectors=replace(vectors, z_MD=tokens_CD[vectors.y_M], kind="inlier"),
+        names=run.book.names,
+        format=run.config.decode.format,
+    )
+
+
+def twins(run: Run) -> Images:
+    """All outliers' twins in the order of these, labelled with their classes.
+
+    Raises DataError when some are missing or damaged.
+    """
+    return twin_files(run).images("twins", run.config.size, f"{run.command} --redo {TWINS}")
