@@ -217,8 +217,7 @@ class StableDecoder(Tiled):
 
     @torch.no_grad()
     def _denoise(self, prompt: Conditioning, seed_B: Tensor, rows: Tensor, steps: int = 0) -> Tensor:
-        pipe = self.pipeline
-        uncond, pooled = self._uncond.expand(len(seed_B)), {}
+        pipe, uncond, pooled = self.pipeline, self._uncond.expand(len(seed_B)), {}
         if prompt.pooled_BP is not None:
             pooled = {
                 "pooled_prompt_embeds": prompt.pooled_BP,
