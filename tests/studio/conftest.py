@@ -30,7 +30,7 @@ def chromium():
 def page(chromium):
     """A page of a browser of its own; what its scripts throw fails the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(120_000)  # a machine may be busy
     page, faults = context.new_page(), []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from oodream.cli.main import main
 from oodream.run.artifacts import Run
 from oodream.run.curation import read_decisions
 from tests.helpers.runs import command
@@ -60,8 +60,7 @@ def test_three_outliers_that_are_rejected_by_key_are_gone_from_training(
         counted(page, "A person rejected 3 in all.")
         page.get_by_text("The run’s command again").wait_for()
         wait_for_lines(run, 3)
-        arguments = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)]
-        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+        assert main(command(shapes, tiny_pipeline, run)) == 0
         page.get_by_text("The run’s command again").wait_for(state="hidden")
     after = Run.open(run)
     assert after.selection.curation.rejected == rows
@@ -70,8 +69,6 @@ def test_three_outliers_that_are_rejected_by_key_are_gone_from_training(
 
 
 def wait_for_lines(run: Path, count: int) -> None:
-    import time
-
     ends = time.monotonic() + 30
     while len(read_decisions(run / "curation.jsonl")) < count:
         assert time.monotonic() < ends
@@ -165,8 +162,6 @@ def test_nothing_is_wider_than_the_page(running, page, width):
 
 
 def test_a_port_that_is_taken_is_said(many, capsys):
-    from oodream.cli.main import main
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["studio", str(many), "--port", str(taken.getsockname()[1])]) == 2
     assert "Choose another" in capsys.readouterr().err
