@@ -6,8 +6,6 @@ import shutil
 
 import pytest
 
-from tests.helpers.studio import WAIT
-
 
 @pytest.fixture(scope="module")
 def chromium():
@@ -28,7 +26,7 @@ def chromium():
 def page(chromium):
     """A page of a browser of its own; what its scripts throw fails the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(WAIT)
+    context.set_default_timeout(120_000)  # a machine may be busy
     page, faults = context.new_page(), []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on(
