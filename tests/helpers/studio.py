@@ -21,6 +21,8 @@ from oodream.studio.app import create_app
 from oodream.studio.studio import Studio
 from tests.helpers.begun import begin_run
 
+WAIT = 120_000  # milliseconds that a busy machine may take for what the page shows
+
 
 def client(*runs: Path, token: str | None = None) -> TestClient:
     """A client of a studio of these runs; `client.app.state.service` is the studio."""
