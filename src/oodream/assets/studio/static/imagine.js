@@ -303,6 +303,7 @@ async function restore() {
     }
     groups.append(make("div", { className: `group${way ? " way" : ""}`, role: "group", ariaLabel: title }, make("h2", {}, title), list));
     $("empty").hidden = true;
+    mark();
   }
 }
 
