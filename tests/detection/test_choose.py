@@ -169,7 +169,7 @@ def test_who_learns_from_outliers_is_tried_on_classes_left_out_too():
     for (left,) in (fold.tolist() for fold in folds_of(3)):
         kept = [c for c in range(3) if c != left]
         rows = y != left
-        taught = Output(logits_BC=logits[rows][:, kept], z_BF=logits[rows])
+        taught = Output(logits_BC=logits[rows][:, kept], z_BF=logits[rows][:, kept])
         outliers = extractor(lesson.outliers).logits_BC[:, kept]
         training = Training(taught, y[rows], None, Output(logits_BC=outliers, z_BF=outliers))
         probe = training.fit(make("detectors", "energy_probe", **choice.best.options))

@@ -221,14 +221,14 @@ def test_what_a_detector_wants_of_images_may_be_known_once_it_is_fitted(tmp_path
         "still": make("detectors", "perturbed_mahalanobis", epsilon=0.0),
         "plain": make("detectors", "mahalanobis"),
     }
-    moved = {"moved": make("detectors", "perturbed_mahalanobis", epsilon=0.05)}
+    moved = {"moved": make("detectors", "perturbed_mahalanobis", epsilon=0.002)}
     for cache in (None, tmp_path, tmp_path):
         result = evaluate(Extractor(Tint(), cache=cache), still | moved, **GIVEN, ood=[dull()], resamples=0)
         assert result.skipped == {}
         for name in ("id", "dull"):
             still_N, plain_N, moved_N = (result.scores[key][name] for key in ("still", "plain", "moved"))
             torch.testing.assert_close(still_N, plain_N)
-            assert (moved_N < plain_N).double().mean() > 0.9
+            assert (moved_N < plain_N).double().mean() > 0.8
 
 
 def test_a_detector_is_skipped_whose_wants_the_network_cannot_serve_once_it_is_fitted() -> None:
