@@ -146,6 +146,11 @@ def six_vs_four(unknown: tuple[str, ...]) -> Preset:
     )
 
 
+FOLDER = Config(
+    data="",
+    align=AlignConfig(optimisation=Optimisation(epochs=12, min_steps=600)),
+    train=TrainConfig(optimisation=Optimisation(epochs=12, min_steps=600)),
+)
 PRESETS = {
     "demo": Preset(
         about="a sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; minutes on 2 cores",
@@ -177,12 +182,15 @@ PRESETS = {
             evaluate=EvaluateConfig(resamples=300),
         ),
     ),
-    "folder": Preset(
-        about="your folder of class folders, 32 pixels, embedded decoder",
-        config=Config(
-            data="",
-            align=AlignConfig(optimisation=Optimisation(epochs=12, min_steps=600)),
-            train=TrainConfig(optimisation=Optimisation(epochs=12, min_steps=600)),
+    "folder": Preset(about="your folder of class folders, 32 pixels, embedded decoder", config=FOLDER),
+    "folder-edited": Preset(
+        about="your folder, other things put into its images; made for --decode.source FOLDER",
+        config=replace(
+            FOLDER,
+            sample=WORDS,
+            decode=edited(0.5),
+            reconstruct=TWINS,
+            regularize=RegularizeConfig(outlier_aug_prob=0.0),
         ),
     ),
     **{name: six_vs_four(unknown) for name, unknown in SIX_VS_FOUR.items()},

@@ -90,7 +90,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
         raise ConfigError(
             "Which images? Give --data FOLDER (a folder of class folders), or --preset demo or fashion."
         )
-    short = Path(config.data).resolve().name if name == "folder" else name
+    short = Path(config.data).resolve().name if name.startswith("folder") else name
     folder = where.run or Path("runs") / (f"{short}-validation" if config.validate else short)
     if where.dry_run:
         print(json.dumps(to_json(config), indent=2))
