@@ -104,14 +104,9 @@ def run_benchmark(
     # The cache knows a file by its path, length and time, and not what is cut away of its image.
     cache, device = job.out / "cache" / f"crop-{crop:g}", device_of(job.device)
     extractor = Extractor(model.network, loss=model.loss, device=device, cache=cache)
-    outliers: Images | Lesson | None = None
+    outliers = None
     if learning := [name for name, detector in detectors.items() if uses_outliers(detector)]:
-        if teach:
-            outliers = teach(_fit(sets))
-            what = outliers.remark
-        else:
-            outliers = load_ood(Path(job.outliers), job.size)
-            what = f"{len(outliers)} outliers, the images of {job.outliers}"
+        outliers, what = _outliers(job, sets, teach)
         notes.append(f"{', '.join(learning)} learned from {what}.")
     if job.tune:
         folder = None if job.tune == VALIDATION else load_ood(Path(job.tune), job.size)
@@ -152,6 +147,17 @@ def _detectors(job: Job) -> tuple[dict[str, Detector], dict[str, str]]:
     if learning and ALL not in job.detectors:
         raise ConfigError(f"The detector {learning[0]!r} has nothing to learn from: {give}.")
     return {name: detectors[name] for name in names if name not in learning}, dict.fromkeys(learning, give)
+
+
+def _outliers(
+    job: Job, sets: Sequence[ImageSet], teach: Callable[[Images], Lesson] | None
+) -> tuple[Images | Lesson, str]:
+    """What detectors learn from that use outliers, also in words."""
+    if teach:
+        lesson = teach(_fit(sets))
+        return lesson, lesson.remark
+    images = load_ood(Path(job.outliers), job.size)
+    return images, f"{len(images)} outliers, the images of {job.outliers}"
 
 
 def _check_outliers(job: Job) -> None:

@@ -32,18 +32,17 @@ from ..functional.metrics import (
     oscr,
 )
 from ..functional.uncertainty import delong
-from ..models.inference import Extractor, outputs
+from ..models.inference import Extractor
 from ..runtime.tails import wilson
 from .detectors import probes_of
 from .fit import Lesson, Training, joined, training_outputs
 from .sanity import warn_if_upside_down
+from .usable import CANNOT_BE_USED, check_known, fitted, none_left, served
 
 __all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row"]
 
 MEANS = {"near": ("near",), "far": ("far",), "all": ("near", "far")}
 POINT_METRICS = (*METRICS, "autc", "oscr")
-# What a detector raises that does not suit, or has a fault.
-CANNOT_BE_USED = (ValueError, RuntimeError, TypeError, IndexError)
 
 Detectors = Sequence[str] | Mapping[str, Detector]
 
@@ -90,16 +89,16 @@ def evaluate(
     names = [one.name for one in ood]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
-    served, skipped = _served(extractor, _by_name(detectors), test, {})
-    training = training_outputs(extractor, list(served.values()), fit, outliers)
-    fitted, skipped = _fitted(training, served, skipped)
-    served, skipped = _served(extractor, fitted, test, skipped)  # what some want of an image is learned
-    probes = probes_of(list(served.values()))
+    usable, skipped = served(extractor, _by_name(detectors), test, {})
+    training = training_outputs(extractor, list(usable.values()), fit, outliers)
+    usable, skipped = fitted(training, usable, skipped)
+    usable, skipped = served(extractor, usable, test, skipped)  # what some want of an image is learned
+    probes = probes_of(list(usable.values()))
     known, y_N = extractor(test, probes), test.labels
     measured = partial(
         _measured,
         ood={one.name: (one.group, extractor(one.images, probes)) for one in ood},
-        fitted=served,
+        fitted_detectors=usable,
         skipped=skipped,
         classifier=classifier,
         seed=seed,
@@ -111,7 +110,7 @@ def evaluate(
         known = reduce(joined, (extractor(one.images, probes) for one in shifted), known)
         whole = measured((known, torch.cat([y_N, *(one.images.labels for one in shifted)])))
         result = replace(result, full_spectrum=whole.rows)
-    used = {name: served[name] for name in result.scores}
+    used = {name: usable[name] for name in result.scores}
     warn_if_upside_down(extractor, used, test, {name: sets["id"] for name, sets in result.scores.items()})
     return result
 
@@ -147,11 +146,11 @@ def evaluate_outputs(
     a set that is empty, has another number of classes, an unknown group or a reserved name.
     """
     _check_sets(test, ood)
-    fitted, skipped = _fitted(Training(*fit, head, outliers, shown), _by_name(detectors), {})
+    usable, skipped = fitted(Training(*fit, head, outliers, shown), _by_name(detectors), {})
     return _measured(
         test,
         ood,
-        fitted,
+        usable,
         skipped,
         classifier=classifier,
         seed=seed,
@@ -160,26 +159,10 @@ def evaluate_outputs(
     )
 
 
-def _fitted(
-    training: Training, detectors: Mapping[str, Detector], skipped: Mapping[str, str]
-) -> tuple[dict[str, Detector], dict[str, str]]:
-    """The detectors, fitted, and the reasons why those are skipped that cannot be; ValueError for labels that
-    are not the network's.
-    """
-    _check_known("training", training.known, training.y_N)
-    fitted, failed = {}, {}
-    for name, detector in detectors.items():
-        try:
-            fitted[name] = training.fit(detector)
-        except CANNOT_BE_USED as error:
-            failed[name] = str(error)
-    return fitted, {**skipped, **failed}
-
-
 def _measured(
     test: tuple[Output, Tensor],
     ood: Mapping[str, tuple[str, Output]],
-    fitted: Mapping[str, Detector],
+    fitted_detectors: Mapping[str, Detector],
     skipped: Mapping[str, str],
     *,
     classifier: str,
@@ -201,7 +184,7 @@ def _measured(
     rows: list[Row] = []
     scores: dict[str, dict[str, Tensor]] = {}
     skipped = dict(skipped)
-    for name, detector in fitted.items():
+    for name, detector in fitted_detectors.items():
         try:
             known_N = detector.score(output).cpu()
             unknown = {key: detector.score(outputs_).cpu() for key, (_, outputs_) in ood.items()}
@@ -213,7 +196,7 @@ def _measured(
         facts = {"classifier": classifier, "detector": name, "seed": seed, **accuracy}
         rows += numbers.rows(groups, facts, wilson(hits, n))
     if not scores:
-        raise ValueError(_none_left(skipped))
+        raise ValueError(none_left(skipped))
     return Evaluation(rows=rows, scores=scores, skipped=skipped)
 
 
@@ -318,47 +301,8 @@ def _by_name(detectors: Detectors) -> dict[str, Detector]:
     return {name: registry.make("detectors", name) for name in detectors}
 
 
-def _served(
-    extractor: Extractor, detectors: Mapping[str, Detector], test: Images, skipped: Mapping[str, str]
-) -> tuple[dict[str, Detector], dict[str, str]]:
-    """The detectors whose probes the network can give, as two images show; and why the others are skipped."""
-    served: dict[str, Detector] = {}
-    skipped = dict(skipped)
-    two = test.subset(torch.arange(min(2, len(test))))
-    for name, detector in detectors.items():
-        try:
-            if probes := probes_of([detector]):
-                outputs(extractor.network, two, extractor.device, probes=probes)
-            served[name] = detector
-        except CANNOT_BE_USED as error:
-            skipped[name] = str(error)
-    if not served:
-        raise ValueError(_none_left(skipped))
-    return served, skipped
-
-
-def _none_left(skipped: Mapping[str, str]) -> str:
-    if not skipped:
-        return "At least one detector is needed."
-    return "None of the detectors can be used:\n" + "\n".join(
-        f"  {name}: {why}" for name, why in skipped.items()
-    )
-
-
-def _check_known(name: str, output: Output, y_N: Tensor) -> None:
-    classes = output.logits_BC.shape[1]
-    if not len(output):
-        raise ValueError(f"The ID {name} set is empty.")
-    if len(y_N) != len(output) or not 0 <= int(y_N.min()) <= int(y_N.max()) < classes:
-        raise ValueError(
-            f"The network has outputs for {classes} classes and {len(output)} ID {name} images, and "
-            f"there are {len(y_N)} labels from {int(y_N.min())} to {int(y_N.max())}: is this the "
-            "network's own list of classes?"
-        )
-
-
 def _check_sets(test: tuple[Output, Tensor], ood: Mapping[str, tuple[str, Output]]) -> None:
-    _check_known("test", *test)
+    check_known("test", *test)
     classes = test[0].logits_BC.shape[1]
     for name, (group, output) in ood.items():
         if name in ("id", "mean"):
