@@ -27,7 +27,7 @@ class NetworkConfig(Section):
     """what they are divided by then"""
     detectors: tuple[str, ...] = (
         "energy", "msp", "max_logit", "gen", "react", "scale", "vim", "knn", "nnguide", "fdbd", "nci",
-        "mahalanobis", "relative_mahalanobis", "outlier_probe", "energy_probe",
+        "mahalanobis", "relative_mahalanobis", "energy_probe",
     )  # fmt: skip
     """detectors to choose from (see `oodream list`), without those that the network cannot serve, or that
     want labels or outliers where there are none
