@@ -41,6 +41,7 @@ def test_names_that_lead_nowhere(name, message):
         ("detectors", "knn", {"k": "50"}, "detector 'knn': k cannot be '50'"),
         ("detectors", "knn", {"kk": 50}, "The detector 'knn' has no option 'kk'. Did you mean 'k'"),
         ("samplers", "knn", {"k": 3.5}, "sampler 'knn': k cannot be 3.5"),
+        ("decoders", "image_to_image", {"strenght": 0.5}, "no option 'strenght'. Did you mean 'strength'"),
         (
             "losses",
             "energy_logistic",

@@ -160,7 +160,8 @@ def test_class_by_class(desk, tmp_path):
         out=tmp_path, cache=tmp_path,
     )  # fmt: skip
     inputs = GuardInputs(job)
-    (strange,) = inputs.unknown(inputs.known(SIZE)[1]).measure
+    known = inputs.known(SIZE)
+    (strange,) = inputs.unknown(known[0], known[1]).measure
     predictions = read.predict(strange.images)
     flagged = np.mean([one.flagged for one in predictions])
     assert flagged != np.mean([one.score > read.threshold for one in predictions])

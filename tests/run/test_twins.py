@@ -50,10 +50,33 @@ def test_training_shows_twins_in_place_of_reconstructions(finished: Path) -> Non
     assert "images/twins" in trained.after
 
 
-def test_controls_have_no_twins(shapes: Path, tiny_pipeline: Path, tmp_path: Path) -> None:
+def test_controls_have_no_twins(shapes: Path, tiny_pipeline: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "run"
     assert main(command(shapes, tiny_pipeline, folder, *EDITED, "--regularize.outliers", "known")) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "reconstruct.twins draws no twins: outliers are known (regularize.outliers)." in said
     assert not (folder / "images" / "twins").exists()
     shown = source_of(sources(Job(Run.open(folder).config, folder)), "reconstructed")
     assert shown is not None
     assert shown.data.name == "reconstructed-train"
+
+
+def test_a_lost_and_a_damaged_twin_are_drawn_again(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = twin_files(Run.open(finished)).paths
+    before = [file.read_bytes() for file in files[:2]]
+    files[0].unlink()
+    files[1].write_bytes(before[1][:60])
+    assert main(["decode", str(finished), "--verify"]) == 0
+    assert "2 images were missing or damaged" in capsys.readouterr().out
+    assert [file.read_bytes() for file in files[:2]] == before
+
+
+def test_machines_share_twins_too(shapes: Path, tiny_pipeline: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert main(command(shapes, tiny_pipeline, folder, *EDITED, "--until", "vectors")) == 0
+    for part in range(2):
+        assert main(["decode", str(folder), "--shard", f"{part}/2"]) == 0
+    files = twin_files(Run.open(folder))
+    assert all(file.exists() for file in files.paths)

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -95,8 +95,7 @@ def make(family: str, name: str, **options: Any) -> Any:
     type or out of the annotated range.
     """
     extension = get(family, name)
-    parameters = inspect.signature(extension).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    if (parameters := _parameters(extension)) is not None:
         for key in options.keys() - parameters.keys():
             near = difflib.get_close_matches(key, parameters, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -108,6 +107,24 @@ def make(family: str, name: str, **options: Any) -> Any:
         return extension(**_checked(extension, options))
     except (TypeError, ConfigError) as error:
         raise ValueError(f"{singular(family)} {name!r}: {error}") from error
+
+
+def _parameters(extension: Callable[..., Any]) -> dict[str, None] | None:
+    """What an extension takes by name, its bases' where it passes keywords on; None where it takes any."""
+    names: dict[str, None] = {}
+    layers: list[Callable[..., Any]] = [extension]
+    if isinstance(extension, type):
+        layers = [vars(c)["__init__"] for c in extension.__mro__[:-1] if "__init__" in vars(c)]
+    for layer in layers:
+        parameters = inspect.signature(layer).parameters.values()
+        names |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    else:
+        if layers:
+            return None
+    names.pop("self", None)
+    return names
 
 
 def options_by_name(

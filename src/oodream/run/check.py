@@ -4,6 +4,8 @@ classes.
 
 from __future__ import annotations
 
+import warnings
+
 from ..config import Config
 from ..core.options import ConfigError
 from ..core.registry import get, make, make_all
@@ -18,6 +20,7 @@ from ..training.train import NO_ADAPTER, make_loss
 from .job import Job
 from .sources import lacks_outlier_images
 from .stages.classifiers import check_teacher
+from .twins import has_twins
 
 __all__ = ["check"]
 
@@ -63,6 +66,7 @@ def check(job: Job) -> None:
     )
     if job.run.has_latents and job.run.kind != "outlier":
         raise ValueError("Inliers are trained on as images; only outliers may be latents (decode.output).")
+    check_twins(job)
     check_adapter(c)
     check_teacher(job)
     check_detectors(job)
@@ -76,6 +80,21 @@ def check(job: Job) -> None:
     # A decoder of another kind may leave `decode.source` unread.
     if job.run.imagines and isinstance(job.decoder, StableDecoder):
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
+
+
+def check_twins(job: Job) -> None:
+    """Warns where twins are asked for, and nothing that is imagined could have some."""
+    c, run = job.config, job.run
+    if not c.reconstruct.twins or has_twins(run):
+        return
+    reasons = {
+        f"outliers are {c.regularize.outliers} (regularize.outliers)": c.regularize.outliers != "imagined",
+        "outliers stay latents (decode.output)": run.has_latents,
+        f"{run.kind}s have none": run.kind != "outlier",
+        "reconstruct.frac is 0": True,
+    }
+    why = next(reason for reason, holds in reasons.items() if holds)
+    warnings.warn(f"reconstruct.twins draws no twins: {why}.", stacklevel=2)
 
 
 def check_detectors(job: Job) -> None:

@@ -25,7 +25,7 @@ from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Decoder, SampledVectors
 from ..data.images import Images, from_files
 from ..synthesis.decode import decode, tile_size
-from .layout import SHARD_FILE
+from .layout import RECORD, SHARD_FILE
 
 __all__ = ["FORMATS", "SHARD", "GeneratedFiles", "ImageFiles", "LatentShards", "latent_reader", "slug"]
 
@@ -47,6 +47,11 @@ class GeneratedFiles(ABC):
 
     folder: Path
     vectors: SampledVectors
+
+    @property
+    def record(self) -> Path:
+        """What each row was made from, one JSON object a line."""
+        return self.folder / RECORD
 
     @property
     @abstractmethod
@@ -98,7 +103,10 @@ class ImageFiles(GeneratedFiles):
         Raises DataError when some are missing or damaged; `mend` is the command that draws them again.
         """
         labels = self.vectors.y_M.tolist()
-        images = from_files(name, self.paths, labels, tuple(self.names), size)
+        try:
+            images = from_files(name, self.paths, labels, tuple(self.names), size)
+        except DataError as error:
+            raise DataError(f"{error} Or draw them again: {mend}") from error
         if len(images) != len(labels):
             raise DataError(f"Images are missing or damaged in {self.folder}. Mend them with: {mend}")
         return images

@@ -8,6 +8,7 @@ __all__ = [
     "BASELINE",
     "FORMAT",
     "KINDS",
+    "RECORD",
     "REGULARIZED",
     "SHARD_FILE",
     "TWINS",
@@ -21,7 +22,7 @@ FORMAT = 2
 BASELINE, REGULARIZED = "baseline", "regularized"
 KINDS = (BASELINE, REGULARIZED)
 TWINS = "images/twins"
-SHARD_FILE = "latents-{}.safetensors"
+RECORD, SHARD_FILE = "metadata.jsonl", "latents-{}.safetensors"
 
 
 def classifier_stage(kind: str, seed: int) -> str:
@@ -77,7 +78,7 @@ class Layout:
 
     def provenance(self, output: str) -> Path:
         """What each imagined row was made from, one JSON object a line."""
-        return self.imagined(output) / "metadata.jsonl"
+        return self.imagined(output) / RECORD
 
     def reconstructed(self, part: str) -> Path:
         """VAE reconstructions of a share of the "train" images, or the control's of "test" images."""

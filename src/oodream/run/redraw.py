@@ -21,9 +21,12 @@ from ..data.inputs import DataInputs
 from ..synthesis.decode import make_decoder
 from .artifacts import Run
 from .folder import inputs_hash
+from .generated import GeneratedFiles
 from .job import known_of
-from .layout import imagined_stage
+from .layout import TWINS, imagined_stage
 from .plan import drawn_after, section_inputs
+from .reading import read_lines
+from .twins import has_twins, twin_files
 
 __all__ = ["BegunRun", "decode_shard", "open_begun", "open_decoder", "redraw", "verify"]
 
@@ -40,6 +43,12 @@ class BegunRun:
     def stage(self) -> str:
         """The stage of the images or latents."""
         return imagined_stage(self.run.config.decode.output)
+
+    @property
+    def drawn(self) -> list[tuple[str, GeneratedFiles]]:
+        """The stages that draw, each with its files: what is imagined, and its twins where it has some."""
+        twins = [(TWINS, twin_files(self.run))] if has_twins(self.run) else []
+        return [(self.stage, self.run.files), *twins]
 
 
 def open_begun(path: Path, device: str, output: str = "", plugins: bool = False) -> BegunRun:
@@ -84,44 +93,52 @@ def open_decoder(run: Run, device: str) -> Decoder:
 
 
 def decode_shard(begun: BegunRun, part: Shard) -> int:
-    """Decodes this part's rows that have no file yet; returns how many. Others may work on other parts
-    meanwhile.
+    """Decodes this part's rows that have no file yet, of what is imagined and of its twins; returns how many.
+    Others may work on other parts meanwhile.
     """
-    folder, files = begun.run.folder, begun.run.files
-    if folder.is_done(begun.stage, begun.inputs):
-        return 0
-    folder.begin(begun.stage, begun.inputs)
-    rows = files.missing(part, begun.decoder)
-    files.decode(begun.decoder, rows)
-    return len(rows)
+    count, folder = 0, begun.run.folder
+    for stage, files in begun.drawn:
+        if folder.is_done(stage, begun.inputs):
+            continue
+        folder.begin(stage, begun.inputs)
+        rows = files.missing(part, begun.decoder)
+        files.decode(begun.decoder, rows)
+        count += len(rows)
+    return count
 
 
 def verify(begun: BegunRun, say: Callable[[str], None]) -> int:
-    """Decodes missing and damaged files of a finished set again; returns how many rows there were.
+    """Decodes missing and damaged files of finished sets again; returns how many rows there were.
 
     Raises StoreError when one comes out with other bytes than were recorded: another processor or library
     then decodes here.
     """
-    run, files = begun.run, begun.run.files
-    if not run.folder.is_done(begun.stage, begun.inputs):
+    run = begun.run
+    if not all(run.folder.is_done(stage, begun.inputs) for stage, _ in begun.drawn):
         raise StoreError(
             f"The images of {run.folder.path} are not all decoded yet. Go on with: {run.command}"
         )
     with run.folder.locked():
-        recorded = {line["row"]: line["hash"] for line in run.provenance}
-        hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
-        rows = [m for m, value in recorded.items() if hashes[files.paths[m]] != value]
-        mended = {files.paths[m]: m for m in reversed(rows)}
-        for file in sorted(mended):
-            say(f"  row {mended[file]}: {file}")
-        files.decode(begun.decoder, rows)
-        hashes = {file: files.hash(file) for file in mended}
-        if differing := [m for m in rows if hashes[files.paths[m]] != recorded[m]]:
-            raise StoreError(
-                f"{len(differing)} of {len(rows)} images came out with other bytes than were recorded (row "
-                f"{differing[0]} first): another processor or library decodes here. "
-                f"To have all from this one: {run.command} --redo {begun.stage}"
-            )
+        return sum(_mended(begun, stage, files, say) for stage, files in begun.drawn)
+
+
+def _mended(begun: BegunRun, stage: str, files: GeneratedFiles, say: Callable[[str], None]) -> int:
+    run = begun.run
+    lines = run.provenance if stage == begun.stage else read_lines(files.record, stage)
+    recorded = {line["row"]: line["hash"] for line in lines}
+    hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
+    rows = [m for m, value in recorded.items() if hashes[files.paths[m]] != value]
+    mended = {files.paths[m]: m for m in reversed(rows)}
+    for file in sorted(mended):
+        say(f"  row {mended[file]}: {file}")
+    files.decode(begun.decoder, rows)
+    hashes = {file: files.hash(file) for file in mended}
+    if differing := [m for m in rows if hashes[files.paths[m]] != recorded[m]]:
+        raise StoreError(
+            f"{len(differing)} of {len(rows)} images came out with other bytes than were recorded (row "
+            f"{differing[0]} first): another processor or library decodes here. "
+            f"To have all from this one: {run.command} --redo {stage}"
+        )
     return len(rows)
 
 

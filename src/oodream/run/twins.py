@@ -9,7 +9,6 @@ from torch.nn.functional import normalize
 from ..data.images import Images
 from .artifacts import Run
 from .generated import ImageFiles
-from .layout import TWINS
 
 __all__ = ["has_twins", "twin_files", "twins"]
 
@@ -39,4 +38,4 @@ def twins(run: Run) -> Images:
 
     Raises DataError when some are missing or damaged.
     """
-    return twin_files(run).images("twins", run.config.size, f"{run.command} --redo {TWINS}")
+    return twin_files(run).images("twins", run.config.size, f"oodream decode {run.folder.path} --verify")

@@ -23,7 +23,7 @@ from ...synthesis.decode import provenance
 from ...synthesis.filters import make_filters
 from ...synthesis.known import begun_at, draw_plainly
 from ...training.augment import recolored
-from ..generated import SHARD
+from ..generated import SHARD, GeneratedFiles
 from ..job import Job
 from ..layout import BASELINE
 from ..twins import twin_files
@@ -45,37 +45,51 @@ RECOLORED = 4096  # known images in random colours that are encoded for latent a
 def decode_vectors(job: Job) -> Json:
     """The imagined images or latents, and what each was made from."""
     run, decoder, files = job.run, job.decoder, job.run.files
-    files.decode(decoder, files.missing(current_shard(), decoder))
-    barrier(job.device)
-    if not is_main():
+    if not draw_missing(job, files):
         return {}
-    words, output = decoder.neighbours(run.vectors.z_MD), job.config.decode.output
-    known_files = job.inputs.train.files
+    words, known_files = decoder.neighbours(run.vectors.z_MD), job.inputs.train.files
     begins = begun_at(decoder, run.vectors, known_files)
-    hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
-    lines = [
-        json.dumps(
-            {
-                "file_name": str(file.relative_to(job.layout.imagined(output))),
-                **provenance(run.vectors, run.features, run.book, known_files, decoder.fingerprint, m),
-                **begins[m],
-                "words": words[m],
-                "hash": hashes[file],
-            },
-            ensure_ascii=False,
-        )
-        for m, file in enumerate(files.paths)
+    facts = [
+        provenance(run.vectors, run.features, run.book, known_files, decoder.fingerprint, m)
+        | begins[m]
+        | {"words": words[m]}
+        for m in range(len(run.vectors))
     ]
-    write_bytes(job.layout.provenance(output), "".join(f"{line}\n" for line in lines).encode())
-    return {output: len(files.paths)}
+    record(files, facts)
+    return {job.config.decode.output: len(files.paths)}
 
 
 def draw_twins(job: Job) -> Json:
     """A known twin of every outlier: what the decoder makes of the class's name from the same noise."""
-    decoder, files = job.decoder, twin_files(job.run)
-    files.decode(decoder, files.missing(current_shard(), decoder))
+    decoder, files, names = job.decoder, twin_files(job.run), job.run.book.names
+    if not draw_missing(job, files):
+        return {}
+    vectors = files.vectors
+    begins = begun_at(decoder, vectors, job.inputs.train.files)
+    rows = zip(vectors.y_M.tolist(), vectors.seed_M.tolist(), begins, strict=True)
+    made = [{"row": m, "class": names[y], "seed": s, **begun} for m, (y, s, begun) in enumerate(rows)]
+    record(files, [fact | {"pipeline": decoder.fingerprint} for fact in made])
+    return {"images": len(files.paths)}
+
+
+def draw_missing(job: Job, files: GeneratedFiles) -> bool:
+    """Draws what has no file yet, each process its share; True for the one that goes on when all is there."""
+    files.decode(job.decoder, files.missing(current_shard(), job.decoder))
     barrier(job.device)
-    return {"twins": len(files.paths)} if is_main() else {}
+    return is_main()
+
+
+def record(files: GeneratedFiles, facts: Sequence[Json]) -> None:
+    """Writes what every row was made from, with its file and that file's hash, a line for each."""
+    hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
+    lines = [
+        json.dumps(
+            {"file_name": str(file.relative_to(files.folder)), **fact, "hash": hashes[file]},
+            ensure_ascii=False,
+        )
+        for file, fact in zip(files.paths, facts, strict=True)
+    ]
+    write_bytes(files.record, "".join(f"{line}\n" for line in lines).encode())
 
 
 def draw_strips(job: Job) -> Json:
