@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from oodream.cli.main import main
+from oodream.run.artifacts import Run
 from tests.helpers.runs import command, images_of
 
 
@@ -26,10 +25,11 @@ def test_images_and_rows_of_them_drawn_again(decoder, options, shapes, tiny_pipe
         (original,) = (data for name, data in stored.items() if name.endswith(f"{row:06}.png"))
         assert (again / f"{row:06}.png").read_bytes() == original
     assert (run / "classifier" / "baseline-s0" / "stage.json").exists() == (decoder == "guided")
-    lines = (run / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()
-    for line in map(json.loads, lines):
-        assert ("begins_at" in line) == (decoder == "edited")
-        assert f"/{line['class']}/" in line.get("begins_at", f"/{line['class']}/")
+    opened = Run.open(run)
+    sampled = opened.features.index_N[opened.vectors.anchor_M].tolist()
+    begun = [line["anchor_index"] for line in opened.provenance]
+    assert (begun == sampled) == (decoder == "guided")
+    assert all(f"/{line['class']}/" in line["anchor"] for line in opened.provenance)
     assert main(["decode", str(run), "--verify"]) == 0
     assert "0 images were" in capsys.readouterr().out
 

@@ -36,7 +36,7 @@ def test_each_outlier_has_a_twin_from_the_same_known_image(finished: Path) -> No
     drawn = job.decoder(known.z_MD, known.y_M, known.seed_M).images_B3HW
     assert torch.equal(drawn, shown.batch(range(len(vectors))))
     assert not torch.equal(drawn, run.images.batch(range(len(vectors))))
-    begun = [line["begins_at"] for line in run.provenance]
+    begun = [line["anchor"] for line in run.provenance]
     rows = job.decoder.begins_at(vectors.y_M, vectors.seed_M)
     assert begun == [job.inputs.train.files[row] for row in rows]
 

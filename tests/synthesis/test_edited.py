@@ -149,7 +149,9 @@ def test_provenance_names_the_image_that_a_row_begins_at(tiny_pipeline):
     )
     files = [f"{row}.png" for row in range(30)]
     begun = begun_at(decoder, vectors, files)
-    assert begun == [{"begins_at": f"{row}.png"} for row in decoder.begins_at(y, seed).tolist()]
+    assert begun == [
+        {"anchor": f"{row}.png", "anchor_index": row} for row in decoder.begins_at(y, seed).tolist()
+    ]
     plain = stable.StableDecoder(str(tiny_pipeline), names=NAMES)
     assert begun_at(plain, vectors, files) == [{}] * 5
 

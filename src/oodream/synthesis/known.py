@@ -63,4 +63,4 @@ def begun_at(decoder: Decoder, vectors: SampledVectors, files: Sequence[str]) ->
     rows = decoder.begins_at(vectors.y_M, vectors.seed_M) if isinstance(decoder, KnownDecoder) else None
     if rows is None:
         return [{} for _ in range(len(vectors))]
-    return [{"begins_at": files[row]} for row in rows.tolist()]
+    return [{"anchor": files[row], "anchor_index": row} for row in rows.tolist()]
