@@ -16,7 +16,7 @@ from oodream.run.artifacts import Run
 from oodream.run.imagine import End, Move, Recipe, add_drawing, draw
 from oodream.run.job import Job
 from oodream.run.redraw import open_decoder
-from oodream.run.stages.classifiers import sources
+from oodream.run.sources import sources
 from tests.helpers.runs import command
 
 STAGE = "classifier/regularized-s0"
