@@ -128,6 +128,7 @@ def test_a_run_is_started_stopped_and_found_again_by_another_studio(shapes, tmp_
         page.get_by_label("Images").fill(str(shapes))
         page.keyboard.press("Enter")
         expect(state).to_have_text("at work", timeout=WAIT)
+        expect(page.get_by_role("alert")).to_have_count(0)
         expect(card.locator("li.running")).to_be_visible(timeout=WAIT)
         first.process.send_signal(signal.SIGKILL)
     folder = tmp_path / "runs" / "mine"
