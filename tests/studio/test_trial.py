@@ -292,6 +292,20 @@ def test_in_the_browser(served, page, run):
     assert page.locator("#answers > li").count() == 0
 
 
+def test_of_a_picture_that_moves_the_judged_frame_is_shown(served, page, run):
+    file, frames = io.BytesIO(), [shape(), shape((20, 20, 200))]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=20)
+    page.goto(f"{served.url}/try?run=fewer")
+    page.locator("#trial").wait_for()
+    page.set_input_files("#files", [{"name": "a.gif", "mimeType": "image/gif", "buffer": file.getvalue()}])
+    page.locator("#tally", has_text="1 answered").wait_for()
+    page.wait_for_timeout(200)  # ten frames
+    canvas = "document.querySelector('#answers canvas')"
+    assert page.evaluate(f"[{canvas}.width, {canvas}.height]") == [48, 40]
+    pixel = page.evaluate(f"[...{canvas}.getContext('2d').getImageData(20, 20, 1, 1).data]")
+    assert pixel == pytest.approx([200, 30, 30, 255], abs=8)
+
+
 def test_the_camera_is_asked_only_when_it_is_wanted(served, chromium):
     """A camera that the browser makes up; it is off again once the window is closed."""
     context = chromium.new_context(permissions=["camera"])
