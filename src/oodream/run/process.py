@@ -63,8 +63,8 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Where a run stands. A process that is at work has no stages until it has said its plan. `message` is the
-    command line's own sentence where it was refused or failed.
+    """Where a run stands. A process that is at work has no stages until it has said its plan. `message` is
+    the command line's own sentence where it was refused or failed.
     """
 
     state: State

@@ -156,10 +156,10 @@ def other_half(
 
 def _too_few(n: int, alpha: float, confidence: float | None) -> str:
     how = "" if confidence is None else f" with {confidence:.4g} confidence"
-    needed = f"{least(max(alpha, COUNTED), confidence):,}"
+    needed = f"{'more than ' * (alpha < COUNTED)}{least(max(alpha, COUNTED), confidence):,}"
     return (
-        f"To guarantee a false-alarm rate of {alpha:.4g}{how} takes {'more than ' * (alpha < COUNTED)}{needed} "
-        f"held-out scores, and there are {n:,}: these can guarantee {least_alpha(n, confidence):.3g}."
+        f"To guarantee a false-alarm rate of {alpha:.4g}{how} takes {needed} held-out scores, and "
+        f"there are {n:,}: these can guarantee {least_alpha(n, confidence):.3g}."
     )
 
 

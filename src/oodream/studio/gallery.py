@@ -122,8 +122,8 @@ class Gallery:
     # Scores
 
     def scores(self) -> Json | None:
-        """Each row's score by both classifiers, as far as these are trained (so empty before one is); None where
-        it is not computed yet (see `score`).
+        """Each row's score by both classifiers, as far as these are trained (so empty before one is); None
+        where it is not computed yet (see `score`).
         """
         if not self.run.classifiers:
             return {}
