@@ -165,6 +165,15 @@ def test_scores_keep_their_last_digit():
     assert tolerance(scores, 0.05, 0.95) in scores.tolist()
 
 
+@pytest.mark.parametrize(
+    ("confidence", "needed"), [(None, "999,999,999,999,999"), (0.95, "2,995,732,273,553,9")]
+)
+@pytest.mark.parametrize("alpha", [1e-16, 1e-300, 5e-324])
+def test_an_alpha_beyond_all_counting_is_refused_in_few_words(alpha, confidence, needed):
+    with pytest.raises(ValueError, match=f"rate of {alpha:.4g}.* takes more than {needed}.*there are 5:"):
+        calibrate([1.0, 2.0, 3.0, 4.0, 5.0], alpha, confidence)
+
+
 def test_what_is_refused():
     scores = torch.arange(100.0)
     for bad in (torch.nan, torch.inf):

@@ -9,6 +9,7 @@ import pytest
 
 from oodream.studio.pages import PARTS
 from oodream.studio.studio import Studio, runs_below
+from tests.helpers.page import Page
 from tests.helpers.studio import client, imagined_run, studio
 
 
@@ -27,6 +28,22 @@ def test_errors_are_pages_for_people_and_sentences_for_scripts(finished):
     answer = asking.get("/api/tasks/7")
     assert answer.status_code == 404
     assert answer.json() == {"detail": "There is no such task any more."}
+
+
+@pytest.mark.parametrize("path", ["", *PARTS])
+def test_a_run_that_there_is_not_is_a_page_with_those_that_there_are(finished, path):
+    answer = client(finished).get(f"/{path}?run=<nope>")
+    page = Page(answer.text)
+    assert answer.status_code == 404
+    assert "There is no run '<nope>' in this studio." in page.text("p")
+    assert page.text("option") == "choose one calm"
+    assert [one.get("value") for one in page.all("option") if "selected" in one] == [""]
+
+
+def test_who_has_not_entered_is_told_no_runs(finished):
+    answer = client(finished, token="secret").get("/enter?run=nope")
+    assert answer.status_code == 200
+    assert "calm" not in answer.text
 
 
 def test_the_command_serves_and_is_quick_to_start(finished):

@@ -113,6 +113,11 @@ def test_the_results_show_all_numbers(asking, runs):
     assert "baseline: area" in curve["aria-label"]
 
 
+def test_one_run_is_one_arm(asking):
+    html = asking.get("/api/compare/results?name=fewer").json()["html"]
+    assert "1 arm beside one baseline." in html
+
+
 def test_classifiers_are_listed_with_their_detectors(asking, runs):
     listed = asking.get("/api/compare/classifiers?name=calm").json()["classifiers"]
     assert [(one["run"], one["kind"], one["seed"]) for one in listed] == [

@@ -12,7 +12,7 @@ from PIL import Image
 from oodream.core.files import read_json_lines
 from oodream.run.artifacts import Run
 from oodream.run.job import Job
-from oodream.run.stages.classifiers import sources
+from oodream.run.sources import sources
 from oodream.studio.imagine import suggestions
 from tests.helpers.studio import client, studio
 

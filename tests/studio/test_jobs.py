@@ -89,7 +89,8 @@ def test_a_run_from_elsewhere_goes_on_by_its_recorded_options(copied):
     before = client.get("/api/run").json()[0]
     assert before["state"] == "elsewhere"
     assert [stage["name"] for stage in before["stages"] if stage["state"] == "waiting"] == ["report"]
-    assert client.post("/api/run/copy/resume", json={}).json()["state"] == "running"
+    started = client.post("/api/run/copy/resume", json={}).json()
+    assert (started["state"], started["stages"], started["left"]) == ("running", [], None), "no plan yet"
     deadline = time.monotonic() + 120
     while (now := client.get("/api/run").json()[0])["state"] == "running":
         assert time.monotonic() < deadline
@@ -128,6 +129,7 @@ def test_a_run_is_started_stopped_and_found_again_by_another_studio(shapes, tmp_
         page.get_by_label("Images").fill(str(shapes))
         page.keyboard.press("Enter")
         expect(state).to_have_text("at work", timeout=WAIT)
+        expect(page.get_by_role("alert")).to_have_count(0)
         expect(card.locator("li.running")).to_be_visible(timeout=WAIT)
         first.process.send_signal(signal.SIGKILL)
     folder = tmp_path / "runs" / "mine"

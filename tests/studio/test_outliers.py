@@ -78,6 +78,16 @@ def decide(asking, rows: list[int], action: str, since: int = 0):
     return asking.post(f"{AT}/curation", json={"rows": rows, "action": action, "of": of, "since": since})
 
 
+def test_before_a_classifier_is_trained_nothing_is_scored(run, finished):
+    asking = client(run)
+    assert asking.post(f"{AT}/scores").json() == {"scores": {}}
+    assert asking.app.state.service.worker.tasks() == []
+    now = asking.get(f"{AT}/curation").json()
+    assert (now["classifier"], now["trained"]) == (False, False)
+    now = client(finished).get("/api/outliers/calm/curation").json()
+    assert (now["classifier"], now["trained"]) == (True, True)
+
+
 def test_two_pages_learn_of_each_others_decisions(run):
     one, two = client(run), client(run)  # two programs, even
     assert decide(one, [0, 1], "reject").json()["states"] == {"0": False, "1": False}

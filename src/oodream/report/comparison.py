@@ -241,7 +241,8 @@ def headline(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -
         if difference := part[0].to_baseline:
             points = f"{difference.value:+.1f} points of {METRICS[metric]}"
             return f"“{arms[1].arm}” beside the {arms[0].arm}: {points}."
-    return f"{len(arms) - 1} arms beside one {arms[0].arm}."
+    others = len(arms) - 1
+    return f"{others} {'arm' if others == 1 else 'arms'} beside one {arms[0].arm}."
 
 
 def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) -> dict[str, Any]:

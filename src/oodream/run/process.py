@@ -63,7 +63,9 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Where a run stands. `message` is the command line's own sentence where it was refused or failed."""
+    """Where a run stands. A process that is at work has no stages until it has said its plan. `message` is
+    the command line's own sentence where it was refused or failed.
+    """
 
     state: State
     stages: Sequence[Stage]
@@ -144,11 +146,14 @@ def status(folder: Path, others: Sequence[Path] = ()) -> Status:
     """
     record, alive = recorded(folder), process_of(folder) is not None
     manifest = read_manifest(folder) or {}
+    layout = Layout(folder)
+    if alive and _modified(layout.manifest) <= _modified(layout.process):
+        return Status(state="running", stages=[])
     stages = _stages(folder, [str(name) for name in manifest.get("stages", ())], alive, others)
-    bar = _bar(Layout(folder)) if alive else None
     if alive:
+        bar = _bar(layout)
         return Status(state="running", stages=stages, bar=bar, left=_left(stages, bar))
-    message = _complaint(Layout(folder))
+    message = _complaint(layout)
     finished = bool(stages) and all(stage.state == "done" for stage in stages)
     if message.startswith(STOPPED):
         return Status(state="stopped", stages=stages)

@@ -34,6 +34,7 @@ __all__ = [
     "tolerance",
 ]
 
+COUNTED = 1e-15  # the least alpha for which the number of held-out scores is told
 ROUNDING = 1e-9  # of a tail, so that one that is just as large as allowed is not taken for larger
 
 
@@ -105,6 +106,8 @@ def tolerance(score_N: ArrayLike, alpha: float, confidence: float) -> float:
     ordered_N = _ordered(score_N, alpha)
     _check_share("confidence", confidence)
     n = len(ordered_N)
+    if 1 - alpha == 1:
+        raise ValueError(_too_few(n, alpha, confidence))
     ranks = range(1, n + 2)  # the tail falls with the rank, to 0 at n + 1
     allowed = (1 - confidence) * (1 + ROUNDING)
     i = bisect_left(ranks, True, key=lambda k: binomial_tail(k, n, 1 - alpha) <= allowed)
@@ -153,9 +156,10 @@ def other_half(
 
 def _too_few(n: int, alpha: float, confidence: float | None) -> str:
     how = "" if confidence is None else f" with {confidence:.4g} confidence"
+    needed = f"{'more than ' * (alpha < COUNTED)}{least(max(alpha, COUNTED), confidence):,}"
     return (
-        f"To guarantee a false-alarm rate of {alpha:.4g}{how} takes {least(alpha, confidence):,} held-out "
-        f"scores, and there are {n:,}: these can guarantee {least_alpha(n, confidence):.3g}."
+        f"To guarantee a false-alarm rate of {alpha:.4g}{how} takes {needed} held-out scores, and "
+        f"there are {n:,}: these can guarantee {least_alpha(n, confidence):.3g}."
     )
 
 

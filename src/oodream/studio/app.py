@@ -94,7 +94,9 @@ def _add_errors(app: FastAPI, studio: Studio) -> None:
     def answer(request: Request, status: int, text: str) -> Response:
         if request.url.path.startswith("/api/"):
             return JSONResponse({"detail": text}, status)
-        return page(request, studio, "error.html.j2", status, text=text)
+        chosen = request.query_params.get("run", "")
+        run = chosen if chosen in studio.names else ""
+        return page(request, studio, "error.html.j2", status, text=text, run=run)
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:

@@ -122,9 +122,11 @@ class Gallery:
     # Scores
 
     def scores(self) -> Json | None:
-        """Each row's score by both classifiers, as far as these are trained; None where it is not computed
-        yet (see `score`).
+        """Each row's score by both classifiers, as far as these are trained (so empty before one is); None
+        where it is not computed yet (see `score`).
         """
+        if not self.run.classifiers:
+            return {}
         return self.studio.remembered(self.name, self._scores_key)
 
     @property
@@ -185,7 +187,8 @@ class Gallery:
 
     def decided(self, curation: Curation, since: int = 0) -> Json:
         """Decisions as a page is told of them: the rows that were decided about after the first `since`
-        decisions, each with its state now; and whether the classifier was trained with all of them.
+        decisions, each with its state now; whether there is a classifier, and whether it was trained with all
+        of them.
         """
         changed = dict.fromkeys(d.row for d in curation.decisions[since:])
         stamp = self.run.stamp(classifier_stage(REGULARIZED, 0))
@@ -194,6 +197,7 @@ class Gallery:
             "of": self.of,
             "version": len(curation.decisions),
             "states": {row: curation.states.get(row) for row in changed},
+            "classifier": stamp is not None,
             "trained": trained,
             "undo": curation.last is not None,
         }

@@ -64,7 +64,7 @@ def router(studio: Studio) -> APIRouter:
     def scores(run: str) -> Json:
         """The scores where they are known, else the task that computes them."""
         gallery = Gallery(studio, run)
-        if known := gallery.scores():
+        if (known := gallery.scores()) is not None:
             return {"scores": known}
         task = studio.worker.submit("Scores of outliers", gallery.score, f"scores {run}")
         return {"task": task.to_json()}

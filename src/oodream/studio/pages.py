@@ -28,19 +28,22 @@ PARTS = {
 
 def page(request: Request, studio: Studio, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A template's page. `part` is the path of the part it belongs to, and `run` the name of the chosen run
-    (of the query, or the first).
+    (of the query, or the first), unless it is among the values.
 
-    Names come from users, so the templates escape everything.
+    Names come from users, so the templates escape everything. Raises UnknownRun where the query names a run
+    that there is not.
     """
-    chosen = request.query_params.get("run", "")
-    names = studio.names
-    common = {
-        "part": request.url.path.strip("/"),
-        "parts": PARTS,
-        "runs": names,
-        "run": chosen if chosen in names else next(iter(names), ""),
-    }
+    common: dict[str, Any] = {"part": request.url.path.strip("/"), "parts": PARTS, "runs": studio.names}
+    if "run" not in values:
+        common["run"] = _chosen(request, studio)
     return HTMLResponse(fragment(template, **common | values), status)
+
+
+def _chosen(request: Request, studio: Studio) -> str:
+    if chosen := request.query_params.get("run"):
+        studio.folder(chosen)  # raises UnknownRun
+        return chosen
+    return next(iter(studio.names), "")
 
 
 def fragment(template: str, **values: Any) -> str:

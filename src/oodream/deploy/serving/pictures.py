@@ -300,9 +300,15 @@ def _cost(content: bytes, limits: Limits) -> float | str:
 def _check(files: list[File], results: Sequence[object]) -> None:
     """HTTPException where results are the reasons why their files are refused."""
     problems = [
-        f"Picture {i}{f' ({file.name})' if file.name else ''} {result}"
-        for i, (file, result) in enumerate(zip(files, results, strict=True))
-        if isinstance(result, str)
+        f"{_called(files, i)} {result}" for i, result in enumerate(results) if isinstance(result, str)
     ]
     if problems:
         raise HTTPException(422, listed(problems, "; ") + ".")
+
+
+def _called(files: list[File], i: int) -> str:
+    """What a file is called: by its number, unless it is the only one and has a name."""
+    name = files[i].name
+    if len(files) == 1 and name:
+        return name
+    return f"Picture {i} ({name})" if name else f"Picture {i}"

@@ -37,10 +37,12 @@ export function api(part, ...rest) {
 
 /**
  * Asks the studio and returns the answer's JSON. With `body` (an object, or a FormData) it posts.
- * What is refused is said in the live region, once, and thrown as an Error with `status`.
+ * What is refused is said in the live region, once, and thrown as an Error with `status`; it is taken back when
+ * the same is asked again and answered.
  */
 export async function ask(path, { body, method, signal, quiet = false } = {}) {
   const options = { method: method ?? (body === undefined ? "GET" : "POST"), signal };
+  const of = `${options.method} ${path.split("?")[0]}`;
   if (body instanceof FormData || body instanceof Blob) options.body = body;
   else if (body !== undefined) {
     options.body = JSON.stringify(body);
@@ -49,20 +51,23 @@ export async function ask(path, { body, method, signal, quiet = false } = {}) {
   let response, text;
   try {
     response = await fetch(path, options);
-    back();
-    if (response.ok) return response.status === 204 ? null : await response.json();
+    takeBack((box) => box.firstChild.textContent === AWAY);
+    if (response.ok) {
+      takeBack((box) => box.dataset.of === of);
+      return response.status === 204 ? null : await response.json();
+    }
     text = (await response.json().catch(() => ({}))).detail ?? `The studio answered ${response.status}.`;
   } catch (error) {
     if (error.name === "AbortError") throw error;
     text = AWAY;
   }
-  if (!quiet) say(text, { error: true });
+  if (!quiet) say(text, { error: true }).dataset.of = of;
   throw Object.assign(new Error(text), { status: response?.status ?? 0 });
 }
 
-/** Takes back that the studio is away. */
-function back() {
-  for (const box of document.getElementById("messages").children) if (box.firstChild.textContent === AWAY) box.remove();
+/** Takes back the messages that no longer hold. */
+function takeBack(over) {
+  for (const box of [...document.getElementById("messages").children]) if (over(box)) box.remove();
 }
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));

@@ -203,10 +203,11 @@ async function inquire(m, ticket) {
 }
 
 function show() {
-  $("scores").hidden = !scores;
-  if (!scores) return;
+  const known = Object.entries(scores ?? {});
+  $("scores").hidden = !known.length;
+  if (!known.length) return;
   const m = list[cursor];
-  $("scores").tBodies[0].replaceChildren(...Object.entries(scores).map(([kind, s]) => {
+  $("scores").tBodies[0].replaceChildren(...known.map(([kind, s]) => {
     const flagged = s.score[m] > s.threshold;
     return make("tr", {}, make("th", { scope: "row", className: `name ${kind === "baseline" ? "base" : "final"}` }, kind),
       make("td", { className: "n" }, s.score[m].toFixed(2)), make("td", { className: "n" }, s.threshold.toFixed(2)),
@@ -323,6 +324,9 @@ function learn(answer) {
   }
   $("undo").disabled = !answer.undo;
   $("untrained").hidden = answer.trained;
+  $("why-untrained").textContent = answer.classifier
+    ? "The classifier was trained with other choices. The run’s command again trains it with these:"
+    : "The classifier is not trained yet. The run’s command trains it with these choices:";
   refresh();
 }
 

@@ -95,7 +95,7 @@ function card(name) {
     const current = one.stages.find((stage) => stage.state === "running");
     const share = one.bar ? one.bar.done / one.bar.total : 0;
     if (one.stages.length) line.value = (done + share) / one.stages.length; else line.removeAttribute("value");
-    text.nodeValue = !one.stages.length ? "Looking at options and images…"
+    text.nodeValue = !one.stages.length ? "Starting: looking at options and images…"
       : [`Stage ${Math.min(done + 1, one.stages.length)} of ${one.stages.length}: ${one.bar ? `${one.bar.what}, ${one.bar.done} of ${one.bar.total}` : current?.name ?? "finishing"}`,
          one.bar?.left != null ? `${seconds(one.bar.left)} left of it` : "", one.left != null ? `about ${seconds(one.left)} of all` : ""].filter(Boolean).join(" · ");
     stages.replaceChildren(...one.stages.map((stage) => make("li", { className: stage.state, ariaLabel: `${stage.name}: ${stage.state}` }, stage.name,

@@ -18,7 +18,8 @@ const draw = (tag, attributes = {}, text = "") => {
 let facts; // what the studio says of the run's guard
 let moved; // and of it at the slider's alpha
 let count = 0;
-const tried = new Map(); // number -> {number, item, title, facts, answer, url}
+const SIDE = 512; // pixels of a picture on its card
+const tried = new Map(); // number -> {number, item, title, facts, answer}
 
 // The threshold
 
@@ -145,19 +146,32 @@ function label(one) {
 function forget(one) {
   tried.delete(one.number);
   one.item.remove();
-  URL.revokeObjectURL(one.url);
+}
+
+/** The picture as the guard sees it: of one that moves the first frame. */
+function shown(file, name) {
+  const canvas = make("canvas", { className: "shown", role: "img", ariaLabel: `Your picture: ${name}` });
+  createImageBitmap(file).then((bitmap) => {
+    const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
+    canvas.width = Math.max(1, Math.round(scale * bitmap.width));
+    canvas.height = Math.max(1, Math.round(scale * bitmap.height));
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    bitmap.close();
+  }, () => canvas.replaceWith(make("p", { className: "shown small soft" }, "This browser cannot show it.")));
+  return canvas;
 }
 
 function card(file) {
-  const one = { number: ++count, url: URL.createObjectURL(file) };
+  const one = { number: ++count };
   const name = file.name || "picture";
   one.title = make("h3", {}, make("span", { className: "mark" }, one.number), "…");
   one.facts = make("dl", { className: "facts" });
   one.alike = make("ul", { className: "alike" });
   const gone = make("button", { type: "button", className: "gone", title: "Remove", ariaLabel: `Remove ${name}` }, "×");
   gone.addEventListener("click", () => { forget(one); histogram(); tally(); at("files").focus(); });
-  const picture = make("img", { className: "shown", src: one.url, alt: `Your picture: ${name}` });
-  one.item = make("li", { className: "working" }, picture,
+  one.item = make("li", { className: "working" }, shown(file, name),
     make("div", {}, gone, one.title, make("p", { className: "small soft" }, name), one.facts), one.alike);
   tried.set(one.number, one);
   at("answers").prepend(one.item);
@@ -177,7 +191,7 @@ async function answer(file, one) {
     one.title.replaceChildren("Not read");
     one.facts.replaceChildren(make("dt", {}, "because"), make("dd", { className: "warn" }, error.message));
     one.failed = true;
-    one.item.querySelector("img").remove();
+    one.item.querySelector(".shown").remove();
     one.alike.remove();
     return false;
   }
