@@ -260,12 +260,14 @@ let shots = 0;
 at("open-camera").addEventListener("click", async () => {
   if (!navigator.mediaDevices?.getUserMedia) { say("This browser gives pages no camera here.", { error: true }); return; }
   try {
+    at("shoot").disabled = true;
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     camera.showModal();
   } catch (error) {
     say(error.name === "NotAllowedError" ? "The camera was not allowed." : `There is no camera to use (${error.message}).`, { error: true });
   }
 });
+video.addEventListener("loadeddata", () => { at("shoot").disabled = false; }); // before it there is nothing to take
 at("shoot").addEventListener("click", () => {
   const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
   canvas.getContext("2d").drawImage(video, 0, 0);
