@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +30,15 @@ TINY = FitDecoderConfig(
 )
 
 
-def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
-    """A random-weight `StableDiffusionPipeline` (32 pixels) that knows `NAMES` as single tokens."""
+def save_tiny_pipeline(folder: Path, seed: int = 0, words: Sequence[str] = NAMES) -> Path:
+    """A random-weight `StableDiffusionPipeline` (32 pixels) that knows `words` as single tokens."""
     from diffusers import AutoencoderKL
 
     from oodream.synthesis.fit_decoder import build_pipeline, fit_tokenizer
 
-    captions = [f"{colour} {name}" for name in NAMES for colour in ("red", "blue")] * 8
-    tokenizer = fit_tokenizer(captions, TINY, folder.with_name(folder.name + "-tokenizer"))
+    captions = [f"{colour} {name}" for name in words for colour in ("red", "blue")] * 8
+    config = replace(TINY, vocabulary=TINY.vocabulary + 16 * (len(words) - len(NAMES)))
+    tokenizer = fit_tokenizer(captions, config, folder.with_name(folder.name + "-tokenizer"))
     torch.manual_seed(seed)
     vae = AutoencoderKL(
         block_out_channels=TINY.vae_channels,

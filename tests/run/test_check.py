@@ -37,9 +37,8 @@ def checked(shapes: Path, decoder: Path, folder: Path, **options: object) -> lis
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         check(Job(overlay(overlay(Config(), base), options), folder))
-    return [
-        str(w.message) for w in caught if "has learnt" in str(w.message) or "not learnt" in str(w.message)
-    ]
+    about = ("has learnt", "not learnt", "no photograph")
+    return [str(w.message) for w in caught if any(words in str(w.message) for words in about)]
 
 
 def test_a_decoder_that_knows_all_classes_and_no_unknown_one_is_fine(shapes, decoder, tmp_path):
@@ -150,3 +149,11 @@ def test_imagined_and_real_outliers_are_images_to_learn_from(shapes, decoder, tm
     other = class_folder(tmp_path / "other", tree=3)
     for more in ({}, {"regularize": {"outliers": "real", "real": str(other)}}):
         assert checked(shapes, decoder, tmp_path / "run", **first, **more) == []
+
+
+def test_photographs_beside_the_embedded_decoder_are_warned_of(shapes, tmp_path):
+    (message,) = checked(shapes, "embedded", tmp_path / "run")
+    assert "has seen garments, drawings and emoji, and no photograph" in message
+    assert "--decode.source FOLDER" in message
+    assert checked(shapes, "embedded", tmp_path / "known", regularize={"outliers": "known"}) == []
+    assert checked("doodles", "embedded", tmp_path / "own") == []

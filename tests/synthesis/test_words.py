@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -11,10 +12,11 @@ from torch.nn.functional import normalize
 from oodream.core.registry import make
 from oodream.core.words import Words, WordSampler
 from oodream.synthesis.decoders.stable import StableDecoder
-from oodream.synthesis.names import disjoint
+from oodream.synthesis.names import disjoint, things
 from oodream.synthesis.samplers.words import WordVectors
 from oodream.testing.sampler import random_words
 from tests.helpers.features import features
+from tests.helpers.tiny import save_tiny_pipeline
 
 
 def drawn(count: int, width: int = 16, **options):
@@ -81,3 +83,21 @@ def test_a_decoders_words_are_class_vectors(tiny_pipeline):
     assert {"circle", "star", "red", "blue"} <= set(vocabulary.names)
     row = vocabulary.names.index("star")
     torch.testing.assert_close(vocabulary.z_VD[row], words.z_VD[0])
+
+
+def test_a_vocabulary_of_many_words_gives_the_things_among_them(tmp_path):
+    pictured = sorted(word for word in things() if len(word) >= 3)[::12]
+    assert len(pictured) >= 100
+    folder = save_tiny_pipeline(tmp_path / "wide", words=[*pictured, "walking", "beautiful"])
+    decoder = StableDecoder(str(folder), names=[pictured[0], pictured[1]], tile=2)
+    assert {"walking", "beautiful", "red"} <= set(decoder.text.words()[0])
+    words = decoder.words()
+    assert {*pictured} <= {*words.names} <= things()
+    torch.testing.assert_close(words.z_VD, decoder.text.vectors(words.names))
+
+
+def test_things_are_single_words():
+    names = things()
+    assert len(names) > 1000
+    assert all(re.fullmatch("[a-z]{2,}", name) for name in names)
+    assert {"cat", "lantern", "glacier"} <= names

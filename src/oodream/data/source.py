@@ -52,6 +52,11 @@ class DataSource:
             )
         return Path(root) if root else None
 
+    @property
+    def is_packaged(self) -> bool:
+        """Whether the images are the package's own."""
+        return self.named is not None and self.named.root == "none"
+
     @cached_property
     def home(self) -> Path | None:
         """The folder that the images lie in; None where they are the package's or the hub's."""

@@ -80,6 +80,20 @@ def check(job: Job) -> None:
     # A decoder of another kind may leave `decode.source` unread.
     if job.run.imagines and isinstance(job.decoder, StableDecoder):
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
+        warn_of_photographs(job)
+
+
+def warn_of_photographs(job: Job) -> None:
+    """Warns where the embedded decoder imagines beside images that may be photographs."""
+    imagined = job.config.regularize.outliers == "imagined" and job.run.kind == "outlier"
+    if imagined and job.config.decode.source == "embedded" and not job.inputs.source.is_packaged:
+        warnings.warn(
+            "The embedded decoder has seen garments, drawings and emoji, and no photograph. Beside photographs "
+            "its outliers made near-OOD worse (docs/results.md). For these name one that has seen such "
+            "pictures (--preset folder-edited --decode.source FOLDER), or see first what it wins on known "
+            "classes of yours (--validate CLASS).",
+            stacklevel=2,
+        )
 
 
 def check_twins(job: Job) -> None:

@@ -13,11 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import DataError, listed, shown
-from ..core.files import read_json, read_text
+from ..core.files import ASSETS, read_json, read_text
 from .errors import DecoderError
 from .pipeline import EMBEDDED
 
-__all__ = ["NAMES", "check_without", "disjoint", "hidden", "known_to", "unlearnt", "warn_of_names"]
+__all__ = [
+    "NAMES",
+    "check_without",
+    "disjoint",
+    "hidden",
+    "known_to",
+    "things",
+    "unlearnt",
+    "warn_of_names",
+]
 
 NAMES = "names.json"
 """every name that a decoder has learnt, in its folder"""
@@ -36,6 +45,11 @@ def known_to(source: str | Path) -> set[str] | None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DecoderError(f'{shown(file)} is no list of names such as ["cat", "dog"]. Mend or remove it.')
     return set(names)
+
+
+def things() -> set[str]:
+    """More than a thousand names of things, each a word: what a decoder that lists no names may draw."""
+    return set(filter(None, map(_plain, _without_comments(ASSETS / "words" / "things.txt"))))
 
 
 def hidden(
@@ -133,10 +147,15 @@ def _names_of(entry: str) -> list[str]:
     if not entry.endswith(".txt"):
         return [entry]
     try:
-        lines = read_text(Path(entry)).splitlines()
+        lines = _without_comments(Path(entry))
     except (OSError, ValueError) as error:
         raise DataError(f"--without {shown(entry)} cannot be read: {error}.") from error
-    return [name for line in lines if (name := _plain(line.partition("#")[0]))]
+    return [name for line in lines if (name := _plain(line))]
+
+
+def _without_comments(file: Path) -> list[str]:
+    """The lines of a text file, each up to its #."""
+    return [line.partition("#")[0] for line in read_text(file).splitlines()]
 
 
 def _pairs(held: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ from ...core.words import Words
 from ...models.inference import weights_hash
 from ..conditioning import Conditioning, TextSide
 from ..errors import DecoderError, NotFiniteError
-from ..names import known_to
+from ..names import known_to, things
 from ..pipeline import load_pipeline
 from ..schedulers import make_scheduler
 from ..text import Span
@@ -39,6 +39,8 @@ from ._tiles import Tiled
 __all__ = ["StableDecoder", "digest", "finite", "noise", "pipeline_hash", "resized", "to_uint8"]
 
 PROBE_STEPS = 2
+MIN_THINGS = 100
+"""a vocabulary with fewer names of things is a domain's own"""
 
 
 @register("decoders", "stable")
@@ -165,15 +167,20 @@ class StableDecoder(Watched, Tiled):
         return self.tiled(len(images_B3HW), there_and_back, self._no_images)
 
     def words(self, names: Sequence[str] = ()) -> Words:
-        """The words of these names; without names, of all that the decoder lists as learnt, or else of its
-        vocabulary.
+        """The words of these names; without names, of all that the decoder lists as learnt. Where it lists
+        none, of the things that its vocabulary names: of all of it where that is fewer than 100, a domain's
+        own.
 
         Raises PromptError for a name that the tokenizer does not know.
         """
-        if not (names := tuple(names or sorted(known_to(self._source) or ()))):
-            vocabulary, z_VD = self.text.words()
-            return Words(names=tuple(vocabulary), z_VD=z_VD)
-        return Words(names=names, z_VD=self.text.vectors(names))
+        if names := tuple(names or sorted(known_to(self._source) or ())):
+            return Words(names=names, z_VD=self.text.vectors(names))
+        vocabulary, z_VD = self.text.words()
+        pictured = things()
+        rows = [row for row, word in enumerate(vocabulary) if word in pictured]
+        if len(rows) < MIN_THINGS:
+            rows = list(range(len(vocabulary)))
+        return Words(names=tuple(vocabulary[row] for row in rows), z_VD=z_VD[rows])
 
     def neighbours(self, z_MD: Tensor, n: int = 3) -> list[list[str]]:
         """The n words whose vectors have the largest cosine to each vector, nearest first."""

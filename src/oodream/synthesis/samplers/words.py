@@ -29,9 +29,10 @@ class WordVectors(Section):
     by name, with nothing sampled around a class.
 
     `words` are names with commas between them, or "world": those of the things in the data set's own world;
-    without any, all that the decoder lists as learnt, or else its vocabulary. Each class has all words in an
-    order of its own, again and again. `cosine` is the mean cosine of a vector to its word; 1 is the word
-    itself. What unknown images show that have no class names is not known here, and is not left out.
+    without any, all that the decoder lists as learnt, or else the things that its vocabulary names. Each
+    class has all words in an order of its own, again and again. `cosine` is the mean cosine of a vector to
+    its word; 1 is the word itself. What unknown images show that have no class names is not known here, and
+    is not left out.
 
     A vector's class only says which prompt its word stands in; its anchor is the feature of that class that
     is nearest.
