@@ -7,8 +7,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.distributed import Shard
-from ..core.errors import DataError
+from ..core.errors import DataError, StoreError, shown
 from ..core.files import write_bytes
+from ..core.sealed import file_hash
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Decoder, SampledVectors
 from ..data.images import Images, from_files
@@ -69,15 +72,28 @@ class GeneratedFiles(ABC):
         Returns the files. Raises what `synthesis.decode.decode` raises.
         """
 
+    @abstractmethod
+    def is_readable(self, file: Path) -> bool:
+        """Whether a file, which no record lists yet, can be read to its end, and passes its own check."""
+
     def missing(self, part: Shard, decoder: Decoder) -> list[int]:
-        """Those of a part's rows that have no file yet."""
-        exists = {file: file.exists() for file in dict.fromkeys(self.paths)}
+        """Those of a part's rows that have no file yet, or, with a warning, one that is damaged."""
         rows = part.rows(len(self.paths), self.block(decoder)).tolist()
-        return [m for m in rows if not exists[self.paths[m]]]
+        files = list(dict.fromkeys(self.paths[m] for m in rows))
+        with ThreadPoolExecutor() as pool:
+            whole = dict(zip(files, pool.map(self._is_there, files), strict=True))
+        return [m for m in rows if not whole[self.paths[m]]]
+
+    def _is_there(self, file: Path) -> bool:
+        if not file.exists():
+            return False
+        if not (readable := self.is_readable(file)):
+            warnings.warn(f"{shown(file)} is damaged and made again.", stacklevel=2)
+        return readable
 
     def hash(self, file: Path) -> str | None:
         """The BLAKE2b hash of a file, 16 bytes in hexadecimal; None where there is no such file."""
-        return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() if file.exists() else None
+        return file_hash(file) if file.exists() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +112,16 @@ class ImageFiles(GeneratedFiles):
 
     def block(self, decoder: Decoder) -> int:
         return tile_size(decoder)
+
+    def is_readable(self, file: Path) -> bool:
+        try:
+            with Image.open(file) as picture:
+                picture.verify()  # the checksums of a PNG
+            with Image.open(file) as picture:
+                picture.load()
+        except Exception:  # Pillow raises many kinds, SyntaxError among them
+            return False
+        return True
 
     def images(self, name: str, size: int, mend: str) -> Images:
         """All of them, in the order of their vectors, labelled with the classes.
@@ -134,6 +160,12 @@ class LatentShards(GeneratedFiles):
 
     def block(self, decoder: Decoder) -> int:
         return SHARD
+
+    def is_readable(self, file: Path) -> bool:
+        try:
+            return bool(load_tensors(file))
+        except StoreError:
+            return False
 
     def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
         """As for images, by whole shards; into another folder row by row."""

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import StoreError, shown
+from ..core.sealed import is_whole
 from .description import KEY
 
-__all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "find_graph", "open_graph"]
+__all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "beside", "find_graph", "open_graph"]
 
 GRAPH_FILES = {".onnx": "guard.onnx", ".xml": "guard.xml"}  # in an exported folder, the first one first
 MAX_BYTES = 2 << 30  # a protobuf holds no more
@@ -61,6 +62,8 @@ def open_graph(file: Path, providers: Sequence[str] = ("CPUExecutionProvider",),
     """
     vino = file.suffix == ".xml"
     try:
+        if not is_whole(file, *beside(file)):
+            raise ValueError("its content is not what was exported")
         return VinoGraph(file, threads) if vino else OnnxGraph(file, providers, threads)
     except ImportError as error:
         package = "openvino" if vino else "onnxruntime"
@@ -68,6 +71,11 @@ def open_graph(file: Path, providers: Sequence[str] = ("CPUExecutionProvider",),
     except Exception as error:  # both programs raise exceptions of their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise StoreError(f"{shown(file)} cannot be run, or is damaged: {reason}") from error
+
+
+def beside(file: Path) -> list[Path]:
+    """The files that belong to a graph's: OpenVINO's weights."""
+    return [file.with_suffix(".bin")] if file.suffix == ".xml" else []
 
 
 class OnnxGraph:

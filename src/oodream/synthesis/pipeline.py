@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from ..core.errors import listed
+from ..core.errors import StoreError, listed
 from ..core.files import ASSETS, read_json
+from ..core.folders import HASHES, changed_files
 from .errors import DecoderError
 
 __all__ = ["EMBEDDED", "check_folder", "load_pipeline", "variant_of"]
@@ -117,6 +118,20 @@ def check_folder(folder: Path) -> None:
         if not any((folder / part).glob("*.json")):
             raise DecoderError(f"{folder} cannot be loaded: its part {part!r} is missing.")
     variant_of(folder)
+    check_hashes(folder)
+
+
+def check_hashes(folder: Path) -> None:
+    """Raises DecoderError where a file of a decoder that `fit-decoder` wrote is not as it was written."""
+    try:
+        changed = changed_files(folder)
+    except StoreError as error:
+        raise DecoderError(f"{error} Fit the decoder again.") from error
+    if changed:
+        raise DecoderError(
+            f"{listed(map(str, changed))}: missing, damaged or changed since the decoder was fitted. Restore "
+            f"it, or fit the decoder again. Where you have changed it yourself, remove {folder / HASHES}."
+        )
 
 
 def variant_of(folder: Path) -> str | None:
