@@ -1,40 +1,55 @@
-"""One campaign for each kind of fault: what was done, what came of it."""
+"""One campaign for each kind of fault over whole runs: what was done, and what came of it."""
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import shutil
 import signal
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults import child
 from tests.faults.artefacts import differing, finished_files, leftovers
 from tests.faults.bench import Kind
 
-__all__ = ["damages", "disks", "kills"]
+__all__ = [
+    "Row",
+    "begun_damages",
+    "clocks",
+    "damages",
+    "disks",
+    "filled_disks",
+    "kills",
+    "memory",
+    "races",
+    "read_only",
+    "slow_disks",
+]
 
 Row = dict[str, object]
+FUTURE = 10 * 365 * 86400  # seconds by which files are newer than the clock says
 
 
-def kills(kind: Kind, n: int, seed: int, sent: int = signal.SIGKILL, by: str = "event") -> list[Row]:
+def kills(kind: Kind, n: int, seed: int, sent: int = signal.SIGKILL, by: str = "event") -> Iterator[Row]:
     """The run ended at n random moments, each time from the beginning, and the same command again.
 
-    Moments are events or, by "time", moments of the undisturbed run's seconds.
+    Moments are events, one in each of n equal parts, or by "time" seconds of the undisturbed run.
     """
     _, ended = kind.calm
-    g, rows = random.Random(seed), []
+    g = random.Random(seed)
     for i in range(n):
-        folder = kind.fresh("killed")
+        folder, share = kind.fresh("killed"), (i + g.random()) / n
         if by == "event":
-            at = g.randint(1, ended.events) if n < ended.events else 1 + i * ended.events // n
-            first = child.run(kind.args(folder), folder, child.at_event(at, sent))
+            at: float = 1 + int(share * ended.events)
+            first = child.run(kind.args(folder), folder, child.at_event(int(at), sent))
         else:
-            at = g.uniform(0.05, 1.0) * ended.seconds
+            at = round(share * ended.seconds, 2)
             first = child.run(kind.args(folder), folder, kill_after=at, sent=sent)
-        rows.append({"at": at} | went_on(kind, folder, first))
-        shutil.rmtree(folder)
-    return rows
+        yield {"at": at} | went_on(kind, folder, first)
 
 
 def went_on(kind: Kind, folder: Path, first: child.Ended) -> Row:
@@ -46,7 +61,7 @@ def went_on(kind: Kind, folder: Path, first: child.Ended) -> Row:
     after = finished_files(folder)
     lost = first.cpu + again.cpu - ended.cpu - kind.idle.cpu
     redone = [name for name in stages if kind.name != "compare" and name not in again.skipped]
-    return {
+    row = {
         "ended": first.code,
         "said": last_line(first.err),
         "finished": len(stages),
@@ -57,43 +72,110 @@ def went_on(kind: Kind, folder: Path, first: child.Ended) -> Row:
         "leftovers": leftovers(folder),
         "seconds lost": round(max(lost, 0.0), 2),
     }
+    row["good"] = again.code == 0 and not row["differing"] and not row["redone"] and not row["leftovers"]
+    if row["good"]:
+        shutil.rmtree(folder)
+    return row
 
 
-def disks(kind: Kind, places: Sequence[str]) -> list[Row]:
+def disks(kind: Kind, places: Sequence[str]) -> Iterator[Row]:
     """No room at each place in turn, in one run, which goes on from there each time; then room."""
-    folder, rows = kind.fresh("full"), []
+    folder = kind.fresh("full")
     for place in places:
         ended = child.run(kind.args(folder), folder, child.full_disk(place))
-        clear = "disk is full" in ended.err and "Traceback" not in ended.err
-        rows.append({"at": place, "ended": ended.code, "clear": clear, "leftovers": leftovers(folder)})
-        if not clear:
-            rows[-1]["said"] = ended.err[-300:]
-    rows.append({"at": "room made"} | went_on(kind, folder, ended))
-    return rows
+        yield refused(ended, folder, place, "disk is full")
+    yield {"at": "room made"} | went_on(kind, folder, ended)
 
 
-def damages(kind: Kind, seed: int, files: Sequence[str] = ()) -> list[Row]:
-    """Every file of a finished run cut short, and with a bit flipped; then the same command again."""
+def refused(ended: child.Ended, folder: Path, at: object, words: str) -> Row:
+    """Whether a command ended with a clear error that has these words, and left nothing half-written."""
+    clear = ended.code == 2 and words in ended.err and "Traceback" not in ended.err
+    half = leftovers(folder)
+    return {
+        "at": at,
+        "ended": ended.code,
+        "said": last_line(ended.err),
+        "leftovers": half,
+        "good": clear and not half,
+    }
+
+
+def filled_disks(kind: Kind, shares: Sequence[float]) -> Iterator[Row]:
+    """A file system of its own for the run that holds a share of its bytes, each time a larger one, and in
+    the end all of them.
+    """
     calm, _ = kind.calm
-    g, rows = random.Random(seed), []
-    names = files or [str(p.relative_to(calm)) for p in sorted(calm.rglob("*")) if p.is_file()]
+    whole = sum(file.stat().st_size for file in calm.rglob("*") if file.is_file())
+    with mounted(kind.bench.room / "disk") as (disk, resize):
+        folder = disk / f"full-{kind.name}"
+        for share in shares:
+            resize(f"size={int(share * whole) // 1024 + 64}k")
+            ended = child.run(kind.args(folder), kind.bench.room / "disk-run")
+            yield refused(ended, folder, f"{share:.0%} of its bytes", "disk is full")
+        resize("size=256m")
+        yield {"at": "room made"} | went_on(kind, folder, ended)
+
+
+def read_only(kind: Kind, stop: int) -> Iterator[Row]:
+    """A run that was killed at an event, in a file system that has become read-only; then writable again."""
+    with mounted(kind.bench.room / "disk") as (disk, resize):
+        folder = disk / f"sealed-{kind.name}"
+        first = child.run(kind.args(folder), folder, child.at_event(stop))
+        resize("ro")
+        ended = child.run(kind.args(folder), kind.bench.room / "disk-run")
+        row = refused(ended, folder, f"event {stop}", "cannot be written")
+        yield row | {"good": row["good"] or ("cannot be written" in ended.err and first.code == -9)}
+        resize("rw")
+        yield {"at": "writable again"} | went_on(kind, folder, first)
+
+
+@contextmanager
+def mounted(place: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A file system in memory, and what changes its options; needs the rights to mount one."""
+    place.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(place)], check=True)
+    try:
+        yield place, lambda options: void(["mount", "-o", f"remount,{options}", str(place)])
+    finally:
+        void(["umount", str(place)])
+
+
+def void(words: Sequence[str]) -> None:
+    subprocess.run(words, check=True)
+
+
+def damages(kind: Kind, seed: int, names: Sequence[str] = ()) -> Iterator[Row]:
+    """Every file of a finished run cut short, and with a bit flipped; then the same command again, which must
+    name it, or make it as it was.
+    """
+    calm, _ = kind.calm
+    g = random.Random(seed)
     folder = kind.copied("damaged")
-    for name in names:
+    for name in names or one_of_each_kind(calm):
         whole = (calm / name).read_bytes()
-        for how in ("cut", "flipped"):
-            if not whole:
-                continue
+        for how in ("cut", "flipped") if whole else ():
             (folder / name).write_bytes(damaged(whole, how, g))
             ended = child.run(kind.args(folder), folder)
-            text = ended.out + ended.err
-            now = (folder / name).read_bytes() if (folder / name).exists() else b""
-            rows.append({
-                "file": name, "how": how, "code": ended.code, "named": Path(name).name in text,
-                "restored": name not in differing(calm, folder) if ended.code == 0 else now == whole,
-                "said": last_line(ended.err),
-            })  # fmt: skip
-            shutil.copy2(calm / name, folder / name)
-    return rows
+            named = ended.code == 2 and Path(name).name in ended.err and "Traceback" not in ended.err
+            as_it_was = ended.code == 0 and name not in differing(calm, folder)
+            yield {
+                "file": name, "how": how, "named": named, "made again": as_it_was,
+                "said": last_line(ended.err), "good": named or as_it_was,
+            }  # fmt: skip
+            restore(calm, folder, name)
+
+
+def one_of_each_kind(run: Path) -> list[str]:
+    """The files of a folder, but for those whose names differ from one before in numbers and hashes alone."""
+    names = sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file())
+    return list({re.sub(r"[0-9a-f]{8,}|\d+", "N", name): name for name in reversed(names)}.values())[::-1]
+
+
+def restore(calm: Path, folder: Path, name: str) -> None:
+    """The whole run as it was: what a command made again stays, where it is the same."""
+    shutil.copy2(calm / name, folder / name)
+    for other in differing(calm, folder):
+        shutil.copy2(calm / other, folder / other)
 
 
 def damaged(whole: bytes, how: str, g: random.Random) -> bytes:
@@ -104,6 +186,86 @@ def damaged(whole: bytes, how: str, g: random.Random) -> bytes:
     return whole[:at] + bytes([whole[at] ^ 1 << g.randrange(8)]) + whole[at + 1 :]
 
 
+def clocks(kind: Kind, stops: Sequence[int]) -> Iterator[Row]:
+    """The run killed at these events in turn; each time all its files are then ten years newer than the clock
+    says, as where the clock has been set back.
+    """
+    folder = kind.fresh("clock")
+    for stop in stops:
+        first = child.run(kind.args(folder), folder, child.at_event(stop))
+        for path in [folder, *folder.rglob("*")]:
+            stat = path.lstat()
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + FUTURE * 10**9))
+    yield {"at": list(stops)} | went_on(kind, folder, first)
+
+
+def races(kind: Kind, n: int) -> Iterator[Row]:
+    """Two processes that begin the same run at once: one says that it is in use, and the other finishes."""
+    calm, _ = kind.calm
+    for _ in range(n):
+        folder = kind.fresh("race")
+        ended = child.run_together([kind.args(folder)] * 2, folder)
+        codes = sorted(one.code for one in ended)
+        said = [last_line(one.err) for one in ended if one.code == 2]
+        good = (
+            codes == [0, 2]
+            and "Another oodream process is working in" in said[0]
+            and not differing(calm, folder)
+        )
+        yield {"ended": codes, "said": said, "differing": differing(calm, folder), "good": good}
+
+
+def memory(kind: Kind) -> Iterator[Row]:
+    """Memory that gives out in drawing, training and evaluation, each in a run of its own."""
+    for name, fault, words, code in child.MEMORY:
+        folder = kind.fresh("memory")
+        first = child.run(kind.args(folder), folder, fault)
+        said = words in first.err and first.code == code and "Traceback" not in first.err
+        yield {"at": name, "said as it should": said} | went_on(kind, folder, first) | {"ended": first.code}
+
+
+def slow_disks(kind: Kind, seconds: float) -> Iterator[Row]:
+    """Two processes that draw their shares on a disk where renames take so long and are seen as much later;
+    then the run goes on there, too.
+    """
+    folder, slow = kind.fresh("slow"), child.slow_renames(seconds)
+    child.run([*kind.args(folder), "--until", "vectors"], folder, slow)
+    shares = [["decode", str(folder), "--device", "cpu", "--shard", f"{i}/2"] for i in range(2)]
+    drawn = child.run_together(shares, folder, slow)
+    first = child.run([*kind.args(folder), "--until", "images"], folder, slow)
+    codes = [one.code for one in (*drawn, first)]
+    row = {"at": f"{seconds:g} s late"} | went_on(kind, folder, first) | {"ended": codes}
+    yield row | {"good": row["good"] and codes == [0, 0, 0]}
+
+
 def last_line(text: str) -> str:
+    """The last thing that a command said."""
     lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    return lines[-1][:400] if lines else ""
+
+
+def begun_damages(kind: Kind, seed: int) -> Iterator[Row]:
+    """A run that was killed while it drew, and while it trained; then each file of the unfinished stage cut
+    short, and with a bit flipped; then the same command again.
+    """
+    calm, _ = kind.calm
+    g = random.Random(seed)
+    for what, fault in (("drawing", child.killed(child.UNET, 9)), ("training", child.killed(child.STEP, 11))):
+        begun = kind.fresh("begun")
+        child.run(kind.args(begun), begun, fault)
+        stages = [mark.parent for mark in begun.rglob("begun.json")]
+        names = [
+            name for name in one_of_each_kind(begun) if any((begun / name).is_relative_to(s) for s in stages)
+        ]
+        for name in names:
+            for how in ("cut", "flipped"):
+                folder = kind.fresh("damaged")
+                shutil.copytree(begun, folder)
+                (folder / name).write_bytes(damaged((begun / name).read_bytes(), how, g))
+                ended = child.run(kind.args(folder), folder)
+                said = Path(name).name in ended.err and "Traceback" not in ended.err
+                good = said and (ended.code == 2 or not differing(calm, folder))
+                yield {
+                    "file": f"{what}: {name}", "how": how, "code": ended.code, "named": said,
+                    "differing": differing(calm, folder) if ended.code == 0 else [], "good": good,
+                }  # fmt: skip

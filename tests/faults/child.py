@@ -8,23 +8,45 @@ changes a file below `room`, just before it does so (audit events of Python).
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from oodream.cli.main import main
 
-__all__ = ["Ended", "Fault", "at_event", "cpu_seconds", "full_disk", "out_of_memory", "run"]
+__all__ = [
+    "MEMORY",
+    "STEP",
+    "UNET",
+    "Ended",
+    "Fault",
+    "at_event",
+    "cpu_seconds",
+    "failing",
+    "full_disk",
+    "killed",
+    "little_memory",
+    "run",
+    "run_together",
+    "set_to",
+    "slow_renames",
+]
 
 CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.copyfile"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+LIMIT = 600.0  # seconds that a child may take
+SAID = Path(tempfile.gettempdir()) / f"oodream-faults-{os.getpid()}"  # what children print
 NOT_COUNTED = ("/.lock", ".pyc")
 
 Fault = Callable[[Path], None]
@@ -58,39 +80,64 @@ class Ended:
 
 def run(
     args: list[str], room: Path, *faults: Fault, kill_after: float = 0.0, sent: int = signal.SIGKILL,
-    limit: float = 300.0,
 ) -> Ended:  # fmt: skip
     """Runs `oodream` with these arguments in a fork; after `kill_after` seconds it gets the signal `sent`.
 
     `room` is the folder whose files count.
     """
-    said = room.with_name(f"{room.name}.said")
-    said.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
-        _be_child(args, room, said, faults)
-    due = began + kill_after if kill_after else 0.0
-    while True:
-        done, status, usage = os.wait4(pid, os.WNOHANG)
-        if done:
-            break
-        now = time.monotonic()
-        if due and now >= due:
-            os.kill(pid, sent)
+    child = Child(args, room, faults)
+    due = child.began + kill_after if kill_after else 0.0
+    while not child.over:
+        if due and time.monotonic() >= due:
+            os.kill(child.pid, sent)
             due = 0.0
-        if now - began > limit:
-            os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
-    counted = said / "events"
-    return Ended(
-        code=os.waitstatus_to_exitcode(status),
-        out=(said / "out").read_text(errors="replace"),
-        err=(said / "err").read_text(errors="replace"),
-        seconds=time.monotonic() - began,
-        cpu=usage.ru_utime + usage.ru_stime,
-        events=int(counted.read_text()) if counted.exists() else -1,
-    )
+    return child.ended
+
+
+def run_together(several: Sequence[list[str]], room: Path, *faults: Fault) -> list[Ended]:
+    """Several commands that begin at once, and run side by side."""
+    children = [Child(args, room, faults, f"-{i}") for i, args in enumerate(several)]
+    while not all(child.over for child in children):
+        time.sleep(0.01)
+    return [child.ended for child in children]
+
+
+class Child:
+    """A command in a fork, from its beginning."""
+
+    def __init__(self, args: list[str], room: Path, faults: Sequence[Fault], which: str = "") -> None:
+        self.said = SAID / f"{room.name}{which}"
+        self.said.mkdir(parents=True, exist_ok=True)
+        self.status: int | None = None
+        self.began = time.monotonic()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_child(args, room, self.said, faults)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended; one that takes too long is killed."""
+        if self.status is None:
+            done, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if done:
+                self.status, self.usage, self.seconds = status, usage, time.monotonic() - self.began
+            elif time.monotonic() - self.began > LIMIT:
+                os.kill(self.pid, signal.SIGKILL)
+        return self.status is not None
+
+    @property
+    def ended(self) -> Ended:
+        assert self.status is not None
+        counted = self.said / "events"
+        return Ended(
+            code=os.waitstatus_to_exitcode(self.status),
+            out=(self.said / "out").read_text(errors="replace"),
+            err=(self.said / "err").read_text(errors="replace"),
+            seconds=self.seconds,
+            cpu=self.usage.ru_utime + self.usage.ru_stime,
+            events=int(counted.read_text()) if counted.exists() else -1,
+        )
 
 
 def cpu_seconds() -> float:
@@ -99,7 +146,7 @@ def cpu_seconds() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
-def _be_child(args: list[str], room: Path, said: Path, faults: tuple[Fault, ...]) -> None:
+def _be_child(args: list[str], room: Path, said: Path, faults: Sequence[Fault]) -> None:
     code = 70
     try:
         for number, name in ((1, "out"), (2, "err")):
@@ -181,21 +228,111 @@ def full_disk(where: str) -> Fault:
     return lambda room: sys.addaudithook(Full(room))
 
 
-def out_of_memory(
-    target: Any, name: str, calls: int, error: Callable[[], BaseException], times: int = 1
+def failing(
+    name: str, when: Callable[[int, tuple[Any, ...]], bool], error: Callable[[], BaseException]
 ) -> Fault:
-    """`target.name` raises `error` at its call number `calls`, counted from 1, and `times` - 1 calls on."""
+    """The function of this name ("module:Class.method") raises `error` at those calls, counted from 1, for
+    which `when`, which also gets its arguments, is true.
+    """
 
     def install(room: Path) -> None:
-        original, count = getattr(target, name), 0
+        module, _, path = name.partition(":")
+        target = importlib.import_module(module)
+        *parts, last = path.split(".")
+        for part in parts:
+            target = getattr(target, part)
+        original, count = getattr(target, last), 0
 
         def patched(*args: Any, **kwargs: Any) -> Any:
             nonlocal count
             count += 1
-            if calls <= count < calls + times:
+            if when(count, args):
                 raise error()
             return original(*args, **kwargs)
 
-        setattr(target, name, patched)
+        setattr(target, last, patched)
 
     return install
+
+
+def killed(name: str, call: int) -> Fault:
+    """A kill -9 just before the call number `call` of a function."""
+    return failing(name, lambda n, _: n == call, lambda: os.kill(os.getpid(), signal.SIGKILL))  # type: ignore
+
+
+def set_to(name: str, value: Any) -> Fault:
+    """Another value for a module's variable."""
+
+    def install(room: Path) -> None:
+        module, _, variable = name.partition(":")
+        setattr(importlib.import_module(module), variable, value)
+
+    return install
+
+
+def little_memory(mebibytes: int) -> Fault:
+    """An address space that may grow by so much."""
+
+    def install(room: Path) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + (mebibytes << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    return install
+
+
+def slow_renames(seconds: float) -> Fault:
+    """A network file system: each rename takes `seconds`, and what another process has written is not to be
+    seen for so long.
+    """
+
+    def install(room: Path) -> None:
+        replace, stat, listdir, own = os.replace, os.stat, os.listdir, set[str]()
+
+        def slow(source: Any, target: Any, **kwargs: Any) -> None:
+            time.sleep(seconds)
+            replace(source, target, **kwargs)
+            own.add(os.fspath(target))
+
+        def hidden(path: str, seen: os.stat_result) -> bool:
+            new = time.time() - seen.st_ctime < seconds
+            return new and path.startswith(str(room)) and path not in own and not os.path.isdir(path)
+
+        def late(path: Any, **kwargs: Any) -> os.stat_result:
+            seen = stat(path, **kwargs)
+            if isinstance(path, (str, Path)) and hidden(str(path), seen):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            return seen
+
+        def listed(path: Any = ".") -> list[Any]:
+            names = listdir(path)
+            if not isinstance(path, (str, Path)) or not str(path).startswith(str(room)):
+                return names
+            return [
+                name
+                for name in names
+                if not hidden(f"{path}/{name}", stat(f"{path}/{name}", follow_symlinks=False))
+            ]
+
+        os.replace, os.stat, os.listdir = slow, late, listed  # type: ignore[assignment]
+
+    return install
+
+
+def cuda_error() -> BaseException:
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+UNET = "diffusers:UNet2DConditionModel.forward"
+STEP = "torch.optim:SGD.step"
+NETWORK = "oodream.models.resnet:ResNet.forward"
+MEMORY: list[tuple[str, Fault, str, int]] = [
+    ("drawing, a tile once", failing(UNET, lambda n, _: n == 5, cuda_error), "drawn together", 0),
+    ("drawing, always", failing(UNET, lambda n, _: n > 9, cuda_error), "Use a smaller decoder", 2),
+    ("training", failing(STEP, lambda n, _: n == 14, MemoryError), "Lower the batch", 2),
+    ("evaluation, above 8 images",
+     failing(NETWORK, lambda _, a: not a[0].training and len(a[1]) > 8, cuda_error), "computed together", 0),
+    ("evaluation, always", failing(NETWORK, lambda n, a: not a[0].training and n > 40, MemoryError),
+     "Use a smaller network", 2),
+]  # fmt: skip
+"""where memory gives out, how, what the command must say, and its exit code"""

@@ -75,7 +75,7 @@ def test_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path):
 def test_a_torn_stamp_is_named(stamp, tmp_path):
     (tmp_path / "align").mkdir()
     (tmp_path / "align" / "stage.json").write_text(stamp)
-    with pytest.raises(StoreError, match=r"align/stage\.json is damaged.*run the same command again"):
+    with pytest.raises(StoreError, match=r"align/stage\.json is missing or damaged.*--redo align"):
         RunDir(tmp_path).stamp("align")
 
 

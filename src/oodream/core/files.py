@@ -134,7 +134,9 @@ def read_framed(path: Path) -> bytes:
     try:
         return unframed(path.read_bytes())
     except ValueError as error:
-        raise StoreError(f"{shown(path)} is damaged ({error}).") from error
+        raise StoreError(
+            f"{shown(path)} is damaged ({error}). Remove it and run the same command again."
+        ) from error
 
 
 # Whole or absent

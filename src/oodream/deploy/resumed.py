@@ -102,8 +102,9 @@ def _fill(
     for part in takewhile(Path.exists, parts):
         try:
             tally.add(table.decode(read_framed(part)))
-        except (StoreError, ValueError, OSError) as error:  # of a damaged Parquet are either
-            warnings.warn(f"{error} The pictures from there on are answered again.", stacklevel=2)
+        except (StoreError, ValueError, OSError):  # those of a damaged Parquet are either
+            message = f"{shown(part)} is damaged: from there on pictures are answered again."
+            warnings.warn(message, stacklevel=2)
             break
         kept += 1
     with closing(answers(predictor, pictures.read(tally.total), device)) as stream:

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import StoreError, shown
+from ..core.sealed import KEY as SEAL
 from ..core.sealed import is_whole
 from .description import KEY
 
 __all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "beside", "find_graph", "open_graph"]
 
 GRAPH_FILES = {".onnx": "guard.onnx", ".xml": "guard.xml"}  # in an exported folder, the first one first
+CHANGED = f"Where you have changed it yourself, remove {SEAL!r} from its metadata."
 MAX_BYTES = 2 << 30  # a protobuf holds no more
 
 
@@ -63,7 +65,7 @@ def open_graph(file: Path, providers: Sequence[str] = ("CPUExecutionProvider",),
     vino = file.suffix == ".xml"
     try:
         if not is_whole(file, *beside(file)):
-            raise ValueError("its content is not what was exported")
+            raise ValueError(f"its content is not what was exported. Export it again. {CHANGED}")
         return VinoGraph(file, threads) if vino else OnnxGraph(file, providers, threads)
     except ImportError as error:
         package = "openvino" if vino else "onnxruntime"
