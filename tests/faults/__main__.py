@@ -26,6 +26,17 @@ STAGES = (
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.97)
 
 
+def short(bench: Bench) -> dict[str, Callable[[], Iterator[Row]]]:
+    """A few faults of some campaigns, in less than a minute of work."""
+    run = bench.kind("run")
+    return {
+        "kill -9, by event": lambda: campaigns.kills(run, 3, 0),
+        "Ctrl-C": lambda: campaigns.kills(run, 1, 4, sent=signal.SIGINT),
+        "full disk, each stage": lambda: campaigns.disks(run, ("/images/imagined/", "/report/")),
+        "two processes": lambda: campaigns.races(run, 1),
+    }
+
+
 def chosen(bench: Bench, n: int) -> dict[str, Callable[[], Iterator[Row]]]:
     """The campaigns by name, each with n kills where it kills."""
     run, latents, compare = (bench.kind(name) for name in ("run", "latents", "compare"))
@@ -55,11 +66,13 @@ def chosen(bench: Bench, n: int) -> dict[str, Callable[[], Iterator[Row]]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("campaigns", nargs="*", help="these alone, by the beginnings of their names")
+    parser.add_argument("--short", action="store_true", help="a few faults only")
     parser.add_argument("--kills", type=int, default=50, help="moments of the first campaign")
     options = parser.parse_args()
     bad = 0
     with tempfile.TemporaryDirectory() as room:
-        for name, campaign in chosen(Bench(Path(room)), options.kills).items():
+        bench = Bench(Path(room))
+        for name, campaign in (short(bench) if options.short else chosen(bench, options.kills)).items():
             if options.campaigns and not name.startswith(tuple(options.campaigns)):
                 continue
             began, rows = child.cpu_seconds(), []

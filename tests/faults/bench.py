@@ -45,6 +45,7 @@ class Kind:
         folder = self.bench.room / f"calm-{self.name}"
         ended = child.run(self.args(folder), folder)
         assert ended.code == 0, ended.err
+        child.preload(folder)
         return folder, ended
 
     @cached_property

@@ -7,6 +7,7 @@ changes a file below `room`, just before it does so (audit events of Python).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -37,6 +38,7 @@ __all__ = [
     "full_disk",
     "killed",
     "little_memory",
+    "preload",
     "run",
     "run_together",
     "set_to",
@@ -46,6 +48,7 @@ __all__ = [
 CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.copyfile"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 LIMIT = 600.0  # seconds that a child may take
+LIBRARIES = ("oodream.", "scipy.", "sklearn.", "transformers.", "diffusers.", "torch.", "PIL.", "jinja2")
 SAID = Path(tempfile.gettempdir()) / f"oodream-faults-{os.getpid()}"  # what children print
 NOT_COUNTED = ("/.lock", ".pyc")
 
@@ -140,6 +143,14 @@ class Child:
         )
 
 
+def preload(room: Path) -> None:
+    """Imports here what a command over this room has imported, so that those after it need not."""
+    for name in (SAID / room.name / "modules").read_text().splitlines():
+        if name.startswith(LIBRARIES):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+
+
 def cpu_seconds() -> float:
     """Seconds of processors that this process and its ended children took."""
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -162,6 +173,7 @@ def _be_child(args: list[str], room: Path, said: Path, faults: Sequence[Fault]) 
         code = main()
         count.on = False
         (said / "events").write_text(str(count.n))
+        (said / "modules").write_text("\n".join(sys.modules))
     except BaseException:
         traceback.print_exc()
     finally:

@@ -173,6 +173,12 @@ class RunDir:
 
     def _damaged(self, stage: str, name: str) -> str:
         file = os.path.normpath(self.path / stage / name)
+        if name == RECORD:
+            also = self.path / stage / "stage.json"
+            return (
+                f"{file} is missing or damaged. Remove it and {also}, and run the same command again: its "
+                "images are kept."
+            )
         return f"{file} is missing or damaged. Make it again: the command of the run with --redo {stage}"
 
     def _mend(self) -> str:

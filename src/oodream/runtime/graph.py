@@ -64,8 +64,9 @@ def open_graph(file: Path, providers: Sequence[str] = ("CPUExecutionProvider",),
     """
     vino = file.suffix == ".xml"
     try:
-        if not is_whole(file, *beside(file)):
-            raise ValueError(f"its content is not what was exported. Export it again. {CHANGED}")
+        if not is_whole(file, *(others := beside(file))):
+            content = " or ".join(["its content", *(f"that of {other.name}" for other in others)])
+            raise ValueError(f"{content} is not what was exported. Export it again. {CHANGED}")
         return VinoGraph(file, threads) if vino else OnnxGraph(file, providers, threads)
     except ImportError as error:
         package = "openvino" if vino else "onnxruntime"
