@@ -30,8 +30,8 @@ def short(bench: Bench) -> dict[str, Callable[[], Iterator[Row]]]:
     """A few faults of some campaigns, in less than a minute of work."""
     run = bench.kind("run")
     return {
-        "kill -9, by event": lambda: campaigns.kills(run, 3, 0),
-        "Ctrl-C": lambda: campaigns.kills(run, 1, 4, sent=signal.SIGINT),
+        "kill -9": lambda: campaigns.kills(run, 5, 0, each=5),
+        "Ctrl-C": lambda: campaigns.kills(run, 3, 4, sent=signal.SIGINT, each=3),
         "full disk, each stage": lambda: campaigns.disks(run, ("/images/imagined/", "/report/")),
         "two processes": lambda: campaigns.races(run, 1),
     }
@@ -41,10 +41,9 @@ def chosen(bench: Bench, n: int) -> dict[str, Callable[[], Iterator[Row]]]:
     """The campaigns by name, each with n kills where it kills."""
     run, latents, compare = (bench.kind(name) for name in ("run", "latents", "compare"))
     return {
-        "kill -9, by event": lambda: campaigns.kills(run, n, 0),
-        "kill -9, by time": lambda: campaigns.kills(run, n // 2, 1, by="time"),
-        "kill -9, compare": lambda: campaigns.kills(compare, n // 5, 2),
+        "kill -9": lambda: campaigns.kills(run, n, 0),
         "kill -9, latents": lambda: campaigns.kills(latents, n // 5, 3),
+        "kill -9, compare": lambda: campaigns.kills(compare, n // 5, 2),
         "Ctrl-C": lambda: campaigns.kills(run, n // 5, 4, sent=signal.SIGINT),
         "full disk, each stage": lambda: campaigns.disks(run, STAGES),
         "full disk, a small one": lambda: campaigns.filled_disks(run, SHARES),

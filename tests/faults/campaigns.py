@@ -34,46 +34,73 @@ Row = dict[str, object]
 FUTURE = 10 * 365 * 86400  # seconds by which files are newer than the clock says
 
 
-def kills(kind: Kind, n: int, seed: int, sent: int = signal.SIGKILL, by: str = "event") -> Iterator[Row]:
-    """The run ended at n random moments, each time from the beginning, and the same command again.
+def kills(kind: Kind, n: int, seed: int, sent: int = signal.SIGKILL, each: int = 10) -> Iterator[Row]:
+    """Runs that are ended n times in all, `each` times over one run, by the same command each time; then it
+    may finish.
 
-    Moments are events, one in each of n equal parts, or by "time" seconds of the undisturbed run.
+    Every other moment is an event, just before a file changes; the others are seconds of the processor's
+    time. They are random, and spread over the whole run.
     """
-    _, ended = kind.calm
+    _, calm = kind.calm
     g = random.Random(seed)
-    for i in range(n):
-        folder, share = kind.fresh("killed"), (i + g.random()) / n
-        if by == "event":
-            at: float = 1 + int(share * ended.events)
-            first = child.run(kind.args(folder), folder, child.at_event(int(at), sent))
-        else:
-            at = round(share * ended.seconds, 2)
-            first = child.run(kind.args(folder), folder, kill_after=at, sent=sent)
-        yield {"at": at} | went_on(kind, folder, first)
+    for start in range(0, n, each):
+        folder, ends, redone = kind.fresh("killed"), [], []
+        for i in range(start, min(start + each, n)):
+            share = g.uniform(0, 2) / each
+            before = finished(folder)
+            if i % 2:
+                at = f"event {(event := kind.idle.events + 1 + int(share * calm.events))}"
+                ended = child.run(kind.args(folder), folder, child.at_event(event, sent))
+            else:
+                at = f"{(seconds := kind.idle.cpu * 0.8 + share * (calm.cpu - kind.idle.cpu)):.2f} s"
+                ended = child.run(kind.args(folder), folder, child.at_cpu(seconds, sent))
+            redone += lost_of(before, folder, ended, kind)
+            ends.append({"at": at, "ended": ended.code, "stages": len(finished(folder)[0]), "cpu": ended.cpu})
+        yield {"ends": ends, "redone before": redone} | went_on(kind, folder, *ends)
 
 
-def went_on(kind: Kind, folder: Path, first: child.Ended) -> Row:
-    """The same command again, and whether all is as if nothing had been."""
-    calm, ended = kind.calm
-    before = finished_files(folder) if folder.exists() else {}
-    stages = [str(p.parent.relative_to(folder)) for p in folder.rglob("stage.json")]
-    again = child.run(kind.args(folder), folder)
+Finished = tuple[list[str], dict[str, tuple[int, int]]]
+
+
+def finished(folder: Path) -> Finished:
+    """The stages that are finished, and the files that must stay as they are."""
+    if not folder.exists():
+        return [], {}
+    stages = [str(mark.parent.relative_to(folder)) for mark in folder.rglob("stage.json")]
+    return stages, finished_files(folder)
+
+
+def lost_of(before: Finished, folder: Path, ended: child.Ended, kind: Kind) -> list[str]:
+    """What was finished before a command, and was done again by it."""
+    stages, files = before
     after = finished_files(folder)
-    lost = first.cpu + again.cpu - ended.cpu - kind.idle.cpu
-    redone = [name for name in stages if kind.name != "compare" and name not in again.skipped]
-    row = {
-        "ended": first.code,
-        "said": last_line(first.err),
-        "finished": len(stages),
+    again = [
+        name for name in stages if ended.code == 0 and kind.name != "compare" and name not in ended.skipped
+    ]
+    return again + [name for name, facts in files.items() if after.get(name) != facts]
+
+
+def went_on(kind: Kind, folder: Path, *ends: Row) -> Row:
+    """The same command again, and whether all is as if nothing had been. Of commands that were `ends`, their
+    seconds.
+    """
+    calm, ended = kind.calm
+    before = finished(folder)
+    again = child.run(kind.args(folder), folder)
+    spent = [float(str(end["cpu"])) for end in ends] + [again.cpu]
+    lost = sum(spent) - ended.cpu - (len(spent) - 1) * kind.idle.cpu
+    row: Row = {
+        "stages": len(before[0]),
         "again": again.code,
         "error": last_line(again.err) if again.code else "",
         "differing": differing(calm, folder),
-        "redone": redone + [name for name, facts in before.items() if after.get(name) != facts],
+        "redone": lost_of(before, folder, again, kind),
         "leftovers": leftovers(folder),
-        "seconds lost": round(max(lost, 0.0), 2),
+        "seconds lost": round(max(lost, 0.0) / max(len(ends), 1), 2),
     }
-    row["good"] = again.code == 0 and not row["differing"] and not row["redone"] and not row["leftovers"]
-    if row["good"]:
+    good = again.code == 0 and not row["differing"] and not row["redone"] and not row["leftovers"]
+    row["good"] = good
+    if good:
         shutil.rmtree(folder)
     return row
 
@@ -84,7 +111,7 @@ def disks(kind: Kind, places: Sequence[str]) -> Iterator[Row]:
     for place in places:
         ended = child.run(kind.args(folder), folder, child.full_disk(place))
         yield refused(ended, folder, place, "disk is full")
-    yield {"at": "room made"} | went_on(kind, folder, ended)
+    yield {"at": "room made"} | went_on(kind, folder)
 
 
 def refused(ended: child.Ended, folder: Path, at: object, words: str) -> Row:
@@ -113,7 +140,7 @@ def filled_disks(kind: Kind, shares: Sequence[float]) -> Iterator[Row]:
             ended = child.run(kind.args(folder), kind.bench.room / "disk-run")
             yield refused(ended, folder, f"{share:.0%} of its bytes", "disk is full")
         resize("size=256m")
-        yield {"at": "room made"} | went_on(kind, folder, ended)
+        yield {"at": "room made"} | went_on(kind, folder)
 
 
 def read_only(kind: Kind, stop: int) -> Iterator[Row]:
@@ -126,7 +153,7 @@ def read_only(kind: Kind, stop: int) -> Iterator[Row]:
         row = refused(ended, folder, f"event {stop}", "cannot be written")
         yield row | {"good": row["good"] or ("cannot be written" in ended.err and first.code == -9)}
         resize("rw")
-        yield {"at": "writable again"} | went_on(kind, folder, first)
+        yield {"at": "writable again"} | went_on(kind, folder)
 
 
 @contextmanager
@@ -192,11 +219,11 @@ def clocks(kind: Kind, stops: Sequence[int]) -> Iterator[Row]:
     """
     folder = kind.fresh("clock")
     for stop in stops:
-        first = child.run(kind.args(folder), folder, child.at_event(stop))
+        child.run(kind.args(folder), folder, child.at_event(stop))
         for path in [folder, *folder.rglob("*")]:
             stat = path.lstat()
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + FUTURE * 10**9))
-    yield {"at": list(stops)} | went_on(kind, folder, first)
+    yield {"at": list(stops)} | went_on(kind, folder)
 
 
 def races(kind: Kind, n: int) -> Iterator[Row]:
@@ -221,7 +248,8 @@ def memory(kind: Kind) -> Iterator[Row]:
         folder = kind.fresh("memory")
         first = child.run(kind.args(folder), folder, fault)
         said = words in first.err and first.code == code and "Traceback" not in first.err
-        yield {"at": name, "said as it should": said} | went_on(kind, folder, first) | {"ended": first.code}
+        row = {"at": name, "ended": first.code, "said": last_line(first.err)} | went_on(kind, folder)
+        yield row | {"good": said and row["again"] == 0 and (code == 0 or bool(row["good"]))}
 
 
 def slow_disks(kind: Kind, seconds: float) -> Iterator[Row]:
@@ -234,7 +262,7 @@ def slow_disks(kind: Kind, seconds: float) -> Iterator[Row]:
     drawn = child.run_together(shares, folder, slow)
     first = child.run([*kind.args(folder), "--until", "images"], folder, slow)
     codes = [one.code for one in (*drawn, first)]
-    row = {"at": f"{seconds:g} s late"} | went_on(kind, folder, first) | {"ended": codes}
+    row = {"at": f"{seconds:g} s late"} | went_on(kind, folder) | {"ended": codes}
     yield row | {"good": row["good"] and codes == [0, 0, 0]}
 
 

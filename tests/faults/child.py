@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ __all__ = [
     "UNET",
     "Ended",
     "Fault",
+    "at_cpu",
     "at_event",
     "cpu_seconds",
     "failing",
@@ -81,28 +83,16 @@ class Ended:
         return [words[0] for words in stages if len(words) > 2 and words[2] == "s" and words[1][0].isdigit()]
 
 
-def run(
-    args: list[str], room: Path, *faults: Fault, kill_after: float = 0.0, sent: int = signal.SIGKILL,
-) -> Ended:  # fmt: skip
-    """Runs `oodream` with these arguments in a fork; after `kill_after` seconds it gets the signal `sent`.
-
-    `room` is the folder whose files count.
-    """
-    child = Child(args, room, faults)
-    due = child.began + kill_after if kill_after else 0.0
-    while not child.over:
-        if due and time.monotonic() >= due:
-            os.kill(child.pid, sent)
-            due = 0.0
-        time.sleep(0.002)
-    return child.ended
+def run(args: list[str], room: Path, *faults: Fault) -> Ended:
+    """Runs `oodream` with these arguments in a fork, with faults. `room` is the folder whose files count."""
+    return run_together([args], room, *faults)[0]
 
 
 def run_together(several: Sequence[list[str]], room: Path, *faults: Fault) -> list[Ended]:
     """Several commands that begin at once, and run side by side."""
     children = [Child(args, room, faults, f"-{i}") for i, args in enumerate(several)]
     while not all(child.over for child in children):
-        time.sleep(0.01)
+        time.sleep(0.02)
     return [child.ended for child in children]
 
 
@@ -225,12 +215,23 @@ def at_event(n: int, sent: int = signal.SIGKILL) -> Fault:
     return lambda room: sys.addaudithook(Killing(room))
 
 
+def at_cpu(seconds: float, sent: int = signal.SIGKILL) -> Fault:
+    """The signal `sent` when the process has taken so many seconds of processors."""
+
+    def watch() -> None:
+        while time.process_time() < seconds:
+            time.sleep(0.002)
+        os.kill(os.getpid(), sent)
+
+    return lambda room: threading.Thread(target=watch, daemon=True).start()
+
+
 def full_disk(where: str) -> Fault:
-    """No room for new files whose path holds `where`."""
+    """No room for new files whose path holds `where`, but for the mark that a stage is begun."""
 
     class Full(Events):
         def happened(self, path: str) -> None:
-            if where in path and self.opened:
+            if where in path and self.opened and "begun.json" not in path:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
         def __call__(self, event: str, args: tuple[Any, ...]) -> None:

@@ -26,9 +26,7 @@ def rows() -> dict[str, list[dict]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "campaign", ["kill -9, by event", "Ctrl-C", "full disk, each stage", "two processes"]
-)
+@pytest.mark.parametrize("campaign", ["kill -9", "Ctrl-C", "full disk, each stage", "two processes"])
 def test_a_run_survives(rows, campaign):
     """It ends as an undisturbed one, with nothing half-written, and nothing finished is done again."""
     assert rows[campaign]
@@ -36,7 +34,9 @@ def test_a_run_survives(rows, campaign):
 
 
 def test_the_faults_did_happen(rows):
-    assert {row["ended"] for row in rows["kill -9, by event"]} == {-9}
-    assert {row["ended"] for row in rows["Ctrl-C"]} == {130}
+    for campaign, code in (("kill -9", -9), ("Ctrl-C", 130)):
+        codes = [end["ended"] for row in rows[campaign] for end in row["ends"]]
+        assert codes.count(code) > 1
+        assert {*codes} <= {code, 0}, "the last ones may come too late"
     assert all("disk is full" in row["said"] for row in rows["full disk, each stage"][:-1])
     assert [row["ended"] for row in rows["two processes"]] == [[0, 2]]

@@ -112,13 +112,13 @@ def check_folder(folder: Path) -> None:
     """Raises DecoderError unless every part of the pipeline is there; diffusers would invent a missing
     tokenizer.
     """
+    check_hashes(folder)
     if not (folder / "model_index.json").is_file():
         raise DecoderError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
     for part in _parts(folder):
         if not any((folder / part).glob("*.json")):
             raise DecoderError(f"{folder} cannot be loaded: its part {part!r} is missing.")
     variant_of(folder)
-    check_hashes(folder)
 
 
 def check_hashes(folder: Path) -> None:
