@@ -87,6 +87,7 @@ def damaged_files(
     change nothing.
     """
     g, right = random.Random(seed), use(folder)
+    kept = Path(shutil.copytree(folder, folder.with_name(f"{folder.name}.kept")))
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
         whole = file.read_bytes()
         for how in ("cut", "flipped"):
@@ -102,7 +103,7 @@ def damaged_files(
             unread = same and not file.name.endswith(read)
             row = {"file": str(file.relative_to(folder)), "how": how, "named": named, "same": same}
             yield {**row, "said": said[:300], "good": named or unread}
-            file.write_bytes(whole)
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
 
 
 def answers(bench: Bench, seed: int) -> Iterator[Row]:
@@ -114,11 +115,11 @@ def answers(bench: Bench, seed: int) -> Iterator[Row]:
         room = bench.room / f"answers-{suffix}"
         out = room / f"results.{suffix}"
         args = ["score", str(bench.shapes), "--run", str(run), "--out", str(out), "--device", "cpu"]
-        small = child.set_to("oodream.deploy.resumed:PART", 8)
-        child.run(args, room, small)
+        small = [child.set_to(f"oodream.deploy.{name}", 8) for name in ("resumed:PART", "scoring:BATCH")]
+        child.run(args, room, *small)
         right = out.read_bytes()
         out.unlink()
-        child.run(args, room, small, child.killed("oodream.deploy.resumed:row_of", 40))
+        child.run(args, room, *small, child.killed("oodream.deploy.resumed:row_of", 40))
         parts = Path(shutil.copytree(out.with_name(f"{out.name}.parts"), room / "begun"))
         g = random.Random(seed)
         for name in sorted(path.name for path in parts.iterdir() if path.name != ".lock"):
@@ -128,7 +129,7 @@ def answers(bench: Bench, seed: int) -> Iterator[Row]:
                 shutil.copytree(parts, out.with_name(f"{out.name}.parts"))
                 file = out.with_name(f"{out.name}.parts") / name
                 file.write_bytes(damaged(file.read_bytes(), how, g))
-                ended = child.run(args, room, small)
+                ended = child.run(args, room, *small)
                 named = name in ended.err and "Traceback" not in ended.err
                 same = out.exists() and out.read_bytes() == right
                 good = (named and (ended.code == 2 or same)) or (same and name == "pictures.txt")

@@ -133,6 +133,7 @@ def _mended(begun: BegunRun, stage: str, files: GeneratedFiles, say: Callable[[s
     for file in sorted(mended):
         say(f"  row {mended[file]}: {file}")
     files.decode(begun.decoder, rows)
+    files.forget_notes()
     still = damaged({file: recorded[file] for file in mended})
     if differing := [m for m in rows if files.paths[m] in still]:
         raise StoreError(

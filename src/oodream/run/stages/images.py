@@ -96,6 +96,7 @@ def record(files: GeneratedFiles, facts: Sequence[Json]) -> None:
         for file, fact in zip(files.paths, facts, strict=True)
     ]
     write_bytes(files.record, "".join(f"{line}\n" for line in lines).encode())
+    files.forget_notes()
 
 
 def draw_strips(job: Job) -> Json:
