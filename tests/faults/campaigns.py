@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Row = dict[str, object]
+SEAL = b"oodream-seal:"
 FUTURE = 10 * 365 * 86400  # seconds by which files are newer than the clock says
 
 
@@ -206,8 +207,11 @@ def restore(calm: Path, folder: Path, name: str) -> None:
 
 
 def damaged(whole: bytes, how: str, g: random.Random) -> bytes:
-    """The bytes cut short, or with one bit flipped, somewhere."""
-    at = g.randrange(len(whole))
+    """The bytes cut short, or with one bit flipped, somewhere, but in the mark of a seal: a file without one
+    is as right as before.
+    """
+    mark = whole.find(SEAL)
+    at = g.choice([i for i in range(len(whole)) if mark < 0 or not -9 <= i - mark < len(SEAL)])
     if how == "cut":
         return whole[:at]
     return whole[:at] + bytes([whole[at] ^ 1 << g.randrange(8)]) + whole[at + 1 :]

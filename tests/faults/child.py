@@ -163,7 +163,8 @@ def _be_child(args: list[str], room: Path, said: Path, faults: Sequence[Fault]) 
         code = main()
         count.on = False
         (said / "events").write_text(str(count.n))
-        (said / "modules").write_text("\n".join(sys.modules))
+        names = [name for name in list(sys.modules) if isinstance(name, str)]  # some libraries add others
+        (said / "modules").write_text("\n".join(names), errors="replace")
     except BaseException:
         traceback.print_exc()
     finally:
