@@ -14,7 +14,6 @@ import os
 import resource
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -51,7 +50,6 @@ CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.tru
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 LIMIT = 600.0  # seconds that a child may take
 LIBRARIES = ("oodream.", "scipy.", "sklearn.", "transformers.", "diffusers.", "torch.", "PIL.", "jinja2")
-SAID = Path(tempfile.gettempdir()) / f"oodream-faults-{os.getpid()}"  # what children print
 NOT_COUNTED = ("/.lock", ".pyc")
 
 Fault = Callable[[Path], None]
@@ -96,11 +94,16 @@ def run_together(several: Sequence[list[str]], room: Path, *faults: Fault) -> li
     return [child.ended for child in children]
 
 
+def said_of(room: Path, which: str = "") -> Path:
+    """The folder of what children over a room print."""
+    return room.with_name(f".said-{room.name}{which}")
+
+
 class Child:
     """A command in a fork, from its beginning."""
 
     def __init__(self, args: list[str], room: Path, faults: Sequence[Fault], which: str = "") -> None:
-        self.said = SAID / f"{room.name}{which}"
+        self.said = said_of(room, which)
         self.said.mkdir(parents=True, exist_ok=True)
         self.status: int | None = None
         self.began = time.monotonic()
@@ -135,7 +138,7 @@ class Child:
 
 def preload(room: Path) -> None:
     """Imports here what a command over this room has imported, so that those after it need not."""
-    for name in (SAID / room.name / "modules").read_text().splitlines():
+    for name in (said_of(room) / "modules").read_text().splitlines():
         if name.startswith(LIBRARIES):
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
