@@ -88,7 +88,7 @@ def run(args: list[str], room: Path, *faults: Fault) -> Ended:
 
 def run_together(several: Sequence[list[str]], room: Path, *faults: Fault) -> list[Ended]:
     """Several commands that begin at once, and run side by side."""
-    children = [Child(args, room, faults, f"-{i}") for i, args in enumerate(several)]
+    children = [Child(args, room, faults, f"-{i}" if i else "") for i, args in enumerate(several)]
     while not all(child.over for child in children):
         time.sleep(0.02)
     return [child.ended for child in children]

@@ -64,10 +64,11 @@ def open_graph(file: Path, providers: Sequence[str] = ("CPUExecutionProvider",),
     """
     vino = file.suffix == ".xml"
     try:
+        graph = VinoGraph(file, threads) if vino else OnnxGraph(file, providers, threads)
         if not is_whole(file, *(others := beside(file))):
             content = " or ".join(["its content", *(f"that of {other.name}" for other in others)])
             raise ValueError(f"{content} is not what was exported. Export it again. {CHANGED}")
-        return VinoGraph(file, threads) if vino else OnnxGraph(file, providers, threads)
+        return graph
     except ImportError as error:
         package = "openvino" if vino else "onnxruntime"
         raise ImportError(f"{shown(file)} needs {package}: pip install {package}") from error
