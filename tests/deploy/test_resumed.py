@@ -230,15 +230,13 @@ def test_two_processes_do_not_write_one_table(photos, tmp_path):
         score_to(out, [str(photos)], guard(), CPU)
 
 
-def test_a_damaged_part_is_named(photos, tmp_path):
+def test_a_damaged_part_is_named_and_made_again(photos, tmp_path):
     out = tmp_path / "answers.parquet"
     begun(out, photos)
     part = tmp_path / "answers.parquet.parts" / "part-000000.parquet"
     part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(StoreError, match=r"part-000000\.parquet is damaged"):
+    with pytest.warns(UserWarning, match=r"part-000000\.parquet is damaged: from there on"):
         score_to(out, [str(photos)], guard(), CPU)
-    part.unlink()
-    score_to(out, [str(photos)], guard(), CPU)
     check(out, photos)
 
 

@@ -23,7 +23,7 @@ STAGES = (
     "/classifier/regularized", "/cache/", "/scores/", "/results.jsonl", "/guard/", "/shift/", "/audit/",
     "/report/",
 )  # fmt: skip
-SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.97)
+SHARES = (0.0, 0.4, 0.8, 1.1, 1.2, 1.3, 1.4, 1.5)  # states of trainings are removed in the end
 
 
 def short(bench: Bench) -> dict[str, Callable[[], Iterator[Row]]]:
