@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from oodream.core.files import read_json
 from oodream.models.external import ADAPTERS
 from oodream.models.factory import backbone
 from oodream.models.inference import Extractor
@@ -17,7 +18,7 @@ def test_a_classifier_that_names_a_plug_in_runs_nothing(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = save_classifier(tmp_path / "stranger", backbone("resnet8", 3))
-    description = json.loads((folder / "classifier.json").read_text())
+    description = read_json(folder / "classifier.json")
     (folder / "classifier.json").write_text(json.dumps({**description, "loss": "os:system"}))
     assert evaluate(root, "--model", str(folder), "--out", str(tmp_path / "out")) == 2
     assert "names the plug-in 'os:system'" in capsys.readouterr().err

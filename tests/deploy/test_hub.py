@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from oodream.core.errors import StoreError
+from oodream.core.files import read_json
 from oodream.deploy.guard import Guard
 from tests.helpers.guarded import clothes, guard
 from tests.helpers.hub import FolderHub
@@ -51,7 +52,7 @@ def test_only_data_travels(hub):
 def test_a_shared_guard_cannot_allow_itself_plugins(hub):
     guard().push_to_hub("me/clothes")
     file = hub.root / "model" / "me" / "clothes" / "config.json"
-    config = json.loads(file.read_text())
+    config = read_json(file)
     config |= {"detector": {"name": "evil.module:Detector", "options": {}}, "plugins": True, "device": "meta"}
     file.write_text(json.dumps(config))
     with pytest.raises(StoreError, match=r"names the plug-in 'evil\.module:Detector'"):

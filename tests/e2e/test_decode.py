@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from oodream.cli.main import main
+from oodream.core.files import read_json, write_json
 from oodream.core.tensors import load_tensors
 from tests.helpers.runs import command, images_of
 
@@ -119,6 +120,10 @@ def test_verify_tells_when_other_bytes_come_out(finished, tmp_path, capsys):
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     lines[2]["hash"] = "0" * 32
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["decode", str(run), "--verify"]) == 2
+    assert "metadata.jsonl is missing or damaged" in capsys.readouterr().err
+    stamp = read_json(file.with_name("stage.json"))
+    write_json(file.with_name("stage.json"), {**stamp, "hashes": {}})  # as if this were what was recorded
     assert main(["decode", str(run), "--verify"]) == 2
     assert (
         "1 of 1 images came out with other bytes than were recorded (row 2 first)" in capsys.readouterr().err

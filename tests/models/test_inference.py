@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oodream.core import registry
+from oodream.core.memory import MemoryShort
 from oodream.core.seeding import seeded
 from oodream.core.types import ForwardPass, Output, Probe, Sizes
 from oodream.data.images import Images, from_array, from_files
@@ -67,6 +68,46 @@ def test_outputs_are_the_networks_in_order_and_in_evaluation_mode() -> None:
     torch.testing.assert_close(found.logits_BC, whole.logits_BC)
     torch.testing.assert_close(found.z_BF, whole.z_BF)
     assert not found.logits_BC.requires_grad
+
+
+class Cramped(nn.Module):
+    """A network whose memory holds few images."""
+
+    def __init__(self, network: nn.Module, most: int) -> None:
+        super().__init__()
+        self.network, self.most = network, most
+
+    def forward(self, images_B3HW: Tensor) -> Output:
+        if len(images_B3HW) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.network(images_B3HW)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved() -> None:
+    network = model().eval()
+    with pytest.warns(UserWarning, match="from here on 5 are computed together"):
+        output = Extractor(Cramped(network, 6))(pictures(), batch=10)
+    assert torch.allclose(output.logits_BC, network(pictures().batch(range(20))).logits_BC, atol=1e-5)
+    with (
+        pytest.warns(UserWarning, match="from here on 1 are"),
+        pytest.raises(MemoryShort, match="one image of x, 16 pixels"),
+    ):
+        Extractor(Cramped(network, 0))(pictures(), batch=2)
+
+
+def test_a_damaged_cache_is_computed_again(tmp_path: Path) -> None:
+    network = Counted(model())
+    right = Extractor(network, cache=tmp_path)(pictures(), [Brightness()])
+    assert network.seen == 20
+    for file in list(tmp_path.iterdir()):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.warns(UserWarning, match="is damaged .* made again"):
+            again = Extractor(network, cache=tmp_path)(pictures(), [Brightness()])
+        assert torch.equal(again.logits_BC, right.logits_BC)
+        assert torch.equal(again.probes["brightness"], right.probes["brightness"])
+        assert file.read_bytes() == whole
+    assert network.seen == 60
 
 
 def test_probes_share_the_pass_and_change_no_output() -> None:

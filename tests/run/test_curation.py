@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,30 @@ def test_lines_are_json_that_others_can_read(file):
     line = json.loads(file.read_text(encoding="utf-8"))
     assert (line["row"], line["keep"], line["by"], line["of"]) == (1, False, "Zoë", OF)
     assert os.stat(file).st_mode & 0o111 == 0
+
+
+def test_a_clock_that_was_set_back_makes_no_two_decisions_one(file, monkeypatch):
+    """They are undone by their times."""
+
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return cls(2026, 1, 1, tzinfo=zone)
+
+    monkeypatch.setattr("oodream.run.curation.datetime", Stopped)
+    decide(file, OF, {1: False})
+    decide(file, OF, {2: False})
+    assert undo(file, OF)[1] == [2]
+    assert states(file) == {1: False}
+
+
+def test_a_decision_that_has_changed_is_no_decision(file):
+    decide(file, OF, {1: False, 2: True})
+    text = file.read_text()
+    file.write_text(text.replace('"row": 2', '"row": 3'))
+    with pytest.raises(StoreError, match=r"line 2, is no decision \(it has changed since it was written"):
+        read_decisions(file)
+    line = json.loads(text.splitlines()[1])
+    del line["check"]  # as a person may write it
+    file.write_text(json.dumps({**line, "row": 3}))
+    assert states(file) == {3: True}

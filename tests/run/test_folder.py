@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from oodream.core.errors import StoreError
+from oodream.core.files import read_json, write_json
 from oodream.run.artifacts import Run
 from oodream.run.folder import RunDir, StageChanged, differences, read_manifest
 
@@ -75,7 +77,7 @@ def test_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path):
 def test_a_torn_stamp_is_named(stamp, tmp_path):
     (tmp_path / "align").mkdir()
     (tmp_path / "align" / "stage.json").write_text(stamp)
-    with pytest.raises(StoreError, match=r"align/stage\.json is damaged.*run the same command again"):
+    with pytest.raises(StoreError, match=r"align/stage\.json is missing or damaged.*--redo align"):
         RunDir(tmp_path).stamp("align")
 
 
@@ -122,3 +124,47 @@ def test_images_are_counted(tmp_path):
     path.unlink()
     with pytest.raises(StoreError, match=r"has 2 of 3 images\. Mend them with: oodream decode .* --verify"):
         run.check_whole("images/imagined")
+
+
+def test_a_flipped_bit_of_a_finished_stage_is_named(tmp_path):
+    run, file = RunDir(tmp_path), tmp_path / "align" / "encoder.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    run.finish("align", {}, 1.0, {})
+    file.write_bytes(b"weighty")
+    for check in (lambda: run.check_whole("align"), lambda: run.check_file(file)):
+        with pytest.raises(StoreError, match=r"encoder\.safetensors is missing or damaged.*--redo align"):
+            check()
+    stamp = read_json(file.with_name("stage.json"))
+    write_json(file.with_name("stage.json"), {key: stamp[key] for key in stamp if key != "hashes"})
+    run.check_whole("align")  # of an earlier version: sizes alone
+
+
+def test_a_record_that_is_damaged_costs_no_image(tmp_path):
+    run, record = RunDir(tmp_path), tmp_path / "images" / "imagined" / "metadata.jsonl"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}\n")
+    run.finish("images/imagined", {}, 1.0, {})
+    record.write_text("{ }\n")
+    with pytest.raises(StoreError, match=r"metadata\.jsonl is missing or damaged.*its images are kept"):
+        run.check_whole("images/imagined")
+
+
+def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
+    half = [tmp_path / "images" / ".000000.png.0badcafe", tmp_path / ".run.json.0badcafe"]
+    half[0].parent.mkdir()
+    for file in half:
+        file.touch()
+    with RunDir(tmp_path).locked():
+        assert not any(file.exists() for file in half)
+
+
+def test_a_stamp_that_is_seen_late_is_waited_for(tmp_path):
+    run = RunDir(tmp_path)
+    (tmp_path / "align").mkdir()
+    writer = threading.Timer(0.2, run.finish, ("align", {}, 1.0, {}))
+    writer.start()
+    run.wait_for("align")
+    writer.join()
+    with pytest.raises(StoreError, match=r"vectors is finished on another machine, and not to be seen here"):
+        run.wait_for("vectors", seconds=0.1)

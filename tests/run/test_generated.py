@@ -62,6 +62,20 @@ def test_what_is_missing_is_shared_in_blocks(tmp_path):
     assert files.missing(Shard(), Levels()) == [0, 1, 2, 3, 4, 6, 7, 8, 10]
 
 
+@pytest.mark.parametrize("kind", [ImageFiles, LatentShards])
+def test_a_damaged_file_of_a_begun_stage_is_missing_again(kind, tmp_path):
+    """No record has its hash yet; a PNG and a file of latents have checks of their own."""
+    names = {"names": NAMES} if kind is ImageFiles else {}
+    files = kind(folder=tmp_path, vectors=vectors(3), **names)
+    files.decode(Levels(), [0, 1, 2])
+    assert files.missing(Shard(), Levels()) == []
+    whole = files.paths[1].read_bytes()
+    for data in (whole[:-1], whole[:40], b"", whole[:-30] + bytes([whole[-30] ^ 1]) + whole[-29:]):
+        files.paths[1].write_bytes(data)
+        with pytest.warns(UserWarning, match="is damaged and made again"):
+            assert 1 in files.missing(Shard(), Levels())
+
+
 def test_hashes_are_of_the_bytes(tmp_path):
     files = ImageFiles(folder=tmp_path, vectors=vectors(3), names=NAMES)
     (file,) = files.decode(Levels(), [1])

@@ -12,6 +12,7 @@ import torch
 
 from oodream import Run
 from oodream.core.errors import DataError, StoreError
+from oodream.core.files import read_json
 from oodream.core.tensors import load_tensors
 from oodream.data.images import from_array
 from oodream.run.job import Job
@@ -32,7 +33,7 @@ def job_of(run: Path) -> Job:
 def altered(run: Path, to: Path, **config) -> Path:
     """A copy of a run whose configuration says something else."""
     shutil.copytree(run, to)
-    manifest = json.loads((to / "run.json").read_text())
+    manifest = read_json(to / "run.json")
     for name, value in config.items():
         manifest["config"][name] = value
     (to / "run.json").write_text(json.dumps(manifest))

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from oodream.core.errors import DataError, StoreError
+from oodream.core.sealed import KEY as SEAL
 from oodream.deploy.export import export
 from oodream.deploy.guard import Guard as TorchGuard
 from oodream.runtime import Guard
@@ -174,6 +175,7 @@ def changed(folder, change) -> None:
     """The exported graph with another description; None takes it away."""
     model = onnx.load(exported()[0] / "guard.onnx")
     properties = {p.key: p.value for p in model.metadata_props}
+    del properties[SEAL]
     text = change(json.loads(properties.pop(KEY)))
     if text is not None:
         properties[KEY] = text if isinstance(text, str) else json.dumps(text)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from oodream.core.files import read_json
 from oodream.data.inputs import DataInputs
 from oodream.report.comparison import contrasts, measured
 from oodream.run.artifacts import Run
@@ -73,7 +74,7 @@ def test_what_cannot_be_compared_is_said(runs, guarded, tmp_path):
 
 def test_runs_of_other_pictures_are_not_subtracted(runs, guarded, tmp_path):
     other = shutil.copytree(guarded, tmp_path / "other")
-    stamp = json.loads((other / "guard" / "stage.json").read_text())
+    stamp = read_json(other / "guard" / "stage.json")
     stamp["inputs"]["test"] = "other pictures"
     (other / "guard" / "stage.json").write_text(json.dumps(stamp))
     table = read({"fewer": runs["fewer"], "other": Run.open(other)})

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from oodream.core.files import read_json
 from oodream.data.inputs import DataInputs
 from oodream.run.artifacts import Run
 from oodream.run.curation import REJECTED
@@ -151,7 +152,7 @@ def test_a_run_that_goes_on_is_seen(run):
         assert time.monotonic() < ends
         time.sleep(0.1)
     file, before = run / "images" / "imagined" / "stage.json", asking.get(f"{AT}/rows").json()["of"]
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"inputs": {"of": 11}}))
+    file.write_text(json.dumps(read_json(file) | {"inputs": {"of": 11}}))
     while asking.get(f"{AT}/rows").json()["of"] == before:
         assert time.monotonic() < ends
         time.sleep(0.1)

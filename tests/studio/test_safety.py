@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from oodream.cli.main import main
+from oodream.core.files import read_json, write_json
 from oodream.run.curation import read_decisions
 from oodream.studio.safety import COOKIE, HEADERS, MAX_BODY
 from tests.helpers.page import Page
@@ -225,9 +226,9 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
 
 
 def test_a_run_with_code_of_its_own_takes_leave(run):
-    text = (run / "run.json").read_text()
-    assert '"decoder": "' in text
-    (run / "run.json").write_text(text.replace('"decoder": "', '"decoder": "os:system@', 1))
+    manifest = read_json(run / "run.json")
+    manifest["config"]["decode"]["decoder"] = "os:system"
+    write_json(run / "run.json", manifest)
     answer = client(Path(run)).get(f"{AT}/rows")
     assert answer.status_code == 422
     assert "names the plug-in" in answer.json()["detail"]

@@ -14,7 +14,7 @@ from diffusers import DDPMScheduler
 
 from oodream.core.errors import DataError
 from oodream.core.options import ConfigError
-from oodream.core.tensors import save_tensors
+from oodream.core.tensors import load_state, save_tensors
 from oodream.data.captions import captioned_folder
 from oodream.synthesis.errors import DecoderError
 from oodream.synthesis.fit_decoder import fit_decoder
@@ -92,13 +92,13 @@ def test_seconds_end_a_training(captioned, tmp_path):
     """And a later call with more of them goes on with the same state."""
     config = dataclasses.replace(TINY, vae_steps=1, unet_steps=1_000_000, unet_seconds=0.5, save_every=500)
     fit_decoder(*captioned, tmp_path / "d", config, CPU)
-    first = torch.load(work_of(tmp_path / "d") / "unet.state", weights_only=True)
+    first = load_state(work_of(tmp_path / "d") / "unet.state", CPU)
     assert 0 < first["step"] < 1_000_000
     assert first["spent"] >= 0.5
     fit_decoder(
         *captioned, tmp_path / "d", dataclasses.replace(config, unet_seconds=first["spent"] + 0.3), CPU
     )
-    second = torch.load(work_of(tmp_path / "d") / "unet.state", weights_only=True)
+    second = load_state(work_of(tmp_path / "d") / "unet.state", CPU)
     assert second["step"] > first["step"]
     assert second["spent"] >= first["spent"] + 0.3
 
@@ -147,7 +147,7 @@ def test_a_stopped_fit_ends_as_an_undisturbed_one(fitted, captioned, tmp_path):
 @pytest.mark.parametrize(("file", "prefix"), [("vae.state", "vae."), ("unet.state", "")])
 def test_the_moving_average_is_published(fitted, file, prefix):
     """And not the last step's weights, from which it differs where weights began at zero."""
-    state, published = torch.load(work_of(fitted[0]) / file, weights_only=True), weights_of(fitted[0])
+    state, published = load_state(work_of(fitted[0]) / file, CPU), weights_of(fitted[0])
     last = {prefix + name.replace("text.", "text_encoder.", 1): x for name, x in state["modules"].items()}
     average = dict(zip(last, state["average"]["shadow_params"], strict=True))
     assert len(average) > 50

@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from oodream.config import Optimisation
+from oodream.core.memory import MemoryShort
 from oodream.core.registry import make
 from oodream.core.seeding import derive
+from oodream.core.tensors import load_state
 from oodream.core.types import LatentAdapter, Loss, Output, Sizes, Terms
 from oodream.models.inference import Extractor
 from oodream.training import loop
@@ -118,6 +120,23 @@ def test_a_loss_that_is_not_a_number_stops_with_its_epoch(tmp_path):
         FloatingPointError, match=r"t: the loss became nan in epoch 1\. Lower the learning rate"
     ):
         fit(network(), Broken(), [known(images(16))], Optimisation(batch=8), 0, CPU, tmp_path / "s", "t")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_memory_that_gives_out_says_what_to_lower(error, tmp_path, monkeypatch):
+    """And the epochs that are finished are kept."""
+    sources, config = [known(images(64))], Optimisation(batch=16, epochs=2)
+
+    class Failing(Interrupted):
+        def forward(self, step):
+            if self.left == 0:
+                raise error
+            self.left -= 1
+            return self.inner(step)
+
+    with pytest.raises(MemoryShort, match=r"t: memory gave out\. Lower the batch \(16\)\. What is finished"):
+        fit(network(), Failing(5, "cross_entropy"), sources, config, 5, CPU, tmp_path / "a", "t")
+    assert len(load_state(tmp_path / "a", CPU)["log"]) == 1
 
 
 def test_one_cycle():

@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
+    except (ValueError, RuntimeError, ArithmeticError, OSError, MemoryError) as error:
         if os.environ.get("OODREAM_DEBUG"):
             raise
-        print(f"oodream: {error}", file=sys.stderr)
+        print(f"oodream: {error or 'memory gave out.'}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,6 +21,7 @@ __all__ = [
     "averaged",
     "barrier",
     "current_shard",
+    "from_main",
     "is_main",
     "local_rank",
     "mean",
@@ -75,6 +77,19 @@ def barrier(device: torch.device) -> None:
 
         # One process may work for hours on what cannot be shared, while the others wait.
         PartialState(cpu=device.type == "cpu", timeout=timedelta(days=30)).wait_for_everyone()
+
+
+def from_main(decide: Callable[[], bool]) -> bool:
+    """What the first process decides, told to all others. Needs `barrier` before.
+
+    Processes that look at a common disk by themselves may see other things, and would then wait for each
+    other for ever.
+    """
+    if current_shard().count == 1:
+        return decide()
+    from accelerate.utils import broadcast_object_list
+
+    return bool(broadcast_object_list([decide() if is_main() else None])[0])
 
 
 def averaged(module: nn.Module, device: torch.device) -> nn.Module:

@@ -9,6 +9,7 @@ import codecs
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreError, shown
+from .sealed import KEY, UNSEALED, framed, is_whole, seal, unframed
 
 __all__ = [
     "ASSETS",
@@ -25,14 +27,19 @@ __all__ = [
     "encode_json",
     "explained",
     "fresh_folder",
+    "read_framed",
     "read_json",
     "read_json_lines",
     "read_text",
+    "sweep",
     "write_bytes",
+    "write_framed",
     "write_json",
 ]
 
 ASSETS = Path(__file__).parents[1] / "assets"
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}", re.S)  # as `_beside` names what is being written
 
 
 @contextmanager
@@ -40,18 +47,25 @@ def explained(path: Path) -> Iterator[None]:
     """Within the block, a full disk and a missing permission become a StoreError that says what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            full = "A limit on file sizes is reached" if error.errno == errno.EFBIG else "The disk is full"
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else _number_in(str(error))
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            full = "A limit on file sizes is reached" if number == errno.EFBIG else "The disk is full"
             raise StoreError(
                 f"{full} at {shown(path)}. Free some room and run the same command again."
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StoreError(
-                f"{shown(path)} cannot be written ({error.strerror}). "
+                f"{shown(path)} cannot be written ({os.strerror(number)}). "
                 "Choose another folder or mend its permissions."
             ) from error
         raise
+
+
+def _number_in(text: str) -> int:
+    """The system's number of an error that a library in Rust (safetensors, tokenizers) tells of; else 0."""
+    match = RUST_ERROR.search(text)
+    return int(match[1]) if match else 0
 
 
 # Text and JSON
@@ -81,10 +95,14 @@ def read_json_lines(path: Path, parse: Callable[[str], Any] | None = None) -> li
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; StoreError names the file when it is damaged."""
+    """Reads JSON, an object without its seal; StoreError names the file when it is damaged."""
+    data = path.read_bytes()
     try:
-        return json.loads(read_text(path))
-    except ValueError as error:
+        value = json.loads(decode_text(data))
+        if isinstance(value, dict) and value.pop(KEY, "") and not is_whole(data):
+            raise ValueError("its content is not what was written")
+        return value
+    except (ValueError, RecursionError) as error:
         raise StoreError(
             f"{shown(path)} is damaged ({error}). Remove it and run the same command again."
         ) from error
@@ -98,9 +116,27 @@ def encode_json(value: Any, indent: int | None = None) -> bytes:
     return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, indented, whole or not at all."""
-    write_bytes(path, encode_json(value, indent=2) + b"\n")
+def write_json(path: Path, value: Any, sealed: bool = False) -> None:
+    """Writes JSON, indented, whole or not at all. An object may be `sealed`: then `read_json` knows whether
+    it has changed since.
+    """
+    data = encode_json({**value, KEY: UNSEALED} if sealed else value, indent=2) + b"\n"
+    write_bytes(path, seal(data) if sealed else data)
+
+
+def write_framed(path: Path, content: bytes) -> None:
+    """Writes bytes behind their hash, whole or not at all, for `read_framed`."""
+    write_bytes(path, framed(content))
+
+
+def read_framed(path: Path) -> bytes:
+    """The bytes that `write_framed` wrote; StoreError names the file where they are damaged."""
+    try:
+        return unframed(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(
+            f"{shown(path)} is damaged ({error}). Remove it and run the same command again."
+        ) from error
 
 
 # Whole or absent
@@ -150,6 +186,15 @@ def fresh_folder(path: Path) -> Iterator[Path]:
         raise StoreError(f"{path} holds something already. Choose another folder, or empty it.")
     with atomic_folder(path) as fresh:
         yield fresh
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes have left half-written below a folder, in which nobody else writes."""
+    for path in [path for path in folder.rglob(".*") if UNFINISHED.fullmatch(path.name)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> Path:

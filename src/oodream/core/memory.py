@@ -1,16 +1,18 @@
-"""How much memory there is, and how much a piece of work takes: of a GPU what PyTorch holds, else of the
-whole process.
+"""How much memory there is, how much a piece of work takes (of a GPU what PyTorch holds, else of the whole
+process), and what to do where there is too little.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import psutil
 import torch
 
-__all__ = ["Watch", "free"]
+__all__ = ["MemoryShort", "Watch", "advice", "free", "out_of_memory"]
 
 
 def free(device: torch.device) -> int:
@@ -19,6 +21,26 @@ def free(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     return psutil.virtual_memory().available
+
+
+class MemoryShort(RuntimeError):
+    """Memory does not hold a piece of work; the message says what to lower."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's, the CPU's or Python's allocator gave up."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+@contextmanager
+def advice(what: str, lower: str) -> Iterator[None]:
+    """Within the block, memory that gives out becomes a MemoryShort that says what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryShort) or not out_of_memory(error):
+            raise
+        raise MemoryShort(f"{what}: memory gave out. {lower} What is finished is kept.") from error
 
 
 class Watch:

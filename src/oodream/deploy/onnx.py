@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..core.errors import StoreError
+from ..core.sealed import KEY as SEAL
+from ..core.sealed import UNSEALED, seal_file
 from ..core.seeding import generator
 from ..core.types import Output
 from ..detection.detectors import probes_of, score_unchecked
@@ -171,6 +173,7 @@ def to_onnx(guard: Guard, file: Path) -> float:
     program.model.graph.register_initializer(default)
     program.model.metadata_props.update(metadata(guard))
     program.save(file)
+    seal_file(file)
     try:
         return compared(guard, file)
     except ExportError:
@@ -180,7 +183,7 @@ def to_onnx(guard: Guard, file: Path) -> float:
 
 def metadata(guard: Described) -> dict[str, str]:
     """What a guard's graph says of itself: names, threshold and guarantee for people and for programs
-    without oodream, and the description for `runtime.Guard`.
+    without oodream, the description for `runtime.Guard`, and the place of a seal, for `seal_file`.
     """
     threshold = guard.threshold_C.tolist() if guard.per_class else guard.threshold
     return {
@@ -188,6 +191,7 @@ def metadata(guard: Described) -> dict[str, str]:
         "threshold": json.dumps(threshold),
         "guarantee": str(guard.guarantee),
         KEY: describe(guard),
+        SEAL: UNSEALED,
     }
 
 

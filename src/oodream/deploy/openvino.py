@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..core.sealed import KEY as SEAL
+from ..core.sealed import UNSEALED, seal_file
 from ..runtime.graph import KEY, open_graph
 from .guard import Guard
 from .onnx import ExportError, compared
@@ -29,9 +31,11 @@ def to_openvino(guard: Guard, source: Path, folder: Path) -> float:
     text = open_graph(source).text
     assert text is not None
     model.set_rt_info(text, KEY)
+    model.set_rt_info(UNSEALED, SEAL)
     files = [folder / name for name in VINO_FILES]
     try:
         openvino.save_model(model, files[0], compress_to_fp16=False)
+        seal_file(*files)
         return compared(guard, files[0])
     except BaseException:
         for file in files:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.sealed import seal_file
 from ..core.seeding import generator
 from ..data.images import Images, ImageSet
 from ..functional.metrics import auroc
@@ -94,6 +95,7 @@ def quantize(source: Path, file: Path, images: Int8Images) -> Quantized:
     layers, held_out = _layers(source), images.held_out
     _quantize(source, file, layers, images.train)
     before = Guard.load(source)
+    _describe(file, before)  # with its scores not known yet
     after = replace(before, graph=open_graph(file))
     labels_N = held_out.labels if before.held_out.standing is not None else None
     known = [_outputs(guard, held_out) for guard in (before, after)]
@@ -168,7 +170,7 @@ def _quantize(source: Path, file: Path, layers: Sequence[str], train: Images) ->
 
 
 def _describe(file: Path, guard: Guard) -> None:
-    """Gives the file the threshold and the metadata of the guard."""
+    """Gives the file the threshold and the metadata of the guard, and seals it."""
     import onnx
 
     model = onnx.load(file)
@@ -177,6 +179,7 @@ def _describe(file: Path, guard: Guard) -> None:
     default.CopyFrom(onnx.numpy_helper.from_array(threshold, "threshold"))
     onnx.helper.set_model_props(model, metadata(guard))
     onnx.save(model, file)
+    seal_file(file)
 
 
 def _outputs(guard: Guard, images: Images) -> Outputs:

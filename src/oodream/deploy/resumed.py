@@ -8,17 +8,18 @@ written whole or not at all, so what is there is kept. The file itself appears w
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
 
-import filelock
 import torch
 
 from ..core.errors import LISTED, StoreError, shown
-from ..core.files import explained, read_json, write_bytes, write_json
+from ..core.files import read_framed, read_json, write_framed, write_json
+from ..core.folders import held
 from ..core.progress import progress
 from ..core.types import Json
 from ..data.stream import Pictures, open_pictures
@@ -84,7 +85,7 @@ def score_to(file: Path, places: Sequence[str], predictor: Guard | Classifier, d
         facts = {**identity(predictor), "pictures": pictures.identity, "total": pictures.total, "part": PART}
         if begun.exists():
             _check_same(file, read_json(begun), facts)
-        write_json(begun, facts)
+        write_json(begun, facts, sealed=True)
         parts = [folder / f"part-{i:06}{table.suffix}" for i in range(-(-pictures.total // PART))]
         tally = _fill(parts, table, predictor, pictures, device)
         table.join(parts, file, facts)
@@ -97,14 +98,20 @@ def _fill(
 ) -> Tally:
     """Writes the parts from the first one on that is missing."""
     tally = Tally()
-    kept = list(takewhile(Path.exists, parts))
-    for part in kept:
-        tally.add(table.decode(part))
+    kept = 0
+    for part in takewhile(Path.exists, parts):
+        try:
+            tally.add(table.decode(read_framed(part)))
+        except (StoreError, ValueError, OSError):  # those of a damaged Parquet are either
+            message = f"{shown(part)} is damaged: from there on pictures are answered again."
+            warnings.warn(message, stacklevel=2)
+            break
+        kept += 1
     with closing(answers(predictor, pictures.read(tally.total), device)) as stream:
         rest = iter(progress(stream, total=pictures.total, done=tally.total, what="scoring", unit="image"))
-        for part in parts[len(kept) :]:
+        for part in parts[kept:]:
             rows = [row_of(name, answer) for name, answer in islice(rest, PART)]
-            write_bytes(part, table.encode(rows))
+            write_framed(part, table.encode(rows))
             tally.add(rows)
     return tally
 
@@ -135,16 +142,9 @@ def _check_same(file: Path, begun: Json, facts: Json) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Holds the folder for this process; StoreError where another one holds it."""
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise StoreError(f"Another oodream process is working in {shown(folder)}. Wait for it.") from None
+    with held(folder, f"Another oodream process is working in {shown(folder)}. Wait for it."):
         try:
             yield
         finally:
-            lock.release()
             if not (folder / BEGUN).exists():  # refused before anything was done
                 shutil.rmtree(folder)

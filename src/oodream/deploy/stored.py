@@ -64,7 +64,7 @@ def write(guard: Guard, folder: Path, classifier: str = "") -> None:
     learned = {DETECTOR + name: tensor for name, tensor in state(guard.detector).items()}
     held_out = {name: torch.from_numpy(array) for name, array in guard.held_out.arrays().items()}
     save_tensors(folder / TENSORS_FILE, {**held_out, **learned})
-    write_json(folder / (RUN_FILE if classifier else CONFIG_FILE), described(guard, classifier))
+    write_json(folder / (RUN_FILE if classifier else CONFIG_FILE), described(guard, classifier), sealed=True)
 
 
 def described(guard: Guard, classifier: str = "") -> Json:

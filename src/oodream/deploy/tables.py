@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.errors import StoreError, shown
-from ..core.files import encode_json, explained
+from ..core.files import encode_json, explained, read_framed
 from ..core.options import ConfigError
 from ..core.types import Json
 from ..runtime.answers import Prediction
@@ -39,12 +38,15 @@ class Table(Protocol):
         """A file of some rows."""
         ...
 
-    def decode(self, file: Path) -> list[Json]:
-        """The rows of a file that `encode` made."""
+    def decode(self, data: bytes) -> list[Json]:
+        """The rows of a file that `encode` made; ValueError or OSError where it is damaged."""
         ...
 
     def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
-        """Writes the rows of all parts in order, whole or not at all, a few parts at a time."""
+        """Writes the rows of all parts in order, whole or not at all, a few parts at a time.
+
+        Parts are framed files (see `core.files.write_framed`). Raises StoreError for one that is damaged.
+        """
         ...
 
 
@@ -92,12 +94,11 @@ class Parquet:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()), buffer)
         return buffer.getvalue()
 
-    def decode(self, file: Path) -> list[Json]:
+    def decode(self, data: bytes) -> list[Json]:
         import pyarrow.parquet
 
-        with _named(file):
-            rows: list[Json] = pyarrow.parquet.read_table(file).to_pylist()
-            return rows
+        rows: list[Json] = pyarrow.parquet.read_table(BytesIO(data)).to_pylist()
+        return rows
 
     def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
         import pyarrow
@@ -108,7 +109,8 @@ class Parquet:
             group: list[pyarrow.Table] = []
             for i, part in enumerate(parts, 1):
                 with _named(part):
-                    group.append(pyarrow.parquet.read_table(part).replace_schema_metadata(schema.metadata))
+                    table = pyarrow.parquet.read_table(BytesIO(read_framed(part)))
+                group.append(table.replace_schema_metadata(schema.metadata))
                 if i == len(parts) or sum(map(len, group)) >= ROW_GROUP:
                     writer.write_table(pyarrow.concat_tables(group))
                     group.clear()
@@ -120,15 +122,13 @@ class JsonLines:
     def encode(self, rows: Sequence[Json]) -> bytes:
         return b"".join(encode_json(row) + b"\n" for row in rows)
 
-    def decode(self, file: Path) -> list[Json]:
-        with _named(file):
-            return [json.loads(line) for line in file.read_bytes().splitlines()]
+    def decode(self, data: bytes) -> list[Json]:
+        return [json.loads(line) for line in data.splitlines()]
 
     def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
         with _whole(file) as fresh, fresh.open("wb") as target:
             for part in parts:
-                with part.open("rb") as source:
-                    shutil.copyfileobj(source, target)
+                target.write(read_framed(part))
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class Classifier:
     def save(self, folder: Path) -> None:
         """Writes the folder; `load_classifier` reads it."""
         self.save_weights(folder)
-        write_json(folder / "classifier.json", self.described())
+        write_json(folder / "classifier.json", self.described(), sealed=True)
 
     def save_weights(self, folder: Path) -> None:
         """Writes the tensors alone."""

@@ -8,6 +8,7 @@ and a second look at the same set costs a read.
 from __future__ import annotations
 
 import hashlib
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core.memory import MemoryShort, out_of_memory
 from ..core.progress import counter
-from ..core.tensors import load_tensors, save_tensors
+from ..core.tensors import kept_tensors, save_tensors
 from ..core.types import ForwardPass, Head, Loss, Output, Probe
 from ..data.images import Images
 
@@ -87,15 +89,17 @@ class Extractor:
         stem = f"{self.weights_hash}-{self._identity(images)}"
         files = {probe.key: self.cache / f"{stem}-{_short(probe.key)}.safetensors" for probe in probes}
         base = self.cache / f"{stem}.safetensors"
-        missing = [probe for probe in probes if not files[probe.key].exists()]
-        if missing or not base.exists():
+        kept, probed = kept_tensors(base), {key: kept_tensors(file) for key, file in files.items()}
+        missing = [probe for probe in probes if not probed[probe.key]]
+        if missing or not kept:
             output = outputs(self.network, images, self.device, batch, missing)
-            if not base.exists():
-                save_tensors(base, {"logits_BC": output.logits_BC, "z_BF": output.z_BF})
+            if not kept:
+                kept = {"logits_BC": output.logits_BC, "z_BF": output.z_BF}
+                save_tensors(base, kept)
             for probe in missing:
-                save_tensors(files[probe.key], {"probe": output.probes[probe.key]})
-        kept = {key: load_tensors(file)["probe"] for key, file in files.items()}
-        return Output(**load_tensors(base), probes=kept)
+                probed[probe.key] = {"probe": output.probes[probe.key]}
+                save_tensors(files[probe.key], probed[probe.key])
+        return Output(**kept, probes={key: tensors["probe"] for key, tensors in probed.items()})
 
     def _identity(self, images: Images) -> str:
         known = self._identities.get(id(images))
@@ -194,7 +198,11 @@ def weights_hash(state: Mapping[str, Tensor], description: str = "") -> str:
 def outputs(
     network: nn.Module, images: Images, device: torch.device, batch: int = 0, probes: Sequence[Probe] = ()
 ) -> Output:
-    """As an `Extractor` without a cache, of a network that is on the device."""
+    """As an `Extractor` without a cache, of a network that is on the device.
+
+    Where memory does not hold a batch, it is halved with a warning. Raises MemoryShort where it holds no
+    single image.
+    """
     if not len(images):
         raise ValueError(f"The set {images.name!r} is empty.")
     gradient = any(probe.wants == "gradient" for probe in probes)
@@ -203,23 +211,52 @@ def outputs(
     pooled = _pooled_module(network, images, device) if any(p.wants == "map" for p in probes) else None
     network.eval()
     parts: list[Output] = []
-    for pixels in (part for read, _ in images.batches(IMAGES_READ_AT_ONCE) for part in read.split(batch)):
-        x = pixels.to(device)
-        if probes:
-            x = x.float().requires_grad_(gradient)
-        with torch.set_grad_enabled(gradient), _outputs_of(pooled) as maps:
-            output = network(x)
-        forward = ForwardPass(
-            model=network, images_B3HW=x, output=output, map_BFHW=maps[-1] if maps else None
-        )
-        parts.append(
-            Output(
-                logits_BC=output.logits_BC.detach().cpu(),
-                z_BF=output.z_BF.detach().cpu(),
-                probes={probe.key: probe(forward).detach().cpu() for probe in probes},
-            )
-        )
+    for read, _ in images.batches(IMAGES_READ_AT_ONCE):
+        start = 0
+        while start < len(read):
+            pixels = read[start : start + batch]
+            try:
+                parts.append(_forward(network, pixels.to(device), probes, gradient, pooled))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                batch = _halved(len(pixels), images, device, error)
+            else:
+                start += len(pixels)
     return joined(parts)
+
+
+def _forward(
+    network: nn.Module, x: Tensor, probes: Sequence[Probe], gradient: bool, pooled: nn.Module | None
+) -> Output:
+    """One batch's outputs, on the CPU."""
+    if probes:
+        x = x.float().requires_grad_(gradient)
+    with torch.set_grad_enabled(gradient), _outputs_of(pooled) as maps:
+        output = network(x)
+    forward = ForwardPass(model=network, images_B3HW=x, output=output, map_BFHW=maps[-1] if maps else None)
+    return Output(
+        logits_BC=output.logits_BC.detach().cpu(),
+        z_BF=output.z_BF.detach().cpu(),
+        probes={probe.key: probe(forward).detach().cpu() for probe in probes},
+    )
+
+
+def _halved(batch: int, images: Images, device: torch.device, error: BaseException) -> int:
+    """Half of a batch that memory did not hold, with a warning."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if batch == 1:
+        raise MemoryShort(
+            f"Memory does not hold the network's work on one image of {images.name}, {images.size} pixels a "
+            "side. Use a smaller network or a device with more memory. What is finished is kept."
+        ) from error
+    warnings.warn(
+        f"Memory does not hold {batch} images of {images.name}: from here on {batch // 2} are computed "
+        "together, and outputs may differ in their last bits.",
+        stacklevel=3,
+    )
+    return batch // 2
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from torch.nn.functional import normalize
 
 from ..core.errors import StoreError, shown
 from ..core.files import encode_json, explained, read_json_lines, write_bytes
+from ..core.sealed import with_check, without_check
 from ..core.types import Json
 from ..data.images import Images, from_files
 
@@ -141,7 +142,7 @@ def read_added(folder: Path) -> AddedPictures:
     if not file.is_file():
         return AddedPictures(folder=folder)
     try:
-        lines = read_json_lines(file)
+        lines = [without_check(line) if isinstance(line, dict) else line for line in read_json_lines(file)]
     except ValueError as error:
         raise StoreError(f"{shown(file)} is damaged ({error}). Restore or remove it.") from error
     for i, line in enumerate(lines, 1):
@@ -186,7 +187,7 @@ def remove_picture(folder: Path, number: int) -> Json:
 
 
 def _write(folder: Path, lines: Sequence[Json]) -> None:
-    write_bytes(folder / LINES, b"".join(encode_json(line) + b"\n" for line in lines))
+    write_bytes(folder / LINES, b"".join(encode_json(with_check(line)) + b"\n" for line in lines))
 
 
 def _file_name(number: int) -> str:

@@ -66,6 +66,7 @@ class Run:
 
     @cached_property
     def _classes(self) -> Json:
+        self.folder.check_file(self.layout.classes)
         return read_object(self.layout.classes, "classes", names=list, prompts=list, space=str, tile=int)
 
     @property
@@ -127,6 +128,7 @@ class Run:
         if self.has_latents:
             raise DataError(f"{self.folder.path} has latents and no images: read them with Run.latents.")
         assert isinstance(self.files, ImageFiles)
+        self.folder.check_record(imagined_stage("images"))
         mend = f"oodream decode {self.folder.path} --verify"
         return self.files.images("imagined", self.config.size, mend)
 
@@ -145,6 +147,7 @@ class Run:
         """What each imagined row was made from: class, prompt, anchor, seed, distance, hash of its file."""
         output = self.config.decode.output
         file, stage = self.layout.provenance(output), imagined_stage(output)
+        self.folder.check_file(file)
         lines = read_lines(file, stage)
         if len(lines) != len(self.vectors):
             raise StoreError(f"{file} is cut short. {again(stage)}")
@@ -196,10 +199,12 @@ class Run:
 
     def rows(self) -> list[Row]:
         """All that was measured of the detectors."""
+        self.folder.check_file(self.layout.results)
         return read_lines(self.layout.results, "scores", row_from_json)
 
     def shift_rows(self) -> list[ShiftRow]:
         """All that was measured on shifted sets."""
+        self.folder.check_file(self.layout.shift_rows)
         return read_lines(self.layout.shift_rows, "shift", shift_row_from_json, least=0)
 
     def guard(self, device: str = "cpu") -> Guard:
@@ -208,6 +213,7 @@ class Run:
 
     def audit(self) -> Audit:
         """What makes this run's numbers doubtful."""
+        self.folder.check_file(self.layout.audit)
         return _read_audit(self.layout.audit)
 
     def _tensors(self, file: Path, *names: str) -> dict[str, Tensor]:

@@ -70,8 +70,9 @@ def compare(
         if is_main():
             say(f"{name}: {job.folder.path}")
             earlier = [RunDir(path) for path in list(folders.values())[:i]]
-            for stage, inputs in Plan(job).inputs.items():
-                job.folder.borrow(stage, inputs, earlier)
+            with job.folder.locked():
+                for stage, inputs in Plan(job).inputs.items():
+                    job.folder.borrow(stage, inputs, earlier)
         barrier(job.device)
         run = go(job, say)
         if not is_main():

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import filelock
 
 from ..core.errors import StoreError, shown
 from ..core.files import decode_text, encode_json, explained
+from ..core.sealed import with_check, without_check
 from ..core.types import Json
 
 __all__ = ["PERSON", "REJECTED", "Curation", "Decision", "decide", "read_decisions", "undo"]
@@ -158,11 +159,11 @@ def _append(
         whole = _whole(_all(handle))
         decisions = _parsed(whole, file)
         keeps, undoes = choose(Curation(decisions, of))
-        at = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        at = _after(decisions)
         new = [
             Decision(row=row, keep=keep, at=at, by=by, of=of, undoes=undoes) for row, keep in keeps.items()
         ]
-        lines = b"".join(encode_json(_line(decision)) + b"\n" for decision in new)
+        lines = b"".join(encode_json(with_check(_line(decision))) + b"\n" for decision in new)
         if lines:
             handle.truncate(len(whole))
             handle.seek(len(whole))
@@ -170,6 +171,14 @@ def _append(
             handle.flush()
             os.fsync(handle.fileno())
     return Curation([*decisions, *new], of)
+
+
+def _after(decisions: Sequence[Decision]) -> str:
+    """The time, or where the clock has been set back a time that no decision has: by it they are undone."""
+    at, taken = datetime.now(timezone.utc), {decision.at for decision in decisions}
+    while (text := at.isoformat(timespec="microseconds")) in taken:
+        at += timedelta(microseconds=1)
+    return text
 
 
 def _line(decision: Decision) -> Json:
@@ -210,6 +219,7 @@ def _parsed(data: bytes, file: Path) -> list[Decision]:
 def _decision(value: Any) -> Decision:
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
+    value = without_check(value)
     kinds: dict[str, Any] = {"row": int, "keep": (bool, type(None)), "at": str, "by": str, "of": str}
     for key, kind in kinds.items():
         if key not in value:

@@ -10,19 +10,22 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from ..core.errors import StoreError
-from ..core.files import atomic_folder, explained, read_json, write_json
+from ..core.errors import StoreError, listed
+from ..core.files import atomic_folder, read_json, read_json_lines, sweep, write_json
+from ..core.folders import held
+from ..core.sealed import damaged, file_hash
 from ..core.types import Json
-from .layout import FORMAT, Layout
+from .layout import FORMAT, RECORD, Layout
 
 IMAGES = "images"  # how many there are, among the sizes of a stage's files
+SECONDS = 120.0  # that a network file system may take to show what is there
+MARKS = ("stage.json", "begun.json")  # of a stage: that it is finished, that it is begun
 
 __all__ = ["RunDir", "StageChanged", "differences", "inputs_hash", "read_manifest"]
 
@@ -39,23 +42,14 @@ class RunDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run for this process.
+        """Holds the run for this process, without what a killed one left half-written.
 
         Raises StoreError when another process holds it. A killed process holds nothing.
         """
-        with explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.layout.lock)
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                raise StoreError(
-                    f"Another oodream process is working in {self.path}. Wait for it or choose another --run."
-                ) from None
-            try:
-                yield
-            finally:
-                lock.release()
+        busy = f"Another oodream process is working in {self.path}. Wait for it or choose another --run."
+        with held(self.path, busy):
+            sweep(self.path)
+            yield
 
     def stamp(self, stage: str) -> Json | None:
         """The finished stage's `stage.json`, or None when it is not finished.
@@ -65,11 +59,18 @@ class RunDir:
         file = self.path / stage / "stage.json"
         if not file.exists():
             return None
-        stamp = read_json(file)
+        stamp = self._read(file, stage)
         parts: dict[str, Any] = {"inputs": dict, "seconds": (int, float), "summary": dict}
         if not isinstance(stamp, dict) or not all(isinstance(stamp.get(k), v) for k, v in parts.items()):
-            raise StoreError(f"{file} is damaged. Remove it and run the same command again.")
+            raise StoreError(self._damaged(stage, file.name))
         return stamp
+
+    def _read(self, file: Path, stage: str) -> Any:
+        """What a stage's mark holds; StoreError where it is damaged."""
+        try:
+            return read_json(file)
+        except StoreError as error:
+            raise StoreError(self._damaged(stage, file.name)) from error
 
     def stamps(self) -> dict[str, Json]:
         """The stamps of all finished stages by name, in the order in which they were finished."""
@@ -81,7 +82,7 @@ class RunDir:
     def changes(self, stage: str, inputs: Mapping[str, Any]) -> list[str]:
         """How these inputs differ from those the stage was made, or begun, from."""
         stamp, begun = self.stamp(stage), self.path / stage / "begun.json"
-        made_from = stamp["inputs"] if stamp else read_json(begun) if begun.exists() else None
+        made_from = stamp["inputs"] if stamp else self._read(begun, stage) if begun.exists() else None
         return [] if made_from is None else differences(made_from, json.loads(json.dumps(inputs)))
 
     def is_done(self, stage: str, inputs: Mapping[str, Any]) -> bool:
@@ -99,46 +100,111 @@ class RunDir:
 
     def begin(self, stage: str, inputs: Mapping[str, Any]) -> None:
         """Marks the stage's folder with the inputs that its unfinished contents belong to."""
-        write_json(self.path / stage / "begun.json", inputs)
+        write_json(self.path / stage / "begun.json", inputs, sealed=True)
 
     def finish(
         self, stage: str, inputs: Mapping[str, Any], seconds: float, summary: Mapping[str, Any]
     ) -> None:
-        """Stamps the stage as done."""
+        """Stamps the stage as done, with the sizes and hashes of its files."""
+        sweep(self.path / stage)
         stamp = {"inputs": inputs, "seconds": round(seconds, 2), "summary": summary}
-        write_json(self.path / stage / "stage.json", {**stamp, "files": self._files(stage)})
+        files = {"files": self._sizes(stage), "hashes": self._hashes(stage)}
+        write_json(self.path / stage / "stage.json", stamp | files, sealed=True)
         (self.path / stage / "begun.json").unlink(missing_ok=True)
 
-    def check_whole(self, stage: str) -> None:
-        """Raises StoreError, which names the file, where a finished stage lost one or one has another size.
+    def wait_for(self, stage: str, seconds: float = SECONDS) -> None:
+        """Returns when this process sees the stamp of a stage that another one has finished.
 
-        Images are counted; `oodream decode --verify` looks into them.
+        A network file system may show a folder's files late; the stamp is its last one. Raises StoreError
+        where it is not to be seen for so long.
+        """
+        until = time.monotonic() + seconds
+        while not (self.path / stage / "stage.json").exists():
+            if time.monotonic() > until:
+                raise StoreError(
+                    f"{self.path / stage} is finished on another machine, and not to be seen here for "
+                    f"{seconds:g} seconds. All machines need one common disk; run the same command again."
+                )
+            time.sleep(0.05)
+
+    def check_whole(self, stage: str) -> None:
+        """Raises StoreError, which names the file, where a finished stage lost one or one is not as it was.
+
+        Images, and latents that are imagined, are hashed as well, and compared with the stage's record.
         """
         if (stamp := self.stamp(stage)) is None:
             return
-        recorded, files = stamp.get("files", {}), self._files(stage)
+        recorded, files = stamp.get("files", {}), self._sizes(stage)
         changed = [name for name, size in recorded.items() if files.get(name) != size]
+        hashes = stamp.get("hashes", {})
         if not changed:
-            return
-        if changed[0] == IMAGES:
-            mend = f"Mend them with: oodream decode {self.path} --verify"
-            raise StoreError(f"{self.path / stage} has {files[IMAGES]} of {recorded[IMAGES]} images. {mend}")
-        file = os.path.normpath(self.path / stage / changed[0])
-        raise StoreError(
-            f"{file} is missing or damaged. Make it again: the command of the run with --redo {stage}"
-        )
+            changed = [name for name, value in hashes.items() if file_hash(self.path / stage / name) != value]
+        if changed and changed[0] == IMAGES:
+            raise StoreError(
+                f"{self.path / stage} has {files[IMAGES]} of {recorded[IMAGES]} images. {self._mend()}"
+            )
+        if changed:
+            raise StoreError(self._damaged(stage, changed[0]))
+        self.check_record(stage)
 
-    def _files(self, stage: str) -> dict[str, int]:
+    def check_file(self, file: Path) -> None:
+        """Raises StoreError where a file is not the one that its stage had when it was finished."""
+        stage = "scores" if file == self.layout.results else file.parent.relative_to(self.path).as_posix()
+        stamp = self.stamp(stage)
+        name = os.path.relpath(file, self.path / stage)
+        value = stamp.get("hashes", {}).get(name) if stamp else None
+        if value is not None and (not file.exists() or file_hash(file) != value):
+            raise StoreError(self._damaged(stage, name))
+
+    def check_record(self, stage: str) -> None:
+        """Raises StoreError, which says how to mend them, where files that a finished stage has drawn are not
+        those of its record.
+        """
+        record = self.path / stage / RECORD
+        if self.stamp(stage) is None or not record.exists():
+            return
+        self.check_file(record)
+        lines = read_json_lines(record)
+        if bad := damaged({record.parent / line["file_name"]: line["hash"] for line in lines}):
+            names = listed(sorted(str(file.relative_to(record.parent)) for file in bad))
+            raise StoreError(
+                f"{len(bad)} files in {record.parent} are missing or damaged ({names}). {self._mend()}"
+            )
+
+    def _damaged(self, stage: str, name: str) -> str:
+        file = os.path.normpath(self.path / stage / name)
+        if name == RECORD:
+            also = self.path / stage / "stage.json"
+            return (
+                f"{file} is missing or damaged. Remove it and {also}, and run the same command again: its "
+                "images are kept."
+            )
+        return f"{file} is missing or damaged. Make it again: the command of the run with --redo {stage}"
+
+    def _mend(self) -> str:
+        return f"Mend them with: oodream decode {self.path} --verify"
+
+    def _own(self, stage: str) -> dict[str, Path]:
+        """A stage's files by name, but for its marks; the scores' results lie above."""
+        folder = self.path / stage
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        own = {file.name: file for file in files if file.is_file() and file.name not in MARKS}
+        if stage == "scores" and self.layout.results.exists():
+            own[f"../{self.layout.results.name}"] = self.layout.results
+        return own
+
+    def _sizes(self, stage: str) -> dict[str, int]:
         """The sizes of a stage's files by name, and how many images lie in its class folders."""
-        folder, own = self.path / stage, ("stage.json", "begun.json")
+        folder, files = self.path / stage, self._own(stage)
         if not folder.is_dir():
             return {}
-        files = {
-            p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file() and p.name not in own
-        }
-        if stage == "scores" and self.layout.results.exists():  # they lie above
-            files[f"../{self.layout.results.name}"] = self.layout.results.stat().st_size
-        return {**files, IMAGES: sum(len(list(p.iterdir())) for p in folder.iterdir() if p.is_dir())}
+        images = sum(len(list(p.glob("[!.]*"))) for p in folder.iterdir() if p.is_dir())
+        return {**{name: file.stat().st_size for name, file in files.items()}, IMAGES: images}
+
+    def _hashes(self, stage: str) -> dict[str, str]:
+        """The hashes of a stage's files by name, but for those that a record has."""
+        files = self._own(stage)
+        return {name: file_hash(f) for name, f in files.items() if RECORD not in files or name == RECORD}
 
     def borrow(self, stage: str, inputs: Mapping[str, Any], others: Sequence[RunDir]) -> None:
         """Links a stage from the first other run that finished it with equal inputs, unless there is one

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
+import socket
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.distributed import Shard
-from ..core.errors import DataError
-from ..core.files import write_bytes
+from ..core.errors import DataError, StoreError, shown
+from ..core.files import explained, read_text, write_bytes
+from ..core.sealed import file_hash
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Decoder, SampledVectors
 from ..data.images import Images, from_files
@@ -29,6 +34,9 @@ from .layout import RECORD, SHARD_FILE
 
 __all__ = ["FORMATS", "SHARD", "GeneratedFiles", "ImageFiles", "LatentShards", "latent_reader", "slug"]
 
+NOTES = ".drawn-{}.txt"
+"""a process's hashes of the images that it has drawn, a line for each, until a record lists them"""
+HASH_DIGITS = 32
 SHARD = 256
 """latents in a file"""
 FORMATS: dict[str, dict[str, Any]] = {
@@ -69,15 +77,33 @@ class GeneratedFiles(ABC):
         Returns the files. Raises what `synthesis.decode.decode` raises.
         """
 
+    @abstractmethod
+    def is_whole(self, file: Path) -> bool:
+        """Whether a file that no record lists yet is as it was drawn."""
+
     def missing(self, part: Shard, decoder: Decoder) -> list[int]:
-        """Those of a part's rows that have no file yet."""
-        exists = {file: file.exists() for file in dict.fromkeys(self.paths)}
+        """Those of a part's rows that have no file yet, or, with a warning, one that is damaged."""
         rows = part.rows(len(self.paths), self.block(decoder)).tolist()
-        return [m for m in rows if not exists[self.paths[m]]]
+        files = list(dict.fromkeys(self.paths[m] for m in rows))
+        with ThreadPoolExecutor() as pool:
+            whole = dict(zip(files, pool.map(self._is_there, files), strict=True))
+        return [m for m in rows if not whole[self.paths[m]]]
+
+    def _is_there(self, file: Path) -> bool:
+        if not file.exists():
+            return False
+        if not (whole := self.is_whole(file)):
+            warnings.warn(f"{shown(file)} is damaged and made again.", stacklevel=2)
+        return whole
+
+    def forget_notes(self) -> None:
+        """Removes what was noted of files while they were drawn: a record lists them now."""
+        for notes in self.folder.glob(NOTES.format("*")):
+            notes.unlink(missing_ok=True)
 
     def hash(self, file: Path) -> str | None:
         """The BLAKE2b hash of a file, 16 bytes in hexadecimal; None where there is no such file."""
-        return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() if file.exists() else None
+        return file_hash(file) if file.exists() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +123,28 @@ class ImageFiles(GeneratedFiles):
     def block(self, decoder: Decoder) -> int:
         return tile_size(decoder)
 
+    def is_whole(self, file: Path) -> bool:
+        """By the hash that was noted when it was drawn; else (brought from elsewhere, or drawn in the moment
+        of a kill) by reading it.
+        """
+        if noted := self._noted.get(str(file.relative_to(self.folder))):
+            return file_hash(file) == noted
+        try:
+            with Image.open(file) as picture:
+                picture.load()
+        except Exception:  # Pillow raises many kinds, SyntaxError among them
+            return False
+        return True
+
+    @cached_property
+    def _noted(self) -> dict[str, str]:
+        """The hashes by file that this process's forerunners have noted."""
+        lines = [
+            line for notes in self.folder.glob(NOTES.format("*")) for line in read_text(notes).split("\n")
+        ]
+        parts = (line.partition(" ") for line in lines)
+        return {name: value for value, _, name in parts if len(value) == HASH_DIGITS}
+
     def images(self, name: str, size: int, mend: str) -> Images:
         """All of them, in the order of their vectors, labelled with the classes.
 
@@ -113,6 +161,7 @@ class ImageFiles(GeneratedFiles):
 
     def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
         files = []
+        notes = self.folder / NOTES.format(f"{socket.gethostname()}-{os.getpid()}")
         for batch in decode(self.vectors, decoder, torch.tensor(rows, dtype=torch.long)):
             assert batch.images_B3HW is not None
             pixels_BHW3 = batch.images_B3HW.permute(0, 2, 3, 1).numpy()
@@ -121,6 +170,10 @@ class ImageFiles(GeneratedFiles):
                 Image.fromarray(pixels).save(buffer, **FORMATS[self.format])
                 files.append(into / self.paths[m].name if into else self.paths[m])
                 write_bytes(files[-1], buffer.getvalue(), sync=False)
+            if not into:
+                with explained(notes), notes.open("a", encoding="utf-8") as lines:
+                    drawn = files[-len(batch.row_B) :]
+                    lines.writelines(f"{file_hash(f)} {f.relative_to(self.folder)}\n" for f in drawn)
         return files
 
 
@@ -134,6 +187,12 @@ class LatentShards(GeneratedFiles):
 
     def block(self, decoder: Decoder) -> int:
         return SHARD
+
+    def is_whole(self, file: Path) -> bool:
+        try:
+            return bool(load_tensors(file))
+        except StoreError:
+            return False
 
     def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
         """As for images, by whole shards; into another folder row by row."""

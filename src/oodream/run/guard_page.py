@@ -92,7 +92,7 @@ def write_guard(made: Guarded, job: GuardJob) -> None:
     """Writes the guard's folder, whole or not at all."""
     with atomic_folder(job.out) as fresh:
         made.guard.save(fresh)
-        write_json(fresh / FACTS, facts(made))
+        write_json(fresh / FACTS, facts(made), sealed=True)
         save_tensors(fresh / SCORES, {one.name: made.scores[one.name].double() for one in made.unknown})
         write_bytes(fresh / REPORT, guard_page(page(made, job)).encode())
 

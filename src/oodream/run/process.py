@@ -90,7 +90,7 @@ def start(folder: Path, arguments: Sequence[str]) -> None:
                 stderr=complained, start_new_session=True, env={**os.environ, EVERY: "1"},
             )  # fmt: skip
         record = {"pid": process.pid, "began": time.time(), "arguments": list(arguments)}
-        write_json(layout.process, record)
+        write_json(layout.process, record, sealed=True)
     threading.Thread(target=process.wait, daemon=True).start()  # else it stays a zombie when it ends
 
 

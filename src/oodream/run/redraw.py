@@ -16,6 +16,7 @@ from pathlib import Path
 from ..core.device import device_of
 from ..core.distributed import Shard
 from ..core.errors import StoreError
+from ..core.sealed import damaged
 from ..core.types import Decoder, Json
 from ..data.inputs import DataInputs
 from ..synthesis.decode import make_decoder
@@ -125,15 +126,16 @@ def verify(begun: BegunRun, say: Callable[[str], None]) -> int:
 def _mended(begun: BegunRun, stage: str, files: GeneratedFiles, say: Callable[[str], None]) -> int:
     run = begun.run
     lines = run.provenance if stage == begun.stage else read_lines(files.record, stage)
-    recorded = {line["row"]: line["hash"] for line in lines}
-    hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
-    rows = [m for m, value in recorded.items() if hashes[files.paths[m]] != value]
+    recorded = {files.paths[line["row"]]: line["hash"] for line in lines}
+    bad = damaged(recorded)
+    rows = [line["row"] for line in lines if files.paths[line["row"]] in bad]
     mended = {files.paths[m]: m for m in reversed(rows)}
     for file in sorted(mended):
         say(f"  row {mended[file]}: {file}")
     files.decode(begun.decoder, rows)
-    hashes = {file: files.hash(file) for file in mended}
-    if differing := [m for m in rows if hashes[files.paths[m]] != recorded[m]]:
+    files.forget_notes()
+    still = damaged({file: recorded[file] for file in mended})
+    if differing := [m for m in rows if files.paths[m] in still]:
         raise StoreError(
             f"{len(differing)} of {len(rows)} images came out with other bytes than were recorded (row "
             f"{differing[0]} first): another processor or library decodes here. "

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from ..config import Config
-from ..core.distributed import barrier, is_main
+from ..core.distributed import barrier, from_main, is_main
 from ..core.files import write_json
 from ..core.memory import Watch
 from ..core.options import to_json
@@ -72,7 +72,7 @@ def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
     afresh = {stage.name for stage in plan.from_([name for name in redo if name != CHANGED])}
     if CHANGED in redo:
         afresh |= {name for name in plan.stages if folder.changes(name, inputs[name])}
-    if decided := decided_otherwise(job, plan):
+    if decided := decided_otherwise(job, plan, afresh):
         kept_rows(job.run)  # refuses where none is left
     afresh.update(decided)
     for name in plan.stages:
@@ -81,15 +81,17 @@ def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
     for name in reversed(plan.stages):
         if name in afresh:
             folder.remove(name)
-    write_json(job.layout.manifest, {**manifest(job), "stages": list(plan.stages)})
+    write_json(job.layout.manifest, {**manifest(job), "stages": list(plan.stages)}, sealed=True)
 
 
-def decided_otherwise(job: Job, plan: Plan) -> list[str]:
+def decided_otherwise(job: Job, plan: Plan, afresh: Collection[str]) -> list[str]:
     """The stages that are stale because people decided otherwise about outliers, and for no other reason,
-    and those that are stale because of them.
+    and those that are stale because of them; without those that are made `afresh` anyway.
     """
     stale: list[str] = []
     for name, inputs in plan.inputs.items():
+        if name in afresh:
+            continue
         causes = {"curation", "added", *(f"after.{other}" for other in stale)}
         changed = [change.partition(": ")[0] for change in job.folder.changes(name, inputs)]
         if changed and all(key in causes or key.partition(".")[0] in causes for key in changed):
@@ -99,7 +101,7 @@ def decided_otherwise(job: Job, plan: Plan) -> list[str]:
 
 def run_stage(job: Job, stage: Stage, inputs: Json, say: Callable[[str], None]) -> None:
     """Does a stage's work, unless it is done."""
-    if job.folder.is_done(stage.name, inputs):
+    if from_main(lambda: job.folder.is_done(stage.name, inputs)):
         if is_main():
             say(f"  {stage.name:24} done before")
         return
@@ -115,6 +117,8 @@ def run_stage(job: Job, stage: Stage, inputs: Json, say: Callable[[str], None]) 
         job.folder.finish(stage.name, inputs, seconds, {**summary, "memory": memory.most})
         say(f"  {stage.name:24} {seconds:6.1f} s   {in_words(summary)}")
     barrier(job.device)
+    if not is_main():
+        job.folder.wait_for(stage.name)
 
 
 def in_words(summary: Json) -> str:

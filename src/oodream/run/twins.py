@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 from ..data.images import Images
 from .artifacts import Run
 from .generated import ImageFiles
+from .layout import TWINS
 
 __all__ = ["has_twins", "twin_files", "twins"]
 
@@ -36,6 +37,7 @@ def twin_files(run: Run) -> ImageFiles:
 def twins(run: Run) -> Images:
     """All outliers' twins in the order of these, labelled with their classes.
 
-    Raises DataError when some are missing or damaged.
+    Raises StoreError when some are missing or damaged.
     """
+    run.folder.check_record(TWINS)
     return twin_files(run).images("twins", run.config.size, f"oodream decode {run.folder.path} --verify")

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import StoreError, shown
+from ..core.sealed import KEY as SEAL
+from ..core.sealed import is_whole
 from .description import KEY
 
-__all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "find_graph", "open_graph"]
+__all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "beside", "find_graph", "open_graph"]
 
 GRAPH_FILES = {".onnx": "guard.onnx", ".xml": "guard.xml"}  # in an exported folder, the first one first
+CHANGED = f"Where you have changed it yourself, remove {SEAL!r} from its metadata."
 MAX_BYTES = 2 << 30  # a protobuf holds no more
 
 
@@ -61,13 +64,22 @@ def open_graph(file: Path, providers: Sequence[str] = ("CPUExecutionProvider",),
     """
     vino = file.suffix == ".xml"
     try:
-        return VinoGraph(file, threads) if vino else OnnxGraph(file, providers, threads)
+        graph = VinoGraph(file, threads) if vino else OnnxGraph(file, providers, threads)
+        if not is_whole(file, *(others := beside(file))):
+            content = " or ".join(["its content", *(f"that of {other.name}" for other in others)])
+            raise ValueError(f"{content} is not what was exported. Export it again. {CHANGED}")
+        return graph
     except ImportError as error:
         package = "openvino" if vino else "onnxruntime"
         raise ImportError(f"{shown(file)} needs {package}: pip install {package}") from error
     except Exception as error:  # both programs raise exceptions of their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise StoreError(f"{shown(file)} cannot be run, or is damaged: {reason}") from error
+
+
+def beside(file: Path) -> list[Path]:
+    """The files that belong to a graph's: OpenVINO's weights."""
+    return [file.with_suffix(".bin")] if file.suffix == ".xml" else []
 
 
 class OnnxGraph:

@@ -18,11 +18,12 @@ import torch
 
 from ..config import FitDecoderConfig
 from ..core.files import atomic_folder, read_json, write_json
+from ..core.folders import held, write_hashes
 from ..core.options import ConfigError, to_json
 from ..core.seeding import seeded
 from .errors import DecoderError
 from .fitting.prompts import name_and_template, plain
-from .fitting.tokenizer import fit_tokenizer, save_complete
+from .fitting.tokenizer import fit_tokenizer, is_damaged, save_complete
 from .fitting.unet import build_pipeline, fit_unet
 from .fitting.vae import encode_all, fit_vae
 from .names import NAMES, check_without, known_to
@@ -68,7 +69,23 @@ def fit_decoder(
     learnt = known_to(config.start) if config.start else set()
     if not config.start:
         check_sizes(config)
-    work = begin(out, config, images)
+    work = out.with_name(out.name + ".work")
+    with held(work, f"Another oodream process is fitting {out}. Wait for it or choose another folder."):
+        begin(work, config, images)
+        return fitted(images, captions, weights, out, config, device, work, learnt)
+
+
+def fitted(
+    images: Images,
+    captions: Sequence[str],
+    weights: torch.Tensor,
+    out: Path,
+    config: FitDecoderConfig,
+    device: torch.device,
+    work: Path,
+    learnt: set[str] | None,
+) -> dict[str, Any]:
+    """What `fit_decoder` returns, when all is known to be right and `work` is this process's."""
     if config.start:
         pipeline, vae_loss = started(config, work / "tokenizer"), None
         posteriors = encode_all(pipeline.vae.to(device), images, device, work / "latents.safetensors")
@@ -103,17 +120,17 @@ def check_sizes(config: FitDecoderConfig) -> None:
         )
 
 
-def begin(out: Path, config: FitDecoderConfig, images: Images) -> Path:
-    """The folder of the working state; ValueError where it is of other images or another configuration."""
-    work = out.with_name(out.name + ".work")
+def begin(work: Path, config: FitDecoderConfig, images: Images) -> None:
+    """Marks the folder of the working state; ValueError where it is of other images or another
+    configuration.
+    """
     options = {key: value for key, value in to_json(config).items() if key not in MAY_CHANGE}
     identity = {"config": options, "images": images.fingerprint()}
     if (work / "identity.json").exists() and read_json(work / "identity.json") != identity:
         raise ValueError(
             f"{work} was begun with other images or another configuration; remove it to start afresh."
         )
-    write_json(work / "identity.json", identity)
-    return work
+    write_json(work / "identity.json", identity, sealed=True)
 
 
 def started(config: FitDecoderConfig, folder: Path) -> StableDiffusionPipeline:
@@ -129,7 +146,7 @@ def started(config: FitDecoderConfig, folder: Path) -> StableDiffusionPipeline:
             f"The decoder {config.start} makes images of {resolution} pixels; fit it with "
             f"--resolution {resolution}."
         )
-    if not folder.exists():
+    if not folder.exists() or is_damaged(folder):
         save_complete(pipeline.tokenizer, folder)
     pipeline.tokenizer = CLIPTokenizer.from_pretrained(folder)
     with seeded(config.seed, "fit-decoder", "started"):
@@ -139,8 +156,8 @@ def started(config: FitDecoderConfig, folder: Path) -> StableDiffusionPipeline:
 
 
 def publish(pipeline: StableDiffusionPipeline, out: Path, names: Sequence[str] | None) -> None:
-    """Writes the pipeline in half precision, without paths of this machine, and all names that it has learnt,
-    if these are known.
+    """Writes the pipeline in half precision, without paths of this machine, all names that it has learnt, if
+    these are known, and the hashes of all files, which `load_pipeline` compares.
     """
     with atomic_folder(out) as folder:
         if names is not None:
@@ -151,3 +168,4 @@ def publish(pipeline: StableDiffusionPipeline, out: Path, names: Sequence[str] |
             values.pop("_name_or_path", None)
             # transformers would load what this says and diffusers float32, and the two do not multiply.
             write_json(file, values | ({"dtype": "float32"} if file.parent.name == "text_encoder" else {}))
+        write_hashes(folder)

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from ..core.errors import listed
+from ..core.errors import StoreError, listed
 from ..core.files import ASSETS, read_json
+from ..core.folders import HASHES, changed_files
 from .errors import DecoderError
 
 __all__ = ["EMBEDDED", "check_folder", "load_pipeline", "variant_of"]
@@ -111,12 +112,26 @@ def check_folder(folder: Path) -> None:
     """Raises DecoderError unless every part of the pipeline is there; diffusers would invent a missing
     tokenizer.
     """
+    check_hashes(folder)
     if not (folder / "model_index.json").is_file():
         raise DecoderError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
     for part in _parts(folder):
         if not any((folder / part).glob("*.json")):
             raise DecoderError(f"{folder} cannot be loaded: its part {part!r} is missing.")
     variant_of(folder)
+
+
+def check_hashes(folder: Path) -> None:
+    """Raises DecoderError where a file of a decoder that `fit-decoder` wrote is not as it was written."""
+    try:
+        changed = changed_files(folder)
+    except StoreError as error:
+        raise DecoderError(f"{error} Fit the decoder again.") from error
+    if changed:
+        raise DecoderError(
+            f"{listed(map(str, changed))}: missing, damaged or changed since the decoder was fitted. Restore "
+            f"it, or fit the decoder again. Where you have changed it yourself, remove {folder / HASHES}."
+        )
 
 
 def variant_of(folder: Path) -> str | None:

@@ -6,7 +6,6 @@ the same weights.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from ..config import Optimisation
 from ..core.device import multiplies_bf16
 from ..core.distributed import averaged, barrier, current_shard, is_main, mean
-from ..core.files import write_bytes
+from ..core.memory import advice
 from ..core.progress import progress
 from ..core.seeding import derive, seeded
+from ..core.tensors import load_state, save_state
 from ..core.types import LatentAdapter, Loss, Output, Step, Terms
 from ..models.inference import Extractor, linear_head
 from .batches import Batch, epoch_batches
@@ -122,15 +122,15 @@ def fit(
     random numbers. Of several processes each takes its part of every batch, gradients are averaged, and the
     first one writes.
 
-    Raises ValueError for sources that make no batch, or a batch that the processes cannot share evenly, and
-    FloatingPointError on a loss that is not finite.
+    Raises ValueError for sources that make no batch, or a batch that the processes cannot share evenly,
+    FloatingPointError on a loss that is not finite, and MemoryShort where memory holds no step.
     """
     shard, stream = current_shard(), stream or what
     check_sources(sources)
     if config.batch % shard.count:
         raise ValueError(f"A batch of {config.batch} cannot be shared evenly by {shard.count} processes.")
     objective = objective_of(model, loss, sources, config, device, adapter, teacher)
-    steps = max(1, len(known_images(sources)) // config.batch)
+    steps, lower = max(1, len(known_images(sources)) // config.batch), f"Lower the batch ({config.batch})."
     epochs = max(config.epochs, -(-config.min_steps // steps))
     optimizer = sgd(objective.parameters(), config)
     log = resume(state, objective, optimizer, device)
@@ -146,7 +146,8 @@ def fit(
     for step, batch in enumerate(bar, done):
         lr = config.lr * one_cycle((step + 1) / (steps * epochs))
         objective.progress = step / (steps * epochs)
-        with seeded(seed, stream, step, shard.index):  # dropout, where a network has it, belongs to the step
+        # Dropout, where a network has it, belongs to the step.
+        with seeded(seed, stream, step, shard.index), advice(what, lower):
             values = optimize(shared, optimizer, batch.to(device), lr)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(
@@ -159,7 +160,8 @@ def fit(
             log.append(sums)
             sums = {}
             if is_main():
-                save_state(state, objective, optimizer, log)
+                modules, momenta = objective.state_dict(), optimizer.state_dict()
+                save_state(state, {"modules": modules, "optimizer": momenta, "log": log})
     barrier(device)
     return log
 
@@ -211,23 +213,15 @@ def sgd(parameters: Iterable[nn.Parameter], config: Optimisation) -> torch.optim
 def resume(
     state: Path, objective: Objective, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> list[dict[str, float]]:
-    """Loads a state that `save_state` wrote, if there is one, and returns its log; an empty log otherwise."""
-    if not state.exists():
+    """Loads the state of a training that was stopped, and returns its log; an empty log where there is
+    none.
+    """
+    if (saved := load_state(state, device)) is None:
         return []
-    saved = torch.load(state, weights_only=True, map_location=device)
     objective.load_state_dict(saved["modules"])
     optimizer.load_state_dict(saved["optimizer"])
     log: list[dict[str, float]] = saved["log"]
     return log
-
-
-def save_state(
-    state: Path, objective: Objective, optimizer: torch.optim.Optimizer, log: list[dict[str, float]]
-) -> None:
-    """Writes all that `resume` needs, whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save({"modules": objective.state_dict(), "optimizer": optimizer.state_dict(), "log": log}, buffer)
-    write_bytes(state, buffer.getvalue())
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ...core.distributed import barrier, current_shard, is_main
+from ...core.errors import StoreError, shown
 from ...core.files import write_bytes
 from ...core.progress import progress
 from ...core.seeding import generator
-from ...core.tensors import save_tensors
+from ...core.tensors import kept_tensors, save_tensors
 from ...core.types import Json
 from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp
@@ -82,6 +83,11 @@ def draw_missing(job: Job, files: GeneratedFiles) -> bool:
 def record(files: GeneratedFiles, facts: Sequence[Json]) -> None:
     """Writes what every row was made from, with its file and that file's hash, a line for each."""
     hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
+    if gone := [file for file, value in hashes.items() if value is None]:
+        raise StoreError(
+            f"{shown(gone[0])} was drawn and is not to be seen ({len(gone)} files are not). Where another "
+            "machine drew it, wait until the common disk shows it; then run the same command again."
+        )
     lines = [
         json.dumps(
             {"file_name": str(file.relative_to(files.folder)), **fact, "hash": hashes[file]},
@@ -90,6 +96,7 @@ def record(files: GeneratedFiles, facts: Sequence[Json]) -> None:
         for file, fact in zip(files.paths, facts, strict=True)
     ]
     write_bytes(files.record, "".join(f"{line}\n" for line in lines).encode())
+    files.forget_notes()
 
 
 def draw_strips(job: Job) -> Json:
@@ -175,7 +182,7 @@ def encode_known(job: Job) -> Json:
     starts = range(0, len(images), SHARD)
     for i, start in enumerate(progress(starts, total=len(starts), what="encode", unit="shard")):
         file = job.layout.latent_shard(i)
-        if not file.exists():
+        if not kept_tensors(file):
             rows = range(start, min(start + SHARD, len(images)))
             save_tensors(file, {"latents_BFHW": job.decoder.encode(images.batch(rows))})
     g = generator(job.config.seed, "coloured")

@@ -21,7 +21,7 @@ def list_classes(job: Job) -> Json:
     """The class vectors, names and prompts, and how many images are decoded together."""
     book, decoder = job.book, job.decoder
     decoder.tile = decoder.tile or decoder.largest_tile()
-    save_tensors(job.layout.class_vectors, {"tokens_CD": book.tokens_CD}, {"space": book.space})
+    save_tensors(job.layout.class_vectors, {"tokens_CD": book.tokens_CD})
     value = {"names": book.names, "prompts": book.prompts, "space": book.space, "tile": decoder.tile}
     write_json(job.layout.classes, value)
     return {"classes": len(book.names), "width": book.tokens_CD.shape[1]}

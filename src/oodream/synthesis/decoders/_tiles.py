@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ...core import memory
+from ...core.memory import out_of_memory
 from ..errors import DecoderError
 
-__all__ = ["Tiled", "out_of_memory"]
+__all__ = ["Tiled"]
 
 LARGEST = 64  # more images at once are not faster
 
@@ -50,7 +51,7 @@ class Tiled(ABC):
             try:
                 with memory.Watch(self.device, every=0.005) as watch:
                     self.probe(n)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 return 1
@@ -72,7 +73,7 @@ class Tiled(ABC):
             padded = torch.cat([rows, rows[:1].expand(self.tile - len(rows))])
             try:
                 parts.append(work(padded)[: len(rows)].cpu())
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 self._spare(error)
@@ -80,7 +81,7 @@ class Tiled(ABC):
                 start += len(rows)
         return torch.cat(parts)
 
-    def _spare(self, error: RuntimeError) -> None:
+    def _spare(self, error: BaseException) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if self.tile > 1:
@@ -96,8 +97,3 @@ class Tiled(ABC):
                 f"Memory does not hold the drawing of one image of {self.resolution} pixels. Use a smaller "
                 f"decoder or a device with more memory."
             ) from error
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's or the CPU's allocator gave up."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -4,7 +4,6 @@ resuming.
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +16,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ...core.files import write_bytes
 from ...core.progress import progress
 from ...core.seeding import generator
+from ...core.tensors import load_state, save_state
 
 __all__ = ["Fitting", "ahead", "batch_rows"]
 
@@ -73,8 +72,7 @@ class Fitting:
         )
         self.average = EMAModel(self.parameters, decay=self.ema, use_ema_warmup=True, power=0.8, foreach=True)
         self.step, self.loss, self.spent = 0, math.nan, 0.0
-        if self.file.exists():
-            state = torch.load(self.file, weights_only=True, map_location=self.parameters[0].device)
+        if state := load_state(self.file, self.parameters[0].device):
             self.modules.load_state_dict(state["modules"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average.load_state_dict(state["average"])
@@ -132,9 +130,7 @@ class Fitting:
             "modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(), "step": self.step, "loss": self.loss, "spent": self.spent,
         }  # fmt: skip
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_bytes(self.file, buffer.getvalue())
+        save_state(self.file, state)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...config import FitDecoderConfig
+from ...core.errors import StoreError, shown
 from ...core.files import atomic_folder, read_json, write_json
+from ...core.folders import HASHES, changed_files, write_hashes
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-__all__ = ["fit_tokenizer", "save_complete"]
+__all__ = ["fit_tokenizer", "is_damaged", "save_complete"]
 
 ENDINGS = range(ord("!"), ord("~") + 1)
 """printable ASCII characters"""
@@ -22,7 +25,7 @@ def fit_tokenizer(captions: Sequence[str], config: FitDecoderConfig, folder: Pat
     """A byte-level BPE tokenizer (lower case, `</w>` at word ends), kept in `folder` for the next call."""
     from transformers import CLIPTokenizer
 
-    if not (folder / "tokenizer.json").exists():
+    if not (folder / "tokenizer.json").exists() or is_damaged(folder):
         texts = [*captions, *config.templates]
         empty = CLIPTokenizer(model_max_length=config.tokens)
         trained = empty.train_new_from_iterator(
@@ -45,3 +48,15 @@ def save_complete(tokenizer: CLIPTokenizer, folder: Path) -> None:
         for number in ENDINGS:
             vocabulary.setdefault(f"{chr(number)}</w>", len(vocabulary))
         write_json(fresh / "tokenizer.json", state)
+        write_hashes(fresh)
+
+
+def is_damaged(folder: Path) -> bool:
+    """Whether a tokenizer's files are not as `save_complete` wrote them; warns where they are not."""
+    try:
+        changed = changed_files(folder)
+    except StoreError:
+        changed = [folder / HASHES]
+    if changed:
+        warnings.warn(f"{shown(changed[0])} is damaged and made again.", stacklevel=2)
+    return bool(changed)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...config import FitDecoderConfig
 from ...core.seeding import seeded
-from ...core.tensors import load_tensors, save_tensors
+from ...core.tensors import kept_tensors, save_tensors
 from ...data.images import Images
 from .optimise import Fitting, batch_rows
 
@@ -79,13 +79,13 @@ class Posteriors:
 @torch.no_grad()
 def encode_all(vae: AutoencoderKL, images: Images, device: torch.device, file: Path) -> Posteriors:
     """The posteriors of all images, in order; kept in `file` for the next call."""
-    if not file.exists():
+    if not (parts := kept_tensors(file)):
         posteriors = [vae.encode(to_signed(batch).to(device)).latent_dist for batch, _ in images.batches(256)]
         parts = {
             name: torch.cat([getattr(p, name).half().cpu() for p in posteriors]) for name in ("mean", "std")
         }
         save_tensors(file, parts)
-    return Posteriors(**load_tensors(file))
+    return Posteriors(**parts)
 
 
 def to_signed(images: Tensor) -> Tensor:

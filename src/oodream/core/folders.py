@@ -1,0 +1,57 @@
+"""Folders of foreign formats, such as those of diffusers: the hashes of their files, and who works in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from .errors import StoreError, shown
+from .files import explained, read_json, write_json
+from .sealed import damaged, file_hash
+
+__all__ = ["HASHES", "changed_files", "held", "write_hashes"]
+
+HASHES = "hashes.json"
+"""the file with the hashes of a folder's files"""
+
+
+def write_hashes(folder: Path) -> None:
+    """Writes down the hashes of all files below a folder, for `changed_files`."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    hashes = {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
+    write_json(folder / HASHES, {"files": hashes}, sealed=True)
+
+
+def changed_files(folder: Path) -> list[Path]:
+    """Files that are missing or not as they were when the hashes were written; none where no hashes are.
+
+    Raises StoreError where the file of the hashes is damaged itself.
+    """
+    if not (file := folder / HASHES).is_file():
+        return []
+    hashes = read_json(file)
+    hashes = hashes.get("files") if isinstance(hashes, dict) else None
+    if not isinstance(hashes, dict):
+        raise StoreError(f"{shown(file)} is damaged.")
+    return sorted(damaged({folder / name: value for name, value in hashes.items()}))
+
+
+@contextmanager
+def held(folder: Path, busy: str) -> Iterator[None]:
+    """Holds a folder, which need not be there, for this process; StoreError with the text `busy` where
+    another one holds it. A killed process holds nothing.
+    """
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreError(busy) from None
+        try:
+            yield
+        finally:
+            lock.release()
