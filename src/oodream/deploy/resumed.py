@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 import torch
 
-from ..core.errors import LISTED, StoreError, shown
+from ..core.errors import LISTED, StoreError, brief, shown
 from ..core.files import explained, read_json, write_bytes, write_json
 from ..core.progress import progress
 from ..core.types import Json
@@ -116,14 +116,20 @@ def _foreign(folder: Path) -> Iterator[Path]:
 
 def _check_same(file: Path, begun: Json, facts: Json) -> None:
     """Raises StoreError where the file was begun with other facts; it names the first that differs."""
+    if not isinstance(begun, dict):
+        raise StoreError(f"{shown(file)}.parts is damaged: its {BEGUN} is no object. Remove that folder.")
     for key, what in SAID.items():
         if begun.get(key) == facts[key]:
             continue
         folder = f"{file.name}.parts"
-        how = f" ({begun.get(key)}, and now {facts[key]})" if key in ("alpha", "threshold", "part") else ""
+        how = (
+            f" ({brief(begun.get(key))}, and now {facts[key]})"
+            if key in ("alpha", "threshold", "part")
+            else ""
+        )
         if key == "pictures":
             how = (
-                f" ({begun.get('total'):,}, and now {facts['total']:,}). Those that it was begun with are "
+                f" ({brief(begun.get('total'))}, and now {facts['total']}). Those that it was begun with are "
                 f"listed in {shown(file.parent / folder / LIST)}, which can be scored in place of a folder"
             )
         raise StoreError(

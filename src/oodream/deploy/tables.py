@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..core.errors import StoreError, shown
-from ..core.files import encode_json, explained
+from ..core.files import encode_json, explained, parse_json
 from ..core.options import ConfigError
 from ..core.types import Json
 from ..runtime.answers import Prediction
@@ -96,8 +95,7 @@ class Parquet:
         import pyarrow.parquet
 
         with _named(file):
-            rows: list[Json] = pyarrow.parquet.read_table(file).to_pylist()
-            return rows
+            return _rows(pyarrow.parquet.read_table(file).to_pylist())
 
     def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
         import pyarrow
@@ -122,7 +120,7 @@ class JsonLines:
 
     def decode(self, file: Path) -> list[Json]:
         with _named(file):
-            return [json.loads(line) for line in file.read_bytes().splitlines()]
+            return _rows([parse_json(line) for line in file.read_bytes().decode().split("\n") if line])
 
     def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
         with _whole(file) as fresh, fresh.open("wb") as target:
@@ -150,10 +148,19 @@ def _named(part: Path) -> Iterator[None]:
     """Within the block, whatever a damaged part raises becomes a StoreError that names it."""
     try:
         yield
-    except (ValueError, OSError) as error:  # pyarrow's are either
+    except (ValueError, OSError, TypeError, KeyError, NotImplementedError, MemoryError) as error:  # pyarrow's
         raise StoreError(
             f"{shown(part)} is damaged ({error}). Remove it and run the same command again."
         ) from error
+
+
+def _rows(rows: list[Any]) -> list[Json]:
+    """The rows; ValueError where one is none of `row_of`."""
+    for number, row in enumerate(rows, 1):
+        whole = isinstance(row, dict) and {*COLUMNS} <= row.keys() and isinstance(row["file"], str)
+        if not whole or not isinstance(row["error"], (str, type(None))):
+            raise ValueError(f"its row {number} is no answer")
+    return rows
 
 
 def _storable(text: str) -> str:

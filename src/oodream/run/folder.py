@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 import filelock
 
-from ..core.errors import StoreError
+from ..core.errors import StoreError, brief, shown
 from ..core.files import atomic_folder, explained, read_json, write_json
 from ..core.types import Json
 from .layout import FORMAT, Layout
@@ -66,8 +67,12 @@ class RunDir:
         if not file.exists():
             return None
         stamp = read_json(file)
-        parts: dict[str, Any] = {"inputs": dict, "seconds": (int, float), "summary": dict}
-        if not isinstance(stamp, dict) or not all(isinstance(stamp.get(k), v) for k, v in parts.items()):
+        parts: dict[str, Any] = {"inputs": dict, "seconds": (int, float), "summary": dict, "files": dict}
+        if (
+            not isinstance(stamp, dict)
+            or not all(isinstance({"files": {}, **stamp}.get(k), v) for k, v in parts.items())
+            or not 0 <= stamp["seconds"] < math.inf
+        ):
             raise StoreError(f"{file} is damaged. Remove it and run the same command again.")
         return stamp
 
@@ -167,13 +172,15 @@ def read_manifest(path: Path) -> Json | None:
     if not file.exists():
         return None
     manifest = read_json(file)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
+    kinds = {"config": dict, "command": str, "stages": list, "versions": dict}
+    whole = isinstance(manifest, dict) and "config" in manifest
+    if not whole or not all(isinstance(manifest.get(key, kind()), kind) for key, kind in kinds.items()):
         raise StoreError(f"{file} is damaged. Restore it, or choose another --run.")
     if (version := manifest.get("format", 1)) != FORMAT:
         made_by = manifest.get("versions", {}).get("oodream", "another version")
         raise StoreError(
-            f"{path} is a run of format {version} (oodream {made_by}), and this version reads format "
-            f"{FORMAT}: choose another --run, or remove that one."
+            f"{path} is a run of format {brief(version)} (oodream {shown(str(made_by))}), and this version "
+            f"reads format {FORMAT}: choose another --run, or remove that one."
         )
     return manifest
 

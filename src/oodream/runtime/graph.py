@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import StoreError, shown
 from .description import KEY
+from .onnx_bytes import check_whole_file
 
 __all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "find_graph", "open_graph"]
 
@@ -76,6 +77,7 @@ class OnnxGraph:
     def __init__(self, file: Path, providers: Sequence[str], threads: int) -> None:
         import onnxruntime
 
+        check_whole_file(file)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # without its remark that the threshold can be changed
         options.intra_op_num_threads = threads
@@ -84,7 +86,10 @@ class OnnxGraph:
 
     @property
     def text(self) -> str | None:
-        return self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        try:
+            return self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        except UnicodeDecodeError as error:
+            raise ValueError("its metadata are no text") from error
 
     def __call__(self, images_B3HW: NDArray[np.uint8]) -> Mapping[str, NDArray[Any]]:
         results = self._session.run(self._names, {"images": images_B3HW})
