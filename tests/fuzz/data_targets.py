@@ -142,7 +142,9 @@ def _class_names(folder: Path) -> Prepared:
             for name in listing.classes:
                 name.encode()
                 assert name.isprintable() or not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name), name
-                assert slug(name) and not {*slug(name)} & {*"/\\.:\0"} and len(slug(name).encode()) < 250
+                assert slug(name)
+                assert not {*slug(name)} & {*"/\\.:\0"}
+                assert len(slug(name).encode()) < 250
         finally:
             _remove(home)
         return None

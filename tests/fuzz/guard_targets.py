@@ -18,7 +18,7 @@ from oodream.models.classifier import load_classifier
 from oodream.models.opened import full_name
 from oodream.models.serialized import Onnx
 from oodream.runtime import Guard as GraphGuard
-from oodream.runtime.description import described
+from oodream.runtime.description import KEY, described
 from oodream.runtime.graph import Graph
 from oodream.synthesis.names import known_to
 from oodream.synthesis.pipeline import check_folder
@@ -77,7 +77,8 @@ def _classifiers(folder: Path) -> Prepared:
     def read(data: bytes) -> object:
         (folder / "c" / "classifier.json").write_bytes(data)
         opened = load_classifier(folder / "c", plugins=False)
-        assert len(set(opened.names)) == len(opened.names) and np.isfinite(opened.threshold)
+        assert len(set(opened.names)) == len(opened.names)
+        assert np.isfinite(opened.threshold)
         return opened
 
     return [(folder / "c" / "classifier.json").read_bytes()], read
@@ -123,6 +124,25 @@ def _graphs(folder: Path) -> Prepared:
         return answers(GraphGuard.load(file, threads=1))
 
     return [graph(description()), graph(description(), external="weights.bin")], read
+
+
+@target("openvino", short=10)
+def _openvino(folder: Path) -> Prepared:
+    """A guard.xml, OpenVINO's form of an exported guard."""
+    import openvino
+
+    (folder / "guard.onnx").write_bytes(graph(description()))
+    model = openvino.convert_model(folder / "guard.onnx")
+    model.set_rt_info(description(), KEY)
+    openvino.save_model(model, folder / "guard.xml", compress_to_fp16=False)
+    file = folder / "guard.xml"
+    whole = file.read_bytes()
+
+    def read(data: bytes) -> object:
+        file.write_bytes(data)
+        return answers(GraphGuard.load(file, threads=1))
+
+    return [whole], read
 
 
 @target("networks", mutate_bytes)

@@ -11,8 +11,10 @@ of a C library) is begun again for what is left, and said so.
 from __future__ import annotations
 
 import argparse
+import atexit
 import hashlib
 import json
+import os
 import random
 import resource
 import subprocess
@@ -110,8 +112,7 @@ def _inside(name: str, inputs: int, seconds: float, out: Path, seed: int) -> int
         if file.exists()
         else {"inputs": 0, "accepted": 0, "cpu": 0, "faults": {}}
     )
-    earlier = state["cpu"]
-    accepted = 0
+    earlier, before, accepted = state["cpu"], state["accepted"], 0
 
     def counted(data: bytes) -> object:
         nonlocal accepted
@@ -122,7 +123,7 @@ def _inside(name: str, inputs: int, seconds: float, out: Path, seed: int) -> int
     def write() -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         state.update(
-            accepted=state["accepted"] + accepted, cpu=round(earlier + usage.ru_utime + usage.ru_stime, 1),
+            accepted=before + accepted, cpu=round(earlier + usage.ru_utime + usage.ru_stime, 1),
             megabytes=usage.ru_maxrss >> 10,
         )  # fmt: skip
         file.write_text(json.dumps(state))
@@ -140,10 +141,9 @@ def _inside(name: str, inputs: int, seconds: float, out: Path, seed: int) -> int
                 (out / f"{kind}.txt").write_text(fault)
         if state["inputs"] % 500 == 0 or fault:
             write()
-            accepted = 0
         if seconds and time.monotonic() - began > seconds:
             write()
-            raise SystemExit
+            os._exit(0)  # libFuzzer would call any other end a fault
 
     def mutated(data: bytes, most: int, number: int) -> bytes:
         rng = random.Random(number)
@@ -162,8 +162,6 @@ def _inside(name: str, inputs: int, seconds: float, out: Path, seed: int) -> int
         str(corpus),
     ]
     atheris.Setup(arguments, one, custom_mutator=mutated)
-    import atexit
-
     atexit.register(write)
     atheris.Fuzz()
     return 0

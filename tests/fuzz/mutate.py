@@ -94,10 +94,7 @@ def mutate_tensors(data: bytes, rng: random.Random) -> bytes:
         return mutate_bytes(data, rng)
     length = min(struct.unpack("<Q", data[:8])[0], len(data) - 8)
     header, rest = data[8 : 8 + length], data[8 + length :]
-    if rng.randrange(3) == 0:
-        header = _with_another_tensor(header, rng)
-    else:
-        header = mutate_text(header, rng)
+    header = _with_another_tensor(header, rng) if rng.randrange(3) == 0 else mutate_text(header, rng)
     return struct.pack("<Q", len(header) + (rng.randrange(20) == 0)) + header + rest
 
 

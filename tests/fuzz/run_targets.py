@@ -68,7 +68,8 @@ def _processes(folder: Path) -> Prepared:
         (run / "process.json").write_bytes(data)
         status(run)
         words = resumed(run, changed=False, plugins=False)
-        assert words[0] == "run" and f"--run={run}" in words, words
+        assert words[0] == "run"
+        assert f"--run={run}" in words
         assert all(
             word.startswith(("--preset=", "--data=", "--seeds=", "--run=", "--config=", "--redo="))
             for word in words[1:]

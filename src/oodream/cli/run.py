@@ -19,7 +19,7 @@ from ..core.options import ConfigError, overlay, to_json
 from ..presets import PRESETS
 from .console import parse, say, value_of
 
-__all__ = ["compare", "demo", "run"]
+__all__ = ["compare", "demo", "json_text", "read_options", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)

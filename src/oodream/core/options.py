@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import json
 import math
-import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ __all__ = [
     "to_json",
 ]
 
+LARGEST, LARGEST_WHOLE = 1e300, 1 << 64  # of numbers
 OF = "of"
 """In a field's metadata: the name of the field that says whose options it holds."""
 Option = int | float | str | bool
@@ -50,7 +50,7 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open in ("low", "both") else value >= self.low
         below = value < self.high if self.open in ("high", "both") else value <= self.high
-        return -math.inf < value < math.inf and above and below  # whole numbers beyond all floats, too
+        return abs(value) < (LARGEST if isinstance(value, float) else LARGEST_WHOLE) and above and below
 
     def __str__(self) -> str:
         if self.high == math.inf:
@@ -149,7 +149,7 @@ def converted(value: Any, hint: Any, where: str) -> Any:
             raise ConfigError(f"{where} takes a list, not {brief(value)}.")
         return tuple(converted(v, typing.get_args(hint)[0], where) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > sys.float_info.max:
+        if abs(value) >= LARGEST:
             raise ConfigError(f"{where} is a number beyond all range.")
         return float(value)
     kinds = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (origin or hint,)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import StoreError, shown
 from .description import KEY
+from .formats import HEAD
 from .onnx_bytes import check_whole_file
 
 __all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "find_graph", "open_graph"]
@@ -102,6 +103,9 @@ class VinoGraph:
     def __init__(self, file: Path, threads: int) -> None:
         import openvino
 
+        with file.open("rb") as start:
+            if not start.read(HEAD).lstrip().startswith(b"<"):  # else it is taken for another program's file
+                raise ValueError("it is no XML")
         core = openvino.Core()
         model = core.read_model(file)
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
