@@ -159,6 +159,7 @@ def _inside(name: str, inputs: int, seconds: float, out: Path, seed: int) -> int
         "-timeout=60",
         "-rss_limit_mb=0",
         "-len_control=0",
+        f"-artifact_prefix={out}/",
         str(corpus),
     ]
     atheris.Setup(arguments, one, custom_mutator=mutated)

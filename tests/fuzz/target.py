@@ -43,7 +43,7 @@ def target(name: str, mutate: Mutator = mutate_text, short: int = 40) -> Callabl
 
 def kept(name: str) -> list[bytes]:
     """The inputs of a target that failed once."""
-    return [file.read_bytes() for file in sorted((CORPUS / name).glob("*"))]
+    return [file.read_bytes() for file in sorted((CORPUS / name.replace(" ", "-")).glob("*"))]
 
 
 def load() -> None:

@@ -195,7 +195,7 @@ def test_a_file_of_a_run_that_cannot_be(run, file, path, value, read):
 @pytest.mark.parametrize(
     ("stage", "name", "tensor"),
     [
-        ("vectors", "y_M", torch.tensor([0, 1, 9, 0, 1])), ("vectors", "y_M", torch.tensor([0.0, 1, 0, 0, 1])),
+        ("vectors", "y_M", torch.full((5,), 9)), ("vectors", "y_M", torch.zeros(5)),
         ("vectors", "seed_M", torch.tensor([1])), ("vectors", "z_MD", torch.zeros(3)),
         ("filter", "keep", torch.tensor([True])), ("filter", "dropped_by", torch.full((5,), 5)),
     ],
