@@ -63,20 +63,14 @@ async def ask(app: Any, method: str, path: str, query: str, body: bytes, kind: b
 def _bodies(folder: Path) -> Prepared:
     """Bodies of /predict; the first letter says of which type."""
     limits = Limits(max_megapixels=0.1, max_pictures=8, max_megabytes=2, batch_delay=0.0)
-    app = create_app(Brightness(), limits)
-    service = app.state.service
-
-    async def served(data: bytes) -> int:
-        serving = asyncio.ensure_future(service.batcher.run())
-        try:
-            kind = TYPES.get(chr(data[0]) if data else "j", TYPES["j"])
-            return await ask(app, "POST", "/predict", "", data[1:], kind)
-        finally:
-            serving.cancel()
+    app, loop = create_app(Brightness(), limits), asyncio.new_event_loop()
+    serving = loop.create_task(app.state.service.batcher.run())
 
     def read(data: bytes) -> object:
-        service.batcher._jobs.clear()
-        return asyncio.run(served(data))
+        kind = TYPES.get(chr(data[0]) if data else "j", TYPES["j"])
+        status = loop.run_until_complete(ask(app, "POST", "/predict", "", data[1:], kind))
+        assert not serving.done(), "the network's thread lives on"
+        return status
 
     texts = [base64.b64encode(gray(200)).decode()]
     return [
@@ -110,7 +104,7 @@ def _requests(folder: Path) -> Prepared:
     """Requests to the studio: the first byte says to what, the first line is the path, the rest the body."""
     run = imagined_run(folder / "run", 4)
     studio = Studio([run], root=folder / "root", device="cpu", starts_runs=False)
-    app = create_studio(studio)
+    app, loop = create_studio(studio), asyncio.new_event_loop()
 
     def read(data: bytes) -> object:
         method = ASKED[(data[0] if data else 0) % len(ASKED)][0]
@@ -118,7 +112,8 @@ def _requests(folder: Path) -> Prepared:
         query = rest.decode("utf-8", "replace") if method == "GET" else ""
         kind = b"application/x-www-form-urlencoded" if path == b"/enter" else b"application/json"
         place = "/" + path.decode("utf-8", "replace").lstrip("/")
-        status = anyio.run(ask, app, method, place, query, b"" if method == "GET" else rest, kind)
+        body = b"" if method == "GET" else rest
+        status = loop.run_until_complete(ask(app, method, place, query, body, kind))
         (run / "curation.jsonl").unlink(missing_ok=True)
         return status
 

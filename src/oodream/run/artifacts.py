@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -242,7 +242,7 @@ def _are_vectors(t: dict[str, Tensor], classes: int) -> bool:
 def _provenance(text: str) -> Json:
     """What a row was made from; ValueError for a line that does not say all of it."""
     line = parse_json(text)
-    kinds = {
+    kinds: dict[str, Any] = {
         "class": str, "prompt": str, "anchor": str, "pipeline": str, "anchor_index": int, "seed": int,
         "knn_distance": (int, float), "cosine_to_class": (int, float), "words": list,
     }  # fmt: skip

@@ -28,17 +28,21 @@ def check_classes(index: Mapping[str, Any], parts: Sequence[str], source: str) -
     """
     for part in parts:
         entry = index.get(part)
-        known = isinstance(entry, (list, tuple)) and len(entry) == 2 and entry[0] in LIBRARIES
-        if (
-            not known
-            or not isinstance(entry[1], str)
-            or not entry[1].isidentifier()
-            or "Pipeline" in entry[1]
-        ):
+        if not isinstance(entry, (list, tuple)) or not _is_class(*entry):
             raise DecoderError(
                 f"{source}: its part {part!r} is {brief(entry)}, and parts are classes of "
                 f'{" or ".join(LIBRARIES)}, such as ["diffusers", "AutoencoderKL"].'
             )
+
+
+def _is_class(library: Any = None, name: Any = None, *more: Any) -> bool:
+    return (
+        library in LIBRARIES
+        and isinstance(name, str)
+        and name.isidentifier()
+        and "Pipeline" not in name
+        and not more
+    )
 
 
 def check_indexes(part: Path) -> None:
