@@ -24,6 +24,8 @@ __all__ = [
     "Section",
     "check_range",
     "converted",
+    "is_number",
+    "is_whole",
     "overlay",
     "to_json",
 ]
@@ -50,7 +52,8 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open in ("low", "both") else value >= self.low
         below = value < self.high if self.open in ("high", "both") else value <= self.high
-        return abs(value) < (LARGEST if isinstance(value, float) else LARGEST_WHOLE) and above and below
+        finite = abs(value) < (LARGEST if isinstance(value, float) else LARGEST_WHOLE)
+        return finite and above and below
 
     def __str__(self) -> str:
         if self.high == math.inf:
@@ -80,6 +83,16 @@ class Section:
                 )
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{key} must be a finite number, not {value!r}.")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value, as from JSON, is a whole number of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_WHOLE
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value, as from JSON, is a number, and a finite one as a float."""
+    return is_whole(value) or (isinstance(value, float) and abs(value) < LARGEST)
 
 
 def check_range(key: str, value: Any, hint: Any) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field
 from typing import Any, get_type_hints
 
 from .errors import brief, listed
 from .files import parse_json
+from .options import is_number, is_whole
 
 __all__ = ["Row", "ShiftRow", "row_from_json", "row_to_json", "shift_row_from_json"]
-
-LARGEST = 1 << 63  # of a count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,17 +121,13 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+        return is_whole(value)
     if hint is float or hint == float | None:
-        return _is_number(value) or (value is None and hint is not float)
+        return is_number(value) or (value is None and hint is not float)
     return True
 
 
 def _pair(name: str, value: Any, stage: str) -> tuple[float, float]:
-    if not isinstance(value, list) or len(value) != 2 or not all(map(_is_number, value)):
+    if not isinstance(value, list) or len(value) != 2 or not all(map(is_number, value)):
         raise ValueError(f"A row's interval {name!r} is {brief(value)}. Measure again: --redo {stage}.")
     return value[0], value[1]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..core.errors import StoreError, brief, first_line, shown
 from ..core.files import read_json, write_json
+from ..core.options import is_number, is_whole
 from ..core.registry import make
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Json, Loss
@@ -169,14 +170,10 @@ def _rules(description: Json) -> list[tuple[str, bool]]:
     """What each part of a description must be."""
     names, size, center = description["names"], description["size"], description.get("center", 0)
     sizes = [
-        (key, isinstance(n, int) and not isinstance(n, bool) and least <= n <= MAX_SIZE)
+        (key, is_whole(n) and least <= n <= MAX_SIZE)
         for key, n, least in (("size", size, 1), ("center", center, 0))
     ]
-    numbers = [
-        (key, isinstance(n, (int, float)) and not isinstance(n, bool) and -math.inf < n < math.inf)
-        for key in ("threshold", "white")
-        for n in [description[key]]
-    ]
+    numbers = [(key, is_number(description[key])) for key in ("threshold", "white")]
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return [
         ("names", texts and 0 < len(names) == len({*names})),

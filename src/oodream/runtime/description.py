@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import brief
 from ..core.files import parse_json
+from ..core.options import is_number, is_whole
 from .calibration import Guarantee
 from .held_out import HeldOut
 from .tails import Floats
@@ -117,9 +118,9 @@ def _rules(
     scores, shapes = arrays["score_N"], {array.shape for array in arrays.values()}
     return [
         ("names", all(isinstance(name, str) for name in names) and 0 < len(names) == len({*names})),
-        ("size", _is_whole(size) and 0 < size <= MAX_SIZE),
-        ("white", _is_number(white) and white >= 0),
-        ("threshold", _is_number(threshold)),
+        ("size", is_whole(size) and 0 < size <= MAX_SIZE),
+        ("white", is_number(white) and white >= 0),
+        ("threshold", is_number(threshold)),
         ("held-out images", len(shapes) == 1 and len(scores.shape) == 1 and len(scores) > 0),
         ("held-out scores", bool(np.isfinite(scores).all() and (np.diff(scores) >= 0).all())),
         ("held-out classes", bool(np.isin(arrays["likeliest_N"], range(len(names))).all())),
@@ -135,13 +136,13 @@ def _promises(names: Sequence[str], g: Guarantee, score_N: NDArray[Any]) -> list
     """What a guarantee must be."""
     few = g.too_few
     return [
-        ("alpha", _is_number(g.alpha) and 0 < g.alpha < 1),
-        ("confidence", g.confidence is None or (_is_number(g.confidence) and 0 < g.confidence < 1)),
-        ("number of held-out images", _is_whole(g.n) and g.n == len(score_N)),
+        ("alpha", is_number(g.alpha) and 0 < g.alpha < 1),
+        ("confidence", g.confidence is None or (is_number(g.confidence) and 0 < g.confidence < 1)),
+        ("number of held-out images", is_whole(g.n) and g.n == len(score_N)),
         (
             "classes with too few held-out images",
             few is None
-            or (isinstance(few, Mapping) and {*few} <= {*names} and all(map(_is_whole, few.values()))),
+            or (isinstance(few, Mapping) and {*few} <= {*names} and all(map(is_whole, few.values()))),
         ),
     ]
 
@@ -155,11 +156,3 @@ def _array(name: str, items: Any) -> NDArray[Any]:
     if array.ndim != 1:
         raise ValueError(f"{name} in its description is no list of numbers")
     return array
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -np.inf < value < np.inf
