@@ -85,7 +85,7 @@ def test_a_guard_that_would_flag_nothing_or_run_anything(handed, path, value, me
         ("score_N", lambda x: x.float()), ("score_N", lambda x: x * torch.nan), ("score_N", lambda x: x[:0]),
         ("score_N", lambda x: x.flip(0)), ("score_N", lambda x: x[None]), ("likeliest_N", lambda x: x + 99),
         ("likeliest_N", lambda x: x.to(torch.uint8)), ("rank_N", lambda x: x[:3]),
-        ("probability_N", lambda x: x - 5),
+        ("probability_N", lambda x: x - 5), ("detector.means_MF_", lambda x: x[:, :3]),
     ],
 )  # fmt: skip
 def test_tensors_of_a_guard_that_cannot_be(handed, name, change):
