@@ -1,8 +1,9 @@
 # Two commands are all a new user needs: make demo, make test. Everything is installed into .venv.
 VENV ?= .venv
 BIN := $(VENV)/bin
+TOOLS := build/tools
 
-.PHONY: setup demo test check bench options clean
+.PHONY: setup demo test check bench options sbom advisories clean
 
 setup: $(VENV)/.installed
 
@@ -28,6 +29,18 @@ bench: setup
 
 options: setup
 	$(BIN)/python -m oodream.cli.reference > docs/options.md.new && mv docs/options.md.new docs/options.md
+
+# Tools that look at the environment have one of their own, so that it stays what it is.
+$(TOOLS)/.installed:
+	python3 -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8' 'pip-audit>=2.10,<3'
+	touch $@
+
+sbom: setup $(TOOLS)/.installed
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --mc-type library --output-reproducible -o build/sbom.json
+
+advisories: setup $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-audit --skip-editable --path $(VENV)/lib/python3*/site-packages
 
 clean:
 	rm -rf $(VENV) runs build dist

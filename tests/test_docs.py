@@ -38,7 +38,7 @@ from tests.helpers.runs import RUN, command
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "world/README.md")),
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG", "world/README")),
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "src/oodream/assets/decoder/README.md",
 ]

@@ -583,7 +583,7 @@ def test_damaged_folders_are_named(tmp_path):
         with pytest.raises(StoreError, match=rf"config\.json or its tensors are damaged.*{key}"):
             Guard.load(tmp_path)
     write_json(tmp_path / "config.json", {**config, "detector": {"name": "knn", "options": {}}})
-    with pytest.raises(ValueError, match="not what a KNN has learned"):
+    with pytest.raises(StoreError, match="not what a KNN has learned"):
         Guard.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(StoreError, match="is damaged"):

@@ -15,10 +15,10 @@ from PIL import Image
 
 from oodream.cli.main import main
 from oodream.core.errors import DataError, StoreError
-from oodream.core.files import read_framed, read_json
+from oodream.core.files import read_json
 from oodream.deploy import resumed, scoring
 from oodream.deploy.resumed import score_to
-from oodream.deploy.tables import row_of, table_for
+from oodream.deploy.tables import read_part, row_of, table_for
 from tests.helpers.guarded import classifier, clothes, guard
 
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def guard_folder(tmp_path_factory) -> Path:
 
 def check(out: Path, photos: Path, predictor=None) -> None:
     """The table holds what the predictor says of each picture, and nothing lies beside it."""
-    rows = table_for(out).decode(out)
+    rows = read_part(table_for(out), out)
     predictions = list((predictor or guard())(clothes()[1].subset(torch.arange(N)), CPU))
     assert len(rows) == N
     for i, (row, prediction) in enumerate(zip(rows, predictions, strict=True)):
@@ -90,7 +90,7 @@ def check(out: Path, photos: Path, predictor=None) -> None:
 def test_a_row_for_each_picture_in_order(name, photos, tmp_path):
     tally = score_to(tmp_path / name, [str(photos)], guard(), CPU)
     check(tmp_path / name, photos)
-    rows = table_for(tmp_path / name).decode(tmp_path / name)
+    rows = read_part(table_for(tmp_path / name), tmp_path / name)
     flagged = sum(bool(row["flagged"]) for row in rows)
     assert (tally.total, tally.flagged, tally.unread) == (N, flagged, 3)
     assert 0 < flagged < N
@@ -109,7 +109,7 @@ def test_a_killed_process_leaves_whole_parts_that_the_next_one_keeps(
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     assert not out.exists()
     kept = sorted(parts.glob(f"part-*{out.suffix}"))
-    assert [len(table_for(out).decode(read_framed(part))) for part in kept] == [8, 8, 8]
+    assert [len(read_part(table_for(out), part)) for part in kept] == [8, 8, 8]
     times = [part.stat().st_mtime_ns for part in kept]
     torn = parts / f".part-000003{out.suffix}.0badcafe"  # what a kill in the middle of writing leaves
     torn.write_bytes(kept[0].read_bytes()[:50])
@@ -244,7 +244,7 @@ def test_a_classifier_without_a_guard_has_no_p_values(photos, tmp_path):
     out = tmp_path / "answers.jsonl"
     score_to(out, [str(photos)], classifier(), CPU)
     check(out, photos, classifier())
-    assert {row["p_value"] for row in table_for(out).decode(out)} == {None}
+    assert {row["p_value"] for row in read_part(table_for(out), out)} == {None}
 
 
 def test_the_command(photos, guard_folder, tmp_path, capsys):

@@ -87,7 +87,7 @@ def file_facts(files: Sequence[str]) -> Facts | None:
                 size = os.path.getsize(file) / (image.width * image.height)
                 quality = jpeg_quality(getattr(image, "quantization", None))
                 rows.append((image.format or "", image.mode, image.width, image.height, quality, size))
-        except (OSError, ValueError):
+        except Exception:  # on damaged bytes Pillow raises nearly anything
             return None
     names = ("format", "mode", "width", "height", "JPEG quality", "bytes per pixel")
     return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

@@ -10,23 +10,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core.errors import DataError, shown
-from ..core.files import ASSETS, decode_text
+from ..core.files import ASSETS, MAX_TOML, decode_text, parse_toml, read_bytes
 from ..core.options import ConfigError, overlay
 from ..data import classes
 from ..data.sets import SETS
 from .builtin import BUILT_IN
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "KNOWN",
@@ -139,8 +133,8 @@ def load_protocol(source: str) -> Protocol:
             f"There are: {', '.join(protocol_names())}; or name a TOML file."
         )
     try:
-        data = path.read_bytes()
-        table = tomllib.loads(decode_text(data))
+        data = read_bytes(path, 4 * MAX_TOML)
+        table = parse_toml(decode_text(data))
     except (OSError, ValueError) as error:
         raise DataError(f"{shown(path)} cannot be read: {error}") from error
     class_names, labels = _classes(table.pop("classes", []), path)

@@ -13,11 +13,13 @@ import tyro
 
 from ..comparisons import COMPARISONS
 from ..config import Config
+from ..core.errors import shown
+from ..core.files import MAX_JSON, parse_json, read_text
 from ..core.options import ConfigError, overlay, to_json
 from ..presets import PRESETS
 from .console import parse, say, value_of
 
-__all__ = ["compare", "demo", "run"]
+__all__ = ["compare", "demo", "json_text", "read_options", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
     name = value_of(args, "--preset") or ("demo" if command == "demo" else "folder")
     base = _preset(name)
     if file := value_of(args, "--config"):
-        base = overlay(base, _read_options(Path(file)))
+        base = overlay(base, read_options(Path(file)))
     default = RunOptions(where=Where(preset=name), options=base)
     chosen = parse(RunOptions, f"oodream {command}", args, default)
     config, where = chosen.options, chosen.where
@@ -124,9 +126,7 @@ def compare(args: Sequence[str]) -> int:
     if where.arms in COMPARISONS:
         arms = COMPARISONS[where.arms].arms
     elif Path(where.arms).is_file():
-        from ..core.files import read_text
-
-        arms = read_arms(read_text(Path(where.arms)))
+        arms = read_arms(json_text(Path(where.arms)))
     else:
         known = ", ".join(COMPARISONS)
         raise ConfigError(f"There is no comparison {where.arms!r}. There are: {known}; or name a JSON file.")
@@ -150,13 +150,22 @@ def _preset(name: str) -> Config:
     return PRESETS[name].config
 
 
-def _read_options(file: Path) -> dict[str, Any]:
-    from ..core.files import read_text
-
+def json_text(file: Path) -> str:
+    """The text of a file of JSON; ConfigError where it cannot be read, or is too large for one of options."""
     try:
-        values = json.loads(read_text(file))
+        return read_text(file, MAX_JSON)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read as JSON: {error}") from None
+        raise ConfigError(f"{shown(file)} cannot be read as JSON: {error}") from None
+
+
+def read_options(file: Path) -> dict[str, Any]:
+    """The options in a file of JSON; ConfigError where it holds none."""
+    try:
+        values = parse_json(json_text(file))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{shown(file)} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{file} does not hold a JSON object of options.")
+        raise ConfigError(f"{shown(file)} does not hold a JSON object of options.")
     return values

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-__all__ = ["DataError", "StoreError", "listed", "shown"]
+__all__ = ["DataError", "StoreError", "brief", "first_line", "listed", "shown"]
 
 LISTED = 10
+BRIEF = 100  # characters of a value in a message
 
 
 class DataError(ValueError):
@@ -25,10 +26,27 @@ def listed(items: Iterable[str], separator: str = ", ") -> str:
     return separator.join(texts[:LISTED] + more)
 
 
+def brief(value: object) -> str:
+    """A value as Python writes it, cut short where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python prints; thousands of levels
+        return f"a {type(value).__name__} that cannot be printed"
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}… ({len(text):,} characters)"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a foreign message, ended with a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
+
+
 def shown(path: str | os.PathLike[str]) -> str:
     """A path for people: bytes that are no UTF-8, and characters that no terminal prints, are escaped.
 
     The text can be printed, written and hashed anywhere. It need not lead back to the file.
     """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half characters that stand for no bytes, as JSON may hold them
+        text = os.fsdecode(path)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

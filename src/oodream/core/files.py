@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +21,23 @@ from typing import Any
 from .errors import StoreError, shown
 from .sealed import KEY, UNSEALED, framed, is_whole, seal, unframed
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 __all__ = [
     "ASSETS",
+    "MAX_JSON",
+    "MAX_TOML",
     "atomic_folder",
     "decode_text",
     "encode_json",
     "explained",
     "fresh_folder",
+    "parse_json",
+    "parse_toml",
+    "read_bytes",
     "read_framed",
     "read_json",
     "read_json_lines",
@@ -40,6 +51,9 @@ __all__ = [
 ASSETS = Path(__file__).parents[1] / "assets"
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}", re.S)  # as `_beside` names what is being written
+MAX_TEXT = 1 << 30  # bytes of a text that is read whole: twenty million lines of a list
+MAX_JSON = 64 << 20  # of a file that is one JSON value
+MAX_TOML = 2 << 20  # of a file that people write: its reader is slow
 
 
 @contextmanager
@@ -80,9 +94,49 @@ def decode_text(data: bytes) -> str:
     return data.decode("utf-16" if utf16 else "utf-8-sig")
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, as `decode_text` reads it; line ends stay as they are."""
-    return decode_text(path.read_bytes())
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The bytes of a file, or of what else can be opened; ValueError where there are more than `limit`.
+
+    Without a limit a link to a device without an end would take all memory.
+    """
+    chunks, left = [], limit
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            chunks.append(chunk)
+            left -= len(chunk)
+            if left < 0:
+                raise ValueError(f"it has more than {limit:,} bytes")
+    return b"".join(chunks)
+
+
+def read_text(path: Path, limit: int = MAX_TEXT) -> str:
+    """The text of a file, as `decode_text` reads it; line ends stay as they are.
+
+    Raises ValueError for a file of more than `limit` bytes, and one that is no text.
+    """
+    return decode_text(read_bytes(path, limit))
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; ValueError, in words, for anything else, and for one of a thousand levels."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"it is no JSON: {error}") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text; ValueError, in words, for anything else, and for a thousand levels."""
+    if len(text) > MAX_TOML:
+        raise ValueError(f"it has more than {MAX_TOML:,} characters")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"it is no TOML: {error}") from error
 
 
 def read_json_lines(path: Path, parse: Callable[[str], Any] | None = None) -> list[Any]:
@@ -91,18 +145,17 @@ def read_json_lines(path: Path, parse: Callable[[str], Any] | None = None) -> li
     A line ends at \\n alone: strings of JSON may hold U+2028, U+2029 and U+0085, where `str.splitlines` cuts.
     Raises ValueError where a line is no JSON, and what `parse` raises.
     """
-    return [(parse or json.loads)(line) for line in read_text(path).split("\n") if line.strip()]
+    return [(parse or parse_json)(line) for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_json(path: Path) -> Any:
     """Reads JSON, an object without its seal; StoreError names the file when it is damaged."""
-    data = path.read_bytes()
     try:
-        value = json.loads(decode_text(data))
+        value = parse_json(decode_text(data := read_bytes(path, MAX_JSON)))
         if isinstance(value, dict) and value.pop(KEY, "") and not is_whole(data):
             raise ValueError("its content is not what was written")
         return value
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise StoreError(
             f"{shown(path)} is damaged ({error}). Remove it and run the same command again."
         ) from error

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from .errors import brief
+
 __all__ = [
     "OF",
     "ConfigError",
@@ -22,10 +24,13 @@ __all__ = [
     "Section",
     "check_range",
     "converted",
+    "is_number",
+    "is_whole",
     "overlay",
     "to_json",
 ]
 
+LARGEST, LARGEST_WHOLE = 1e300, 1 << 64  # of numbers
 OF = "of"
 """In a field's metadata: the name of the field that says whose options it holds."""
 Option = int | float | str | bool
@@ -47,7 +52,8 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open in ("low", "both") else value >= self.low
         below = value < self.high if self.open in ("high", "both") else value <= self.high
-        return math.isfinite(value) and above and below
+        finite = abs(value) < (LARGEST if isinstance(value, float) else LARGEST_WHOLE)
+        return finite and above and below
 
     def __str__(self) -> str:
         if self.high == math.inf:
@@ -73,17 +79,27 @@ class Section:
                 hint = typing.get_args(hint)[0]
             if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
                 raise ConfigError(
-                    f"{key} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {value!r}."
+                    f"{key} must be one of {', '.join(map(str, typing.get_args(hint)))}, not {brief(value)}."
                 )
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{key} must be a finite number, not {value!r}.")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value, as from JSON, is a whole number of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_WHOLE
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value, as from JSON, is a number, and a finite one as a float."""
+    return is_whole(value) or (isinstance(value, float) and abs(value) < LARGEST)
 
 
 def check_range(key: str, value: Any, hint: Any) -> None:
     """ConfigError, which names `key`, where the type `hint` holds a `Range` that the value is outside of."""
     for note in typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ():
         if isinstance(note, Range) and value not in note:
-            raise ConfigError(f"{key} must be {note}, not {value!r}.")
+            raise ConfigError(f"{key} must be {note}, not {brief(value)}.")
 
 
 def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
@@ -94,7 +110,7 @@ def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(
-            f"{at or 'The configuration'} holds options of its own; give it an object, not {values!r}."
+            f"{at or 'The configuration'} holds options of its own; give it an object, not {brief(values)}."
         )
     hints = typing.get_type_hints(type(config), include_extras=True)
     changed: dict[str, Any] = {}
@@ -103,7 +119,7 @@ def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(hints)}."
-            raise ConfigError(f"There is no option {where!r}.{hint}")
+            raise ConfigError(f"There is no option {brief(where)}.{hint}")
         old = getattr(config, key)
         if dataclasses.is_dataclass(old):
             changed[key] = overlay(old, value, where)
@@ -130,7 +146,7 @@ def _options(value: Any, where: str) -> dict[str, Option]:
     if not isinstance(value, Mapping) or not all(
         isinstance(v, (int, float, str, bool)) for v in value.values()
     ):
-        raise ConfigError(f"{where} takes an object of numbers, texts and booleans, not {value!r}.")
+        raise ConfigError(f"{where} takes an object of numbers, texts and booleans, not {brief(value)}.")
     return dict(value)
 
 
@@ -143,13 +159,15 @@ def converted(value: Any, hint: Any, where: str) -> Any:
         return value  # the section checks it
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} takes a list, not {value!r}.")
+            raise ConfigError(f"{where} takes a list, not {brief(value)}.")
         return tuple(converted(v, typing.get_args(hint)[0], where) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= LARGEST:
+            raise ConfigError(f"{where} is a number beyond all range.")
         return float(value)
     kinds = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (origin or hint,)
     if Any in kinds or not all(isinstance(kind, type) for kind in kinds):
         return value
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ConfigError(f"{where} cannot be {value!r}; it takes {getattr(hint, '__name__', hint)}.")
+        raise ConfigError(f"{where} cannot be {brief(value)}; it takes {getattr(hint, '__name__', hint)}.")
     return value

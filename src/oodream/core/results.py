@@ -6,7 +6,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
+
+from .errors import brief, listed
+from .files import parse_json
+from .options import is_number, is_whole
 
 __all__ = ["Row", "ShiftRow", "row_from_json", "row_to_json", "shift_row_from_json"]
 
@@ -77,8 +81,11 @@ def row_from_json(line: str) -> Row:
     Raises ValueError for a line of another version, or one that is no row.
     """
     fields = _fields(line, Row, "scores")
-    intervals = {name: (low, high) for name, (low, high) in fields.get("intervals", {}).items()}
-    return Row(**fields | {"intervals": intervals})
+    intervals = fields.get("intervals", {})
+    if not isinstance(intervals, dict):
+        raise ValueError(f"A row's 'intervals' are {brief(intervals)}. Measure again: --redo scores.")
+    pairs = {name: _pair(name, interval, "scores") for name, interval in intervals.items()}
+    return Row(**fields | {"intervals": pairs})
 
 
 def shift_row_from_json(line: str) -> ShiftRow:
@@ -87,18 +94,40 @@ def shift_row_from_json(line: str) -> ShiftRow:
     Raises ValueError for a line of another version, or one that is no row.
     """
     fields = _fields(line, ShiftRow, "shift")
-    low, high = fields["interval"]
-    return ShiftRow(**fields | {"interval": (low, high)})
+    return ShiftRow(**fields | {"interval": _pair("interval", fields["interval"], "shift")})
 
 
 def _fields(line: str, kind: type, stage: str) -> dict[str, Any]:
-    fields = json.loads(line)
+    fields = parse_json(line)
     if not isinstance(fields, dict):
-        raise ValueError(f"A line of results is {line[:40]!r}, and not a row. Measure again: --redo {stage}.")
+        raise ValueError(f"A line of results is {brief(line)}, and not a row. Measure again: --redo {stage}.")
     known = dataclasses.fields(kind)
     required = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
     if unlike := sorted((required - fields.keys()) | (fields.keys() - {f.name for f in known})):
         raise ValueError(
-            f"A row of results is of another version ({', '.join(unlike)}). Measure again: --redo {stage}."
+            f"A row of results is of another version ({listed(unlike)}). Measure again: --redo {stage}."
         )
+    for name, hint in get_type_hints(kind).items():
+        value = fields.get(name)
+        if not _fits(value, hint) and name in fields:
+            raise ValueError(f"A row's {name!r} is {brief(value)}. Measure again: --redo {stage}.")
     return fields
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is a text, a whole number, or a finite one, as its field has it; fields of several
+    values are looked at elsewhere.
+    """
+    if hint is str:
+        return isinstance(value, str)
+    if hint is int:
+        return is_whole(value)
+    if hint is float or hint == float | None:
+        return is_number(value) or (value is None and hint is not float)
+    return True
+
+
+def _pair(name: str, value: Any, stage: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2 or not all(map(is_number, value)):
+        raise ValueError(f"A row's interval {name!r} is {brief(value)}. Measure again: --redo {stage}.")
+    return value[0], value[1]

@@ -34,7 +34,7 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except FileNotFoundError as error:
         raise StoreError(f"{shown(path)} is missing. {again}") from error
-    except SafetensorError as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:  # a header may lie
         raise StoreError(f"{shown(path)} is damaged ({error}). {again}") from error
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
+import os
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -14,8 +13,8 @@ from typing import Any
 
 import torch
 
-from ..core.errors import DataError, listed, shown
-from ..core.files import read_text
+from ..core.errors import DataError, brief, listed, shown
+from ..core.files import parse_json, read_text
 from .images import Images, from_files
 from .scan import MAX_UNREADABLE, is_skipped, report_unread, scan
 
@@ -26,6 +25,7 @@ TEXTS = ("text", "caption")  # what the column of captions is called
 # Files that are called as captions are, in formats that captions come in.
 CALLED = {"metadata", "caption", "captions", "annotation", "annotations", "prompts", "descriptions"}
 FORMATS = {".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".xml", ".yaml", ".yml"}
+MAX_WEIGHT = 1e9  # of a picture
 BESIDE = {".caption", ".cap", ".json", ".txt"}  # beside a picture, under its name
 
 Line = tuple[Path, str, float]
@@ -67,9 +67,20 @@ def captioned_folder(folder: Path, size: int) -> tuple[Images, list[str], torch.
 
 def _visible(folder: Path) -> Iterator[Path]:
     """Files that are neither hidden nor a system's."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not any(is_skipped(part) for part in path.relative_to(folder).parts):
-            yield path
+    pending = [folder]  # and no recursion, for folders may lie in each other a thousand times
+    while pending:
+        here = pending.pop()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError:  # `scan` has said so
+            continue
+        for entry in entries:
+            if is_skipped(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(here / entry.name)
+            elif (here / entry.name).is_file():
+                yield here / entry.name
 
 
 def _indexes(folder: Path) -> Iterator[Path]:
@@ -83,20 +94,31 @@ def _indexed(index: Path) -> list[Line]:
     folder, lines = index.parent, []
     for number, raw in _entries(index):
         try:
-            entry = json.loads(raw) if isinstance(raw, str) else raw
+            entry = parse_json(raw) if isinstance(raw, str) else raw
             text = entry[next((key for key in TEXTS if key in entry), TEXTS[0])]
             weight = float(1.0 if entry.get("weight") == "" else entry.get("weight", 1.0))
-            if not isinstance(text, str) or not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"text {text!r}, weight {weight!r}")
+            if not isinstance(text, str) or not 0 <= weight <= MAX_WEIGHT:
+                raise ValueError(f"text {brief(text)}, weight {brief(weight)}")
             file = folder / entry["file_name"]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            inside = _is_inside(file, folder)
+        except (
+            AttributeError,
+            KeyError,
+            OverflowError,
+            TypeError,
+            ValueError,
+            OSError,
+            RuntimeError,
+        ) as error:
             raise DataError(
-                f"{shown(index)}, line {number}: {error!r}. "
+                f"{shown(index)}, line {number}: {brief(error)}. "
                 "A line has file_name, text and maybe a numeric weight."
             ) from error
-        if not _is_inside(file, folder):
+        if not inside:
             raise DataError(f"{shown(index)}, line {number}: {shown(file)} lies outside {shown(folder)}.")
         lines.append((file, text, weight))
+    if lines and not any(weight for _, _, weight in lines):
+        raise DataError(f"{shown(index)}: every weight is 0, so no picture would ever be drawn.")
     return lines
 
 
@@ -105,7 +127,12 @@ def _entries(index: Path) -> Iterator[tuple[int, str | dict[str, Any]]]:
     text = _text(index)
     if index.suffix == ".csv":
         reader = csv.DictReader(io.StringIO(text, newline=""))
-        yield from ((reader.line_num, row) for row in reader)
+        try:
+            yield from ((reader.line_num, row) for row in reader)
+        except csv.Error as error:
+            raise DataError(
+                f"{shown(index)}, line {reader.line_num + 1}, is no line of CSV: {error}."
+            ) from error
     else:
         # JSON lines end at \n alone: a caption may hold any other line separator.
         yield from ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,15 +18,10 @@ from pathlib import Path
 from string import Formatter
 
 from ..config import PROMPT
-from ..core.errors import DataError
-from ..core.files import ASSETS, read_text
+from ..core.errors import DataError, shown
+from ..core.files import ASSETS, MAX_TOML, parse_toml, read_text
 from ..runtime.answers import UNKNOWN
 from .images import Images
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "check_count",
@@ -44,6 +38,7 @@ __all__ = [
 ]
 
 LISTS = ASSETS / "classes"
+LONGEST = 200  # characters of a class's name
 
 
 def lists() -> tuple[str, ...]:
@@ -84,9 +79,9 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     DataError when it is not as described above.
     """
     try:
-        tables = tomllib.loads(read_text(path))
+        tables = parse_toml(read_text(path, 4 * MAX_TOML))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{shown(path)} cannot be read: {error}") from error
     if not _texts(names := tables.pop("classes", None)):
         raise DataError(f'{path}: expected a table [classes] with lines such as folder = "name".')
     if not _texts(words := tables.pop("prompts", {})):
@@ -146,8 +141,9 @@ def _around(template: str) -> tuple[str, str]:
 
 def _words_of(names: Sequence[str], words: Mapping[str, str]) -> list[tuple[str, tuple[int, int]]]:
     """The words of every name, and where in them the name itself stands."""
+    known = {*names}
     for name in words:
-        if name not in names:
+        if name not in known:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise DataError(f"[prompts] names {name!r}, which is no class.{hint}")
@@ -164,13 +160,22 @@ def _words_of(names: Sequence[str], words: Mapping[str, str]) -> list[tuple[str,
 def check_name(name: str, where: str, remedy: str) -> None:
     """DataError for a class's name that cannot be used, with `remedy` as what to do.
 
-    `unknown` is what a classifier answers for what it does not know. Half characters, as file names hold
+    `unknown` is what a classifier answers for what it does not know. Control characters could move a
+    terminal's cursor, and a name longer than `LONGEST` is none. Half characters, as file names hold
     them for bytes that are no UTF-8, are in no prompt.
     """
     if name.casefold() == UNKNOWN:
         raise DataError(
             f"{where}: a class is called {name!r}, and that is the answer for images of no known class. "
             f"{remedy}"
+        )
+    if control := next((c for c in name if unicodedata.category(c) == "Cc"), ""):
+        raise DataError(
+            f"{where}: the class is called {name!r}, and {control!r} is no character to read. {remedy}"
+        )
+    if len(name) > LONGEST:
+        raise DataError(
+            f"{where}: the class's name has {len(name):,} characters, and may have {LONGEST}. {remedy}"
         )
     if name != name.encode(errors="ignore").decode():
         raise DataError(f"{where}: the class is called by bytes that are no UTF-8. {remedy}")

@@ -7,22 +7,15 @@ one. All others are the world, which a decoder may learn and of which outliers m
 from __future__ import annotations
 
 import functools
-import json
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ..core.files import ASSETS, read_text
+from ..core.files import ASSETS, parse_json, parse_toml, read_text
 from .builtin import resize_all
 from .images import Images, from_array
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "DOODLES_KNOWN",
@@ -36,8 +29,8 @@ __all__ = [
 
 SIDE, EACH, TRAIN = 28, 100, 80
 FOLDER = ASSETS / "doodles"
-_split = tomllib.loads(read_text(FOLDER / "split.toml"))
-DOODLES_NAMES: tuple[str, ...] = tuple(json.loads(read_text(FOLDER / "names.json")))
+_split = parse_toml(read_text(FOLDER / "split.toml"))
+DOODLES_NAMES: tuple[str, ...] = tuple(parse_json(read_text(FOLDER / "names.json")))
 DOODLES_KNOWN = tuple(_split["near"])
 DOODLES_NEAR = tuple(name for relatives in _split["near"].values() for name in relatives)
 DOODLES_WORLD = tuple(name for name in DOODLES_NAMES if name not in {*DOODLES_KNOWN, *DOODLES_NEAR})

@@ -152,7 +152,7 @@ def _class_scans(
     where there is one, else all.
     """
     list_file = only or top / "classes.toml"
-    names, words, _ = read(list_file) if list_file.exists() else ({}, {}, {})
+    names, words, _ = read(list_file) if list_file.is_file() else ({}, {}, {})
     scans: dict[str, Scan] = {}
     folders: dict[str, Path] = {}
     for path in _subfolders(folder, exclude):
@@ -271,7 +271,7 @@ def list_shifted(folder: Path, names: Sequence[str], classes: Path | None, name:
     """
     folder = Path(folder)
     list_file = classes or folder / "classes.toml"
-    by_folder, _, aliases = read(list_file) if list_file.exists() else ({}, {}, {})
+    by_folder, _, aliases = read(list_file) if list_file.is_file() else ({}, {}, {})
     position = {known.casefold(): label for label, known in enumerate(names)}
     found, labels = Scan(), []
     for path in _subfolders(folder):

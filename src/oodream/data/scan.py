@@ -7,7 +7,6 @@ systems leave behind, and run folders of this program's own are passed over.
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import warnings
 from collections import deque
@@ -18,8 +17,8 @@ from pathlib import Path
 from PIL import Image
 
 from ..core.errors import DataError, listed, shown
-from ..core.files import read_text
-from ..runtime.formats import HEAD, unread_format
+from ..core.files import MAX_JSON, parse_json, read_text
+from ..runtime.formats import HEAD, NOT_PICTURES, unread_format
 
 __all__ = [
     "MAX_UNREADABLE",
@@ -35,8 +34,6 @@ __all__ = [
 ]
 
 MAX_UNREADABLE = 0.05
-# Pillow names these formats, but cannot read them by itself.
-NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 SUFFIXES = frozenset(
     suffix
     for suffix, name in Image.registered_extensions().items()
@@ -161,8 +158,10 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _is_run(folder: Path) -> bool:
+    if not (folder / "run.json").is_file():  # a device has no end
+        return False
     try:
-        run = json.loads(read_text(folder / "run.json"))
+        run = parse_json(read_text(folder / "run.json", MAX_JSON))
     except (OSError, ValueError):
         return False
     return isinstance(run, dict) and "config" in run
@@ -181,11 +180,11 @@ def _walk(folder: Path, exclude: Collection[Path]) -> Iterator[tuple[Path, str |
         here = pending.pop()
         try:
             status = here.stat()
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-        except OSError as error:
-            yield here, f"folder that cannot be opened ({error.strerror or error})"
+            entries, place = sorted(os.scandir(here), key=lambda entry: entry.name), here.resolve()
+        except (OSError, RuntimeError) as error:  # before Python 3.13 of links in a circle
+            yield here, f"folder that cannot be opened ({getattr(error, 'strerror', None) or error})"
             continue
-        if (identity := (status.st_dev, status.st_ino)) in visited or here.resolve() in closed:
+        if (identity := (status.st_dev, status.st_ino)) in visited or place in closed:
             continue
         visited.add(identity)
         if here != folder and any(entry.name == "run.json" for entry in entries) and _is_run(here):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -77,7 +78,7 @@ def _about(guard: Guard) -> str:
     names, detector, size, n = guard.names, name_of(guard.detector), guard.size, len(guard.names)
     limit = "the threshold of the class it is taken for" if guard.per_class else f"{guard.threshold:.6g}"
     return f"""An image classifier that says "unknown" of a picture that shows none of its {n} classes:
-{", ".join(names)}.
+{escape(", ".join(names), quote=False)}.
 
 - Network: `{backbone}`, images of {size} x {size} pixels; {_cost(guard)}
 - Detector: `{detector}`; a picture whose score exceeds {limit} is flagged: called unknown

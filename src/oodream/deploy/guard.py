@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import DataError
+from ..core.errors import DataError, StoreError, first_line, shown
 from ..core.files import read_json
 from ..core.seeding import generator
 from ..core.types import Detector
@@ -136,7 +136,22 @@ class Guard(Answering, OnHub):
         `plugins`, for that module would be imported. Raises StoreError when there is no guard, or one that is
         damaged or of an earlier version.
         """
-        return cls(**read(folder, device, plugins))
+        guard = cls(**read(folder, device, plugins))
+        guard._try(folder)
+        return guard
+
+    def _try(self, place: Path | str) -> None:
+        """StoreError where the network and the detector do not answer to black pictures: tensors of another
+        network, or another number of classes.
+        """
+        black = torch.zeros(2, 3, self.size, self.size, dtype=torch.uint8)
+        try:
+            list(self(from_array("black", black, torch.zeros(2), ()), self.device))
+        except Exception as error:  # whatever a network raises whose parts do not fit
+            raise StoreError(
+                f"{shown(place)} is damaged, or was written by another version: its network and its detector "
+                f"do not answer ({first_line(error)})"
+            ) from error
 
 
 def observed_rate(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> float | None:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from ..core.errors import LISTED, StoreError, shown
-from ..core.files import read_framed, read_json, write_framed, write_json
+from ..core.errors import LISTED, StoreError, brief, shown
+from ..core.files import read_json, write_framed, write_json
 from ..core.folders import held
 from ..core.progress import progress
 from ..core.types import Json
@@ -27,7 +27,7 @@ from ..models.classifier import Classifier, Predictor
 from .guard import Guard
 from .identity import identity
 from .scoring import answers
-from .tables import Table, row_of, table_for
+from .tables import Table, read_part, row_of, table_for
 
 __all__ = ["PART", "Tally", "score_to"]
 
@@ -101,8 +101,8 @@ def _fill(
     kept = 0
     for part in takewhile(Path.exists, parts):
         try:
-            tally.add(table.decode(read_framed(part)))
-        except (StoreError, ValueError, OSError):  # those of a damaged Parquet are either
+            tally.add(read_part(table, part))
+        except StoreError:
             message = f"{shown(part)} is damaged: from there on pictures are answered again."
             warnings.warn(message, stacklevel=2)
             break
@@ -123,14 +123,20 @@ def _foreign(folder: Path) -> Iterator[Path]:
 
 def _check_same(file: Path, begun: Json, facts: Json) -> None:
     """Raises StoreError where the file was begun with other facts; it names the first that differs."""
+    if not isinstance(begun, dict):
+        raise StoreError(f"{shown(file)}.parts is damaged: its {BEGUN} is no object. Remove that folder.")
     for key, what in SAID.items():
         if begun.get(key) == facts[key]:
             continue
         folder = f"{file.name}.parts"
-        how = f" ({begun.get(key)}, and now {facts[key]})" if key in ("alpha", "threshold", "part") else ""
+        how = (
+            f" ({brief(begun.get(key))}, and now {facts[key]})"
+            if key in ("alpha", "threshold", "part")
+            else ""
+        )
         if key == "pictures":
             how = (
-                f" ({begun.get('total'):,}, and now {facts['total']:,}). Those that it was begun with are "
+                f" ({brief(begun.get('total'))}, and now {facts['total']}). Those that it was begun with are "
                 f"listed in {shown(file.parent / folder / LIST)}, which can be scored in place of a folder"
             )
         raise StoreError(

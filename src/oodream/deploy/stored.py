@@ -13,20 +13,24 @@ and under `detector.` what the detector has learned.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 
 from ..core import registry
-from ..core.errors import StoreError
+from ..core.errors import StoreError, brief, shown
 from ..core.files import read_json, write_json
+from ..core.options import ConfigError
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Detector, Json
 from ..detection.detectors import restore, state
 from ..models.classifier import check_plugin, from_description, load_classifier
 from ..runtime.calibration import Guarantee
+from ..runtime.description import check_parts
 from ..runtime.held_out import HeldOut
 
 if TYPE_CHECKING:
@@ -54,6 +58,11 @@ RUN_FILE = "guard.json"  # of a guard in a run
 TENSORS_FILE = "guard.safetensors"
 ONNX_FILE, INT8_FILE, VINO_FILES = "guard.onnx", "guard-int8.onnx", ("guard.xml", "guard.bin")  # graphs of it
 HUB = "hub:"
+ARRAYS = {
+    "score_N": torch.float64, "likeliest_N": torch.int64, "rank_N": torch.int64,
+    "probability_N": torch.float64, "above_N": torch.float64,
+}  # fmt: skip
+"""what `HeldOut` keeps"""
 DETECTOR = "detector."  # begins the names of what the detector has learned
 
 
@@ -100,18 +109,29 @@ def read(folder: Path | str, device: torch.device | str, plugins: bool) -> dict[
                 "Make it again: the command of its run with --redo guard, then oodream export"
             )
         learned = {key.removeprefix(DETECTOR): t for key, t in tensors.items() if key.startswith(DETECTOR)}
+        arrays = _arrays(tensors)
+        parts = {"threshold": config["threshold"], "guarantee": Guarantee(**guarantee)}
+        check_parts(classifier.names, classifier.size, classifier.white, arrays=arrays, **parts)
         classifier.network.to(torch.device(device))
         return {
             "classifier": classifier,
             "detector": restore(detector, learned),
-            "threshold": float(config["threshold"]),
-            "guarantee": Guarantee(**guarantee),
-            "held_out": HeldOut.from_arrays({name: t.numpy() for name, t in tensors.items()}),
+            "held_out": HeldOut.from_arrays(arrays),
+            **parts,
         }
-    except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, FileNotFoundError) as error:
+        reason = str(error) if type(error) in (ValueError, ConfigError) else brief(error)
         raise StoreError(
-            f"{file} or its tensors are damaged, or were written by another version ({error!r})."
+            f"{shown(file)} or its tensors are damaged, or were written by another version ({reason})."
         ) from error
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """What is kept of held-out images, in the kinds of numbers that it was written in."""
+    arrays = {name: tensors[name] for name in ARRAYS if name in tensors}
+    if wrong := next((name for name, tensor in arrays.items() if tensor.dtype != ARRAYS[name]), None):
+        raise ValueError(f"its {wrong} are {arrays[wrong].dtype}")
+    return {name: tensor.numpy() for name, tensor in arrays.items()}
 
 
 def make_detector(name: str, **options: Any) -> Detector:
@@ -143,7 +163,9 @@ def _find(folder: Path) -> tuple[Path, Path]:
         if file.is_file():
             return file, root
     stamp = folder / "guard" / "stage.json"
-    if stamp.is_file() and (reason := read_json(stamp).get("summary", {}).get("none")):
+    written = read_json(stamp) if stamp.is_file() else {}
+    summary = written.get("summary") if isinstance(written, dict) else None
+    if isinstance(summary, dict) and (reason := summary.get("none")):
         raise StoreError(
             f"{folder} could have no guard: {reason}. Add images, or let it flag more known ones: the "
             "command of the run with --guard.alpha 0.15 --redo changed"

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..core.errors import StoreError, shown
-from ..core.files import encode_json, explained, read_framed
+from ..core.files import encode_json, explained, parse_json, read_framed
 from ..core.options import ConfigError
 from ..core.types import Json
 from ..runtime.answers import Prediction
 from .scoring import Answer
 
-__all__ = ["COLUMNS", "JsonLines", "Parquet", "Table", "row_of", "table_for"]
+__all__ = ["COLUMNS", "JsonLines", "Parquet", "Table", "read_part", "row_of", "table_for"]
 
 COLUMNS = {
     "file": "string", "answer": "string", "flagged": "bool", "score": "double", "threshold": "double",
@@ -79,6 +78,12 @@ def table_for(file: Path) -> Table:
     return Parquet()
 
 
+def read_part(table: Table, part: Path) -> list[Json]:
+    """The rows of a part; StoreError, which names it, where it is damaged."""
+    with _named(part):
+        return table.decode(read_framed(part))
+
+
 class Parquet:
     suffix = ".parquet"
 
@@ -97,8 +102,7 @@ class Parquet:
     def decode(self, data: bytes) -> list[Json]:
         import pyarrow.parquet
 
-        rows: list[Json] = pyarrow.parquet.read_table(BytesIO(data)).to_pylist()
-        return rows
+        return _rows(pyarrow.parquet.read_table(BytesIO(data)).to_pylist())
 
     def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
         import pyarrow
@@ -123,7 +127,7 @@ class JsonLines:
         return b"".join(encode_json(row) + b"\n" for row in rows)
 
     def decode(self, data: bytes) -> list[Json]:
-        return [json.loads(line) for line in data.splitlines()]
+        return _rows([parse_json(line) for line in data.decode().split("\n") if line])
 
     def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
         with _whole(file) as fresh, fresh.open("wb") as target:
@@ -150,10 +154,19 @@ def _named(part: Path) -> Iterator[None]:
     """Within the block, whatever a damaged part raises becomes a StoreError that names it."""
     try:
         yield
-    except (ValueError, OSError) as error:  # pyarrow's are either
+    except (ValueError, OSError, TypeError, KeyError, NotImplementedError, MemoryError) as error:  # pyarrow's
         raise StoreError(
             f"{shown(part)} is damaged ({error}). Remove it and run the same command again."
         ) from error
+
+
+def _rows(rows: list[Any]) -> list[Json]:
+    """The rows; ValueError where one is none of `row_of`."""
+    for number, row in enumerate(rows, 1):
+        whole = isinstance(row, dict) and {*COLUMNS} <= row.keys() and isinstance(row["file"], str)
+        if not whole or not isinstance(row["error"], (str, type(None))):
+            raise ValueError(f"its row {number} is no answer")
+    return rows
 
 
 def _storable(text: str) -> str:

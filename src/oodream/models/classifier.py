@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import StoreError
+from ..core.errors import StoreError, brief, first_line, shown
 from ..core.files import read_json, write_json
+from ..core.options import is_number, is_whole
 from ..core.registry import make
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Json, Loss
 from ..data.images import Images
 from ..runtime.answers import Outputs, Prediction, predictions
+from ..runtime.description import MAX_SIZE
 from .inference import Extractor
 from .opened import rebuild
 
@@ -131,14 +133,28 @@ def from_description(description: Json, folder: Path, plugins: bool) -> Classifi
             f"The classifier.json in {folder} is damaged or of another version: {lacks}. "
             "Train again: the command of the run with --redo classifier"
         )
+    if wrong := next((what for what, right in _rules(description) if not right), ""):
+        raise StoreError(
+            f"The classifier.json in {shown(folder)} is damaged: its {wrong!r} is "
+            f"{brief(description[wrong])}."
+        )
     settings = dict(description)
     names, size, threshold, white = (settings.pop(key) for key in needed[:4])
     check_plugin(settings["loss"], folder, plugins)
     check_plugin(settings["backbone"], folder, plugins, harmless=HARMLESS)
-    network = rebuild(settings, len(names), size, load_tensors(folder / "model.safetensors"))
-    loss = make("losses", settings["loss"], **settings["loss_options"])
-    if loss.state_dict():
-        loss.load_state_dict(load_tensors(folder / "loss.safetensors"))
+    state = load_tensors(folder / "model.safetensors")
+    try:
+        network = rebuild(settings, len(names), size, state)
+        loss = make("losses", settings["loss"], **settings["loss_options"])
+        if loss.state_dict():
+            loss.load_state_dict(load_tensors(folder / "loss.safetensors"))
+    except (ValueError, StoreError):
+        raise
+    except Exception as error:  # whatever a network raises that is asked to be what it is not
+        raise StoreError(
+            f"The classifier in {shown(folder)} cannot be made as its classifier.json says: "
+            f"{first_line(error)}"
+        ) from error
     return Classifier(
         network=network.eval(),
         loss=loss,
@@ -148,6 +164,26 @@ def from_description(description: Json, folder: Path, plugins: bool) -> Classifi
         settings=settings,
         white=white,
     )
+
+
+def _rules(description: Json) -> list[tuple[str, bool]]:
+    """What each part of a description must be."""
+    names, size, center = description["names"], description["size"], description.get("center", 0)
+    sizes = [
+        (key, is_whole(n) and least <= n <= MAX_SIZE)
+        for key, n, least in (("size", size, 1), ("center", center, 0))
+    ]
+    numbers = [(key, is_number(description[key])) for key in ("threshold", "white")]
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return [
+        ("names", texts and 0 < len(names) == len({*names})),
+        *sizes,
+        *numbers,
+        ("loss", isinstance(description["loss"], str)),
+        ("loss_options", isinstance(description["loss_options"], dict)),
+        ("backbone", isinstance(description["backbone"], str)),
+        ("configuration", isinstance(description.get("configuration", {}), dict)),
+    ]
 
 
 def check_plugin(name: str, folder: Path, plugins: bool, harmless: Sequence[str] = ()) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import first_line
 from ..core.types import Json, Output
 from .serialized import FORMATS, adapter, cut_head
 
 __all__ = [
     "ADAPTERS",
     "Adapted",
-    "first_line",
     "from_configuration",
     "from_timm",
     "from_torchvision",
@@ -330,8 +330,3 @@ def _normalisation(name: str, warn: bool) -> tuple[list[float], list[float]]:
     if not config.get("do_normalize", True):
         return [0.0] * 3, [1.0] * 3
     return config.get("image_mean") or [0.5] * 3, config.get("image_std") or [0.5] * 3
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a foreign message, ended with a full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."

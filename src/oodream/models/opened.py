@@ -6,7 +6,7 @@ Its pre-processing is its own where it says so (`published`), else the user's. A
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import StoreError
+from ..core.errors import StoreError, first_line
 from ..core.registry import imported
 from ..core.types import Json, Output
-from .external import ADAPTERS, Adapted, first_line, from_configuration, split
+from .external import ADAPTERS, Adapted, from_configuration, split
 from .factory import backbone, load_weights, trained_network
 from .published import Preprocessing, Published, Triple, published
 from .serialized import FORMATS, FromFile, cut_head, format_of, from_state
@@ -25,6 +25,7 @@ from .serialized import FORMATS, FromFile, cut_head, format_of, from_state
 __all__ = ["Center", "Opened", "Said", "full_name", "open_network", "rebuild"]
 
 SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".ts", ".torchscript")  # of networks in files
+MORE = 100_000_000  # weights that a network may have beside those in its file
 FACTORY_ARGUMENTS = (
     "It takes no arguments and returns a torch.nn.Module that makes logits of normalised images."
 )
@@ -193,18 +194,34 @@ def rebuild(settings: Json, classes: int, size: int, state: Mapping[str, Tensor]
     if family in FORMATS:
         network = from_state(family, rest, state)
     elif "configuration" in settings:
+        _check_size(name, lambda: from_configuration(rest, settings["configuration"], classes), state)
         network = from_configuration(rest, settings["configuration"], classes)
     elif _is_factory(name):
         plain = Preprocessing(size=center, resized=size, mean=(0.0,) * 3, std=(1.0,) * 3)
         network = _from_factory(name, plain)
         network.choose(torch.arange(classes))
     else:
+        if family in ADAPTERS:
+            _check_size(name, lambda: backbone(name, classes), state)
         network = backbone(name, classes)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise StoreError(f"The tensors are not those of {name}: {first_line(error)}") from error
     return Center(network, center) if center else network
+
+
+def _check_size(name: str, make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> None:
+    """Raises StoreError for a network of far more weights than there are, before it takes memory."""
+    try:
+        with torch.device("meta"):
+            wanted = sum(weight.numel() for weight in make().parameters())
+    except Exception:  # of a network that needs its values to be made; what is wrong with it is said next
+        return
+    if wanted > (there := sum(tensor.numel() for tensor in state.values())) + MORE:
+        raise StoreError(
+            f"{name} has {wanted:,} weights, and there are {there:,}: they are another network's."
+        )
 
 
 def _preprocessing(name: str, own: Preprocessing | None, said: Said, normalises: bool) -> Preprocessing:

@@ -7,6 +7,7 @@ network.
 
 from __future__ import annotations
 
+import struct
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,9 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import Tensor, nn
 
+from ..core.errors import first_line
 from ..core.types import Head, Output
+from ..runtime.onnx_bytes import check_whole
 from .ends import end_of_onnx, end_of_program, onnx_content
 
 __all__ = ["FORMATS", "Exported", "FromFile", "Onnx", "TorchScript", "cut_head", "format_of", "from_state"]
@@ -49,6 +52,8 @@ class FromFile(nn.Module, ABC):
         super().__init__()
         self.name, self.batch, self.size, self.takes_bytes = name, 0, 0, False
         self.head: nn.Linear | None = None
+        if not content:
+            raise ValueError(f"{name} is empty.")
         self.register_buffer("content", torch.frombuffer(bytearray(content), dtype=torch.uint8))
         self.register_buffer("mean", torch.zeros(3, 1, 1))
         self.register_buffer("std", torch.ones(3, 1, 1))
@@ -104,7 +109,7 @@ class FromFile(nn.Module, ABC):
             try:
                 logits, *features = self._padded(noise)
             except Exception as error:  # every runtime has exceptions of its own
-                reason = reason or f"{str(error).splitlines()[0]} ({side} x {side} pixels)"
+                reason = reason or f"{first_line(error).rstrip('.')} ({side} x {side} pixels)"
                 continue
             self._check(logits.shape[1], classes or logits.shape[1])
             if end is not None:
@@ -129,11 +134,12 @@ class Onnx(FromFile):
                 f"onnx:{self.name} needs onnxruntime. Install it: pip install '.[onnx]' in a clone"
             ) from error
         try:
+            check_whole(content)
             content, end = end_of_onnx(content)
             self.session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime has exceptions of its own
             raise ValueError(
-                f"{self.name} is no ONNX file that onnxruntime can run: {str(error).splitlines()[0]}"
+                f"{self.name} is no ONNX file that onnxruntime can run: {first_line(error)}"
             ) from error
         self.input = self.session.get_inputs()[0]
         self.wanted = [one.name for one in self.session.get_outputs()[: 1 if end is None else 2]]
@@ -166,7 +172,7 @@ class Exported(FromFile):
             with _quiet():
                 program = torch.export.load(BytesIO(content))
         except Exception as error:  # whatever the reader raises on strange bytes
-            raise ValueError(f"{self.name} is no exported program: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{self.name} is no exported program: {first_line(error)}") from error
         module, shape, end = end_of_program(program)
         self.module = [module]  # in a list, for its tensors are part of the content
         self.batch, self.size = (n if isinstance(n, int) else 0 for n in (shape[0], shape[-1]))
@@ -185,7 +191,7 @@ class TorchScript(FromFile):
             with _quiet():
                 module = torch.jit.load(BytesIO(content), map_location="cpu").eval()
         except RuntimeError as error:
-            raise ValueError(f"{self.name} is no TorchScript file: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{self.name} is no TorchScript file: {first_line(error)}") from error
         self.module = [module]
         return None
 
@@ -218,6 +224,8 @@ def adapter(family: str) -> Any:
 
 def from_state(family: str, name: str, state: Mapping[str, Tensor]) -> nn.Module:
     """The network whose state this is; KeyError where it is none's."""
+    if state["content"].dtype != torch.uint8:
+        raise ValueError(f"{name} is damaged: its content is no bytes.")
     network = FORMATS[family](name, state["content"].numpy().tobytes())
     if "head.weight" in state and network.head is None:
         raise ValueError(
@@ -236,7 +244,12 @@ def format_of(file: Path) -> str:
     try:
         with ZipFile(file) as archive:
             names = archive.namelist()
-    except BadZipFile:
+    except (
+        BadZipFile,
+        ValueError,
+        NotImplementedError,
+        struct.error,
+    ):  # on damaged archives it raises all of these
         return "onnx" if file.suffix == ".onnx" else ""
     if any("/code/" in f"/{name}" for name in names):
         return "torchscript"

@@ -7,13 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from ..audit.finding import Audit
 from ..config import Config
-from ..core.errors import DataError, StoreError
-from ..core.files import read_json
+from ..core.errors import DataError, StoreError, brief, shown
+from ..core.files import parse_json, read_json
 from ..core.options import overlay
 from ..core.registry import make
 from ..core.results import Row, ShiftRow, row_from_json, shift_row_from_json
@@ -60,6 +62,10 @@ class Run:
     def book(self) -> ClassBook:
         """The classes: names, prompts and class vectors."""
         c, tokens_CD = self._classes, self._tensors(self.layout.class_vectors, "tokens_CD")["tokens_CD"]
+        if not len(c["names"]) == len(c["prompts"]) == len(tokens_CD):
+            raise StoreError(
+                f"{shown(self.layout.classes)} has other classes than its vectors. {again('classes')}"
+            )
         return ClassBook(
             names=tuple(c["names"]), prompts=tuple(c["prompts"]), tokens_CD=tokens_CD, space=c["space"]
         )
@@ -67,7 +73,10 @@ class Run:
     @cached_property
     def _classes(self) -> Json:
         self.folder.check_file(self.layout.classes)
-        return read_object(self.layout.classes, "classes", names=list, prompts=list, space=str, tile=int)
+        c = read_object(self.layout.classes, "classes", names=list, prompts=list, space=str, tile=int)
+        if not all(isinstance(text, str) for text in (*c["names"], *c["prompts"])):
+            raise StoreError(f"{shown(self.layout.classes)} is damaged. {again('classes')}")
+        return c
 
     @property
     def tile(self) -> int:
@@ -89,6 +98,8 @@ class Run:
     def vectors(self) -> SampledVectors:
         """What was sampled around them, outliers or inliers."""
         t = self._tensors(self.layout.vectors, "z_MD", "y_M", "anchor_M", "knn_M", "seed_M")
+        if not _are_vectors(t, len(self.book.names)):
+            raise StoreError(f"{shown(self.layout.vectors)} is damaged. {again('vectors')}")
         return SampledVectors(**t, kind=self.kind, space=self.book.space)
 
     @property
@@ -148,7 +159,7 @@ class Run:
         output = self.config.decode.output
         file, stage = self.layout.provenance(output), imagined_stage(output)
         self.folder.check_file(file)
-        lines = read_lines(file, stage)
+        lines = read_lines(file, stage, _provenance)
         if len(lines) != len(self.vectors):
             raise StoreError(f"{file} is cut short. {again(stage)}")
         return lines
@@ -224,6 +235,31 @@ class Run:
         return self.folder.stamp(stage)
 
 
+def _are_vectors(t: dict[str, Tensor], classes: int) -> bool:
+    """Whether tensors are vectors, each of a class, with whole numbers where these are to be."""
+    shapes = {x.shape for name, x in t.items() if name != "z_MD"}
+    whole = all(t[name].dtype == torch.int64 for name in ("y_M", "anchor_M", "seed_M"))
+    return (
+        t["z_MD"].ndim == 2 and shapes == {t["z_MD"].shape[:1]} and whole
+        and bool(((t["y_M"] >= 0) & (t["y_M"] < classes)).all())
+    )  # fmt: skip
+
+
+def _provenance(text: str) -> Json:
+    """What a row was made from; ValueError for a line that does not say all of it."""
+    line = parse_json(text)
+    kinds: dict[str, Any] = {
+        "class": str, "prompt": str, "anchor": str, "pipeline": str, "anchor_index": int, "seed": int,
+        "knn_distance": (int, float), "cosine_to_class": (int, float), "words": list,
+    }  # fmt: skip
+    for key, kind in kinds.items():
+        if not isinstance(line, dict) or not isinstance(line.get(key), kind):
+            raise ValueError(f"a line has no {key!r}, or another one than a row has: {brief(line)}")
+    if not all(isinstance(word, str) for word in line["words"]):
+        raise ValueError(f"a line's words are {brief(line['words'])}")
+    return cast(Json, line)
+
+
 def _described(folder: Path) -> tuple[Json, Config]:
     """The `run.json` of a folder, and the configuration in it."""
     if (manifest := read_manifest(folder)) is None:
@@ -233,7 +269,7 @@ def _described(folder: Path) -> tuple[Json, Config]:
     try:
         return manifest, overlay(Config(), manifest["config"])
     except ValueError as error:
-        raise StoreError(f"{folder / 'run.json'} cannot be used: {error}") from error
+        raise StoreError(f"{shown(folder / 'run.json')} cannot be used: {error}") from error
 
 
 def _filled(model: AlignedEncoder, tensors: dict[str, Tensor], file: Path) -> AlignedEncoder:
@@ -247,7 +283,7 @@ def _filled(model: AlignedEncoder, tensors: dict[str, Tensor], file: Path) -> Al
 def _read_audit(file: Path) -> Audit:
     try:
         return Audit.from_json(read_json(file))
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, StoreError) as error:
         raise StoreError(f"{file} is missing or damaged. {again('audit')}") from error
 
 

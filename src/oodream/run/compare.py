@@ -6,7 +6,6 @@ make from equal inputs is made once: a finished stage of an earlier arm is linke
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, get_args
 from ..audit.look import LOOK
 from ..config import Config
 from ..core.distributed import barrier, is_main
-from ..core.files import write_bytes, write_json
+from ..core.files import parse_json, write_bytes, write_json
 from ..core.options import ConfigError, overlay
 from ..core.results import Row
 from ..core.types import Json
@@ -148,7 +147,7 @@ def read_arms(text: str) -> dict[str, Json]:
 
     Raises ValueError when it is anything else.
     """
-    arms = json.loads(text)
+    arms = parse_json(text)
     if (
         not isinstance(arms, dict)
         or not arms

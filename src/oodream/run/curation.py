@@ -20,8 +20,8 @@ from typing import Any
 
 import filelock
 
-from ..core.errors import StoreError, shown
-from ..core.files import decode_text, encode_json, explained
+from ..core.errors import StoreError, brief, shown
+from ..core.files import decode_text, encode_json, explained, parse_json
 from ..core.sealed import with_check, without_check
 from ..core.types import Json
 
@@ -31,6 +31,7 @@ PERSON = "person"
 """who decides, where nobody says otherwise"""
 REJECTED = "a person rejected it"
 """the reason why such a row was dropped"""
+MAX_ROWS = 1 << 62
 SECONDS = 20  # that another process may hold the file
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -196,7 +197,7 @@ def _whole(data: bytes) -> bytes:
     """The data without a last line that was cut short. A line that merely has no end is whole."""
     lines, _, rest = data.rpartition(b"\n")
     try:
-        json.loads(rest)
+        parse_json(rest.decode())
         return data
     except ValueError:
         return lines + b"\n" if lines else b""
@@ -208,7 +209,7 @@ def _parsed(data: bytes, file: Path) -> list[Decision]:
         if not line.strip():
             continue
         try:
-            decisions.append(_decision(json.loads(decode_text(line))))
+            decisions.append(_decision(parse_json(decode_text(line))))
         except (ValueError, TypeError) as error:
             raise StoreError(
                 f"{shown(file)}, line {number}, is no decision ({error}). Mend or remove the line."
@@ -225,9 +226,13 @@ def _decision(value: Any) -> Decision:
         if key not in value:
             raise ValueError(f"it has no {key!r}")
         if not isinstance(value[key], kind) or (key == "row" and isinstance(value[key], bool)):
-            raise ValueError(f"its {key!r} is {value[key]!r}")
-    if value["row"] < 0:
-        raise ValueError(f"its 'row' is {value['row']}")
+            raise ValueError(f"its {key!r} is {brief(value[key])}")
+    if not 0 <= value["row"] < MAX_ROWS:
+        raise ValueError(f"its 'row' is {brief(value['row'])}")
+    if not isinstance(value.get("undoes", ""), str):
+        raise ValueError(f"its 'undoes' is {brief(value['undoes'])}")
+    if unknown := sorted(value.keys() - {*kinds, "undoes"}):
+        raise ValueError(f"it has {brief(unknown[0])}, which is not known")
     return Decision(**value)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import StoreError, listed
+from ..core.errors import StoreError, brief, listed, shown
 from ..core.files import atomic_folder, read_json, read_json_lines, sweep, write_json
 from ..core.folders import held
 from ..core.sealed import damaged, file_hash
@@ -60,8 +61,12 @@ class RunDir:
         if not file.exists():
             return None
         stamp = self._read(file, stage)
-        parts: dict[str, Any] = {"inputs": dict, "seconds": (int, float), "summary": dict}
-        if not isinstance(stamp, dict) or not all(isinstance(stamp.get(k), v) for k, v in parts.items()):
+        parts: dict[str, Any] = {"inputs": dict, "seconds": (int, float), "summary": dict, "files": dict}
+        if (
+            not isinstance(stamp, dict)
+            or not all(isinstance({"files": {}, **stamp}.get(k), v) for k, v in parts.items())
+            or not 0 <= stamp["seconds"] < math.inf
+        ):
             raise StoreError(self._damaged(stage, file.name))
         return stamp
 
@@ -233,13 +238,15 @@ def read_manifest(path: Path) -> Json | None:
     if not file.exists():
         return None
     manifest = read_json(file)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
+    kinds = {"config": dict, "command": str, "stages": list, "versions": dict}
+    whole = isinstance(manifest, dict) and "config" in manifest
+    if not whole or not all(isinstance(manifest.get(key, kind()), kind) for key, kind in kinds.items()):
         raise StoreError(f"{file} is damaged. Restore it, or choose another --run.")
     if (version := manifest.get("format", 1)) != FORMAT:
         made_by = manifest.get("versions", {}).get("oodream", "another version")
         raise StoreError(
-            f"{path} is a run of format {version} (oodream {made_by}), and this version reads format "
-            f"{FORMAT}: choose another --run, or remove that one."
+            f"{path} is a run of format {brief(version)} (oodream {shown(str(made_by))}), and this version "
+            f"reads format {FORMAT}: choose another --run, or remove that one."
         )
     return manifest
 

@@ -37,6 +37,7 @@ __all__ = ["FORMATS", "SHARD", "GeneratedFiles", "ImageFiles", "LatentShards", "
 NOTES = ".drawn-{}.txt"
 """a process's hashes of the images that it has drawn, a line for each, until a record lists them"""
 HASH_DIGITS = 32
+LONGEST = 200  # bytes of a folder's name
 SHARD = 256
 """latents in a file"""
 FORMATS: dict[str, dict[str, Any]] = {
@@ -227,4 +228,7 @@ def latent_reader(files: Sequence[Path]) -> Callable[[Tensor], Tensor]:
 def slug(name: str) -> str:
     """A class name as a folder name: no separators, no dots, so that it cannot leave the run folder."""
     plain = re.sub(r"[^\w-]+", "_", name).strip("_")
-    return plain or hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    hashed = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    if len(plain.encode()) > LONGEST:  # of a file system: names of 255 bytes
+        plain = plain.encode()[:LONGEST].decode(errors="ignore") + f"_{hashed}"
+    return plain or hashed

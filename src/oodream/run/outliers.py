@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from html import escape
 from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -116,7 +117,7 @@ def _about(run: Run, lines: list[Json]) -> str:
     each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     size = run.config.size
     return f"""{len(lines):,} images {about}, as far as the run's filters can tell, of {size} x {size} pixels.
-A diffusion model imagined them. Each class has {each}: {", ".join(run.book.names)}."""
+A diffusion model imagined them. Each class has {each}: {escape(", ".join(run.book.names), quote=False)}."""
 
 
 def _method(run: Run) -> str:

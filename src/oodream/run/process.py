@@ -33,6 +33,7 @@ State = Literal["running", "done", "stopped", "failed", "killed", "elsewhere"]
 SENTENCE = re.compile(r"(?:^|[\r\n\]])oodream: ")  # a progress line may have no end of its own
 STOPPED = "stopped."
 TAIL = 16_384  # bytes at the end of what was printed
+MAX_PID = 1 << 31
 APART = 5.0  # seconds by which a process's start may differ when it is told twice
 BAR = re.compile(r"(?P<what>[^\r\n]*?): +\d+%\|.*\| (?P<done>\d+)/(?P<total>\d+) \[[^<]*<(?P<left>[\d:?]+)")
 
@@ -105,7 +106,10 @@ def recorded(folder: Path) -> Json | None:
         return None
     record = read_json(file)
     kinds = {"pid": int, "began": float, "arguments": list}
-    if not isinstance(record, dict) or not all(isinstance(record.get(k), kind) for k, kind in kinds.items()):
+    whole = isinstance(record, dict) and all(isinstance(record.get(k), kind) for k, kind in kinds.items())
+    if not (
+        whole and 0 < record["pid"] < MAX_PID and all(isinstance(word, str) for word in record["arguments"])
+    ):
         raise StoreError(f"{shown(file)} is damaged. Remove it.")
     return record
 

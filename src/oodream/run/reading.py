@@ -47,7 +47,7 @@ def read_lines(
         if len(lines := read_json_lines(file, parse)) < least:
             raise ValueError("it is empty")
         return lines
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{file} is damaged ({error}). {again(stage)}") from error
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..core.errors import StoreError, shown
 from .curation import REJECTED, Curation, Decision, read_decisions
 from .folder import inputs_hash
 from .layout import imagined_stage
-from .reading import read_tensors
+from .reading import again, read_tensors
 
 if TYPE_CHECKING:
     from .artifacts import Run
@@ -49,16 +50,30 @@ class Selection:
         """True (M,) for rows that all filters keep."""
         if self._run.has_latents:
             return torch.ones(len(self._run.vectors), dtype=torch.bool)
-        return read_tensors(self._run.layout.keep_mask, "filter", "keep")["keep"].bool()
+        return self._filtered("keep").bool()
 
     @cached_property
     def filter_reasons(self) -> list[str]:
         """Why a filter dropped each row; empty for those that all keep."""
         if self._run.has_latents:
             return [""] * len(self._run.vectors)
-        reasons = (self._run.stamp("filter") or {"summary": {"reasons": []}})["summary"]["reasons"]
-        dropped_by_M = read_tensors(self._run.layout.keep_mask, "filter", "dropped_by")["dropped_by"]
+        reasons = (self._run.stamp("filter") or {"summary": {}})["summary"].get("reasons", [])
+        dropped_by_M = self._filtered("dropped_by")
+        if not isinstance(reasons, list) or not all(isinstance(reason, str) for reason in reasons):
+            raise StoreError(
+                f"{shown(self._run.layout.keep_mask)} has no reasons beside it. {again('filter')}"
+            )
+        if len(dropped_by_M) and int(dropped_by_M.max()) >= len(reasons):
+            raise StoreError(f"{shown(self._run.layout.keep_mask)} is damaged. {again('filter')}")
         return [reasons[i] if i >= 0 else "" for i in dropped_by_M.tolist()]
+
+    def _filtered(self, name: str) -> Tensor:
+        """What the filters say of each row (M,)."""
+        file = self._run.layout.keep_mask
+        values_M = read_tensors(file, "filter", name)[name]
+        if values_M.shape != (len(self._run.vectors),) or values_M.is_floating_point():
+            raise StoreError(f"{shown(file)} is of other rows. {again('filter')}")
+        return values_M
 
     @cached_property
     def keep_mask(self) -> Tensor:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import brief
+from ..core.files import parse_json
+from ..core.options import is_number, is_whole
 from .calibration import Guarantee
 from .held_out import HeldOut
 from .tails import Floats
 
-__all__ = ["KEY", "Described", "describe", "described"]
+__all__ = ["KEY", "MAX_SIZE", "Described", "check_parts", "describe", "described"]
 
 KEY = "oodream"  # of the text among the metadata
 VERSION = 1
 MAX_TEXT = 64 << 20  # characters
 MAX_SIZE = 1 << 13  # pixels
+ROUNDING = 1e-6  # of a sum of probabilities
 WHOLE = ("likeliest_N", "rank_N")  # arrays of whole numbers
 
 
@@ -72,7 +77,7 @@ def described(text: str) -> dict[str, Any]:
     """
     if len(text) > MAX_TEXT:
         raise ValueError(f"its description has more than {MAX_TEXT:,} characters")
-    values = json.loads(text)
+    values = parse_json(text)
     try:
         if (version := values["version"]) != VERSION:
             raise ValueError(f"its description is of version {version!r}, and {VERSION} is read here")
@@ -84,41 +89,70 @@ def described(text: str) -> dict[str, Any]:
             "white": values["white"],
             "threshold": values["threshold"],
         }
-        if wrong := next(
-            (what for what, right in _rules(**parts, g=guarantee, arrays=arrays) if not right), ""
-        ):
-            raise ValueError(f"the {wrong} in its description cannot be")
+        check_parts(**parts, guarantee=guarantee, arrays=arrays)
         return {**parts, "guarantee": guarantee, "held_out": HeldOut.from_arrays(arrays)}
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"its description lacks something ({error!r})") from error
+        raise ValueError(f"its description lacks something ({brief(error)})") from error
 
 
-def _rules(
-    names: tuple[str, ...],
+def check_parts(
+    names: Sequence[str],
     size: int,
     white: float,
     threshold: float,
-    g: Guarantee,
-    arrays: dict[str, NDArray[Any]],
+    guarantee: Guarantee,
+    arrays: Mapping[str, NDArray[Any]],
+) -> None:
+    """Raises ValueError, which says what is wrong, for what no guard is made of: it would flag nothing, or
+    all, or fail at a picture.
+    """
+    rules = _rules(names, size, white, threshold, arrays) + _promises(names, guarantee, arrays["score_N"])
+    if wrong := next((what for what, right in rules if not right), ""):
+        raise ValueError(f"the {wrong} in its description cannot be")
+
+
+def _rules(
+    names: Sequence[str], size: int, white: float, threshold: float, arrays: Mapping[str, NDArray[Any]]
 ) -> list[tuple[str, bool]]:
     """What each part must be."""
-    scores, lengths = arrays["score_N"], {len(array) for array in arrays.values()}
+    scores, shapes = arrays["score_N"], {array.shape for array in arrays.values()}
     return [
-        ("names", bool(names) and all(isinstance(name, str) for name in names)),
-        ("size", isinstance(size, int) and 0 < size <= MAX_SIZE),
-        ("white", 0 <= white < np.inf),
-        ("threshold", bool(np.isfinite(threshold))),
-        ("alpha", 0 < g.alpha < 1),
-        ("confidence", g.confidence is None or 0 < g.confidence < 1),
-        ("held-out images", len(lengths) == 1 and all(lengths)),
+        ("names", all(isinstance(name, str) for name in names) and 0 < len(names) == len({*names})),
+        ("size", is_whole(size) and 0 < size <= MAX_SIZE),
+        ("white", is_number(white) and white >= 0),
+        ("threshold", is_number(threshold)),
+        ("held-out images", len(shapes) == 1 and len(scores.shape) == 1 and len(scores) > 0),
         ("held-out scores", bool(np.isfinite(scores).all() and (np.diff(scores) >= 0).all())),
         ("held-out classes", bool(np.isin(arrays["likeliest_N"], range(len(names))).all())),
+        *[
+            ("held-out probabilities", bool(((arrays[key] >= 0) & (arrays[key] <= 1 + ROUNDING)).all()))
+            for key in ("probability_N", "above_N")
+            if key in arrays
+        ],
+    ]
+
+
+def _promises(names: Sequence[str], g: Guarantee, score_N: NDArray[Any]) -> list[tuple[str, bool]]:
+    """What a guarantee must be."""
+    few = g.too_few
+    return [
+        ("alpha", is_number(g.alpha) and 0 < g.alpha < 1),
+        ("confidence", g.confidence is None or (is_number(g.confidence) and 0 < g.confidence < 1)),
+        ("number of held-out images", is_whole(g.n) and g.n == len(score_N)),
+        (
+            "classes with too few held-out images",
+            few is None
+            or (isinstance(few, Mapping) and {*few} <= {*names} and all(map(is_whole, few.values()))),
+        ),
     ]
 
 
 def _array(name: str, items: Any) -> NDArray[Any]:
     """A vector of the numbers of a list; ValueError for anything else."""
-    array = np.array(items, dtype=np.int64 if name in WHOLE else np.float64)
+    try:
+        array = np.array(items, dtype=np.int64 if name in WHOLE else np.float64)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise ValueError(f"{name} in its description is no list of numbers") from error
     if array.ndim != 1:
         raise ValueError(f"{name} in its description is no list of numbers")
     return array

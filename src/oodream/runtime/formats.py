@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["HEAD", "unread_format"]
+__all__ = ["HEAD", "NOT_PICTURES", "unread_format"]
 
 HEAD = 512  # bytes of a file that tell what it is
+NOT_PICTURES = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
+"""formats that Pillow names, and leaves to other programs to read"""
 CONVERT = "convert to PNG or JPEG"
 HEIC = "HEIC: convert to JPEG or PNG"
 AVIF = "AVIF: needs Pillow 11.3 or later, or convert to PNG"

@@ -13,6 +13,8 @@ from ..core.errors import StoreError, shown
 from ..core.sealed import KEY as SEAL
 from ..core.sealed import is_whole
 from .description import KEY
+from .formats import HEAD
+from .onnx_bytes import check_whole_file
 
 __all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "beside", "find_graph", "open_graph"]
 
@@ -88,6 +90,7 @@ class OnnxGraph:
     def __init__(self, file: Path, providers: Sequence[str], threads: int) -> None:
         import onnxruntime
 
+        check_whole_file(file)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # without its remark that the threshold can be changed
         options.intra_op_num_threads = threads
@@ -96,7 +99,10 @@ class OnnxGraph:
 
     @property
     def text(self) -> str | None:
-        return self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        try:
+            return self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        except UnicodeDecodeError as error:
+            raise ValueError("its metadata are no text") from error
 
     def __call__(self, images_B3HW: NDArray[np.uint8]) -> Mapping[str, NDArray[Any]]:
         results = self._session.run(self._names, {"images": images_B3HW})
@@ -109,6 +115,9 @@ class VinoGraph:
     def __init__(self, file: Path, threads: int) -> None:
         import openvino
 
+        with file.open("rb") as start:
+            if not start.read(HEAD).lstrip().startswith(b"<"):  # else it is taken for another program's file
+                raise ValueError("it is no XML")
         core = openvino.Core()
         model = core.read_model(file)
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}

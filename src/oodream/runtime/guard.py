@@ -52,13 +52,14 @@ class Guard(Answering):
         """
         file = find_graph(Path(place))
         graph = open_graph(file, providers, threads)
-        if graph.text is None:
-            raise StoreError(
-                f"{shown(file)} does not say what it is: it was not written by oodream export, or by version "
-                "0.3 or earlier. Export it again."
-            )
         try:
-            parts = described(graph.text)
+            text = graph.text
+            if text is None:
+                raise StoreError(
+                    f"{shown(file)} does not say what it is: it was not written by oodream export, or by "
+                    "version 0.3 or earlier. Export it again."
+                )
+            parts = described(text)
             guard = cls(classes=parts.pop("names"), graph=graph, **parts)
             guard._try()
         except ValueError as error:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import DataError, shown
-from .formats import HEAD, unread_format
+from .formats import HEAD, NOT_PICTURES, unread_format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF's orientation
 ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 0x0112, 258, 281
+MAX_PIXELS = 178_956_970  # of a picture, and between the two steps of its resizing: Pillow's own limit
+MAX_SCANS = 100  # of a progressive JPEG; every one is a pass over all pixels
 
 
 # One picture as a square
@@ -69,8 +71,9 @@ def to_rgb(image: Image.Image, background: str = "white", white: float = 0.0) ->
     if _is_deep(image):
         values = _values(image)
         white = white or white_of([Depth(peak=values.max(), floats=image.mode == "F")])
-        scaled = np.rint(values.clip(max=white) * (255 / white))
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+        np.minimum(values, white, out=values)  # in place, for a picture may have very many pixels
+        values *= 255 / white
+        return Image.fromarray(np.rint(values, out=values).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, background)
@@ -84,9 +87,12 @@ def square(image: Image.Image, size: int) -> Image.Image:
     cut away.
 
     It is resized first to its width, then to its height, whatever order Pillow would take, so that any other
-    program can do the same to the bit.
+    program can do the same to the bit. Raises DataError for a picture so narrow that this would take more
+    memory than any picture may.
     """
     (w, h), side = image.size, min(image.size)
+    if size * h > MAX_PIXELS:
+        raise DataError(f"It has {w:,} x {h:,} pixels, too narrow to be made {size} pixels wide.")
     left, top = (w - side) / 2, (h - side) / 2
     narrow = image.resize((size, h), Image.Resampling.BICUBIC, box=(left, 0, left + side, h))
     return narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, top + side))
@@ -134,6 +140,7 @@ def read_or_measure(
     """The picture as `read_square` gives it, or for a deep one without a `white` None and its depth."""
     try:
         with Image.open(source) as image:
+            _check(image, source)
             if white or not _is_deep(image):
                 return np.array(square(to_rgb(image, white=white), size)), None
             peak = _values(image).max()
@@ -141,6 +148,24 @@ def read_or_measure(
             return None, Depth(peak=peak, floats=image.mode == "F", stated=stated)
     except Exception as error:  # on damaged bytes Pillow's readers raise nearly anything
         raise OSError(_why(error, source)) from error
+
+
+def _check(image: Image.Image, source: Path | BytesIO) -> None:
+    """Raises DataError for what should not be decoded: formats that Pillow leaves to other programs, more
+    pixels than any picture may have, and a JPEG of very many scans.
+    """
+    if image.format in NOT_PICTURES:
+        raise DataError(f"{image.format}: convert to PNG or JPEG")
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(
+            f"It has {image.width:,} x {image.height:,} pixels, and may have {MAX_PIXELS:,} in all."
+        )
+    if image.info.get("progressive") and (scans := _bytes_of(source).count(b"\xff\xda")) > MAX_SCANS:
+        raise DataError(f"It is a JPEG of {scans:,} scans, and one of at most {MAX_SCANS} is read.")
+
+
+def _bytes_of(source: Path | BytesIO) -> bytes:
+    return source.getvalue() if isinstance(source, BytesIO) else source.read_bytes()
 
 
 def white_of(depths: Sequence[Depth]) -> float:
@@ -162,8 +187,9 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _values(image: Image.Image) -> np.ndarray:
-    values = np.asarray(image, dtype=np.float64)
-    return np.where(np.isfinite(values), values, 0).clip(0)
+    values = np.array(image, dtype=np.float64)
+    values[~np.isfinite(values)] = 0
+    return np.maximum(values, 0, out=values)
 
 
 def _stated_white(image: Image.Image, source: Path | BytesIO, peak: float) -> float:

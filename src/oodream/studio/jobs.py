@@ -8,6 +8,7 @@ options is said in the command line's own words.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -159,6 +160,13 @@ def arguments_of(asked: NewRun, folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
+def _are_ours(words: Sequence[str], folder: Path) -> bool:
+    """Whether `arguments_of`, or `resumed` after it, may have written these words for this folder."""
+    run, own = f"--run={folder.resolve()}", ("--preset=", "--data=", "--seeds=")
+    others = [word for word in words[1:] if word not in (run, "--redo=changed")]
+    return [*words[:1]] == ["run"] and run in words and all(word.startswith(own) for word in others)
+
+
 def _place(data: str) -> str:
     """The data as typed; a folder as an absolute path."""
     known = data in SETS or data.startswith(HUB)
@@ -169,11 +177,14 @@ def resumed(folder: Path, changed: bool, plugins: bool) -> list[str]:
     """The words of the command line that goes on with a run: those that it was started with here, or else its
     recorded configuration.
 
+    Words in its folder that `arguments_of` would not have written for it count for nothing: whoever made the
+    folder could make this machine do anything by them.
+
     Raises StoreError for a folder that holds no run, and, without `plugins`, for a run that names extensions
     by their modules, whose code would run.
     """
     again = ["--redo=changed"] if changed else []
-    if record := recorded(folder):
+    if (record := recorded(folder)) and _are_ours(record["arguments"], folder):
         return [*(word for word in record["arguments"] if word != "--redo=changed"), *again]
     if (manifest := read_manifest(folder)) is None:
         raise StoreError(f"{folder} is not a run folder: it has no run.json.")

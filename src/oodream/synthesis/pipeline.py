@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from ..core.errors import StoreError, listed
+from ..core.errors import StoreError, brief, first_line, listed, shown
 from ..core.files import ASSETS, read_json
 from ..core.folders import HASHES, changed_files
 from .errors import DecoderError
+from .parts import check_classes, check_configs, check_indexes
 
 __all__ = ["EMBEDDED", "check_folder", "load_pipeline", "variant_of"]
 
@@ -63,8 +64,8 @@ def load_pipeline(source: str, device: torch.device) -> Any:
             pipeline = _from_folder(folder, device) if folder.is_dir() else _from_hub(source, device)
     except DecoderError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise DecoderError(f"The decoder {source} cannot be loaded: {error}") from error
+    except Exception as error:  # whatever these libraries raise of a folder that is not what it says
+        raise DecoderError(f"The decoder {source} cannot be loaded: {first_line(error)}") from error
     for encoder in (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
         if encoder is not None and not isinstance(encoder.get_input_embeddings(), torch.nn.Embedding):
             raise DecoderError(
@@ -98,7 +99,9 @@ def _from_hub(source: str, device: torch.device) -> Any:
 def _loaded(source: str, device: torch.device, variant: str | None) -> Any:
     import diffusers
 
-    kind = _known(diffusers.DiffusionPipeline.load_config(source)["_class_name"], source)
+    index = diffusers.DiffusionPipeline.load_config(source)
+    kind = _known(index.get("_class_name"), source)
+    check_classes(index, PARTS[kind], source)
     return getattr(diffusers, kind).from_pretrained(
         source,
         dtype=torch.float16 if device.type == "cuda" else torch.float32,
@@ -118,6 +121,8 @@ def check_folder(folder: Path) -> None:
     for part in _parts(folder):
         if not any((folder / part).glob("*.json")):
             raise DecoderError(f"{folder} cannot be loaded: its part {part!r} is missing.")
+        check_configs(folder / part)
+        check_indexes(folder / part)
     variant_of(folder)
 
 
@@ -171,10 +176,16 @@ def _weight_parts(folder: Path) -> Sequence[str]:
 
 
 def _parts(folder: Path) -> Sequence[str]:
-    return PARTS[_known(read_json(folder / "model_index.json").get("_class_name"), str(folder))]
+    index = read_json(folder / "model_index.json")
+    if not isinstance(index, dict):
+        raise DecoderError(f"{shown(folder)}: its model_index.json is no JSON object.")
+    parts = PARTS[_known(index.get("_class_name"), shown(folder))]
+    check_classes(index, parts, shown(folder))
+    return parts
 
 
 def _known(kind: object, source: str) -> str:
     if not isinstance(kind, str) or kind not in PARTS:
-        raise DecoderError(f"{source} holds a {kind}, and one of these is needed: {', '.join(PARTS)}.")
+        called = brief(kind).strip("'")
+        raise DecoderError(f"{source} holds a {called}, and one of these is needed: {', '.join(PARTS)}.")
     return kind

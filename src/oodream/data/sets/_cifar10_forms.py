@@ -4,7 +4,6 @@ with a form is a DataError, before a picture is decoded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ...core.errors import DataError, listed, shown
-from ...core.files import read_text
+from ...core.files import parse_json, read_text
 from ..classes import find
 from ..folders import list_folder
 from ..listing import Encoded, Listing, Part, Pictures, Pixels
@@ -79,7 +78,7 @@ def _strips(folder: Path) -> Found:
         ]
         source = _label_file(folder, split)
         try:
-            values = json.loads(read_text(source))
+            values = parse_json(read_text(source))
         except (OSError, ValueError) as error:
             raise DataError(f"{shown(source)} cannot be read: {error}. Fetch it again.") from error
         if not isinstance(values, list) or not all(type(value) is int for value in values):
@@ -108,7 +107,7 @@ def _height(file: Path) -> int:
     try:
         with Image.open(file) as image:
             width, height = image.size
-    except OSError as error:
+    except Exception as error:  # on damaged bytes Pillow raises nearly anything
         raise DataError(f"{shown(file)} cannot be read: {error}. Fetch it again.") from error
     if width != PIXELS:
         raise DataError(
@@ -123,7 +122,7 @@ def _decode_strip(file: Path) -> np.ndarray:
     try:
         with Image.open(file) as image:
             return np.array(image.convert("RGB")).reshape(-1, SIDE, SIDE, 3)
-    except (OSError, SyntaxError) as error:  # Pillow's PNG reader raises both
+    except Exception as error:  # on damaged bytes Pillow raises nearly anything
         raise DataError(f"{shown(file)} is damaged: {error}. Fetch it again.") from error
 
 
@@ -158,9 +157,9 @@ def _table(split: str, files: Sequence[Path]) -> Listing:
                 )
             _check_order(schema, columns[1], file)
             table = pyarrow.parquet.read_table(file, columns=columns)
-            images += [(image or {}).get("bytes") or b"" for image in table[columns[0]].to_pylist()]
-            labels.append(table[columns[1]].to_numpy())
-        except (OSError, ValueError, AttributeError, pyarrow.ArrowException) as error:
+            images += [bytes((image or {}).get("bytes") or b"") for image in table[columns[0]].to_pylist()]
+            labels.append(np.asarray(table[columns[1]].to_numpy(), dtype=np.int64))
+        except (OSError, ValueError, AttributeError, TypeError, pyarrow.ArrowException) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{shown(file)} cannot be read: {error}. Fetch it again.") from error
@@ -171,7 +170,7 @@ def _table(split: str, files: Sequence[Path]) -> Listing:
 
 def _check_order(schema: object, column: str, file: Path) -> None:
     """DataError where a table says that its labels stand for other classes, or for these in another order."""
-    metadata = json.loads((getattr(schema, "metadata", None) or {}).get(b"huggingface", b"{}"))
+    metadata = parse_json((getattr(schema, "metadata", None) or {}).get(b"huggingface", b"{}").decode())
     names = metadata.get("info", {}).get("features", {}).get(column, {}).get("names")
     if names is not None and tuple(names) != CLASSES:
         raise DataError(f"{shown(file)} has other classes than CIFAR-10: {listed(map(str, names))}.")
