@@ -13,7 +13,10 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from ..core.options import OF, Option
 
-__all__ = ["Command", "Interrupts", "parse", "say", "value_of"]
+__all__ = ["Command", "Engine", "Interrupts", "parse", "say", "value_of"]
+
+Engine = typing.Literal["here", "ray"]
+"""where work is done that can be shared"""
 
 T = typing.TypeVar("T")
 _options = ConstructorRegistry()

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import tyro
 
 from ..config import FitDecoderConfig
-from .console import parse, say
+from ..core.options import ConfigError
+from .console import Engine, parse, say
 
 __all__ = ["decode", "fit"]
 
@@ -30,6 +31,8 @@ class DecodeOptions:
     """images or latents, where they should be other than the run's own"""
     shard: str = ""
     """i/n decodes the i-th of n parts, counted from 0; then `oodream run` goes on with what all have done"""
+    engine: Engine = "here"
+    """here, or ray: the workers of a cluster of Ray share the work; RAY_ADDRESS names one"""
     verify: bool = False
     """decode only images that are missing or damaged"""
     row: tuple[int, ...] = ()
@@ -62,6 +65,8 @@ class FitOptions:
 def decode(args: Sequence[str]) -> int:
     """`oodream decode`."""
     chosen = parse(DecodeOptions, "oodream decode", args)
+    if chosen.engine == "ray" and (chosen.shard or chosen.verify or chosen.row):
+        raise ConfigError("--engine ray decodes all that is missing: leave --shard, --verify and --row.")
 
     from ..core.distributed import current_shard, shard
     from ..run import redraw
@@ -72,6 +77,13 @@ def decode(args: Sequence[str]) -> int:
             print(file)
     elif chosen.verify:
         print(f"{redraw.verify(begun, say)} images were missing or damaged")
+    elif chosen.engine == "ray":
+        from ..core.cluster import Cluster
+        from ..run.on_cluster import decode_on
+
+        with Cluster(chosen.device) as cluster:
+            n = decode_on(cluster, begun, chosen.device)
+        print(f"{n} images decoded by the cluster. Go on with: {begun.run.command}")
     else:
         part = shard(chosen.shard) if chosen.shard else current_shard()
         n = redraw.decode_shard(begun, part)

@@ -12,15 +12,20 @@ from safetensors.torch import load_file, save
 from .errors import StoreError, shown
 from .files import write_bytes
 
-__all__ = ["load_tensors", "save_tensors"]
+__all__ = ["load_tensors", "save_tensors", "tensors_file"]
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Writes tensors as one safetensors file, whole or not at all."""
+    write_bytes(path, tensors_file(tensors, metadata))
+
+
+def tensors_file(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """What `save_tensors` writes."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(on_cpu, dict(metadata or {})))
+    return save(on_cpu, dict(metadata or {}))
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
