@@ -7,12 +7,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from .console import parse
+from .console import Engine, parse
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,8 @@ class ScoreOptions:
     """
     json: bool = False
     """one JSON object for each image"""
+    engine: Engine = "here"
+    """here, or ray, with --out: the workers of a cluster of Ray share the work; RAY_ADDRESS names one"""
     plugins: bool = False
     """allow a loss or detector that is named by its module, whose code then runs"""
     device: str = "auto"
@@ -80,6 +83,7 @@ def score(args: Sequence[str]) -> int:
 
     from ..core.device import device_of
     from ..core.errors import StoreError, listed, shown
+    from ..core.options import ConfigError
     from ..deploy.guard import Guard, predictor_of
     from ..deploy.resumed import score_to
     from ..deploy.tables import table_for
@@ -87,6 +91,8 @@ def score(args: Sequence[str]) -> int:
 
     if chosen.out:
         table_for(chosen.out)
+    elif chosen.engine == "ray":
+        raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
     if read_manifest(chosen.run):
         folder = RunDir(chosen.run)
         for stage in ("guard", f"classifier/{chosen.classifier}"):
@@ -106,7 +112,15 @@ def score(args: Sequence[str]) -> int:
         )
     if not chosen.out:
         return _print_scores(predictor, chosen, device)
-    tally = score_to(chosen.out, chosen.images, predictor, device)
+    score_all = partial(score_to, chosen.out, chosen.images, predictor, device)
+    if chosen.engine == "ray":
+        from ..core.cluster import Cluster
+        from ..deploy.on_cluster import answering_on
+
+        with Cluster(chosen.device) as cluster:
+            tally = score_all(answering_on(cluster, predictor, chosen.device, chosen.plugins))
+    else:
+        tally = score_all()
     if tally.unread:
         unread = listed(tally.first_unread, "\n  ")
         print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -57,8 +56,7 @@ class Cluster:
         An error in the work is raised here, as it was raised there. Raises StoreError for a task with which
         worker after worker is lost, and for workers of another version of this program.
         """
-        with closing(_Map(self, work, iter(tasks)).results()) as results:
-            yield from results
+        yield from _Map(self, work, iter(tasks)).results()
 
     def _has(self, resource: str) -> int:
         return int(self.ray.cluster_resources().get(resource, 0))
@@ -143,8 +141,8 @@ class _Map(Generic[T, R]):
         if self.losses[id(task)] >= LOST:
             what = "while they loaded" if task is None else "with the same task"
             raise StoreError(
-                f"{LOST} workers in turn were lost {what}, often for want of memory; what is finished is kept. "
-                f"Ray says: {error}"
+                f"{LOST} workers in turn were lost {what}, often for want of memory; what is finished is "
+                f"kept. Ray says: {error}"
             ) from error
 
 

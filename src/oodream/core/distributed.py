@@ -108,7 +108,7 @@ def gathered(part: Tensor, rows: Tensor, total: int) -> Tensor:
     and parameters' gradients are then averaged, they are those that one process would have.
     """
     whole = part.new_zeros(total, *part.shape[1:]).index_copy(0, rows.to(part.device), part)
-    summed: Tensor = _Summed.apply(whole)  # type: ignore[no-untyped-call]
+    summed: Tensor = _Summed.apply(whole)
     return summed
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -19,10 +19,25 @@ from ..core.files import explained
 from .hub import HubPictures
 from .scan import walk
 
-__all__ = ["FileList", "Pictures", "list_files", "open_pictures"]
+__all__ = ["FileList", "NamedBytes", "Pictures", "Source", "list_files", "open_pictures"]
 
 HUB = "hub:"
 LISTS = (".txt", ".lst")
+
+
+Source = Path | BytesIO | Callable[[], BytesIO]
+"""Where a picture's bytes are; a function fetches them when it is called."""
+
+
+class NamedBytes(BytesIO):
+    """The bytes of a file, under whose name a fault of theirs is told."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        super().__init__(data)
+        self.called = name
+
+    def __repr__(self) -> str:
+        return repr(self.called)
 
 
 class Pictures(Protocol):
@@ -34,7 +49,7 @@ class Pictures(Protocol):
     @property
     def identity(self) -> str: ...
 
-    def read(self, start: int = 0) -> Iterator[tuple[str, Path | BytesIO]]:
+    def read(self, start: int = 0) -> Iterator[tuple[str, Source]]:
         """The pictures from the place `start` on: what each is called, and where its bytes are."""
         ...
 

@@ -74,7 +74,9 @@ class GeneratedFiles(ABC):
 
     @abstractmethod
     def drawing(self, rows: Tensor) -> Drawing:
-        """How rows become what their files hold. It has their vectors, so it can be sent to another machine."""
+        """How rows become what their files hold. It has their vectors, so it can be sent to another
+        machine.
+        """
 
     @abstractmethod
     def parts(self, rows: Tensor, decoder: Decoder) -> Sequence[Tensor]:
@@ -188,7 +190,7 @@ Drawing = Callable[[Decoder], Iterable[tuple[int, bytes]]]
 
 def vectors_at(vectors: SampledVectors, rows: Tensor) -> SampledVectors:
     """Some rows of the vectors."""
-    picked = {name: x[rows] for name, x in vars(vectors).items() if isinstance(x, Tensor)}
+    picked: dict[str, Any] = {name: x[rows] for name, x in vars(vectors).items() if isinstance(x, Tensor)}
     return replace(vectors, **picked)
 
 
@@ -208,7 +210,9 @@ def drawn_images(
 def drawn_latents(
     vectors: SampledVectors, rows: Tensor, what: str, decoder: Decoder
 ) -> Iterator[tuple[int, bytes]]:
-    """One file of the latents of these vectors, which are those of `rows`; `what` names it in the progress."""
+    """One file of the latents of these vectors, which are those of `rows`; `what` names it in the
+    progress.
+    """
     batches = list(decoded(vectors, rows, decoder, "latents", what))
     latents = [batch.latents_BFHW for batch in batches if batch.latents_BFHW is not None]
     yield int(rows[0]), tensors_file({"latents_BFHW": torch.cat(latents), "row_B": rows})
