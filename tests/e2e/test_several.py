@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from oodream.cli.main import main
 from oodream.core.files import read_json
@@ -111,7 +110,8 @@ for case, (losses, options, sources) in cases.items():
     config = Optimisation(epochs=2, batch=12, lr=0.01, precision="fp32")
     log = fit(model, loss, sources, config, 0, CPU, out / case, "t", adapter=adapter, teacher=teacher)
     if is_main():
-        write_json(out / f"{case}.json", {"log": log, "norm": dict(model.named_buffers())["stem.1.running_var"].tolist()})
+        variance = dict(model.named_buffers())["stem.1.running_var"]
+        write_json(out / f"{case}.json", {"log": log, "norm": variance.tolist()})
 """
 
 
@@ -149,8 +149,8 @@ def curves(tmp_path_factory):
 @pytest.mark.parametrize("case", ["outliers", "virtual", "latents", "perturbed"])
 def test_several_nodes_train_what_one_process_does(case, curves):
     """The same loss curve and statistics, but for rounding: with batch normalization and augmentation; for
-    losses of a batch as a whole or with random numbers, a teacher, an adapter, outliers that the network makes.
-    Three processes share the six outliers of a batch evenly, and the latents of two roles unevenly.
+    losses of a batch as a whole or with random numbers, a teacher, an adapter, outliers that the network
+    makes.
     """
     alone, *several = curves(case)
     assert len(alone["log"]) == 2
