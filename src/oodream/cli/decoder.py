@@ -13,7 +13,7 @@ import tyro
 
 from ..config import FitDecoderConfig
 from ..core.options import ConfigError
-from .console import Engine, parse, say
+from .console import Engine, parse, say, working_in
 
 __all__ = ["decode", "fit"]
 
@@ -25,8 +25,8 @@ class DecodeOptions:
     Under torchrun or accelerate each process takes a share of its own.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """run folder in which vectors have been sampled (oodream run … --until vectors)"""
+    run: Annotated[str, tyro.conf.Positional]
+    """run folder in which vectors have been sampled (oodream run … --until vectors), or one in a bucket"""
     output: Annotated[Literal["", "images", "latents"], tyro.conf.arg(name="as")] = ""
     """images or latents, where they should be other than the run's own"""
     shard: str = ""
@@ -68,10 +68,15 @@ def decode(args: Sequence[str]) -> int:
     if chosen.engine == "ray" and (chosen.shard or chosen.verify or chosen.row):
         raise ConfigError("--engine ray decodes all that is missing: leave --shard, --verify and --row.")
 
+    with working_in(chosen.run) as folder:
+        return _decode_in(folder, chosen)
+
+
+def _decode_in(folder: Path, chosen: DecodeOptions) -> int:
     from ..core.distributed import current_shard, shard
     from ..run import redraw
 
-    begun = redraw.open_begun(chosen.run, chosen.device, chosen.output, chosen.plugins)
+    begun = redraw.open_begun(folder, chosen.device, chosen.output, chosen.plugins)
     if chosen.row:
         for file in redraw.redraw(begun, chosen.row, chosen.out):
             print(file)

@@ -29,11 +29,11 @@ class ScoreOptions:
     """Say of each image which class it shows, or that it is unknown."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """image files, folders of them, text files (.txt, .lst) with a path a line, or hub:NAME, a data set of
-    the hub
+    """image files, folders of them, in buckets, too (s3://BUCKET/FOLDER), text files (.txt, .lst) with a path
+    or URL a line, or hub:NAME, a data set of the hub
     """
-    run: Path
-    """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's"""
+    run: str
+    """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's; or one in a bucket"""
     classifier: str = "regularized-s0"
     """which of the run's classifiers"""
     alpha: float | None = None
@@ -93,11 +93,12 @@ def score(args: Sequence[str]) -> int:
         table_for(chosen.out)
     elif chosen.engine == "ray":
         raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
-    if read_manifest(chosen.run):
-        folder = RunDir(chosen.run)
+    place = _here(chosen)
+    if read_manifest(place):
+        folder = RunDir(place)
         for stage in ("guard", f"classifier/{chosen.classifier}"):
             folder.check_whole(stage)
-    predictor, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
+    predictor, device = predictor_of(place, chosen.classifier, chosen.plugins), device_of(chosen.device)
     predictor.network.to(device)
     if chosen.alpha is not None:
         if not isinstance(predictor, Guard):
@@ -126,6 +127,19 @@ def score(args: Sequence[str]) -> int:
         print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)
     print(f"{shown(chosen.out)}: {tally}")
     return 2 if tally.unread else 0
+
+
+def _here(chosen: ScoreOptions) -> Path:
+    """The folder that holds what is asked; of one in a bucket a copy of what scoring needs."""
+    from ..core.storage import is_url
+
+    if not is_url(chosen.run):
+        return Path(chosen.run)
+
+    from ..run.sync import fetched
+
+    needed = ("guard/", f"classifier/{chosen.classifier}/")
+    return fetched(chosen.run, lambda name: "/" not in name or name.startswith(needed))
 
 
 def _print_scores(predictor: Guard | Classifier, chosen: ScoreOptions, device: torch.device) -> int:

@@ -17,7 +17,8 @@ from torch import Tensor
 from ..core.errors import DataError
 from ..data.images import from_array
 from ..data.preprocess import Picture, read_image, read_pictures
-from ..data.stream import Source
+from ..data.remote import RemotePicture
+from ..data.stream import NamedBytes, Source
 from ..models.classifier import Predictor
 from ..runtime.answers import Prediction
 
@@ -42,7 +43,9 @@ def answers(
 
     def read(source: Source) -> Tensor | str:
         try:
-            return read_image(source() if callable(source) else source, size, white)
+            if isinstance(source, RemotePicture):
+                source = NamedBytes(source.url, source())
+            return read_image(source, size, white)
         except OSError as error:
             return str(error)
 
