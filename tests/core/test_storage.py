@@ -91,6 +91,15 @@ def test_nothing_to_read_is_said(url):
         list(Storage(url).walk())
 
 
+def test_a_server_that_makes_a_file_twice_is_refused(url, monkeypatch):
+    storage = Storage(url)
+    pipe = storage.fs.pipe_file
+    monkeypatch.setattr(storage.fs, "pipe_file", lambda path, data, mode: pipe(path, data))
+    with pytest.raises(StoreError, match="take a server with conditional writes"):
+        storage.reach(write=True)
+    assert objects(url) == {}
+
+
 @pytest.fixture
 def s3(monkeypatch):
     with bucket("s3", monkeypatch) as url:

@@ -74,7 +74,7 @@ class Storage:
     def reach(self, write: bool = False) -> None:
         """Finds out before any work whether the folder can be read or, with `write`, written.
 
-        Raises StoreError where it cannot, or where there is nothing to read.
+        Raises StoreError where it cannot, where there is nothing to read, or where a file can be made twice.
         """
         if not write:
             with _told(self.url):
@@ -83,14 +83,21 @@ class Storage:
                 except FileNotFoundError as error:
                     raise self._nothing() from error
             return
-        probe = f"{self.root}/.oodream/probe-{secrets.token_hex(4)}"
+        probe = f".oodream/probe-{secrets.token_hex(4)}"
         try:
-            with _told(self.url):
-                self._make_folder(probe)
-                self.fs.pipe_file(probe, b"")
-                self.fs.rm_file(probe)
+            self.create(probe, b"")
         except FileNotFoundError as error:
             raise StoreError(f"{self.url} cannot be written: {error}. Make the bucket first.") from error
+        try:
+            self.create(probe, b"")
+        except FileExistsError:
+            return
+        finally:
+            self.remove(probe)
+        raise StoreError(
+            f"{self.url} writes over a file that is there though it is asked not to. Two machines could not know "
+            "of each other: take a server with conditional writes."
+        )
 
     def walk(self) -> Iterator[tuple[str, int, str]]:
         """Name, size, and a tag that changes with the content, of every file; folder after folder, by
