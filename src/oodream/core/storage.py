@@ -105,7 +105,10 @@ class Storage:
         """
         with _told(self.url):
             try:
-                for folder, _, files in self.fs.walk(self.root, detail=True, on_error="raise"):
+                for folder, folders, files in self.fs.walk(self.root, detail=True, on_error="raise"):
+                    in_order = sorted(folders.items())
+                    folders.clear()
+                    folders.update(in_order)  # which is how they are then walked
                     for name in sorted(filter(None, files)):
                         info = files[name]
                         path = f"{folder}/{name}".removeprefix(f"{self.root}/")
