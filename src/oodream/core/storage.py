@@ -95,8 +95,8 @@ class Storage:
         finally:
             self.remove(probe)
         raise StoreError(
-            f"{self.url} writes over a file that is there though it is asked not to. Two machines could not know "
-            "of each other: take a server with conditional writes."
+            f"{self.url} writes over a file that is there, though it is asked not to. Two machines could not "
+            "know of each other: take a server with conditional writes."
         )
 
     def walk(self) -> Iterator[tuple[str, int, str]]:
