@@ -144,6 +144,8 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
         assert main([name, *args]) == 0
     elif name == "audit" and "--data" in args and args[args.index("--data") + 1] in SETS:
         assert parse(reference.COMMANDS[name], name, args)  # it would be audited
+    elif any("://" in arg for arg in args):
+        assert parse(reference.COMMANDS[name], name, args)  # the bucket would be asked
     elif name == "audit" and "--data" in args:
         assert main([name, *args]) == 2
         assert "is not a folder" in capsys.readouterr().err
@@ -155,7 +157,7 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
 @starting("torchrun ")
 def test_launched_commands_are_understood(page, line):
     launch, _, own = line.partition(" -- oodream.cli ")
-    assert re.fullmatch(r"torchrun --nproc-per-node \d+ -m", launch)
+    assert re.fullmatch(r"torchrun (--[a-z-]+ \w+ )+-m", launch)
     assert main([*shlex.split(own), "--dry-run"]) == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from torch.nn import functional as F
 from oodream.config import Optimisation
 from oodream.core.distributed import Shard
 from oodream.data.images import Images, from_array
-from oodream.training.batches import as_shown, epoch_batches
+from oodream.training.batches import Batch, as_shown, epoch_batches
+from oodream.training.detail import Detail
 from oodream.training.sources import LatentSet, Source
 from tests.helpers.training import UNMOVED, images, known, latent_sources, outliers, pixels
 
@@ -72,31 +74,34 @@ def close(name: str, expected: torch.Tensor, actual: torch.Tensor) -> bool:
     return torch.equal(expected, actual)
 
 
+def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
+    """A batch's tensors, with its latents and what becomes of previews of them."""
+    tensors = {key: x for key, x in vars(batch).items() if isinstance(x, torch.Tensor)}
+    tensors.pop("latent_OFHW", None)
+    if batch.latents is not None:
+        latents = batch.latents.latent_LFHW
+        enlarged = latents[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3)
+        preview = ((enlarged.clamp(-2, 2) + 2) * 63).to(torch.uint8)
+        shown = batch.latents.augment(preview)
+        tensors |= {"latent": latents, "pair": batch.latents.pair_K3HW, "shown": shown}
+    return tensors
+
+
 @pytest.mark.parametrize("name", recorded())
 def test_batches_are_those_that_were_recorded(name):
     sources, config = recorded()[name]
     compared = 0
     with safe_open(GOLDEN, "pt") as golden:
         keys = [key for key in golden.keys() if key.startswith(f"{name}/")]  # noqa: SIM118
-        for shard in (Shard(0, 1), Shard(1, 2)):
-            for i, batch in enumerate(epoch_batches(sources, config, SEED, EPOCH, shard)):
-                at = f"{name}/{shard.index}of{shard.count}/{i}/"
-                actual = {key: x for key, x in vars(batch).items() if isinstance(x, torch.Tensor)}
-                if batch.latents is not None:
-                    latents = batch.latents.latent_LFHW
-                    enlarged = latents[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3)
-                    preview = ((enlarged.clamp(-2, 2) + 2) * 63).to(torch.uint8)
-                    shown = batch.latents.augment(preview)
-                    actual |= {"latent": latents, "pair": batch.latents.pair_K3HW, "shown": shown}
-                expected = {
-                    key.removeprefix(at): golden.get_tensor(key) for key in keys if key.startswith(at)
-                }
-                if expected:
-                    assert expected.keys() == actual.keys()
-                for key, tensor in expected.items():
-                    assert tensor.shape == actual[key].shape, key
-                    assert close(name, tensor, actual[key]), at + key
-                    compared += 1
+        for i, batch in enumerate(epoch_batches(sources, config, SEED, EPOCH)):
+            at, actual = f"{name}/0of1/{i}/", tensors_of(batch)
+            expected = {key.removeprefix(at): golden.get_tensor(key) for key in keys if key.startswith(at)}
+            if expected:
+                assert expected.keys() == actual.keys()
+            for key, tensor in expected.items():
+                assert tensor.shape == actual[key].shape, key
+                assert close(name, tensor, actual[key]), at + key
+                compared += 1
     assert compared == len(keys) > 0
 
 
@@ -202,34 +207,35 @@ def test_outliers_are_varied_anew_and_known_images_never():
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_processes_share_a_batch(count):
-    """Together they see the rows that one process would, known ones as known and outliers as outliers."""
-    sources = [
-        known(images(48)),
-        Source(role="reconstructed", data=images(32, 80), ratio=0.25),
-        outliers(images(10, 160), ratio=0.5),
-    ]
-    config = Optimisation(batch=12, crop_padding=0, flip=False)
-    alone = list(epoch_batches(sources, config, 0, 0))
-    shared = [list(epoch_batches(sources, config, 0, 0, Shard(i, count))) for i in range(count)]
-
-    def sums(batches, unknown: bool) -> list[int]:
-        rows = [b.images_B3HW[len(b.y_B) :] if unknown else b.images_B3HW[: len(b.y_B)] for b in batches]
-        return sorted(torch.cat(rows).sum((1, 2, 3)).tolist())
-
+@pytest.mark.parametrize("name", [*recorded(), "softened"])
+def test_processes_share_the_batch_that_one_would_have(name, count):
+    """Each image and latent is in one, shown as it would be to one process alone; all know the rest."""
+    if name == "softened":
+        sources, config = recorded()["outliers"]
+        detail = Detail(known=images(6, size=8), reconstructed=images(6, 9, size=8))
+        sources = [replace(source, soften=0.5, detail=detail) for source in sources]
+    else:
+        sources, config = recorded()[name]
+    alone = list(epoch_batches(sources, config, SEED, EPOCH))
+    shared = [list(epoch_batches(sources, config, SEED, EPOCH, Shard(i, count))) for i in range(count)]
     for whole, parts in zip(alone, zip(*shared, strict=True), strict=True):
-        assert sum(len(part.y_B) for part in parts) == 12
-        for unknown in (False, True):
-            assert sums([whole], unknown) == sums(parts, unknown)
-
-
-def test_processes_vary_as_one_would():
-    data = from_array("ood", pixels(9), torch.zeros(9), "ab")
-    sources = [known(images(16)), outliers(data, ratio=0.5, outlier_aug_prob=0.7, grayscale_prob=0.5)]
-    (whole,) = epoch_batches(sources, UNMOVED, 0, 0)
-    parts = [next(epoch_batches(sources, UNMOVED, 0, 0, Shard(index=i, count=2))) for i in range(2)]
-    together = torch.stack([part.images_B3HW[8:] for part in parts], 1).flatten(0, 1)
-    assert torch.equal(together, whole.images_B3HW[16:])
+        first = len(whole.images_B3HW)
+        expected, actual = tensors_of(whole), [tensors_of(part) for part in parts]
+        split = {
+            "images_B3HW": [part.mine[part.mine < first] for part in parts],
+            "latent": [part.mine[part.mine >= first] - first for part in parts],
+        }
+        split["shown"] = split["latent"]
+        if whole.latents is not None:
+            pairs = len(whole.latents.pair_K3HW)
+            split["pair"] = [rows[rows < pairs] for rows in split["latent"]]
+        for key, tensor in expected.items():
+            if key not in split:
+                assert all(torch.equal(tensor, one[key]) for one in actual), key
+                continue
+            assert sorted(torch.cat(split[key]).tolist()) == list(range(len(tensor))), key
+            for rows, one in zip(split[key], actual, strict=True):
+                assert torch.equal(tensor[rows], one[key]), key
 
 
 # Latents

@@ -152,11 +152,13 @@ def test_small_sets_are_passed_over_more_often(tmp_path):
     assert len(fit(network(), loss, [known(images(32))], config, 0, CPU, tmp_path / "s", "t")) == 5
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("batch", "ratio", "few"), [(2, 1.0, "2 known images"), (16, 0.1, "2 outliers")])
+def test_a_batch_that_processes_cannot_share_is_refused(batch, ratio, few, monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "3")
-    config, loss = Optimisation(batch=16), make("losses", "cross_entropy")
-    with pytest.raises(ValueError, match="A batch of 16 cannot be shared evenly by 3 processes"):
-        fit(network(), loss, [known(images(32))], config, 0, CPU, tmp_path / "s", "t")
+    config, loss = Optimisation(batch=batch), make("losses", "energy_logistic")
+    sources = [known(images(32)), outliers(images(8, 90), ratio=ratio)]
+    with pytest.raises(ValueError, match=f"A batch has {few}, too few for 3 processes"):
+        fit(network(), loss, sources, config, 0, CPU, tmp_path / "s", "t")
 
 
 # Adapters

@@ -27,7 +27,7 @@ from ..detection.detectors import learned_fields
 from ..detection.evaluate import Evaluation, evaluate
 from ..detection.fit import Lesson, uses_outliers
 from ..detection.sanity import upside_down
-from ..models.inference import Extractor
+from ..models.inference import Compute, Extractor
 from ..models.published import published_config
 from .explain import explain
 from .locate import Located, locate
@@ -76,6 +76,7 @@ def run_benchmark(
     job: Job,
     say: Say = print,
     teach: Callable[[Images], Lesson] | None = None,
+    compute: Compute | None = None,
 ) -> str:
     """Measures a network on a protocol and returns the tables as Markdown.
 
@@ -86,7 +87,7 @@ def run_benchmark(
     detector that cannot be used with this network is left out, and the notes say why. Training images are
     read only where a detector learns from them or options are chosen; the images of the folder `job.outliers`
     only where a detector learns from outliers. `teach` makes of the ID training images what these learn from
-    in place of that folder's images.
+    in place of that folder's images. `compute` is as in `Extractor`.
 
     Raises, before any image is read: ConfigError for detectors and options that cannot be, DataError for all
     images that are missing, ValueError for a network that does not fit. Raises ValueError when no detector
@@ -103,7 +104,8 @@ def run_benchmark(
     sets = _read(located, model, order, job)
     # The cache knows a file by its path, length and time, and not what is cut away of its image.
     cache, device = job.out / "cache" / f"crop-{crop:g}", device_of(job.device)
-    extractor = Extractor(model.network, loss=model.loss, device=device, cache=cache)
+    passing: dict[str, Any] = {"loss": model.loss, "device": device, "cache": cache, "compute": compute}
+    extractor = Extractor(model.network, **passing)
     outliers: Images | Lesson | None = None
     if learning := [name for name, detector in detectors.items() if uses_outliers(detector)]:
         outliers, what = _outliers(sets, job, teach)
@@ -113,7 +115,7 @@ def run_benchmark(
         detectors, useless, tuned = tune_detectors(extractor, options, sets, folder, say, outliers)
         skipped |= useless
         notes += tuned
-    speaking = _SpeakingExtractor(say, model.network, loss=model.loss, device=device, cache=cache)
+    speaking = _SpeakingExtractor(say, model.network, **passing)
     evaluation = _evaluate(speaking, detectors, sets, outliers, model.name, protocol, job)
     notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy)
     notes += _upside_down_notes(extractor, detectors, of_group(sets, "test"), evaluation)

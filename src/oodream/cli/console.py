@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from ..core.options import OF, Option
+from ..core.options import OF, ConfigError, Option
 
-__all__ = ["Command", "Interrupts", "parse", "say", "value_of"]
+__all__ = ["Command", "Engine", "Interrupts", "parse", "say", "value_of", "working_in"]
+
+Engine = typing.Literal["here", "ray"]
+"""where work is done that can be shared"""
 
 T = typing.TypeVar("T")
 _options = ConstructorRegistry()
@@ -56,6 +61,26 @@ def parse(options: type[T], prog: str, args: Sequence[str], default: T | None = 
     joined = _joined(args, set(_list_flags(options)))
     chosen = tyro.cli(options, prog=prog, args=joined, default=default, registry=_options)
     return typing.cast(T, chosen if default is None else _merged(default, chosen))
+
+
+@contextmanager
+def working_in(place: str) -> Iterator[Path]:
+    """The folder at a place, here or in a bucket, to be worked in: then it is a copy here, and what is new in
+    it goes to the bucket.
+    """
+    from ..core.distributed import current_shard
+    from ..core.storage import is_url
+
+    if not is_url(place):
+        yield Path(place)
+        return
+    if current_shard().count > 1:
+        raise ConfigError("Several processes share a folder on a disk: give --run a folder, not a URL.")
+
+    from ..run.sync import synchronised
+
+    with synchronised(place, say) as folder:
+        yield folder
 
 
 def value_of(args: Sequence[str], flag: str) -> str:

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import tyro
 
 from ..config import FitDecoderConfig
-from .console import parse, say
+from ..core.options import ConfigError
+from .console import Engine, parse, say, working_in
 
 __all__ = ["decode", "fit"]
 
@@ -24,12 +25,14 @@ class DecodeOptions:
     Under torchrun or accelerate each process takes a share of its own.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """run folder in which vectors have been sampled (oodream run … --until vectors)"""
+    run: Annotated[str, tyro.conf.Positional]
+    """run folder in which vectors have been sampled (oodream run … --until vectors), or one in a bucket"""
     output: Annotated[Literal["", "images", "latents"], tyro.conf.arg(name="as")] = ""
     """images or latents, where they should be other than the run's own"""
     shard: str = ""
     """i/n decodes the i-th of n parts, counted from 0; then `oodream run` goes on with what all have done"""
+    engine: Engine = "here"
+    """here, or ray: the workers of a cluster of Ray share the work; RAY_ADDRESS names one"""
     verify: bool = False
     """decode only images that are missing or damaged"""
     row: tuple[int, ...] = ()
@@ -62,16 +65,30 @@ class FitOptions:
 def decode(args: Sequence[str]) -> int:
     """`oodream decode`."""
     chosen = parse(DecodeOptions, "oodream decode", args)
+    if chosen.engine == "ray" and (chosen.shard or chosen.verify or chosen.row):
+        raise ConfigError("--engine ray decodes all that is missing: leave --shard, --verify and --row.")
 
+    with working_in(chosen.run) as folder:
+        return _decode_in(folder, chosen)
+
+
+def _decode_in(folder: Path, chosen: DecodeOptions) -> int:
     from ..core.distributed import current_shard, shard
     from ..run import redraw
 
-    begun = redraw.open_begun(chosen.run, chosen.device, chosen.output, chosen.plugins)
+    begun = redraw.open_begun(folder, chosen.device, chosen.output, chosen.plugins)
     if chosen.row:
         for file in redraw.redraw(begun, chosen.row, chosen.out):
             print(file)
     elif chosen.verify:
         print(f"{redraw.verify(begun, say)} images were missing or damaged")
+    elif chosen.engine == "ray":
+        from ..core.cluster import Cluster
+        from ..run.on_cluster import decode_on
+
+        with Cluster(chosen.device) as cluster:
+            n = decode_on(cluster, begun, chosen.device)
+        print(f"{n} images decoded by the cluster. Go on with: {begun.run.command}")
     else:
         part = shard(chosen.shard) if chosen.shard else current_shard()
         n = redraw.decode_shard(begun, part)

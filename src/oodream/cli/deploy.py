@@ -7,12 +7,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from .console import parse
+from .console import Engine, parse
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +29,11 @@ class ScoreOptions:
     """Say of each image which class it shows, or that it is unknown."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """image files, folders of them, text files (.txt, .lst) with a path a line, or hub:NAME, a data set of
-    the hub
+    """image files, folders of them, in buckets, too (s3://BUCKET/FOLDER), text files (.txt, .lst) with a path
+    or URL a line, or hub:NAME, a data set of the hub
     """
-    run: Path
-    """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's"""
+    run: str
+    """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's; or one in a bucket"""
     classifier: str = "regularized-s0"
     """which of the run's classifiers"""
     alpha: float | None = None
@@ -43,6 +44,8 @@ class ScoreOptions:
     """
     json: bool = False
     """one JSON object for each image"""
+    engine: Engine = "here"
+    """here, or ray, with --out: the workers of a cluster of Ray share the work; RAY_ADDRESS names one"""
     plugins: bool = False
     """allow a loss or detector that is named by its module, whose code then runs"""
     device: str = "auto"
@@ -80,6 +83,7 @@ def score(args: Sequence[str]) -> int:
 
     from ..core.device import device_of
     from ..core.errors import StoreError, listed, shown
+    from ..core.options import ConfigError
     from ..deploy.guard import Guard, predictor_of
     from ..deploy.resumed import score_to
     from ..deploy.tables import table_for
@@ -87,11 +91,14 @@ def score(args: Sequence[str]) -> int:
 
     if chosen.out:
         table_for(chosen.out)
-    if read_manifest(chosen.run):
-        folder = RunDir(chosen.run)
+    elif chosen.engine == "ray":
+        raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
+    place = _here(chosen)
+    if read_manifest(place):
+        folder = RunDir(place)
         for stage in ("guard", f"classifier/{chosen.classifier}"):
             folder.check_whole(stage)
-    predictor, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
+    predictor, device = predictor_of(place, chosen.classifier, chosen.plugins), device_of(chosen.device)
     predictor.network.to(device)
     if chosen.alpha is not None:
         if not isinstance(predictor, Guard):
@@ -106,12 +113,33 @@ def score(args: Sequence[str]) -> int:
         )
     if not chosen.out:
         return _print_scores(predictor, chosen, device)
-    tally = score_to(chosen.out, chosen.images, predictor, device)
+    score_all = partial(score_to, chosen.out, chosen.images, predictor, device)
+    if chosen.engine == "ray":
+        from ..core.cluster import Cluster
+        from ..deploy.on_cluster import answering_on
+
+        with Cluster(chosen.device) as cluster:
+            tally = score_all(answering_on(cluster, predictor, chosen.device, chosen.plugins))
+    else:
+        tally = score_all()
     if tally.unread:
         unread = listed(tally.first_unread, "\n  ")
         print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)
     print(f"{shown(chosen.out)}: {tally}")
     return 2 if tally.unread else 0
+
+
+def _here(chosen: ScoreOptions) -> Path:
+    """The folder that holds what is asked; of one in a bucket a copy of what scoring needs."""
+    from ..core.storage import is_url
+
+    if not is_url(chosen.run):
+        return Path(chosen.run)
+
+    from ..run.sync import fetched
+
+    needed = ("guard/", f"classifier/{chosen.classifier}/")
+    return fetched(chosen.run, lambda name: "/" not in name or name.startswith(needed))
 
 
 def _print_scores(predictor: Guard | Classifier, chosen: ScoreOptions, device: torch.device) -> int:

@@ -15,7 +15,7 @@ from ..config import Config, MeasureConfig
 from ..core.errors import listed
 from ..core.options import ConfigError
 from ..run.layout import REGULARIZED, Layout
-from .console import parse, say
+from .console import Engine, parse, say
 
 __all__ = ["audit", "evaluate"]
 
@@ -42,6 +42,8 @@ class Target:
     """
     hub: bool = False
     """read image sets from the hub that are there and not below a root"""
+    engine: Engine = "here"
+    """here, or ray: the network runs on the workers of a cluster of Ray; RAY_ADDRESS names one"""
     plugins: bool = False
     """allow a classifier whose loss is named by its Python module; the module's code is run"""
     dry_run: bool = False
@@ -83,7 +85,15 @@ def evaluate(args: Sequence[str]) -> int:
     job = Job(out=out, roots=roots, hub=target.hub, plugins=target.plugins, **vars(command.options))
     run = run_of(Path(job.outliers), target.plugins) if job.outliers else None
     teach = partial(lesson_of, run) if run else None
-    tables = run_benchmark(protocol, model, target.weights, job, say, teach)
+    measure = partial(run_benchmark, protocol, model, target.weights, job, say, teach)
+    if target.engine == "ray":
+        from ..core.cluster import Cluster
+        from ..models.on_cluster import outputs_on
+
+        with Cluster(job.device) as cluster:
+            tables = measure(outputs_on(cluster))
+    else:
+        tables = measure()
     print(f"\n{tables}\nResults: {out.resolve()}")
     return 0
 

@@ -68,6 +68,8 @@ def doctor(args: Sequence[str]) -> int:
         "safetensors",
         "datasets",
         "timm",
+        "ray",
+        "s3fs",
     ):
         try:
             found = version(package)

@@ -17,7 +17,7 @@ from ..core.errors import shown
 from ..core.files import MAX_JSON, parse_json, read_text
 from ..core.options import ConfigError, overlay, to_json
 from ..presets import PRESETS
-from .console import parse, say, value_of
+from .console import parse, say, value_of, working_in
 
 __all__ = ["compare", "demo", "json_text", "read_options", "run"]
 
@@ -26,8 +26,10 @@ __all__ = ["compare", "demo", "json_text", "read_options", "run"]
 class Where:
     """Which run, and how far."""
 
-    run: Path | None = None
-    """run folder (default: runs/PRESET or runs/FOLDER); the same command again resumes it"""
+    run: str | None = None
+    """run folder (default: runs/PRESET or runs/FOLDER), or one in a bucket, as s3://BUCKET/FOLDER; the same
+    command again resumes it
+    """
     preset: str | None = None
     """where the options start from (see `oodream list`)"""
     config: Path | None = None
@@ -93,10 +95,10 @@ def run(args: Sequence[str], command: str = "run") -> int:
             "Which images? Give --data FOLDER (a folder of class folders), or --preset demo or fashion."
         )
     short = Path(config.data).resolve().name if name.startswith("folder") else name
-    folder = where.run or Path("runs") / (f"{short}-validation" if config.validate else short)
+    place = where.run or str(Path("runs") / (f"{short}-validation" if config.validate else short))
     if where.dry_run:
         print(json.dumps(to_json(config), indent=2))
-        print(f"Would run in {folder}: {PRESETS[name].about}.")
+        print(f"Would run in {place}: {PRESETS[name].about}.")
         return 0
 
     from ..core.distributed import is_main
@@ -104,9 +106,10 @@ def run(args: Sequence[str], command: str = "run") -> int:
     from ..run.runner import execute
 
     if is_main():
-        print(f"oodream: {PRESETS[name].about}\n  run folder: {folder}", flush=True)
+        print(f"oodream: {PRESETS[name].about}\n  run folder: {place}", flush=True)
     line = shlex.join(["oodream", command, *args])
-    result = execute(config, folder, command=line, until=where.until, redo=where.redo, say=say)
+    with working_in(place) as folder:
+        result = execute(config, folder, command=line, until=where.until, redo=where.redo, say=say)
     if where.until == "report" and is_main():
         print(f"\n{headline(result)}\nReport: {result.layout.report.resolve()}")
     return 0

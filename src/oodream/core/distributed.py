@@ -2,7 +2,8 @@
 process.
 
 Processes are started by torchrun or accelerate, whose variables are read here; accelerate joins them,
-PyTorch's DistributedDataParallel averages their gradients.
+PyTorch's DistributedDataParallel averages their gradients. What a batch says as a whole, its outputs and its
+statistics, is put together by `gathered`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ __all__ = [
     "barrier",
     "current_shard",
     "from_main",
+    "gathered",
     "is_main",
     "local_rank",
     "mean",
@@ -46,6 +49,10 @@ class Shard:
         """
         rows = torch.arange(n)
         return rows[rows // block % self.count == self.index]
+
+    def of(self, n: int) -> slice:
+        """Every `count`-th of n rows, from `index` on: another way of parting them."""
+        return slice(self.index, n, self.count)
 
 
 def current_shard() -> Shard:
@@ -107,3 +114,32 @@ def mean(values: Tensor) -> Tensor:
         torch.distributed.all_reduce(values)
         values /= current_shard().count
     return values
+
+
+def gathered(part: Tensor, rows: Tensor, total: int) -> Tensor:
+    """The tensor of `total` rows of which this process has `part` at `rows`, and the others theirs.
+
+    The gradient is the sum of all processes' gradients. So where each computes the same loss of the whole,
+    and parameters' gradients are then averaged, they are those that one process would have.
+    """
+    whole = part.new_zeros(total, *part.shape[1:]).index_copy(0, rows.to(part.device), part)
+    summed: Tensor = _Summed.apply(whole)
+    return summed
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over all processes, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _summed(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(x: Tensor) -> Tensor:
+    x = x.detach().clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(x)
+    return x

@@ -27,11 +27,11 @@ def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: 
     return _line(items, total=total, initial=done, desc=what, unit=unit)
 
 
-def counter(*, total: int, what: str, unit: str) -> Any:
+def counter(*, total: int, done: int = 0, what: str, unit: str) -> Any:
     """A progress line as `progress` shows it, within whose block `update(n)` counts `n` more; none for work
     of a few seconds.
     """
-    return _line(None, total=total, desc=what, unit=unit, delay=SECONDS)
+    return _line(None, total=total, initial=done, desc=what, unit=unit, delay=SECONDS)
 
 
 def _line(items: Iterable[Any] | None, **options: Any) -> Any:

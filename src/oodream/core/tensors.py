@@ -16,13 +16,20 @@ from .errors import StoreError, shown
 from .files import read_framed, write_bytes, write_framed
 from .sealed import KEY, UNSEALED, is_whole, seal
 
-__all__ = ["kept_tensors", "load_state", "load_tensors", "save_state", "save_tensors"]
+__all__ = ["kept_tensors", "load_state", "load_tensors", "save_state", "save_tensors", "tensors_file"]
 
 
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes tensors as one safetensors file with a seal, whole or not at all."""
+    write_bytes(path, tensors_file(tensors, metadata))
+
+
+def tensors_file(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """What `save_tensors` writes."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, seal(save(on_cpu, {KEY: UNSEALED})))
+    return seal(save(on_cpu, {**(metadata or {}), KEY: UNSEALED}))
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from .holdout import check_left_out, hold_out
 from .images import Images, ImageSet
 from .listing import Listing
 from .real import WORLD, check_real, is_within, list_real
+from .remote import with_local_copies
 from .source import UNKNOWN_SET, DataSource
 
 __all__ = ["CONTROL", "DataInputs", "NamedFolder", "named_folders"]
@@ -35,7 +36,12 @@ class DataInputs:
     """The image sets of a configuration, read when they are first needed."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self._given = config
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration with folders on this machine."""
+        return with_local_copies(self._given)
 
     def check(self) -> None:
         """Raises DataError for every fault of the inputs that can be known before a picture is opened."""

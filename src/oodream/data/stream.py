@@ -16,13 +16,30 @@ from typing import Protocol
 
 from ..core.errors import DataError, shown
 from ..core.files import explained
+from ..core.storage import is_url
 from .hub import HubPictures
+from .remote import RemotePicture, pictures_at
 from .scan import walk
 
-__all__ = ["FileList", "Pictures", "list_files", "open_pictures"]
+__all__ = ["FileList", "NamedBytes", "Pictures", "Source", "list_files", "open_pictures"]
 
 HUB = "hub:"
 LISTS = (".txt", ".lst")
+
+
+Source = Path | BytesIO | RemotePicture
+"""Where a picture's bytes are; one in a bucket is fetched when it is called."""
+
+
+class NamedBytes(BytesIO):
+    """The bytes of a file, under whose name a fault of theirs is told."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        super().__init__(data)
+        self.called = name
+
+    def __repr__(self) -> str:
+        return repr(self.called)
 
 
 class Pictures(Protocol):
@@ -34,24 +51,24 @@ class Pictures(Protocol):
     @property
     def identity(self) -> str: ...
 
-    def read(self, start: int = 0) -> Iterator[tuple[str, Path | BytesIO]]:
+    def read(self, start: int = 0) -> Iterator[tuple[str, Source]]:
         """The pictures from the place `start` on: what each is called, and where its bytes are."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileList:
-    """Files of pictures, as they stand in the text file `file`, one path a line."""
+    """Files of pictures, as they stand in the text file `file`, one path or URL a line."""
 
     file: Path
     total: int
     identity: str
 
-    def read(self, start: int = 0) -> Iterator[tuple[str, Path]]:
+    def read(self, start: int = 0) -> Iterator[tuple[str, Source]]:
         with self.file.open("rb") as lines:
             for line in islice(lines, start, None):
                 name = os.fsdecode(line.rstrip(b"\n"))
-                yield name, Path(name)
+                yield name, RemotePicture(name) if is_url(name) else Path(name)
 
 
 def open_pictures(places: Sequence[str], file: Path) -> Pictures:
@@ -61,7 +78,7 @@ def open_pictures(places: Sequence[str], file: Path) -> Pictures:
     Raises DataError where there is none, or where a data set of the hub is not alone.
     """
     if not any(place.startswith(HUB) for place in places):
-        return list_files([Path(place) for place in places], file)
+        return list_files(places, file)
     if len(places) > 1:
         raise DataError(
             "A data set of the hub is scored by itself: give hub:NAME alone, and the others another time."
@@ -69,9 +86,9 @@ def open_pictures(places: Sequence[str], file: Path) -> Pictures:
     return HubPictures.open(places[0].removeprefix(HUB))
 
 
-def list_files(places: Sequence[Path], file: Path) -> FileList:
+def list_files(places: Sequence[Path | str], file: Path) -> FileList:
     """Writes the list of the pictures in folders, in lists (text files that end in .txt or .lst, with a path
-    a line) and of single ones, in this order, one path a line.
+    or URL a line) and of single ones, in this order, one path a line. Folders and pictures may be URLs.
 
     A folder's pictures are those that `scan.walk` finds, in its order, with those that it says cannot be
     read. Paths in a list are as on the command line: relative ones start from the working directory. Raises
@@ -93,8 +110,12 @@ def list_files(places: Sequence[Path], file: Path) -> FileList:
     return FileList(file=file, total=total, identity=digest.hexdigest())
 
 
-def _paths(places: Iterable[Path]) -> Iterator[str]:
-    for place in places:
+def _paths(places: Iterable[Path | str]) -> Iterator[str]:
+    for text in places:
+        if is_url(text):
+            yield from map(_one_line, pictures_at(str(text)))
+            continue
+        place = Path(text)
         if place.is_dir():
             for path, reason, is_picture in walk(place):
                 if reason is None or is_picture:

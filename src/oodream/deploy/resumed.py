@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -20,16 +21,16 @@ import torch
 from ..core.errors import LISTED, StoreError, brief, shown
 from ..core.files import read_json, write_framed, write_json
 from ..core.folders import held
-from ..core.progress import progress
+from ..core.progress import counter
 from ..core.types import Json
-from ..data.stream import Pictures, open_pictures
+from ..data.stream import Pictures, Source, open_pictures
 from ..models.classifier import Classifier, Predictor
 from .guard import Guard
 from .identity import identity
 from .scoring import answers
 from .tables import Table, read_part, row_of, table_for
 
-__all__ = ["PART", "Tally", "score_to"]
+__all__ = ["PART", "Answering", "Tally", "answer_parts", "in_parts", "score_to"]
 
 BEGUN, LIST = "begun.json", "pictures.txt"
 PART = 1024
@@ -64,13 +65,20 @@ class Tally:
                     self.first_unread.append(f"{shown(row['file'])}: {row['error']}")
 
 
-def score_to(file: Path, places: Sequence[str], predictor: Guard | Classifier, device: torch.device) -> Tally:
+Answering = Callable[[Pictures, Sequence[int]], Iterator[tuple[int, list[Json]]]]
+"""The rows of those parts of the pictures, in any order, each with its number."""
+
+
+def score_to(
+    file: Path, places: Sequence[str], predictor: Guard | Classifier, device: torch.device,
+    answering: Answering | None = None,
+) -> Tally:  # fmt: skip
     """Writes the predictor's answers to the pictures of a command line (see `data.stream`), one row for each,
     in order: Parquet or JSON lines, by the file's suffix.
 
-    What a killed process has finished is kept. Raises StoreError where the file is there already, where it
-    was begun with another predictor or other pictures, and where another process is at it; and what
-    `open_pictures` and `table_for` raise.
+    `answering` may do the work elsewhere. What a killed process has finished is kept. Raises StoreError
+    where the file is there already, where it was begun with another predictor or other pictures, and where
+    another process is at it; and what `open_pictures` and `table_for` raise.
     """
     table, folder = table_for(file), file.with_name(f"{file.name}.parts")
     begun = folder / BEGUN
@@ -87,33 +95,62 @@ def score_to(file: Path, places: Sequence[str], predictor: Guard | Classifier, d
             _check_same(file, read_json(begun), facts)
         write_json(begun, facts, sealed=True)
         parts = [folder / f"part-{i:06}{table.suffix}" for i in range(-(-pictures.total // PART))]
-        tally = _fill(parts, table, predictor, pictures, device)
+        tally = _fill(parts, table, pictures, answering or partial(answer_parts, predictor, device))
         table.join(parts, file, facts)
     shutil.rmtree(folder)
     return tally
 
 
-def _fill(
-    parts: Sequence[Path], table: Table, predictor: Predictor, pictures: Pictures, device: torch.device
-) -> Tally:
-    """Writes the parts from the first one on that is missing."""
-    tally = Tally()
-    kept = 0
-    for part in takewhile(Path.exists, parts):
-        try:
-            tally.add(read_part(table, part))
-        except StoreError:
-            message = f"{shown(part)} is damaged: from there on pictures are answered again."
-            warnings.warn(message, stacklevel=2)
-            break
-        kept += 1
-    with closing(answers(predictor, pictures.read(tally.total), device)) as stream:
-        rest = iter(progress(stream, total=pictures.total, done=tally.total, what="scoring", unit="image"))
-        for part in parts[kept:]:
-            rows = [row_of(name, answer) for name, answer in islice(rest, PART)]
-            write_framed(part, table.encode(rows))
+def _fill(parts: Sequence[Path], table: Table, pictures: Pictures, answering: Answering) -> Tally:
+    """Writes the parts that are missing or damaged."""
+    tally, missing = Tally(), list[int]()
+    for i, part in enumerate(parts):
+        if (kept := _kept(table, part)) is None:
+            missing.append(i)
+        else:
+            tally.add(kept)
+    with (
+        closing(answering(pictures, missing)) as answered,  # type: ignore[type-var]
+        counter(total=pictures.total, done=tally.total, what="scoring", unit="image") as line,
+    ):
+        for i, rows in answered:
+            write_framed(parts[i], table.encode(rows))
             tally.add(rows)
+            line.update(len(rows))
     return tally
+
+
+def _kept(table: Table, part: Path) -> list[Json] | None:
+    """The rows of a part; None where it is missing, or, with a warning, damaged."""
+    if not part.exists():
+        return None
+    try:
+        return read_part(table, part)
+    except StoreError:
+        warnings.warn(f"{shown(part)} is damaged: its pictures are answered again.", stacklevel=2)
+        return None
+
+
+def answer_parts(
+    predictor: Predictor, device: torch.device, pictures: Pictures, missing: Sequence[int]
+) -> Iterator[tuple[int, list[Json]]]:
+    """The rows of these parts, in order."""
+    stream = (one for _, part in in_parts(pictures, missing) for one in part)
+    with closing(answers(predictor, stream, device)) as answered:
+        for i in missing:
+            yield i, [row_of(name, answer) for name, answer in islice(answered, PART)]
+
+
+def in_parts(
+    pictures: Pictures, missing: Sequence[int]
+) -> Iterator[tuple[int, Iterator[tuple[str, Source]]]]:
+    """The pictures of these parts, which are to be taken one after the other."""
+    stream, at = pictures.read(missing[0] * PART) if missing else iter(()), missing[0] if missing else 0
+    for i in missing:
+        for _ in islice(stream, (i - at) * PART):
+            pass
+        yield i, islice(stream, PART)
+        at = i + 1
 
 
 def _foreign(folder: Path) -> Iterator[Path]:

@@ -8,9 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from io import BytesIO
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -19,6 +17,8 @@ from torch import Tensor
 from ..core.errors import DataError
 from ..data.images import from_array
 from ..data.preprocess import Picture, read_image, read_pictures
+from ..data.remote import RemotePicture
+from ..data.stream import NamedBytes, Source
 from ..models.classifier import Predictor
 from ..runtime.answers import Prediction
 
@@ -36,13 +36,15 @@ THREADS, SHARE = (
 
 
 def answers(
-    predictor: Predictor, pictures: Iterable[tuple[str, Path | BytesIO]], device: torch.device
+    predictor: Predictor, pictures: Iterable[tuple[str, Source]], device: torch.device
 ) -> Generator[tuple[str, Answer], None, None]:
     """The name of each picture with a prediction, or with the reason why it cannot be read, in order."""
     size, white = predictor.size, predictor.white
 
-    def read(source: Path | BytesIO) -> Tensor | str:
+    def read(source: Source) -> Tensor | str:
         try:
+            if isinstance(source, RemotePicture):
+                source = NamedBytes(source.url, source())
             return read_image(source, size, white)
         except OSError as error:
             return str(error)
@@ -76,11 +78,11 @@ def read_or_why(picture: Picture, size: int, white: float) -> Tensor | str:
 
 
 def _ahead(
-    pictures: Iterable[tuple[str, Path | BytesIO]], batch: int, read: Callable[[Path | BytesIO], T]
+    pictures: Iterable[tuple[str, Source]], batch: int, read: Callable[[Source], T]
 ) -> Iterator[list[tuple[str, T]]]:
     """Batches of names with what `read` gives; threads read some batches ahead."""
 
-    def read_all(part: Sequence[tuple[str, Path | BytesIO]]) -> list[tuple[str, T]]:
+    def read_all(part: Sequence[tuple[str, Source]]) -> list[tuple[str, T]]:
         return [(name, read(source)) for name, source in part]
 
     pictures, pending = iter(pictures), deque[list[Future[list[tuple[str, T]]]]]()

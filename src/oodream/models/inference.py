@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
@@ -28,6 +28,8 @@ from ..core.types import ForwardPass, Head, Loss, Output, Probe
 from ..data.images import Images
 
 __all__ = [
+    "IMAGES_READ_AT_ONCE",
+    "Compute",
     "Extractor",
     "PatientExtractor",
     "cost",
@@ -40,16 +42,21 @@ __all__ = [
 ]
 
 IMAGES_READ_AT_ONCE = 512
+"""a pass over a whole set is one over parts of so many, bit by bit"""
 IMAGES_KEPT_TOGETHER = 128  # in one file of a cache, where a pass is long
 IMAGES_COMPUTED_AT_ONCE = {"cpu": 32}  # a processor's caches hold the activations of so many
 IMAGES_WITH_GRADIENTS = 128  # at most, for a graph is kept
+
+Compute = Callable[[nn.Module, Images, torch.device, int, Sequence[Probe]], Output]
+"""What `outputs` is: a network that is on the device, image set, images at once, probes."""
 
 
 class Extractor:
     """A network on a device, with the loss it was trained with: outputs for image sets, and its head.
 
     In the folder `cache` outputs are kept in files. The weights are hashed once, and so are a set's images,
-    when they are first needed: neither may change while the extractor is in use.
+    when they are first needed: neither may change while the extractor is in use. `compute` takes the place of
+    `outputs`, to have the work done elsewhere.
     """
 
     def __init__(
@@ -59,7 +66,9 @@ class Extractor:
         loss: Loss | None = None,
         device: torch.device | str = "cpu",
         cache: Path | None = None,
+        compute: Compute | None = None,
     ) -> None:
+        self.compute = compute or outputs
         self.network, self.loss, self.device, self.cache = network, loss, torch.device(device), cache
         self._identities: dict[int, tuple[weakref.ref[Images], str]] = {}
         network.to(self.device)
@@ -85,14 +94,14 @@ class Extractor:
         many as are fastest). Raises ValueError for an empty set, or a probe that the network cannot serve.
         """
         if self.cache is None:
-            return outputs(self.network, images, self.device, batch, probes)
+            return self.compute(self.network, images, self.device, batch, probes)
         stem = f"{self.weights_hash}-{self._identity(images)}"
         files = {probe.key: self.cache / f"{stem}-{_short(probe.key)}.safetensors" for probe in probes}
         base = self.cache / f"{stem}.safetensors"
         kept, probed = kept_tensors(base), {key: kept_tensors(file) for key, file in files.items()}
         missing = [probe for probe in probes if not probed[probe.key]]
         if missing or not kept:
-            output = outputs(self.network, images, self.device, batch, missing)
+            output = self.compute(self.network, images, self.device, batch, missing)
             if not kept:
                 kept = {"logits_BC": output.logits_BC, "z_BF": output.z_BF}
                 save_tensors(base, kept)

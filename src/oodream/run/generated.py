@@ -11,12 +11,12 @@ import re
 import socket
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -26,13 +26,23 @@ from ..core.distributed import Shard
 from ..core.errors import DataError, StoreError, shown
 from ..core.files import explained, read_text, write_bytes
 from ..core.sealed import file_hash
-from ..core.tensors import load_tensors, save_tensors
-from ..core.types import Decoder, SampledVectors
+from ..core.tensors import load_tensors, tensors_file
+from ..core.types import Decoder, Generated, SampledVectors
 from ..data.images import Images, from_files
 from ..synthesis.decode import decode, tile_size
+from ..synthesis.errors import NotFiniteError
 from .layout import RECORD, SHARD_FILE
 
-__all__ = ["FORMATS", "SHARD", "GeneratedFiles", "ImageFiles", "LatentShards", "latent_reader", "slug"]
+__all__ = [
+    "FORMATS",
+    "SHARD",
+    "Drawing",
+    "GeneratedFiles",
+    "ImageFiles",
+    "LatentShards",
+    "latent_reader",
+    "slug",
+]
 
 NOTES = ".drawn-{}.txt"
 """a process's hashes of the images that it has drawn, a line for each, until a record lists them"""
@@ -70,6 +80,20 @@ class GeneratedFiles(ABC):
     @abstractmethod
     def block(self, decoder: Decoder) -> int:
         """Rows that one process decodes at a time."""
+
+    @abstractmethod
+    def drawing(self, rows: Tensor) -> Drawing:
+        """How rows become what their files hold. It has their vectors, so it can be sent to another
+        machine.
+        """
+
+    @abstractmethod
+    def parts(self, rows: Tensor, decoder: Decoder) -> Sequence[Tensor]:
+        """The rows in parts as small as one worker draws them at a time."""
+
+    @abstractmethod
+    def write(self, file: Path, data: bytes) -> None:
+        """Writes a file, whole or not at all."""
 
     @abstractmethod
     def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
@@ -160,21 +184,24 @@ class ImageFiles(GeneratedFiles):
             raise DataError(f"Images are missing or damaged in {self.folder}. Mend them with: {mend}")
         return images
 
+    def drawing(self, rows: Tensor) -> Drawing:
+        return partial(drawn_images, vectors_at(self.vectors, rows), rows, self.format)
+
+    def parts(self, rows: Tensor, decoder: Decoder) -> Sequence[Tensor]:
+        return rows.split(tile_size(decoder))
+
+    def write(self, file: Path, data: bytes) -> None:
+        write_bytes(file, data, sync=False)
+        if file.is_relative_to(self.folder):
+            notes = self.folder / NOTES.format(f"{socket.gethostname()}-{os.getpid()}")
+            with explained(notes), notes.open("a", encoding="utf-8") as lines:
+                lines.write(f"{file_hash(file)} {file.relative_to(self.folder)}\n")
+
     def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
         files = []
-        notes = self.folder / NOTES.format(f"{socket.gethostname()}-{os.getpid()}")
-        for batch in decode(self.vectors, decoder, torch.tensor(rows, dtype=torch.long)):
-            assert batch.images_B3HW is not None
-            pixels_BHW3 = batch.images_B3HW.permute(0, 2, 3, 1).numpy()
-            for m, pixels in zip(batch.row_B.tolist(), pixels_BHW3, strict=True):
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, **FORMATS[self.format])
-                files.append(into / self.paths[m].name if into else self.paths[m])
-                write_bytes(files[-1], buffer.getvalue(), sync=False)
-            if not into:
-                with explained(notes), notes.open("a", encoding="utf-8") as lines:
-                    drawn = files[-len(batch.row_B) :]
-                    lines.writelines(f"{file_hash(f)} {f.relative_to(self.folder)}\n" for f in drawn)
+        for m, data in self.drawing(torch.tensor(rows, dtype=torch.long))(decoder):
+            files.append(into / self.paths[m].name if into else self.paths[m])
+            self.write(files[-1], data)
         return files
 
 
@@ -195,18 +222,70 @@ class LatentShards(GeneratedFiles):
         except StoreError:
             return False
 
+    def drawing(self, rows: Tensor) -> Drawing:
+        what = self.paths[int(rows[0])].stem
+        return partial(drawn_latents, vectors_at(self.vectors, rows), rows, what)
+
+    def parts(self, rows: Tensor, decoder: Decoder) -> Sequence[Tensor]:
+        shard_B = rows // SHARD
+        return [rows[shard_B == shard] for shard in shard_B.unique()]
+
+    def write(self, file: Path, data: bytes) -> None:
+        write_bytes(file, data)
+
     def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
         """As for images, by whole shards; into another folder row by row."""
         row_B, files = torch.tensor(rows, dtype=torch.long), []
-        shard_B = row_B // SHARD
-        for part in row_B.split(1) if into else [row_B[shard_B == shard] for shard in shard_B.unique()]:
-            first = int(part[0])
-            file = into / f"latent-{first:06}.safetensors" if into else self.paths[first]
-            batches = decode(self.vectors, decoder, part, output="latents", what=self.paths[first].stem)
-            latents = [batch.latents_BFHW for batch in batches if batch.latents_BFHW is not None]
-            save_tensors(file, {"latents_BFHW": torch.cat(latents), "row_B": part})
-            files.append(file)
+        for part in row_B.split(1) if into else self.parts(row_B, decoder):
+            for m, data in self.drawing(part)(decoder):
+                files.append(into / f"latent-{m:06}.safetensors" if into else self.paths[m])
+                self.write(files[-1], data)
         return files
+
+
+Drawing = Callable[[Decoder], Iterable[tuple[int, bytes]]]
+"""Gives with a decoder what files hold, each with the first row that is in it."""
+
+
+def vectors_at(vectors: SampledVectors, rows: Tensor) -> SampledVectors:
+    """Some rows of the vectors."""
+    picked: dict[str, Any] = {name: x[rows] for name, x in vars(vectors).items() if isinstance(x, Tensor)}
+    return replace(vectors, **picked)
+
+
+def drawn_images(
+    vectors: SampledVectors, rows: Tensor, form: str, decoder: Decoder
+) -> Iterator[tuple[int, bytes]]:
+    """The files of the images of these vectors, which are those of `rows`."""
+    for batch in decoded(vectors, rows, decoder, "images"):
+        assert batch.images_B3HW is not None
+        pixels_BHW3 = batch.images_B3HW.permute(0, 2, 3, 1).numpy()
+        for m, pixels in zip(rows[batch.row_B].tolist(), pixels_BHW3, strict=True):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, **FORMATS[form])
+            yield m, buffer.getvalue()
+
+
+def drawn_latents(
+    vectors: SampledVectors, rows: Tensor, what: str, decoder: Decoder
+) -> Iterator[tuple[int, bytes]]:
+    """One file of the latents of these vectors, which are those of `rows`; `what` names it in the
+    progress.
+    """
+    batches = list(decoded(vectors, rows, decoder, "latents", what))
+    latents = [batch.latents_BFHW for batch in batches if batch.latents_BFHW is not None]
+    yield int(rows[0]), tensors_file({"latents_BFHW": torch.cat(latents), "row_B": rows})
+
+
+def decoded(
+    vectors: SampledVectors, rows: Tensor, decoder: Decoder, output: Literal["images", "latents"],
+    what: str = "decode",
+) -> Iterator[Generated]:  # fmt: skip
+    """As `synthesis.decode.decode`, with the right row in its error."""
+    try:
+        yield from decode(vectors, decoder, output=output, what=what)
+    except NotFiniteError as error:
+        raise NotFiniteError(int(rows[error.index]), error.part, error.dtype, "Row") from error
 
 
 def latent_reader(files: Sequence[Path]) -> Callable[[Tensor], Tensor]:

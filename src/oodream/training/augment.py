@@ -7,7 +7,7 @@ poses and tones.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ..config import Optimisation
 from ..data.images import Images
 
 __all__ = [
+    "Share",
     "Variation",
     "augment",
     "gray_fraction",
@@ -38,6 +39,20 @@ MAX_OFFSET = 80.0  # its brightness, in levels of 255
 SHARPEST, SOFTEST = -0.5, 1.0  # weights of the blurred image; below 0 the image is sharpened
 MAX_GRAIN = 12.0  # standard deviation of its grain, in levels of 255
 BINOMIAL = {-2: 1 / 16, -1: 4 / 16, 0: 6 / 16, 1: 4 / 16, 2: 1 / 16}  # the blur's weights by place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The rows `rows` of `total` images, those that a process has. Random numbers are drawn for all images,
+    so each is shown alike however many processes share them.
+    """
+
+    total: int
+    rows: Tensor | slice = field(default_factory=lambda: slice(None))
+
+    def __call__(self, drawn: Tensor) -> Tensor:
+        """Of what was drawn for all images, along the first dimension, what belongs to these."""
+        return drawn[self.rows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +113,9 @@ def vary(gray_B: Tensor, prob: float, g: torch.Generator, known: int = 0) -> Var
     )
 
 
-def soften(images_B3HW: Tensor, prob: float, g: torch.Generator) -> Tensor:
-    """The images, uint8 in and out; each with probability `prob` blurred or sharpened, with grain.
+def soften(images_B3HW: Tensor, prob: float, g: torch.Generator, share: Share | None = None) -> Tensor:
+    """The images, uint8 in and out; each with probability `prob` blurred or sharpened, with grain. They are a
+    `share` of a batch, or all of it.
 
     Decoded images are a little softer than photographs. Where known images and outliers alike are softened at
     random, softness says nothing about which of them is known.
@@ -107,13 +123,14 @@ def soften(images_B3HW: Tensor, prob: float, g: torch.Generator) -> Tensor:
     The blur is a binomial one of 5 x 5 pixels, edges repeated, and `SHARPEST` to `SOFTEST` is its weight
     beside the image. Grain is Gaussian and gray, of a standard deviation up to `MAX_GRAIN`.
     """
-    B, _, H, W = images_B3HW.shape
-    softened_B = torch.rand(B, generator=g) < prob
-    weight_B = SHARPEST + (SOFTEST - SHARPEST) * torch.rand(B, generator=g)
+    share = share or Share(total=len(images_B3HW))
+    (H, W), B = images_B3HW.shape[2:], share.total
+    softened_B = share(torch.rand(B, generator=g) < prob)
+    weight_B = share(SHARPEST + (SOFTEST - SHARPEST) * torch.rand(B, generator=g))
     grain_B1HW = torch.randn(B, 1, H, W, generator=g) * _per_image(MAX_GRAIN * torch.rand(B, generator=g))
     images = images_B3HW.float()
     blurred = blur_matrix(H) @ images @ blur_matrix(W).T
-    softer = torch.lerp(images, blurred, _per_image(weight_B)) + grain_B1HW
+    softer = torch.lerp(images, blurred, _per_image(weight_B)) + share(grain_B1HW)
     return torch.where(_per_image(softened_B), softer.round().clamp(0, 255).to(torch.uint8), images_B3HW)
 
 
@@ -129,40 +146,47 @@ def blur_matrix(n: int) -> Tensor:
     return matrix
 
 
-def augment(images_B3HW: Tensor, config: Optimisation, g: torch.Generator) -> Tensor:
-    """The images, uint8, as a training step shows them, uint8: flipped, shifted and cropped at random.
+def augment(
+    images_B3HW: Tensor, config: Optimisation, g: torch.Generator, share: Share | None = None
+) -> Tensor:
+    """The images, uint8, as a training step shows them, uint8: flipped, shifted and cropped at random. They
+    are a `share` of a batch, or all of it.
 
     They are flipped where `config` says so. A shift is of up to `crop_padding` pixels, edges repeated; with
     `min_area` below 1 a resized crop takes its place.
     """
+    share = share or Share(total=len(images_B3HW))
     B, _, H, W = images_B3HW.shape
     if config.flip:
-        flipped = _per_image(torch.rand(B, generator=g) < 0.5)
+        flipped = _per_image(share(torch.rand(share.total, generator=g) < 0.5))
         images_B3HW = torch.where(flipped, images_B3HW.flip(3), images_B3HW)
     if config.min_area < 1:
-        return resized_crop(images_B3HW, config.min_area, g)
+        return resized_crop(images_B3HW, config.min_area, g, share)
     if (pad := config.crop_padding) == 0:
         return images_B3HW
     padded = F.pad(images_B3HW.float(), (pad,) * 4, mode="replicate").to(torch.uint8)
-    top, left = torch.randint(0, 2 * pad + 1, (2, B, 1), generator=g)
+    top, left = map(share, torch.randint(0, 2 * pad + 1, (2, share.total, 1), generator=g))
     rows, columns = top + torch.arange(H), left + torch.arange(W)
     shifted_BHW3 = padded[torch.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return shifted_BHW3.permute(0, 3, 1, 2)
 
 
-def resized_crop(images_B3HW: Tensor, min_area: float, g: torch.Generator) -> Tensor:
+def resized_crop(
+    images_B3HW: Tensor, min_area: float, g: torch.Generator, share: Share | None = None
+) -> Tensor:
     """A random box of each image, resized to the image's size; uint8.
 
     The box has at least the share `min_area` of the image's area, and sides of 3:4 to 4:3. The crop of
     Szegedy et al. (2015), bilinear. A box that is wider or higher than the image is cut to it.
     """
-    B = len(images_B3HW)
+    share = share or Share(total=len(images_B3HW))
+    B = share.total
     area = torch.rand(B, generator=g) * (1 - min_area) + min_area
     stretch = (torch.rand(B, generator=g) * 2 - 1).mul(math.log(4 / 3) / 2).exp()
     half_B2 = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], 1).clamp(max=1)
     center_B2 = (torch.rand(B, 2, generator=g) * 2 - 1) * (1 - half_B2)
     theta_B23 = torch.cat([torch.diag_embed(half_B2), center_B2[:, :, None]], 2)
-    grid = F.affine_grid(theta_B23, list(images_B3HW.shape), align_corners=False)
+    grid = F.affine_grid(share(theta_B23), list(images_B3HW.shape), align_corners=False)
     crops = F.grid_sample(
         images_B3HW.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from ..core.distributed import Shard
 from ..core.seeding import generator
 from ..core.types import Latents
 from ..data.images import Images
-from .augment import augment, soften, vary
+from .augment import Share, augment, soften, vary
 from .sources import ROLES, Source, known_images
 
 __all__ = ["Batch", "as_shown", "epoch_batches"]
@@ -26,7 +27,10 @@ class Batch:
     """Images (uint8) and latents, known ones first and then outliers; labels and weights of all known rows.
 
     Of these known images come first, then known latents. `row_B` are the rows of known images in their
-    sources. `near_O` and `vector_OD` are the outliers' classes and vectors.
+    sources. `near_O` and `vector_OD` are the outliers' classes and vectors, and `latent_OFHW` their latents.
+
+    Of several processes each has a part of the images and of `latents`, and all of the rest: `mine` are the
+    places of its images, and then of its latents, among those of the whole batch. Without others it is None.
     """
 
     images_B3HW: Tensor
@@ -36,6 +40,18 @@ class Batch:
     latents: Latents | None = None
     near_O: Tensor | None = None
     vector_OD: Tensor | None = None
+    latent_OFHW: Tensor | None = None
+    mine: Tensor | None = None
+
+    def __len__(self) -> int:
+        """The rows of the whole batch, images and latents."""
+        return len(self.y_B) + (0 if self.near_O is None else len(self.near_O))
+
+    @property
+    def known_images(self) -> Tensor:
+        """This process's known images."""
+        n = len(self.row_B)
+        return self.images_B3HW[: n if self.mine is None else int((self.mine < n).sum())]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -50,20 +66,24 @@ class Batch:
 
 @dataclass(frozen=True)
 class Streams:
-    """An epoch's random numbers: `rows` and `variations` are the same in every process, `moves` its own."""
+    """An epoch's random numbers, the same in every process."""
 
     rows: torch.Generator
     variations: torch.Generator
-    moves: torch.Generator
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Rows of a source: `rows` for the whole batch, `mine` those of this process."""
+    """Rows of a source: `rows` for the whole batch, of which this process has the `share`."""
 
     source: Source
     rows: Tensor
-    mine: Tensor
+    share: Share
+
+    @property
+    def mine(self) -> Tensor:
+        """The rows of this process."""
+        return self.share(self.rows)
 
 
 def epoch_batches(
@@ -71,30 +91,32 @@ def epoch_batches(
 ) -> Iterator[Batch]:
     """The batches of an epoch, a function of (seed, epoch) alone.
 
-    Of several processes each has every `shard.count`-th row of every source. Reconstructed images come first,
-    then known ones, inliers and outliers; then the latents of known images and of outliers.
+    Of several processes each has every `shard.count`-th row of every source, as the only one would have it.
+    Reconstructed images come first, then known ones, inliers and outliers; then the latents of known images
+    and of outliers.
     """
-    rows = generator(seed, "epoch", epoch)
-    moves = generator(seed, "augment", epoch, shard.index) if shard.count > 1 else rows
-    streams = Streams(rows, generator(seed, "vary", epoch, 0), moves)
+    streams = Streams(generator(seed, "epoch", epoch), generator(seed, "vary", epoch, 0))
     known_set = known_images(sources)
     order = torch.randperm(len(known_set), generator=streams.rows)
     for id_rows in order.split(config.batch)[: max(1, len(order) // config.batch)]:
         draws = draw(sources, id_rows, streams.rows, shard)
-        images = [show(part, streams, shard) for part in draws if not part.source.latent]
-        images_B3HW = augment(torch.cat(images), config, streams.moves)
-        latents = draw_latents(draws, known_set, config, streams, shard)
+        pictures = [part for part in draws if not part.source.latent]
+        images = torch.cat([show(part, streams) for part in pictures])
+        images_B3HW = augment(images, config, streams.rows, joint_share(pictures))
+        latents, latent_OFHW = draw_latents(draws, known_set, config, streams) or (None, None)
         known = [part for part in draws if part.source.role != "outlier"]
         outliers = next((part for part in draws if part.source.role == "outlier"), None)
         vectors = outliers.source.vectors if outliers else None
         yield Batch(
             images_B3HW=images_B3HW,
-            y_B=torch.cat([part.source.data.labels[part.mine] for part in known]),
-            weight_B=torch.cat([torch.full((len(part.mine),), part.source.weight) for part in known]),
-            row_B=torch.cat([part.mine for part in known if not part.source.latent]),
+            y_B=torch.cat([part.source.data.labels[part.rows] for part in known]),
+            weight_B=torch.cat([torch.full((len(part.rows),), part.source.weight) for part in known]),
+            row_B=torch.cat([part.rows for part in known if not part.source.latent]),
             latents=latents,
-            near_O=outliers.source.data.labels[outliers.mine] if outliers else None,
-            vector_OD=vectors[outliers.mine] if outliers and vectors is not None else None,
+            near_O=outliers.source.data.labels[outliers.rows] if outliers else None,
+            vector_OD=vectors[outliers.rows] if outliers and vectors is not None else None,
+            latent_OFHW=latent_OFHW,
+            mine=places(joint_share(draws)) if shard.count > 1 else None,
         )
 
 
@@ -109,27 +131,39 @@ def draw(sources: Sequence[Source], id_rows: Tensor, g: torch.Generator, shard: 
             rows = torch.randint(len(source.data), (count,), generator=g)
         if source.role == "reconstructed":
             replaced = count
-        draws.append(Draw(source, rows, rows[shard.index :: shard.count]))
+        draws.append(Draw(source, rows, Share(total=len(rows), rows=shard.of(len(rows)))))
     return draws
 
 
-def show(part: Draw, streams: Streams, shard: Shard) -> Tensor:
+def joint_share(draws: Sequence[Draw]) -> Share:
+    """What a process has of several draws, one behind the other."""
+    starts = accumulate((part.share.total for part in draws), initial=0)
+    rows = [start + places(part.share) for start, part in zip(starts, draws, strict=False)]
+    return Share(total=sum(part.share.total for part in draws), rows=torch.cat(rows))
+
+
+def places(share: Share) -> Tensor:
+    """The rows of a share as numbers, int64."""
+    return share(torch.arange(share.total))
+
+
+def show(part: Draw, streams: Streams) -> Tensor:
     """This process's images, uint8, as their source says: transformed, with others' detail, gray, varied,
     softened.
     """
-    source = part.source
+    source, share = part.source, part.share
     if source.transform is None:
         images = source.data.batch(part.mine)
     else:
         assert isinstance(source.data, Images)
-        images = source.transform(source.data, part.rows, streams.variations)[shard.index :: shard.count]
+        images = share(source.transform(source.data, part.rows, streams.variations))
     if source.detail is not None:
-        images = source.detail(images, streams.moves)
+        images = source.detail(images, streams.rows, share)
     if source.grayscale_prob > 0 or source.outlier_aug_prob > 0:
         gray_B = torch.rand(len(part.rows), generator=streams.rows) < source.grayscale_prob
         variation = vary(gray_B, source.outlier_aug_prob, streams.variations)
-        images = variation[shard.index :: shard.count](images)
-    return soften(images, source.soften, streams.moves) if source.soften > 0 else images
+        images = variation[share.rows](images)
+    return soften(images, source.soften, streams.rows, share) if source.soften > 0 else images
 
 
 @dataclass(frozen=True)
@@ -143,7 +177,7 @@ class _Shown:
         parts = []
         for row in index:
             rows, g = torch.tensor([row]), generator(self.seed, "as shown", self.source.role, row)
-            parts.append(show(Draw(self.source, rows, rows), Streams(g, g, g), ALL))
+            parts.append(show(Draw(self.source, rows, Share(total=1)), Streams(g, g)))
         return torch.cat(parts)
 
 
@@ -158,26 +192,29 @@ def as_shown(source: Source, seed: int) -> Images:
 
 
 def draw_latents(
-    draws: Sequence[Draw], images: Images, config: Optimisation, streams: Streams, shard: Shard
-) -> Latents | None:
-    """This process's latents, of known images and then of outliers, flipped at random where images are."""
+    draws: Sequence[Draw], images: Images, config: Optimisation, streams: Streams
+) -> tuple[Latents, Tensor] | None:
+    """This process's latents, of known images and then of outliers, flipped at random where images are; and
+    the outliers' of the whole batch. None where there are no latents.
+    """
     parts = [part for part in draws if part.source.latent]
     if not parts:
         return None
     known, outliers = parts
-    source, g = outliers.source, streams.moves
-    all_colored = torch.zeros(len(known.rows) + len(outliers.rows), dtype=torch.bool)
+    source, g, share = outliers.source, streams.rows, joint_share(parts)
+    all_colored = torch.zeros(share.total, dtype=torch.bool)
     variation = vary(all_colored, source.outlier_aug_prob, streams.variations, known=len(known.rows))
-    places = torch.arange(len(all_colored)).tensor_split([len(known.rows)])
-    variation = variation[torch.cat([place[shard.index :: shard.count] for place in places])]
-    latents = torch.cat([known.source.data.batch(known.mine), mixed(outliers, known.source, g)])
+    latents = torch.cat([known.source.data.batch(known.rows), mixed(outliers, known.source, g)])
     pairs = images.batch(known.mine)
     if config.flip:
-        flipped = (torch.rand(len(latents), generator=g) < 0.5)[:, None, None, None]
+        flipped = (torch.rand(share.total, generator=g) < 0.5)[:, None, None, None]
         latents = torch.where(flipped, latents.flip(3), latents)
-        pairs = torch.where(flipped[: len(pairs)], pairs.flip(3), pairs)
-    gray_L = torch.rand(len(latents), generator=g) < source.grayscale_prob
-    return Latents(latent_LFHW=latents, pair_K3HW=pairs, augment=replace(variation, gray_B=gray_L))
+        pairs = torch.where(known.share(flipped[: len(known.rows)]), pairs.flip(3), pairs)
+    gray_L = torch.rand(share.total, generator=g) < source.grayscale_prob
+    mine = Latents(
+        latent_LFHW=share(latents), pair_K3HW=pairs, augment=replace(variation, gray_B=gray_L)[share.rows]
+    )
+    return mine, latents[len(known.rows) :]
 
 
 def mixed(outliers: Draw, known: Source, g: torch.Generator) -> Tensor:
@@ -185,7 +222,7 @@ def mixed(outliers: Draw, known: Source, g: torch.Generator) -> Tensor:
 
     So every outlier is many, on the way from what is known to what is not.
     """
-    latents, least = outliers.source.data.batch(outliers.mine), outliers.source.min_weight
+    latents, least = outliers.source.data.batch(outliers.rows), outliers.source.min_weight
     if least >= 1:
         return latents
     weight = least + (1 - least) * torch.rand(len(latents), 1, 1, 1, generator=g)

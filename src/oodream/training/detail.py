@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import Images
+from .augment import Share
 
 __all__ = ["Detail"]
 
@@ -30,8 +31,11 @@ class Detail:
                 f"{len(self.reconstructed)} of the others."
             )
 
-    def __call__(self, images_B3HW: Tensor, g: torch.Generator) -> Tensor:
-        """The images, uint8 in and out, each with the detail of a random known image."""
-        rows = torch.randint(len(self.known), (len(images_B3HW),), generator=g)
+    def __call__(self, images_B3HW: Tensor, g: torch.Generator, share: Share | None = None) -> Tensor:
+        """The images, uint8 in and out, each with the detail of a random known image. They are a `share` of a
+        batch, or all of it.
+        """
+        share = share or Share(total=len(images_B3HW))
+        rows = share(torch.randint(len(self.known), (share.total,), generator=g))
         lost = self.known.batch(rows).int() - self.reconstructed.batch(rows).int()
         return (images_B3HW.int() + lost).clamp(0, 255).to(torch.uint8)

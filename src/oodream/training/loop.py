@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from ..config import Optimisation
 from ..core.device import multiplies_bf16
-from ..core.distributed import averaged, barrier, current_shard, is_main, mean
+from ..core.distributed import Shard, averaged, barrier, current_shard, gathered, is_main, mean
 from ..core.memory import advice
 from ..core.progress import progress
 from ..core.seeding import derive, seeded
 from ..core.tensors import load_state, save_state
 from ..core.types import LatentAdapter, Loss, Output, Step, Terms
 from ..models.inference import Extractor, linear_head
+from .batch_norm import synchronised
 from .batches import Batch, epoch_batches
 from .sources import Source, check_sources, known_images, source_of
 
@@ -37,6 +38,9 @@ class Objective(nn.Module):
     `tokens_CD` are the classes' vectors, `progress` the share of the steps that are done. `perturbation`
     makes outliers of the known images in their place. The teacher is not part of the module: nothing of it is
     trained, saved or averaged.
+
+    Of several processes each computes its part of the outputs and of the batch's statistics. All losses see
+    the whole batch, in every process, so that none needs to know how many there are.
     """
 
     def __init__(
@@ -56,16 +60,15 @@ class Objective(nn.Module):
         self.perturbation, self.progress = perturbation, 0.0
 
     def forward(self, batch: Batch) -> tuple[Terms, Tensor]:
-        latents, adapter_loss, images_B3HW = batch.latents, None, batch.images_B3HW
-        with self.cast:
-            if self.perturbation is not None and batch.near_O is not None:
-                known, others = images_B3HW.tensor_split([len(batch.y_B)])
-                images_B3HW = torch.cat([known.float(), self.perturbation(self.model, others, batch.near_O)])
-            if latents is None or self.adapter is None:
-                output = self.model(images_B3HW)
-            else:
-                output, adapter_loss = self.adapter(self.model, images_B3HW, latents)
-        logits, z, n = output.logits_BC.float(), output.z_BF.float(), len(batch.y_B)
+        apart = (
+            seeded(torch.initial_seed(), current_shard().index) if batch.mine is not None else nullcontext()
+        )
+        with self.cast, synchronised(), apart:  # dropout in a part of the rows is no other part's
+            output, adapter_loss = self.outputs(batch)
+        # Where nothing brings latents to the network, losses alone see them.
+        total = len(batch) if batch.latents is None or self.adapter else len(batch.row_B)
+        logits, z = (together(x.float(), batch.mine, total) for x in (output.logits_BC, output.z_BF))
+        n = len(batch.y_B)
         step = Step(
             id=Output(logits_BC=logits[:n], z_BF=z[:n]),
             y_B=batch.y_B,
@@ -73,7 +76,7 @@ class Objective(nn.Module):
             ood=Output(logits_BC=logits[n:], z_BF=z[n:]) if len(logits) > n else None,
             vector_OD=batch.vector_OD,
             near_O=batch.near_O,
-            latent_OFHW=latents.latent_LFHW[len(latents.pair_K3HW) :] if latents else None,
+            latent_OFHW=batch.latent_OFHW,
             tokens_CD=self.tokens_CD,
             teacher=self.teacher(batch) if self.teacher else None,
             head=linear_head(self.model),
@@ -84,6 +87,27 @@ class Objective(nn.Module):
             own = adapter_loss.float()
             terms = Terms(total=terms.total + own, parts={**terms.parts, "adapter": own})
         return terms, (logits[:n].argmax(1) == batch.y_B).float().mean()
+
+    def outputs(self, batch: Batch) -> tuple[Output, Tensor | None]:
+        """The outputs for this process's images and latents, and the adapter's own loss."""
+        images_B3HW = batch.images_B3HW
+        if self.perturbation is not None and batch.near_O is not None:
+            known = batch.known_images
+            near = (
+                batch.near_O
+                if batch.mine is None
+                else batch.near_O[batch.mine[len(known) :] - len(batch.y_B)]
+            )
+            outliers = self.perturbation(self.model, images_B3HW[len(known) :], near)
+            images_B3HW = torch.cat([known.float(), outliers])
+        if batch.latents is None or self.adapter is None:
+            return self.model(images_B3HW), None
+        return self.adapter(self.model, images_B3HW, batch.latents)
+
+
+def together(part: Tensor, mine: Tensor | None, total: int) -> Tensor:
+    """The rows of all processes, of which this one has the first of `mine`; as they are where it is alone."""
+    return part if mine is None else gathered(part, mine[: len(part)], total)
 
 
 def teaching(
@@ -103,8 +127,9 @@ def teaching(
 
     @torch.no_grad()
     def ask(batch: Batch) -> Output:
-        output: Output = teacher(batch.images_B3HW[: len(batch.row_B)])
-        return output
+        output: Output = teacher(batch.known_images)
+        logits, z = (together(x, batch.mine, len(batch.row_B)) for x in (output.logits_BC, output.z_BF))
+        return Output(logits_BC=logits, z_BF=z)
 
     return ask
 
@@ -119,16 +144,15 @@ def fit(
     `adapter` takes latents to the model and is trained along, but for what of it requires no gradients;
     `teacher` is asked, not trained. `state` is the file that holds the resume state between epochs; the
     caller removes it. `what` names the training in the progress line, and `stream` (`what` by default) its
-    random numbers. Of several processes each takes its part of every batch, gradients are averaged, and the
-    first one writes.
+    random numbers. Of several processes each takes its part of every batch, and the first one writes; but for
+    rounding, and for dropout, they train what one process would.
 
-    Raises ValueError for sources that make no batch, or a batch that the processes cannot share evenly,
+    Raises ValueError for sources that make no batch, or one of too few images for the processes,
     FloatingPointError on a loss that is not finite, and MemoryShort where memory holds no step.
     """
     shard, stream = current_shard(), stream or what
     check_sources(sources)
-    if config.batch % shard.count:
-        raise ValueError(f"A batch of {config.batch} cannot be shared evenly by {shard.count} processes.")
+    check_shared(sources, config, shard)
     objective = objective_of(model, loss, sources, config, device, adapter, teacher)
     steps, lower = max(1, len(known_images(sources)) // config.batch), f"Lower the batch ({config.batch})."
     epochs = max(config.epochs, -(-config.min_steps // steps))
@@ -147,7 +171,7 @@ def fit(
         lr = config.lr * one_cycle((step + 1) / (steps * epochs))
         objective.progress = step / (steps * epochs)
         # Dropout, where a network has it, belongs to the step.
-        with seeded(seed, stream, step, shard.index), advice(what, lower):
+        with seeded(seed, stream, step, 0), advice(what, lower):
             values = optimize(shared, optimizer, batch.to(device), lr)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(
@@ -164,6 +188,18 @@ def fit(
                 save_state(state, {"modules": modules, "optimizer": momenta, "log": log})
     barrier(device)
     return log
+
+
+def check_shared(sources: Sequence[Source], config: Optimisation, shard: Shard) -> None:
+    """Raises ValueError where a batch has known images or outliers, but not one for every process."""
+    for source in sources:
+        n = min(config.batch, len(known_images(sources)))
+        if 0 < (count := round(source.ratio * n)) < shard.count and source.role in ("known", "outlier"):
+            what = "known images" if source.role == "known" else "outliers"
+            raise ValueError(
+                f"A batch has {count} {what}, too few for {shard.count} processes. Raise "
+                "train.optimisation.batch, or start fewer."
+            )
 
 
 def objective_of(
