@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import Optimisation
+from ..core.device import on_device
 from ..core.distributed import Shard
 from ..core.seeding import generator
 from ..core.types import Latents
@@ -18,7 +19,7 @@ from .sources import ROLES, Source, known_images
 
 __all__ = ["Batch", "as_shown", "epoch_batches"]
 
-ALL = Shard()
+ALL, CPU = Shard(), torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        tensors = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        tensors = {name: on_device(x, device) for name, x in vars(self).items() if isinstance(x, Tensor)}
         latents = self.latents and replace(
             self.latents,
-            latent_LFHW=self.latents.latent_LFHW.to(device),
-            pair_K3HW=self.latents.pair_K3HW.to(device),
+            latent_LFHW=on_device(self.latents.latent_LFHW, device),
+            pair_K3HW=on_device(self.latents.pair_K3HW, device),
         )
         return Batch(**tensors, latents=latents)
 
@@ -67,12 +68,18 @@ class Draw:
 
 
 def epoch_batches(
-    sources: Sequence[Source], config: Optimisation, seed: int, epoch: int, shard: Shard = ALL
+    sources: Sequence[Source],
+    config: Optimisation,
+    seed: int,
+    epoch: int,
+    shard: Shard = ALL,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
-    """The batches of an epoch, a function of (seed, epoch) alone.
+    """The batches of an epoch on the device, a function of (seed, epoch) alone but for the device's rounding.
 
     Of several processes each has every `shard.count`-th row of every source. Reconstructed images come first,
-    then known ones, inliers and outliers; then the latents of known images and of outliers.
+    then known ones, inliers and outliers; then the latents of known images and of outliers. Random numbers
+    are drawn on the CPU, and images are moved, varied and softened on the device.
     """
     rows = generator(seed, "epoch", epoch)
     moves = generator(seed, "augment", epoch, shard.index) if shard.count > 1 else rows
@@ -81,13 +88,13 @@ def epoch_batches(
     order = torch.randperm(len(known_set), generator=streams.rows)
     for id_rows in order.split(config.batch)[: max(1, len(order) // config.batch)]:
         draws = draw(sources, id_rows, streams.rows, shard)
-        images = [show(part, streams, shard) for part in draws if not part.source.latent]
+        images = [show(part, streams, shard, device) for part in draws if not part.source.latent]
         images_B3HW = augment(torch.cat(images), config, streams.moves)
         latents = draw_latents(draws, known_set, config, streams, shard)
         known = [part for part in draws if part.source.role != "outlier"]
         outliers = next((part for part in draws if part.source.role == "outlier"), None)
         vectors = outliers.source.vectors if outliers else None
-        yield Batch(
+        batch = Batch(
             images_B3HW=images_B3HW,
             y_B=torch.cat([part.source.data.labels[part.mine] for part in known]),
             weight_B=torch.cat([torch.full((len(part.mine),), part.source.weight) for part in known]),
@@ -96,6 +103,7 @@ def epoch_batches(
             near_O=outliers.source.data.labels[outliers.mine] if outliers else None,
             vector_OD=vectors[outliers.mine] if outliers and vectors is not None else None,
         )
+        yield batch.to(device)
 
 
 def draw(sources: Sequence[Source], id_rows: Tensor, g: torch.Generator, shard: Shard) -> list[Draw]:
@@ -113,9 +121,9 @@ def draw(sources: Sequence[Source], id_rows: Tensor, g: torch.Generator, shard: 
     return draws
 
 
-def show(part: Draw, streams: Streams, shard: Shard) -> Tensor:
-    """This process's images, uint8, as their source says: transformed, with others' detail, gray, varied,
-    softened.
+def show(part: Draw, streams: Streams, shard: Shard, device: torch.device = CPU) -> Tensor:
+    """This process's images, uint8 on the device, as their source says: transformed, with others' detail,
+    gray, varied, softened.
     """
     source = part.source
     if source.transform is None:
@@ -125,6 +133,7 @@ def show(part: Draw, streams: Streams, shard: Shard) -> Tensor:
         images = source.transform(source.data, part.rows, streams.variations)[shard.index :: shard.count]
     if source.detail is not None:
         images = source.detail(images, streams.moves)
+    images = on_device(images, device)
     if source.grayscale_prob > 0 or source.outlier_aug_prob > 0:
         gray_B = torch.rand(len(part.rows), generator=streams.rows) < source.grayscale_prob
         variation = vary(gray_B, source.outlier_aug_prob, streams.variations)
