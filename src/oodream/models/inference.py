@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core.ahead import ahead
+from ..core.device import on_device
 from ..core.progress import counter
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import ForwardPass, Head, Loss, Output, Probe
@@ -203,8 +205,7 @@ def outputs(
     pooled = _pooled_module(network, images, device) if any(p.wants == "map" for p in probes) else None
     network.eval()
     parts: list[Output] = []
-    for pixels in (part for read, _ in images.batches(IMAGES_READ_AT_ONCE) for part in read.split(batch)):
-        x = pixels.to(device)
+    for x in (part for whole in _read(images, device) for part in whole.split(batch)):
         if probes:
             x = x.float().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient), _outputs_of(pooled) as maps:
@@ -220,6 +221,12 @@ def outputs(
             )
         )
     return joined(parts)
+
+
+def _read(images: Images, device: torch.device) -> Iterator[Tensor]:
+    """All images on the device, many at a time; beside a GPU the next ones are read meanwhile."""
+    parts = (on_device(pixels, device) for pixels, _ in images.batches(IMAGES_READ_AT_ONCE))
+    return parts if device.type == "cpu" else ahead(parts)
 
 
 @torch.no_grad()
