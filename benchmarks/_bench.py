@@ -1,7 +1,7 @@
 """What all benchmarks share: rows of a table, how time is taken, what the machine can do, and a profile.
 
-A benchmark is a file with `LINES`: by name, a function of a `Setting` that yields `Row`s. `alone(LINES)` at its end
-makes it a program.
+A benchmark is a file with `LINES`: by name, a function of a `Setting` that yields `Row`s. `alone(LINES)` at
+its end makes it a program.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from oodream.core.device import multiplies_bf16
 
 __all__ = [
     "Line", "Row", "Setting", "alone", "bandwidth", "clock", "flops", "in_words", "machine",
@@ -34,9 +37,11 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table: `value` of `unit`, `ratio` times as good as `reference`, which was measured in the same run.
+    """One line of the table: `value` of `unit`, `ratio` times as good as `reference`, which was measured in
+    the same run.
 
-    `floor` says in words what no program of this arithmetic can beat here, and `share` how much of that is reached.
+    `floor` says in words what no program of this arithmetic can beat here, and `share` how much of that is
+    reached. `more` are other figures.
     """
 
     what: str
@@ -46,12 +51,13 @@ class Row:
     ratio: float | None = None
     floor: str = ""
     share: float | None = None
+    more: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where a benchmark runs, whether it is only tried (`tiny`), a folder for its files, and one for what stays: rows
-    and profiles.
+    """Where a benchmark runs, whether it is only tried (`tiny`), a folder for its files, and one for what
+    stays: rows and profiles.
     """
 
     device: torch.device
@@ -75,8 +81,8 @@ Line = Callable[[Setting], Iterator[Row]]
 
 
 def clock(work: Callable[[], object], device: torch.device) -> float:
-    """The seconds of one call: on a CPU those of the processor, with its children's, so that what else the machine does
-    counts for little; on a GPU those of the clock, until all that it has to do is done.
+    """The seconds of one call: on a CPU those of the processor, with its children's, so that what else the
+    machine does counts for little; on a GPU those of the clock, until all that it has to do is done.
     """
     if device.type == "cpu":
         began = _processor()
@@ -92,7 +98,9 @@ def clock(work: Callable[[], object], device: torch.device) -> float:
 def turns(
     programs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
 ) -> dict[str, float]:
-    """The median of each program's seconds; programs take turns, so that what else the machine does is shared."""
+    """The median of each program's seconds; programs take turns, so that what else the machine does is
+    shared.
+    """
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for name, work in programs.items():
@@ -154,12 +162,34 @@ def _best(work: Callable[[], object], device: torch.device) -> float:
     return min(clock(lambda: [work() for _ in range(5)], device) for _ in range(4)) / 5
 
 
+def operations(work: Callable[[], object]) -> int:
+    """Floating-point operations of convolutions, matrix products and attention."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def multiplied(
+    what: str, n: int, seconds: float, reference: str, its: float, flop: float, more: str = ""
+) -> Row:
+    """A line about n pictures that a processor multiplies in the fastest type it has, `flop` operations each,
+    beside the reference's seconds for as many.
+    """
+    cpu = torch.device("cpu")
+    dtype = torch.bfloat16 if multiplies_bf16(cpu) else torch.float32
+    return Row(
+        what=what, value=n / seconds, unit="a second", reference=reference, ratio=its / seconds,
+        floor=f"{flop / 1e9:.3g} GFLOP for each, as {str(dtype).removeprefix('torch.')} matrix products",
+        share=n / seconds * flop / flops(cpu, dtype), more=more,
+    )  # fmt: skip
+
+
 # A profile
 
 
 def profiled(name: str, work: Callable[[], object], setting: Setting, top: int = 12) -> None:
-    """Adds to profiles.json and profiles.txt the kernels (of a processor: operators) that take most time, and the share
-    of the time in which the device was idle.
+    """Adds to profiles.json and profiles.txt the kernels (of a processor: operators) that take most time, and
+    the share of the time in which the device was idle.
     """
     from torch.profiler import ProfilerActivity, profile
 
@@ -215,8 +245,8 @@ def _union(spans: Sequence[tuple[float, float]]) -> float:
 
 
 def measure(lines: Mapping[str, Line], setting: Setting) -> dict[str, list[Row]]:
-    """The rows of all lines. Each is printed as soon as it is there, and kept in `rows.json` of the setting's folder; a
-    line that is finished there is not measured again.
+    """The rows of all lines. Each is printed as soon as it is there, and kept in `rows.json` of the setting's
+    folder; a line that is finished there is not measured again.
     """
     file = setting.out / "rows.json"
     fresh: dict[str, Any] = {"machine": machine(setting.device), "finished": [], "lines": {}}
@@ -249,6 +279,8 @@ def in_words(row: Row) -> str:
         parts.append(f"{short(row.ratio)} times {row.reference}")
     if row.floor:
         parts.append(f"floor: {row.floor}" + ("" if row.share is None else f", {row.share:.0%} reached"))
+    if row.more:
+        parts.append(row.more)
     return "; ".join(parts)
 
 
@@ -268,10 +300,8 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def run(lines: Mapping[str, Line], arguments: argparse.Namespace) -> dict[str, list[Row]]:
-    """Measures the lines that the command line names, or all."""
-    if unknown := [name for name in arguments.lines if name not in lines]:
-        raise SystemExit(f"There is no line {unknown[0]!r}. There are: {', '.join(lines)}.")
+def run(lines: Mapping[str, Line], arguments: argparse.Namespace) -> tuple[dict[str, list[Row]], str]:
+    """Measures lines where and how the command line says; returns their rows, and the machine in words."""
     if (device := torch.device(arguments.device)).type == "cpu":
         torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -279,9 +309,12 @@ def run(lines: Mapping[str, Line], arguments: argparse.Namespace) -> dict[str, l
         out = arguments.out or room
         out.mkdir(parents=True, exist_ok=True)
         setting = Setting(device=device, tiny=arguments.tiny, room=room, out=out)
-        return measure({name: lines[name] for name in arguments.lines or lines}, setting)
+        return measure(lines, setting), machine(device)
 
 
 def alone(lines: Mapping[str, Line]) -> None:
-    """Measures a file's lines, as the command line says."""
-    run(lines, parser().parse_args())
+    """Measures a file's lines, or those of them that the command line names."""
+    arguments = parser().parse_args()
+    if unknown := [name for name in arguments.lines if name not in lines]:
+        raise SystemExit(f"There is no line {unknown[0]!r}. There are: {', '.join(lines)}.")
+    run({name: lines[name] for name in arguments.lines or lines}, arguments)

@@ -3,9 +3,10 @@ number of OOD sets.
 
 `model` maps uint8 images to logits and has `features(images)` (B, F) and a linear `head`; it is on the CPU,
 in evaluation mode. `sets` has by name "train" and "test" as (images, labels), and every OOD set as images:
-tensors in memory, images uint8. Both functions return seconds of the processor and the AUROC by detector and OOD set. What the
-peer need not pay for is kept from it: its loaders hand out slices of these tensors, imports, constructors and
-joining sets are not timed, and no gradients are kept. The peer is imported when a function is called.
+tensors in memory, images uint8. Both functions return seconds of the processor and the AUROC by detector and
+OOD set. What the peer need not pay for is kept from it: its loaders hand out slices of these tensors,
+imports, constructors and joining sets are not timed, and no gradients are kept. The peer is imported when a
+function is called.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Ten detectors on one network with random weights, against the network alone and against pytorch-ood 0.4.0.
 
-On a CPU: a ResNet-18 of 32 pixels, 2,000 training, 1,000 ID and 6 x 1,000 OOD images. pytorch-ood has the same options,
-detector by detector as its documentation shows, and by its own cached benchmark; without it (pip install
-pytorch-ood==0.4.0 torchvision, in an environment whose torch and torchvision belong together) the network alone is the
-reference. AUROCs must agree; ASH keeps 35 % of the features in both. On a GPU: a ResNet-50 of 224 pixels with 1,000
-classes, 5,000 training, 2,000 ID and 3 x 2,000 OOD images, and the network alone.
+On a CPU: a ResNet-18 of 32 pixels, 2,000 training, 1,000 ID and 6 x 1,000 OOD images. pytorch-ood has the
+same options, detector by detector as its documentation shows, and by its own cached benchmark; without it
+(pip install pytorch-ood==0.4.0 torchvision, in an environment whose torch and torchvision belong together)
+the network alone is the reference. AUROCs must agree; ASH keeps 35 % of the features in both. On a GPU: a
+ResNet-50 of 224 pixels with 1,000 classes, 5,000 training, 2,000 ID and 3 x 2,000 OOD images, and the network
+alone.
 
 python benchmarks/evaluate.py
 """
@@ -120,9 +121,10 @@ def network_alone(network: nn.Module, sets: Sequence[Images], batch: int, device
 def evaluation(setting: Setting) -> Iterator[Row]:
     device = setting.device
     name, size, classes, batch, n_train, n, sets = setting.pick(
-        ("resnet18", 32, 8, BATCH, 2000, 1000, 0), ("resnet50-224", 224, 1000, 512, 5_000, 2_000, 3),
+        ("resnet18", 32, 8, BATCH, 2000, 1000, 0),
+        ("resnet50-224", 224, 1000, 512, 5_000, 2_000, 3),
         ("resnet8", 32, 8, BATCH, 200, 100, 2),
-    )  # fmt: skip
+    )
     train, test, ood = noise_sets(n_train, n, sets, size, classes) if sets else image_sets(n_train, n)
     with seeded(0, "benchmark"):
         network = backbone(name, classes).eval().to(device)
@@ -141,15 +143,22 @@ def evaluation(setting: Setting) -> Iterator[Row]:
     }
     limit = flops(device, torch.float32, convolution=True) / operations
     yield Row(
-        what=f"{len(NAMES)} detectors, {len(ood)} OOD sets, {name}, {size} px", value=total / seconds,
-        reference="the network alone", ratio=floor / seconds, share=total / seconds / limit, **common,
-    )  # fmt: skip
+        what=f"{len(NAMES)} detectors, {len(ood)} OOD sets, {name}, {size} px",
+        value=total / seconds,
+        reference="the network alone",
+        ratio=floor / seconds,
+        share=total / seconds / limit,
+        **common,
+    )
     with_intervals, _ = ours(network, train, test, ood, 500, device)
     yield Row(
-        what="the same, 500 bootstrap resamples behind every interval", value=total / with_intervals,
-        reference="the network alone", ratio=floor / with_intervals, share=total / with_intervals / limit,
+        what="the same, 500 bootstrap resamples behind every interval",
+        value=total / with_intervals,
+        reference="the network alone",
+        ratio=floor / with_intervals,
+        share=total / with_intervals / limit,
         **common,
-    )  # fmt: skip
+    )
     if setting.cuda or setting.tiny:
         fewer = train.subset(torch.arange(len(train) // 2))
         profiled("evaluation", lambda: ours(network, fewer, test, ood[:1], 0, device), setting)
@@ -158,9 +167,14 @@ def evaluation(setting: Setting) -> Iterator[Row]:
 
 
 def peers(
-    network: nn.Module, train: Images, test: Images, ood: Sequence[ImageSet], n: int, seconds: float,
+    network: nn.Module,
+    train: Images,
+    test: Images,
+    ood: Sequence[ImageSet],
+    n: int,
+    seconds: float,
     auroc: dict[str, dict[str, float]],
-) -> Iterator[Row]:  # fmt: skip
+) -> Iterator[Row]:
     """pytorch-ood's times, where it is installed."""
     try:
         import pytorch_ood  # noqa: F401
@@ -170,18 +184,22 @@ def peers(
     from _pytorch_ood import cached_benchmark, one_by_one
 
     sets = {
-        "train": (train.batch(range(len(train))), train.labels), "test": (test.batch(range(n)), test.labels),
+        "train": (train.batch(range(len(train))), train.labels),
+        "test": (test.batch(range(n)), test.labels),
         **{s.name: s.images.batch(range(n)) for s in ood},
-    }  # fmt: skip
+    }
     for what, run in (("its own cached benchmark", cached_benchmark), ("detector by detector", one_by_one)):
         theirs, their_auroc = run(Plain(network), sets)
         difference = max(
             abs(auroc[name][key] - float(value)) for name in NAMES for key, value in their_auroc[name].items()
         )
         yield Row(
-            what=f"the same detectors, largest difference of an AUROC {difference:.0e}", value=seconds, unit="s",
-            reference=f"pytorch-ood 0.4.0, {what}", ratio=theirs / seconds,
-        )  # fmt: skip
+            what=f"the same detectors, largest difference of an AUROC {difference:.0e}",
+            value=seconds,
+            unit="s",
+            reference=f"pytorch-ood 0.4.0, {what}",
+            ratio=theirs / seconds,
+        )
 
 
 LINES = {"evaluation": evaluation}

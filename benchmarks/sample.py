@@ -1,9 +1,10 @@
 """DREAM-OOD's sampler in its ImageNet setting, against the recipe as published in the same run.
 
-1,000 unit features of width 768 in a class: k = 300, 200 boundary points, sigma 0.03, rounds of 50 anchors with 1,500
-candidates each, of which 2 are kept. A repeat of the recipe measures the k-th neighbour of all 75,000 candidates; repeats
-are alike, so a few are timed and scaled. faiss is timed, too, where it is installed (pip install faiss-cpu). On a GPU
-1,000 classes are sampled whole, and the recipe's repeats run there, too.
+1,000 unit features of width 768 in a class: k = 300, 200 boundary points, sigma 0.03, rounds of 50 anchors
+with 1,500 candidates each, of which 2 are kept. A repeat of the recipe measures the k-th neighbour of all
+75,000 candidates; repeats are alike, so a few are timed and scaled. faiss is timed, too, where it is
+installed (pip install faiss-cpu). On a GPU 1,000 classes are sampled whole, and the recipe's repeats run
+there, too.
 
 python benchmarks/sample.py
 """
@@ -31,9 +32,13 @@ __all__ = ["LINES"]
 
 N, D, K, BOUNDARY, SIGMA, ANCHORS, CANDIDATES, KEPT = 1000, 768, 300, 200, 0.03, 50, 1500, 2
 SAMPLER = KNN(
-    k=K, boundary=BOUNDARY / N, cosine=1 / math.sqrt(1 + D * SIGMA**2), candidates=CANDIDATES, anchors=ANCHORS,
+    k=K,
+    boundary=BOUNDARY / N,
+    cosine=1 / math.sqrt(1 + D * SIGMA**2),
+    candidates=CANDIDATES,
+    anchors=ANCHORS,
     kept=KEPT,
-)  # fmt: skip
+)
 CHECKED = 100  # anchors
 
 
@@ -49,8 +54,10 @@ def features(classes: int, device: torch.device) -> Features:
     """The features of so many classes, on the device."""
     return Features(
         z_ND=torch.cat([one_class(c, device) for c in range(classes)]),
-        y_N=torch.arange(classes).repeat_interleave(N), index_N=torch.arange(classes * N), encoder="benchmark",
-    )  # fmt: skip
+        y_N=torch.arange(classes).repeat_interleave(N),
+        index_N=torch.arange(classes * N),
+        encoder="benchmark",
+    )
 
 
 def recipe(z_ND: Tensor, search: Callable[[Tensor], Tensor], repeats: int) -> tuple[Tensor, Tensor]:
@@ -84,8 +91,8 @@ def by_faiss(z_ND: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def round_flops() -> float:
-    """Operations of a round that no shared noise saves: products of all noises with all features, and an addition and a
-    comparison for each candidate and feature.
+    """Operations of a round that no shared noise saves: products of all noises with all features, and an
+    addition and a comparison for each candidate and feature.
     """
     return 2 * (ANCHORS + 2 * CANDIDATES / 2 + ANCHORS) * D * N + 2 * ANCHORS * CANDIDATES * N
 
@@ -109,12 +116,14 @@ def sampling(setting: Setting) -> Iterator[Row]:
             recipe(z_ND, search, 1)  # warm
         theirs = clock(partial(recipe, z_ND, search, timed), device)
         yield Row(
-            what=what, value=total / ours, unit="a second",
+            what=what,
+            value=total / ours,
+            unit="a second",
             reference=f"{name} ({timed} of its {rounds:,.0f} repeats timed)",
             ratio=theirs * rounds / timed / ours,
             floor=f"{round_flops() / (ANCHORS * KEPT) / 1e6:.0f} MFLOP for each, as one matrix product",
             share=floor / ours,
-        )  # fmt: skip
+        )
     yield from checked(drawn[0], z_ND, classes)
     if setting.cuda or setting.tiny:
         few = features(setting.pick(1, 50, 1), device)
@@ -122,8 +131,8 @@ def sampling(setting: Setting) -> Iterator[Row]:
 
 
 def checked(drawn: SampledVectors, z_ND: Tensor, classes: int) -> Iterator[Row]:
-    """Are the kept distances those of an exhaustive search? One anchor of each round of the first class, so that no noise
-    is shared, against fresh noise around the same anchors and every distance.
+    """Are the kept distances those of an exhaustive search? One anchor of each round of the first class, so
+    that no noise is shared, against fresh noise around the same anchors and every distance.
     """
     search, g = by_matmul(z_ND), torch.Generator(z_ND.device).manual_seed(1)
     knn_RK = drawn.knn_M[::classes].view(-1, ANCHORS, KEPT)[:CHECKED, 0]
@@ -134,9 +143,12 @@ def checked(drawn: SampledVectors, z_ND: Tensor, classes: int) -> Iterator[Row]:
     every_RK = torch.stack(plain).cpu()
     error = math.hypot(*(d.mean(1).std() / math.sqrt(len(d)) for d in (knn_RK, every_RK)))
     yield Row(
-        what=f"mean kept distance (standard error of the difference {error:.4f})", value=float(knn_RK.mean()), unit="",
-        reference="that of an exhaustive search", ratio=float(knn_RK.mean() / every_RK.mean()),
-    )  # fmt: skip
+        what=f"mean kept distance (standard error of the difference {error:.4f})",
+        value=float(knn_RK.mean()),
+        unit="",
+        reference="that of an exhaustive search",
+        ratio=float(knn_RK.mean() / every_RK.mean()),
+    )
 
 
 LINES = {"sampling": sampling}

@@ -1,10 +1,10 @@
-"""Training and alignment, against a bare PyTorch loop: the same network, precision, optimiser, batches and augmentation,
-and nothing else.
+"""Training and alignment, against a bare PyTorch loop: the same network, precision, optimiser, batches and
+augmentation, and nothing else.
 
-The bare loop has its images in the device's memory. On a CPU a resnet8 of 32 pixels trains on garments: the baseline,
-one with outliers beside (energy_logistic), and the encoder of alignment. On a GPU a ResNet-50 of 224 pixels trains on
-1,000 classes, from JPEG files of 500 x 375 pixels and from the machine's memory, and a second bare loop takes its batches
-from oodream's loader.
+The bare loop has its images in the device's memory. On a CPU a resnet8 of 32 pixels trains on garments: the
+baseline, one with outliers beside (energy_logistic), and the encoder of alignment. On a GPU a ResNet-50 of
+224 pixels trains on 1,000 classes, from JPEG files of 500 x 375 pixels and from the machine's memory, and a
+second bare loop takes its batches from oodream's loader.
 
 python benchmarks/train.py
 """
@@ -79,9 +79,14 @@ def ours(task: Task, device: torch.device) -> None:
 
 
 def bare(
-    network: nn.Module, batches: Batches, config: Optimisation, steps: int, device: torch.device, loss: Loss,
+    network: nn.Module,
+    batches: Batches,
+    config: Optimisation,
+    steps: int,
+    device: torch.device,
+    loss: Loss,
     optimizer: torch.optim.Optimizer | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """A loop as one writes it for a single training."""
     optimizer = optimizer or sgd(network.parameters(), config)
     for step, (images, y) in enumerate(batches):
@@ -164,9 +169,14 @@ def training(setting: Setting) -> Iterator[Row]:
                 [network, *([loss.to(setting.device)] if isinstance(loss, nn.Module) else [])]
             )
             bare(
-                network, from_memory(task, images, y, others), task.config, task.steps, setting.device, loss,
+                network,
+                from_memory(task, images, y, others),
+                task.config,
+                task.steps,
+                setting.device,
+                loss,
                 sgd(parts.parameters(), task.config),
-            )  # fmt: skip
+            )
 
         yield versus_bare(
             f"resnet8, 32 px, {words}", task, partial(ours, task, setting.device), loop, rounds, setting
@@ -188,9 +198,14 @@ def versus_bare(
     times = turns({"ours": program, "bare": loop}, rounds, setting.device)
     n, (words, limit) = task.steps * task.config.batch, floor_of(task, setting.device)
     return Row(
-        what=what, value=n / times["ours"], unit="images a second", reference="a bare PyTorch loop",
-        ratio=times["bare"] / times["ours"], floor=words, share=n / times["ours"] / limit,
-    )  # fmt: skip
+        what=what,
+        value=n / times["ours"],
+        unit="images a second",
+        reference="a bare PyTorch loop",
+        ratio=times["bare"] / times["ours"],
+        floor=words,
+        share=n / times["ours"] / limit,
+    )
 
 
 def alignment(setting: Setting) -> Iterator[Row]:
@@ -271,9 +286,14 @@ def large(setting: Setting) -> Iterator[Row]:
         count = task.steps * batch
         rate = count / clock(work, device)
         return Row(
-            what=what, value=rate, unit="images a second", reference=reference,
-            ratio=rate / its if its else None, floor=words if trains else "", share=rate / limit if trains else None,
-        )  # fmt: skip
+            what=what,
+            value=rate,
+            unit="images a second",
+            reference=reference,
+            ratio=rate / its if its else None,
+            floor=words if trains else "",
+            share=rate / limit if trains else None,
+        )
 
     def loop(batches: Batches, task: Task = in_memory, **options: bool) -> None:
         network = task.network(device)
@@ -294,13 +314,19 @@ def large(setting: Setting) -> Iterator[Row]:
     )
     yield resident_row
     yield row(
-        "oodream, images in the machine's memory", in_memory, partial(ours, in_memory, device),
-        "the bare loop, images in GPU memory", resident_row.value,
-    )  # fmt: skip
+        "oodream, images in the machine's memory",
+        in_memory,
+        partial(ours, in_memory, device),
+        "the bare loop, images in GPU memory",
+        resident_row.value,
+    )
     yield row(
-        "bare loop, images in GPU memory, fused optimiser", in_memory,
-        lambda: loop(from_memory(in_memory, images_D, y_D), fused=True), resident_row.what, resident_row.value,
-    )  # fmt: skip
+        "bare loop, images in GPU memory, fused optimiser",
+        in_memory,
+        lambda: loop(from_memory(in_memory, images_D, y_D), fused=True),
+        resident_row.what,
+        resident_row.value,
+    )
     with_search = partial(_searching, lambda: loop(from_memory(in_memory, images_D, y_D)))
     with_search()
     yield row(
@@ -310,7 +336,6 @@ def large(setting: Setting) -> Iterator[Row]:
         resident_row.what,
         resident_row.value,
     )
-    del images_D, y_D
     sources = [Source(role="known", data=on_disk)]
 
     def loaded() -> Batches:
