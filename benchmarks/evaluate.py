@@ -1,10 +1,10 @@
 """Ten detectors on one network with random weights, against the network alone and against pytorch-ood 0.4.0.
 
-On a CPU: a ResNet-18 of 32 pixels, 2,000 training, 1,000 ID and 6 x 1,000 OOD images. pytorch-ood has the
+On a CPU: a ResNet-18 of 32 pixels, 1,000 training, 500 ID and 7 x 500 OOD images. pytorch-ood has the
 same options, detector by detector as its documentation shows, and by its own cached benchmark; without it
 (pip install pytorch-ood==0.4.0 torchvision, in an environment whose torch and torchvision belong together)
 the network alone is the reference. AUROCs must agree; ASH keeps 35 % of the features in both. On a GPU: a
-ResNet-50 of 224 pixels with 1,000 classes, 5,000 training, 2,000 ID and 3 x 2,000 OOD images, and the network
+ResNet-50 of 224 pixels with 1,000 classes, 2,000 training, 1,000 ID and 3 x 1,000 OOD images, and the network
 alone.
 
 python benchmarks/evaluate.py
@@ -121,8 +121,8 @@ def network_alone(network: nn.Module, sets: Sequence[Images], batch: int, device
 def evaluation(setting: Setting) -> Iterator[Row]:
     device = setting.device
     name, size, classes, batch, n_train, n, sets = setting.pick(
-        ("resnet18", 32, 8, BATCH, 2000, 1000, 0),
-        ("resnet50-224", 224, 1000, 512, 5_000, 2_000, 3),
+        ("resnet18", 32, 8, BATCH, 1000, 500, 0),
+        ("resnet50-224", 224, 1000, 512, 2_000, 1_000, 3),
         ("resnet8", 32, 8, BATCH, 200, 100, 2),
     )
     train, test, ood = noise_sets(n_train, n, sets, size, classes) if sets else image_sets(n_train, n)

@@ -18,7 +18,7 @@ __all__ = ["LINES"]
 
 @torch.no_grad()
 def reconstruction(setting: Setting) -> Iterator[Row]:
-    n, rounds = setting.pick((256, 3), (256, 3), (16, 1))
+    n, rounds = setting.pick((128, 3), (128, 3), (16, 1))
     decoder = StableDecoder(names=FASHION_ID)
     images = fashion("test", FASHION_ID, size=decoder.resolution).batch(range(n))
     vae = decoder.pipeline.vae

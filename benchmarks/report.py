@@ -86,7 +86,7 @@ def reporting(setting: Setting) -> Iterator[Row]:
 
 
 def auditing(setting: Setting) -> Iterator[Row]:
-    inputs, n = DataInputs(PRESETS["demo"].config), setting.pick(2000, 2000, 100)
+    inputs, n = DataInputs(PRESETS["demo"].config), setting.pick(1000, 1000, 100)
 
     def first(images: ImageSet) -> ImageSet:
         return replace(images, images=images.images.subset(torch.arange(min(n, len(images.images)))))

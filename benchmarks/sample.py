@@ -3,7 +3,7 @@
 1,000 unit features of width 768 in a class: k = 300, 200 boundary points, sigma 0.03, rounds of 50 anchors
 with 1,500 candidates each, of which 2 are kept. A repeat of the recipe measures the k-th neighbour of all
 75,000 candidates; repeats are alike, so a few are timed and scaled. faiss is timed, too, where it is
-installed (pip install faiss-cpu). On a GPU 1,000 classes are sampled whole, and the recipe's repeats run
+installed (pip install faiss-cpu). On a GPU 100 classes are sampled whole, and the recipe's repeats run
 there, too.
 
 python benchmarks/sample.py
@@ -98,7 +98,7 @@ def round_flops() -> float:
 
 
 def sampling(setting: Setting) -> Iterator[Row]:
-    classes, per_class = setting.pick(cpu=(1, 10_000), cuda=(1000, 1000), tiny=(2, 200))
+    classes, per_class = setting.pick(cpu=(1, 10_000), cuda=(100, 1000), tiny=(2, 200))
     device, total, rounds = setting.device, classes * per_class, classes * per_class / (ANCHORS * KEPT)
     data = features(classes, device)
     SAMPLER(features(1, device), ANCHORS * KEPT, seed=1, space="benchmark")  # warm
@@ -126,7 +126,7 @@ def sampling(setting: Setting) -> Iterator[Row]:
         )
     yield from checked(drawn[0], z_ND, classes)
     if setting.cuda or setting.tiny:
-        few = features(setting.pick(1, 50, 1), device)
+        few = features(setting.pick(1, 20, 1), device)
         profiled("sampling", lambda: SAMPLER(few, per_class, seed=0, space="benchmark"), setting)
 
 

@@ -1,10 +1,8 @@
 """Training and alignment, against a bare PyTorch loop: the same network, precision, optimiser, batches and
 augmentation, and nothing else.
 
-The bare loop has its images in the device's memory. On a CPU a resnet8 of 32 pixels trains on garments: the
-baseline, one with outliers beside (energy_logistic), and the encoder of alignment. On a GPU a ResNet-50 of
-224 pixels trains on 1,000 classes, from JPEG files of 500 x 375 pixels and from the machine's memory, and a
-second bare loop takes its batches from oodream's loader.
+A resnet8 of 32 pixels trains on garments: the baseline, one with outliers beside (energy_logistic), and the
+encoder of alignment. The bare loop has its images in the device's memory.
 
 python benchmarks/train.py
 """
@@ -14,35 +12,30 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from _bench import Row, Setting, alone, clock, flops, profiled, turns
-from PIL import Image
+from _bench import Row, Setting, alone, flops, profiled, turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oodream.config import AlignConfig, Optimisation
-from oodream.core.ahead import ahead
 from oodream.core.registry import make
 from oodream.core.seeding import seeded
 from oodream.core.types import ClassBook, Sizes
 from oodream.data.builtin import FASHION_ID, fashion
-from oodream.data.images import Images, from_array, from_files
+from oodream.data.images import Images
 from oodream.models.factory import backbone
 from oodream.models.inference import cost
 from oodream.presets import PRESETS
 from oodream.synthesis.align import align, untrained_encoder
 from oodream.training.augment import augment, vary
-from oodream.training.batches import epoch_batches
 from oodream.training.loop import autocast, fit, one_cycle, sgd
 from oodream.training.sources import Source
 
-__all__ = ["LINES"]
+__all__ = ["LINES", "Batches", "Task", "bare", "cross_entropy", "floor_of", "from_memory", "ours"]
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, features and labels
@@ -144,9 +137,6 @@ def floor_of(task: Task, device: torch.device) -> tuple[str, float]:
     return words, rate / operations
 
 
-# A small network
-
-
 def training(setting: Setting) -> Iterator[Row]:
     config = PRESETS["demo"].config.train.optimisation
     n, rounds = setting.pick((3840, 5), (3840, 3), (256, 1))
@@ -236,149 +226,7 @@ def alignment(setting: Setting) -> Iterator[Row]:
     yield versus_bare("resnet8, 32 px, alignment", task, program, loop, rounds, setting)
 
 
-# A large one
-
-
-def photographs(folder: Path, n: int) -> list[Path]:
-    """JPEG files of 500 x 375 pixels, about as large as ImageNet's."""
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def save(i: int) -> Path:
-        g, file = np.random.default_rng(i), folder / f"{i:05}.jpg"
-        blobs = Image.fromarray(g.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((500, 375))
-        pixels = np.asarray(blobs).astype(np.int16) + g.integers(-20, 21, (375, 500, 1), dtype=np.int16)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, quality=90)
-        return file
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(save, range(n)))
-
-
-def large(setting: Setting) -> Iterator[Row]:
-    """Long because each way to feed the loops is one row."""
-    if not (setting.cuda or setting.tiny):
-        return
-    device = setting.device
-    name, size, classes, batch, n, repeats, resident = setting.pick(
-        None, ("resnet50-224", 224, 1000, 256, 2048, 8, 8192), ("resnet8", 32, 10, 16, 32, 2, 64)
-    )
-    config = Optimisation(epochs=1, batch=batch, min_area=0.25)
-    files = photographs(setting.room / "photographs", n) * repeats  # with more than 2 GiB of pixels
-    y = torch.arange(len(files)) % classes
-    on_disk = from_files("photographs", files, y.tolist(), [str(c) for c in range(classes)], size)
-    task = Task(name=name, known=on_disk, config=config, classes=classes)
-    pixels = on_disk.batch(range(n)).repeat(resident // n, 1, 1, 1)
-    in_memory = replace(task, known=from_array("memory", pixels, y[:resident], on_disk.classes))
-    brief = replace(
-        in_memory, known=in_memory.known.subset(torch.arange(4 * batch if not setting.tiny else batch))
-    )
-    ours(brief, device)  # warm
-    words, limit = floor_of(task, device)
-
-    def row(
-        what: str,
-        task: Task,
-        work: Callable[[], object],
-        reference: str = "",
-        its: float = 0.0,
-        trains: bool = True,
-    ) -> Row:
-        count = task.steps * batch
-        rate = count / clock(work, device)
-        return Row(
-            what=what,
-            value=rate,
-            unit="images a second",
-            reference=reference,
-            ratio=rate / its if its else None,
-            floor=words if trains else "",
-            share=rate / limit if trains else None,
-        )
-
-    def loop(batches: Batches, task: Task = in_memory, **options: bool) -> None:
-        network = task.network(device)
-        optimizer = torch.optim.SGD(
-            network.parameters(),
-            lr=config.lr,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=config.weight_decay,
-            **options,
-        )
-        bare(network, batches, config, task.steps, device, cross_entropy, optimizer)
-
-    images_D, y_D = pixels.to(device), y[:resident].to(device)
-    loop(from_memory(brief, images_D, y_D))  # warm
-    resident_row = row(
-        "bare loop, images in GPU memory", in_memory, lambda: loop(from_memory(in_memory, images_D, y_D))
-    )
-    yield resident_row
-    yield row(
-        "oodream, images in the machine's memory",
-        in_memory,
-        partial(ours, in_memory, device),
-        "the bare loop, images in GPU memory",
-        resident_row.value,
-    )
-    yield row(
-        "bare loop, images in GPU memory, fused optimiser",
-        in_memory,
-        lambda: loop(from_memory(in_memory, images_D, y_D), fused=True),
-        resident_row.what,
-        resident_row.value,
-    )
-    with_search = partial(_searching, lambda: loop(from_memory(in_memory, images_D, y_D)))
-    with_search()
-    yield row(
-        "bare loop, images in GPU memory, cudnn.benchmark",
-        in_memory,
-        with_search,
-        resident_row.what,
-        resident_row.value,
-    )
-    sources = [Source(role="known", data=on_disk)]
-
-    def loaded() -> Batches:
-        for part in ahead(epoch_batches(sources, config, 0, 0, device=device)):
-            yield part.images_B3HW, part.y_B
-
-    yield row(
-        "oodream's loader alone, JPEG files",
-        task,
-        lambda: [None for _ in loaded()],
-        resident_row.what,
-        resident_row.value,
-        False,
-    )
-    fed = row(
-        "bare loop, oodream's loader, JPEG files",
-        task,
-        lambda: loop(loaded(), task),
-        resident_row.what,
-        resident_row.value,
-    )
-    yield fed
-    yield row(
-        "oodream, JPEG files",
-        task,
-        partial(ours, task, device),
-        "the bare loop with the same loader",
-        fed.value,
-    )
-    profiled("training", partial(ours, brief, device), setting)
-    few = replace(task, known=on_disk.subset(torch.arange(len(brief.known))))
-    profiled("training-from-files", partial(ours, few, device), setting)
-
-
-def _searching(work: Callable[[], object]) -> None:
-    torch.backends.cudnn.benchmark = True
-    try:
-        work()
-    finally:
-        torch.backends.cudnn.benchmark = False
-
-
-LINES = {"training": training, "alignment": alignment, "training-224": large}
+LINES = {"training": training, "alignment": alignment}
 
 if __name__ == "__main__":
     alone(LINES)
