@@ -54,7 +54,7 @@ def embed_features(job: Job) -> Json:
 def sample_vectors(job: Job) -> Json:
     """Vectors around the features."""
     features = job.run.features
-    vectors = sample(features, job.book, job.config.sample, job.config.seed, job.words, job.device)
+    vectors = sample(features, job.book, job.config.sample, job.config.seed, job.words)
     names = ("z_MD", "y_M", "anchor_M", "knn_M", "seed_M")
     save_tensors(job.layout.vectors, {name: getattr(vectors, name) for name in names})
     cosine_M = (vectors.z_MD * features.z_ND[vectors.anchor_M]).sum(1)
