@@ -21,7 +21,7 @@ from _bench import Row, Setting, alone, bandwidth, turns
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from oodream.audit import audit
+from oodream.audit.audit import audit
 from oodream.config import Config, Optimisation
 from oodream.data.builtin import FASHION_ID, fashion
 from oodream.data.images import ImageSet
