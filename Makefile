@@ -25,7 +25,7 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 
 bench: setup
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks --page docs/performance.md
 
 options: setup
 	$(BIN)/python -m oodream.cli.reference > docs/options.md.new && mv docs/options.md.new docs/options.md

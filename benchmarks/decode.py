@@ -10,10 +10,10 @@ python benchmarks/decode.py
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from _bench import Row, Setting, alone, multiplied, operations, turns
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -21,12 +21,14 @@ from oodream.core.seeding import generator
 from oodream.data.builtin import FASHION_ID
 from oodream.synthesis.decoders.stable import StableDecoder
 
-N, RECIPE_BATCH = 64, 4
+__all__ = ["LINES"]
+
+N, RECIPE_BATCH, CPU = 64, 4, torch.device("cpu")
 
 
-def vectors(decoder: StableDecoder) -> tuple[Tensor, Tensor]:
-    """N unit vectors at a cosine of about 0.5 to their classes', and the classes."""
-    y = torch.arange(N) % len(FASHION_ID)
+def vectors(decoder: StableDecoder, n: int) -> tuple[Tensor, Tensor]:
+    """n unit vectors at a cosine of about 0.5 to their classes', and the classes."""
+    y = torch.arange(n) % len(FASHION_ID)
     t = normalize(decoder.book.tokens_CD[y], dim=1)
     noise = torch.randn(t.shape, generator=torch.Generator().manual_seed(0)) * (3 / t.shape[1]) ** 0.5
     return normalize(t + noise, dim=1), y
@@ -50,44 +52,62 @@ def recipe(decoder: StableDecoder, z_BD: Tensor, y_B: Tensor) -> None:
         )
 
 
-def clock(decoder: StableDecoder, work: Callable[[], object]) -> tuple[float, float]:
-    """Images a second, and U-Net evaluations for each image (guidance takes two)."""
-    evaluated = 0
+def evaluated(decoder: StableDecoder, work: Callable[[], object]) -> int:
+    """How often `work` evaluates the U-Net for one picture (guidance takes two for a step)."""
+    rows = 0
 
     def count(module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        nonlocal evaluated
-        evaluated += len(args[0])
+        nonlocal rows
+        rows += len(args[0])
 
     handle = decoder.pipeline.unet.register_forward_pre_hook(count, with_kwargs=True)
-    began = time.perf_counter()
     work()
-    seconds = time.perf_counter() - began
     handle.remove()
-    return N / seconds, evaluated / N
+    return rows
 
 
 @torch.no_grad()
-def main() -> None:
+def drawing(setting: Setting) -> Iterator[Row]:
+    n, rounds = setting.pick((N, 3), (N, 3), (RECIPE_BATCH, 1))
     ours = StableDecoder(names=FASHION_ID)
     oal = StableDecoder(names=FASHION_ID, steps=4)
     theirs = StableDecoder(names=FASHION_ID, scheduler="pndm", steps=50, guidance=7.5)
-    z, y = vectors(ours)
-    ours(z[:16], y[:16], torch.arange(16))
-    rate, evaluations = clock(ours, lambda: ours(z, y, torch.arange(N)))
-    oal_rate, oal_evaluations = clock(oal, lambda: oal.latents(z, y, torch.arange(N)))
-    their_rate, their_evaluations = clock(theirs, lambda: recipe(theirs, z, y))
-    print(f"{N} images, {torch.get_num_threads()} threads")
-    print(f"oodream: {rate:.1f} images a second, {evaluations:.0f} U-Net evaluations for each, {N} vectors")
-    print(
-        f"latents: {oal_rate:.1f} a second, {oal_evaluations:.0f} evaluations: "
-        f"{oal_rate / rate:.1f} times the images' rate"
+    z, y = vectors(ours, n)
+    rows = torch.arange(n)
+    programs = {
+        "ours": lambda: ours(z, y, rows),
+        "oal": lambda: oal.latents(z, y, rows),
+        "recipe": lambda: recipe(theirs, z, y),
+    }
+    one = slice(0, 1)
+    counts = {
+        "ours": evaluated(ours, lambda: ours(z[one], y[one], rows[one])) // ours.tile,
+        "oal": evaluated(oal, lambda: oal.latents(z[one], y[one], rows[one])) // oal.tile,
+        "recipe": evaluated(theirs, lambda: recipe(theirs, z[one], y[one])) // RECIPE_BATCH,
+    }
+    times = turns(programs, rounds, CPU)
+    tile = ours.tile
+    yield multiplied(
+        f"embedded decoder, {ours.resolution} px",
+        n,
+        times["ours"],
+        "the published recipe, same weights",
+        times["recipe"],
+        operations(lambda: ours(z[one], y[one], rows[one])) / tile,
+        f"{counts['ours']} U-Net evaluations for each, the recipe {counts['recipe']}",
     )
-    print(
-        f"recipe: {their_rate:.1f} images a second, {their_evaluations:.0f} evaluations, "
-        f"{N // RECIPE_BATCH} vectors"
+    yield multiplied(
+        "OAL's latents",
+        n,
+        times["oal"],
+        "the images",
+        times["ours"],
+        operations(lambda: oal.latents(z[one], y[one], rows[one])) / tile,
+        f"{counts['oal']} U-Net evaluations for each",
     )
-    print(f"oodream is {rate / their_rate:.1f} times as fast")
 
+
+LINES = {"drawing": drawing}
 
 if __name__ == "__main__":
-    main()
+    alone(LINES)

@@ -9,65 +9,55 @@ python benchmarks/deploy.py
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
-from _guards import new_guard
+from _bench import Row, Setting, alone, flops, turns
+from _guards import SIZE, new_guard
 
 from oodream.deploy.export import export
 from oodream.deploy.quantize import INT8_FILE
+from oodream.models.inference import cost
 from oodream.runtime import Guard as GraphGuard
 
-ROUNDS = 9
+__all__ = ["LINES"]
 
 
-def timed(work: Callable[[np.ndarray], object], pictures: np.ndarray) -> float:
-    """Seconds of the processor for a call."""
-    began = time.process_time()
-    work(pictures)
-    return time.process_time() - began
-
-
-def main() -> None:
-    torch.set_num_threads(1)
+def deployed(setting: Setting) -> Iterator[Row]:
     guard, images = new_guard("resnet18")
-    vino = find_spec("openvino") is not None
-    with tempfile.TemporaryDirectory() as room:
-        folder = Path(room) / "guard"
-        export(guard, folder, openvino=vino, int8=images)
-        files = {"onnxruntime": "guard.onnx", "onnxruntime, INT8": INT8_FILE}
-        files |= {"OpenVINO": "guard.xml"} if vino else {}
-        graphs = {name: GraphGuard.load(folder / file, threads=1) for name, file in files.items()}
-        sizes = {"PyTorch": (folder / "model.safetensors").stat().st_size}
-        for name, file in files.items():
-            weights = folder / ("guard.bin" if name == "OpenVINO" else file)
-            sizes[name] = weights.stat().st_size
+    vino, folder = find_spec("openvino") is not None, setting.room / "guard"
+    export(guard, folder, openvino=vino, int8=images)
+    files = {"onnxruntime": "guard.onnx", "onnxruntime, INT8": INT8_FILE}
+    files |= {"OpenVINO": "guard.xml"} if vino else {}
+    sizes = {"PyTorch": (folder / "model.safetensors").stat().st_size}
     programs: dict[str, Callable[[np.ndarray], object]] = {"PyTorch": guard.scores}
-    programs |= {name: graph.scores for name, graph in graphs.items()}
+    for name, file in files.items():
+        programs[name] = GraphGuard.load(folder / file, threads=1).scores
+        sizes[name] = (folder / ("guard.bin" if name == "OpenVINO" else file)).stat().st_size
     pictures = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype=np.uint8)
-    seconds: dict[tuple[str, int], list[float]] = {(name, n): [] for name in programs for n in (1, 32)}
+    cpu, rounds = torch.device("cpu"), setting.pick(9, 9, 1)
     for work in programs.values():
         work(pictures)  # warm
-    for _ in range(ROUNDS):
-        for (name, n), times in seconds.items():
-            times.append(timed(programs[name], pictures[:n]))
-    one, many = ({name: median(seconds[name, n]) for name in programs} for n in (1, 32))
-    print("| program | weights, MB | one picture, ms | times as fast | pictures/s, of 32 | times as fast |")
-    print("|---|---|---|---|---|---|")
+    one, many = (
+        turns({name: partial(work, pictures[:n]) for name, work in programs.items()}, rounds, cpu)
+        for n in (1, 32)
+    )
+    operations = cost(guard.classifier.network, SIZE)[1]
     for name in programs:
-        print(
-            f"| {name} | {sizes[name] / 1e6:.1f} | {1e3 * one[name]:.1f} | {one['PyTorch'] / one[name]:.2f} "
-            f"| {32 / many[name]:.0f} | {many['PyTorch'] / many[name]:.2f} |"
-        )
-    if not vino:
-        print("OpenVINO is not installed here: pip install '.[openvino]' in a clone")
+        yield Row(
+            what=f"a guard's scores from pixels, ResNet-18, 32 px, {name}", value=32 / many[name],
+            unit="pictures a second, 32 at once", reference="PyTorch", ratio=many["PyTorch"] / many[name],
+            floor=f"{operations / 1e9:.3g} GFLOP a picture, as float32 matrix products",
+            share=32 / many[name] * operations / flops(cpu, torch.float32),
+            more=f"one picture: {1e3 * one[name]:.1f} ms, {one['PyTorch'] / one[name]:.2f} times; "
+            f"weights {sizes[name] / 1e6:.1f} MB",
+        )  # fmt: skip
 
+
+LINES = {"deployed": deployed}
 
 if __name__ == "__main__":
-    main()
+    alone(LINES)

@@ -6,61 +6,63 @@ python benchmarks/metrics.py
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from _bench import Row, Setting, alone, bandwidth, turns
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from oodream.functional.metrics import bootstrap, measure
 
-
-def clock(work: Callable[[], object]) -> float:
-    """Seconds of the best of three calls."""
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
+__all__ = ["LINES"]
 
 
-def main() -> None:
+def metrics(setting: Setting) -> Iterator[Row]:
+    """Long because the peer's two programs are written out."""
+    n, few = setting.pick(cpu=1_000_000, cuda=1_000_000, tiny=10_000), setting.pick(5000, 5000, 500)
     g = torch.Generator().manual_seed(0)
-    id, ood = (torch.randn(1_000_000, generator=g, dtype=torch.float64) + shift for shift in (0.0, 1.0))
-    scores, truth = torch.cat([id, ood]).numpy(), np.repeat([0, 1], 1_000_000)
+    id, ood = (torch.randn(n, generator=g, dtype=torch.float64) + shift for shift in (0.0, 1.0))
+    scores, truth = torch.cat([id, ood]).numpy(), np.repeat([0, 1], n)
 
     def sklearn() -> None:
         roc_auc_score(truth, scores)
         average_precision_score(truth, scores)
         average_precision_score(1 - truth, -scores)
 
-    ours, theirs = clock(lambda: measure(id, ood)), clock(sklearn)
-    print(
-        f"2,000,000 scores: oodream {ours:.2f} s for five metrics, scikit-learn {theirs:.2f} s for three: "
-        f"oodream is {theirs / ours:.1f} times as fast"
-    )
-
-    few_id, few_ood = id[:5000], ood[:5000]
-    part = np.concatenate([few_id.numpy(), few_ood.numpy()])
-    label = np.repeat([0, 1], 5000)
+    cpu, rounds = torch.device("cpu"), setting.pick(3, 3, 1)
+    times = turns({"ours": lambda: measure(id, ood), "theirs": sklearn}, rounds, cpu)
+    yield Row(
+        what=f"five metrics of {2 * n:,} scores", value=times["ours"], unit="s",
+        reference="scikit-learn, three metrics", ratio=times["theirs"] / times["ours"],
+        floor=f"{2 * id.nbytes / 1e6:.0f} MB of scores, read once",
+        share=2 * id.nbytes / bandwidth(cpu) / times["ours"],
+    )  # fmt: skip
+    few_id, few_ood = id[:few], ood[:few]
+    part, label = np.concatenate([few_id.numpy(), few_ood.numpy()]), np.repeat([0, 1], few)
 
     def resample() -> None:
         rng = np.random.default_rng(0)
         for _ in range(20):
-            rows = np.concatenate([rng.integers(0, 5000, 5000), rng.integers(5000, 10000, 5000)])
+            rows = np.concatenate([rng.integers(0, few, few), rng.integers(few, 2 * few, few)])
             roc_auc_score(label[rows], part[rows])
 
-    ours, theirs = (
-        clock(lambda: bootstrap(few_id, few_ood, seed=0, resamples=500)) / 500,
-        clock(resample) / 20,
+    resamples = setting.pick(500, 500, 20)
+    times = turns(
+        {"ours": lambda: bootstrap(few_id, few_ood, seed=0, resamples=resamples), "theirs": resample},
+        rounds,
+        cpu,
     )
-    print(
-        f"a resample of 10,000 scores: oodream {1e3 * ours:.2f} ms for five metrics, scikit-learn "
-        f"{1e3 * theirs:.2f} ms for one: oodream is {theirs / ours:.1f} times as fast"
-    )
+    ours, theirs = times["ours"] / resamples, times["theirs"] / 20
+    yield Row(
+        what=f"five metrics of a bootstrap resample of {2 * few:,} scores", value=1e3 * ours, unit="ms",
+        reference="scikit-learn, one metric", ratio=theirs / ours,
+        floor=f"{2 * few_id.nbytes / 1e3:.0f} kB of scores, read once",
+        share=2 * few_id.nbytes / bandwidth(cpu) / ours,
+    )  # fmt: skip
 
+
+LINES = {"metrics": metrics}
 
 if __name__ == "__main__":
-    main()
+    alone(LINES)

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ from statistics import median
 import numpy as np
 import psutil
 import torch
+from _bench import Row, Setting, alone
 from _guards import SIZE, new_guard
 from PIL import Image
 
@@ -34,9 +36,9 @@ from oodream.deploy.guard import Guard
 from oodream.deploy.resumed import score_to
 from oodream.deploy.tables import row_of, table_for
 
-BATCH, ROUNDS = 256, 5
-SMALL, LARGE = 5_000, 1_000
-LENGTHS = (5_000, 20_000, 80_000)
+__all__ = ["LINES", "draw"]
+
+BATCH = 256
 CPU = torch.device("cpu")
 
 
@@ -94,33 +96,47 @@ def child(program: str, guard_folder: str, pictures: str) -> None:
 
 
 def measured(program: str, guard: Path, pictures: Path) -> tuple[float, float]:
-    command = [sys.executable, __file__, program, str(guard), str(pictures)]
+    command = [sys.executable, __file__, "child", program, str(guard), str(pictures)]
     seconds, peak = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return seconds, peak
 
 
-def main() -> None:
+def scoring(setting: Setting) -> Iterator[Row]:
     programs, rates, memory = ("loop", "jsonl", "parquet"), defaultdict(list), {}
-    with tempfile.TemporaryDirectory() as name:
-        room = Path(name)
-        new_guard("resnet8")[0].save(room / "guard")
-        small, large = draw(room / "small", SMALL, 64, 48), draw(room / "large", LARGE, 640, 480)
-        sets = {listed(room, small, SMALL): SMALL, listed(room, large, LARGE): LARGE}
-        for pictures, n in (*sets.items(),) * ROUNDS:
-            for program in programs:
-                rates[program, pictures].append(n / measured(program, room / "guard", pictures)[0])
+    (n_small, n_large), lengths, rounds = setting.pick(
+        ((5_000, 1_000), (5_000, 20_000, 80_000), 5),
+        ((5_000, 1_000), (5_000, 20_000, 80_000), 5),
+        ((40, 10), (40, 80), 1),
+    )
+    room = setting.room
+    new_guard("resnet8")[0].save(room / "guard")
+    small, large = draw(room / "small", n_small, 64, 48), draw(room / "large", n_large, 640, 480)
+    sets = {listed(room, small, n_small): "64 x 48", listed(room, large, n_large): "640 x 480"}
+    for pictures in (*sets,) * rounds:
         for program in programs:
-            for n in LENGTHS:
-                memory[program, n] = measured(program, room / "guard", listed(room, small, n))[1]
-    print("| program | small, images/s | large | " + " | ".join(f"MiB at {n:,}" for n in LENGTHS) + " |")
-    print("|---" * (3 + len(LENGTHS)) + "|")
+            n = n_small if small[0].parent.name in pictures.name else n_large
+            rates[program, pictures].append(n / measured(program, room / "guard", pictures)[0])
     for program in programs:
-        row = [f"{median(rates[program, pictures]):,.0f}" for pictures in sets]
-        print(f"| {program} | " + " | ".join([*row, *(f"{memory[program, n]:.0f}" for n in LENGTHS)]) + " |")
+        for n in lengths:
+            memory[program, n] = measured(program, room / "guard", listed(room, small, n))[1]
+    for program in programs[1:]:
+        grown = ", ".join(f"{memory[program, n]:.0f} MiB at {n:,}" for n in lengths)
+        for pictures, size in sets.items():
+            rate, its = (median(rates[name, pictures]) for name in (program, "loop"))
+            yield Row(
+                what=f"`oodream score --out`, {program}, JPEG files of {size}",
+                value=rate,
+                unit="pictures a second",
+                reference="a plain loop",
+                ratio=rate / its,
+                more=f"memory grows by {grown}",
+            )
 
+
+LINES = {"scoring": scoring}
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        child(*sys.argv[1:])
+    if sys.argv[1:2] and sys.argv[1] == "child":
+        child(*sys.argv[2:])
     else:
-        main()
+        alone(LINES)

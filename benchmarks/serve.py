@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,9 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from _bench import Row, Setting, alone
 
 if TYPE_CHECKING:
     from oodream import Guard
+
+__all__ = ["LINES", "busy", "load", "request", "server"]
 
 SECONDS = 8.0
 CLIENTS = (1, 8, 64)
@@ -46,14 +48,12 @@ def photograph() -> bytes:
     return file.getvalue()
 
 
-def guard_alone(guard: Guard) -> str:
-    """How fast the guard answers without a server."""
-    pictures = [photograph()] * 200
+def guard_alone(guard: Guard, n: int) -> tuple[float, float]:
+    """How many answers a second the guard gives without a server, and the processor's seconds for each."""
+    pictures = [photograph()] * n
     began, worked = time.perf_counter(), time.process_time()
     guard.predict(pictures)
-    rate = len(pictures) / (time.perf_counter() - began)
-    worked = 1000 * (time.process_time() - worked) / len(pictures)
-    return f"guard.predict, no server: {rate:.0f} pictures a second, processor {worked:.1f} ms each"
+    return n / (time.perf_counter() - began), (time.process_time() - worked) / n
 
 
 @contextmanager
@@ -146,11 +146,16 @@ class Load:
     pictures: float
     memory: int
 
-    def __str__(self) -> str:
-        times = [self.seconds[int(share * (len(self.seconds) - 1))] for share in (0.5, 0.95, 0.99, 1)]
-        columns = [f"{self.clients}", f"{self.rate:.0f}", *(f"{1000 * time:.0f}" for time in times)]
-        columns += [f"{1000 * self.worked:.1f}", f"{self.pictures:.1f}", f"{self.memory / 1e6:.0f}"]
-        return " | ".join([*columns, ", ".join(f"{k}: {n}" for k, n in self.refused.items()) or "none"])
+    def row(self, what: str, reference: str, its: float) -> Row:
+        """As a line of the table, beside another rate."""
+        times = [1000 * self.seconds[int(share * (len(self.seconds) - 1))] for share in (0.5, 0.95, 0.99, 1)]
+        refused = ", ".join(f"{k}: {n}" for k, n in self.refused.items()) or "none"
+        return Row(
+            what=what, value=self.rate, unit="answers a second", reference=reference, ratio=self.rate / its,
+            more="median {:.0f} ms, 95 % {:.0f}, 99 % {:.0f}, worst {:.0f}".format(*times)
+            + f"; processor {1000 * self.worked:.1f} ms each; {self.pictures:.1f} pictures in a pass; "
+            f"{self.memory / 1e6:.0f} MB; not 200: {refused}",
+        )  # fmt: skip
 
 
 async def load(
@@ -281,33 +286,42 @@ def hostile(name: str, port: int, ready: multiprocessing.synchronize.Event) -> N
     asyncio.run(attack(port, sent, connections, make is slow))
 
 
-def main() -> None:
+def serving(setting: Setting) -> Iterator[Row]:
     from _guards import new_guard  # not in the processes of hostile clients
 
     sent = repeat(request(photograph(), "image/jpeg"))
-    with tempfile.TemporaryDirectory() as folder:
-        guard, _ = new_guard("resnet18")
-        guard.save(Path(folder) / "guard")
-        print(guard_alone(guard), flush=True)
-        with server(Path(folder) / "guard") as (port, process):
-            asyncio.run(load(port, process, 8, sent))  # warm
-            columns = "clients | answers/s | median ms | 95 % | 99 % | worst"
-            columns += " | processor ms | pictures a pass | MB | not 200"
-            print(f"beside | {columns}", flush=True)
-            for clients in CLIENTS:
-                print(f"nobody | {asyncio.run(load(port, process, clients, sent))}", flush=True)
-            spawn = multiprocessing.get_context("spawn")
-            for name in HOSTILE:
-                ready = spawn.Event()
-                beside = spawn.Process(target=hostile, args=(name, port, ready))
-                beside.start()
-                ready.wait()
-                time.sleep(1)
-                print(f"{name} | {asyncio.run(load(port, process, 8, sent))}", flush=True)
-                beside.terminate()
-                beside.join()
-                time.sleep(1)
+    lasts = setting.pick(SECONDS, SECONDS, 0.5)
+    guard, _ = new_guard("resnet18")
+    guard.save(setting.room / "guard")
+    alone_rate, worked = guard_alone(guard, setting.pick(200, 200, 4))
+    yield Row(
+        what="`guard.predict`, no server", value=alone_rate, unit="answers a second",
+        more=f"processor {1000 * worked:.1f} ms each",
+    )  # fmt: skip
+    with server(setting.room / "guard") as (port, process):
+        asyncio.run(load(port, process, 8, sent, lasts))  # warm
+        quiet = {clients: asyncio.run(load(port, process, clients, sent, lasts)) for clients in CLIENTS}
+        for clients, one in quiet.items():
+            yield one.row(
+                f"`oodream serve`, {clients} client{'s' * (clients > 1)}", "`guard.predict`", alone_rate
+            )
+        spawn = multiprocessing.get_context("spawn")
+        for name in setting.pick(HOSTILE, HOSTILE, ["garbage"]):
+            ready = spawn.Event()
+            beside = spawn.Process(target=hostile, args=(name, port, ready))
+            beside.start()
+            ready.wait()
+            time.sleep(1)
+            one = asyncio.run(load(port, process, 8, sent, lasts))
+            beside.terminate()
+            beside.join()
+            time.sleep(1)
+            yield one.row(
+                f"`oodream serve`, 8 clients beside a hostile one: {name}", "8 clients alone", quiet[8].rate
+            )
 
+
+LINES = {"serving": serving}
 
 if __name__ == "__main__":
-    main()
+    alone(LINES)

@@ -28,6 +28,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from _bench import Row, Setting, alone
 from _guards import new_guard
 from PIL import Image
 from score import draw
@@ -40,7 +41,9 @@ from oodream.deploy.quantize import INT8_FILE
 from oodream.deploy.resumed import score_to
 from oodream.runtime import Guard as GraphGuard
 
-PICTURES, BATCH, CLIENTS, ROUNDS = 128, 32, 32, 3
+__all__ = ["LINES"]
+
+BATCH, CLIENTS = 32, 32
 FEW = 32  # pictures before the time is taken
 PREDICT = "`guard.predict`"
 
@@ -202,24 +205,26 @@ def seconds(way: Way, room: Room) -> float:
         return (busy(os.getpid()) - began) / len(room.files)
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def every_way(setting: Setting) -> Iterator[Row]:
+    pictures, rounds = setting.pick((128, 3), (128, 3), (8, 1))
     guard, images = new_guard("resnet18")
     times: dict[str, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as name:
-        folder, every = Path(name) / "guard", ways()
-        export(guard, folder, openvino=find_spec("openvino") is not None, int8=images)
-        files = tuple(map(str, draw(Path(name) / "pictures", PICTURES, 640, 480)))
-        room = Room(guard=guard, folder=folder, files=files)
-        for _ in range(ROUNDS):
-            for label, way in every.items():
-                times[label].append(seconds(way, room))
-                print(f"{label}: {1000 * times[label][-1]:.1f} ms", file=sys.stderr, flush=True)
-    print(f"| way | pictures/s | beside {PREDICT} |\n|---|---|---|")
+    folder, every = setting.room / "guard", ways()
+    export(guard, folder, openvino=find_spec("openvino") is not None, int8=images)
+    files = tuple(map(str, draw(setting.room / "pictures", pictures, 640, 480)))
+    room = Room(guard=guard, folder=folder, files=files)
+    for _ in range(rounds):
+        for label, way in every.items():
+            times[label].append(seconds(way, room))
     for label in every:
         beside = median(theirs / own for own, theirs in zip(times[label], times[PREDICT], strict=True))
-        print(f"| {label} | {1 / median(times[label]):.0f} | {beside:.2f} |")
+        yield Row(
+            what=f"JPEG files of 640 x 480 to answers, {label}", value=1 / median(times[label]),
+            unit="pictures a second", reference=PREDICT, ratio=beside,
+        )  # fmt: skip
 
+
+LINES = {"ways": every_way}
 
 if __name__ == "__main__":
-    main()
+    alone(LINES)

@@ -64,3 +64,14 @@ def test_candidates_of_one_anchor_are_independent_and_of_two_nearly():
         torch.testing.assert_close(correlation[a, a], torch.eye(10), atol=0.05, rtol=0)
         for b in range(a):
             assert correlation[a, b].abs().max() < 0.55
+
+
+@pytest.mark.parametrize("together", [2, 7, 100])
+def test_anchors_can_be_counted_together(together):
+    """As a GPU does; the counts of a processor, which takes one anchor after the other."""
+    z = features(n=120, classes=1, width=16, spread=0.7).z_ND
+    c = cloud(z, 7, 31, 0.2)
+    limit = torch.linspace(0.2, 0.9, 7 * 31).view(7, 31)
+    one_by_one = c.near(z, limit, together=1)
+    assert 0 < one_by_one.sum() < one_by_one.numel() * len(z)
+    assert torch.equal(c.near(z, limit, block=50, together=together), one_by_one)

@@ -45,3 +45,15 @@ def test_a_sampler_that_needs_words_is_given_some():
 def test_features_of_another_width_are_refused():
     with pytest.raises(ValueError, match="features have width 16 and the class vectors 8"):
         sample(features(), book(8), SampleConfig(), seed=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_the_same_vectors_are_sampled_but_for_rounding():
+    config = SampleConfig(per_class=20, options={"k": 4, "anchors": 5, "candidates": 100})
+    here, there = (sample(features(), book(16), config, 2, device=device) for device in ("cpu", "cuda"))
+    assert there.z_MD.device.type == "cpu"
+    assert torch.equal(here.anchor_M, there.anchor_M)
+    assert torch.equal(here.seed_M, there.seed_M)
+    assert (here.z_MD - there.z_MD).abs().max() < 1e-4
+    assert (here.knn_M - there.knn_M).abs().max() < 1e-4

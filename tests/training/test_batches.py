@@ -312,3 +312,19 @@ def test_images_as_shown_are_drawn_once_each_by_seed_and_row():
     assert torch.equal(as_shown(outliers(data), 0).batch(range(12)), data.batch(range(12)))
     assert shown.identity() != data.identity(), "a cache must tell them apart"
     assert torch.equal(shown.labels, data.labels)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("config", [Optimisation(batch=8), Optimisation(batch=8, min_area=0.3)])
+def test_on_a_gpu_batches_are_the_same_but_for_rounding(config):
+    outlier = replace(outliers(images(16)), outlier_aug_prob=0.7, soften=0.5)
+    sources, device = [known(images(16)), outlier], torch.device("cuda")
+    pairs = zip(
+        epoch_batches(sources, config, 0, 0), epoch_batches(sources, config, 0, 0, device=device), strict=True
+    )
+    for here, there in pairs:
+        assert there.images_B3HW.device.type == "cuda"
+        difference = (here.images_B3HW.int() - there.images_B3HW.cpu().int()).abs()
+        assert difference.max() <= 1
+        assert torch.equal(here.y_B, there.y_B.cpu())

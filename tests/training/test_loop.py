@@ -139,6 +139,20 @@ def test_memory_that_gives_out_says_what_to_lower(error, tmp_path, monkeypatch):
     assert len(load_state(tmp_path / "a", CPU)["log"]) == 1
 
 
+def test_a_loss_that_breaks_late_stops_with_its_epoch_and_leaves_the_state_before(tmp_path):
+    class Breaking(Loss):
+        steps = 0
+
+        def forward(self, step):
+            self.steps += 1
+            return Terms(total=step.id.logits_BC.sum() * (0.0 if self.steps < 7 else float("inf")))
+
+    state, config = tmp_path / "s", Optimisation(batch=8, epochs=5)
+    with pytest.raises(FloatingPointError, match=r"became (nan|inf|-inf) in epoch 4\."):
+        fit(network(), Breaking(), [known(images(16))], config, 0, CPU, state, "t")
+    assert len(load_state(state, CPU)["log"]) == 3
+
+
 def test_one_cycle():
     assert one_cycle(0.1) == pytest.approx(0.5)
     assert one_cycle(0.2) == pytest.approx(1.0)

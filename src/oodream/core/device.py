@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .distributed import local_rank
 
-__all__ = ["device_of", "multiplies_bf16"]
+__all__ = ["device_of", "multiplies_bf16", "on_device"]
 
 
 def device_of(name: str) -> torch.device:
@@ -36,3 +37,10 @@ def multiplies_bf16(device: torch.device) -> bool:
         capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get("amx_bf16", False))
     return device.type == "cuda"
+
+
+def on_device(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; to CUDA it goes through pinned memory, and the caller does not wait for it."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)

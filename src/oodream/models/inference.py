@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core.ahead import ahead
+from ..core.device import on_device
 from ..core.memory import MemoryShort, out_of_memory
 from ..core.progress import counter
 from ..core.tensors import kept_tensors, save_tensors
@@ -220,19 +222,25 @@ def outputs(
     pooled = _pooled_module(network, images, device) if any(p.wants == "map" for p in probes) else None
     network.eval()
     parts: list[Output] = []
-    for read, _ in images.batches(IMAGES_READ_AT_ONCE):
+    for read in _read(images, device):
         start = 0
         while start < len(read):
-            pixels = read[start : start + batch]
+            x = read[start : start + batch]
             try:
-                parts.append(_forward(network, pixels.to(device), probes, gradient, pooled))
+                parts.append(_forward(network, x, probes, gradient, pooled))
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                batch = _halved(len(pixels), images, device, error)
+                batch = _halved(len(x), images, device, error)
             else:
-                start += len(pixels)
+                start += len(x)
     return joined(parts)
+
+
+def _read(images: Images, device: torch.device) -> Iterator[Tensor]:
+    """All images on the device, many at a time; beside a GPU the next ones are read meanwhile."""
+    parts = (on_device(pixels, device) for pixels, _ in images.batches(IMAGES_READ_AT_ONCE))
+    return parts if device.type == "cpu" else ahead(parts)
 
 
 def _forward(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+
 from ..config import SampleConfig
 from ..core.registry import make
 from ..core.types import ClassBook, Features, SampledVectors, Sampler
@@ -24,10 +28,16 @@ def make_sampler(config: SampleConfig, lookup: Lookup | None = None) -> Sampler:
 
 
 def sample(
-    features: Features, book: ClassBook, config: SampleConfig, seed: int, lookup: Lookup | None = None
+    features: Features,
+    book: ClassBook,
+    config: SampleConfig,
+    seed: int,
+    lookup: Lookup | None = None,
+    device: torch.device | str = "cpu",
 ) -> SampledVectors:
     """`config.per_class` vectors (M, D) for every class, in the space of the book's class vectors.
 
+    Where `device` is a CUDA device, samplers whose class says `on_device` work there; all others on the CPU.
     `lookup` is where a sampler that needs words takes them from. Raises ValueError where `make_sampler` does,
     for features of another width than the class vectors, and for a class that is too small for the sampler.
     """
@@ -37,4 +47,7 @@ def sample(
             f"The features have width {widths[0]} and the class vectors {widths[1]}: they are not of one "
             f"space."
         )
-    return make_sampler(config, lookup)(features, config.per_class, seed, book.space)
+    sampler = make_sampler(config, lookup)
+    if torch.device(device).type == "cuda" and getattr(sampler, "on_device", False):
+        features = replace(features, z_ND=features.z_ND.to(device))
+    return sampler(features, config.per_class, seed, book.space)

@@ -75,14 +75,15 @@ class Variation:
         return Variation(**{name: x[rows] for name, x in vars(self).items()})
 
     def __call__(self, images_B3HW: Tensor) -> Tensor:
-        gray, moved, pose, toned, gain, offset = (x.to(images_B3HW.device) for x in vars(self).values())
+        device = images_B3HW.device
+        gray, moved, pose, toned, gain, offset = (x.to(device) for x in vars(self).values())
         shown = torch.where(_per_image(gray), grayscale(images_B3HW), images_B3HW)
-        if moved.any():
+        if self.moved_B.any():
             images = shown[moved].float()
             grid = F.affine_grid(pose[moved], list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
             shown[moved] = images.round().to(torch.uint8)
-        if toned.any():
+        if self.toned_B.any():
             images = 127.5 + _per_image(gain[toned]) * (shown[toned] - 127.5) + _per_image(offset[toned])
             shown[toned] = images.clamp(0, 255).round().to(torch.uint8)
         return shown
@@ -128,9 +129,11 @@ def soften(images_B3HW: Tensor, prob: float, g: torch.Generator, share: Share | 
     softened_B = share(torch.rand(B, generator=g) < prob)
     weight_B = share(SHARPEST + (SOFTEST - SHARPEST) * torch.rand(B, generator=g))
     grain_B1HW = torch.randn(B, 1, H, W, generator=g) * _per_image(MAX_GRAIN * torch.rand(B, generator=g))
+    grain_B1HW = share(grain_B1HW)
+    softened_B, weight_B, grain_B1HW = (x.to(images_B3HW.device) for x in (softened_B, weight_B, grain_B1HW))
     images = images_B3HW.float()
-    blurred = blur_matrix(H) @ images @ blur_matrix(W).T
-    softer = torch.lerp(images, blurred, _per_image(weight_B)) + share(grain_B1HW)
+    blurred = blur_matrix(H).to(images) @ images @ blur_matrix(W).T.to(images)
+    softer = torch.lerp(images, blurred, _per_image(weight_B)) + grain_B1HW
     return torch.where(_per_image(softened_B), softer.round().clamp(0, 255).to(torch.uint8), images_B3HW)
 
 
@@ -155,10 +158,10 @@ def augment(
     They are flipped where `config` says so. A shift is of up to `crop_padding` pixels, edges repeated; with
     `min_area` below 1 a resized crop takes its place.
     """
-    share = share or Share(total=len(images_B3HW))
+    share, device = share or Share(total=len(images_B3HW)), images_B3HW.device
     B, _, H, W = images_B3HW.shape
     if config.flip:
-        flipped = _per_image(share(torch.rand(share.total, generator=g) < 0.5))
+        flipped = _per_image(share(torch.rand(share.total, generator=g) < 0.5)).to(device)
         images_B3HW = torch.where(flipped, images_B3HW.flip(3), images_B3HW)
     if config.min_area < 1:
         return resized_crop(images_B3HW, config.min_area, g, share)
@@ -166,8 +169,9 @@ def augment(
         return images_B3HW
     padded = F.pad(images_B3HW.float(), (pad,) * 4, mode="replicate").to(torch.uint8)
     top, left = map(share, torch.randint(0, 2 * pad + 1, (2, share.total, 1), generator=g))
-    rows, columns = top + torch.arange(H), left + torch.arange(W)
-    shifted_BHW3 = padded[torch.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    rows, columns = (top + torch.arange(H)).to(device), (left + torch.arange(W)).to(device)
+    row_B11 = torch.arange(B, device=device)[:, None, None]
+    shifted_BHW3 = padded[row_B11, :, rows[:, :, None], columns[:, None, :]]
     return shifted_BHW3.permute(0, 3, 1, 2)
 
 
@@ -186,7 +190,9 @@ def resized_crop(
     half_B2 = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], 1).clamp(max=1)
     center_B2 = (torch.rand(B, 2, generator=g) * 2 - 1) * (1 - half_B2)
     theta_B23 = torch.cat([torch.diag_embed(half_B2), center_B2[:, :, None]], 2)
-    grid = F.affine_grid(share(theta_B23), list(images_B3HW.shape), align_corners=False)
+    grid = F.affine_grid(
+        share(theta_B23).to(images_B3HW.device), list(images_B3HW.shape), align_corners=False
+    )
     crops = F.grid_sample(
         images_B3HW.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import Optimisation
+from ..core.device import on_device
 from ..core.distributed import Shard
 from ..core.seeding import generator
 from ..core.types import Latents
@@ -19,7 +20,7 @@ from .sources import ROLES, Source, known_images
 
 __all__ = ["Batch", "as_shown", "epoch_batches"]
 
-ALL = Shard()
+ALL, CPU = Shard(), torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +56,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        tensors = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        tensors = {name: on_device(x, device) for name, x in vars(self).items() if isinstance(x, Tensor)}
         latents = self.latents and replace(
             self.latents,
-            latent_LFHW=self.latents.latent_LFHW.to(device),
-            pair_K3HW=self.latents.pair_K3HW.to(device),
+            latent_LFHW=on_device(self.latents.latent_LFHW, device),
+            pair_K3HW=on_device(self.latents.pair_K3HW, device),
         )
         return Batch(**tensors, latents=latents)
 
@@ -87,13 +88,19 @@ class Draw:
 
 
 def epoch_batches(
-    sources: Sequence[Source], config: Optimisation, seed: int, epoch: int, shard: Shard = ALL
+    sources: Sequence[Source],
+    config: Optimisation,
+    seed: int,
+    epoch: int,
+    shard: Shard = ALL,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
-    """The batches of an epoch, a function of (seed, epoch) alone.
+    """The batches of an epoch on the device, a function of (seed, epoch) alone but for the device's rounding.
 
     Of several processes each has every `shard.count`-th row of every source, as the only one would have it.
     Reconstructed images come first, then known ones, inliers and outliers; then the latents of known images
-    and of outliers.
+    and of outliers. Random numbers are drawn on the CPU, and images are moved, varied and softened on the
+    device.
     """
     streams = Streams(generator(seed, "epoch", epoch), generator(seed, "vary", epoch, 0))
     known_set = known_images(sources)
@@ -101,13 +108,13 @@ def epoch_batches(
     for id_rows in order.split(config.batch)[: max(1, len(order) // config.batch)]:
         draws = draw(sources, id_rows, streams.rows, shard)
         pictures = [part for part in draws if not part.source.latent]
-        images = torch.cat([show(part, streams) for part in pictures])
+        images = torch.cat([show(part, streams, device) for part in pictures])
         images_B3HW = augment(images, config, streams.rows, joint_share(pictures))
         latents, latent_OFHW = draw_latents(draws, known_set, config, streams) or (None, None)
         known = [part for part in draws if part.source.role != "outlier"]
         outliers = next((part for part in draws if part.source.role == "outlier"), None)
         vectors = outliers.source.vectors if outliers else None
-        yield Batch(
+        batch = Batch(
             images_B3HW=images_B3HW,
             y_B=torch.cat([part.source.data.labels[part.rows] for part in known]),
             weight_B=torch.cat([torch.full((len(part.rows),), part.source.weight) for part in known]),
@@ -118,6 +125,7 @@ def epoch_batches(
             latent_OFHW=latent_OFHW,
             mine=places(joint_share(draws)) if shard.count > 1 else None,
         )
+        yield batch.to(device)
 
 
 def draw(sources: Sequence[Source], id_rows: Tensor, g: torch.Generator, shard: Shard) -> list[Draw]:
@@ -147,9 +155,9 @@ def places(share: Share) -> Tensor:
     return share(torch.arange(share.total))
 
 
-def show(part: Draw, streams: Streams) -> Tensor:
-    """This process's images, uint8, as their source says: transformed, with others' detail, gray, varied,
-    softened.
+def show(part: Draw, streams: Streams, device: torch.device = CPU) -> Tensor:
+    """This process's images, uint8 on the device, as their source says: transformed, with others' detail,
+    gray, varied, softened.
     """
     source, share = part.source, part.share
     if source.transform is None:
@@ -159,6 +167,7 @@ def show(part: Draw, streams: Streams) -> Tensor:
         images = share(source.transform(source.data, part.rows, streams.variations))
     if source.detail is not None:
         images = source.detail(images, streams.rows, share)
+    images = on_device(images, device)
     if source.grayscale_prob > 0 or source.outlier_aug_prob > 0:
         gray_B = torch.rand(len(part.rows), generator=streams.rows) < source.grayscale_prob
         variation = vary(gray_B, source.outlier_aug_prob, streams.variations)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Optimisation
+from ..core.ahead import ahead
 from ..core.device import multiplies_bf16
 from ..core.distributed import Shard, averaged, barrier, current_shard, gathered, is_main, mean
 from ..core.memory import advice
@@ -29,6 +30,7 @@ from .sources import Source, check_sources, known_images, source_of
 
 __all__ = ["Objective", "autocast", "fit", "one_cycle", "sgd", "teaching"]
 
+STEPS_READ_TOGETHER = 16
 Teacher = Callable[[Batch], Output]
 
 
@@ -160,29 +162,23 @@ def fit(
     log = resume(state, objective, optimizer, device)
     barrier(device)  # before the first process writes a newer state
     shared = averaged(objective, device).train()
-    done, sums = len(log) * steps, dict[str, float]()
-    batches = (
+    done, readings = len(log) * steps, Readings(steps, what, config.lr)
+    batches: Iterable[Batch] = (
         batch
         for epoch in range(len(log), epochs)
-        for batch in epoch_batches(sources, config, derive(seed, stream), epoch, shard)
+        for batch in epoch_batches(sources, config, derive(seed, stream), epoch, shard, device)
     )
+    if device.type != "cpu":  # a processor has no other work to do meanwhile
+        batches = ahead(batches)
     bar = progress(batches, total=steps * epochs, done=done, what=what, unit="step")
     for step, batch in enumerate(bar, done):
         lr = config.lr * one_cycle((step + 1) / (steps * epochs))
         objective.progress = step / (steps * epochs)
         # Dropout, where a network has it, belongs to the step.
         with seeded(seed, stream, step, 0), advice(what, lower):
-            values = optimize(shared, optimizer, batch.to(device), lr)
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(
-                f"{what}: the loss became {values['loss']} in epoch {step // steps + 1}. "
-                f"Lower the learning rate ({config.lr})."
-            )
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value / steps
+            readings.add(optimize(shared, optimizer, batch, lr), step)
         if (step + 1) % steps == 0:
-            log.append(sums)
-            sums = {}
+            log.append(readings.means())
             if is_main():
                 modules, momenta = objective.state_dict(), optimizer.state_dict()
                 save_state(state, {"modules": modules, "optimizer": momenta, "log": log})
@@ -224,10 +220,45 @@ def objective_of(
     ).to(device)
 
 
+class Readings:
+    """What the steps of an epoch return, read some steps at a time, for every reading waits for the device."""
+
+    def __init__(self, steps: int, what: str, lr: float) -> None:
+        self.steps, self.what, self.lr = steps, what, lr
+        self.unread: list[tuple[int, dict[str, Tensor]]] = []
+        self.sums: dict[str, float] = {}
+
+    def add(self, values: dict[str, Tensor], step: int) -> None:
+        """Takes what one step returned. Raises FloatingPointError as `read` does."""
+        self.unread.append((step, values))
+        if len(self.unread) == STEPS_READ_TOGETHER:
+            self.read()
+
+    def read(self) -> None:
+        """Adds up what is unread. Raises FloatingPointError for a loss that is not finite."""
+        for step, values in self.unread:
+            for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
+                if name == "loss" and not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"{self.what}: the loss became {value} in epoch {step // self.steps + 1}. "
+                        f"Lower the learning rate ({self.lr})."
+                    )
+                self.sums[name] = self.sums.get(name, 0.0) + value / self.steps
+        self.unread.clear()
+
+    def means(self) -> dict[str, float]:
+        """The means over the epoch that ends; the next one begins with nothing."""
+        self.read()
+        sums, self.sums = self.sums, {}
+        return sums
+
+
 def optimize(
     objective: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, lr: float
-) -> dict[str, float]:
-    """One step at the rate `lr`; loss, accuracy and parts before it, each the mean over all processes."""
+) -> dict[str, Tensor]:
+    """One step at the rate `lr`; loss, accuracy and parts before it, each the mean over all processes, on the
+    device.
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr
     terms, accuracy = objective(batch)
@@ -236,7 +267,7 @@ def optimize(
     optimizer.step()
     values = {"loss": terms.total, "accuracy": accuracy, **terms.parts}
     together = mean(torch.stack([value.detach() for value in values.values()]))
-    return dict(zip(values, together.tolist(), strict=True))
+    return dict(zip(values, together, strict=True))
 
 
 def sgd(parameters: Iterable[nn.Parameter], config: Optimisation) -> torch.optim.SGD:

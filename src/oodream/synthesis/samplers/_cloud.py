@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from ...core.device import on_device
 from ...functional.knn import kth_distance
 
 __all__ = ["Cloud", "farthest"]
@@ -44,7 +45,7 @@ class Cloud:
         """A cloud of fresh noise with standard deviation `sigma` per coordinate."""
         half = (count + 1) // 2
         p_HD, q_KD = (
-            torch.randn(n, b_AD.shape[1], generator=g).mul_(sigma / math.sqrt(2))
+            on_device(torch.randn(n, b_AD.shape[1], generator=g).mul_(sigma / math.sqrt(2)), b_AD.device)
             for n in (half, half + len(b_AD) - 1)
         )
         return cls(b_AD=b_AD, p_HD=p_HD, q_KD=q_KD, count=count)
@@ -52,7 +53,8 @@ class Cloud:
     @classmethod
     def shared(cls, b_AD: Tensor, count: int, sigma: float, g: torch.Generator) -> Cloud:
         """A cloud in which candidate c of every anchor has the same noise."""
-        p_HD = torch.randn(count, b_AD.shape[1], generator=g).mul_(sigma)
+        noise_HD = torch.randn(count, b_AD.shape[1], generator=g).mul_(sigma)
+        p_HD = on_device(noise_HD, b_AD.device)
         return cls(
             b_AD=b_AD, p_HD=p_HD, q_KD=p_HD.new_zeros(count + len(b_AD) - 1, b_AD.shape[1]), count=count
         )
@@ -66,13 +68,14 @@ class Cloud:
         h_R, side_R = c_R % len(self.p_HD), 1 - 2 * (c_R // len(self.p_HD))
         return normalize(self.b_AD[a_R] + self.p_HD[h_R] + side_R[:, None] * self.q_KD[a_R + h_R], dim=1)
 
-    def norm_and_dot(self, x_D: Tensor, band: int = 64) -> tuple[Tensor, Tensor]:
+    def norm_and_dot(self, x_D: Tensor) -> tuple[Tensor, Tensor]:
         """Of each candidate before its norm is taken out: that norm, and the product with x; two of (A,
         count).
         """
-        b_AD, p_HD, q_KD = self.b_AD, self.p_HD, self.q_KD
-        pair_AH = torch.arange(len(b_AD))[:, None] + torch.arange(len(p_HD))
-        # Of all products q.p only those near the diagonal are of pairs.
+        b_AD, p_HD, q_KD, device = self.b_AD, self.p_HD, self.q_KD, self.b_AD.device
+        pair_AH = (torch.arange(len(b_AD))[:, None] + torch.arange(len(p_HD))).to(device)
+        # Of all products q.p only those near the diagonal are of pairs. A GPU makes all of them sooner.
+        band = 64 if device.type == "cpu" else len(p_HD)
         bands = (
             (q_KD[band * i :][: band + len(b_AD)] @ p_BD.T, len(p_BD))
             for i, p_BD in enumerate(p_HD.split(band))
@@ -87,20 +90,27 @@ class Cloud:
         """base ± turn in the order of the candidates: (A, count)."""
         return torch.cat([base_AH + turn_AH, base_AH - turn_AH], 1)[:, : self.count]
 
-    def near(self, z_ND: Tensor, limit_AC: Tensor, block: int = 512) -> Tensor:
+    def near(self, z_ND: Tensor, limit_AC: Tensor, block: int = 512, together: int = 0) -> Tensor:
         """How many of z have a product of `limit` or more with each candidate, its norm left in: float32 (A,
         count).
+
+        The products of `block` of z and `together` anchors exist at once. A processor's caches hold those of
+        one anchor, and a GPU is fastest with all: 0 is what suits the device.
         """
-        half = len(self.p_HD)
+        half, device = len(self.p_HD), self.b_AD.device
         limit_A2H1 = pad(limit_AC, (0, 2 * half - self.count)).view(-1, 2, half, 1)
-        near_A2H = torch.zeros(limit_A2H1.shape[:3])
+        near_A2H = torch.zeros(limit_A2H1.shape[:3], device=device)
+        together = together or (1 if device.type == "cpu" else len(near_A2H))
         for z_BD in z_ND.split(block):
             bz_AB, pz_HB, qz_KB = (x @ z_BD.T for x in (self.b_AD, self.p_HD, self.q_KD))
-            qz_2KB, product_2HB = torch.stack([qz_KB, -qz_KB]), torch.empty(2, *pz_HB.shape)
-            for a, bz_B in enumerate(bz_AB):
-                torch.add(pz_HB + bz_B, qz_2KB[:, a : a + half], out=product_2HB)
+            qz_A2HB = torch.stack([qz_KB, -qz_KB]).unfold(1, half, 1).permute(1, 0, 3, 2)  # a view
+            buffer = torch.empty(together, 2, *pz_HB.shape, device=device)
+            for start in range(0, len(near_A2H), together):
+                g = slice(start, start + together)
+                sum_GHB = pz_HB + bz_AB[g, None]
+                product_G2HB = torch.add(sum_GHB[:, None], qz_A2HB[g], out=buffer[: len(sum_GHB)])
                 # In place the comparison writes floats: their sum is several times faster than of booleans.
-                near_A2H[a] += product_2HB.ge_(limit_A2H1[a]).sum(2)
+                near_A2H[g] += product_G2HB.ge_(limit_A2H1[g]).sum(3)
         return near_A2H.flatten(1)[:, : self.count]
 
 
@@ -122,7 +132,7 @@ def farthest(cloud: Cloud, z_ND: Tensor, k: int, kept: int, sign: int = 1) -> tu
 
     norm_AC, dot_AC = cloud.norm_and_dot(z_ND.mean(0))
     trial_AT = (-sign * dot_AC / norm_AC).topk(min(kept + 4, cloud.count)).indices
-    a_A1 = torch.arange(len(norm_AC))[:, None]
+    a_A1 = torch.arange(len(norm_AC), device=z_ND.device)[:, None]
     t_A1 = (
         signed_distance(a_A1.expand_as(trial_AT).flatten(), trial_AT.flatten())
         .view(trial_AT.shape)

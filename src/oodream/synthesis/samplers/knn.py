@@ -5,9 +5,12 @@ likely.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -46,9 +49,13 @@ class KNN(Section):
     feature its own first neighbour; `shared_noise` gives all anchors of a round the same noise; and `images`
     seeds are drawn for every vector.
 
+    Features on a GPU are sampled there: noise is drawn on the CPU, and is the same; last bits may differ.
+    Vectors are on the CPU in any case.
+
     Raises ConfigError, with the option's name, for an option out of its range.
     """
 
+    on_device: ClassVar[bool] = True
     kind: Literal["outlier", "inlier"] = "outlier"
     k: Annotated[int, Range(0)] = 0
     boundary: Annotated[float, Range(0, 1, "low")] = 0.2
@@ -90,7 +97,12 @@ class KNN(Section):
         """
         classes = features.y_N.unique().tolist()
         self.check(features.y_N, list(map(str, range(max(classes) + 1))))
-        sampled = [self._of_class(features, c, math.ceil(per_class / self.images), seed) for c in classes]
+        each = partial(self._of_class, features, per_class=math.ceil(per_class / self.images), seed=seed)
+        if features.z_ND.device.type == "cpu":
+            sampled = list(map(each, classes))  # every class with all cores
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # the cores draw noise for many classes at once
+                sampled = list(pool.map(each, classes))
         repeated = [
             [part.repeat_interleave(self.images, 0)[:per_class] for part in parts] for parts in sampled
         ]
@@ -99,12 +111,12 @@ class KNN(Section):
     def _of_class(
         self, features: Features, c: int, per_class: int, seed: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors (per_class, D), their anchors' rows in `features`, and their distances."""
+        """Vectors (per_class, D), their anchors' rows in `features`, and their distances, on the CPU."""
         rows = (features.y_N == c).nonzero()[:, 0]
         z_ND, k = normalize(features.z_ND[rows].float(), dim=1), self.neighbour(len(rows))
-        not_self = None if self.count_self else torch.arange(len(rows))
+        not_self = None if self.count_self else torch.arange(len(rows), device=z_ND.device)
         unlikely = self._sign * kth_distance(z_ND, z_ND, k, self_Q=not_self)
-        boundary = (-unlikely).argsort(stable=True)[: math.ceil(self.boundary * len(rows))]
+        boundary = (-unlikely).argsort(stable=True)[: math.ceil(self.boundary * len(rows))].cpu()
         rounds: list[tuple[Tensor, Tensor, Tensor]] = []
         while (missing := per_class - sum(len(v) for v, _, _ in rounds)) > 0:
             g = generator(seed, self.kind, c, len(rounds))
@@ -115,7 +127,7 @@ class KNN(Section):
                 else self._best_copies(z_ND[b_A], z_ND, k, g, math.ceil(missing / self.kept))
             )
             rounds.append((v_MD, rows[b_A].repeat_interleave(self.kept)[: len(v_MD)], d_M))
-        z, anchor, knn = (torch.cat(part)[:per_class] for part in zip(*rounds, strict=True))
+        z, anchor, knn = (torch.cat(part)[:per_class].cpu() for part in zip(*rounds, strict=True))
         return z, anchor, knn
 
     @property
@@ -137,5 +149,5 @@ class KNN(Section):
     def _random_copies(self, b_AD: Tensor, z_ND: Tensor, k: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """`kept` copies of each anchor, as they come, and their distances."""
         noise = torch.randn(1 if self.shared_noise else len(b_AD), self.kept, z_ND.shape[1], generator=g)
-        v_MD = normalize(b_AD[:, None] + self.sigma(z_ND.shape[1]) * noise, dim=2).flatten(0, 1)
+        v_MD = normalize(b_AD[:, None] + self.sigma(z_ND.shape[1]) * noise.to(z_ND), dim=2).flatten(0, 1)
         return v_MD, kth_distance(v_MD, z_ND, k)
