@@ -49,9 +49,7 @@ class ImageToImageDecoder(FromKnown):
         known = self._begun(y_B, seed_B, rows)
         latents = scheduler.add_noise(known, noise(seed_B, known).to(known), times[:1].expand(len(known)))
         for i, time in enumerate(times):
-            plain, other = self._predicted(latents, time, *prompts)
-            latents = scheduler.step(
-                plain + self.guidance * (other - plain), time, latents, **options
-            ).prev_sample
+            predicted = self._guided(latents, time, *prompts)
+            latents = scheduler.step(predicted, time, latents, **options).prev_sample
             self._stepped(i + 1, len(times))
         return finite(latents, "U-Net", rows)
