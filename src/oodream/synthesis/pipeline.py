@@ -91,12 +91,15 @@ def load_autoencoder(folder: str, pipeline: Any) -> Any:
     kind = read_json(Path(folder) / "config.json").get("_class_name")
     if kind not in AUTOENCODERS:
         raise DecoderError(f"{folder} holds a {kind}, and one of these is needed: {', '.join(AUTOENCODERS)}.")
+    network, messages = getattr(diffusers, kind), diffusers.utils.logging
+    verbosity = messages.get_verbosity()
+    messages.set_verbosity_error()  # it warns of an option that it has saved itself
     try:
-        vae = getattr(diffusers, kind).from_pretrained(
-            folder, dtype=pipeline.unet.dtype, use_safetensors=True
-        )
+        vae = network.from_pretrained(folder, dtype=pipeline.unet.dtype, use_safetensors=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DecoderError(f"The autoencoder {folder} cannot be loaded: {error}") from error
+    finally:
+        messages.set_verbosity(verbosity)
     channels, factor = _latent_size(vae)
     if (channels, factor) != (needed := _latent_size(pipeline.vae)):
         raise DecoderError(
