@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from oodream.core.seeding import generator
 from oodream.synthesis.decoders.stable import StableDecoder
 
-__all__ = ["BATCH", "GUIDANCE", "STEPS", "Cost", "cost", "evaluations", "recipe", "vectors"]
+__all__ = ["BATCH", "GUIDANCE", "STEPS", "Cost", "cost", "recipe", "vectors"]
 
 STEPS, GUIDANCE, BATCH = 50, 7.5, 4
 
@@ -69,19 +69,3 @@ def cost(decoder: StableDecoder) -> Cost:
     with FlopCounterMode(display=False) as decoded:
         vae.decode(latents.to(vae.dtype))
     return Cost(counted.get_total_flops(), decoded.get_total_flops())
-
-
-def evaluations(decoder: StableDecoder, work: Callable[[], object]) -> int:
-    """How many images the U-Net looks at in `work`; guidance takes two for an image."""
-    evaluated = 0
-
-    def count(module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        nonlocal evaluated
-        evaluated += len(args[0])
-
-    handle = decoder.pipeline.unet.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        work()
-    finally:
-        handle.remove()
-    return evaluated

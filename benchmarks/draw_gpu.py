@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _recipe import BATCH, GUIDANCE, STEPS, Cost, cost, evaluations, recipe, vectors
+from _recipe import BATCH, GUIDANCE, STEPS, Cost, cost, recipe, vectors
 from torch import Tensor
 
 from oodream.config import FitDecoderConfig
@@ -202,12 +202,8 @@ class Bench:
             assert images is not None
             drawn.append(images)
 
-        def count() -> None:
-            counted.append(evaluations(decoder, draw) / n)
-
-        counted = list[float]()
-        first = self.clock(count)
-        self.row(name, draw, n, counted[0] * price.unet + price.vae, evaluations=counted[0], first_s=first)
+        first, used = self.clock(draw), decoder.evaluations
+        self.row(name, draw, n, used * price.unet + price.vae, evaluations=used, first_s=first)
         draw(slice(3, 5))
         self.rows[-1] |= {
             "same_bytes": torch.equal(drawn[2], drawn[1][3:5]) and torch.equal(drawn[0], drawn[1]),

@@ -42,6 +42,12 @@ class Denoising(Watched):
         """Width and height of what is drawn, in pixels."""
         raise NotImplementedError
 
+    @property
+    def evaluations(self) -> int:
+        """How often the U-Net evaluates an image that begins at noise: twice in a step that is guided."""
+        times = self._timesteps()
+        return len(times) + sum(map(self._guides, times))
+
     def _timesteps(self, steps: int = 0) -> Tensor:
         """The steps' times (T,), from noise to images; the scheduler begins anew."""
         self.pipeline.scheduler.set_timesteps(steps or self.steps, device=self.device)
