@@ -2,10 +2,10 @@
 
 The recipe: PLMS with 50 steps; batches of 4 that share one vector and one prompt; the prompt, and the empty
 one, encoded for every batch; float32. oodream: DPM-Solver++ with 10 steps, a vector of its own for every
-image, 16 of them together; and OAL's outliers, latents of 4 steps, which no VAE decodes. Every line but the
-recipe's is drawn several times, in turn with the recipe, and the medians are of the processor's seconds, which
-other programs change little. "Floor" is what a program would take that multiplies as fast as the machine's
-largest matrix product does, in the line's own type.
+image, 16 of them together; and OAL's outliers, latents of 4 steps, which no VAE decodes. All lines take
+turns, several times; the medians are of the processor's seconds, which other programs change little.
+"Floor" is what a program would take that multiplies as fast as the machine's largest matrix product does, in
+the line's own type.
 
 python benchmarks/decode.py
 python benchmarks/decode.py --rounds 1 --images 16

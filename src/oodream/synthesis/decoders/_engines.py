@@ -129,28 +129,28 @@ class OpenVino(Engine):
             )[0]
             return output
 
-        return self._run("U-Net", unet, latents_BFHW, time, states_BLD, *added.values())
+        return self._run(self.unet, "U-Net", unet, latents_BFHW, time, states_BLD, *added.values())
 
     def encode(self, images_B3HW: Tensor) -> Tensor:
-        return self._run("encoder", super().encode, images_B3HW)
+        return self._run(self.vae, "encoder", super().encode, images_B3HW)
 
     def decode(self, latents_BFHW: Tensor) -> Tensor:
-        return self._run("decoder", super().decode, latents_BFHW)
+        return self._run(self.vae, "decoder", super().decode, latents_BFHW)
 
-    def _run(self, part: str, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def _run(self, network: nn.Module, part: str, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         key = part, tuple(x.shape for x in inputs)
         if key not in self._ready:
-            self._ready[key] = self._made_ready(part, work, inputs)
+            self._ready[key] = self._made_ready(part, _Traced(network, work), inputs)
         outputs = self._ready[key]([x.contiguous().numpy() for x in inputs], share_inputs=True)
         return torch.from_numpy(outputs[0])
 
-    def _made_ready(self, part: str, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Any:
+    def _made_ready(self, part: str, traced: _Traced, inputs: tuple[Tensor, ...]) -> Any:
         import openvino
 
         if part not in self._converted:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")  # tracing warns of sizes, which are fixed here
-                self._converted[part] = openvino.convert_model(_Traced(work), example_input=inputs)
+                self._converted[part] = openvino.convert_model(traced, example_input=inputs)
         model = self._converted[part]
         model.reshape(dict(enumerate(list(x.shape) for x in inputs)))
         options = {
@@ -162,11 +162,11 @@ class OpenVino(Engine):
 
 
 class _Traced(nn.Module):
-    """A function of tensors, as OpenVINO converts modules."""
+    """What a network does to tensors, as a module, which OpenVINO converts."""
 
-    def __init__(self, work: Callable[..., Tensor]) -> None:
+    def __init__(self, network: nn.Module, work: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.work = work
+        self.network, self.work = network, work
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.work(*inputs)
