@@ -78,7 +78,7 @@ class StableDecoder(Denoising, Tiled):
         if vae:
             self.pipeline.vae = load_autoencoder(vae, self.pipeline)
         self._engine = make_engine(engine, self.pipeline, self.device, multiplies_in)
-        self._autoencoding = _changed(
+        self._rendering = _changed(
             vae=vae and weights_hash(self.pipeline.vae.state_dict(), type(self.pipeline.vae).__name__),
             resolution=resolution,
             engine=engine if engine != "eager" else "",
@@ -108,14 +108,14 @@ class StableDecoder(Denoising, Tiled):
         options = (self._scheduler, self.steps, float(self.guidance), self.size)
         bf16 = ["bf16"] * (self._engine.multiplies_in is torch.bfloat16)
         interval = [(self.guided_from, self.guided_until)] * ((self.guided_from, self.guided_until) != (0, 1))
-        return digest(self._weights, *options, *bf16, *self._own_options, *interval, *self._autoencoding)
+        return digest(self._weights, *options, *bf16, *self._own_options, *interval, *self._rendering)
 
     @property
-    def autoencoding(self) -> Json:
-        """The options on which reconstructions depend, too, where they are not the usual ones: a hash of the
-        autoencoder, the resolution, the engine and the precision.
+    def rendering(self) -> Json:
+        """How images become latents and latents images, where that is not the usual way: a hash of the
+        autoencoder, the resolution, the engine and the precision. Reconstructions depend on it, too.
         """
-        return dict(self._autoencoding)
+        return dict(self._rendering)
 
     def changed(self, *, steps: int, guidance: float, tile: int) -> StableDecoder:
         """A decoder of the same networks, which are shared, with other options.
