@@ -2,12 +2,15 @@
 what each step away from it wins.
 
 The recipe: PLMS with 50 steps; batches of 4 that share one vector and one prompt; guidance 7.5; in mixed
-precision, as it is published, and in float32. oodream: DPM-Solver++ with 10 steps and guidance 3, a vector of
-its own for every image. A row is the row above it and one change; "evaluations" are the U-Net's for an image.
-"Share" is that of the floor reached: FLOPs (two for a multiplication and an addition) over the card's peak in
-bf16. Weights are random, so no row says anything about pictures. Time to compile is counted apart.
+precision, as it is published, and in float32. It is timed at two numbers of steps, and scaled. oodream:
+DPM-Solver++ with 10 steps and guidance 3, a vector of its own for every image. All together come first, then
+one change after the other. "Evaluations" are the U-Net's for an image. "Share" is that of the floor reached:
+FLOPs (two for a multiplication and an addition) over the card's peak in bf16. Weights are random, so no row
+says anything about pictures. The first drawing, which compiles, is counted apart. Beside each row stands
+whether the same rows have the same bytes when they are drawn again, and at another place of a tile.
 
 python benchmarks/draw_gpu.py --device cuda --out runs/draw-gpu
+python benchmarks/draw_gpu.py --device cuda --deterministic --out runs/draw-gpu-deterministic
 python benchmarks/draw_gpu.py --device cpu --tiny --out runs/draw-tiny
 """
 
@@ -15,8 +18,8 @@ from __future__ import annotations
 
 import argparse
 import gc
-import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,7 +37,7 @@ from oodream.synthesis.fitting.tokenizer import fit_tokenizer
 
 NAMES = ("circle", "star")
 PEAK = 790e12  # FLOP/s in bf16, dense, of an H100 as sold for servers
-TILE = 16
+TILE, FEW = 16, (3, 9)
 FULL: dict[str, Any] = {
     "sample": 64,
     "unet": (320, 640, 1280, 1280),
@@ -142,11 +145,8 @@ class Bench:
     def spent(self) -> float:
         return time.perf_counter() - self.began
 
-    def row(self, name: str, work: Callable[[], object], n: int, flops: float, **more: Any) -> None:
-        """Images a second of `work`, which draws n and has been done before."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        seconds = self.clock(work)
+    def row(self, name: str, seconds: float, n: int, flops: float, **more: Any) -> None:
+        """A row of n images that took so long."""
         memory = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
         row = {
             "row": name,
@@ -169,26 +169,28 @@ class Bench:
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "draw_gpu.json").write_text(json.dumps({**self.facts, "rows": self.rows}, indent=1))
 
-    def recipes(self) -> None:
-        """The published recipe on one batch, in mixed precision and in float32."""
+    def recipe(self, name: str, context: Callable[[], Any]) -> None:
+        """The published recipe on one batch: timed at few steps, and scaled to all of them."""
+        if self.spent() > self.seconds:
+            print(f"{name}: left out, time is up", flush=True)
+            return
         decoder = self.decoder(scheduler="pndm", steps=STEPS, guidance=GUIDANCE, precision="fp32")
-        self.facts["flops"] = vars(cost(decoder))
+        price = self.price(decoder)
         z, y = vectors(decoder, NAMES, BATCH)
-        flops = 2 * (STEPS + 1) * self.facts["flops"]["unet"] + self.facts["flops"]["vae"]
-        kind = self.device.type
-        half = torch.float16 if kind == "cuda" else torch.bfloat16
-        for name, context in (
-            ("recipe, mixed precision (as published)", lambda: torch.autocast(kind, half)),
-            ("recipe, float32", nullcontext),
-        ):
-            with context():
-                recipe(decoder, z, y, steps=2)  # the first use of a shape takes longer
-                self.row(name, lambda: recipe(decoder, z, y), BATCH, flops, evaluations=2 * (STEPS + 1))
+        with context():
+            recipe(decoder, z, y, FEW[0])  # the first use of a shape takes longer
+            self.forget()
+            few, more = (self.clock(lambda steps=steps: recipe(decoder, z, y, steps)) for steps in FEW)
+        seconds = more + (STEPS - FEW[1]) * (more - few) / (FEW[1] - FEW[0])
+        used = 2 * (STEPS + 1)
+        self.row(name, seconds, BATCH, used * price.unet + price.vae, evaluations=used)
+
+    def forget(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
 
     def ours(self, name: str, tile: int = 0, decoder: StableDecoder | None = None, **options: Any) -> None:
-        """Images with vectors of their own; and whether a row has the same bytes in another tile. None of it
-        where time is up.
-        """
+        """Images with vectors of their own; none of it where time is up."""
         if self.spent() > self.seconds:
             print(f"{name}: left out, time is up", flush=True)
             return
@@ -203,14 +205,12 @@ class Bench:
             drawn.append(images)
 
         first, used = self.clock(draw), decoder.evaluations
-        self.row(name, draw, n, used * price.unet + price.vae, evaluations=used, first_s=first)
+        self.forget()
+        seconds = self.clock(draw)
         draw(slice(3, 5))
-        self.rows[-1] |= {
-            "same_bytes": torch.equal(drawn[2], drawn[1][3:5]) and torch.equal(drawn[0], drawn[1]),
-            "hash": hashlib.blake2b(drawn[1].numpy().tobytes(), digest_size=6).hexdigest(),
-        }
-        print(f"    the same bytes again, and in another tile: {self.rows[-1]['same_bytes']}", flush=True)
-        self.write()
+        bytes_ = {"again": torch.equal(drawn[0], drawn[1]), "elsewhere": torch.equal(drawn[2], drawn[1][3:5])}
+        flops = used * price.unet + price.vae
+        self.row(name, seconds, n, flops, evaluations=used, first_s=round(first, 1), same_bytes=bytes_)
 
     def price(self, decoder: StableDecoder) -> Cost:
         """FLOPs at the decoder's resolution, with its autoencoder."""
@@ -227,29 +227,35 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the script")
     parser.add_argument("--out", type=Path, default=Path("runs/draw-gpu"))
     parser.add_argument("--seconds", type=float, default=150, help="no row begins later than this")
+    parser.add_argument("--deterministic", action="store_true", help="deterministic algorithms alone")
     args = parser.parse_args()
+    if args.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True)
     device = torch.device(args.device)
     shape, tile = (TINY, 4) if args.tiny else (FULL, TILE)
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), device, args.out, args.seconds, tile)
         save_pipeline(bench.folder, shape, device)
         print(f"{bench.facts}; made in {bench.spent():.0f} s", flush=True)
-        bench.recipes()
         half = "fp16" if device.type == "cuda" else "fp32"
+        mixed = torch.float16 if device.type == "cuda" else torch.bfloat16
+        interval = {"guided_from": 0.2, "guided_until": 0.7}
+        last: dict[str, Any] = {"precision": half, "engine": "channels_last"}
+        small = {"vae": str(bench.folder / "small")}
+        low = {"resolution": 4 * shape["sample"]}
+        bench.recipe("recipe, mixed precision (as published)", lambda: torch.autocast(device.type, mixed))
+        bench.ours("all below together", **last, **interval, **small)
+        bench.ours("the same with compiled blocks", **last | {"engine": "compiled"}, **interval, **small)
         eager = bench.decoder(precision=half)
         bench.ours("DPM-Solver++, 10 steps, half precision", BATCH, eager)
         bench.ours(f"{tile} images together", decoder=eager)
         del eager
-        low = 4 * shape["sample"]
-        options: dict[str, Any] = {"precision": half, "engine": "channels_last"}
-        bench.ours("channels last", **options)
-        options |= {"guided_from": 0.2, "guided_until": 0.7}
-        bench.ours("guidance from 0.2 to 0.7 of the trajectory", **options)
-        options["vae"] = str(bench.folder / "small")
-        bench.ours("tiny autoencoder", **options)
-        bench.ours("the same in bf16", **options | {"precision": "bf16"})
-        bench.ours(f"the same at {low} pixels", **options, resolution=low)
-        bench.ours("the same with compiled blocks", **options | {"engine": "compiled"})
+        bench.ours("channels last", **last)
+        bench.ours("guidance from 0.2 to 0.7 of the trajectory", **last, **interval)
+        bench.ours("all of these in bf16", **last | {"precision": "bf16"}, **interval, **small)
+        bench.ours(f"all of these at {low['resolution']} pixels", **last, **interval, **small, **low)
+        bench.recipe("recipe, float32", nullcontext)
     bench.facts["seconds"] = bench.spent()
     bench.write()
     print(f"{bench.spent():.0f} s", flush=True)

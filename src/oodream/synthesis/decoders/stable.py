@@ -66,8 +66,9 @@ class StableDecoder(Denoising, Tiled):
         self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (),
         spans: Sequence[Span] = (), size: int | None = None, scheduler: str = "dpm++", steps: int = 10,
         guidance: float = 3.0, guided_from: float = 0.0, guided_until: float = 1.0, resolution: int = 0,
-        vae: str = "", precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto", engine: str = "eager",
-        tile: int = 16, device: str | torch.device = "cpu",
+        vae: str = "", precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+        engine: Literal["eager", "channels_last", "compiled", "openvino"] = "eager", tile: int = 16,
+        device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
         self.device = torch.device(device)
         dtype, multiplies_in = _types(precision, self.device)
