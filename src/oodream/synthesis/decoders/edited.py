@@ -12,8 +12,9 @@ from ...core.options import Range
 from ...core.registry import register
 from ...core.seeding import generator
 from ..errors import DecoderError
+from ._autoencoding import finite
 from ._stepwise import FromKnown
-from .stable import finite, noise
+from .stable import noise
 
 __all__ = ["EditedDecoder", "edits"]
 

@@ -16,8 +16,9 @@ from ...core.registry import register
 from ...models.inference import Extractor
 from ..errors import DecoderError
 from ..known import Known
+from ._autoencoding import finite, resized
 from ._stepwise import Stepwise
-from .stable import finite, noise, resized
+from .stable import noise
 
 __all__ = ["GuidedDecoder", "distance"]
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from ...core.options import Range
 from ...core.registry import register
 from ..errors import DecoderError
+from ._autoencoding import finite
 from ._stepwise import FromKnown
-from .stable import finite, noise
+from .stable import noise
 
 __all__ = ["ImageToImageDecoder"]
 

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ...core.device import multiplies_bf16
 from ...core.registry import register
@@ -26,23 +25,23 @@ from ...core.types import ClassBook, Generated, Json
 from ...core.words import Words
 from ...models.inference import weights_hash
 from ..conditioning import Conditioning, TextSide
-from ..errors import DecoderError, NotFiniteError
+from ..errors import DecoderError
 from ..names import known_to
 from ..pipeline import load_autoencoder, load_pipeline
 from ..schedulers import make_scheduler
 from ..text import Span
+from ._autoencoding import Autoencoding, finite
 from ._denoising import Denoising, check_guidance
 from ._engines import make_engine
-from ._tiles import Tiled
 
-__all__ = ["StableDecoder", "digest", "finite", "noise", "pipeline_hash", "resized", "to_uint8"]
+__all__ = ["StableDecoder", "digest", "noise", "pipeline_hash"]
 
 PROBE_STEPS = 2
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @register("decoders", "stable")
-class StableDecoder(Denoising, Tiled):
+class StableDecoder(Denoising, Autoencoding):
     """A Stable Diffusion pipeline with the classes' prompts prepared; `book` holds the class vectors.
 
     `source` is a diffusers folder or hub id ("embedded" is the one in this package); only safetensors are
@@ -154,24 +153,6 @@ class StableDecoder(Denoising, Tiled):
         latents = self.tiled(len(y_B), denoise, self._no_latents)
         return Generated(latents_BFHW=latents, y_B=y_B, row_B=torch.arange(len(y_B)))
 
-    def encode(self, images_B3HW: Tensor) -> Tensor:
-        """The latents (B, F, h, w), float16, of images (uint8): the mean of the VAE's encoder, at the scale
-        of `latents`.
-        """
-
-        def encode(rows: Tensor) -> Tensor:
-            latents = self._encoded(images_B3HW[rows], rows) * self.pipeline.vae.config.scaling_factor
-            return finite(latents.half(), "VAE", rows)
-
-        return self.tiled(len(images_B3HW), encode, self._no_latents)
-
-    def pictures(self, latents_BFHW: Tensor) -> Tensor:
-        """Images (B, 3, H, W) uint8 of latents, for people to look at."""
-
-        return self.tiled(
-            len(latents_BFHW), lambda rows: self._picture(latents_BFHW[rows], rows), self._no_images
-        )
-
     def plain(self, prompts: Sequence[str], seed_B: Tensor) -> Tensor:
         """Images (B, 3, H, W) uint8 of prompts, as they are."""
 
@@ -179,16 +160,6 @@ class StableDecoder(Denoising, Tiled):
             return self._draw(self.text.prompt([prompts[i] for i in rows]), seed_B[rows], rows)
 
         return self.tiled(len(prompts), draw, self._no_images)
-
-    def reconstruct(self, images_B3HW: Tensor) -> Tensor:
-        """The images after the VAE's encoder (its mean) and decoder, uint8: what decoding alone does to a
-        picture.
-        """
-
-        def there_and_back(rows: Tensor) -> Tensor:
-            return self._decoded(self._encoded(images_B3HW[rows], rows), rows)
-
-        return self.tiled(len(images_B3HW), there_and_back, self._no_images)
 
     def words(self, names: Sequence[str] = ()) -> Words:
         """The words of these names; without names, of all that the decoder lists as learnt, or else of its
@@ -217,40 +188,12 @@ class StableDecoder(Denoising, Tiled):
             self.pipeline.enable_attention_slicing()
         return not before
 
-    @property
-    def _no_images(self) -> Tensor:
-        return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)
-
-    @property
-    def _no_latents(self) -> Tensor:
-        channels, size = (
-            self.pipeline.unet.config.in_channels,
-            self.resolution // self.pipeline.vae_scale_factor,
-        )
-        return torch.empty(0, channels, size, size, dtype=torch.float16)
-
     def _imagine(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:
         """The denoised latents (B, F, h, w) of vectors."""
         return self._denoise(self.text.splice(z_BD, y_B), seed_B, rows)
 
     def _draw(self, prompt: Conditioning, seed_B: Tensor, rows: Tensor, steps: int = 0) -> Tensor:
         return self._picture(self._denoise(prompt, seed_B, rows, steps), rows)
-
-    def _picture(self, latents_BFHW: Tensor, rows: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        return self._decoded(latents_BFHW.to(self.device, vae.dtype) / vae.config.scaling_factor, rows)
-
-    @torch.no_grad()
-    def _encoded(self, images_B3HW: Tensor, rows: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        x = resized(images_B3HW.float() / 127.5 - 1, self.resolution).to(self.device, vae.dtype)
-        mean = self._engine.encode(x)
-        return finite(mean.to(vae.dtype), "VAE", rows)
-
-    @torch.no_grad()
-    def _decoded(self, latents_BFHW: Tensor, rows: Tensor) -> Tensor:
-        sample = self._engine.decode(latents_BFHW)
-        return to_uint8(finite(sample, "VAE", rows), self.size)
 
     @torch.no_grad()
     def _denoise(self, prompt: Conditioning, seed_B: Tensor, rows: Tensor, steps: int = 0) -> Tensor:
@@ -305,24 +248,6 @@ def noise(seed_B: Tensor, latents_BFHW: Tensor, what: str = "image") -> Tensor:
     """Standard normal noise (B, F, h, w) of the latents' shape, each row of its seed alone."""
     shape = latents_BFHW.shape[1:]
     return torch.stack([torch.randn(shape, generator=generator(int(s), what)) for s in seed_B])
-
-
-def finite(x: Tensor, part: str, rows: Tensor) -> Tensor:
-    """x (B, …) itself; NotFiniteError names the first of its `rows` (B,) that holds NaN or infinity."""
-    wrong_B = ~x.isfinite().flatten(1).all(1).cpu()
-    if wrong_B.any():
-        raise NotFiniteError(int(rows[wrong_B][0]), part, x.dtype)
-    return x
-
-
-def to_uint8(x: Tensor, size: int) -> Tensor:
-    """[-1, 1] as uint8 at `size` pixels, rounded."""
-    return ((resized(x.float(), size).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-def resized(x: Tensor, size: int) -> Tensor:
-    """Images (B, 3, H, W) at `size` pixels: bicubic, antialiased; as they are where they have that size."""
-    return x if x.shape[-1] == size else interpolate(x, (size, size), mode="bicubic", antialias=True)
 
 
 def pipeline_hash(pipeline: Any) -> str:
