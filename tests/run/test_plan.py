@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from oodream.config import Config
 from oodream.core.options import overlay
@@ -93,6 +94,47 @@ def test_the_share_of_reconstructions_leaves_the_baselines_alone(config, tmp_pat
     changed = {name for name in plans[1] if plans[0][name] != plans[1][name]}
     expected = {"images/reconstructed", "classifier/regularized-s0"}
     assert changed == expected | {"scores", "guard", "shift", "audit", "report"}
+
+
+def test_another_way_of_rendering_makes_the_control_stale_and_not_the_vectors(config, tmp_path):
+    other = overlay(config, {"decode": {"options": {"resolution": 16}}})
+    assert stale(config, other, tmp_path) == {
+        "images/imagined", "images/control", "images/reconstructed", "strips",
+    }  # fmt: skip
+
+
+def test_an_autoencoder_is_known_by_its_weights_wherever_it_lies(config, tmp_path):
+    first = autoencoder(tmp_path / "first", seed=0)
+    shutil.copytree(first, tmp_path / "second")
+    configs = [
+        overlay(config, {"decode": {"options": {"vae": str(folder)}}})
+        for folder in (first, tmp_path / "second", autoencoder(tmp_path / "third", seed=1))
+    ]
+    assert stale(configs[0], configs[1], tmp_path) == set()
+    assert stale(configs[0], configs[2], tmp_path) == {
+        "images/imagined", "images/control", "images/reconstructed", "strips",
+    }  # fmt: skip
+
+
+def test_the_place_of_an_autoencoder_holds_from_any_working_directory(config, tmp_path, monkeypatch):
+    autoencoder(tmp_path / "small", seed=0)
+    monkeypatch.chdir(tmp_path)
+    job = Job(overlay(config, {"decode": {"options": {"vae": "small"}}}), tmp_path / "run")
+    assert job.config.decode.options["vae"] == str(tmp_path / "small")
+
+
+def autoencoder(folder: Path, seed: int) -> Path:
+    """The folder of a tiny autoencoder with random weights, of the tiny pipeline's scale."""
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(seed)
+    AutoencoderTiny(
+        encoder_block_out_channels=(4, 4, 4),
+        decoder_block_out_channels=(4, 4, 4),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    ).save_pretrained(folder)
+    return folder
 
 
 def pictures(folder: Path, seed: int) -> Path:

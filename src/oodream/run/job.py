@@ -18,7 +18,7 @@ from ..data.inputs import DataInputs
 from ..data.real import WORLD
 from ..data.sets import SETS
 from ..models.factory import SCRATCH
-from ..synthesis.decode import make_decoder
+from ..synthesis.decode import VAE, make_decoder
 from ..synthesis.known import Known
 from ..synthesis.names import disjoint
 from ..synthesis.sample import make_sampler
@@ -135,7 +135,13 @@ def absolute(config: Config) -> Config:
         classes=path(config.classes) if config.classes.endswith(".toml") else config.classes,
         ood=tuple(map(entry, config.ood)),
         shifted=tuple(map(entry, config.shifted)),
-        decode=replace(config.decode, source=path(config.decode.source)),
+        decode=replace(
+            config.decode,
+            source=path(config.decode.source),
+            options={
+                key: path(value) if key == VAE else value for key, value in config.decode.options.items()
+            },
+        ),
         align=replace(config.align, init=path(config.align.init)),
         train=replace(config.train, init=path(config.train.init)),
         regularize=replace(

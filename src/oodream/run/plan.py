@@ -19,6 +19,7 @@ from ..core.options import to_json
 from ..core.types import Decoder, Json
 from ..data.corruptions import CORRUPTIONS, SEVERITIES
 from ..models.factory import initial_weights_hash
+from ..synthesis.decode import VAE, rendering
 from ..synthesis.known import is_guided
 from ..training.train import is_pretrained, make_loss
 from .artifacts import named_extensions
@@ -109,7 +110,8 @@ def drawn_after(decoder: Decoder) -> tuple[str, ...]:
 
 def reconstruction_stages(job: Job) -> list[Stage]:
     """Known images through the decoder's VAE: those of the control, and a share of the training images."""
-    stage = partial(Stage, after=("classes",), facts=job.image_hashes | _seed(job))
+    facts = job.image_hashes | rendering(job.decoder) | _seed(job)
+    stage = partial(Stage, after=("classes",), facts=facts)
     return [
         stage(name="images/control", work=images.reconstruct_control),
         stage(name="images/reconstructed", work=images.reconstruct_known, sections=("reconstruct",)),
@@ -119,8 +121,8 @@ def reconstruction_stages(job: Job) -> list[Stage]:
 def vector_stages(job: Job) -> list[Stage]:
     """From the classes to imagined images or latents, and strips."""
     c, seed, train = job.config, _seed(job), {"images": job.image_hashes["images"]}
-    stage = partial(Stage, facts=seed)
-    drawn = partial(Stage, after=drawn_after(job.decoder), sections=("decode",), shared=True)
+    stage, way = partial(Stage, facts=seed), rendering(job.decoder)
+    drawn = partial(Stage, after=drawn_after(job.decoder), sections=("decode",), facts=way, shared=True)
     return [
         Stage(
             name="align",
@@ -134,7 +136,13 @@ def vector_stages(job: Job) -> list[Stage]:
         stage(name="vectors", work=vectors.sample_vectors, after=("features",), sections=("sample",)),
         drawn(name=imagined_stage(c.decode.output), work=images.decode_vectors),
         *([drawn(name=TWINS, work=images.draw_twins)] if has_twins(job.run) else []),
-        stage(name="strips", work=images.draw_strips, after=("vectors",), sections=("decode", "report")),
+        Stage(
+            name="strips",
+            work=images.draw_strips,
+            after=("vectors",),
+            sections=("decode", "report"),
+            facts=seed | way,
+        ),
     ]
 
 
@@ -144,10 +152,8 @@ def latent_stages(job: Job) -> list[Stage]:
     """
     if not job.run.has_latents:
         return []
-    train = {"images": job.image_hashes["images"]}
-    encode = Stage(
-        name="latents/known", work=images.encode_known, after=("classes",), facts=train | _seed(job)
-    )
+    facts = {"images": job.image_hashes["images"]} | rendering(job.decoder) | _seed(job)
+    encode = Stage(name="latents/known", work=images.encode_known, after=("classes",), facts=facts)
     if not is_pretrained(job.config.latents):
         return [encode]
     adapter = Stage(
@@ -261,13 +267,15 @@ def section_inputs(config: Config) -> dict[str, Json]:
     these lie.
 
     The decoder's source is left out: its weights' hash is part of the class vectors' space. So is the place
-    of real outliers: the hash of these images is an input of its own. So are options that a decoder is not
-    given: what was drawn before decoders had some is not stale.
+    of its autoencoder: the stages that use it have its hash (see `rendering`). So is the place of real
+    outliers: the hash of these images is an input of its own. So are options that a decoder is not given:
+    what was drawn before decoders had some is not stale.
     """
     sections: dict[str, Any] = {
         key: value for key, value in to_json(config).items() if isinstance(value, dict)
     }
     del sections["decode"]["source"], sections["regularize"]["real"]
+    sections["decode"]["options"].pop(VAE, None)
     if not sections["decode"]["options"]:
         del sections["decode"]["options"]
     for name, training in (("align", config.align), ("train", config.train)):

@@ -19,7 +19,20 @@ from .errors import NotFiniteError
 from .known import Known, KnownDecoder
 from .text import Span, check_prompt, name_spans
 
-__all__ = ["check_space", "decode", "decoder_options", "make_decoder", "provenance", "tile_size"]
+__all__ = [
+    "VAE",
+    "check_space",
+    "decode",
+    "decoder_options",
+    "make_decoder",
+    "provenance",
+    "rendering",
+    "tile_size",
+]
+
+
+VAE = "vae"
+"""The option of decoders that is the place of an autoencoder."""
 
 
 def make_decoder(
@@ -93,6 +106,14 @@ def decode(
 def tile_size(decoder: Decoder) -> int:
     """How many images the decoder draws together."""
     return decoder.tile or decoder.largest_tile()
+
+
+def rendering(decoder: Decoder) -> Json:
+    """How a decoder's images become latents and latents images, where it says that this is not the usual way
+    (see `StableDecoder.rendering`): for provenance, and as an input of stages.
+    """
+    way = getattr(decoder, "rendering", None)
+    return {"rendering": way} if way else {}
 
 
 def check_space(vectors: SampledVectors, decoder: Decoder) -> None:

@@ -1,5 +1,5 @@
 """Loads a diffusers pipeline of the Stable Diffusion family, from safetensors only, and says what its folder
-lacks.
+lacks. And an autoencoder that takes the place of its VAE.
 
 A folder may hold its weights as `save_pretrained` writes them: whole, in shards, as a variant ("fp16"), or
 some parts so and some otherwise. A safety checker and what belongs to it are never loaded.
@@ -21,7 +21,7 @@ from ..core.folders import HASHES, changed_files
 from .errors import DecoderError
 from .parts import check_classes, check_configs, check_indexes
 
-__all__ = ["EMBEDDED", "check_folder", "load_pipeline", "variant_of"]
+__all__ = ["AUTOENCODERS", "EMBEDDED", "check_folder", "load_autoencoder", "load_pipeline", "variant_of"]
 
 EMBEDDED = ASSETS / "decoder"
 PARTS = {
@@ -37,17 +37,20 @@ UNUSED: dict[str, dict[str, Any]] = {
     },
     "StableDiffusionXLPipeline": {"feature_extractor": None, "image_encoder": None},
 }  # fmt: skip
+AUTOENCODERS = "AutoencoderTiny", "AutoencoderKL"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-def load_pipeline(source: str, device: torch.device) -> Any:
-    """The pipeline at `source`: a folder, a hub id, or "embedded". Float16 on CUDA and float32 elsewhere.
+def load_pipeline(source: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """The pipeline at `source`: a folder, a hub id, or "embedded". Its networks are of `dtype`; without one,
+    float16 on CUDA and float32 elsewhere.
 
     Raises DecoderError where there is none, or a part of it is missing, pickled or of another kind.
     """
     import diffusers
     import transformers
 
+    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     folder = EMBEDDED if source == "embedded" else Path(source)
@@ -61,7 +64,7 @@ def load_pipeline(source: str, device: torch.device) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pipeline = _from_folder(folder, device) if folder.is_dir() else _from_hub(source, device)
+            pipeline = _from_folder(folder, dtype) if folder.is_dir() else _from_hub(source, dtype)
     except DecoderError:
         raise
     except Exception as error:  # whatever these libraries raise of a folder that is not what it says
@@ -74,29 +77,71 @@ def load_pipeline(source: str, device: torch.device) -> Any:
             )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
-    if hasattr(pipeline, "text_encoder_2") and pipeline.vae.config.force_upcast:
-        pipeline.vae.to(torch.float32)  # SDXL's VAE overflows in half precision
+    _upcast(pipeline, pipeline.vae)
     return pipeline
 
 
-def _from_folder(folder: Path, device: torch.device) -> Any:
-    return _loaded(str(folder), device, variant_of(folder))
+def load_autoencoder(folder: str, pipeline: Any) -> Any:
+    """The autoencoder in `folder`, as `save_pretrained` writes one, on the pipeline's device and of its type.
+
+    Raises DecoderError where there is none, or its latents are not of the pipeline's size.
+    """
+    import diffusers
+
+    if not (Path(folder) / "config.json").is_file():
+        raise DecoderError(f"There is no autoencoder in {folder}: a diffusers folder has a config.json.")
+    kind = read_json(Path(folder) / "config.json").get("_class_name")
+    if kind not in AUTOENCODERS:
+        raise DecoderError(f"{folder} holds a {kind}, and one of these is needed: {', '.join(AUTOENCODERS)}.")
+    network, messages = getattr(diffusers, kind), diffusers.utils.logging
+    verbosity = messages.get_verbosity()
+    messages.set_verbosity_error()  # it warns of an option that it has saved itself
+    try:
+        vae = network.from_pretrained(folder, dtype=pipeline.unet.dtype, use_safetensors=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DecoderError(f"The autoencoder {folder} cannot be loaded: {error}") from error
+    finally:
+        messages.set_verbosity(verbosity)
+    channels, factor = _latent_size(vae)
+    if (channels, factor) != (needed := _latent_size(pipeline.vae)):
+        raise DecoderError(
+            f"The autoencoder {folder} has latents of {channels} channels, of an image's size / {factor}; "
+            f"this decoder's have {needed[0]}, of the size / {needed[1]}."
+        )
+    vae.to(pipeline.device)
+    _upcast(pipeline, vae)
+    return vae
 
 
-def _from_hub(source: str, device: torch.device) -> Any:
+def _latent_size(vae: Any) -> tuple[int, int]:
+    """The channels of an autoencoder's latents, and by how much these are smaller than an image."""
+    return vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def _upcast(pipeline: Any, vae: Any) -> None:
+    """SDXL's VAE overflows in half precision."""
+    if hasattr(pipeline, "text_encoder_2") and vae.config.force_upcast:
+        vae.to(torch.float32)
+
+
+def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
+    return _loaded(str(folder), dtype, variant_of(folder))
+
+
+def _from_hub(source: str, dtype: torch.dtype) -> Any:
     """The hub's pipeline; its variant "fp16" where there are no other weights."""
     try:
-        return _loaded(source, device, None)
+        return _loaded(source, dtype, None)
     except DecoderError:
         raise
     except (OSError, ValueError) as error:
         try:
-            return _loaded(source, device, "fp16")
+            return _loaded(source, dtype, "fp16")
         except (OSError, ValueError):
             raise error from None
 
 
-def _loaded(source: str, device: torch.device, variant: str | None) -> Any:
+def _loaded(source: str, dtype: torch.dtype, variant: str | None) -> Any:
     import diffusers
 
     index = diffusers.DiffusionPipeline.load_config(source)
@@ -104,7 +149,7 @@ def _loaded(source: str, device: torch.device, variant: str | None) -> Any:
     check_classes(index, PARTS[kind], source)
     return getattr(diffusers, kind).from_pretrained(
         source,
-        dtype=torch.float16 if device.type == "cuda" else torch.float32,
+        dtype=dtype,
         use_safetensors=True,
         variant=variant,
         **UNUSED[kind],

@@ -20,7 +20,7 @@ from ...core.tensors import kept_tensors, save_tensors
 from ...core.types import Json
 from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp
-from ...synthesis.decode import provenance
+from ...synthesis.decode import provenance, rendering
 from ...synthesis.filters import make_filters
 from ...synthesis.known import begun_at, draw_plainly
 from ...training.augment import recolored
@@ -49,11 +49,12 @@ def decode_vectors(job: Job) -> Json:
     if not draw_missing(job, files):
         return {}
     words, known_files = decoder.neighbours(run.vectors.z_MD), job.inputs.train.files
-    begins = begun_at(decoder, run.vectors, known_files)
+    begins, way = begun_at(decoder, run.vectors, known_files), rendering(decoder)
     facts = [
         provenance(run.vectors, run.features, run.book, known_files, decoder.fingerprint, m)
         | begins[m]
         | {"words": words[m]}
+        | way
         for m in range(len(run.vectors))
     ]
     record(files, facts)
@@ -69,7 +70,8 @@ def draw_twins(job: Job) -> Json:
     begins = begun_at(decoder, vectors, job.inputs.train.files)
     rows = zip(vectors.y_M.tolist(), vectors.seed_M.tolist(), begins, strict=True)
     made = [{"row": m, "class": names[y], "seed": s, **begun} for m, (y, s, begun) in enumerate(rows)]
-    record(files, [fact | {"pipeline": decoder.fingerprint} for fact in made])
+    drawn_by = {"pipeline": decoder.fingerprint} | rendering(decoder)
+    record(files, [fact | drawn_by for fact in made])
     return {"images": len(files.paths)}
 
 

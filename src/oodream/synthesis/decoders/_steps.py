@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 __all__ = ["Watched"]
 
@@ -25,11 +24,6 @@ class Watched:
             yield
         finally:
             self._watch = before
-
-    def _after_step(self, pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """What a pipeline of diffusers calls after each step."""
-        self._stepped(step + 1, pipeline.num_timesteps)
-        return values
 
     def _stepped(self, done: int, total: int) -> None:
         if self._watch is not None:

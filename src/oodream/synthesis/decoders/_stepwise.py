@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ...core.seeding import generator
 from ...core.types import Generated
-from ..conditioning import Conditioning
 from ..errors import DecoderError
 from ..known import Known
 from .stable import StableDecoder
@@ -54,41 +53,6 @@ class Stepwise(StableDecoder):
 
         images = self.tiled(len(y_B), draw, self._no_images)
         return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
-
-    def _timesteps(self) -> Tensor:
-        """The steps' times (T,), from noise to images; the scheduler begins anew."""
-        self.pipeline.scheduler.set_timesteps(self.steps, device=self.device)
-        times: Tensor = self.pipeline.scheduler.timesteps
-        return times
-
-    def _step_options(self, seed_B: Tensor, eta: float) -> dict[str, Any]:
-        """Keywords for the scheduler's steps: each row's own noise, and DDIM's `eta`, where it is that."""
-        generators = [generator(int(s), "steps") for s in seed_B]
-        options: dict[str, Any] = self.pipeline.prepare_extra_step_kwargs(generators, eta)
-        return options
-
-    def _predicted(self, latents_BFHW: Tensor, time: Tensor, *prompts: Conditioning) -> tuple[Tensor, ...]:
-        """What the U-Net predicts for the same latents under each of several prompts, (B, F, h, w) each."""
-        inputs = self.pipeline.scheduler.scale_model_input(latents_BFHW, time)
-        with self._multiplying():
-            output = self.pipeline.unet(
-                torch.cat([inputs] * len(prompts)),
-                time,
-                encoder_hidden_states=torch.cat([prompt.states_BLD for prompt in prompts]),
-                added_cond_kwargs=self._added(prompts, len(inputs)),
-            ).sample
-        return output.to(latents_BFHW.dtype).chunk(len(prompts))
-
-    def _added(self, prompts: tuple[Conditioning, ...], n: int) -> dict[str, Tensor] | None:
-        """What SDXL's U-Net sees besides: pooled vectors, and the size of an image that is not cut."""
-        pooled = [prompt.pooled_BP for prompt in prompts if prompt.pooled_BP is not None]
-        if not pooled:
-            return None
-        size = torch.tensor([self.resolution] * 2 + [0, 0] + [self.resolution] * 2, device=self.device)
-        return {
-            "text_embeds": torch.cat(pooled),
-            "time_ids": size.expand(n * len(prompts), -1).to(pooled[0].dtype),
-        }
 
     def _levels(self, time: Tensor) -> tuple[float, float]:
         """By how much latents of this time hold the clean ones and noise: sqrt(a) and sqrt(1 - a), or, where

@@ -12,8 +12,9 @@ from ...core.options import Range
 from ...core.registry import register
 from ...core.seeding import generator
 from ..errors import DecoderError
+from ._autoencoding import finite
 from ._stepwise import FromKnown
-from .stable import finite, noise
+from .stable import noise
 
 __all__ = ["EditedDecoder", "edits"]
 
@@ -50,6 +51,10 @@ class EditedDecoder(FromKnown):
         if low > high:
             raise DecoderError(f"low must be at most high ({high:g}), not {low!r}.")
         super().__init__(source, **drawing)
+        if (self.guided_from, self.guided_until) != (0, 1):
+            raise DecoderError(
+                "The decoder 'edited' says itself when it edits: leave guided_from and guided_until."
+            )
         self.low, self.high, self.nuisance, self.semantic = low, high, nuisance, semantic
         self._own_options = ("edited", self.low, self.high, self.nuisance, self.semantic)
 

@@ -16,8 +16,9 @@ from ...core.registry import register
 from ...models.inference import Extractor
 from ..errors import DecoderError
 from ..known import Known
+from ._autoencoding import finite, resized
 from ._stepwise import Stepwise
-from .stable import finite, noise, resized
+from .stable import noise
 
 __all__ = ["GuidedDecoder", "distance"]
 
@@ -58,6 +59,8 @@ class GuidedDecoder(Stepwise):
         if by not in ("energy", "feature"):
             raise DecoderError(f"by is energy or feature, not {by!r}.")
         super().__init__(source, **drawing)
+        if not self._engine.differentiable:
+            raise DecoderError("The decoder 'guided' needs gradients, which the engine 'openvino' has not.")
         self.by, self.strength, self.smooth, self.k = by, strength, smooth, k
         self._own_options = ("guided", self.by, self.strength, self.smooth, self.k)
 
@@ -111,8 +114,7 @@ class GuidedDecoder(Stepwise):
         """
         with torch.enable_grad():
             latents = latents.detach().requires_grad_()
-            without, prompted = self._predicted(latents, time, *prompts)
-            predicted = without + self.guidance * (prompted - without)
+            predicted = self._guided(latents, time, *prompts)
             clean = self._clean(latents, time, predicted)
             unknown_B = self._unknown(clean + smoothing)
             in_latents, in_clean = torch.autograd.grad(unknown_B.sum(), (latents, clean))
@@ -121,8 +123,7 @@ class GuidedDecoder(Stepwise):
     def _unknown(self, clean_BFHW: Tensor) -> Tensor:
         """How unknown the images of clean latents are to the baseline classifier (B,)."""
         vae = self.pipeline.vae
-        with self._multiplying():
-            sample = vae.decode(clean_BFHW.to(vae.dtype) / vae.config.scaling_factor).sample
+        sample = self._engine.decode(clean_BFHW.to(vae.dtype) / vae.config.scaling_factor)
         output = self._network((resized(sample.float(), self.size) + 1) * 127.5)
         if self.by == "energy":
             return -output.logits_BC.float().logsumexp(1)

@@ -10,8 +10,9 @@ from torch import Tensor
 from ...core.options import Range
 from ...core.registry import register
 from ..errors import DecoderError
+from ._autoencoding import finite
 from ._stepwise import FromKnown
-from .stable import finite, noise
+from .stable import noise
 
 __all__ = ["ImageToImageDecoder"]
 
@@ -49,9 +50,7 @@ class ImageToImageDecoder(FromKnown):
         known = self._begun(y_B, seed_B, rows)
         latents = scheduler.add_noise(known, noise(seed_B, known).to(known), times[:1].expand(len(known)))
         for i, time in enumerate(times):
-            plain, other = self._predicted(latents, time, *prompts)
-            latents = scheduler.step(
-                plain + self.guidance * (other - plain), time, latents, **options
-            ).prev_sample
+            predicted = self._guided(latents, time, *prompts)
+            latents = scheduler.step(predicted, time, latents, **options).prev_sample
             self._stepped(i + 1, len(times))
         return finite(latents, "U-Net", rows)
