@@ -88,10 +88,10 @@ def warn_of_photographs(job: Job) -> None:
     imagined = job.config.regularize.outliers == "imagined" and job.run.kind == "outlier"
     if imagined and job.config.decode.source == "embedded" and not job.inputs.source.is_packaged:
         warnings.warn(
-            "The embedded decoder has seen garments, drawings and emoji, and no photograph. Beside photographs "
-            "its outliers made near-OOD worse (docs/results.md). For these name one that has seen such "
-            "pictures (--preset folder-edited --decode.source FOLDER), or see first what it wins on known "
-            "classes of yours (--validate CLASS).",
+            "The embedded decoder has seen garments, drawings and emoji, and no photograph. Beside "
+            "photographs its outliers made near-OOD worse (docs/results.md). For these name one that has "
+            "seen such pictures (--preset folder-edited --decode.source FOLDER), or see first what it wins "
+            "on known classes of yours (--validate CLASS).",
             stacklevel=2,
         )
 
