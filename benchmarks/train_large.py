@@ -81,8 +81,8 @@ class Loops:
         rate = self.task.steps * self.task.config.batch / clock(work, self.device)
         words, limit = floor_of(self.task, self.device)
         return Row(
-            what=what, value=rate, unit="images a second", reference=reference, ratio=rate / its if its else None,
-            floor=words if trains else "", share=rate / limit if trains else None,
+            what=what, value=rate, unit="images a second", reference=reference,
+            ratio=rate / its if its else None, floor=words if trains else "", share=rate / limit if trains else None,
         )  # fmt: skip
 
 
