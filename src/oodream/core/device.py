@@ -40,8 +40,7 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def on_device(x: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; to CUDA it goes through pinned memory, and the caller does not wait for it.
-    """
+    """The tensor on the device; to CUDA it goes through pinned memory, and the caller does not wait for it."""
     if device.type == "cuda" and x.device.type == "cpu":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)

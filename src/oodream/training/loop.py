@@ -183,8 +183,7 @@ def objective_of(
 
 
 class Readings:
-    """What the steps of an epoch return, read some steps at a time, for every reading waits for the device.
-    """
+    """What the steps of an epoch return, read some steps at a time, for every reading waits for the device."""
 
     def __init__(self, steps: int, what: str, lr: float) -> None:
         self.steps, self.what, self.lr = steps, what, lr
