@@ -81,9 +81,14 @@ class Loops:
         rate = self.task.steps * self.task.config.batch / clock(work, self.device)
         words, limit = floor_of(self.task, self.device)
         return Row(
-            what=what, value=rate, unit="images a second", reference=reference,
-            ratio=rate / its if its else None, floor=words if trains else "", share=rate / limit if trains else None,
-        )  # fmt: skip
+            what=what,
+            value=rate,
+            unit="images a second",
+            reference=reference,
+            ratio=rate / its if its else None,
+            floor=words if trains else "",
+            share=rate / limit if trains else None,
+        )
 
 
 def prepared(setting: Setting, in_files: bool) -> Loops:
@@ -116,9 +121,11 @@ def from_ram(setting: Setting) -> Iterator[Row]:
     )
     yield plain
     yield loops.row(
-        "ResNet-50, 224 px, oodream, images in the machine's memory", lambda: ours(loops.task, loops.device),
-        "the bare loop, images in GPU memory", plain.value,
-    )  # fmt: skip
+        "ResNet-50, 224 px, oodream, images in the machine's memory",
+        lambda: ours(loops.task, loops.device),
+        "the bare loop, images in GPU memory",
+        plain.value,
+    )
     profiled("training-224", lambda: ours(loops.brief(), loops.device), setting)
 
 
@@ -138,9 +145,11 @@ def from_jpeg(setting: Setting) -> Iterator[Row]:
     )
     yield fed
     yield loops.row(
-        "ResNet-50, 224 px, oodream, JPEG files", lambda: ours(loops.task, loops.device),
-        "the bare loop with the same loader", fed.value,
-    )  # fmt: skip
+        "ResNet-50, 224 px, oodream, JPEG files",
+        lambda: ours(loops.task, loops.device),
+        "the bare loop with the same loader",
+        fed.value,
+    )
     profiled("files-224", lambda: ours(loops.brief(), loops.device), setting)
 
 

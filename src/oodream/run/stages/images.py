@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -50,13 +50,13 @@ def decode_vectors(job: Job) -> Json:
         return {}
     words, known_files = decoder.neighbours(run.vectors.z_MD), job.inputs.train.files
     begins, way = begun_at(decoder, run.vectors, known_files), rendering(decoder)
-    facts = [
+    facts = (
         provenance(run.vectors, run.features, run.book, known_files, decoder.fingerprint, m)
         | begins[m]
         | {"words": words[m]}
         | way
         for m in range(len(run.vectors))
-    ]
+    )
     record(files, facts)
     return {job.config.decode.output: len(files.paths)}
 
@@ -82,7 +82,7 @@ def draw_missing(job: Job, files: GeneratedFiles) -> bool:
     return is_main()
 
 
-def record(files: GeneratedFiles, facts: Sequence[Json]) -> None:
+def record(files: GeneratedFiles, facts: Iterable[Json]) -> None:
     """Writes what every row was made from, with its file and that file's hash, a line for each."""
     hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
     if gone := [file for file, value in hashes.items() if value is None]:
