@@ -139,7 +139,7 @@ def absolute(config: Config) -> Config:
             config.decode,
             source=path(config.decode.source),
             options={
-                key: path(value) if key == VAE else value for key, value in config.decode.options.items()
+                key: path(str(value)) if key == VAE else value for key, value in config.decode.options.items()
             },
         ),
         align=replace(config.align, init=path(config.align.init)),
