@@ -20,7 +20,7 @@ from tests.faults.campaigns import Row
 STAGES = (
     "/classes/", "/align/", "/features/", "/vectors/", "/images/imagined/", "/images/twins/", "/strips/",
     "/images/control/", "/images/reconstructed/", "/classifier/baseline", "/filter/",
-    "/classifier/regularized", "/cache/", "/scores/", "/results.jsonl", "/guard/", "/shift/", "/audit/",
+    "/classifier/regularized", "/cache/", "/scores/", "results.jsonl", "/guard/", "/shift/", "/audit/",
     "/report/",
 )  # fmt: skip
 SHARES = (0.0, 0.4, 0.8, 1.1, 1.2, 1.3, 1.4, 1.5)  # states of trainings are removed in the end
