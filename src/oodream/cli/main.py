@@ -107,5 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError, ArithmeticError, OSError, MemoryError) as error:
         if os.environ.get("OODREAM_DEBUG"):
             raise
-        print(f"oodream: {error or 'memory gave out.'}", file=sys.stderr)
+        print(f"oodream: {in_words(error)}", file=sys.stderr)
         return 2
+
+
+def in_words(error: Exception) -> str:
+    """What an error says, and where memory gave out what helps."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and "out of memory" not in text and "CPUAllocator" not in text:
+        return text
+    return (
+        f"Memory gave out{f' ({text})' if text else ''}. Lower the batch, the tile (decode.tile) or the size of "
+        "images, or take a device with more memory. What is finished is kept."
+    )

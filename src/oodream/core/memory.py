@@ -5,14 +5,16 @@ process), and what to do where there is too little.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
 import psutil
 import torch
+from torch import Tensor
 
-__all__ = ["MemoryShort", "Watch", "advice", "free", "out_of_memory"]
+__all__ = ["MemoryShort", "Watch", "advice", "free", "in_halves", "out_of_memory"]
 
 
 def free(device: torch.device) -> int:
@@ -41,6 +43,23 @@ def advice(what: str, lower: str) -> Iterator[None]:
         if isinstance(error, MemoryShort) or not out_of_memory(error):
             raise
         raise MemoryShort(f"{what}: memory gave out. {lower} What is finished is kept.") from error
+
+
+def in_halves(rows: Tensor, work: Callable[[Tensor], Tensor], what: str) -> Tensor:
+    """`work` on the rows, or, where memory does not hold it, on each half of them, joined.
+
+    Raises MemoryShort where it holds no single row. `what` names the rows' owners in messages.
+    """
+    try:
+        return work(rows)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        half = len(rows) // 2
+        if not half:
+            raise MemoryShort(f"Memory does not hold one of {what}. What is finished is kept.") from error
+    warnings.warn(f"Memory does not hold {len(rows)} of {what}: they are taken in halves.", stacklevel=2)
+    return torch.cat([in_halves(part, work, what) for part in (rows[:half], rows[half:])])
 
 
 class Watch:

@@ -14,10 +14,11 @@ from torch import Tensor
 from ...core.distributed import barrier, current_shard, is_main
 from ...core.errors import StoreError, shown
 from ...core.files import write_bytes
+from ...core.memory import advice, in_halves
 from ...core.progress import progress
 from ...core.seeding import generator
 from ...core.tensors import kept_tensors, save_tensors
-from ...core.types import Json
+from ...core.types import Filter, Json
 from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp
 from ...synthesis.decode import provenance, rendering
@@ -200,9 +201,14 @@ def filter_images(job: Job) -> Json:
     baseline = job.run.classifier(BASELINE, 0).network.to(job.device)
     dropped_by_M = torch.full((len(images),), -1)
     for i, keeps in enumerate(filters):
-        passes_M = torch.zeros(len(images), dtype=torch.bool)
-        for rows in images_together(images.labels, getattr(keeps, "compares", False)):
-            passes_M[rows] = keeps(images.batch(rows), images.labels[rows], baseline)
+
+        def passes(rows: Tensor, keeps: Filter = keeps) -> Tensor:
+            return keeps(images.batch(rows), images.labels[rows], baseline)
+
+        passes_M, compares = torch.zeros(len(images), dtype=torch.bool), getattr(keeps, "compares", False)
+        for rows in images_together(images.labels, compares):
+            with advice("filter", "Sample fewer images of a class (sample.per_class), or filter otherwise."):
+                passes_M[rows] = passes(rows) if compares else in_halves(rows, passes, "the images to filter")
         dropped_by_M[(dropped_by_M < 0) & ~passes_M] = i
     keep_M = dropped_by_M < 0
     save_tensors(job.layout.keep_mask, {"keep": keep_M, "dropped_by": dropped_by_M})
