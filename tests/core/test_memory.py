@@ -23,7 +23,10 @@ def doubled(most: int):
 def test_work_is_halved_until_memory_holds_it():
     with pytest.warns(UserWarning, match="does not hold 11 of the images: they are taken in halves"):
         assert in_halves(ROWS, doubled(3), "the images").tolist() == (2 * ROWS).tolist()
-    with pytest.warns(UserWarning), pytest.raises(MemoryShort, match="does not hold one of the images"):
+    with (
+        pytest.warns(UserWarning, match="in halves"),
+        pytest.raises(MemoryShort, match="does not hold one of the images"),
+    ):
         in_halves(ROWS, doubled(0), "the images")
 
 

@@ -265,7 +265,8 @@ def slow_disks(kind: Kind, seconds: float) -> Iterator[Row]:
     drawn = child.run_together(shares, folder, slow)
     first = child.run([*kind.args(folder), "--until", "images"], folder, slow)
     codes = [one.code for one in (*drawn, first)]
-    row = {"at": f"{seconds:g} s late"} | went_on(kind, folder) | {"ended": codes}
+    said = [last_line(one.err) for one in (*drawn, first) if one.code]
+    row = {"at": f"{seconds:g} s late"} | went_on(kind, folder) | {"ended": codes, "said": said}
     yield row | {"good": row["good"] and codes == [0, 0, 0]}
 
 
@@ -295,7 +296,7 @@ def begun_damages(kind: Kind, seed: int) -> Iterator[Row]:
                 (folder / name).write_bytes(damaged((begun / name).read_bytes(), how, g))
                 ended = child.run(kind.args(folder), folder)
                 said = Path(name).name in ended.err and "Traceback" not in ended.err
-                good = said and (ended.code == 2 or not differing(calm, folder))
+                good = said if ended.code == 2 else ended.code == 0 and not differing(calm, folder)
                 yield {
                     "file": f"{what}: {name}", "how": how, "code": ended.code, "named": said,
                     "differing": differing(calm, folder) if ended.code == 0 else [], "good": good,

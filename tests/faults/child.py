@@ -179,8 +179,8 @@ def _be_child(args: list[str], room: Path, said: Path, faults: Sequence[Fault]) 
 class Events:
     """Counts what changes files below a folder; as an audit hook it is called before each."""
 
-    def __init__(self, room: Path) -> None:
-        self.room, self.n, self.on = str(room), 0, True
+    def __init__(self, room: Path, beside: tuple[str, ...] = NOT_COUNTED) -> None:
+        self.room, self.n, self.on, self.beside = str(room), 0, True, beside
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if self.on and (path := self.changed(event, args)):
@@ -201,7 +201,7 @@ class Events:
             text = os.fsdecode(path)
         except TypeError:
             return ""
-        counts = text.startswith(self.room) and not text.endswith(NOT_COUNTED)
+        counts = text.startswith(self.room) and not text.endswith(self.beside)
         return text if counts else ""
 
     def happened(self, path: str) -> None:
@@ -331,6 +331,11 @@ def slow_renames(seconds: float) -> Fault:
                 if not hidden(f"{path}/{name}", stat(f"{path}/{name}", follow_symlinks=False))
             ]
 
+        class Mine(Events):
+            def happened(self, path: str) -> None:
+                own.add(path)
+
+        sys.addaudithook(Mine(room, (".pyc",)))
         os.replace, os.stat, os.listdir = slow, late, listed  # type: ignore[assignment]
 
     return install

@@ -117,6 +117,6 @@ def in_words(error: Exception) -> str:
     if not isinstance(error, MemoryError) and "out of memory" not in text and "CPUAllocator" not in text:
         return text
     return (
-        f"Memory gave out{f' ({text})' if text else ''}. Lower the batch, the tile (decode.tile) or the size of "
-        "images, or take a device with more memory. What is finished is kept."
+        f"Memory gave out{f' ({text})' if text else ''}. Lower the batch, the tile (decode.tile) or the size "
+        "of images, or take a device with more memory. What is finished is kept."
     )
