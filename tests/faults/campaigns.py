@@ -195,6 +195,7 @@ def damages(kind: Kind, seed: int, names: Sequence[str] = ()) -> Iterator[Row]:
                 "file": name, "how": how, "named": named, "made again": as_it_was,
                 "said": last_line(ended.err), "good": named or as_it_was,
             }  # fmt: skip
+            shutil.copy2(calm / name, folder / name)
             for other in differing(calm, folder):
                 shutil.copy2(calm / other, folder / other)
 
