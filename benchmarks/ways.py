@@ -70,7 +70,7 @@ def score(room: Room) -> Iterator[Work]:
         table = Path(name) / "results.parquet"
 
         def work(files: Sequence[str]) -> None:
-            score_to(table, files, room.guard, torch.device("cpu"))
+            score_to(table, files, room.guard)
             table.unlink()
 
         yield work

@@ -15,10 +15,10 @@ import tyro
 from .console import parse
 
 if TYPE_CHECKING:
-    import torch
-
     from ..deploy.guard import Guard
+    from ..deploy.scoring import Answerer
     from ..models.classifier import Classifier
+    from ..runtime.guard import Guard as GraphGuard
 
 __all__ = ["export", "score"]
 
@@ -32,7 +32,9 @@ class ScoreOptions:
     the hub
     """
     run: Path
-    """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's"""
+    """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's; or a graph's file, such
+    as guard.onnx, which is asked without PyTorch, as a folder's is where PyTorch is not installed
+    """
     classifier: str = "regularized-s0"
     """which of the run's classifiers"""
     alpha: float | None = None
@@ -78,35 +80,16 @@ def score(args: Sequence[str]) -> int:
     """`oodream score`: 0 when every image was read."""
     chosen = parse(ScoreOptions, "oodream score", args)
 
-    from ..core.device import device_of
-    from ..core.errors import StoreError, listed, shown
-    from ..deploy.guard import Guard, predictor_of
+    from ..core.errors import listed, shown
     from ..deploy.resumed import score_to
     from ..deploy.tables import table_for
-    from ..run.folder import RunDir, read_manifest
 
     if chosen.out:
         table_for(chosen.out)
-    if read_manifest(chosen.run):
-        folder = RunDir(chosen.run)
-        for stage in ("guard", f"classifier/{chosen.classifier}"):
-            folder.check_whole(stage)
-    predictor, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
-    predictor.network.to(device)
-    if chosen.alpha is not None:
-        if not isinstance(predictor, Guard):
-            raise StoreError(
-                f"--alpha moves a guard's threshold, and {shown(chosen.run)} holds no guard of it."
-            )
-        predictor = predictor.at(chosen.alpha)
-    if not isinstance(predictor, Guard):
-        print(
-            "  note: no guard, no guarantee: 95 % of known test images lie below the threshold",
-            file=sys.stderr,
-        )
+    predictor = _predictor(chosen)
     if not chosen.out:
-        return _print_scores(predictor, chosen, device)
-    tally = score_to(chosen.out, chosen.images, predictor, device)
+        return _print_scores(predictor, chosen)
+    tally = score_to(chosen.out, chosen.images, predictor)
     if tally.unread:
         unread = listed(tally.first_unread, "\n  ")
         print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)
@@ -114,7 +97,41 @@ def score(args: Sequence[str]) -> int:
     return 2 if tally.unread else 0
 
 
-def _print_scores(predictor: Guard | Classifier, chosen: ScoreOptions, device: torch.device) -> int:
+def _predictor(chosen: ScoreOptions) -> Guard | GraphGuard | Classifier:
+    """What answers, at the alpha that is asked for."""
+    from ..core.errors import StoreError, shown
+    from ..deploy.loading import load_graph
+    from ..runtime.answering import Answering
+    from ..runtime.graph import runs_on_graph
+
+    on_graph = runs_on_graph(str(chosen.run))
+    predictor = load_graph(str(chosen.run), chosen.device) if on_graph else _in_pytorch(chosen)
+    if isinstance(predictor, Answering):
+        return predictor if chosen.alpha is None else predictor.at(chosen.alpha)
+    if chosen.alpha is not None:
+        raise StoreError(f"--alpha moves a guard's threshold, and {shown(chosen.run)} holds no guard of it.")
+    print(
+        "  note: no guard, no guarantee: 95 % of known test images lie below the threshold", file=sys.stderr
+    )
+    return predictor
+
+
+def _in_pytorch(chosen: ScoreOptions) -> Guard | Classifier:
+    """The guard or the classifier of a folder, on its device."""
+    from ..core.device import device_of
+    from ..deploy.guard import predictor_of
+    from ..run.folder import RunDir, read_manifest
+
+    if read_manifest(chosen.run):
+        folder = RunDir(chosen.run)
+        for stage in ("guard", f"classifier/{chosen.classifier}"):
+            folder.check_whole(stage)
+    predictor, device = predictor_of(chosen.run, chosen.classifier, chosen.plugins), device_of(chosen.device)
+    predictor.network.to(device)
+    return predictor
+
+
+def _print_scores(predictor: Answerer, chosen: ScoreOptions) -> int:
     """Prints a line for each picture."""
     from ..core.errors import shown
     from ..core.files import encode_json
@@ -124,7 +141,7 @@ def _print_scores(predictor: Guard | Classifier, chosen: ScoreOptions, device: t
     unread = 0
     with tempfile.TemporaryDirectory() as folder:
         pictures = open_pictures(chosen.images, Path(folder) / "pictures.txt")
-        for name, answer in answers(predictor, pictures.read(), device):
+        for name, answer in answers(predictor, pictures.read()):
             if isinstance(answer, str):
                 print(f"oodream: {shown(name)} cannot be read: {answer}", file=sys.stderr)
                 unread += 1

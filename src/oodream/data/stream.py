@@ -16,12 +16,13 @@ from typing import Protocol
 
 from ..core.errors import DataError, shown
 from ..core.files import explained
-from .hub import HubPictures
+from .hub_pictures import HubPictures
 from .scan import walk
 
-__all__ = ["FileList", "Pictures", "list_files", "open_pictures"]
+__all__ = ["HUB", "FileList", "Pictures", "list_files", "open_pictures"]
 
 HUB = "hub:"
+"""what names of the hub's data sets and repositories begin with"""
 LISTS = (".txt", ".lst")
 
 

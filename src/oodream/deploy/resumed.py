@@ -13,20 +13,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
-import torch
 
 from ..core.errors import LISTED, StoreError, shown
 from ..core.files import explained, read_json, write_bytes, write_json
 from ..core.progress import progress
-from ..core.types import Json
 from ..data.stream import Pictures, open_pictures
-from ..models.classifier import Classifier, Predictor
-from .guard import Guard
-from .identity import identity
-from .scoring import answers
+from .scoring import Answerer, answers
 from .tables import Table, row_of, table_for
+
+if TYPE_CHECKING:
+    from ..core.types import Json
 
 __all__ = ["PART", "Tally", "score_to"]
 
@@ -63,9 +62,9 @@ class Tally:
                     self.first_unread.append(f"{shown(row['file'])}: {row['error']}")
 
 
-def score_to(file: Path, places: Sequence[str], predictor: Guard | Classifier, device: torch.device) -> Tally:
-    """Writes the predictor's answers to the pictures of a command line (see `data.stream`), one row for each,
-    in order: Parquet or JSON lines, by the file's suffix.
+def score_to(file: Path, places: Sequence[str], predictor: Answerer) -> Tally:
+    """Writes the answers of a guard, in PyTorch or on a graph, or of a classifier to the pictures of a
+    command line (see `data.stream`), one row for each, in order: Parquet or JSON lines, by the file's suffix.
 
     What a killed process has finished is kept. Raises StoreError where the file is there already, where it
     was begun with another predictor or other pictures, and where another process is at it; and what
@@ -81,26 +80,24 @@ def score_to(file: Path, places: Sequence[str], predictor: Guard | Classifier, d
         raise StoreError(f"{shown(folder)} holds something that is not of this program. Move it away.")
     with _locked(folder):
         pictures = open_pictures(places, folder / (f".{LIST}" if begun.exists() else LIST))
-        facts = {**identity(predictor), "pictures": pictures.identity, "total": pictures.total, "part": PART}
+        facts = {**predictor.identity(), "pictures": pictures.identity, "total": pictures.total, "part": PART}
         if begun.exists():
             _check_same(file, read_json(begun), facts)
         write_json(begun, facts)
         parts = [folder / f"part-{i:06}{table.suffix}" for i in range(-(-pictures.total // PART))]
-        tally = _fill(parts, table, predictor, pictures, device)
+        tally = _fill(parts, table, predictor, pictures)
         table.join(parts, file, facts)
     shutil.rmtree(folder)
     return tally
 
 
-def _fill(
-    parts: Sequence[Path], table: Table, predictor: Predictor, pictures: Pictures, device: torch.device
-) -> Tally:
+def _fill(parts: Sequence[Path], table: Table, predictor: Answerer, pictures: Pictures) -> Tally:
     """Writes the parts from the first one on that is missing."""
     tally = Tally()
     kept = list(takewhile(Path.exists, parts))
     for part in kept:
         tally.add(table.decode(part))
-    with closing(answers(predictor, pictures.read(tally.total), device)) as stream:
+    with closing(answers(predictor, pictures.read(tally.total))) as stream:
         rest = iter(progress(stream, total=pictures.total, done=tally.total, what="scoring", unit="image"))
         for part in parts[len(kept) :]:
             rows = [row_of(name, answer) for name, answer in islice(rest, PART)]
