@@ -37,10 +37,10 @@ from oodream.deploy.guard import Guard
 from oodream.deploy.resumed import score_to
 from oodream.deploy.tables import row_of, table_for
 
-BATCH, ROUNDS = 256, 5
+BATCH, ROUNDS = 256, 3
 SMALL, LARGE = 5_000, 1_000
 PROGRAMS = ("loop", "jsonl", "parquet")
-LENGTHS = (5_000, 20_000, 80_000)
+LENGTHS = (5_000, 20_000, 40_000)
 CPU = torch.device("cpu")
 
 
