@@ -53,12 +53,12 @@ class ScoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """A run's guard as a folder that works by itself, for `Guard.load` or the Hugging Face hub; and the
+    """A guard as a folder that works by itself, for `Guard.load` or the Hugging Face hub; and the
     images that a run imagined as a data set.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """a run's folder"""
+    """a run's folder, or what `oodream guard` wrote"""
     out: Path | None = None
     """folder to write the guard to; it is new or empty"""
     outliers: Path | None = None
@@ -70,8 +70,8 @@ class ExportOptions:
     openvino: bool = False
     """with the graph in OpenVINO's format, too, which is compared as well"""
     int8: bool = False
-    """with the graph in 8-bit integers, too, and a threshold of its own; reads the run's images, and says on
-    the model card what it costs"""
+    """with the graph in 8-bit integers, too, and a threshold of its own; reads the images that the guard was
+    made of, and says on the model card what it costs"""
     plugins: bool = False
     """allow a loss or detector that is named by its module, whose code then runs"""
 
@@ -175,19 +175,19 @@ def export(args: Sequence[str]) -> int:
 
 
 def _export_guard(chosen: ExportOptions, out: Path) -> None:
-    from ..core.errors import StoreError, shown
     from ..data.inputs import DataInputs
     from ..deploy.export import export
     from ..deploy.guard import Guard
     from ..deploy.quantize import INT8_FILE, Int8Images
     from ..run.artifacts import Run
     from ..run.folder import read_manifest
+    from ..run.guard_images import images_of
     from ..run.layout import REGULARIZED
 
     guard = Guard.load(chosen.run, plugins=chosen.plugins)
     rows, images = [], None
     if chosen.int8 and not read_manifest(chosen.run):
-        raise StoreError(f"--int8 needs a run's images, and {shown(chosen.run)} is no run.")
+        images = images_of(chosen.run, guard)
     if read_manifest(chosen.run):
         run = Run.open(chosen.run, chosen.plugins)
         stamp = run.stamp("guard")
