@@ -133,10 +133,13 @@ def test_its_network_is_put_into_integers(kind, desk, tmp_path):
     assert sum(one.likeliest == other.likeliest for one, other in pairs) >= 95
 
 
-def test_without_real_unknown_images_the_disturbed_ones_tell_what_integers_cost(desk, tmp_path):
+def test_without_real_unknown_images_the_disturbed_ones_tell_what_integers_cost(desk, tmp_path, monkeypatch):
     shutil.copytree(desk / "photos", tmp_path / "photos")
     out = tmp_path / "g"
-    assert guard(desk, out, *PIXELS, "--detectors", "energy", data=str(tmp_path / "photos")) == 0
+    monkeypatch.chdir(tmp_path)
+    named = ("--model", str(desk / "net.pt2"), "--labels", str(desk / "labels.txt"), "--data", "photos")
+    assert main(["guard", *named, *PIXELS, "--detectors", "energy", "--out", str(out)]) == 0
+    monkeypatch.chdir(desk)
     assert main(["export", str(out), "--out", str(tmp_path / "x"), "--int8", "--plugins"]) == 0
     assert "| AUROC, shuffled (far) |" in (tmp_path / "x" / "README.md").read_text()
     facts = json.loads((out / "report.json").read_text())

@@ -80,5 +80,8 @@ def _label(item: NamedFolder) -> str:
 
 
 def _identity(images: Images) -> str:
-    """A hash of the images without their labels, which may be the network's answers."""
-    return replace(images, labels=torch.zeros_like(images.labels)).identity()
+    """A hash of the images, wherever they are called from, without their labels, which may be the network's
+    answers.
+    """
+    files = tuple(str(Path(file).resolve()) for file in images.files)
+    return replace(images, labels=torch.zeros_like(images.labels), files=files).identity()
