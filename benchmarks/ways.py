@@ -27,7 +27,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import torch
 from _bench import Row, Setting, alone
 from _guards import new_guard
 from PIL import Image
@@ -73,7 +72,7 @@ def score(room: Room) -> Iterator[Work]:
         table = Path(name) / "results.parquet"
 
         def work(files: Sequence[str]) -> None:
-            score_to(table, files, room.guard, torch.device("cpu"))
+            score_to(table, files, room.guard)
             table.unlink()
 
         yield work

@@ -134,7 +134,7 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
     refusals = {
         "decode": "is not a run folder",
         "audit": "is not a run folder",
-        "score": "holds no classifier",
+        "score": "does not exist" if ".onnx" in line else "holds no classifier",
         "export": "holds no guard" if "--out" in args else "is not a run folder",
         "serve": "does not exist" if ".onnx" in line else "holds no guard",
         "studio": "is not a run folder",

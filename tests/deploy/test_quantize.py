@@ -175,7 +175,7 @@ def test_too_few_held_out_images(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_needs_a_run(tmp_path, capsys):
+def test_the_command_needs_the_guards_images(tmp_path, capsys):
     assert main(["export", str(exported()[0]), "--out", str(tmp_path / "g"), "--int8"]) == 2
-    assert "--int8 needs a run's images" in capsys.readouterr().err
+    assert "--int8 needs the images that a guard was made of" in capsys.readouterr().err
     assert not (tmp_path / "g").exists()

@@ -25,7 +25,6 @@ CPU = torch.device("cpu")
 N, DAMAGED = 50, (3, 17, 18)
 KILLED = """
 import os, signal, sys
-import torch
 from oodream.deploy import resumed, scoring
 from oodream.deploy.guard import Guard
 
@@ -34,14 +33,14 @@ resumed.PART, scoring.BATCH = 8, 4
 calls = []
 
 class Mortal(Guard):
-    def __call__(self, images, device):
+    def of_squares(self, images):
         calls.append(0)
         if len(calls) == 7:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(images, device)
+        return super().of_squares(images)
 
 mortal = Mortal(**vars(Guard.load(folder)))
-resumed.score_to(resumed.Path(out), [photos], mortal, torch.device("cpu"))
+resumed.score_to(resumed.Path(out), [photos], mortal)
 """
 
 
@@ -88,7 +87,7 @@ def check(out: Path, photos: Path, predictor=None) -> None:
 
 @pytest.mark.parametrize("name", ["answers.parquet", "answers.jsonl"])
 def test_a_row_for_each_picture_in_order(name, photos, tmp_path):
-    tally = score_to(tmp_path / name, [str(photos)], guard(), CPU)
+    tally = score_to(tmp_path / name, [str(photos)], guard())
     check(tmp_path / name, photos)
     rows = read_part(table_for(tmp_path / name), tmp_path / name)
     flagged = sum(bool(row["flagged"]) for row in rows)
@@ -115,12 +114,12 @@ def test_a_killed_process_leaves_whole_parts_that_the_next_one_keeps(
     torn.write_bytes(kept[0].read_bytes()[:50])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resumed.shutil, "rmtree", lambda folder: None)
-        tally = score_to(out, [str(photos)], guard(), CPU)
+        tally = score_to(out, [str(photos)], guard())
     assert [part.stat().st_mtime_ns for part in kept] == times
     shutil.rmtree(parts)
     check(out, photos)
     (tmp_path / "calm").mkdir()
-    score_to(tmp_path / "calm" / name, [str(photos)], guard(), CPU)
+    score_to(tmp_path / "calm" / name, [str(photos)], guard())
     assert (tmp_path / "calm" / name).read_bytes() == out.read_bytes()
     assert (tally.total, tally.unread) == (N, 3)
 
@@ -130,9 +129,9 @@ def test_a_kill_at_the_very_end_is_mended(photos, tmp_path, monkeypatch):
     out = tmp_path / "answers.parquet"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resumed.shutil, "rmtree", lambda folder: None)
-        score_to(out, [str(photos)], guard(), CPU)
+        score_to(out, [str(photos)], guard())
     (tmp_path / "answers.parquet.parts" / "part-000002.parquet").unlink()
-    assert score_to(out, [str(photos)], guard(), CPU).total == N
+    assert score_to(out, [str(photos)], guard()).total == N
     check(out, photos)
 
 
@@ -154,7 +153,7 @@ def begun(out: Path, photos: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resumed, "write_framed", write)
         with pytest.raises(Stopped):
-            score_to(out, [str(photos)], guard(), CPU)
+            score_to(out, [str(photos)], guard())
 
 
 def test_another_guard_alpha_or_list_is_refused(photos, tmp_path):
@@ -169,16 +168,16 @@ def test_another_guard_alpha_or_list_is_refused(photos, tmp_path):
         (replace(guard(), classifier=replace(classifier(), names=("a", "b", "c", "d"))), "another guard"),
     ):
         with pytest.raises(StoreError, match=message):
-            score_to(out, [str(photos)], other, CPU)
+            score_to(out, [str(photos)], other)
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(photos / "001.png", other)
     with pytest.raises(
         StoreError, match=r"other pictures, or in another order \(50, and now 51\).*\n?.*parts/pictures\.txt"
     ):
-        score_to(out, [str(photos), str(other)], guard(), CPU)
+        score_to(out, [str(photos), str(other)], guard())
     assert {path: path.read_bytes() for path in before} == before
-    score_to(out, [str(tmp_path / "answers.parquet.parts" / "pictures.txt")], guard(), CPU)
+    score_to(out, [str(tmp_path / "answers.parquet.parts" / "pictures.txt")], guard())
     shutil.rmtree(other)
     check(out, photos)
 
@@ -187,7 +186,7 @@ def test_a_finished_table_is_not_written_again(photos, tmp_path):
     out = tmp_path / "answers.jsonl"
     out.write_text("mine\n")
     with pytest.raises(StoreError, match=r"answers\.jsonl is there already\. Remove it to score anew"):
-        score_to(out, [str(photos)], guard(), CPU)
+        score_to(out, [str(photos)], guard())
     assert out.read_text() == "mine\n"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -199,13 +198,13 @@ def test_a_folder_of_somebody_elses_stays(photos, tmp_path):
     with pytest.raises(
         StoreError, match=r"answers\.jsonl\.parts holds something that is not of this program"
     ):
-        score_to(tmp_path / "answers.jsonl", [str(photos)], guard(), CPU)
+        score_to(tmp_path / "answers.jsonl", [str(photos)], guard())
     assert [path.name for path in tmp_path.rglob("*")] == ["answers.jsonl.parts", "thesis.tex"]
 
 
 def test_what_is_refused_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match="no picture to read"):
-        score_to(tmp_path / "answers.jsonl", [str(tmp_path)], guard(), CPU)
+        score_to(tmp_path / "answers.jsonl", [str(tmp_path)], guard())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -214,7 +213,7 @@ def test_a_process_that_was_stopped_while_it_listed_is_no_hindrance(photos, tmp_
     parts.mkdir()
     for name in (".lock", ".pictures.txt.new", "pictures.txt"):
         (parts / name).write_text("torn")
-    score_to(tmp_path / "answers.jsonl", [str(photos)], guard(), CPU)
+    score_to(tmp_path / "answers.jsonl", [str(photos)], guard())
     check(tmp_path / "answers.jsonl", photos)
 
 
@@ -227,7 +226,7 @@ def test_two_processes_do_not_write_one_table(photos, tmp_path):
         filelock.FileLock(tmp_path / "answers.jsonl.parts" / ".lock"),
         pytest.raises(StoreError, match="Another oodream process is working in"),
     ):
-        score_to(out, [str(photos)], guard(), CPU)
+        score_to(out, [str(photos)], guard())
 
 
 def test_a_damaged_part_is_named_and_made_again(photos, tmp_path):
@@ -235,14 +234,14 @@ def test_a_damaged_part_is_named_and_made_again(photos, tmp_path):
     begun(out, photos)
     part = tmp_path / "answers.parquet.parts" / "part-000000.parquet"
     part.write_bytes(part.read_bytes()[:100])
-    with pytest.warns(UserWarning, match=r"part-000000\.parquet is damaged: from there on"):
-        score_to(out, [str(photos)], guard(), CPU)
+    with pytest.warns(UserWarning, match=r"part-000000\.parquet is damaged: its pictures are answered again"):
+        score_to(out, [str(photos)], guard())
     check(out, photos)
 
 
 def test_a_classifier_without_a_guard_has_no_p_values(photos, tmp_path):
     out = tmp_path / "answers.jsonl"
-    score_to(out, [str(photos)], classifier(), CPU)
+    score_to(out, [str(photos)], classifier())
     check(out, photos, classifier())
     assert {row["p_value"] for row in read_part(table_for(out), out)} == {None}
 

@@ -14,8 +14,6 @@ from oodream.deploy.scoring import answers, answers_to, read_or_why
 from oodream.runtime.answers import Prediction
 from tests.helpers.guarded import SIZE, clothes, guard
 
-CPU = torch.device("cpu")
-
 
 def encoded(row: int) -> BytesIO:
     buffer = BytesIO()
@@ -31,7 +29,7 @@ def test_every_answer_is_at_its_place(batch, monkeypatch):
     for row in (0, 6, 39):
         sources[row] = f"{row}", BytesIO(b"no picture")
     sources[20] = "20", Path("gone.png")
-    found = list(answers(guard(), iter(sources), CPU))
+    found = list(answers(guard(), iter(sources)))
     assert [name for name, _ in found] == [str(row) for row in range(40)]
     for row, (_, answer) in enumerate(found):
         if row in (0, 6, 39):
@@ -44,10 +42,10 @@ def test_every_answer_is_at_its_place(batch, monkeypatch):
 
 
 def test_a_batch_without_a_picture_asks_no_network():
-    assert answers_to(guard(), ["damaged", "gone"], CPU) == ["damaged", "gone"]
-    ((name, answer),) = answers(guard(), [("a", BytesIO(b""))], CPU)
+    assert answers_to(guard(), ["damaged", "gone"]) == ["damaged", "gone"]
+    ((name, answer),) = answers(guard(), [("a", BytesIO(b""))])
     assert (name, type(answer)) == ("a", str)
-    assert list(answers(guard(), [], CPU)) == []
+    assert list(answers(guard(), [])) == []
 
 
 def test_few_pictures_are_read_ahead(monkeypatch):
@@ -59,7 +57,7 @@ def test_few_pictures_are_read_ahead(monkeypatch):
             asked.append(row)
             yield str(row), encoded(row)
 
-    stream = answers(guard(), sources(), CPU)
+    stream = answers(guard(), sources())
     for taken in range(1, 30):
         next(stream)
         assert len(asked) <= taken + 4 * (scoring.AHEAD + 1)
@@ -71,16 +69,16 @@ def test_large_pictures_come_in_small_batches(monkeypatch):
     sizes = []
     monkeypatch.setattr(scoring, "PIXELS", 5 * 3 * SIZE**2)
     monkeypatch.setattr(
-        scoring, "answers_to", lambda _, squares, __: sizes.append(len(squares)) or ["x"] * len(squares)
+        scoring, "answers_to", lambda _, squares: sizes.append(len(squares)) or ["x"] * len(squares)
     )
-    assert len(list(answers(guard(), [(str(row), encoded(row)) for row in range(7)], CPU))) == 7
+    assert len(list(answers(guard(), [(str(row), encoded(row)) for row in range(7)]))) == 7
     assert sizes == [4, 3]
 
 
 def test_a_picture_is_read_as_the_guard_reads_it_or_says_why_not():
     square = read_or_why(encoded(3).getvalue(), SIZE, 0.0)
-    assert torch.equal(square, clothes()[1].batch([3])[0])
+    assert torch.equal(torch.from_numpy(square).permute(2, 0, 1), clothes()[1].batch([3])[0])
     assert "cannot be read" in read_or_why(b"no", SIZE, 0.0)
     assert "no picture" in read_or_why(3, SIZE, 0.0)
-    (answer,) = answers_to(guard(), [square], CPU)
+    (answer,) = answers_to(guard(), [square])
     assert isinstance(answer, Prediction)

@@ -12,9 +12,10 @@ from packaging.requirements import Requirement
 
 import oodream
 
-__all__ = ["RUNTIME", "SERVER", "interpreter"]
+__all__ = ["RUNTIME", "SCORER", "SERVER", "interpreter"]
 
 RUNTIME = ("numpy", "onnxruntime", "pillow")
+SCORER = (*RUNTIME, "filelock", "tqdm", "tyro")
 SERVER = (*RUNTIME, "fastapi", "prometheus-client", "python-multipart", "tyro", "uvicorn")
 FINDERS = """
 import sys

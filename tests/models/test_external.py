@@ -56,6 +56,8 @@ def test_rebuilding_reads_the_configuration_alone(folder):
     assert torch.equal(again.eval()(pixels()).logits_BC, model(pixels()).logits_BC)
     with pytest.raises(ValueError, match=r"has no weights.*scratch"):
         backbone(f"hf:{folder}", 3, pretrained=True)
+    with pytest.raises(ValueError, match=r"has no weights.*--weights FILE"):  # to be used as it is
+        backbone(f"hf:{folder}", 0, pretrained=True)
 
 
 def test_weights_without_a_head_are_enough_and_weights_without_a_layer_are_not(tmp_path):
@@ -169,6 +171,8 @@ def test_timms_refusals(timm):
         backbone("timm:deit_tiny_distilled_patch16_224", 3)
     with pytest.raises(ValueError, match=r"cannot be made.*scratch"):
         backbone("timm:test_vit.no_such_tag", 3, pretrained=True)
+    with pytest.raises(ValueError, match=r"cannot be made.*--weights FILE"):
+        backbone("timm:test_vit.no_such_tag", 0, pretrained=True)
 
 
 # torchvision

@@ -349,3 +349,19 @@ def test_a_patient_extractor_looks_at_a_set_once() -> None:
     assert not torch.equal(outputs[0].logits_BC, outputs[1].logits_BC)
     extractor(first, [Brightness()])
     assert network.seen == 120
+
+
+@pytest.mark.parametrize(("size", "batches"), [(16, [32, 8]), (112, [16, 16, 8]), (224, [4] * 10)])
+def test_large_images_are_computed_a_few_at_once(size: int, batches: list[int]) -> None:
+    """Memory for the activations of many is fetched anew at every layer, which costs more than it saves."""
+    seen = []
+
+    class Watched(nn.Module):
+        def forward(self, images_B3HW: torch.Tensor) -> Output:
+            seen.append(len(images_B3HW))
+            z_BF = images_B3HW.float().mean((2, 3))
+            return Output(logits_BC=z_BF, z_BF=z_BF)
+
+    pixels = torch.zeros(40, 3, size, size, dtype=torch.uint8)
+    Extractor(Watched())(from_array("x", pixels, torch.zeros(40), ()))
+    assert seen == batches

@@ -114,6 +114,43 @@ def test_one_on_an_onnx_file_becomes_one_graph(desk, tmp_path):
         assert (one.answer, one.likeliest) == (other.answer, other.likeliest)
 
 
+@pytest.mark.parametrize("kind", ["program", "onnx"])
+def test_its_network_is_put_into_integers(kind, desk, tmp_path):
+    """On the images that it was made of, which its folder names, whatever the working directory."""
+    net = save_logits_as_onnx(tmp_path / "net.onnx") if kind == "onnx" else desk / "net.pt2"
+    ood = ("--ood", f"far={desk / 'digits'}")
+    assert guard(desk, tmp_path / "g", *PIXELS, "--detectors", "energy", "--model", str(net), *ood) == 0
+    assert main(["export", str(tmp_path / "g"), "--out", str(tmp_path / "x"), "--int8", "--plugins"]) == 0
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert "`guard-int8.onnx` has 9 layers of the network in 8-bit integers, all but the last" in card
+    assert re.search(r"\| accuracy on known images \| 160 \| [\d.]+% \| [\d.]+% \|", card)
+    assert re.search(r"\| AUROC, digits \(far\) \| 30 \| [\d.]+% \| [\d.]+% \|", card)
+    small = GraphGuard.load(tmp_path / "x" / "guard-int8.onnx")
+    whole = Guard.load(tmp_path / "g", plugins=True)
+    assert (small.guarantee, small.threshold != whole.threshold) == (whole.guarantee, True)
+    files = sorted((desk / "photos").rglob("*.png"))[:100]
+    pairs = zip(small.predict(files), whole.predict(files), strict=True)
+    assert sum(one.likeliest == other.likeliest for one, other in pairs) >= 95
+
+
+def test_without_real_unknown_images_the_disturbed_ones_tell_what_integers_cost(desk, tmp_path, monkeypatch):
+    shutil.copytree(desk / "photos", tmp_path / "photos")
+    out = tmp_path / "g"
+    monkeypatch.chdir(tmp_path)
+    named = ("--model", str(desk / "net.pt2"), "--labels", str(desk / "labels.txt"), "--data", "photos")
+    assert main(["guard", *named, *PIXELS, "--detectors", "energy", "--out", str(out)]) == 0
+    monkeypatch.chdir(desk)
+    assert main(["export", str(out), "--out", str(tmp_path / "x"), "--int8", "--plugins"]) == 0
+    assert "| AUROC, shuffled (far) |" in (tmp_path / "x" / "README.md").read_text()
+    facts = json.loads((out / "report.json").read_text())
+    (out / "report.json").write_text(json.dumps({**facts, "inputs": None}))
+    assert main(["export", str(out), "--out", str(tmp_path / "y"), "--int8", "--plugins"]) == 2
+    (out / "report.json").write_text(json.dumps(facts))
+    next((tmp_path / "photos").rglob("*.png")).unlink()
+    assert main(["export", str(out), "--out", str(tmp_path / "y"), "--int8", "--plugins"]) == 2
+    assert not (tmp_path / "y").exists()
+
+
 def test_its_scores_of_unknown_pictures_are_kept(made):
     ((name, (group, score_N)),) = read_scores(made).items()
     assert (name, group) == ("digits", "far")
@@ -196,6 +233,10 @@ def test_pictures_without_labels(desk, tmp_path, capsys):
     assert {*facts["aurocs"]} == {"energy", "knn"}
     assert guard(desk, tmp_path / "h", *PIXELS, *FEW, "--unlabelled") == 0
     assert json.loads((tmp_path / "h" / "report.json").read_text())["accuracy"] is None
+    assert main(["export", str(tmp_path / "h"), "--out", str(tmp_path / "x"), "--int8", "--plugins"]) == 0
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert "| AUROC, shuffled (far) |" in card
+    assert "accuracy on known images" not in card
 
 
 def test_real_unknown_images_teach_choose_and_measure(desk, tmp_path):

@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +15,11 @@ import tyro
 from .console import Engine, parse
 
 if TYPE_CHECKING:
-    import torch
-
     from ..deploy.guard import Guard
+    from ..deploy.resumed import Tally
+    from ..deploy.scoring import Answerer
     from ..models.classifier import Classifier
+    from ..runtime.guard import Guard as GraphGuard
 
 __all__ = ["export", "score"]
 
@@ -33,7 +33,10 @@ class ScoreOptions:
     or URL a line, or hub:NAME, a data set of the hub
     """
     run: str
-    """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's; or one in a bucket"""
+    """a run's folder, a classifier's (RUN/classifier/NAME), or an exported guard's, or one of these in a
+    bucket; or a graph's file, such as guard.onnx, which is asked without PyTorch, as a folder's is where
+    PyTorch is not installed
+    """
     classifier: str = "regularized-s0"
     """which of the run's classifiers"""
     alpha: float | None = None
@@ -54,12 +57,12 @@ class ScoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """A run's guard as a folder that works by itself, for `Guard.load` or the Hugging Face hub; and the
+    """A guard as a folder that works by itself, for `Guard.load` or the Hugging Face hub; and the
     images that a run imagined as a data set.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """a run's folder"""
+    """a run's folder, or what `oodream guard` wrote"""
     out: Path | None = None
     """folder to write the guard to; it is new or empty"""
     outliers: Path | None = None
@@ -71,8 +74,8 @@ class ExportOptions:
     openvino: bool = False
     """with the graph in OpenVINO's format, too, which is compared as well"""
     int8: bool = False
-    """with the graph in 8-bit integers, too, and a threshold of its own; reads the run's images, and says on
-    the model card what it costs"""
+    """with the graph in 8-bit integers, too, and a threshold of its own; reads the images that the guard was
+    made of, and says on the model card what it costs"""
     plugins: bool = False
     """allow a loss or detector that is named by its module, whose code then runs"""
 
@@ -81,47 +84,22 @@ def score(args: Sequence[str]) -> int:
     """`oodream score`: 0 when every image was read."""
     chosen = parse(ScoreOptions, "oodream score", args)
 
-    from ..core.device import device_of
-    from ..core.errors import StoreError, listed, shown
+    from ..core.errors import listed, shown
     from ..core.options import ConfigError
-    from ..deploy.guard import Guard, predictor_of
     from ..deploy.resumed import score_to
     from ..deploy.tables import table_for
-    from ..run.folder import RunDir, read_manifest
 
     if chosen.out:
         table_for(chosen.out)
     elif chosen.engine == "ray":
         raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
-    place = _here(chosen)
-    if read_manifest(place):
-        folder = RunDir(place)
-        for stage in ("guard", f"classifier/{chosen.classifier}"):
-            folder.check_whole(stage)
-    predictor, device = predictor_of(place, chosen.classifier, chosen.plugins), device_of(chosen.device)
-    predictor.network.to(device)
-    if chosen.alpha is not None:
-        if not isinstance(predictor, Guard):
-            raise StoreError(
-                f"--alpha moves a guard's threshold, and {shown(chosen.run)} holds no guard of it."
-            )
-        predictor = predictor.at(chosen.alpha)
-    if not isinstance(predictor, Guard):
-        print(
-            "  note: no guard, no guarantee: 95 % of known test images lie below the threshold",
-            file=sys.stderr,
-        )
+    predictor = _predictor(chosen)
     if not chosen.out:
-        return _print_scores(predictor, chosen, device)
-    score_all = partial(score_to, chosen.out, chosen.images, predictor, device)
+        return _print_scores(predictor, chosen)
     if chosen.engine == "ray":
-        from ..core.cluster import Cluster
-        from ..deploy.on_cluster import answering_on
-
-        with Cluster(chosen.device) as cluster:
-            tally = score_all(answering_on(cluster, predictor, chosen.device, chosen.plugins))
+        tally = _score_on_cluster(predictor, chosen, chosen.out)
     else:
-        tally = score_all()
+        tally = score_to(chosen.out, chosen.images, predictor)
     if tally.unread:
         unread = listed(tally.first_unread, "\n  ")
         print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)
@@ -129,8 +107,23 @@ def score(args: Sequence[str]) -> int:
     return 2 if tally.unread else 0
 
 
+def _score_on_cluster(predictor: Answerer, chosen: ScoreOptions, out: Path) -> Tally:
+    """The workers of a cluster answer; ConfigError for a guard on a graph, which no worker can be sent."""
+    from ..core.cluster import Cluster
+    from ..core.options import ConfigError
+    from ..deploy.on_cluster import answering_on
+    from ..deploy.resumed import score_to
+    from ..runtime.guard import Guard as GraphGuard
+
+    if isinstance(predictor, GraphGuard):
+        raise ConfigError("--engine ray takes a guard's folder, and PyTorch, but no graph's file.")
+    with Cluster(chosen.device) as cluster:
+        answering = answering_on(cluster, predictor, chosen.device, chosen.plugins)
+        return score_to(out, chosen.images, predictor, answering)
+
+
 def _here(chosen: ScoreOptions) -> Path:
-    """The folder that holds what is asked; of one in a bucket a copy of what scoring needs."""
+    """The place of what is asked; of a folder in a bucket a copy of what scoring needs."""
     from ..core.storage import is_url
 
     if not is_url(chosen.run):
@@ -142,7 +135,42 @@ def _here(chosen: ScoreOptions) -> Path:
     return fetched(chosen.run, lambda name: "/" not in name or name.startswith(needed))
 
 
-def _print_scores(predictor: Guard | Classifier, chosen: ScoreOptions, device: torch.device) -> int:
+def _predictor(chosen: ScoreOptions) -> Guard | GraphGuard | Classifier:
+    """What answers, at the alpha that is asked for."""
+    from ..core.errors import StoreError, shown
+    from ..deploy.loading import load_graph
+    from ..runtime.answering import Answering
+    from ..runtime.graph import runs_on_graph
+
+    place = _here(chosen)
+    on_graph = runs_on_graph(str(place))
+    predictor = load_graph(str(place), chosen.device) if on_graph else _in_pytorch(place, chosen)
+    if isinstance(predictor, Answering):
+        return predictor if chosen.alpha is None else predictor.at(chosen.alpha)
+    if chosen.alpha is not None:
+        raise StoreError(f"--alpha moves a guard's threshold, and {shown(chosen.run)} holds no guard of it.")
+    print(
+        "  note: no guard, no guarantee: 95 % of known test images lie below the threshold", file=sys.stderr
+    )
+    return predictor
+
+
+def _in_pytorch(place: Path, chosen: ScoreOptions) -> Guard | Classifier:
+    """The guard or the classifier of a folder, on its device."""
+    from ..core.device import device_of
+    from ..deploy.guard import predictor_of
+    from ..run.folder import RunDir, read_manifest
+
+    if read_manifest(place):
+        folder = RunDir(place)
+        for stage in ("guard", f"classifier/{chosen.classifier}"):
+            folder.check_whole(stage)
+    predictor, device = predictor_of(place, chosen.classifier, chosen.plugins), device_of(chosen.device)
+    predictor.network.to(device)
+    return predictor
+
+
+def _print_scores(predictor: Answerer, chosen: ScoreOptions) -> int:
     """Prints a line for each picture."""
     from ..core.errors import shown
     from ..core.files import encode_json
@@ -152,7 +180,7 @@ def _print_scores(predictor: Guard | Classifier, chosen: ScoreOptions, device: t
     unread = 0
     with tempfile.TemporaryDirectory() as folder:
         pictures = open_pictures(chosen.images, Path(folder) / "pictures.txt")
-        for name, answer in answers(predictor, pictures.read(), device):
+        for name, answer in answers(predictor, pictures.read()):
             if isinstance(answer, str):
                 print(f"oodream: {shown(name)} cannot be read: {answer}", file=sys.stderr)
                 unread += 1
@@ -186,19 +214,19 @@ def export(args: Sequence[str]) -> int:
 
 
 def _export_guard(chosen: ExportOptions, out: Path) -> None:
-    from ..core.errors import StoreError, shown
     from ..data.inputs import DataInputs
     from ..deploy.export import export
     from ..deploy.guard import Guard
     from ..deploy.quantize import INT8_FILE, Int8Images
     from ..run.artifacts import Run
     from ..run.folder import read_manifest
+    from ..run.guard_images import images_of
     from ..run.layout import REGULARIZED
 
     guard = Guard.load(chosen.run, plugins=chosen.plugins)
     rows, images = [], None
     if chosen.int8 and not read_manifest(chosen.run):
-        raise StoreError(f"--int8 needs a run's images, and {shown(chosen.run)} is no run.")
+        images = images_of(chosen.run, guard)
     if read_manifest(chosen.run):
         run = Run.open(chosen.run, chosen.plugins)
         stamp = run.stamp("guard")

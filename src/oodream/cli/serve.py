@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,11 +69,15 @@ def serve(args: Sequence[str]) -> int:
         from ..deploy.serving.server import serve as serve_app
     except ModuleNotFoundError as error:
         raise needs(error, "A server", "serve") from error
-    from ..runtime.graph import GRAPH_FILES
+    from ..deploy.loading import load_graph
+    from ..runtime.graph import runs_on_graph
 
     check_host(chosen.host, token)
-    on_graph = Path(chosen.guard).suffix in GRAPH_FILES or find_spec("torch") is None
-    guard = _graph_guard(chosen) if on_graph else _guard(chosen)
+    guard: Guard | GraphGuard
+    if runs_on_graph(chosen.guard):
+        guard = load_graph(chosen.guard, chosen.device, chosen.threads)
+    else:
+        guard = _guard(chosen)
     if chosen.alpha is not None:
         guard = guard.at(chosen.alpha)
     app = create_app(guard, chosen.limits, token)
@@ -105,12 +108,3 @@ def _guard(chosen: ServeOptions) -> Guard:
     if read_manifest(folder):
         RunDir(folder).check_whole("guard")
     return Guard.load(chosen.guard, device_of(chosen.device), chosen.plugins)
-
-
-def _graph_guard(chosen: ServeOptions) -> GraphGuard:
-    """The guard on a graph, in onnxruntime or OpenVINO."""
-    from ..runtime import Guard
-
-    if chosen.device not in ("auto", "cpu"):
-        raise ConfigError(f"A graph runs on the processor, so --device {chosen.device} cannot be.")
-    return Guard.load(chosen.guard, threads=chosen.threads)

@@ -8,7 +8,6 @@ statistics, is put together by `gathered`.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .processes import is_main, local_rank, place
 
 __all__ = [
     "Shard",
@@ -57,7 +58,7 @@ class Shard:
 
 def current_shard() -> Shard:
     """The part of a process started by torchrun or accelerate; the whole where none of them did."""
-    return Shard(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    return Shard(*place())
 
 
 def shard(text: str) -> Shard:
@@ -65,16 +66,6 @@ def shard(text: str) -> Shard:
     if not (found := re.fullmatch(r"(\d+)/(\d+)", text)):
         raise ValueError(f"A shard is written i/n, as 0/8 … 7/8, not {text!r}.")
     return Shard(int(found[1]), int(found[2]))
-
-
-def local_rank() -> int:
-    """Which of this machine's devices is this process's."""
-    return int(os.environ.get("LOCAL_RANK", 0))
-
-
-def is_main() -> bool:
-    """Whether this process writes what all share: the only one, or the first of several."""
-    return current_shard().index == 0
 
 
 def barrier(device: torch.device) -> None:

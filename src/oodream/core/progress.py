@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from .distributed import is_main
+from .processes import is_main
 
 __all__ = ["EVERY", "counter", "progress"]
 

@@ -5,16 +5,13 @@ As with folders, a data set is first opened and checked (`list_hub`), and its pi
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..core.errors import DataError, listed
 from .classes import check_count, check_name, plain
+from .hub_pictures import Column, encoded, open_splits
 from .images import Images
 from .listing import Encoded, Listing
 from .splits import HELD_OUT, TRAIN, read_splits
@@ -22,61 +19,10 @@ from .splits import HELD_OUT, TRAIN, read_splits
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["HubPictures", "list_hub", "load_hub"]
+__all__ = ["list_hub", "load_hub"]
 
 # What columns of class names are called, where they are plain text.
 LABELS = ("label", "labels", "class", "class_name", "category", "target", "fine_label")
-
-
-@dataclass(frozen=True)
-class _Column:
-    """The encoded pictures of a column, by row."""
-
-    data: Dataset
-    column: str
-
-    def __call__(self, row: int) -> Path | BytesIO:
-        value = self.data[row][self.column] or {}
-        return BytesIO(value["bytes"]) if value.get("bytes") else Path(value.get("path") or "missing")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubPictures:
-    """The pictures of all splits of a data set, one after the other, without labels: NAME/SPLIT[row]."""
-
-    name: str
-    splits: Mapping[str, Dataset]
-    column: str
-
-    @classmethod
-    def open(cls, name: str) -> HubPictures:
-        """The data set, which is found as by `list_hub`; its first image column is read.
-
-        Raises DataError where the package `datasets` is missing, the data set cannot be had, or has no
-        pictures.
-        """
-        splits = _open(name)
-        image = _image_column(name, next(iter(splits.values())))
-        return cls(
-            name=name, splits={key: _encoded(split, image) for key, split in splits.items()}, column=image
-        )
-
-    @property
-    def total(self) -> int:
-        return sum(map(len, self.splits.values()))
-
-    @property
-    def identity(self) -> str:
-        facts = [(split, len(data), data._fingerprint) for split, data in self.splits.items()]
-        return hashlib.blake2b(repr((self.name, facts)).encode(), digest_size=16).hexdigest()
-
-    def read(self, start: int = 0) -> Iterator[tuple[str, Path | BytesIO]]:
-        """The pictures from the place `start` on: what each is called, and where its bytes are."""
-        for split, data in self.splits.items():
-            column = _Column(data, self.column)
-            for row in range(min(start, len(data)), len(data)):
-                yield f"{self.name}/{split}[{row}]", column(row)
-            start = max(0, start - len(data))
 
 
 def load_hub(
@@ -101,7 +47,7 @@ def list_hub(name: str, names: Sequence[str] | None = None) -> tuple[Listing, Li
     `names` gives the classes other names, by label. Raises DataError when the package `datasets` is missing,
     the data set cannot be had, or is of another kind.
     """
-    splits = _open(name)
+    splits = open_splits(name)
     lower = {split.casefold(): split for split in splits}
     train = next((lower[part] for part in TRAIN if part in lower), None)
     if train is None:
@@ -121,7 +67,7 @@ def list_hub(name: str, names: Sequence[str] | None = None) -> tuple[Listing, Li
         names = [f"{title}[{row}]" for row in range(len(labels))]
         return Listing(
             name=title,
-            pictures=Encoded(_Column(_encoded(splits[split], image), image), names),
+            pictures=Encoded(Column(encoded(splits[split], image), image), names),
             rows=tuple(range(len(labels))),
             labels=labels,
             classes=classes,
@@ -131,29 +77,6 @@ def list_hub(name: str, names: Sequence[str] | None = None) -> tuple[Listing, Li
     if held_out is None:
         return listing(short, train, 2), None
     return listing(f"{short}-train", train, 2), listing(f"{short}-test", held_out, 0)
-
-
-def _open(name: str) -> Mapping[str, Dataset]:
-    """The data set's splits."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(f"hub:{name} needs the package datasets: pip install '.[hub]' in a clone.") from error
-    try:
-        saved = any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json"))
-        loaded: Any = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
-    except Exception as error:  # its network, cache and format layers each raise their own kinds
-        raise DataError(f"hub:{name} cannot be loaded: {error}") from error
-    return loaded if isinstance(loaded, dict) else {"train": loaded}
-
-
-def _image_column(name: str, data: Dataset) -> str:
-    import datasets
-
-    for column, kind in data.features.items():
-        if isinstance(kind, datasets.Image):
-            return str(column)
-    raise DataError(f"hub:{name} has no column of images, only {listed(map(str, data.features))}.")
 
 
 def _columns(name: str, data: Dataset) -> tuple[str, str]:
@@ -205,9 +128,3 @@ def _check_least(where: str, labels: Sequence[int], classes: Sequence[str], leas
     counts = Counter(labels)
     if few := [f"{text} ({counts[i]})" for i, text in enumerate(classes) if counts[i] < least]:
         raise DataError(f"{where}: classes with fewer than {least} images: {listed(few)}.")
-
-
-def _encoded(data: Dataset, image: str) -> Dataset:
-    import datasets
-
-    return data.select_columns([image]).cast_column(image, datasets.Image(decode=False))

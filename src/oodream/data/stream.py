@@ -17,13 +17,14 @@ from typing import Protocol
 from ..core.errors import DataError, shown
 from ..core.files import explained
 from ..core.storage import is_url
-from .hub import HubPictures
+from .hub_pictures import HubPictures
 from .remote import RemotePicture, pictures_at
 from .scan import walk
 
-__all__ = ["FileList", "NamedBytes", "Pictures", "Source", "list_files", "open_pictures"]
+__all__ = ["HUB", "FileList", "NamedBytes", "Pictures", "Source", "list_files", "open_pictures"]
 
 HUB = "hub:"
+"""what names of the hub's data sets and repositories begin with"""
 LISTS = (".txt", ".lst")
 
 

@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import StoreError
-from .guard import Guard
-from .identity import identity
+from ..data.stream import HUB
+from .loading import load_any
 from .scoring import Answer, answers_to, read_or_why
-from .stored import HUB
+
+if TYPE_CHECKING:
+    from ..runtime.guard import Guard as GraphGuard
+    from .guard import Guard
 
 __all__ = ["COLUMNS", "SPARK_SCHEMA", "GuardMap"]
 
@@ -38,7 +41,8 @@ class GuardMap:
     """A function from batches of columns to batches of columns: what the guard in `folder` says of each
     picture in `column`, with `answer`, `flagged`, `score` and so on (`COLUMNS`), and `error`.
 
-    `folder` is as in `Guard.load`, and `alpha` as in `Guard.at`. A picture is whatever `Guard.predict` takes;
+    `folder` is as in `Guard.load`, or the file of a graph, which is asked without PyTorch, as a folder's is
+    where PyTorch is not installed. `alpha` is as in `Guard.at`. A picture is whatever `Guard.predict` takes;
     of one that cannot be read `error` says why, and elsewhere it is empty. The columns `keep` are handed
     through.
 
@@ -61,29 +65,29 @@ class GuardMap:
         object.__setattr__(self, "folder", place)
         object.__setattr__(self, "keep", tuple(self.keep))
         guard = _load(self)
-        object.__setattr__(self, "made_with", json.dumps(identity(guard)))
+        object.__setattr__(self, "made_with", json.dumps(guard.identity()))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The columns for a batch, which may also be a table of pandas; every column is an array (B,)."""
         guard = _loaded(self)
         squares = [read_or_why(picture, guard.size, guard.white) for picture in batch[self.column]]
-        answers = answers_to(guard, squares, guard.device)
+        answers = answers_to(guard, squares)
         columns = {name: np.asarray(batch[name]) for name in self.keep}
         for name, kind in COLUMNS.items():
             columns[name] = np.array([_value(answer, name, kind) for answer in answers], kind)
         return columns
 
 
-def _load(wanted: GuardMap) -> Guard:
-    guard = Guard.load(wanted.folder, wanted.device, wanted.plugins)
+def _load(wanted: GuardMap) -> Guard | GraphGuard:
+    guard = load_any(str(wanted.folder), wanted.device, wanted.plugins)
     return guard if wanted.alpha is None else guard.at(wanted.alpha)
 
 
 @lru_cache(maxsize=4)
-def _loaded(wanted: GuardMap) -> Guard:
+def _loaded(wanted: GuardMap) -> Guard | GraphGuard:
     """The guard, loaded once by a process that unpickles equal functions many times."""
     guard = _load(wanted)
-    if json.dumps(identity(guard)) != wanted.made_with:
+    if json.dumps(guard.identity()) != wanted.made_with:
         raise StoreError(f"The guard in {wanted.folder} is not the one that this job was begun with.")
     return guard
 

@@ -14,7 +14,7 @@ from ..core.types import Output
 from ..models.ends import end_of_onnx
 from ..models.serialized import FromFile, Onnx, TorchScript
 
-__all__ = ["Placeholder", "compose", "with_placeholders"]
+__all__ = ["PREFIX", "Placeholder", "compose", "with_placeholders"]
 
 DOMAIN, KIND = "oodream", "Network"
 PREFIX = "network/"  # of the names in the file
@@ -101,6 +101,8 @@ def _joined(file: Onnx, opset: int) -> Any:
         graph.node.add().CopyFrom(cast)
         flat.append(f"float {i}")
     graph.node.add().CopyFrom(helper.make_node("Concat", flat, ["joined"], axis=1))
+    for i, node in enumerate(graph.node):
+        node.name = node.name or f"{node.op_type} {i}"
     del graph.output[:]
     graph.output.add().CopyFrom(helper.make_tensor_value_info("joined", TensorProto.FLOAT, None))
     return compose.add_prefix(model, PREFIX)

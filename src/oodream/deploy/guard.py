@@ -6,32 +6,35 @@ How it lies on disk is said in `stored`.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.errors import DataError, StoreError, first_line, shown
 from ..core.files import read_json
 from ..core.seeding import generator
-from ..core.types import Detector
+from ..core.types import Detector, Json
 from ..data.images import Images, from_array
 from ..data.preprocess import read_pictures
-from ..detection.detectors import probes_of
+from ..detection.detectors import probes_of, state
 from ..detection.fit import Lesson, training_outputs
 from ..detection.sanity import warn_if_upside_down
-from ..models.classifier import Classifier, load_classifier
-from ..models.inference import Extractor, network_device
+from ..models.classifier import Classifier, from_squares, load_classifier
+from ..models.inference import Extractor, network_device, weights_hash
 from ..runtime.answering import Answering
 from ..runtime.answers import Outputs, Prediction
 from ..runtime.calibration import other_half
 from ..runtime.held_out import HeldOut
 from .hub import OnHub
-from .stored import CONFIG_FILE, RUN_FILE, make_detector, name_of, read, write
+from .stored import CONFIG_FILE, RUN_FILE, make_detector, name_of, options_of, read, write
 
 __all__ = ["Guard", "observed_rate", "predictor_of"]
 
@@ -107,6 +110,25 @@ class Guard(Answering, OnHub):
     def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]:
         """A prediction for every image of a set, in order."""
         return self.answers(self._outputs(images, device))
+
+    def of_squares(self, images_B3SS: NDArray[np.uint8]) -> Iterator[Prediction]:
+        """A prediction for each uint8 square (B, 3, S, S) of its size, in order, where the network is."""
+        return self(from_squares(images_B3SS), self.device)
+
+    def identity(self) -> Json:
+        """All that answers depend on, beside the pictures: a hash `guard` of network, loss, detector and
+        held-out scores, the guaranteed `alpha`, and the `threshold`.
+        """
+        tensors = self.classifier.tensors()
+        arrays = self.held_out.arrays()
+        tensors |= {f"held_out.{name}": torch.from_numpy(array) for name, array in arrays.items()}
+        tensors |= {f"detector.{name}": tensor for name, tensor in state(self.detector).items()}
+        facts = [
+            self.classifier.described(), name_of(self.detector), options_of(self.detector),
+            self.guarantee.confidence, self.per_class,
+        ]  # fmt: skip
+        digest = weights_hash(tensors, json.dumps(facts))
+        return {"guard": digest, "alpha": self.guarantee.alpha, "threshold": self.threshold}
 
     def outputs(self, pictures: Any, batch: int) -> Iterator[Outputs]:
         """The outputs for what `predict` takes, of at most `batch` pictures at a time, in order."""

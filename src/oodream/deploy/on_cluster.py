@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ..core.cluster import Cluster
 from ..core.device import device_of
 from ..core.errors import StoreError
@@ -21,7 +19,6 @@ from ..core.types import Json
 from ..data.stream import NamedBytes, Pictures, Source
 from ..models.classifier import Classifier
 from .guard import Guard, predictor_of
-from .identity import identity
 from .resumed import Answering, in_parts
 from .scoring import answers
 from .tables import row_of
@@ -36,7 +33,7 @@ def answering_on(cluster: Cluster, predictor: Guard | Classifier, device: str, p
     with tempfile.TemporaryDirectory() as folder:
         predictor.save(Path(folder))
         files = {file.name: file.read_bytes() for file in Path(folder).iterdir()}
-    opening = _Opening(files, identity(predictor), device, plugins)
+    opening = _Opening(files, predictor.identity(), device, plugins)
 
     def answered(pictures: Pictures, missing: Sequence[int]) -> Iterator[tuple[int, list[Json]]]:
         tasks = ((i, list(map(_sent, part))) for i, part in in_parts(pictures, missing))
@@ -71,11 +68,10 @@ class _Opening:
             for name, data in self.files.items():
                 write_bytes(Path(place) / name, data, sync=False)
             predictor = predictor_of(Path(place), "", self.plugins)
-        if identity(predictor) != self.identity:
+        if predictor.identity() != self.identity:
             raise StoreError("A worker of the cluster reads another guard than this machine sent to it.")
-        device = device_of(self.device)
-        predictor.network.to(device)
-        return _Answerer(predictor, device)
+        predictor.network.to(device_of(self.device))
+        return _Answerer(predictor)
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,6 @@ class _Answerer:
     """Answers on another machine."""
 
     predictor: Guard | Classifier
-    device: torch.device
 
     def __call__(self, task: tuple[int, list[Named]]) -> list[Json]:
-        return [row_of(name, answer) for name, answer in answers(self.predictor, task[1], self.device)]
+        return [row_of(name, answer) for name, answer in answers(self.predictor, task[1])]

@@ -29,6 +29,7 @@ from ..runtime.calibration import Guarantee
 from ..runtime.graph import open_graph
 from ..runtime.guard import Guard
 from ..runtime.held_out import HeldOut
+from .composed import PREFIX
 from .onnx import ExportError, metadata
 from .stored import INT8_FILE
 
@@ -119,7 +120,7 @@ def quantize(source: Path, file: Path, images: Int8Images) -> Quantized:
 
 
 def _layers(source: Path) -> list[str]:
-    """The nodes of the network, but for its head, that multiply by weights."""
+    """The nodes of the network, but for the last one, that multiply by weights."""
     import onnx
 
     graph = onnx.load(source).graph
@@ -127,10 +128,10 @@ def _layers(source: Path) -> list[str]:
     layers = []
     for node in graph.node:
         texts = [entry.value for entry in node.metadata_props if entry.key == SCOPES]
-        scopes = ast.literal_eval(texts[0]) if texts else []
-        inside = "network" in scopes and "network.head" not in scopes
+        inside = node.name.startswith(PREFIX) or (texts and "network" in ast.literal_eval(texts[0]))
         if inside and node.op_type in KINDS and node.input[1] in weights:
             layers.append(node.name)
+    layers = layers[:-1]  # the last one makes the logits
     if not layers:
         raise ExportError("This network has no convolution or matrix product to put into 8-bit integers.")
     return layers

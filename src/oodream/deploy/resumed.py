@@ -15,20 +15,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..core.errors import LISTED, StoreError, brief, shown
 from ..core.files import read_json, write_framed, write_json
 from ..core.folders import held
 from ..core.progress import counter
-from ..core.types import Json
 from ..data.stream import Pictures, Source, open_pictures
-from ..models.classifier import Classifier, Predictor
-from .guard import Guard
-from .identity import identity
-from .scoring import answers
+from .scoring import Answerer, answers
 from .tables import Table, read_part, row_of, table_for
+
+if TYPE_CHECKING:
+    from ..core.types import Json
 
 __all__ = ["PART", "Answering", "Tally", "answer_parts", "in_parts", "score_to"]
 
@@ -65,16 +63,15 @@ class Tally:
                     self.first_unread.append(f"{shown(row['file'])}: {row['error']}")
 
 
-Answering = Callable[[Pictures, Sequence[int]], Iterator[tuple[int, list[Json]]]]
+Answering = Callable[["Pictures", Sequence[int]], Iterator[tuple[int, "list[Json]"]]]
 """The rows of those parts of the pictures, in any order, each with its number."""
 
 
 def score_to(
-    file: Path, places: Sequence[str], predictor: Guard | Classifier, device: torch.device,
-    answering: Answering | None = None,
-) -> Tally:  # fmt: skip
-    """Writes the predictor's answers to the pictures of a command line (see `data.stream`), one row for each,
-    in order: Parquet or JSON lines, by the file's suffix.
+    file: Path, places: Sequence[str], predictor: Answerer, answering: Answering | None = None
+) -> Tally:
+    """Writes the answers of a guard, in PyTorch or on a graph, or of a classifier to the pictures of a
+    command line (see `data.stream`), one row for each, in order: Parquet or JSON lines, by the file's suffix.
 
     `answering` may do the work elsewhere. What a killed process has finished is kept. Raises StoreError
     where the file is there already, where it was begun with another predictor or other pictures, and where
@@ -90,12 +87,12 @@ def score_to(
         raise StoreError(f"{shown(folder)} holds something that is not of this program. Move it away.")
     with _locked(folder):
         pictures = open_pictures(places, folder / (f".{LIST}" if begun.exists() else LIST))
-        facts = {**identity(predictor), "pictures": pictures.identity, "total": pictures.total, "part": PART}
+        facts = {**predictor.identity(), "pictures": pictures.identity, "total": pictures.total, "part": PART}
         if begun.exists():
             _check_same(file, read_json(begun), facts)
         write_json(begun, facts, sealed=True)
         parts = [folder / f"part-{i:06}{table.suffix}" for i in range(-(-pictures.total // PART))]
-        tally = _fill(parts, table, pictures, answering or partial(answer_parts, predictor, device))
+        tally = _fill(parts, table, pictures, answering or partial(answer_parts, predictor))
         table.join(parts, file, facts)
     shutil.rmtree(folder)
     return tally
@@ -132,11 +129,11 @@ def _kept(table: Table, part: Path) -> list[Json] | None:
 
 
 def answer_parts(
-    predictor: Predictor, device: torch.device, pictures: Pictures, missing: Sequence[int]
+    predictor: Answerer, pictures: Pictures, missing: Sequence[int]
 ) -> Iterator[tuple[int, list[Json]]]:
     """The rows of these parts, in order."""
     stream = (one for _, part in in_parts(pictures, missing) for one in part)
-    with closing(answers(predictor, stream, device)) as answered:
+    with closing(answers(predictor, stream)) as answered:
         for i in missing:
             yield i, [row_of(name, answer) for name, answer in islice(answered, PART)]
 

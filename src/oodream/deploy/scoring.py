@@ -1,5 +1,5 @@
 """Many pictures through a guard or a classifier: threads read the next ones while the network looks at these,
-and memory does not grow with their number.
+and memory does not grow with their number. A guard on a graph takes no PyTorch here.
 """
 
 from __future__ import annotations
@@ -9,70 +9,78 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from ..core.errors import DataError
-from ..data.images import from_array
-from ..data.preprocess import Picture, read_image, read_pictures
 from ..data.remote import RemotePicture
 from ..data.stream import NamedBytes, Source
-from ..models.classifier import Predictor
 from ..runtime.answers import Prediction
+from ..runtime.pictures import Picture, read_square, squares
 
-__all__ = ["Answer", "answers", "answers_to", "read_or_why"]
+__all__ = ["Answer", "Answerer", "answers", "answers_to", "read_or_why"]
 
 Answer = Prediction | str  # of a picture that cannot be read: why
 T = TypeVar("T")
 
 BATCH, PIXELS = 256, 1 << 25  # pictures that are read together, at most so many and of so many bytes
 AHEAD = 2  # batches that are being read while the network looks at another
-THREADS, SHARE = (
-    16,
-    16,
-)  # that read, at most, and pictures that one reads in turn: small ones take little time
+THREADS = 16  # that read, at most
+SHARE = 16  # pictures that one of them reads in turn: small ones take little time
+
+
+class Answerer(Protocol):
+    """What answers: a guard in PyTorch or on a graph, or a classifier."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def white(self) -> float: ...
+
+    def of_squares(self, images_B3SS: NDArray[np.uint8]) -> Iterator[Prediction]: ...
+
+    def identity(self) -> dict[str, Any]: ...
 
 
 def answers(
-    predictor: Predictor, pictures: Iterable[tuple[str, Source]], device: torch.device
+    predictor: Answerer, pictures: Iterable[tuple[str, Source]]
 ) -> Generator[tuple[str, Answer], None, None]:
     """The name of each picture with a prediction, or with the reason why it cannot be read, in order."""
     size, white = predictor.size, predictor.white
 
-    def read(source: Source) -> Tensor | str:
+    def read(source: Source) -> NDArray[np.uint8] | str:
         try:
             if isinstance(source, RemotePicture):
                 source = NamedBytes(source.url, source())
-            return read_image(source, size, white)
+            return read_square(source, size, white)
         except OSError as error:
             return str(error)
 
     batch = max(1, min(BATCH, PIXELS // (3 * size**2)))
     batch = 1 << (batch.bit_length() - 1)  # parts of 1,024 pictures are whole batches: equal however resumed
     for part in _ahead(pictures, batch, read):
-        names, squares = zip(*part, strict=True)
-        yield from zip(names, answers_to(predictor, squares, device), strict=True)
+        names, read_part = zip(*part, strict=True)
+        yield from zip(names, answers_to(predictor, read_part), strict=True)
 
 
-def answers_to(predictor: Predictor, squares: Sequence[Tensor | str], device: torch.device) -> list[Answer]:
-    """A prediction for each square picture (3, S, S), uint8; a reason in place of a picture stays where it
+def answers_to(predictor: Answerer, pictures: Sequence[NDArray[np.uint8] | str]) -> list[Answer]:
+    """A prediction for each square picture (S, S, 3), uint8; a reason in place of a picture stays where it
     is.
     """
-    whole = [square for square in squares if isinstance(square, Tensor)]
+    whole = [picture for picture in pictures if not isinstance(picture, str)]
     predictions: Iterator[Prediction] = iter(())
     if whole:
-        predictions = predictor(
-            from_array("pictures", torch.stack(whole), torch.zeros(len(whole)), ()), device
-        )
-    return [square if isinstance(square, str) else next(predictions) for square in squares]
+        predictions = predictor.of_squares(np.ascontiguousarray(np.stack(whole).transpose(0, 3, 1, 2)))
+    return [picture if isinstance(picture, str) else next(predictions) for picture in pictures]
 
 
-def read_or_why(picture: Picture, size: int, white: float) -> Tensor | str:
+def read_or_why(picture: Picture, size: int, white: float) -> NDArray[np.uint8] | str:
     """One picture of whatever kind `Guard.predict` takes, as it reads it, or why it cannot be read."""
     try:
-        return next(read_pictures(picture, size, white))
+        return next(squares(picture, size, white))
     except DataError as error:
         return str(error)
 

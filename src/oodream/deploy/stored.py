@@ -27,6 +27,7 @@ from ..core.files import read_json, write_json
 from ..core.options import ConfigError
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Detector, Json
+from ..data.stream import HUB
 from ..detection.detectors import restore, state
 from ..models.classifier import check_plugin, from_description, load_classifier
 from ..runtime.calibration import Guarantee
@@ -57,7 +58,6 @@ CONFIG_FILE = "config.json"  # of a guard's own folder
 RUN_FILE = "guard.json"  # of a guard in a run
 TENSORS_FILE = "guard.safetensors"
 ONNX_FILE, INT8_FILE, VINO_FILES = "guard.onnx", "guard-int8.onnx", ("guard.xml", "guard.bin")  # graphs of it
-HUB = "hub:"
 ARRAYS = {
     "score_N": torch.float64, "likeliest_N": torch.int64, "rank_N": torch.int64,
     "probability_N": torch.float64, "above_N": torch.float64,

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import StoreError, shown
 from ..core.files import encode_json, explained, parse_json, read_framed
 from ..core.options import ConfigError
-from ..core.types import Json
 from ..runtime.answers import Prediction
 from .scoring import Answer
+
+if TYPE_CHECKING:
+    from ..core.types import Json
 
 __all__ = ["COLUMNS", "JsonLines", "Parquet", "Table", "read_part", "row_of", "table_for"]
 

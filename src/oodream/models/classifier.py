@@ -7,6 +7,7 @@ On disk it is a folder of `model.safetensors`, `loss.safetensors` (where the los
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.errors import StoreError, brief, first_line, shown
@@ -23,10 +25,10 @@ from ..core.options import is_number, is_whole
 from ..core.registry import make
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Json, Loss
-from ..data.images import Images
+from ..data.images import Images, from_array
 from ..runtime.answers import Outputs, Prediction, predictions
 from ..runtime.description import MAX_SIZE
-from .inference import Extractor
+from .inference import Extractor, network_device, weights_hash
 from .opened import rebuild
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Predictor",
     "check_plugin",
     "from_description",
+    "from_squares",
     "load_classifier",
     "quantile_threshold",
 ]
@@ -65,6 +68,22 @@ class Classifier:
         logits_NC = self.extractor(device)(images).logits_BC
         outputs = self.outputs(logits_NC, -logits_NC.logsumexp(1))
         return predictions(self.names, outputs, np.full(len(logits_NC), self.threshold))
+
+    def of_squares(self, images_B3SS: NDArray[np.uint8]) -> Iterator[Prediction]:
+        """A prediction for each uint8 square (B, 3, S, S) of its size, in order, where the network is."""
+        return self(from_squares(images_B3SS), network_device(self.network))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The network's and the loss's."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        return tensors | {f"loss.{name}": tensor for name, tensor in self.loss.state_dict().items()}
+
+    def identity(self) -> Json:
+        """All that answers depend on, beside the pictures: a hash `guard` of network and loss, the
+        guaranteed `alpha`, which is None, and the `threshold`.
+        """
+        digest = weights_hash(self.tensors(), json.dumps([self.described()]))
+        return {"guard": digest, "alpha": None, "threshold": self.threshold}
 
     def extractor(self, device: torch.device | str = "cpu", cache: Path | None = None) -> Extractor:
         """The network with its loss, for outputs of whole sets; moves the network to the device."""
@@ -99,6 +118,11 @@ class Classifier:
             "accepted": ACCEPTED,
             **self.settings,
         }
+
+
+def from_squares(images_B3SS: NDArray[np.uint8]) -> Images:
+    """Squares (B, 3, S, S) as an image set without labels."""
+    return from_array("pictures", torch.from_numpy(images_B3SS), torch.zeros(len(images_B3SS)), ())
 
 
 def quantile_threshold(score_N: Tensor, accepted: float = ACCEPTED) -> float:

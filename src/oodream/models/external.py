@@ -149,8 +149,9 @@ def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
     try:
         body = models.get_model(name, weights=published if pretrained else None)
     except Exception as error:  # whatever the download raises
-        hint = f" {SCRATCH_HINT}" if pretrained else ""
-        raise ValueError(f"torchvision:{name} cannot be made: {first_line(error)}{hint}") from error
+        raise ValueError(
+            f"torchvision:{name} cannot be made: {first_line(error)} {_hint(classes, pretrained)}".strip()
+        ) from error
     adapted = split(body, preprocessing.crop_size[0], preprocessing.mean, preprocessing.std)
     if classes not in (0, adapted.head.out_features):
         adapted.head = nn.Linear(adapted.head.in_features, classes)
@@ -179,7 +180,7 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
         body = timm.create_model(name, pretrained=pretrained, **({"num_classes": classes} if classes else {}))
     except Exception as error:  # whatever the hub's client raises
         raise ValueError(
-            f"timm:{name} cannot be made: {first_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
+            f"timm:{name} cannot be made: {first_line(error)} {_hint(classes, pretrained)}".strip()
         ) from error
     heads = [path for path, module in body.named_modules() if module is body.get_classifier()]
     if not heads or not _is_linear(body.get_classifier()):
@@ -204,7 +205,7 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
     from transformers import AutoConfig, AutoModelForImageClassification
 
     if pretrained:
-        _check_folder(Path(name))
+        _check_folder(Path(name), classes)
     missing: set[str] = set()
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -221,13 +222,12 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
             )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(
-            f"hf:{name} cannot be made: {first_line(error)} {SCRATCH_HINT if pretrained else ''}".strip()
+            f"hf:{name} cannot be made: {first_line(error)} {_hint(classes, pretrained)}".strip()
         ) from error
     head = _transformers_head(name, body)
     if lacking := sorted(key for key in missing if not key.startswith(head)):
-        raise ValueError(
-            f"The weights of hf:{name} lack {', '.join(lacking[:3])} ({len(lacking)} in all). {SCRATCH_HINT}"
-        )
+        lacks = f"{', '.join(lacking[:3])} ({len(lacking)} in all)"
+        raise ValueError(f"The weights of hf:{name} lack {lacks}. {_hint(classes, pretrained)}")
     return Adapted(body, head, *_normalisation(name, pretrained))
 
 
@@ -295,8 +295,17 @@ def _linear(module: nn.Module) -> nn.Linear:
     return linear
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuses a folder whose weights are pickles."""
+def _hint(classes: int, pretrained: bool) -> str:
+    """What to do where published weights cannot be had: to train a network of so many classes, or, with 0,
+    to use it as it is.
+    """
+    if not pretrained:
+        return ""
+    return SCRATCH_HINT if classes else "If you have its weights: --weights FILE.safetensors."
+
+
+def _check_folder(folder: Path, classes: int) -> None:
+    """Refuses a folder without weights, or whose weights are pickles."""
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
     if pickles := sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED):
@@ -305,7 +314,7 @@ def _check_folder(folder: Path) -> None:
             "are read. Convert it where you trust it: AutoModelForImageClassification.from_pretrained("
             f"{str(folder)!r}).save_pretrained('NEW FOLDER')."
         )
-    raise ValueError(f"{folder} has no weights (model.safetensors). {SCRATCH_HINT}")
+    raise ValueError(f"{folder} has no weights (model.safetensors). {_hint(classes, True)}")
 
 
 def processor_of(name: str) -> Json:

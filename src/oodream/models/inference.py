@@ -46,7 +46,8 @@ __all__ = [
 IMAGES_READ_AT_ONCE = 512
 """a pass over a whole set is one over parts of so many, bit by bit"""
 IMAGES_KEPT_TOGETHER = 128  # in one file of a cache, where a pass is long
-IMAGES_COMPUTED_AT_ONCE = {"cpu": 32}  # a processor's caches hold the activations of so many
+IMAGES_ON_A_PROCESSOR = 32  # its caches hold the activations of so many small ones
+PIXELS_ON_A_PROCESSOR = 4 * 224**2  # of more, memory for activations is fetched and given back at every layer
 IMAGES_WITH_GRADIENTS = 128  # at most, for a graph is kept
 
 Compute = Callable[[nn.Module, Images, torch.device, int, Sequence[Probe]], Output]
@@ -217,7 +218,7 @@ def outputs(
     if not len(images):
         raise ValueError(f"The set {images.name!r} is empty.")
     gradient = any(probe.wants == "gradient" for probe in probes)
-    batch = batch or IMAGES_COMPUTED_AT_ONCE.get(device.type, IMAGES_READ_AT_ONCE)
+    batch = batch or _fastest_batch(device, images.size)
     batch = min(batch, IMAGES_WITH_GRADIENTS) if gradient else batch
     pooled = _pooled_module(network, images, device) if any(p.wants == "map" for p in probes) else None
     network.eval()
@@ -274,6 +275,13 @@ def _halved(batch: int, images: Images, device: torch.device, error: BaseExcepti
         stacklevel=3,
     )
     return batch // 2
+
+
+def _fastest_batch(device: torch.device, size: int) -> int:
+    """How many images of `size` pixels a side are computed at once."""
+    if device.type != "cpu":
+        return IMAGES_READ_AT_ONCE
+    return max(1, min(IMAGES_ON_A_PROCESSOR, PIXELS_ON_A_PROCESSOR // size**2))
 
 
 @torch.no_grad()

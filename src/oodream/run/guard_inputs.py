@@ -28,11 +28,12 @@ from ..deploy.known import KnownParts, split_known
 from ..detection.fit import Lesson, uses_outliers
 from .lessons import lesson_of, run_of
 
-__all__ = ["DISTURBED", "GuardInputs", "GuardJob", "Unknown", "read_labels"]
+__all__ = ["DISTURBED", "GROUPS", "GuardInputs", "GuardJob", "Unknown", "read_labels"]
 
 DISTURBED = "known images, disturbed, and classes left out"
 CHANGED = 300  # known images that are disturbed to stand for unknown ones
 MOST = 1000  # unknown images of each set to choose on or to learn from, and as many to measure on
+GROUPS = ("near", "far")  # of unknown images
 LEAST = 20  # images of a folder of unknown ones: half to choose on, half to measure on
 
 
@@ -80,7 +81,7 @@ class GuardInputs:
         self.teaches = any(map(uses_outliers, detectors.values()))
         home = Path(job.data)
         self.labelled = not (job.unlabelled or (home.is_dir() and not has_class_folders(home)))
-        self._folders = named_folders(job.ood, {*PSEUDO_OOD, "id", "mean", "outliers"}, ("near", "far"))
+        self._folders = named_folders(job.ood, {*PSEUDO_OOD, "id", "mean", "outliers"}, GROUPS)
         for item in self._folders:
             if home.is_dir() and is_within(home, item.folder):
                 raise DataError(

@@ -24,10 +24,10 @@ from ..detection.choose import Candidate, Choice
 from ..models.opened import Opened
 from ..report.content import Answer
 from ..report.guard import GuardPage, guard_page
+from .guard_images import FACTS, inputs_of
 from .guard_inputs import GuardJob
 
 __all__ = [
-    "FACTS",
     "REPORT",
     "SCORES",
     "Guarded",
@@ -37,7 +37,7 @@ __all__ = [
     "write_guard",
 ]
 
-REPORT, FACTS, SCORES = "report.html", "report.json", "scores.safetensors"
+REPORT, SCORES = "report.html", "scores.safetensors"
 ANSWERS = 8  # known images on the page, and unknown ones of each set
 MEASURED = ("unknown images", "group", "AUROC, %", "accepted, %", "flagged, %", "images")
 
@@ -92,7 +92,7 @@ def write_guard(made: Guarded, job: GuardJob) -> None:
     """Writes the guard's folder, whole or not at all."""
     with atomic_folder(job.out) as fresh:
         made.guard.save(fresh)
-        write_json(fresh / FACTS, facts(made), sealed=True)
+        write_json(fresh / FACTS, {**facts(made), "inputs": inputs_of(job, made.held_out)}, sealed=True)
         save_tensors(fresh / SCORES, {one.name: made.scores[one.name].double() for one in made.unknown})
         write_bytes(fresh / REPORT, guard_page(page(made, job)).encode())
 

@@ -9,7 +9,6 @@ from ..core.errors import StoreError, shown
 from ..core.results import Row
 from ..deploy.export import export
 from ..deploy.guard import Guard
-from ..deploy.identity import identity
 from .artifacts import Run
 from .layout import REGULARIZED, Layout
 
@@ -32,7 +31,7 @@ def save_guard(home: Path, guard: Guard, rows: Sequence[Row] = ()) -> tuple[Path
     The folder is named after alpha and what the guard is made of, so one that is there already is this guard.
     `rows` are measurements for its card. Raises StoreError where the folder would lie outside, behind a link.
     """
-    name = f"alpha-{guard.guarantee.alpha:g}-{identity(guard)['guard'][:DIGITS]}"
+    name = f"alpha-{guard.guarantee.alpha:g}-{guard.identity()['guard'][:DIGITS]}"
     place = Layout(home).saved_guards
     folder = place / name
     if not folder.resolve().is_relative_to(home.resolve()):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +18,9 @@ from .description import KEY
 from .formats import HEAD
 from .onnx_bytes import check_whole_file
 
-__all__ = ["GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "beside", "find_graph", "open_graph"]
+__all__ = [
+    "GRAPH_FILES", "Graph", "OnnxGraph", "VinoGraph", "beside", "find_graph", "open_graph", "runs_on_graph",
+]  # fmt: skip
 
 GRAPH_FILES = {".onnx": "guard.onnx", ".xml": "guard.xml"}  # in an exported folder, the first one first
 CHANGED = f"Where you have changed it yourself, remove {SEAL!r} from its metadata."
@@ -25,14 +29,23 @@ MAX_BYTES = 2 << 30  # a protobuf holds no more
 
 class Graph(Protocol):
     """A graph that is ready to run: uint8 pictures (B, 3, H, W) in; "logits" (B, C), "score" (B,), "unknown"
-    (B,) and, where the loss estimates it, "known" (B,) out.
+    (B,) and, where the loss estimates it, "known" (B,) out. `digest` is a hash of its file.
     """
+
+    digest: str
 
     @property
     def text(self) -> str | None:
         """The guard's description in its metadata."""
 
     def __call__(self, images_B3HW: NDArray[np.uint8]) -> Mapping[str, NDArray[Any]]: ...
+
+
+def runs_on_graph(place: str) -> bool:
+    """Whether a guard is asked as a graph: one named by its graph's file is, and where PyTorch is not
+    installed all are.
+    """
+    return Path(place).suffix in GRAPH_FILES or find_spec("torch") is None
 
 
 def find_graph(place: Path) -> Path:
@@ -94,6 +107,7 @@ class OnnxGraph:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # without its remark that the threshold can be changed
         options.intra_op_num_threads = threads
+        self.digest = _digest(file)
         self._session = onnxruntime.InferenceSession(file, options, providers=list(providers))
         self._names = [output.name for output in self._session.get_outputs()]
 
@@ -118,6 +132,7 @@ class VinoGraph:
         with file.open("rb") as start:
             if not start.read(HEAD).lstrip().startswith(b"<"):  # else it is taken for another program's file
                 raise ValueError("it is no XML")
+        self.digest = _digest(file, file.with_suffix(".bin"))
         core = openvino.Core()
         model = core.read_model(file)
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
@@ -132,3 +147,13 @@ class VinoGraph:
     def __call__(self, images_B3HW: NDArray[np.uint8]) -> Mapping[str, NDArray[Any]]:
         results = self._compiled({"images": images_B3HW})
         return {name: results[name] for name in self._names}
+
+
+def _digest(*files: Path) -> str:
+    """A hash of the files' bytes: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        with file.open("rb") as stream:
+            while part := stream.read(1 << 20):
+                digest.update(part)
+    return digest.hexdigest()

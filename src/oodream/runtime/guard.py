@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import StoreError, shown
 from .answering import Answering
-from .answers import Outputs
+from .answers import Outputs, Prediction
 from .description import described
 from .graph import Graph, find_graph, open_graph
 from .pictures import squares
@@ -82,6 +82,16 @@ class Guard(Answering):
         """The outputs for uint8 squares (B, 3, S, S) of the network's size."""
         results = self.graph(np.ascontiguousarray(images_B3SS))
         return Outputs(logits_BC=results["logits"], score_B=results["score"], known_B=results.get("known"))
+
+    def of_squares(self, images_B3SS: NDArray[np.uint8]) -> Iterator[Prediction]:
+        """A prediction for each uint8 square (B, 3, S, S) of the network's size, in order."""
+        return self.answers(self.outputs_of(images_B3SS))
+
+    def identity(self) -> dict[str, Any]:
+        """All that answers depend on, beside the pictures: a hash `guard` of the graph's file, the guaranteed
+        `alpha`, and the `threshold`.
+        """
+        return {"guard": self.graph.digest, "alpha": self.guarantee.alpha, "threshold": self.threshold}
 
     def scores(self, pictures: Any, batch: int = 256) -> Floats:
         """The scores (N,) of what `predict` takes, float64, higher for OOD."""
