@@ -14,7 +14,6 @@ from oodream.core.errors import StoreError
 from oodream.data.captions import captioned_folder
 from oodream.deploy.export import export
 from oodream.deploy.guard import Guard
-from oodream.deploy.identity import identity
 from oodream.runtime.guard import Guard as GraphGuard
 from oodream.synthesis.errors import DecoderError
 from oodream.synthesis.fit_decoder import fit_decoder
@@ -33,7 +32,7 @@ def torch_guards(room: Path, seed: int, folder: Path | None = None) -> Iterator[
     if folder is None:
         export(guard(), folder := room / "guard")
     yield from damaged_files(
-        folder, lambda file: identity(Guard.load(folder)), seed, read=("config.json", ".safetensors")
+        folder, lambda file: Guard.load(folder).identity(), seed, read=("config.json", ".safetensors")
     )
 
 
@@ -42,7 +41,7 @@ def guards(room: Path, seed: int) -> Iterator[Row]:
     yield from torch_guards(room, seed)
     run = save_run(room / "run")
     yield from damaged_files(
-        run, lambda file: identity(Guard.load(run)), seed, read=(".json", ".safetensors")
+        run, lambda file: Guard.load(run).identity(), seed, read=(".json", ".safetensors")
     )
     graphs = room / "graphs"
     export(guard(), graphs, onnx=True, openvino=True)

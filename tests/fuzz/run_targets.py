@@ -14,7 +14,6 @@ from oodream.audit.finding import Audit, Finding
 from oodream.core.files import write_json
 from oodream.core.results import row_to_json
 from oodream.data.stream import list_files
-from oodream.deploy.identity import identity
 from oodream.deploy.resumed import Tally, score_to
 from oodream.deploy.tables import JsonLines, Parquet, read_part, row_of
 from oodream.run.added import read_added
@@ -202,13 +201,13 @@ def _resumed(folder: Path) -> Prepared:
     Image.new("RGB", (SIDE, SIDE)).save(picture)
     file, parts = folder / "out.jsonl", folder / "out.jsonl.parts"
     listed = list_files([picture], folder / "listed.txt").identity
-    facts = {**identity(classifier()), "pictures": listed, "total": 1, "part": 1024}
+    facts = {**classifier().identity(), "pictures": listed, "total": 1, "part": 1024}
 
     def read(data: bytes) -> object:
         file.unlink(missing_ok=True)
         parts.mkdir(exist_ok=True)
         (parts / "begun.json").write_bytes(data)
         (parts / "pictures.txt").write_text(f"{picture}\n")
-        return score_to(file, [str(picture)], classifier(), torch.device("cpu"))
+        return score_to(file, [str(picture)], classifier())
 
     return [json.dumps(facts).encode()], read

@@ -231,7 +231,7 @@ def test_scores_begun_with_a_damaged_file(tmp_path, text):
     (tmp_path / "out.jsonl.parts").mkdir()
     (tmp_path / "out.jsonl.parts" / "begun.json").write_text(text)
     with pytest.raises(StoreError, match=r"is damaged|was begun with"):
-        score_to(tmp_path / "out.jsonl", [str(tmp_path / "a.png")], classifier(), torch.device("cpu"))
+        score_to(tmp_path / "out.jsonl", [str(tmp_path / "a.png")], classifier())
 
 
 @pytest.mark.parametrize("line", ["[]", "{}", '{"file": 3}', "[" * 100_000, "\xff"])

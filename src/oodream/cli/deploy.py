@@ -107,7 +107,7 @@ def score(args: Sequence[str]) -> int:
     return 2 if tally.unread else 0
 
 
-def _score_on_cluster(predictor: Answerer, chosen: ScoreOptions, out: Path) -> Tally:
+def _score_on_cluster(predictor: Guard | GraphGuard | Classifier, chosen: ScoreOptions, out: Path) -> Tally:
     """The workers of a cluster answer; ConfigError for a guard on a graph, which no worker can be sent."""
     from ..core.cluster import Cluster
     from ..core.options import ConfigError
