@@ -19,7 +19,7 @@ from oodream.core.errors import StoreError
 from oodream.core.options import ConfigError
 from oodream.deploy.batch import COLUMNS, GuardMap
 from oodream.deploy.resumed import score_to
-from oodream.deploy.tables import JsonLines
+from oodream.deploy.tables import JsonLines, read_part
 from oodream.runtime import Guard as GraphGuard
 from tests.helpers.exported import exported
 from tests.helpers.guarded import clothes, guard
@@ -88,7 +88,7 @@ def test_a_table_of_a_folder(place, photos, tmp_path):
     assert "1 pictures cannot be read" in done.stderr
     assert done.stderr.endswith("[]\n")  # nothing else was imported
     assert done.stdout.startswith(f"{out}: {N} pictures, ")
-    check(JsonLines().decode(out), photos, 0.2)
+    check(read_part(JsonLines(), out), photos, 0.2)
 
 
 def test_a_line_for_each_picture(photos):
@@ -134,7 +134,7 @@ def test_a_graphs_file_is_asked_as_a_graph_where_pytorch_is():
 def test_the_command_takes_a_graphs_file(photos, tmp_path, capsys):
     file, out = exported()[0] / "guard.onnx", tmp_path / "answers.jsonl"
     assert main(["score", str(photos), "--run", str(file), "--out", str(out)]) == 2
-    check(JsonLines().decode(out), photos, guard().guarantee.alpha)
+    check(read_part(JsonLines(), out), photos, guard().guarantee.alpha)
     assert main(["score", str(photos), "--run", str(file), "--device", "cuda"]) == 2
     assert "A graph runs on the processor" in capsys.readouterr().err
 

@@ -39,7 +39,8 @@ class Mortal(Guard):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().of_squares(images)
 
-mortal = Mortal(**vars(Guard.load(folder)))
+mortal = Guard.load(folder)
+object.__setattr__(mortal, "__class__", Mortal)
 resumed.score_to(resumed.Path(out), [photos], mortal)
 """
 

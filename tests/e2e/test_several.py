@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -117,8 +118,10 @@ for case, (losses, options, sources) in cases.items():
 
 def launched(count: int, *args: str) -> None:
     """A Python program on so many nodes of one process each, as torchrun starts them on several machines."""
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    env = {**os.environ, "PYTHONPATH": paths}  # the programs import tests.helpers
     if count == 1:
-        subprocess.run([sys.executable, *args], check=True, capture_output=True, cwd=ROOT)
+        subprocess.run([sys.executable, *args], check=True, capture_output=True, env=env)
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -127,7 +130,7 @@ def launched(count: int, *args: str) -> None:
         subprocess.Popen(
             [*TORCHRUN, "--nnodes", str(count), "--node-rank", str(rank), "--master-addr", "127.0.0.1",
              "--master-port", str(port), *args],
-            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(count)
     ]  # fmt: skip

@@ -38,7 +38,7 @@ def imagined_run(folder: Path, count: int, classes: Sequence[str] = ("coat", "sh
     run = begin_run(folder, Config(size=16, data="/nowhere/photographs"))
     write_json(run.layout.classes, {"names": classes, "prompts": classes, "space": "test", "tile": 4})
     z_MD = torch.nn.functional.normalize(torch.randn(count, 8), dim=1)
-    save_tensors(run.layout.class_vectors, {"tokens_CD": z_MD[: len(classes)]})
+    save_tensors(run.layout.class_vectors, {"tokens_CD": torch.randn(len(classes), 8)})
     m_M = torch.arange(count)
     y_M, zero_M = m_M % len(classes), torch.zeros_like(m_M)
     vectors = {"z_MD": z_MD, "y_M": y_M, "anchor_M": zero_M, "knn_M": m_M / count, "seed_M": m_M}
