@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -164,16 +164,21 @@ class _Synced:
         others.
         """
         state = self.folder / STATE
-        turn = read_json(state)["turn"] if state.exists() else -1
-        self.journal.read()
-        if self.journal.turn != turn:
-            if self.journal.open_by:
-                self.say(
-                    f"  note: {self.journal.open_by} was at work in {self.storage.url}; if it still is, it "
-                    "stops."
-                )
-            self._pull()
-        self.journal.write(dict(self.journal.files), all_files=True, open_by=self.me)
+        turn, opened = read_json(state)["turn"] if state.exists() else -1, False
+        while not opened:
+            self.journal = _Journal(self.storage)
+            self.journal.read()
+            if self.journal.turn != turn:
+                if self.journal.open_by:
+                    self.say(
+                        f"  note: {self.journal.open_by} was at work in {self.storage.url}; if it still is, "
+                        "it stops."
+                    )
+                self._pull()
+            turn = self.journal.turn
+            with suppress(Overtaken):  # the other machine wrote once more meanwhile
+                self.journal.write(dict(self.journal.files), all_files=True, open_by=self.me)
+                opened = True
         self._save()
 
     def _pull(self) -> None:
