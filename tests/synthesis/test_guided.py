@@ -146,7 +146,7 @@ def test_clean_latents_are_found_again(tiny_pipeline, scheduler, prediction):
     alpha = decoder.pipeline.scheduler.alphas_cumprod
     clean, noise = torch.randn(2, 3, 4, 8, 8, generator=generator(0, "test"))
     for time in times:
-        noisy = decoder.pipeline.scheduler.add_noise(clean, noise, time.expand(3))
+        noisy = decoder.scheduler.add_noise(clean, noise, time.expand(3))
         a = alpha[int(time)]
         predicted = noise if prediction == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * clean
         torch.testing.assert_close(decoder._clean(noisy, time, predicted), clean, atol=2e-3, rtol=2e-3)

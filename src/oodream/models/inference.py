@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core import parallel
 from ..core.ahead import ahead
 from ..core.device import on_device
 from ..core.memory import MemoryShort, out_of_memory
+from ..core.parallel import side_by_side
 from ..core.progress import counter
 from ..core.tensors import kept_tensors, save_tensors
 from ..core.types import ForwardPass, Head, Loss, Output, Probe
@@ -212,8 +214,9 @@ def outputs(
 ) -> Output:
     """As an `Extractor` without a cache, of a network that is on the device.
 
-    Where memory does not hold a batch, it is halved with a warning. Raises MemoryShort where it holds no
-    single image.
+    On a CPU batches are computed side by side, each on one thread, but for probes, which may change the network
+    while they look. Where memory does not hold a batch, it is halved with a warning. Raises MemoryShort where
+    it holds no single image.
     """
     if not len(images):
         raise ValueError(f"The set {images.name!r} is empty.")
@@ -221,20 +224,26 @@ def outputs(
     batch = batch or _fastest_batch(device, images.size)
     batch = min(batch, IMAGES_WITH_GRADIENTS) if gradient else batch
     pooled = _pooled_module(network, images, device) if any(p.wants == "map" for p in probes) else None
+    at_once = parallel.CORES if device.type == "cpu" and not probes else 1
     network.eval()
     parts: list[Output] = []
+
+    def forward(x: Tensor) -> Output:
+        return _forward(network, x, probes, gradient, pooled)
+
     for read in _read(images, device):
         start = 0
         while start < len(read):
-            x = read[start : start + batch]
             try:
-                parts.append(_forward(network, x, probes, gradient, pooled))
+                for part in side_by_side(forward, read[start:].split(batch), at_once):
+                    parts.append(part)
+                    start += len(part.logits_BC)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                batch = _halved(len(x), images, device, error)
-            else:
-                start += len(x)
+                if at_once == 1:
+                    batch = _halved(min(batch, len(read) - start), images, device, error)
+                at_once = 1
     return joined(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,6 +57,7 @@ class TextSide:
         spans: Sequence[Span] = (),
     ) -> None:
         self._pairs, self._penultimate = pairs, penultimate
+        self._one_at_a_time = threading.Lock()  # threads would see each other's spliced tokens
         prompts, spans = with_spans(names, prompts, spans)
         books = [class_book(tokenizer, encoder, names, prompts, space, spans) for tokenizer, encoder in pairs]
         self._tokens = [book.tokens_CD for book in books]
@@ -74,7 +76,7 @@ class TextSide:
         for (_, encoder), (ids, position), tokens, z in zip(
             self._pairs, self._spliced, self._tokens, z_by_encoder, strict=True
         ):
-            with spliced(encoder, position[y_B], scaled(z, tokens[y_B]).to(encoder.device)):
+            with self._one_at_a_time, spliced(encoder, position[y_B], scaled(z, tokens[y_B]).to(encoder.device)):
                 encoded.append(self._encode(encoder, ids[y_B]))
         return _joined(encoded)
 
@@ -83,10 +85,12 @@ class TextSide:
         encoded = []
         for tokenizer, encoder in self._pairs:
             length = tokenizer.model_max_length
-            ids = tokenizer(
-                list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-            ).input_ids
-            encoded.append(self._encode(encoder, ids.to(encoder.device)))
+            with self._one_at_a_time:
+                ids = tokenizer(
+                    list(prompts), padding="max_length", truncation=True, max_length=length,
+                    return_tensors="pt",
+                ).input_ids  # fmt: skip
+                encoded.append(self._encode(encoder, ids.to(encoder.device)))
         return _joined(encoded)
 
     def words(self) -> tuple[list[str], Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import DecodeConfig
-from ..core.progress import progress
+from ..core.progress import counter
 from ..core.registry import make
 from ..core.types import ClassBook, Decoder, Features, Generated, Json, SampledVectors
 from .errors import NotFiniteError
@@ -86,21 +86,24 @@ def decode(
     output: Literal["images", "latents"] = "images",
     what: str = "decode",
 ) -> Iterator[Generated]:
-    """The images, or the latents, of `rows` (all if None), in batches of the decoder's tile; `row_B` are rows
-    of `vectors`.
+    """The images, or the latents, of `rows` (all if None), in batches of as many as the decoder draws
+    at a time; `row_B` are rows of `vectors`.
 
     `what` stands beside the progress bar. Raises ValueError for vectors of another space than the decoder's,
     and NotFiniteError, which names the row, where the decoder gives NaN or infinity.
     """
     check_space(vectors, decoder)
     draw = decoder if output == "images" else decoder.latents
-    tiles = (torch.arange(len(vectors)) if rows is None else rows).split(tile_size(decoder))
-    for tile in progress(tiles, total=len(tiles), what=what, unit="tile"):
-        try:
-            batch = draw(vectors.z_MD[tile], vectors.y_M[tile], vectors.seed_M[tile])
-        except NotFiniteError as error:
-            raise NotFiniteError(int(tile[error.index]), error.part, error.dtype, "Row") from error
-        yield replace(batch, row_B=tile)
+    rows = torch.arange(len(vectors)) if rows is None else rows
+    together = tile_size(decoder) * getattr(decoder, "at_once", 1)
+    with counter(total=len(rows), what=what, unit="image") as line:
+        for part in rows.split(together):
+            try:
+                batch = draw(vectors.z_MD[part], vectors.y_M[part], vectors.seed_M[part])
+            except NotFiniteError as error:
+                raise NotFiniteError(int(part[error.index]), error.part, error.dtype, "Row") from error
+            yield replace(batch, row_B=part)
+            line.update(len(part))
 
 
 def tile_size(decoder: Decoder) -> int:

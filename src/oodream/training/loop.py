@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Optimisation
+from ..core import parallel
 from ..core.ahead import ahead
 from ..core.device import multiplies_bf16
 from ..core.distributed import Shard, averaged, barrier, current_shard, gathered, is_main, mean
@@ -168,7 +169,7 @@ def fit(
         for epoch in range(len(log), epochs)
         for batch in epoch_batches(sources, config, derive(seed, stream), epoch, shard, device)
     )
-    if device.type != "cpu":  # a processor has no other work to do meanwhile
+    if device.type != "cpu" or parallel.CORES > 1:
         batches = ahead(batches)
     bar = progress(batches, total=steps * epochs, done=done, what=what, unit="step")
     for step, batch in enumerate(bar, done):

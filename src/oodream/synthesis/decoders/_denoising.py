@@ -4,7 +4,9 @@ pictures.
 
 from __future__ import annotations
 
+import copy
 import math
+import threading
 from typing import Any
 
 import torch
@@ -36,11 +38,20 @@ class Denoising(Watched):
     guided_until: float
     _engine: Engine
     _uncond: Conditioning
+    _schedulers: threading.local
 
     @property
     def resolution(self) -> int:
         """Width and height of what is drawn, in pixels."""
         raise NotImplementedError
+
+    @property
+    def scheduler(self) -> Any:
+        """The calling thread's copy of the pipeline's scheduler, which counts its steps."""
+        own, scheduler = self._schedulers, self.pipeline.scheduler
+        if getattr(own, "copied", None) is not scheduler:
+            own.copied, own.copy = scheduler, copy.deepcopy(scheduler)
+        return own.copy
 
     @property
     def evaluations(self) -> int:
@@ -50,8 +61,8 @@ class Denoising(Watched):
 
     def _timesteps(self, steps: int = 0) -> Tensor:
         """The steps' times (T,), from noise to images; the scheduler begins anew."""
-        self.pipeline.scheduler.set_timesteps(steps or self.steps, device=self.device)
-        times: Tensor = self.pipeline.scheduler.timesteps
+        self.scheduler.set_timesteps(steps or self.steps, device=self.device)
+        times: Tensor = self.scheduler.timesteps
         return times
 
     def _step_options(self, seed_B: Tensor, eta: float) -> dict[str, Any]:
@@ -64,7 +75,7 @@ class Denoising(Watched):
         """The latents (B, F, h, w) that noise becomes; from the first step on of the U-Net's type, as those
         of diffusers' pipelines are.
         """
-        scheduler, times = self.pipeline.scheduler, self._timesteps(steps)
+        scheduler, times = self.scheduler, self._timesteps(steps)
         uncond, options = self._uncond.expand(len(noise_BFHW)), self._step_options(seed_B, 0)
         latents = noise_BFHW * scheduler.init_noise_sigma
         with self._engine.running():
@@ -103,7 +114,7 @@ class Denoising(Watched):
 
     def _output(self, latents_BFHW: Tensor, time: Tensor, *prompts: Conditioning) -> tuple[Tensor, ...]:
         """The same, in the U-Net's type."""
-        n, inputs = len(prompts), self.pipeline.scheduler.scale_model_input(latents_BFHW, time)
+        n, inputs = len(prompts), self.scheduler.scale_model_input(latents_BFHW, time)
         more: dict[str, Any] = {}
         if (added := self._added(prompts, len(inputs))) is not None:
             more["added_cond_kwargs"] = added

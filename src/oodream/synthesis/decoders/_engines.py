@@ -34,12 +34,13 @@ class Engine:
     differentiable = True
 
     def __init__(self, pipeline: Any, device: torch.device, multiplies_in: torch.dtype | None = None) -> None:
-        self.unet, self.vae, self.device, self.multiplies_in = (
-            pipeline.unet,
-            pipeline.vae,
-            device,
-            multiplies_in,
-        )
+        self.unet, self.vae = pipeline.unet, pipeline.vae
+        self.device, self.multiplies_in = device, multiplies_in
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether several threads may call it at once, and gain by it."""
+        return self.device.type == "cpu"
 
     def running(self) -> AbstractContextManager[object]:
         """Within the block all calls share what is prepared for them, as weights in another type."""
@@ -96,6 +97,10 @@ class Compiled(ChannelsLast):
         with torch._dynamo.config.patch(recompile_limit=SHAPES):
             return super().predict(latents_BFHW, time, states_BLD, **more)
 
+    @property
+    def side_by_side(self) -> bool:
+        return False
+
 
 class OpenVino(Engine):
     """OpenVINO on a CPU. Each network is converted when it is first called, and made ready for each shape."""
@@ -113,6 +118,10 @@ class OpenVino(Engine):
         super().__init__(pipeline, device, multiplies_in)
         self._converted: dict[str, Any] = {}
         self._ready: dict[tuple[str, tuple[torch.Size, ...]], Any] = {}
+
+    @property
+    def side_by_side(self) -> bool:
+        return False
 
     def running(self) -> AbstractContextManager[object]:
         return nullcontext()

@@ -58,7 +58,7 @@ class Stepwise(StableDecoder):
         """By how much latents of this time hold the clean ones and noise: sqrt(a) and sqrt(1 - a), or, where
         a scheduler's latents have another scale, 1 and sigma.
         """
-        one, add = torch.ones(1, 1, 1, 1, device=self.device), self.pipeline.scheduler.add_noise
+        one, add = torch.ones(1, 1, 1, 1, device=self.device), self.scheduler.add_noise
         return add(one, 0 * one, time[None]).item(), add(0 * one, one, time[None]).item()
 
     def _clean(self, latents_BFHW: Tensor, time: Tensor, predicted_BFHW: Tensor) -> Tensor:

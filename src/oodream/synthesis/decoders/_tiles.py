@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...core import memory
 from ...core.memory import out_of_memory
+from ...core.parallel import side_by_side
 from ..errors import DecoderError
 
 __all__ = ["Tiled"]
@@ -21,11 +22,14 @@ LARGEST = 64  # more images at once are not faster
 class Tiled(ABC):
     """A decoder that works on `tile` images at a time on its `device`; 0 stands for `largest_tile`.
 
-    The last tile is filled up, because the last bits of a matrix product depend on its shape. When memory
-    does not hold a tile, it is halved with a warning; a single image is tried once more after `save_memory`.
+    The last tile is filled up, because the last bits of a matrix product depend on its shape. `at_once` tiles
+    are worked on side by side, each on one thread; 1 leaves a tile to all threads. When memory does not hold
+    them, they are made one after the other. When it does not hold one, a tile is halved with a warning; a
+    single image is tried once more after `save_memory`.
     """
 
     tile: int
+    at_once: int = 1
     device: torch.device
 
     @property
@@ -56,7 +60,7 @@ class Tiled(ABC):
                     raise
                 return 1
             used.append(watch.most - watch.before)
-        (one, two), free, tile = used, 0.8 * memory.free(self.device), LARGEST
+        (one, two), free, tile = used, 0.8 * memory.free(self.device) / self.at_once, LARGEST
         while tile > 1 and one + (tile - 1) * max(0, two - one) > free:
             tile //= 2
         return tile
@@ -68,23 +72,29 @@ class Tiled(ABC):
         """
         self.tile = self.tile or self.largest_tile()
         parts, start = [nothing], 0
-        while start < n:
-            rows = torch.arange(start, min(start + self.tile, n))
+
+        def tile(rows: Tensor) -> Tensor:
             padded = torch.cat([rows, rows[:1].expand(self.tile - len(rows))])
+            return work(padded)[: len(rows)].cpu()
+
+        while start < n:
+            tiles = torch.arange(start, n).split(self.tile)
             try:
-                parts.append(work(padded)[: len(rows)].cpu())
+                for part in side_by_side(tile, tiles, self.at_once):
+                    parts.append(part)
+                    start += len(part)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 self._spare(error)
-            else:
-                start += len(rows)
         return torch.cat(parts)
 
     def _spare(self, error: BaseException) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self.tile > 1:
+        if self.at_once > 1:
+            self.at_once = 1
+        elif self.tile > 1:
             self.tile //= 2
             warnings.warn(
                 f"Memory does not hold the tile: from here on {self.tile} images are drawn together, and may "

@@ -67,7 +67,7 @@ class EditedDecoder(FromKnown):
 
     @torch.no_grad()
     def _imagine(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:
-        scheduler, times, options = self.pipeline.scheduler, self._timesteps(), self._step_options(seed_B, 0)
+        scheduler, times, options = self.scheduler, self._timesteps(), self._step_options(seed_B, 0)
         prompts = (
             self._uncond.expand(len(y_B)),
             self.text.prompt([self.book.prompts[y] for y in y_B.tolist()]),
@@ -77,14 +77,16 @@ class EditedDecoder(FromKnown):
         gaussian = noise(seed_B, known).to(known)
         first_B = len(times) - self.taken(seed_B).to(self.device)
         latents, momentum = gaussian, torch.zeros_like(gaussian)
-        for i, time in enumerate(times):
-            # Until a row's first step its latents are the known image's, as noisy as the step has them.
-            begun = scheduler.add_noise(known, gaussian, time.expand(len(known)))
-            latents = torch.where(_per_row(i <= first_B), begun, latents)
-            plain, own, other = self._predicted(latents, time, *prompts)
-            edit, momentum = self._edited(own - plain, other - plain, momentum, (i - first_B) / self.steps)
-            latents = scheduler.step(plain + edit, time, latents, **options).prev_sample
-            self._stepped(i + 1, len(times))
+        with self._engine.running():
+            for i, time in enumerate(times):
+                # Until a row's first step its latents are the known image's, as noisy as the step has them.
+                begun = scheduler.add_noise(known, gaussian, time.expand(len(known)))
+                latents = torch.where(_per_row(i <= first_B), begun, latents)
+                plain, own, other = self._predicted(latents, time, *prompts)
+                age_B = (i - first_B) / self.steps
+                edit, momentum = self._edited(own - plain, other - plain, momentum, age_B)
+                latents = scheduler.step(plain + edit, time, latents, **options).prev_sample
+                self._stepped(i + 1, len(times))
         return finite(latents, "U-Net", rows)
 
     def _edited(self, own: Tensor, other: Tensor, momentum: Tensor, age_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -85,11 +85,7 @@ class GuidedDecoder(Stepwise):
         return normalize(z_NF, dim=1).to(self.device)
 
     def _imagine(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:
-        scheduler, times, options = (
-            self.pipeline.scheduler,
-            self._timesteps(),
-            self._step_options(seed_B, ETA),
-        )
+        scheduler, times, options = self.scheduler, self._timesteps(), self._step_options(seed_B, ETA)
         prompts = self._uncond.expand(len(y_B)), self.text.splice(z_BD, y_B)
         latents = noise(seed_B, self._no_latents).to(prompts[1].states_BLD) * scheduler.init_noise_sigma
         levels = [*map(self._levels, times), (1.0, 0.0)]

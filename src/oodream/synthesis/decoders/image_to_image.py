@@ -44,13 +44,14 @@ class ImageToImageDecoder(FromKnown):
 
     @torch.no_grad()
     def _imagine(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor, rows: Tensor) -> Tensor:
-        scheduler, options = self.pipeline.scheduler, self._step_options(seed_B, 0)
+        scheduler, options = self.scheduler, self._step_options(seed_B, 0)
         prompts = self._uncond.expand(len(y_B)), self.text.splice(z_BD, y_B)
         times = self._timesteps()[self.steps - max(1, round(self.strength * self.steps)) :]
         known = self._begun(y_B, seed_B, rows)
         latents = scheduler.add_noise(known, noise(seed_B, known).to(known), times[:1].expand(len(known)))
-        for i, time in enumerate(times):
-            predicted = self._guided(latents, time, *prompts)
-            latents = scheduler.step(predicted, time, latents, **options).prev_sample
-            self._stepped(i + 1, len(times))
+        with self._engine.running():
+            for i, time in enumerate(times):
+                predicted = self._guided(latents, time, *prompts)
+                latents = scheduler.step(predicted, time, latents, **options).prev_sample
+                self._stepped(i + 1, len(times))
         return finite(latents, "U-Net", rows)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ...core import parallel
 from ...core.device import multiplies_bf16
 from ...core.registry import register
 from ...core.seeding import generator
@@ -87,7 +89,8 @@ class StableDecoder(Denoising, Autoencoding):
             precision=precision if precision != "auto" else "",
         )
         self.size = size or self.resolution
-        self._sliced = False
+        self._sliced, self._schedulers = False, threading.local()
+        self.at_once = parallel.CORES if self._engine.side_by_side else 1
         self.guided_from, self.guided_until = guided_from, guided_until
         self._choose(scheduler, steps, guidance, tile)
         encoders = _encoders(self.pipeline)
