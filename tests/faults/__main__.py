@@ -23,6 +23,7 @@ STAGES = (
     "/classifier/regularized", "/cache/", "/scores/", "results.jsonl", "/guard/", "/shift/", "/audit/",
     "/report/",
 )  # fmt: skip
+TWO = child.set_to("oodream.core.parallel:CORES", 2)
 SHARES = (0.0, 0.4, 0.8, 1.1, 1.2, 1.3, 1.4, 1.5)  # states of trainings are removed in the end
 
 
@@ -32,6 +33,7 @@ def short(bench: Bench) -> dict[str, Callable[[], Iterator[Row]]]:
     return {
         "kill -9": lambda: campaigns.kills(run, 5, 0, each=5),
         "Ctrl-C": lambda: campaigns.kills(run, 3, 4, sent=signal.SIGINT, each=3),
+        "kill -9, two at work": lambda: campaigns.kills(run, 2, 1, TWO, each=2),
         "full disk, each stage": lambda: campaigns.disks(run, ("/images/imagined/", "/report/")),
         "two processes": lambda: campaigns.races(run, 1),
     }
@@ -42,6 +44,7 @@ def chosen(bench: Bench, n: int) -> dict[str, Callable[[], Iterator[Row]]]:
     run, latents, compare = (bench.kind(name) for name in ("run", "latents", "compare"))
     return {
         "kill -9": lambda: campaigns.kills(run, n, 0),
+        "kill -9, two at work": lambda: campaigns.kills(run, n // 5, 1, TWO),
         "kill -9, latents": lambda: campaigns.kills(latents, n // 5, 3),
         "kill -9, compare": lambda: campaigns.kills(compare, n // 5, 2),
         "Ctrl-C": lambda: campaigns.kills(run, n // 5, 4, sent=signal.SIGINT),

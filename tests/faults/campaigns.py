@@ -35,12 +35,14 @@ SEAL = b"oodream-seal:"
 FUTURE = 10 * 365 * 86400  # seconds by which files are newer than the clock says
 
 
-def kills(kind: Kind, n: int, seed: int, sent: int = signal.SIGKILL, each: int = 10) -> Iterator[Row]:
+def kills(
+    kind: Kind, n: int, seed: int, *always: child.Fault, sent: int = signal.SIGKILL, each: int = 10
+) -> Iterator[Row]:
     """Runs that are ended n times in all, `each` times over one run, by the same command each time; then it
     may finish.
 
     Every other moment is an event, just before a file changes; the others are seconds of the processor's
-    time. They are random, and spread over the whole run.
+    time. They are random, and spread over the whole run. What is `always` so happens to each command.
     """
     _, calm = kind.calm
     g = random.Random(seed)
@@ -51,10 +53,10 @@ def kills(kind: Kind, n: int, seed: int, sent: int = signal.SIGKILL, each: int =
             before = finished(folder)
             if i % 2:
                 at = f"event {(event := kind.idle.events + 1 + int(share * calm.events))}"
-                ended = child.run(kind.args(folder), folder, child.at_event(event, sent))
+                ended = child.run(kind.args(folder), folder, *always, child.at_event(event, sent))
             else:
                 at = f"{(seconds := kind.idle.cpu * 0.8 + share * (calm.cpu - kind.idle.cpu)):.2f} s"
-                ended = child.run(kind.args(folder), folder, child.at_cpu(seconds, sent))
+                ended = child.run(kind.args(folder), folder, *always, child.at_cpu(seconds, sent))
             redone += lost_of(before, folder, ended, kind)
             ends.append({"at": at, "ended": ended.code, "stages": len(finished(folder)[0]), "cpu": ended.cpu})
         yield {"ends": ends, "redone before": redone} | went_on(kind, folder, *ends)

@@ -26,7 +26,10 @@ def rows() -> dict[str, list[dict]]:
     return found
 
 
-@pytest.mark.parametrize("campaign", ["kill -9", "Ctrl-C", "full disk, each stage", "two processes"])
+CAMPAIGNS = ("kill -9", "Ctrl-C", "kill -9, two at work", "full disk, each stage", "two processes")
+
+
+@pytest.mark.parametrize("campaign", CAMPAIGNS)
 def test_a_run_survives(rows, campaign):
     """It ends as an undisturbed one, with nothing half-written, and nothing finished is done again."""
     assert rows[campaign]
@@ -34,7 +37,7 @@ def test_a_run_survives(rows, campaign):
 
 
 def test_the_faults_did_happen(rows):
-    for campaign, code in (("kill -9", -9), ("Ctrl-C", 130)):
+    for campaign, code in (("kill -9", -9), ("Ctrl-C", 130), ("kill -9, two at work", -9)):
         codes = [end["ended"] for row in rows[campaign] for end in row["ends"]]
         assert codes.count(code) > 1
         assert {*codes} <= {code, 0}, "the last ones may come too late"

@@ -19,7 +19,8 @@ import torch
 
 __all__ = ["CORES", "side_by_side", "threads"]
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 CORES = torch.get_num_threads()
 """the cores that this process may use: as many threads as PyTorch began with"""

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from .processes import is_main
 
-__all__ = ["EVERY", "counter", "progress"]
+__all__ = ["EVERY", "counter", "hide", "progress"]
 
 EVERY = "OODREAM_PROGRESS"
 """the variable with the seconds between two lines where there is no terminal"""
 SECONDS = 3.0  # that work takes before it has a progress line
 
 T = TypeVar("T")
+_hidden = False
+
+
+def hide() -> None:
+    """Shows no progress lines in this process from here on."""
+    from tqdm import tqdm
+
+    global _hidden
+    _hidden = True
+    tqdm.set_lock(threading.RLock())  # its own lock of processes outlives one that is killed
 
 
 def progress(items: Iterable[T], *, total: int, done: int = 0, what: str, unit: str) -> Iterable[T]:
@@ -44,6 +55,6 @@ def _line(items: Iterable[Any] | None, **options: Any) -> Any:
         mininterval=interval,
         maxinterval=60,
         dynamic_ncols=not quiet,
-        disable=not is_main(),
+        disable=_hidden or not is_main(),
         **options,
     )

@@ -214,9 +214,9 @@ def outputs(
 ) -> Output:
     """As an `Extractor` without a cache, of a network that is on the device.
 
-    On a CPU batches are computed side by side, each on one thread, but for probes, which may change the network
-    while they look. Where memory does not hold a batch, it is halved with a warning. Raises MemoryShort where
-    it holds no single image.
+    On a CPU batches are computed side by side, each on one thread; not so for probes, which may change the
+    network while they look. Where memory does not hold a batch, it is halved with a warning. Raises
+    MemoryShort where it holds no single image.
     """
     if not len(images):
         raise ValueError(f"The set {images.name!r} is empty.")

@@ -111,7 +111,7 @@ def drawn_after(decoder: Decoder) -> tuple[str, ...]:
 def reconstruction_stages(job: Job) -> list[Stage]:
     """Known images through the decoder's VAE: those of the control, and a share of the training images."""
     facts = job.image_hashes | rendering(job.decoder) | _seed(job)
-    stage = partial(Stage, after=("classes",), facts=facts)
+    stage = partial(Stage, after=("classes",), facts=facts, beside=True)
     return [
         stage(name="images/control", work=images.reconstruct_control),
         stage(name="images/reconstructed", work=images.reconstruct_known, sections=("reconstruct",)),
@@ -119,7 +119,7 @@ def reconstruction_stages(job: Job) -> list[Stage]:
 
 
 def vector_stages(job: Job) -> list[Stage]:
-    """From the classes to imagined images or latents, and strips."""
+    """From the classes to imagined images or latents."""
     c, seed, train = job.config, _seed(job), {"images": job.image_hashes["images"]}
     stage, way = partial(Stage, facts=seed), rendering(job.decoder)
     drawn = partial(Stage, after=drawn_after(job.decoder), sections=("decode",), facts=way, shared=True)
@@ -131,18 +131,12 @@ def vector_stages(job: Job) -> list[Stage]:
             sections=("align",),
             facts=train | seed,
             shared=True,
+            narrow=True,
         ),
         Stage(name="features", work=vectors.embed_features, after=("align",)),
         stage(name="vectors", work=vectors.sample_vectors, after=("features",), sections=("sample",)),
         drawn(name=imagined_stage(c.decode.output), work=images.decode_vectors),
         *([drawn(name=TWINS, work=images.draw_twins)] if has_twins(job.run) else []),
-        Stage(
-            name="strips",
-            work=images.draw_strips,
-            after=("vectors",),
-            sections=("decode", "report"),
-            facts=seed | way,
-        ),
     ]
 
 
@@ -178,6 +172,8 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
             sections=("train",),
             facts={"seed": seed},
             shared=True,
+            beside=True,
+            narrow=True,
         )
         for seed in seeds
     ]
@@ -198,6 +194,8 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
             sections=("train", "regularize", *(("latents",) if latents else ())),
             facts={"seed": seed} | real | added,
             shared=True,
+            beside=True,
+            narrow=True,
             curated=job.run.imagines,
         )
         for seed in seeds
@@ -215,8 +213,18 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
         "detector": c.guard.detector or c.evaluate.detectors[0],
         "options": dict(c.evaluate.detector_options),
     }
-    drawn = ("strips",) if job.run.imagines else ()
+    strips = Stage(
+        name="strips",
+        work=images.draw_strips,
+        after=("vectors",),
+        beside=True,
+        sections=("decode", "report"),
+        facts=seed | rendering(job.decoder),
+    )
+    shown = [strips] if job.run.imagines else []
+    drawn = tuple(stage.name for stage in shown)
     return [
+        *shown,
         Stage(
             name="scores",
             work=results.evaluate_classifiers,
@@ -235,6 +243,7 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
             name="shift",
             work=results.measure_shift,
             after=trained,
+            beside=True,
             sections=("shift",),
             facts={"sets": shifted, "test": known["test"]} | corruptions | seed,
         ),

@@ -171,14 +171,14 @@ def _stages(folder: Path, planned: Sequence[str], alive: bool, others: Sequence[
     """The planned stages, or those that are done where no plan is known."""
     stamps = RunDir(folder).stamps()
     known = [stamps, *(RunDir(other).stamps() for other in others)] if alive else []
-    stages, running = [], alive
+    stages, root = [], Layout(folder)
     for name in planned or stamps:
         if name in stamps:
             stages.append(Stage(name=name, state="done", seconds=stamps[name]["seconds"]))
             continue
         expected = next((s for some in known if (s := _seconds(name, some)) is not None), None)
-        stages.append(Stage(name=name, state="running" if running else "waiting", expected=expected))
-        running = False
+        at_work = alive and (root.stage(name) / "begun.json").exists()
+        stages.append(Stage(name=name, state="running" if at_work else "waiting", expected=expected))
     return stages
 
 
@@ -194,12 +194,14 @@ def _seedless(name: str) -> str:
 
 def _left(stages: Sequence[Stage], bar: Bar | None) -> float | None:
     """The seconds until all is done, where they are known for every stage that is not."""
-    rest = [stage for stage in stages if stage.state != "done"]
-    seconds = [
-        bar.left if stage.state == "running" and bar and bar.left is not None else stage.expected
-        for stage in rest
-    ]
-    return sum(s for s in seconds if s is not None) if stages and None not in seconds else None
+    waiting = [stage.expected for stage in stages if stage.state == "waiting"]
+    running = [stage.expected for stage in stages if stage.state == "running"]
+    if running and bar and bar.left is not None:
+        running = [bar.left]
+    known = [seconds for seconds in (*waiting, *running) if seconds is not None]
+    if not stages or len(known) < len(waiting) + len(running):
+        return None
+    return sum(known[: len(waiting)]) + max(known[len(waiting) :], default=0.0)
 
 
 def _bar(layout: Layout) -> Bar | None:

@@ -5,6 +5,7 @@ goes on.
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from .artifacts import Run
 from .check import check
 from .folder import read_manifest
 from .job import Job
+from .lanes import Done, Lanes, Second, cores_shared, has_room
 from .layout import FORMAT
 from .plan import Plan
 from .sources import kept_rows
@@ -34,17 +36,25 @@ CHANGED = "changed"
 
 def execute(
     config: Config, folder: Path | str, *, command: str = "", until: str = "report", redo: Sequence[str] = (),
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print, second: bool = False,
 ) -> Run:  # fmt: skip
     """Runs a configuration in a folder, up to the stage `until`, and returns what is there.
 
     `redo` names stages to make afresh with all that follows; "changed" stands for those whose inputs are no
-    longer the same. Raises ValueError or StoreError before any work for what can be known before it.
+    longer the same. With `second` a second process does stages meanwhile, where cores and memory are left;
+    like those of `multiprocessing` it imports the main module. Raises ValueError or StoreError before any
+    work for what can be known before it.
     """
-    return go(Job(config, Path(folder), command), say, until, redo)
+    return go(Job(config, Path(folder), command), say, until, redo, second)
 
 
-def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequence[str] = ()) -> Run:
+def go(
+    job: Job,
+    say: Callable[[str], None],
+    until: str = "report",
+    redo: Sequence[str] = (),
+    second: bool = False,
+) -> Run:
     """As `execute`, for a job."""
     read_manifest(job.folder.path)
     check(job)
@@ -58,9 +68,33 @@ def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequen
             prepare(job, plan, redo)
             say(f"  {'images':24} {in_sets(job)}")
         barrier(job.device)  # the first process is done removing
-        for stage in plan.until(until):
-            run_stage(job, stage, plan.inputs[stage.name], say)
+        with cores_shared(job.device):
+            if second and has_room(job.device):
+                run_side_by_side(job, plan, until, say)
+            else:
+                for stage in plan.until(until):
+                    run_stage(job, plan, stage, say)
     return job.run
+
+
+def run_side_by_side(job: Job, plan: Plan, until: str, say: Callable[[str], None]) -> None:
+    """Runs the stages, those that may be done beside others in a second process."""
+    lanes = Lanes(plan.until(until))
+
+    def beside() -> None:
+        try:
+            while stage := lanes.take(second=True):
+                run_stage(job, plan, stage, say, helper.do)
+                lanes.finished(stage)
+        except BaseException as error:  # is raised by the other lane
+            lanes.fail(error)
+
+    with Second(job) as helper:
+        thread = threading.Thread(target=beside, daemon=True)
+        thread.start()
+        while stage := lanes.take(second=False):
+            run_stage(job, plan, stage, say)
+            lanes.finished(stage)
 
 
 def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
@@ -99,8 +133,15 @@ def decided_otherwise(job: Job, plan: Plan, afresh: Collection[str]) -> list[str
     return stale
 
 
-def run_stage(job: Job, stage: Stage, inputs: Json, say: Callable[[str], None]) -> None:
-    """Does a stage's work, unless it is done."""
+def run_stage(
+    job: Job,
+    plan: Plan,
+    stage: Stage,
+    say: Callable[[str], None],
+    elsewhere: Callable[[Stage], Done] | None = None,
+) -> None:
+    """Has a stage's work done, here or `elsewhere`, unless it is done."""
+    inputs = plan.inputs[stage.name]
     if from_main(lambda: job.folder.is_done(stage.name, inputs)):
         if is_main():
             say(f"  {stage.name:24} done before")
@@ -109,12 +150,17 @@ def run_stage(job: Job, stage: Stage, inputs: Json, say: Callable[[str], None]) 
     if is_main():
         job.folder.begin(stage.name, inputs)
     barrier(job.device)
-    with Watch(job.device) as memory:
-        summary = stage.work(job) if stage.shared or is_main() else {}
+    if elsewhere:
+        say(f"  {stage.name:24} begun in a second process")
+        summary, most = elsewhere(stage)
+    else:
+        with Watch(job.device) as memory:
+            summary = stage.work(job) if stage.shared or is_main() else {}
+        most = memory.most
     barrier(job.device)
     if is_main():
         seconds = time.monotonic() - began
-        job.folder.finish(stage.name, inputs, seconds, {**summary, "memory": memory.most})
+        job.folder.finish(stage.name, inputs, seconds, {**summary, "memory": most})
         say(f"  {stage.name:24} {seconds:6.1f} s   {in_words(summary)}")
     barrier(job.device)
     if not is_main():

@@ -21,7 +21,9 @@ class Stage:
     It is made from whole `sections` of the configuration, from the stages it comes `after`, and from `facts`:
     hashes of images and weights, seeds. A `curated` stage is also made from what people decided about the
     imagined rows. When any of these changes the stage is stale. Of several processes all do the work of a
-    `shared` stage together, and the first one alone that of any other.
+    `shared` stage together, and the first one alone that of any other. One that is `beside` may be done by a
+    second process of the machine, while the first one does another; a `narrow` one cannot use all of its
+    cores.
     """
 
     name: str
@@ -30,4 +32,6 @@ class Stage:
     sections: tuple[str, ...] = ()
     facts: Json = field(default_factory=dict)
     shared: bool = False
+    beside: bool = False
+    narrow: bool = False
     curated: bool = False

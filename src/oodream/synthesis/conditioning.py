@@ -76,7 +76,8 @@ class TextSide:
         for (_, encoder), (ids, position), tokens, z in zip(
             self._pairs, self._spliced, self._tokens, z_by_encoder, strict=True
         ):
-            with self._one_at_a_time, spliced(encoder, position[y_B], scaled(z, tokens[y_B]).to(encoder.device)):
+            v_BD = scaled(z, tokens[y_B]).to(encoder.device)
+            with self._one_at_a_time, spliced(encoder, position[y_B], v_BD):
                 encoded.append(self._encode(encoder, ids[y_B]))
         return _joined(encoded)
 
