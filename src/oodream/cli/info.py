@@ -56,6 +56,7 @@ def doctor(args: Sequence[str]) -> int:
 
     import torch
 
+    from ..core.parallel import CORES
     from ..data.builtin import DEBIAN
     from ..synthesis.pipeline import EMBEDDED
 
@@ -78,12 +79,12 @@ def doctor(args: Sequence[str]) -> int:
         print(f"{package:14} {found}")
     policy = os.environ.get("OMP_WAIT_POLICY", "unset")
     waits = (
-        "wait asleep: two fifths slower alone"
+        "sleep while they wait"
         if policy.upper() == "PASSIVE"
         else "spin while they wait: slow beside other programs"
     )
     print(f"{'python':14} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
-    print(f"{'threads':14} {torch.get_num_threads()}, which {waits} (OMP_WAIT_POLICY={policy})")
+    print(f"{'cores':14} {CORES} in use, whose threads {waits} (OMP_WAIT_POLICY={policy})")
     print(f"{'cuda':14} {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
     embedded = (EMBEDDED / "model_index.json").exists()
     print(f"{'decoder':14} {'embedded' if embedded else 'MISSING: reinstall oodream'}")

@@ -96,14 +96,13 @@ def serve(args: Sequence[str]) -> int:
 
 def _guard(chosen: ServeOptions) -> Guard:
     """The guard of a run, a folder or the hub, in PyTorch."""
-    import torch
-
     from ..core.device import device_of
+    from ..core.parallel import use_cores
     from ..deploy.guard import Guard
     from ..run.folder import RunDir, read_manifest
 
     if chosen.threads:
-        torch.set_num_threads(chosen.threads)
+        use_cores(chosen.threads)
     folder = Path(chosen.guard)
     if read_manifest(folder):
         RunDir(folder).check_whole("guard")

@@ -17,13 +17,20 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["CORES", "side_by_side", "threads"]
+__all__ = ["CORES", "side_by_side", "threads", "use_cores"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 CORES = torch.get_num_threads()
-"""the cores that this process may use: as many threads as PyTorch began with"""
+"""the cores that this process uses: as many threads as PyTorch began with"""
+
+
+def use_cores(n: int) -> None:
+    """This process uses n cores from here on."""
+    global CORES
+    CORES = n
+    torch.set_num_threads(n)
 
 
 interrupt = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -44,7 +51,7 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def side_by_side(work: Callable[[T], R], items: Iterable[T], at_once: int = CORES) -> Iterator[R]:
+def side_by_side(work: Callable[[T], R], items: Iterable[T], at_once: int) -> Iterator[R]:
     """The results of `work`, in the order of the items; `at_once` of them are worked on together.
 
     Gradients are recorded where they are in the caller. What one piece raises is raised when it is its turn;

@@ -214,9 +214,9 @@ def outputs(
 ) -> Output:
     """As an `Extractor` without a cache, of a network that is on the device.
 
-    On a CPU batches are computed side by side, each on one thread; not so for probes, which may change the
-    network while they look. Where memory does not hold a batch, it is halved with a warning. Raises
-    MemoryShort where it holds no single image.
+    On a CPU several batches are computed side by side, each on one thread; not so for probes, which may
+    change the network while they look. Where memory does not hold a batch, it is halved with a warning.
+    Raises MemoryShort where it holds no single image.
     """
     if not len(images):
         raise ValueError(f"The set {images.name!r} is empty.")
@@ -224,7 +224,7 @@ def outputs(
     batch = batch or _fastest_batch(device, images.size)
     batch = min(batch, IMAGES_WITH_GRADIENTS) if gradient else batch
     pooled = _pooled_module(network, images, device) if any(p.wants == "map" for p in probes) else None
-    at_once = parallel.CORES if device.type == "cpu" and not probes else 1
+    at_once = parallel.CORES if device.type == "cpu" and not probes and len(images) > batch else 1
     network.eval()
     parts: list[Output] = []
 
