@@ -187,3 +187,21 @@ def test_two_make_what_one_makes(shapes, tiny_pipeline, tmp_path):
     one, two = (hashes(tmp_path / name) for name in ("one", "two"))
     assert len(one) > 50
     assert one == two
+
+
+@pytest.mark.parametrize("script", ["mine.py", "oodream"])
+def test_a_script_is_not_run_again(script, shapes, tiny_pipeline, tmp_path):
+    """The second process imports the main module; the program's own does nothing then."""
+    words = [*command(shapes, tiny_pipeline, tmp_path / "run"), "--until", "filter"]
+    begin = f"sys.argv = ['oodream', *{words}]\nmain()\n"
+    if script == "oodream":
+        begin = f"if __name__ == '__main__':\n    sys.argv = ['oodream', *{words}]\n    main()\n"
+    file = tmp_path / script
+    file.write_text(f"import sys\nprint('begun')\nfrom oodream.cli.main import main\n{begin}")
+    done = subprocess.run(
+        [sys.executable, str(file)], env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("begun in a second process") == (2 if script == "oodream" else 0)
+    assert "filter" in done.stdout

@@ -109,9 +109,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
         print(f"oodream: {PRESETS[name].about}\n  run folder: {place}", flush=True)
     line = shlex.join(["oodream", command, *args])
     with working_in(place) as folder:
-        result = execute(
-            config, folder, command=line, until=where.until, redo=where.redo, say=say, second=True
-        )
+        result = execute(config, folder, command=line, until=where.until, redo=where.redo, say=say)
     if where.until == "report" and is_main():
         print(f"\n{headline(result)}\nReport: {result.layout.report.resolve()}")
     return 0

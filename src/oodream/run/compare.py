@@ -73,7 +73,7 @@ def compare(
                 for stage, inputs in Plan(job).inputs.items():
                     job.folder.borrow(stage, inputs, earlier)
         barrier(job.device)
-        run = go(job, say, second=True)
+        run = go(job, say)
         if not is_main():
             continue
         if not measured:

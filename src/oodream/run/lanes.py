@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -46,10 +47,17 @@ def cores_shared(device: torch.device) -> Iterator[None]:
 
 
 def has_room(device: torch.device) -> bool:
-    """Whether cores and memory are there for a second process, which takes what this one has."""
+    """Whether cores and memory are there for a second process, which takes what this one has; and whether
+    this is the program itself or a notebook: a script of someone's would be run again by that process, which
+    imports the main module.
+    """
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    harmless = spec.name.endswith(".__main__") if spec else file is None or Path(file).stem == "oodream"
     size = psutil.Process().memory_info().rss
     return (
-        device.type == "cpu"
+        harmless
+        and device.type == "cpu"
         and current_shard().count == 1
         and parallel.CORES > 1
         and memory.free(device) > 2 * size

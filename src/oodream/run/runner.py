@@ -36,25 +36,18 @@ CHANGED = "changed"
 
 def execute(
     config: Config, folder: Path | str, *, command: str = "", until: str = "report", redo: Sequence[str] = (),
-    say: Callable[[str], None] = print, second: bool = False,
+    say: Callable[[str], None] = print,
 ) -> Run:  # fmt: skip
     """Runs a configuration in a folder, up to the stage `until`, and returns what is there.
 
     `redo` names stages to make afresh with all that follows; "changed" stands for those whose inputs are no
-    longer the same. With `second` a second process does stages meanwhile, where cores and memory are left;
-    like those of `multiprocessing` it imports the main module. Raises ValueError or StoreError before any
-    work for what can be known before it.
+    longer the same. A second process does some stages meanwhile, where it may (see `has_room`). Raises
+    ValueError or StoreError before any work for what can be known before it.
     """
-    return go(Job(config, Path(folder), command), say, until, redo, second)
+    return go(Job(config, Path(folder), command), say, until, redo)
 
 
-def go(
-    job: Job,
-    say: Callable[[str], None],
-    until: str = "report",
-    redo: Sequence[str] = (),
-    second: bool = False,
-) -> Run:
+def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequence[str] = ()) -> Run:
     """As `execute`, for a job."""
     read_manifest(job.folder.path)
     check(job)
@@ -69,7 +62,7 @@ def go(
             say(f"  {'images':24} {in_sets(job)}")
         barrier(job.device)  # the first process is done removing
         with cores_shared(job.device):
-            if second and has_room(job.device):
+            if has_room(job.device):
                 run_side_by_side(job, plan, until, say)
             else:
                 for stage in plan.until(until):
