@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from ..runtime import pictures as arrays
 from ..runtime.pictures import Depth, Picture, square, to_rgb
 
 __all__ = ["read_image", "read_or_measure", "read_pictures", "resize_all"]
+
+SHEET = 2**18  # pixels that are resized together
 
 
 def read_image(source: Path | BytesIO, size: int, white: float = 0.0) -> Tensor:
@@ -39,9 +42,32 @@ def read_pictures(pictures: Picture | Iterable[Picture], size: int, white: float
 
 
 def resize_all(pixels: Iterable[np.ndarray], size: int) -> Tensor:
-    """N uint8 arrays (H, W) or (H, W, 3) as uint8 (N, 3, size, size) through `to_rgb` and `square`."""
-    resized = np.stack([np.asarray(square(to_rgb(Image.fromarray(a)), size)) for a in pixels])
-    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
+    """N uint8 arrays (H, W) or (H, W, 3) as uint8 (N, 3, size, size), as `to_rgb` and `square` make them."""
+    parts = []
+    for (h, w, *_), alike in groupby(pixels, np.shape):
+        n = max(1, SHEET // (h * max(w, size)))
+        while arrays := list(islice(alike, n)):
+            parts.append(_squares(np.stack(arrays), size))
+    return torch.cat(parts).contiguous()
+
+
+def _squares(pixels_N: np.ndarray, size: int) -> Tensor:
+    """N arrays of one shape, to the bit as `square` makes each: a row of pixels is resized to the width
+    without looking at other rows, and a column to the height without other columns, so that all pictures are
+    resized to their width as one sheet, one below the other, and to their height side by side.
+    """
+    n, h, w, *channels = pixels_N.shape
+    if n == 1:
+        return _tensor(np.array(square(to_rgb(Image.fromarray(pixels_N[0])), size)))[None]
+    side = min(h, w)
+    left, top = (w - side) / 2, (h - side) / 2
+    below = Image.fromarray(pixels_N.reshape(n * h, w, *channels))
+    narrow = below.resize((size, n * h), Image.Resampling.BICUBIC, box=(left, 0, left + side, n * h))
+    columns = np.asarray(narrow).reshape(n, h, size, *channels).swapaxes(0, 1)
+    beside = Image.fromarray(columns.reshape(h, n * size, *channels))
+    low = beside.resize((n * size, size), Image.Resampling.BICUBIC, box=(0, top, n * size, top + side))
+    squares = np.asarray(low).reshape(size, n, size, -1).transpose(1, 3, 0, 2)
+    return torch.from_numpy(squares.copy()).expand(-1, 3, -1, -1)
 
 
 def _tensor(pixels_HW3: np.ndarray) -> Tensor:

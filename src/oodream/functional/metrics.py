@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 METRICS = ("auroc", "aupr_out", "aupr_in", "fpr95_id", "fpr95_ood")
-_CELLS = 2**18  # counts held at once by the bootstrap: fits the cache
+_CELLS = 2**16  # counts held at once by the bootstrap: fits the cache
 
 
 def measure(id_N: Tensor, ood_M: Tensor, *, fpr95_nearest: bool = False) -> dict[str, float]:
@@ -270,23 +270,26 @@ def _levels(id_N: Tensor, ood_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _draw(level_N: Tensor, r: int, k: int, generator: torch.Generator) -> Tensor:
     """Counts (r, k) over the levels of r resamples. The draws do not depend on how many are made at once."""
     pick_RN = torch.randint(len(level_N), (r, len(level_N)), generator=generator)
-    return (level_N[pick_RN] + k * torch.arange(r)[:, None]).flatten().bincount(minlength=r * k).view(r, k)
+    level_RN = level_N.index_select(0, pick_RN.flatten()).view_as(pick_RN)
+    return level_RN.add_(k * torch.arange(r)[:, None]).flatten().bincount(minlength=r * k).view(r, k)
 
 
 def _from_counts(id_RK: Tensor, ood_RK: Tensor, *, fpr95_nearest: bool) -> dict[str, Tensor]:
     """METRICS of R score sets, given as counts on K ascending levels.
 
-    All is integer up to the last division, so ties are exact.
+    All is a whole number up to the last division, so ties are exact. Whole numbers are float64 here, which
+    holds them exactly; half of the time goes into memory, so what is no longer needed is written over.
     """
     n, m = int(id_RK[0].sum()), int(ood_RK[0].sum())
+    id_RK, ood_RK = id_RK.double(), ood_RK.double()
     id_upto_RK, ood_upto_RK = id_RK.cumsum(1), ood_RK.cumsum(1)
-    id_from_RK, ood_from_RK = n - id_upto_RK + id_RK, m - ood_upto_RK + ood_RK
+    id_below_RK, ood_below_RK = id_upto_RK - id_RK, ood_upto_RK - ood_RK
 
     if fpr95_nearest:
-        # 20 times the distance of each count from 95 %, in integers. Of thresholds that include all scores
-        # the first one counts.
-        off_id = (20 * id_upto_RK - 19 * n).abs().masked_fill(id_upto_RK - id_RK == n, 20 * n)
-        off_ood = (20 * ood_from_RK - 19 * m).abs().masked_fill(ood_from_RK - ood_RK == m, 20 * m)
+        # 20 times the distance of each count from 95 %, in whole numbers. Of thresholds that include all
+        # scores the first one counts.
+        off_id = (20 * id_upto_RK - 19 * n).abs().masked_fill(id_below_RK == n, 20 * n)
+        off_ood = (m - 20 * ood_below_RK).abs().masked_fill(ood_upto_RK == 0, 20 * m)
         accept_R1 = id_RK.shape[1] - 1 - off_id.flip(1).argmin(1, keepdim=True)
         flag_R1 = off_ood.argmin(1, keepdim=True)
     else:
@@ -294,17 +297,23 @@ def _from_counts(id_RK: Tensor, ood_RK: Tensor, *, fpr95_nearest: bool) -> dict[
         # exactly.
         need_n, need_m = ((19 * total + 19) // 20 for total in (n, m))
         accept_R1 = torch.searchsorted(id_upto_RK, id_upto_RK.new_full((len(id_RK), 1), need_n))
-        below_RK = ood_upto_RK - ood_RK
-        flag_R1 = torch.searchsorted(below_RK, below_RK.new_full((len(id_RK), 1), m - need_m), right=True) - 1
+        unflagged_R1 = ood_below_RK.new_full((len(id_RK), 1), m - need_m)
+        flag_R1 = torch.searchsorted(ood_below_RK, unflagged_R1, right=True) - 1
+    fpr95_id_R = ood_upto_RK.gather(1, accept_R1)[:, 0] / m
+    fpr95_ood_R = (n - id_below_RK.gather(1, flag_R1)[:, 0]) / n
+    auroc_R = (id_upto_RK + id_below_RK).mul_(ood_RK).sum(1) / (2 * n * m)
 
-    def average_precision(hits_RK: Tensor, true_RK: Tensor, false_RK: Tensor) -> Tensor:
+    def average_precision(hits_RK: Tensor, true_RK: Tensor, all_RK: Tensor) -> Tensor:
         # A level that no resampled score reaches has no precision, and no hits to weigh it with.
-        return (hits_RK * (true_RK.double() / (true_RK + false_RK).clamp(min=1))).sum(1) / hits_RK[0].sum()
+        return true_RK.div_(all_RK.clamp_(min=1)).mul_(hits_RK).sum(1)
 
+    ood_from_RK = m - ood_below_RK
+    aupr_out_R = average_precision(ood_RK, ood_from_RK, id_below_RK.neg_().add_(n).add_(ood_from_RK)) / m
+    aupr_in_R = average_precision(id_RK, id_upto_RK, ood_upto_RK.add_(id_upto_RK)) / n
     return {
-        "auroc": (ood_RK * (2 * id_upto_RK - id_RK)).sum(1).double() / (2 * n * m),
-        "aupr_out": average_precision(ood_RK, ood_from_RK, id_from_RK),
-        "aupr_in": average_precision(id_RK, id_upto_RK, ood_upto_RK),
-        "fpr95_id": ood_upto_RK.gather(1, accept_R1)[:, 0].double() / m,
-        "fpr95_ood": id_from_RK.gather(1, flag_R1)[:, 0].double() / n,
+        "auroc": auroc_R,
+        "aupr_out": aupr_out_R,
+        "aupr_in": aupr_in_R,
+        "fpr95_id": fpr95_id_R,
+        "fpr95_ood": fpr95_ood_R,
     }
