@@ -10,7 +10,7 @@ from ..data.images import Images
 
 __all__ = ["batches"]
 
-MAX_IMAGES, MAX_VALUES = 1024, 2**24  # of a batch
+MAX_IMAGES, MAX_VALUES = 256, 2**24  # of a batch
 
 
 def batches(images: Images) -> Iterator[Tensor]:

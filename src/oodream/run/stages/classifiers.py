@@ -128,7 +128,7 @@ def keep(job: Job, stage: str, trained: Trained, loss: str, options: Json) -> Js
     costs.
     """
     network, test = trained.network, job.inputs.test
-    extractor = Extractor(network, device=job.device)
+    extractor = Extractor(network, device=job.device, cache=job.layout.cache)  # to be measured, too
     output, control = extractor(test), extractor(job.run.reconstructed("test"))
     energy_N, control_N = -output.logits_BC.logsumexp(1), -control.logits_BC.logsumexp(1)
     classifier = Classifier(
