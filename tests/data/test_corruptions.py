@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter1d
 
 from oodream.core.errors import DataError
+from oodream.core.seeding import generator
 from oodream.data.classes import find
 from oodream.data.corruptions import CORRUPTIONS, corrupted
 from oodream.data.folders import load_shifted
@@ -90,3 +95,23 @@ def test_an_alias_of_no_class_is_refused(tmp_path):
     (tmp_path / "x.toml").write_text('[classes]\na = "dog"\n[aliases]\nb = "cat"\n')
     with pytest.raises(DataError, match="'cat', which is no class"):
         load_shifted(tmp_path, 8, ("dog",), tmp_path / "x.toml")
+
+
+def test_blur_is_gaussian_and_repeats_the_edge(images):
+    sigma = 0.016 * 3 * 32
+    x = images.batch(range(40)).double().numpy()
+    for axis in (2, 3):
+        x = gaussian_filter1d(x, sigma, axis, mode="nearest", radius=math.ceil(3 * sigma))
+    rows = torch.randperm(40, generator=generator(0, "corrupted"))
+    blurred = corrupted(images, "blur", 3, 40, 0).batch(range(40)).double()
+    assert (blurred - torch.from_numpy(x)[rows]).abs().max() < 0.51
+
+
+def test_a_jpeg_is_as_pillow_reads_it(images):
+    rows = torch.randperm(40, generator=generator(0, "corrupted"))
+    for pixels, before in zip(
+        corrupted(images, "jpeg", 5, 40, 0).batch(range(40)), images.batch(rows), strict=True
+    ):
+        file = io.BytesIO()
+        Image.fromarray(before.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=5)
+        assert torch.equal(pixels, torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1))

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from oodream.core.errors import DataError
-from oodream.data.preprocess import read_image, read_pictures
+from oodream.data.preprocess import read_image, read_pictures, resize_all
 from oodream.data.scan import image_files
 from oodream.runtime.pictures import Depth, is_single, square, to_rgb, white_of
 from tests.helpers.pictures import RED, WHITE, picture, save
@@ -270,3 +270,20 @@ def test_a_file_whose_name_is_no_utf8(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gr\\xfcn\.png cannot be read") as caught:
         list(read_pictures(name, 8))
     assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize("size", [16, 32, 50])
+def test_pictures_that_are_resized_together_are_as_each_alone(size: int) -> None:
+    g = np.random.default_rng(0)
+    shapes = [*[(28, 28)] * 700, (28, 28, 3), *[(40, 31, 3)] * 3, (31, 40), (size, size, 3), (1, 7), (28, 28)]
+    pixels = [g.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    alone = [np.asarray(square(to_rgb(Image.fromarray(picture)), size)) for picture in pixels]
+    together = resize_all(pixels, size)
+    assert together.is_contiguous()
+    assert torch.equal(together, torch.from_numpy(np.stack(alone)).permute(0, 3, 1, 2))
+
+
+def test_a_picture_too_narrow_to_be_resized_is_refused_among_others() -> None:
+    narrow = np.zeros((200_000, 1), dtype=np.uint8)
+    with pytest.raises(DataError, match="too narrow to be made 1000 pixels wide"):
+        resize_all([narrow], 1000)

@@ -20,6 +20,7 @@ from oodream.core.files import read_json, read_json_lines
 from oodream.core.tensors import load_tensors
 from oodream.data.inputs import DataInputs
 from oodream.functional.metrics import auroc
+from oodream.models.inference import Extractor
 from oodream.run.artifacts import Run
 from tests.helpers.runs import command, images_of, plain
 
@@ -451,3 +452,20 @@ def test_a_class_of_a_folder_is_unknown(shapes, tiny_pipeline, tmp_path):
     near = {row.dataset for row in result.rows() if row.group == "near"}
     assert near == {"unknown", "mean"}
     assert "test images of classes that are unknown: star" in (run / "report" / "index.html").read_text()
+
+
+def test_outputs_that_a_classifiers_stage_has_made_are_not_made_again(shapes, tiny_pipeline, tmp_path):
+    run_folder = tmp_path / "run"
+    stage = "classifier/baseline-s0"
+    assert main(command(shapes, tiny_pipeline, run_folder, "--until", stage)) == 0
+    run = Run.open(run_folder)
+    inputs, classifier = DataInputs(run.config), run.classifier("baseline", 0)
+
+    def refuse(*_):
+        raise AssertionError("an output was made again")
+
+    extractor = Extractor(classifier.network, cache=run.layout.cache, compute=refuse)
+    assert len(extractor(inputs.test)) == len(inputs.test)
+    assert len(extractor(run.reconstructed("test"))) > 0
+    with pytest.raises(AssertionError, match="an output was made again"):
+        extractor(inputs.train)

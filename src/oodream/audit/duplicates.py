@@ -80,7 +80,8 @@ def _fingerprint(x_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tint = colour.mean((1, 2), keepdim=True)
         parts += [_magnitudes(colour - tint, 2), tint[:, 0] * side]
     plain = thumb.flatten(1).std(1) < MIN_CONTRAST
-    return digest_B, F.normalize(torch.cat(parts, 1), dim=1).masked_fill(plain[:, None], 0), _blurred(thumb).half()
+    spectrum = F.normalize(torch.cat(parts, 1), dim=1).masked_fill(plain[:, None], 0)
+    return digest_B, spectrum, _blurred(thumb).half()
 
 
 def _blurred(x_BHW: Tensor) -> Tensor:
