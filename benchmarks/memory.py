@@ -1,10 +1,11 @@
-"""By how much memory grows with the number of outliers, for every step that handles them: 1,000, 10,000 and
-100,000.
+"""By how much memory grows with the number of outliers, for every step of a run that handles them: from 1,000
+to 10,000 and 100,000.
 
-Each step is a process of its own, which first does its work with a few outliers, and then with all: what
-grows then is the number's doing. Pictures of 32 pixels are drawn by a decoder that takes no time, and every
-program reads what the one before it wrote. The floor is what the vectors themselves take, 128 numbers each,
-or the pictures that training keeps.
+Each step is a process of its own, which first does its work with 1,000 outliers, and then with all: by how
+much the most that it holds is more then, is the number's doing. Steps are the stages of a run, and each
+reads what the one before it wrote. Pictures of 32 pixels are drawn by a decoder that takes no time. The
+floor is what the vectors themselves take, 128 numbers each, or the pictures that are kept in memory. It needs
+Linux, which knows how much a process has held.
 
 python benchmarks/memory.py
 """
@@ -14,43 +15,45 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import psutil
 import torch
 from _bench import Row, Setting, alone
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from oodream.config import DecodeConfig, Optimisation, SampleConfig
+from oodream.config import Config, Optimisation, SampleConfig
+from oodream.core.files import write_json
 from oodream.core.registry import make
-from oodream.core.types import ClassBook, Features, Generated, SampledVectors, Sizes
+from oodream.core.tensors import save_tensors
+from oodream.core.types import ClassBook, Generated, Sizes
 from oodream.data.builtin import FASHION_ID, fashion
-from oodream.data.images import from_files
 from oodream.models.factory import backbone
-from oodream.run.generated import ImageFiles
-from oodream.run.stages.images import decode_vectors
-from oodream.synthesis.sample import sample
+from oodream.run.artifacts import Run
+from oodream.run.layout import imagined_stage
+from oodream.run.sources import kept_rows
+from oodream.run.stages.images import decode_vectors, filter_images
+from oodream.run.stages.vectors import sample_vectors
 from oodream.training.loop import fit
 from oodream.training.sources import Source
 
 __all__ = ["LINES"]
 
-WIDTH, CLASSES, SIZE, FEW = 128, len(FASHION_ID), 32, 80
+WIDTH, CLASSES, SIZE, FEW = 128, len(FASHION_ID), 32, 1000
 CPU = torch.device("cpu")
 G = torch.Generator().manual_seed(0)
 TOKENS = normalize(torch.randn(CLASSES, WIDTH, generator=G), dim=1)
 BOOK = ClassBook(names=FASHION_ID, prompts=FASHION_ID, tokens_CD=TOKENS, space="benchmark")
 Y = torch.arange(CLASSES).repeat_interleave(100)
-FEATURES = Features(
-    z_ND=normalize(TOKENS[Y] + torch.randn(len(Y), WIDTH, generator=G) / WIDTH**0.5, dim=1),
-    y_N=Y,
-    index_N=torch.arange(len(Y)),
-    encoder="benchmark",
-)
+FEATURES = {
+    "z_ND": normalize(TOKENS[Y] + torch.randn(len(Y), WIDTH, generator=G) / WIDTH**0.5, dim=1),
+    "y_N": Y,
+    "index_N": torch.arange(len(Y)),
+}
 
 
 class Colours:
@@ -66,68 +69,65 @@ class Colours:
         return [["a", "b", "c"]] * len(z_MD)
 
 
-def vectors(n: int) -> SampledVectors:
-    config = SampleConfig(per_class=n // CLASSES, options={"candidates": 50, "k": 20})
-    return sample(FEATURES, BOOK, config, 0)
+def job(n: int, folder: Path) -> Any:
+    """A run of n outliers in a folder of its own, as its stages see it."""
+    sample = SampleConfig(per_class=n // CLASSES, options={"candidates": 50, "k": 20})
+    config = replace(Config(), size=SIZE, sample=sample)
+    run = Run(folder / f"{n}", config)
+    if not run.layout.features.exists():
+        save_tensors(run.layout.class_vectors, {"tokens_CD": TOKENS})
+        book = {"names": BOOK.names, "prompts": BOOK.prompts, "space": BOOK.space, "tile": Colours.tile}
+        write_json(run.layout.classes, book)
+        save_tensors(run.layout.features, FEATURES)
+    run.classifier = lambda *_: SimpleNamespace(network=backbone("resnet8", CLASSES))  # type: ignore
+    known = SimpleNamespace(files=tuple(f"{i}.png" for i in range(len(Y))))
+    return SimpleNamespace(
+        run=run, layout=run.layout, config=config, book=BOOK, words=None, decoder=Colours(), device=CPU,
+        inputs=SimpleNamespace(train=known),
+    )  # fmt: skip
 
 
-def decode(n: int, folder: Path) -> None:
-    """The stage that draws and records."""
-    drawn = vectors(n)
-    files = ImageFiles(folder=folder / f"{n}", vectors=drawn, names=FASHION_ID)
-    run = SimpleNamespace(vectors=drawn, features=FEATURES, book=BOOK, files=files)
-    known = SimpleNamespace(train=SimpleNamespace(files=tuple(f"{i}.png" for i in range(len(Y)))))
-    decode_vectors(  # type: ignore[arg-type]
-        SimpleNamespace(
-            run=run,
-            decoder=Colours(),
-            inputs=known,
-            device=CPU,
-            config=SimpleNamespace(decode=DecodeConfig()),
-        )
-    )
+def draw(work: Any) -> None:
+    """The stage that draws and records, with its stamp."""
+    summary = decode_vectors(work)
+    work.run.folder.finish(imagined_stage("images"), {}, 1.0, summary)
 
 
-def train(n: int, folder: Path) -> None:
-    """Twenty steps beside all of them."""
-    paths = sorted((folder / f"{n}").rglob("*.png"))
-    outliers = from_files("outliers", paths, [-1] * len(paths), (), SIZE)
-    known = fashion("train", FASHION_ID, size=SIZE).subset(torch.arange(640))
+def train(work: Any) -> None:
+    """Twenty steps beside all that stay."""
+    rows = kept_rows(work.run)
+    outliers = Source(role="outlier", data=work.run.images.subset(rows), outlier_aug_prob=0.5)
+    known = Source(role="known", data=fashion("train", FASHION_ID, size=SIZE).subset(torch.arange(640)))
     loss = make("losses", "energy_logistic")
     loss.build(Sizes(features=128, classes=CLASSES))
-    sources = [Source(role="known", data=known), Source(role="outlier", data=outliers, outlier_aug_prob=0.5)]
-    config = Optimisation(epochs=4, batch=128)
-    fit(backbone("resnet8", CLASSES), loss, sources, config, 0, CPU, folder / "state", "benchmark")
+    config, state = Optimisation(epochs=4, batch=128), work.layout.resume_state("benchmark")
+    fit(backbone("resnet8", CLASSES), loss, [known, outliers], config, 0, CPU, state, "benchmark")
 
 
-STEPS: dict[str, tuple[str, Callable[[int, Path], object], int]] = {
-    "sample": ("sampling vectors", lambda n, folder: vectors(n), 4 * WIDTH),
-    "decode": ("drawing and recording pictures", decode, 4 * WIDTH),
-    "train": ("training beside pictures from files", train, 3 * SIZE**2),
+STEPS: dict[str, tuple[str, Callable[[Any], object], str, int]] = {
+    "sample": ("sampling vectors", sample_vectors, "their vectors", 4 * WIDTH),
+    "draw": ("drawing and recording pictures", draw, "their vectors", 4 * WIDTH),
+    "read": ("reading what each was made from", lambda work: list(map(len, work.run.provenance)), "", 0),
+    "filter": ("filtering pictures", filter_images, "their pictures", 3 * SIZE**2),
+    "train": ("training beside pictures from files", train, "their pictures", 3 * SIZE**2),
 }
 
 
 def child(step: str, n: str, folder: str) -> None:
-    """Prints by how many MiB the resident set grows at most beyond what a few outliers take."""
+    """Prints by how many MiB the most that this process holds is more than for a few outliers."""
     torch.set_num_threads(1)
-    _, work, _ = STEPS[step]
-    (Path(folder) / "few").mkdir(exist_ok=True)
-    if step == "train":
-        decode(FEW, Path(folder) / "few")
-    work(FEW, Path(folder) / "few")
-    process, largest, done = psutil.Process(), [0], threading.Event()
-    start = process.memory_info().rss
+    before = [*STEPS][: [*STEPS].index(step) + 1]
+    for room in ("warm", "few"):
+        few = [held(name, FEW, Path(folder) / room / step) for name in before][-1]
+    print(json.dumps(max(0, held(step, int(n), Path(folder)) - few) / 2**10))
 
-    def watch() -> None:
-        while not done.wait(0.02):
-            largest[0] = max(largest[0], process.memory_info().rss)
 
-    threading.Thread(target=watch).start()
-    try:
-        work(int(n), Path(folder))
-    finally:
-        done.set()
-    print(json.dumps(max(0, largest[0] - start) / 2**20))
+def held(step: str, n: int, folder: Path) -> int:
+    """The most kB that a step holds."""
+    Path("/proc/self/clear_refs").write_text("5")  # what was held before does not count
+    STEPS[step][1](job(n, folder))
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 def grown(step: str, n: int, folder: Path) -> float:
@@ -140,15 +140,15 @@ def grown(step: str, n: int, folder: Path) -> float:
 
 
 def memory(setting: Setting) -> Iterator[Row]:
-    numbers = setting.pick((1_000, 10_000, 100_000), (1_000, 10_000, 100_000), (400, 800))
-    for step, (what, _, bytes_each) in STEPS.items():
+    numbers = setting.pick((10_000, 100_000), (10_000, 100_000), (2_000, 4_000))
+    for step, (what, kept, bytes_each) in STEPS.items():
         sizes = {n: grown(step, n, setting.room) for n in numbers}
-        least = max(numbers) * bytes_each / 2**20
+        least = (max(numbers) - FEW) * bytes_each / 2**20
         yield Row(
             what=f"{what}, {max(numbers):,} outliers",
             value=sizes[max(numbers)],
-            unit="MiB more than for a few",
-            floor=f"{bytes_each:,} bytes of each in memory, {least:.0f} MiB",
+            unit=f"MiB more than for {FEW:,}",
+            floor=f"{kept}, {bytes_each:,} bytes each: {least:.0f} MiB" if kept else "nothing",
             more=", ".join(f"{size:.0f} MiB at {n:,}" for n, size in sizes.items()),
         )
 

@@ -177,7 +177,7 @@ def test_damaged_files_are_told_from_whole_ones(tmp_path):
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").write_bytes(b"b")
     hashes = {tmp_path / "a": file_hash(tmp_path / "a"), tmp_path / "b": "0" * 32, tmp_path / "c": None}
-    assert damaged(hashes) == {tmp_path / "b", tmp_path / "c"}
+    assert damaged(hashes.items()) == {tmp_path / "b", tmp_path / "c"}
 
 
 def test_half_written_files_are_swept(tmp_path):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import codecs
 import errno
+import io
 import json
 import os
 import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = [
     "encode_json",
     "explained",
     "fresh_folder",
+    "json_lines",
     "parse_json",
     "parse_toml",
     "read_bytes",
@@ -90,8 +92,12 @@ def decode_text(data: bytes) -> str:
 
     Raises UnicodeDecodeError, a ValueError, for anything else.
     """
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return data.decode("utf-16" if utf16 else "utf-8-sig")
+    return data.decode(_encoding(data))
+
+
+def _encoding(start: bytes) -> str:
+    """The encoding of text that begins with these bytes."""
+    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -139,13 +145,29 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError(f"it is no TOML: {error}") from error
 
 
-def read_json_lines(path: Path, parse: Callable[[str], Any] | None = None) -> list[Any]:
-    """The values of a file with one JSON value a line, or what `parse` makes of the lines that are not blank.
+def json_lines(path: Path, parse: Callable[[str], Any] | None = None) -> Iterator[Any]:
+    """The values of a file with one JSON value a line, or what `parse` makes of the lines that are not blank;
+    one line after the other is read.
 
     A line ends at \\n alone: strings of JSON may hold U+2028, U+2029 and U+0085, where `str.splitlines` cuts.
-    Raises ValueError where a line is no JSON, and what `parse` raises.
+    Raises ValueError where a line is no JSON, and for a file that `read_text` refuses, and what `parse`
+    raises.
     """
-    return [(parse or parse_json)(line) for line in read_text(path).split("\n") if line.strip()]
+    left = MAX_TEXT
+    with path.open("rb") as file:
+        encoding = _encoding(file.peek(2))
+        with io.TextIOWrapper(file, encoding, newline="\n") as text:
+            while line := text.readline(left + 1):
+                left -= len(line)
+                if left < 0:
+                    raise ValueError(f"it has more than {MAX_TEXT:,} characters")
+                if line.strip():
+                    yield (parse or parse_json)(line.removesuffix("\n"))
+
+
+def read_json_lines(path: Path, parse: Callable[[str], Any] | None = None) -> list[Any]:
+    """All that `json_lines` gives."""
+    return list(json_lines(path, parse))
 
 
 def read_json(path: Path) -> Any:
@@ -195,17 +217,18 @@ def read_framed(path: Path) -> bytes:
 # Whole or absent
 
 
-def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
+def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], sync: bool = True) -> None:
     """Writes a whole file or nothing, by rename; its permissions are those that the umask leaves.
 
-    Without `sync` a power cut (not a kill) may leave the file empty.
+    Parts of its content are written as they come. Without `sync` a power cut (not a kill) may leave the file
+    empty.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = _beside(path)
         try:
             with fresh.open("xb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())

@@ -36,7 +36,7 @@ def changed_files(folder: Path) -> list[Path]:
     hashes = hashes.get("files") if isinstance(hashes, dict) else None
     if not isinstance(hashes, dict):
         raise StoreError(f"{shown(file)} is damaged.")
-    return sorted(damaged({folder / name: value for name, value in hashes.items()}))
+    return sorted(damaged((folder / name, value) for name, value in hashes.items()))
 
 
 @contextmanager

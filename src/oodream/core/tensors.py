@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 
 from .errors import StoreError, shown
 from .files import read_framed, write_bytes, write_framed
-from .sealed import KEY, UNSEALED, is_whole, seal
+from .sealed import KEY, UNSEALED, is_whole, seal, sealed_parts
 
 __all__ = ["kept_tensors", "load_state", "load_tensors", "save_state", "save_tensors", "tensors_file"]
 
@@ -23,13 +23,18 @@ def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Writes tensors as one safetensors file with a seal, whole or not at all."""
-    write_bytes(path, tensors_file(tensors, metadata))
+    write_bytes(path, sealed_parts(_unsealed(tensors, metadata)))
 
 
 def tensors_file(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """What `save_tensors` writes."""
+    return seal(_unsealed(tensors, metadata))
+
+
+def _unsealed(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> bytes:
+    """The file with a place for its seal."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return seal(save(on_cpu, {**(metadata or {}), KEY: UNSEALED}))
+    return save(on_cpu, {**(metadata or {}), KEY: UNSEALED})
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

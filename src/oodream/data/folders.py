@@ -225,9 +225,10 @@ def listing_of(
     name: str, files: Sequence[Path], labels: Sequence[int], classes: Sequence[str], least: int = 0
 ) -> Listing:
     """A listing of picture files with their labels."""
+    names = tuple(map(str, files))
     return Listing(
         name=name,
-        pictures=Encoded(Files(tuple(files)), tuple(map(str, files))),
+        pictures=Encoded(Files(names), names),
         rows=tuple(range(len(files))),
         labels=tuple(labels),
         classes=tuple(classes),

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from ..core.errors import DataError, listed, shown
 from ..core.progress import progress
+from ..core.threads import mapped
 from ..core.types import OOD
 from ..runtime.pictures import Depth, white_of
 from .preprocess import read_image, read_or_measure, resize_all
@@ -28,7 +28,6 @@ from .scan import MAX_UNREADABLE
 __all__ = ["Files", "ImageSet", "Images", "Source", "from_array", "from_files", "from_pixels", "from_sources"]
 
 IN_MEMORY = 2 << 30  # bytes of pixels; a larger set is read from its files batch by batch
-PART = 4096  # files handed to the threads together: a pool holds an object for everything it was handed
 DARK = 32  # a picture without a brighter value (of 255) is nearly black
 LONG = 10_000  # files that are worth a progress line
 
@@ -147,7 +146,7 @@ def from_pixels(
 
 def from_files(
     name: str,
-    files: Sequence[Path],
+    files: Iterable[Path],
     labels: Sequence[int],
     classes: Sequence[str],
     size: int,
@@ -161,7 +160,8 @@ def from_files(
 
     Raises DataError where there is no file, or more than 5 % of them are damaged.
     """
-    return from_sources(name, Files(tuple(files)), [str(f) for f in files], labels, classes, size, white)
+    names = tuple(map(str, files))
+    return from_sources(name, Files(names), names, labels, classes, size, white)
 
 
 def from_sources(
@@ -203,12 +203,10 @@ def from_sources(
 
 def _read_all(read: Callable[[int], Result], rows: Sequence[int], what: str) -> list[Result]:
     """What `read` gives for every row, by several threads."""
-    parts = (rows[start : start + PART] for start in range(0, len(rows), PART))
-    with ThreadPoolExecutor() as pool:
-        results: Iterable[Result] = chain.from_iterable(pool.map(read, part) for part in parts)
-        if len(rows) > LONG:
-            results = progress(results, total=len(rows), what=what, unit="image")
-        return list(results)
+    results: Iterable[Result] = mapped(read, rows)
+    if len(rows) > LONG:
+        results = progress(results, total=len(rows), what=what, unit="image")
+    return list(results)
 
 
 def _warn_of_scale(name: str, ranges: Sequence[tuple[int, int]], white: float) -> None:
@@ -278,12 +276,12 @@ class _Joined:
 
 @dataclass(frozen=True)
 class Files:
-    """Files by row."""
+    """Files by row. Their names take a fraction of what paths do."""
 
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
 
     def __call__(self, row: int) -> Path:
-        return self.files[row]
+        return Path(self.files[row])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ from .added import added_outliers
 from .folder import RunDir, read_manifest
 from .generated import ImageFiles, LatentShards, latent_reader
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
-from .reading import again, read_lines, read_object, read_tensors
+from .reading import Lines, again, read_lines, read_object, read_tensors
 from .selection import Selection
 
 __all__ = ["Run", "named_extensions"]
@@ -146,7 +147,7 @@ class Run:
     @cached_property
     def latents(self) -> Callable[[Tensor], Tensor]:
         """The imagined latents by row: rows (B,) to float16 (B, F, h, w)."""
-        return latent_reader(list(dict.fromkeys(self.files.paths)))
+        return latent_reader([file for file, _ in groupby(map(self.files.path, range(len(self.vectors))))])
 
     @cached_property
     def known_latents(self) -> Callable[[Tensor], Tensor]:
@@ -154,12 +155,12 @@ class Run:
         return latent_reader(self.layout.latent_shards())
 
     @cached_property
-    def provenance(self) -> list[Json]:
+    def provenance(self) -> Lines:
         """What each imagined row was made from: class, prompt, anchor, seed, distance, hash of its file."""
         output = self.config.decode.output
         file, stage = self.layout.provenance(output), imagined_stage(output)
         self.folder.check_file(file)
-        lines = read_lines(file, stage, _provenance)
+        lines = Lines(file, stage, _provenance)
         if len(lines) != len(self.vectors):
             raise StoreError(f"{file} is cut short. {again(stage)}")
         return lines

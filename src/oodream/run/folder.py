@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import StoreError, brief, listed, shown
-from ..core.files import atomic_folder, read_json, read_json_lines, sweep, write_json
+from ..core.files import atomic_folder, json_lines, read_json, sweep, write_json
 from ..core.folders import held
 from ..core.sealed import damaged, file_hash
 from ..core.types import Json
@@ -169,8 +169,8 @@ class RunDir:
         if self.stamp(stage) is None or not record.exists():
             return
         self.check_file(record)
-        lines = read_json_lines(record)
-        if bad := damaged({record.parent / line["file_name"]: line["hash"] for line in lines}):
+        lines = json_lines(record)
+        if bad := damaged((record.parent / line["file_name"], line["hash"]) for line in lines):
             names = listed(sorted(str(file.relative_to(record.parent)) for file in bad))
             raise StoreError(
                 f"{len(bad)} files in {record.parent} are missing or damaged ({names}). {self._mend()}"
@@ -203,7 +203,7 @@ class RunDir:
         folder, files = self.path / stage, self._own(stage)
         if not folder.is_dir():
             return {}
-        images = sum(len(list(p.glob("[!.]*"))) for p in folder.iterdir() if p.is_dir())
+        images = sum(1 for p in folder.iterdir() if p.is_dir() for _ in p.glob("[!.]*"))
         return {**{name: file.stat().st_size for name, file in files.items()}, IMAGES: images}
 
     def _hashes(self, stage: str) -> dict[str, str]:

@@ -12,9 +12,9 @@ import socket
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,10 @@ from torch import Tensor
 
 from ..core.distributed import Shard
 from ..core.errors import DataError, StoreError, shown
-from ..core.files import explained, read_text, write_bytes
+from ..core.files import explained, write_bytes
 from ..core.sealed import file_hash
 from ..core.tensors import load_tensors, tensors_file
+from ..core.threads import mapped
 from ..core.types import Decoder, Generated, SampledVectors
 from ..data.images import Images, from_files
 from ..synthesis.decode import decode, tile_size
@@ -59,9 +60,9 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedFiles(ABC):
-    """The files of what is decoded from vectors: `paths[m]` is where row m lies, or will lie, in `folder`.
+    """The files of what is decoded from vectors: `path(m)` is where row m lies, or will lie, in `folder`.
 
-    Rows come in blocks, which processes take in turns. Rows of one file are always in one block.
+    Rows come in blocks, which processes take in turns. Rows of one file follow one another, in one block.
     """
 
     folder: Path
@@ -72,10 +73,14 @@ class GeneratedFiles(ABC):
         """What each row was made from, one JSON object a line."""
         return self.folder / RECORD
 
-    @property
     @abstractmethod
+    def path(self, row: int) -> Path:
+        """The file of a row."""
+
+    @property
     def paths(self) -> list[Path]:
-        """The file of every row."""
+        """The file of every row, all at once."""
+        return list(map(self.path, range(len(self.vectors))))
 
     @abstractmethod
     def block(self, decoder: Decoder) -> int:
@@ -96,11 +101,15 @@ class GeneratedFiles(ABC):
         """Writes a file, whole or not at all."""
 
     @abstractmethod
-    def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
-        """Decodes rows into their files, or into files in another folder; each whole or not at all.
+    def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> None:
+        """Decodes rows into their files, or each into a file `alone` in another folder; whole or not at all.
 
-        Returns the files. Raises what `synthesis.decode.decode` raises.
+        Raises what `synthesis.decode.decode` raises.
         """
+
+    @abstractmethod
+    def alone(self, row: int) -> str:
+        """The name of a file with this row alone."""
 
     @abstractmethod
     def is_whole(self, file: Path) -> bool:
@@ -108,11 +117,10 @@ class GeneratedFiles(ABC):
 
     def missing(self, part: Shard, decoder: Decoder) -> list[int]:
         """Those of a part's rows that have no file yet, or, with a warning, one that is damaged."""
-        rows = part.rows(len(self.paths), self.block(decoder)).tolist()
-        files = list(dict.fromkeys(self.paths[m] for m in rows))
-        with ThreadPoolExecutor() as pool:
-            whole = dict(zip(files, pool.map(self._is_there, files), strict=True))
-        return [m for m in rows if not whole[self.paths[m]]]
+        rows = part.rows(len(self.vectors), self.block(decoder)).tolist()
+        whole = mapped(self._is_there, (file for file, _ in groupby(rows, self.path)))
+        by_file = groupby(rows, self.path)
+        return [m for (_, own), there in zip(by_file, whole, strict=True) if not there for m in own]
 
     def _is_there(self, file: Path) -> bool:
         if not file.exists():
@@ -138,12 +146,16 @@ class ImageFiles(GeneratedFiles):
     names: Sequence[str]
     format: str = "png"
 
+    def path(self, row: int) -> Path:
+        return self._folders[int(self.vectors.y_M[row])] / self.alone(row)
+
     @cached_property
-    def paths(self) -> list[Path]:
-        return [
-            self.folder / f"{slug(self.names[y])}-{y}" / f"{m:06}.{self.format}"
-            for m, y in enumerate(self.vectors.y_M.tolist())
-        ]
+    def _folders(self) -> list[Path]:
+        """Those of the classes."""
+        return [self.folder / f"{slug(name)}-{y}" for y, name in enumerate(self.names)]
+
+    def alone(self, row: int) -> str:
+        return f"{row:06}.{self.format}"
 
     def block(self, decoder: Decoder) -> int:
         return tile_size(decoder)
@@ -164,11 +176,12 @@ class ImageFiles(GeneratedFiles):
     @cached_property
     def _noted(self) -> dict[str, str]:
         """The hashes by file that this process's forerunners have noted."""
-        lines = [
-            line for notes in self.folder.glob(NOTES.format("*")) for line in read_text(notes).split("\n")
-        ]
-        parts = (line.partition(" ") for line in lines)
-        return {name: value for value, _, name in parts if len(value) == HASH_DIGITS}
+        noted: dict[str, str] = {}
+        for notes in self.folder.glob(NOTES.format("*")):
+            with notes.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+                parts = (line.removesuffix("\n").partition(" ") for line in lines)
+                noted |= {name: value for value, _, name in parts if len(value) == HASH_DIGITS}
+        return noted
 
     def images(self, name: str, size: int, mend: str) -> Images:
         """All of them, in the order of their vectors, labelled with the classes.
@@ -177,7 +190,8 @@ class ImageFiles(GeneratedFiles):
         """
         labels = self.vectors.y_M.tolist()
         try:
-            images = from_files(name, self.paths, labels, tuple(self.names), size)
+            files = map(self.path, range(len(labels)))
+            images = from_files(name, files, labels, tuple(self.names), size)
         except DataError as error:
             raise DataError(f"{error} Or draw them again: {mend}") from error
         if len(images) != len(labels):
@@ -197,21 +211,20 @@ class ImageFiles(GeneratedFiles):
             with explained(notes), notes.open("a", encoding="utf-8") as lines:
                 lines.write(f"{file_hash(file)} {file.relative_to(self.folder)}\n")
 
-    def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
-        files = []
+    def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> None:
         for m, data in self.drawing(torch.tensor(rows, dtype=torch.long))(decoder):
-            files.append(into / self.paths[m].name if into else self.paths[m])
-            self.write(files[-1], data)
-        return files
+            self.write(into / self.alone(m) if into else self.path(m), data)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentShards(GeneratedFiles):
     """Safetensors files of `SHARD` rows each: `latents_BFHW` (B, F, h, w), float16, and the rows `row_B`."""
 
-    @cached_property
-    def paths(self) -> list[Path]:
-        return [self.folder / SHARD_FILE.format(f"{m // SHARD:05}") for m in range(len(self.vectors))]
+    def path(self, row: int) -> Path:
+        return self.folder / SHARD_FILE.format(f"{row // SHARD:05}")
+
+    def alone(self, row: int) -> str:
+        return f"latent-{row:06}.safetensors"
 
     def block(self, decoder: Decoder) -> int:
         return SHARD
@@ -223,7 +236,7 @@ class LatentShards(GeneratedFiles):
             return False
 
     def drawing(self, rows: Tensor) -> Drawing:
-        what = self.paths[int(rows[0])].stem
+        what = self.path(int(rows[0])).stem
         return partial(drawn_latents, vectors_at(self.vectors, rows), rows, what)
 
     def parts(self, rows: Tensor, decoder: Decoder) -> Sequence[Tensor]:
@@ -233,14 +246,12 @@ class LatentShards(GeneratedFiles):
     def write(self, file: Path, data: bytes) -> None:
         write_bytes(file, data)
 
-    def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> list[Path]:
+    def decode(self, decoder: Decoder, rows: list[int], into: Path | None = None) -> None:
         """As for images, by whole shards; into another folder row by row."""
-        row_B, files = torch.tensor(rows, dtype=torch.long), []
+        row_B = torch.tensor(rows, dtype=torch.long)
         for part in row_B.split(1) if into else self.parts(row_B, decoder):
             for m, data in self.drawing(part)(decoder):
-                files.append(into / f"latent-{m:06}.safetensors" if into else self.paths[m])
-                self.write(files[-1], data)
-        return files
+                self.write(into / self.alone(m) if into else self.path(m), data)
 
 
 Drawing = Callable[[Decoder], Iterable[tuple[int, bytes]]]
@@ -248,7 +259,9 @@ Drawing = Callable[[Decoder], Iterable[tuple[int, bytes]]]
 
 
 def vectors_at(vectors: SampledVectors, rows: Tensor) -> SampledVectors:
-    """Some rows of the vectors."""
+    """Some rows of the vectors. All of them are not copied."""
+    if torch.equal(rows, torch.arange(len(vectors))):
+        return vectors
     picked: dict[str, Any] = {name: x[rows] for name, x in vars(vectors).items() if isinstance(x, Tensor)}
     return replace(vectors, **picked)
 

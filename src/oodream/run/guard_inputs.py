@@ -212,10 +212,10 @@ def _listed_outliers(job: GuardJob) -> Listing:
         raise StoreError(
             f"{folder} imagines {what}. Name a run of outliers with --outliers, or a folder of images."
         )
-    paths, keep = run.files.paths, run.keep_mask.nonzero().flatten().tolist()
+    path, keep = run.files.path, run.keep_mask.nonzero().flatten().tolist()
     if len(keep) < LEAST:
         raise StoreError(f"{folder} has kept {len(keep)} imagined outliers, and it takes {LEAST}.")
-    files = [*(paths[row] for row in keep), *run.added.files]
+    files = [*map(path, keep), *run.added.files]
     return listing_of("outliers", files, [OOD] * len(files), ())
 
 

@@ -43,7 +43,7 @@ def decode_on(cluster: Cluster, begun: BegunRun, device: str) -> int:
         with counter(total=len(parts), what=f"decode {stage}", unit="part") as line:
             for _, drawn in cluster.map(opening, map(files.drawing, parts)):
                 for m, data in drawn:
-                    files.write(files.paths[m], data)
+                    files.write(files.path(m), data)
                 line.update(1)
         count += len(rows)
     return count

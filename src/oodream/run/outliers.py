@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from html import escape
+from itertools import chain, compress
 from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -14,6 +16,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from ..core import registry
 from ..core.errors import DataError, listed
 from ..core.files import encode_json, fresh_folder, write_bytes
+from ..core.sealed import damaged
 from ..core.types import Json
 from .artifacts import Run
 
@@ -36,26 +39,31 @@ def export_images(run: Run, folder: Path, license: str = UNKNOWN) -> int:
         what = "latents, and no images" if run.imagines else "real outliers, and no imagined ones"
         raise DataError(f"{run.folder.path} has {what}: there is nothing to make a data set of.")
     source = run.layout.imagined("images")
-    lines = [line for line, kept in zip(run.provenance, run.keep_mask.tolist(), strict=True) if kept]
-    names = {line["file_name"]: line["hash"] for line in lines}
-    damaged = [name for name, known in names.items() if run.files.hash(source / name) != known]
-    if damaged:
+    keep, added = run.keep_mask.tolist(), _added(run)
+
+    def kept() -> Iterator[Json]:
+        return compress(run.provenance, keep)
+
+    if bad := damaged((source / line["file_name"], line["hash"]) for line in kept()):
+        names = sorted(str(file.relative_to(source)) for file in bad)
         raise DataError(
-            f"{len(damaged)} images in {source} are missing or damaged: {listed(damaged)}. "
+            f"{len(bad)} images in {source} are missing or damaged: {listed(names)}. "
             f"Mend them with: oodream decode {run.folder.path} --verify"
         )
-    places = [source] * len(lines) + [run.folder.path] * len(run.added)
-    lines += _added(run)
     with fresh_folder(folder) as fresh:
-        for place, line in zip(places, lines, strict=True):
-            target = fresh / line["file_name"]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(place / line["file_name"], target)
-        told = [{key: value for key, value in line.items() if key not in PRIVATE} for line in lines]
-        write_bytes(fresh / "metadata.jsonl", b"".join(encode_json(line) + b"\n" for line in told))
-        card = _card(run, lines, folder.resolve().name, license)
+        for place, lines in ((source, kept()), (run.folder.path, iter(added))):
+            for line in lines:
+                target = fresh / line["file_name"]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(place / line["file_name"], target)
+        public = (
+            {key: value for key, value in line.items() if key not in PRIVATE} for line in chain(kept(), added)
+        )
+        write_bytes(fresh / "metadata.jsonl", (encode_json(line) + b"\n" for line in public))
+        count = Counter(line["class"] for line in chain(kept(), added))
+        card = _card(run, count, folder.resolve().name, license)
         write_bytes(fresh / "README.md", str(card).encode())
-    return len(lines)
+    return count.total()
 
 
 def _added(run: Run) -> list[Json]:
@@ -73,18 +81,18 @@ def _added(run: Run) -> list[Json]:
     ]  # fmt: skip
 
 
-def _card(run: Run, lines: list[Json], name: str, license: str) -> DatasetCard:
+def _card(run: Run, count: Counter[str], name: str, license: str) -> DatasetCard:
     data = DatasetCardData(
         license=license,
         annotations_creators="machine-generated",
         task_categories=["image-classification"],
-        size_categories=next((size for n, size in SIZES if len(lines) < n), "n>1M"),
+        size_categories=next((size for n, size in SIZES if count.total() < n), "n>1M"),
         pretty_name=name,
         tags=["out-of-distribution-detection", "synthetic", "oodream"],
     )
     text = f"""# {name}
 
-{_about(run, lines)}
+{_about(run, count)}
 
 ## Use
 
@@ -110,13 +118,13 @@ to the k-th nearest of its class) and from the class's (`cosine_to_class`), and 
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")
 
 
-def _about(run: Run, lines: list[Json]) -> str:
-    count = Counter(line["class"] for line in lines)
+def _about(run: Run, count: Counter[str]) -> str:
     least, most = min(count[name] for name in run.book.names), max(count.values(), default=0)
     about = "around these classes that show none of them" if run.kind == "outlier" else "of these classes"
     each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     size = run.config.size
-    return f"""{len(lines):,} images {about}, as far as the run's filters can tell, of {size} x {size} pixels.
+    n = count.total()
+    return f"""{n:,} images {about}, as far as the run's filters can tell, of {size} x {size} pixels.
 A diffusion model imagined them. Each class has {each}: {escape(", ".join(run.book.names), quote=False)}."""
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..core.errors import StoreError
-from ..core.files import read_json, read_json_lines
+from ..core.files import MAX_JSON, json_lines, parse_json, read_json
 from ..core.tensors import load_tensors
 from ..core.types import Json
 
-__all__ = ["again", "read_lines", "read_object", "read_tensors"]
+__all__ = ["Lines", "again", "read_lines", "read_object", "read_tensors"]
 
 
 def again(stage: str) -> str:
@@ -41,12 +43,51 @@ def read_lines(
 
     Raises StoreError for a file that is missing, damaged or shorter.
     """
-    if not file.exists():
-        raise StoreError(f"{file} is missing. {again(stage)}")
-    try:
-        if len(lines := read_json_lines(file, parse)) < least:
+    with _undamaged(file, stage):
+        if len(lines := list(json_lines(file, parse))) < least:
             raise ValueError("it is empty")
         return lines
+
+
+class Lines:
+    """The JSON values of a file's lines, or what `parse` makes of the lines. Each is read when it is asked
+    for, so memory holds no more than where lines begin.
+
+    All are looked at once, when this is made. Raises StoreError, then and later, for a file that is missing
+    or damaged, or has no line.
+    """
+
+    def __init__(self, file: Path, stage: str, parse: Callable[[str], Any] = parse_json) -> None:
+        self._file, self._stage, self._parse = file, stage, parse
+        self._starts = array("q")
+        with _undamaged(file, stage), file.open("rb") as opened:
+            while line := opened.readline(MAX_JSON):
+                if line.strip():
+                    self._starts.append(opened.tell() - len(line))
+                    parse(line.decode())
+            if not self._starts:
+                raise ValueError("it is empty")
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, row: int) -> Any:
+        with _undamaged(self._file, self._stage), self._file.open("rb") as opened:
+            opened.seek(self._starts[row])
+            return self._parse(opened.readline(MAX_JSON).decode())
+
+    def __iter__(self) -> Iterator[Any]:
+        with _undamaged(self._file, self._stage):
+            yield from json_lines(self._file, self._parse)
+
+
+@contextmanager
+def _undamaged(file: Path, stage: str) -> Iterator[None]:
+    """Within the block, what is missing or damaged becomes a StoreError that says what to make again."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreError(f"{file} is missing. {again(stage)}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{file} is damaged ({error}). {again(stage)}") from error
 

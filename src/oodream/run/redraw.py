@@ -26,7 +26,7 @@ from .generated import GeneratedFiles
 from .job import known_of
 from .layout import TWINS, imagined_stage
 from .plan import drawn_after, section_inputs
-from .reading import read_lines
+from .reading import Lines
 from .twins import has_twins, twin_files
 
 __all__ = ["BegunRun", "decode_shard", "open_begun", "open_decoder", "redraw", "verify"]
@@ -125,17 +125,17 @@ def verify(begun: BegunRun, say: Callable[[str], None]) -> int:
 
 def _mended(begun: BegunRun, stage: str, files: GeneratedFiles, say: Callable[[str], None]) -> int:
     run = begun.run
-    lines = run.provenance if stage == begun.stage else read_lines(files.record, stage)
-    recorded = {files.paths[line["row"]]: line["hash"] for line in lines}
-    bad = damaged(recorded)
-    rows = [line["row"] for line in lines if files.paths[line["row"]] in bad]
-    mended = {files.paths[m]: m for m in reversed(rows)}
+    lines = run.provenance if stage == begun.stage else Lines(files.record, stage)
+    bad = damaged((files.path(line["row"]), line["hash"]) for line in lines)
+    recorded = {line["row"]: line["hash"] for line in lines if files.path(line["row"]) in bad}
+    rows = list(recorded)
+    mended = {files.path(m): m for m in reversed(rows)}
     for file in sorted(mended):
         say(f"  row {mended[file]}: {file}")
     files.decode(begun.decoder, rows)
     files.forget_notes()
-    still = damaged({file: recorded[file] for file in mended})
-    if differing := [m for m in rows if files.paths[m] in still]:
+    still = damaged((file, recorded[m]) for file, m in mended.items())
+    if differing := [m for m in rows if files.path(m) in still]:
         raise StoreError(
             f"{len(differing)} of {len(rows)} images came out with other bytes than were recorded (row "
             f"{differing[0]} first): another processor or library decodes here. "
@@ -149,4 +149,6 @@ def redraw(begun: BegunRun, rows: Sequence[int], out: Path) -> list[Path]:
     count = len(begun.run.vectors)
     if beyond := [m for m in rows if not 0 <= m < count]:
         raise ValueError(f"There is no row {beyond[0]}: the run has rows 0 to {count - 1}.")
-    return begun.run.files.decode(begun.decoder, list(rows), out)
+    files = begun.run.files
+    files.decode(begun.decoder, list(rows), out)
+    return [out / files.alone(m) for m in rows]

@@ -69,8 +69,12 @@ class Gallery:
         return self.studio.cached(self.name, ("table", self.of), self._table)
 
     def _table(self) -> Json:
-        lines, reasons = self.run.provenance, self.filter_reasons
-        words = sorted({line["words"][0] for line in lines if line["words"]})
+        reasons = self.filter_reasons
+        lines = [
+            (line["words"][:1], round(line["knn_distance"], 4), round(line["cosine_to_class"], 4))
+            for line in self.run.provenance
+        ]
+        words = sorted({word for nearest, _, _ in lines for word in nearest})
         place = {word: i for i, word in enumerate(words)}
         kinds = list(dict.fromkeys(filter(None, reasons)))
         return {
@@ -83,10 +87,10 @@ class Gallery:
             "words": words,
             "reasons": kinds,
             "class": self.run.vectors.y_M.tolist(),
-            "word": [place[line["words"][0]] if line["words"] else -1 for line in lines],
+            "word": [place[nearest[0]] if nearest else -1 for nearest, _, _ in lines],
             "reason": [kinds.index(reason) if reason else -1 for reason in reasons],
-            "distance": [round(line["knn_distance"], 4) for line in lines],
-            "cosine": [round(line["cosine_to_class"], 4) for line in lines],
+            "distance": [distance for _, distance, _ in lines],
+            "cosine": [cosine for _, _, cosine in lines],
             "command": self.run.command,
         }
 
@@ -106,8 +110,7 @@ class Gallery:
         self.check([m])
         if self.run.has_latents:
             raise DataError(f"{self.name} keeps latents, of which there are no pictures.")
-        paths = self.studio.cached(self.name, ("paths", self.of), lambda: self.run.files.paths)
-        return encoded(_opened(self.studio.inside(self.name, paths[m])))
+        return encoded(_opened(self.studio.inside(self.name, self.run.files.path(m))))
 
     def anchor(self, m: int) -> tuple[bytes, str]:
         """The known image that row m was sampled around, as training sees it, and its media type.

@@ -4,18 +4,19 @@ known latents, filter.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from ...core.distributed import barrier, current_shard, is_main
 from ...core.errors import StoreError, shown
-from ...core.files import write_bytes
+from ...core.files import encode_json, write_bytes
 from ...core.memory import advice, in_halves
 from ...core.progress import progress
+from ...core.sealed import file_hash
 from ...core.seeding import generator
 from ...core.tensors import kept_tensors, save_tensors
 from ...core.types import Filter, Json
@@ -25,7 +26,7 @@ from ...synthesis.decode import provenance, rendering
 from ...synthesis.filters import make_filters
 from ...synthesis.known import begun_at, draw_plainly
 from ...training.augment import recolored
-from ..generated import SHARD, GeneratedFiles
+from ..generated import SHARD, GeneratedFiles, vectors_at
 from ..job import Job
 from ..layout import BASELINE
 from ..twins import twin_files
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 CONTROL_IMAGES = 1000
+TOGETHER = 1024  # rows whose facts are held at once
 RECOLORED = 4096  # known images in random colours that are encoded for latent adapters to learn from
 
 
@@ -49,17 +51,18 @@ def decode_vectors(job: Job) -> Json:
     run, decoder, files = job.run, job.decoder, job.run.files
     if not draw_missing(job, files):
         return {}
-    words, known_files = decoder.neighbours(run.vectors.z_MD), job.inputs.train.files
-    begins, way = begun_at(decoder, run.vectors, known_files), rendering(decoder)
-    facts = (
-        provenance(run.vectors, run.features, run.book, known_files, decoder.fingerprint, m)
-        | begins[m]
-        | {"words": words[m]}
-        | way
-        for m in range(len(run.vectors))
-    )
-    record(files, facts)
-    return {job.config.decode.output: len(files.paths)}
+    known_files, way = job.inputs.train.files, rendering(decoder)
+
+    def facts() -> Iterator[Json]:
+        for rows in torch.arange(len(run.vectors)).split(TOGETHER):
+            some = vectors_at(run.vectors, rows)
+            words, begins = decoder.neighbours(some.z_MD), begun_at(decoder, some, known_files)
+            for m, own, begun in zip(rows.tolist(), words, begins, strict=True):
+                made_from = run.vectors, run.features, run.book, known_files, decoder.fingerprint, m
+                yield provenance(*made_from) | begun | {"words": own} | way
+
+    record(files, facts())
+    return {job.config.decode.output: len(run.vectors)}
 
 
 def draw_twins(job: Job) -> Json:
@@ -67,13 +70,18 @@ def draw_twins(job: Job) -> Json:
     decoder, files, names = job.decoder, twin_files(job.run), job.run.book.names
     if not draw_missing(job, files):
         return {}
-    vectors = files.vectors
-    begins = begun_at(decoder, vectors, job.inputs.train.files)
-    rows = zip(vectors.y_M.tolist(), vectors.seed_M.tolist(), begins, strict=True)
-    made = [{"row": m, "class": names[y], "seed": s, **begun} for m, (y, s, begun) in enumerate(rows)]
     drawn_by = {"pipeline": decoder.fingerprint} | rendering(decoder)
-    record(files, [fact | drawn_by for fact in made])
-    return {"images": len(files.paths)}
+
+    def facts() -> Iterator[Json]:
+        for rows in torch.arange(len(files.vectors)).split(TOGETHER):
+            some = vectors_at(files.vectors, rows)
+            begins = begun_at(decoder, some, job.inputs.train.files)
+            each = zip(rows.tolist(), some.y_M.tolist(), some.seed_M.tolist(), begins, strict=True)
+            for m, y, seed, begun in each:
+                yield {"row": m, "class": names[y], "seed": seed, **begun, **drawn_by}
+
+    record(files, facts())
+    return {"images": len(files.vectors)}
 
 
 def draw_missing(job: Job, files: GeneratedFiles) -> bool:
@@ -85,20 +93,21 @@ def draw_missing(job: Job, files: GeneratedFiles) -> bool:
 
 def record(files: GeneratedFiles, facts: Iterable[Json]) -> None:
     """Writes what every row was made from, with its file and that file's hash, a line for each."""
-    hashes = {file: files.hash(file) for file in dict.fromkeys(files.paths)}
-    if gone := [file for file, value in hashes.items() if value is None]:
+    rows = range(len(files.vectors))
+    if gone := [file for file, _ in groupby(map(files.path, rows)) if not file.exists()]:
         raise StoreError(
             f"{shown(gone[0])} was drawn and is not to be seen ({len(gone)} files are not). Where another "
             "machine drew it, wait until the common disk shows it; then run the same command again."
         )
-    lines = [
-        json.dumps(
-            {"file_name": str(file.relative_to(files.folder)), **fact, "hash": hashes[file]},
-            ensure_ascii=False,
-        )
-        for file, fact in zip(files.paths, facts, strict=True)
-    ]
-    write_bytes(files.record, "".join(f"{line}\n" for line in lines).encode())
+
+    def lines() -> Iterator[bytes]:
+        by_file = groupby(zip(map(files.path, rows), facts, strict=True), lambda pair: pair[0])
+        for file, own in by_file:
+            name, value = str(file.relative_to(files.folder)), file_hash(file)
+            for _, fact in own:
+                yield encode_json({"file_name": name, **fact, "hash": value}) + b"\n"
+
+    write_bytes(files.record, lines())
     files.forget_notes()
 
 

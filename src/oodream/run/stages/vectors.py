@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch.nn.functional import normalize
 
 from ...core.distributed import is_main
@@ -57,5 +58,6 @@ def sample_vectors(job: Job) -> Json:
     vectors = sample(features, job.book, job.config.sample, job.config.seed, job.words)
     names = ("z_MD", "y_M", "anchor_M", "knn_M", "seed_M")
     save_tensors(job.layout.vectors, {name: getattr(vectors, name) for name in names})
-    cosine_M = (vectors.z_MD * features.z_ND[vectors.anchor_M]).sum(1)
+    parts = zip(vectors.z_MD.split(1024), vectors.anchor_M.split(1024), strict=True)
+    cosine_M = torch.cat([(z_BD * features.z_ND[anchor_B]).sum(1) for z_BD, anchor_B in parts])
     return {f"{vectors.kind}s": len(vectors), "mean_cosine_to_anchor": round(cosine_M.mean().item(), 4)}

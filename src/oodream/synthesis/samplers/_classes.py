@@ -4,7 +4,7 @@ classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,23 +64,30 @@ class Classes:
 
         `knn_M` is the distance to the `neighbour`-th nearest feature of the class.
         """
-        parts = []
-        for i, z_ND in enumerate(self.z):
-            v_MD, anchor_M = draw(i)
+
+        def drawn(i: int) -> tuple[Tensor, Tensor, Tensor]:
+            (v_MD, anchor_M), z_ND = draw(i), self.z[i]
             v_MD = v_MD.float()
-            parts.append((v_MD, self.rows[i][anchor_M], kth_distance(v_MD, z_ND, neighbour(len(z_ND)))))
-        return interleaved(parts, self.labels, kind, seed, space)
+            return v_MD, self.rows[i][anchor_M], kth_distance(v_MD, z_ND, neighbour(len(z_ND)))
+
+        return interleaved(map(drawn, range(len(self.z))), self.labels, kind, seed, space)
 
 
 def interleaved(
-    parts: Sequence[Sequence[Tensor]], labels: list[int], kind: str, seed: int, space: str
+    parts: Iterable[Sequence[Tensor]], labels: list[int], kind: str, seed: int, space: str
 ) -> SampledVectors:
     """Each class's vectors (n, D), anchors (n,) and distances (n,) as rows of which m is of class m mod C.
 
-    The seeds of the images depend on the row, `kind` and `seed` alone, so they are the same for all samplers.
+    Parts are taken one after the other, so that no second copy of all vectors is held. The seeds of the
+    images depend on the row, `kind` and `seed` alone, so they are the same for all samplers.
     """
-    z, anchor, knn = (torch.stack(part, 1).flatten(0, 1) for part in zip(*parts, strict=True))
-    y = torch.tensor(labels).repeat(len(z) // len(labels))
+    count, columns = len(labels), list[Tensor]()
+    for i, part in enumerate(parts):
+        columns = columns or [x.new_empty(count * len(x), *x.shape[1:]) for x in part]
+        for column, x in zip(columns, part, strict=True):
+            column[i::count] = x
+    z, anchor, knn = columns
+    y = torch.tensor(labels).repeat(len(z) // count)
     seeds = torch.tensor([derive(seed, kind, "image", m) for m in range(len(y))])
     return SampledVectors(z_MD=z, y_M=y, anchor_M=anchor, knn_M=knn, seed_M=seeds, kind=kind, space=space)
 

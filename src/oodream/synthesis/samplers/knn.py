@@ -98,15 +98,14 @@ class KNN(Section):
         classes = features.y_N.unique().tolist()
         self.check(features.y_N, list(map(str, range(max(classes) + 1))))
         each = partial(self._of_class, features, per_class=math.ceil(per_class / self.images), seed=seed)
-        if features.z_ND.device.type == "cpu":
-            sampled = list(map(each, classes))  # every class with all cores
-        else:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:  # the cores draw noise for many classes at once
-                sampled = list(pool.map(each, classes))
-        repeated = [
-            [part.repeat_interleave(self.images, 0)[:per_class] for part in parts] for parts in sampled
-        ]
-        return interleaved(repeated, classes, self.kind, seed, space)
+        on_cpu = features.z_ND.device.type == "cpu"
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            # A CPU samples each class with all cores; for a GPU the cores draw noise for many at once.
+            sampled = map(each, classes) if on_cpu else pool.map(each, classes)
+            repeated = (
+                [part.repeat_interleave(self.images, 0)[:per_class] for part in parts] for parts in sampled
+            )
+            return interleaved(repeated, classes, self.kind, seed, space)
 
     def _of_class(
         self, features: Features, c: int, per_class: int, seed: int
