@@ -93,6 +93,12 @@ def draw(work: Any) -> None:
     work.run.folder.finish(imagined_stage("images"), {}, 1.0, summary)
 
 
+def read(work: Any) -> None:
+    """What each row was made from, one after the other."""
+    for line in work.run.provenance:
+        assert line["seed"] is not None
+
+
 def train(work: Any) -> None:
     """Twenty steps beside all that stay."""
     rows = kept_rows(work.run)
@@ -107,7 +113,7 @@ def train(work: Any) -> None:
 STEPS: dict[str, tuple[str, Callable[[Any], object], str, int]] = {
     "sample": ("sampling vectors", sample_vectors, "their vectors", 4 * WIDTH),
     "draw": ("drawing and recording pictures", draw, "their vectors", 4 * WIDTH),
-    "read": ("reading what each was made from", lambda work: list(map(len, work.run.provenance)), "", 0),
+    "read": ("reading what each was made from", read, "their vectors", 4 * WIDTH),
     "filter": ("filtering pictures", filter_images, "their pictures", 3 * SIZE**2),
     "train": ("training beside pictures from files", train, "their pictures", 3 * SIZE**2),
 }
@@ -141,14 +147,14 @@ def grown(step: str, n: int, folder: Path) -> float:
 
 def memory(setting: Setting) -> Iterator[Row]:
     numbers = setting.pick((10_000, 100_000), (10_000, 100_000), (2_000, 4_000))
-    for step, (what, kept, bytes_each) in STEPS.items():
+    for step, (what, _, kept, bytes_each) in STEPS.items():
         sizes = {n: grown(step, n, setting.room) for n in numbers}
         least = (max(numbers) - FEW) * bytes_each / 2**20
         yield Row(
             what=f"{what}, {max(numbers):,} outliers",
             value=sizes[max(numbers)],
             unit=f"MiB more than for {FEW:,}",
-            floor=f"{kept}, {bytes_each:,} bytes each: {least:.0f} MiB" if kept else "nothing",
+            floor=f"{kept}, {bytes_each:,} bytes each: {least:.0f} MiB",
             more=", ".join(f"{size:.0f} MiB at {n:,}" for n, size in sizes.items()),
         )
 

@@ -31,6 +31,7 @@ __all__ = [
     "ASSETS",
     "MAX_JSON",
     "MAX_TOML",
+    "atomic_file",
     "atomic_folder",
     "decode_text",
     "encode_json",
@@ -217,7 +218,7 @@ def read_framed(path: Path) -> bytes:
 # Whole or absent
 
 
-def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], sync: bool = True) -> None:
+def write_bytes(path: Path, data: bytes | Iterable[bytes], sync: bool = True) -> None:
     """Writes a whole file or nothing, by rename; its permissions are those that the umask leaves.
 
     Parts of its content are written as they come. Without `sync` a power cut (not a kill) may leave the file
@@ -236,6 +237,24 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes | memoryview], sync: bo
         except BaseException:
             fresh.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Where a library is to write a file, which takes `path`'s place when the block ends well, and else
+    vanishes with all that the library had beside it. Its permissions are those that the umask leaves.
+    """
+    with explained(path):
+        fresh = _beside(path)
+        fresh.mkdir(parents=True)
+        try:
+            yield (file := fresh / path.name)
+            file.chmod(fresh.stat().st_mode & 0o666)
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(file, path)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 @contextmanager

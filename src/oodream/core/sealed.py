@@ -27,7 +27,6 @@ __all__ = [
     "is_whole",
     "seal",
     "seal_file",
-    "sealed_parts",
     "unframed",
     "with_check",
     "without_check",
@@ -48,13 +47,8 @@ Data = bytes | mmap.mmap
 
 def seal(data: bytes) -> bytes:
     """The data with its hash in the place of `UNSEALED`, which it must hold."""
-    return b"".join(sealed_parts(data))
-
-
-def sealed_parts(data: bytes) -> tuple[bytes | memoryview, ...]:
-    """What `seal` gives in parts, one behind the other: the data are not copied."""
-    start, view = data.index(UNSEALED.encode()) + len(MARK), memoryview(data)
-    return view[:start], _digest(data, start, ()), view[start + DIGITS :]
+    start = data.index(UNSEALED.encode()) + len(MARK)
+    return data[:start] + _digest(data, start, ()) + data[start + DIGITS :]
 
 
 def seal_file(file: Path, *beside: Path) -> None:

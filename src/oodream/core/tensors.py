@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 
 from .errors import StoreError, shown
-from .files import read_framed, write_bytes, write_framed
-from .sealed import KEY, UNSEALED, is_whole, seal, sealed_parts
+from .files import atomic_file, read_framed, write_framed
+from .sealed import KEY, UNSEALED, is_whole, seal, seal_file
 
 __all__ = ["kept_tensors", "load_state", "load_tensors", "save_state", "save_tensors", "tensors_file"]
 
@@ -22,19 +22,19 @@ __all__ = ["kept_tensors", "load_state", "load_tensors", "save_state", "save_ten
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes tensors as one safetensors file with a seal, whole or not at all."""
-    write_bytes(path, sealed_parts(_unsealed(tensors, metadata)))
+    """Writes tensors as one safetensors file with a seal, whole or not at all. They are not copied for it."""
+    with atomic_file(path) as file:
+        save_file(_on_cpu(tensors), file, {**(metadata or {}), KEY: UNSEALED})
+        seal_file(file)
 
 
 def tensors_file(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """What `save_tensors` writes."""
-    return seal(_unsealed(tensors, metadata))
+    return seal(save(_on_cpu(tensors), {**(metadata or {}), KEY: UNSEALED}))
 
 
-def _unsealed(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> bytes:
-    """The file with a place for its seal."""
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(on_cpu, {**(metadata or {}), KEY: UNSEALED})
+def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -90,18 +90,18 @@ class Cloud:
         """base ± turn in the order of the candidates: (A, count)."""
         return torch.cat([base_AH + turn_AH, base_AH - turn_AH], 1)[:, : self.count]
 
-    def near(self, z_ND: Tensor, limit_AC: Tensor, block: int = 512, together: int = 0) -> Tensor:
+    def near(self, z_ND: Tensor, limit_AC: Tensor, block: int = 0, together: int = 0) -> Tensor:
         """How many of z have a product of `limit` or more with each candidate, its norm left in: float32 (A,
         count).
 
         The products of `block` of z and `together` anchors exist at once. A processor's caches hold those of
-        one anchor, and a GPU is fastest with all: 0 is what suits the device.
+        128 and one anchor, and a GPU is fastest with more: 0 is what suits the device.
         """
         half, device = len(self.p_HD), self.b_AD.device
         limit_A2H1 = pad(limit_AC, (0, 2 * half - self.count)).view(-1, 2, half, 1)
         near_A2H = torch.zeros(limit_A2H1.shape[:3], device=device)
         together = together or (1 if device.type == "cpu" else len(near_A2H))
-        for z_BD in z_ND.split(block):
+        for z_BD in z_ND.split(block or (128 if device.type == "cpu" else 512)):
             bz_AB, pz_HB, qz_KB = (x @ z_BD.T for x in (self.b_AD, self.p_HD, self.q_KD))
             qz_A2HB = torch.stack([qz_KB, -qz_KB]).unfold(1, half, 1).permute(1, 0, 3, 2)  # a view
             buffer = torch.empty(together, 2, *pz_HB.shape, device=device)
