@@ -15,24 +15,38 @@ HEAD = "| | | beside | floor | command |\n|---|---|---|---|---|"
 def written(
     page: str, device: str, machine: str, rows: Mapping[str, Sequence[Row]], files: Mapping[str, str]
 ) -> str:
-    """The page with a new table between the marks of the device.
+    """The page with a new table between the marks of the device: rows of lines that were not measured stay.
 
     Raises ValueError where the page has no such marks.
     """
     marks = f"<!-- {device} -->\n", f"<!-- end of {device} -->"
     pattern = re.compile(f"(?<={re.escape(marks[0])}).*?(?={re.escape(marks[1])})", re.S)
-    if not pattern.search(page):
+    if not (old := pattern.search(page)):
         raise ValueError(
             f"The page has no table for {device}: put {marks[0].strip()} and {marks[1]} where it belongs."
         )
-    return pattern.sub(lambda _: f"\n{machine}\n\n{table(rows, files)}\n\n", page)
+    texts = _kept(old.group()) | table(rows, files)
+    lines = "\n".join([HEAD, *(texts[name] for name in files if name in texts)])
+    return pattern.sub(lambda _: f"\n{machine}\n\n{lines}\n\n", page)
 
 
-def table(rows: Mapping[str, Sequence[Row]], files: Mapping[str, str]) -> str:
-    """A line for each row; the first of each benchmark has its command."""
-    return "\n".join(
-        [HEAD, *(_line(row, name, files, i == 0) for name, own in rows.items() for i, row in enumerate(own))]
-    )
+def table(rows: Mapping[str, Sequence[Row]], files: Mapping[str, str]) -> dict[str, str]:
+    """By benchmark a line of text for each row; the first of each has its command."""
+    return {
+        name: "\n".join(_line(row, name, files, i == 0) for i, row in enumerate(own))
+        for name, own in rows.items()
+    }
+
+
+def _kept(text: str) -> dict[str, str]:
+    """The same of a table that was written."""
+    kept, name = dict[str, list[str]](), ""
+    for line in text.splitlines():
+        if command := re.search(r"`python benchmarks/\w+\.py ([\w-]+)` \|$", line):
+            name = command[1]
+        if name and line.startswith("| "):
+            kept.setdefault(name, []).append(line)
+    return {name: "\n".join(lines) for name, lines in kept.items()}
 
 
 def _line(row: Row, name: str, files: Mapping[str, str], first: bool) -> str:

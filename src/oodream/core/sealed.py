@@ -8,13 +8,14 @@ framed: the hash, then the content. Files without a seal, those of earlier versi
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import mmap
 import os
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .threads import mapped
 
@@ -48,7 +49,7 @@ Data = bytes | mmap.mmap
 def seal(data: bytes) -> bytes:
     """The data with its hash in the place of `UNSEALED`, which it must hold."""
     start = data.index(UNSEALED.encode()) + len(MARK)
-    return data[:start] + _digest(data, start, ()) + data[start + DIGITS :]
+    return data[:start] + _digest(io.BytesIO(data), start, ()) + data[start + DIGITS :]
 
 
 def seal_file(file: Path, *beside: Path) -> None:
@@ -57,7 +58,7 @@ def seal_file(file: Path, *beside: Path) -> None:
         start = data.find(MARK) + len(MARK)
         if start < len(MARK):
             raise ValueError(f"{file} holds no place for a seal.")
-        data[start : start + DIGITS] = _digest(data, start, beside)
+        data[start : start + DIGITS] = _digest(opened, start, beside)
 
 
 def is_whole(file: Path | bytes, *beside: Path, head: bool = False) -> bool:
@@ -67,12 +68,13 @@ def is_whole(file: Path | bytes, *beside: Path, head: bool = False) -> bool:
     anything. Raises OSError where a file cannot be read.
     """
     if isinstance(file, bytes):
-        return _is_whole(file, beside, len(file))
+        return _is_whole(file, io.BytesIO(file), beside, len(file))
     with file.open("rb") as opened:
         if not (size := os.fstat(opened.fileno()).st_size):
             return True
         with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _is_whole(data, beside, 8 + int.from_bytes(data[:8], "little") if head else size)
+            end = 8 + int.from_bytes(data[:8], "little") if head else size
+            return _is_whole(data, opened, beside, end)
 
 
 def file_hash(file: Path) -> str:
@@ -134,17 +136,21 @@ def _check(line: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text, digest_size=BYTES // 2).hexdigest()
 
 
-def _is_whole(data: Data, beside: Iterable[Path], end: int) -> bool:
+def _is_whole(data: Data, opened: BinaryIO, beside: Iterable[Path], end: int) -> bool:
     start = data.find(MARK, 0, min(end, len(data))) + len(MARK)
-    return start < len(MARK) or data[start : start + DIGITS] == _digest(data, start, beside)
+    return start < len(MARK) or data[start : start + DIGITS] == _digest(opened, start, beside)
 
 
-def _digest(data: Data, start: int, beside: Iterable[Path]) -> bytes:
-    """The hash of the data with zeros at `start`, and of the files beside."""
-    digest = hashlib.blake2b(data[:start], digest_size=BYTES)
+def _digest(opened: BinaryIO, start: int, beside: Iterable[Path]) -> bytes:
+    """The hash of a file with zeros at `start`, and of the files beside. It is read, for all of a mapped file
+    would count as memory of this process.
+    """
+    opened.seek(0)
+    digest = hashlib.blake2b(opened.read(start), digest_size=BYTES)
     digest.update(b"0" * DIGITS)
-    for at in range(start + DIGITS, len(data), CHUNK):
-        digest.update(data[at : at + CHUNK])
+    opened.seek(start + DIGITS)
+    while chunk := opened.read(CHUNK):
+        digest.update(chunk)
     _update(digest, beside)
     return digest.hexdigest().encode()
 
