@@ -8,9 +8,11 @@ import os
 import stat
 
 import pytest
+import torch
 
 from oodream.core.errors import StoreError, listed, shown
 from oodream.core.files import (
+    atomic_file,
     atomic_folder,
     encode_json,
     read_json,
@@ -19,6 +21,7 @@ from oodream.core.files import (
     write_bytes,
     write_json,
 )
+from oodream.core.tensors import save_tensors
 
 SEPARATORS = "\u2028\u2029\u0085\u001c\x0b\x0c"
 
@@ -75,12 +78,34 @@ def test_permissions_are_what_the_umask_leaves(tmp_path, umask):
     before = os.umask(umask)
     try:
         write_bytes(tmp_path / "a", b"x")
+        save_tensors(tmp_path / "t", {"x": torch.ones(2)})
         with atomic_folder(tmp_path / "f") as fresh:
             (fresh / "b").write_text("x")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
+    for name in ("a", "t"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~umask
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o777 & ~umask
+
+
+def test_a_file_that_is_not_finished_leaves_what_was_there(tmp_path):
+    def parts():
+        yield b"new"
+        raise KeyboardInterrupt
+
+    def by_a_library():
+        with atomic_file(tmp_path / "a") as file:
+            file.write_bytes(b"new")
+            file.with_name("beside").write_bytes(b"")
+            raise KeyboardInterrupt
+
+    write_bytes(tmp_path / "a", [b"o", b"ld"])
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "a", parts())
+    with pytest.raises(KeyboardInterrupt):
+        by_a_library()
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
 def test_long_lists_are_cut():
