@@ -113,7 +113,7 @@ def train(work: Any) -> None:
 STEPS: dict[str, tuple[str, Callable[[Any], object], str, int]] = {
     "sample": ("sampling vectors", sample_vectors, "their vectors", 4 * WIDTH),
     "draw": ("drawing and recording pictures", draw, "their vectors", 4 * WIDTH),
-    "read": ("reading what each was made from", read, "their vectors", 4 * WIDTH),
+    "read": ("reading what each was made from", read, "where lines begin", 8),
     "filter": ("filtering pictures", filter_images, "their pictures", 3 * SIZE**2),
     "train": ("training beside pictures from files", train, "their pictures", 3 * SIZE**2),
 }
