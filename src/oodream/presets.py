@@ -15,6 +15,7 @@ from .config import (
     ReconstructConfig,
     RegularizeConfig,
     SampleConfig,
+    ShiftConfig,
     TrainConfig,
 )  # fmt: skip
 from .core.options import Option
@@ -153,12 +154,14 @@ FOLDER = Config(
 )
 PRESETS = {
     "demo": Preset(
-        about="a sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; minutes on 2 cores",
+        about="a sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; three minutes on 2 cores",
         config=Config(
-            align=AlignConfig(optimisation=Optimisation(epochs=8)),
-            sample=SampleConfig(per_class=150),
-            train=TrainConfig(optimisation=Optimisation(epochs=8)),
+            align=AlignConfig(optimisation=Optimisation(epochs=7)),
+            sample=SampleConfig(per_class=100),
+            reconstruct=ReconstructConfig(share=0.5),
+            train=TrainConfig(optimisation=Optimisation(epochs=7)),
             evaluate=EvaluateConfig(resamples=300),
+            shift=ShiftConfig(n_corrupted=500),
         ),
     ),
     "fashion": Preset(

@@ -160,6 +160,7 @@ def _serve(connection: Connection, config: Config, folder: Path, command: str, t
     """Does the work that comes through the connection, in the second process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process is interrupted, too, and ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    parallel.use_cores(max(1, parallel.CORES - threads))  # the first process has the others
     torch.set_num_threads(threads)
     progress.hide()
     job = Job(config, folder, command)
