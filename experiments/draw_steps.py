@@ -62,13 +62,13 @@ class Setting:
 SETTINGS = (
     Setting(16),
     Setting(8),
+    Setting(5),
+    Setting(3),
     Setting(16, 0.3, 0.7),
     Setting(8, 0.3, 0.7),
-    Setting(5),
     Setting(5, 0.3, 0.7),
     Setting(16, 0.5, 1.0),
     Setting(16, guidance=1.0),
-    Setting(3),
 )
 
 

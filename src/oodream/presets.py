@@ -154,7 +154,7 @@ FOLDER = Config(
 )
 PRESETS = {
     "demo": Preset(
-        about="a sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; three minutes on 2 cores",
+        about="a sample of Fashion-MNIST (12,000 images, 8 classes), embedded decoder; 3 minutes on 2 cores",
         config=Config(
             align=AlignConfig(optimisation=Optimisation(epochs=7)),
             sample=SampleConfig(per_class=100),
@@ -221,12 +221,12 @@ PRESETS = {
     "fashion-id": Preset(
         about="the demo's images with DREAM-ID: imagined inliers, accuracy on corrupted images",
         config=Config(
-            align=AlignConfig(optimisation=Optimisation(epochs=8)),
+            align=AlignConfig(optimisation=Optimisation(epochs=7)),
             sample=SampleConfig(
                 options={"kind": "inlier", "boundary": 1.0, "cosine": 0.96, "kept": 1}, per_class=150
             ),
             reconstruct=NO_RECONSTRUCTION,
-            train=TrainConfig(optimisation=Optimisation(epochs=8)),
+            train=TrainConfig(optimisation=Optimisation(epochs=7)),
             regularize=RegularizeConfig(loss=("cross_entropy",)),
             evaluate=EvaluateConfig(resamples=300),
         ),
@@ -249,11 +249,11 @@ PRESETS = {
     "fashion-oal": Preset(
         about="the demo's images with OAL: 120 outliers that stay latents, contrast and distillation",
         config=Config(
-            align=AlignConfig(optimisation=Optimisation(epochs=8)),
+            align=AlignConfig(optimisation=Optimisation(epochs=7)),
             sample=SampleConfig(per_class=15),
             decode=DecodeConfig(output="latents", steps=4),
             reconstruct=NO_RECONSTRUCTION,
-            train=TrainConfig(optimisation=Optimisation(epochs=8)),
+            train=TrainConfig(optimisation=Optimisation(epochs=7)),
             regularize=RegularizeConfig(loss=("energy_logistic", "micl", "kd"), outlier_aug_prob=0.8),
             evaluate=EvaluateConfig(resamples=300),
         ),
