@@ -33,7 +33,7 @@ def short(bench: Bench) -> dict[str, Callable[[], Iterator[Row]]]:
     return {
         "kill -9": lambda: campaigns.kills(run, 5, 0, each=5),
         "Ctrl-C": lambda: campaigns.kills(run, 3, 4, sent=signal.SIGINT, each=3),
-        "kill -9, two at work": lambda: campaigns.kills(run, 2, 1, TWO, each=2),
+        "kill -9, two at work": lambda: campaigns.kills(run, 4, 1, TWO, each=4),
         "full disk, each stage": lambda: campaigns.disks(run, ("/images/imagined/", "/report/")),
         "two processes": lambda: campaigns.races(run, 1),
     }

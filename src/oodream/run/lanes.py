@@ -6,7 +6,6 @@ Two trainings at once take each one half of the cores, which serve two small net
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -187,9 +186,10 @@ def _end_with_parent() -> None:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error, or one with its words where it cannot be sent."""
+    """The error, or one with its words where it cannot be made anew from its arguments, as it is there."""
     try:
-        pickle.loads(pickle.dumps(error))
+        if str(type(error)(*error.args)) == str(error):
+            return error
     except Exception:
-        return RuntimeError(str(error))
-    return error
+        pass
+    return RuntimeError(str(error))
