@@ -55,6 +55,13 @@ def test_the_first_leaves_to_the_second_what_that_one_may_do():
     assert lanes.take(second=False).name == "training", "it has no other"
 
 
+def test_what_uses_one_core_comes_before_what_uses_all():
+    lanes = Lanes([stage("align", narrow=True), stage("rebuilt", beside=True), stage("training", **NARROW)])
+    lanes.take(second=False)
+    assert lanes.take(second=True).name == "training"
+    assert lanes.take(second=True).name == "rebuilt"
+
+
 def test_what_uses_all_cores_is_not_done_beside_the_like():
     lanes = Lanes([stage("drawing"), stage("strips", beside=True), stage("training", **NARROW)])
     lanes.take(second=False)

@@ -67,7 +67,8 @@ class Lanes:
     """Stages, in order, that two take from: each the first one whose forerunners are all done.
 
     The second one takes stages that are `beside`, and while the first one is at a stage that uses all cores
-    only those that use one. The first one leaves them to it while it has others.
+    only those that use one. The first one leaves them to it while it has others. Stages that use one core go
+    before those that use all, which are as fast by whoever does them.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -91,7 +92,9 @@ class Lanes:
                 if second:
                     ready = [s for s in ready if s.beside and (s.narrow or self._narrow)]
                 if ready:
-                    return self._begun(min(ready, key=lambda s: s.beside), second)
+                    return self._begun(
+                        min(ready, key=lambda s: (s.beside and not second, not s.narrow)), second
+                    )
                 self._changed.wait(1)
 
     def _begun(self, stage: Stage, second: bool) -> Stage:
