@@ -46,7 +46,19 @@ def test_each_takes_the_first_that_waits_for_nothing():
     lanes.finished(c)
     assert lanes.take(second=True).name == "d"
     assert lanes.take(second=True) is None
-    assert lanes.take(second=False) is None
+
+
+def test_the_first_waits_until_the_second_has_ended_its_last():
+    lanes, taken = Lanes([stage("a", **NARROW), stage("b", **NARROW)]), []
+    a, b = lanes.take(second=False), lanes.take(second=True)
+    lanes.finished(a)
+    thread = threading.Thread(target=lambda: taken.append(lanes.take(second=False)))
+    thread.start()
+    time.sleep(0.1)
+    assert taken == []
+    lanes.finished(b)
+    thread.join(10)
+    assert taken == [None]
 
 
 def test_the_first_leaves_to_the_second_what_that_one_may_do():
@@ -73,6 +85,7 @@ def test_what_uses_all_cores_is_not_done_beside_the_like():
     assert taken == []
     assert lanes.take(second=False).name == "strips"
     thread.join(10)
+    assert not thread.is_alive()
     assert taken == [None]
 
 

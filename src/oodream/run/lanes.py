@@ -78,7 +78,8 @@ class Lanes:
         self._narrow = True  # is what the first one is at
 
     def take(self, second: bool) -> Stage | None:
-        """The next stage, when there is one; None where none is left for this one.
+        """The next stage, when there is one. None for the second one where none is left that it may take, and
+        for the first one when all are done, those of the second one, too.
 
         Raises what a stage of the other one's has raised.
         """
@@ -86,7 +87,8 @@ class Lanes:
             while True:
                 for error in self._errors:
                     raise error
-                if not any(stage.beside or not second for stage in self._waiting):
+                left = any(s.beside for s in self._waiting) if second else self._done != self._names
+                if not left:
                     return None
                 ready = [s for s in self._waiting if self._done >= {*s.after} & self._names]
                 if second:
@@ -129,8 +131,9 @@ class Second:
 
     def __exit__(self, error: object, *_: object) -> None:
         if self._process is not None:
-            self._here.close()  # it ends by itself where it is not at work
-            self._process.join(0 if error else PATIENCE)
+            if error is None:  # it has nothing to do, and ends by itself
+                self._here.close()
+                self._process.join(PATIENCE)
             self._process.kill()
             self._process.join()
 
