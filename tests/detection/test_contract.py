@@ -20,8 +20,8 @@ from oodream.testing.toy import CLASSES, WIDTH, head, known, output, unknown
 NAMES = registry.names("detectors")
 FIXED = {"energy", "entropy", "gen", "gradnorm", "max_logit", "msp", "odin"}
 LOGITS_ALONE = {
-    "energy", "energy_probe", "entropy", "gen", "kl_matching", "max_logit", "msp", "openmax", "temperature",
-    "weighted_energy",
+    "energy", "energy_gen", "energy_probe", "entropy", "gen", "kl_matching", "max_logit", "msp", "openmax",
+    "temperature", "weighted_energy",
 }  # fmt: skip
 NEED_HEAD = {
     "adascale", "ash", "dice", "fdbd", "nac", "nci", "rankfeat", "react", "residual", "scale", "vim", "vra",
@@ -37,6 +37,7 @@ NEED_EVERY_CLASS = NEED_LABELS - {"temperature"}
 SATURATE = {"gen", "kl_matching", "nac", "openmax", "weiper", "knn", "ssd"}
 # What these detectors say of features that never vary; the others score them.
 REFUSE_CONSTANT_FEATURES = {
+    "energy_gen": "needs training images whose energy and entropy differ",
     "gmm": "GMM: no mixture fits these features, which may vary too little",
     "mahalanobis": "need features that vary within classes",
     "normalized_mahalanobis": "need features that vary within classes",
@@ -236,6 +237,7 @@ OUT_OF_RANGE = [
     ("ash", {"variant": "x"}, "variant must be one of s, p, b, not 'x'"),
     ("combood", {"k": -1}, "k must be at least 0"),
     ("dice", {"percentile": 0.0}, "percentile must be between 0 and 1"),
+    ("energy_gen", {"gamma": -0.1}, "gamma must be above 0"),
     ("energy_probe", {"l2": 0.0}, "l2 must be above 0"),
     ("gen", {"gamma": 0.0}, "gamma must be above 0"),
     ("gen", {"m": 0}, "m must be at least 1, not 0"),

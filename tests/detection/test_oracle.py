@@ -68,6 +68,22 @@ def test_energy_and_its_overflow() -> None:
     )
 
 
+def test_energy_gen_is_the_stranger_of_two_standardised_scores() -> None:
+    def both(logits: np.ndarray) -> np.ndarray:
+        p = softmax(logits, axis=1)
+        return np.stack([-logsumexp(logits, axis=1), (p**0.2 * (1 - p) ** 0.2).sum(1)])
+
+    scores = StandardScaler().fit(both(FIT[0].logits_BC.double().numpy()).T).transform(both(LOGITS).T)
+    np.testing.assert_allclose(score("energy_gen", gamma=0.2), scores.max(1), rtol=1e-9)
+    assert 10 < scores.argmax(1).sum() < 50, "each of the two is the stranger one now and then"
+
+
+def test_energy_gen_refuses_images_that_do_not_differ() -> None:
+    same = Output(logits_BC=torch.ones(4, 3), z_BF=torch.ones(4, 2))
+    with pytest.raises(ValueError, match="energy and entropy differ"):
+        registry.make("detectors", "energy_gen").fit(same, torch.arange(4) % 3)
+
+
 @pytest.mark.parametrize("k", [1, 10, 50])
 def test_knn_against_scikit_learn(k: int) -> None:
     search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(normalize(Z_FIT))

@@ -109,7 +109,7 @@ UNLIKE = {
     "by expectation maximisation with a shared one",
 }
 OURS_ALONE = (
-    "adascale", "combood", "energy_probe", "nac", "normalized_mahalanobis",
+    "adascale", "combood", "energy_gen", "energy_probe", "nac", "normalized_mahalanobis",
     "normalized_relative_mahalanobis", "outlier_probe", "perturbed_mahalanobis", "residual", "ssd", "weiper",
 )  # fmt: skip
 

@@ -41,10 +41,11 @@ __all__ = ["TRACED", "Deployed", "ExportError", "Rewritten", "Square", "compared
 
 FIXED_POINT = 2.0**22  # Pillow's weights are whole multiples of its inverse
 TRACED = (
-    "ash", "dice", "energy", "energy_probe", "entropy", "fdbd", "gen", "gmm", "gradnorm", "kl_matching",
-    "knn", "mahalanobis", "max_logit", "msp", "nac", "nci", "nnguide", "normalized_mahalanobis",
-    "normalized_relative_mahalanobis", "openmax", "outlier_probe", "react", "relative_mahalanobis",
-    "residual", "scale", "she", "ssd", "temperature", "vim", "vra", "weighted_energy",
+    "ash", "dice", "energy", "energy_gen", "energy_probe", "entropy", "fdbd", "gen", "gmm", "gradnorm",
+    "kl_matching", "knn", "mahalanobis", "max_logit", "msp", "nac", "nci", "nnguide",
+    "normalized_mahalanobis", "normalized_relative_mahalanobis", "openmax", "outlier_probe", "react",
+    "relative_mahalanobis", "residual", "scale", "she", "ssd", "temperature", "vim", "vra",
+    "weighted_energy",
 )  # fmt: skip
 SPREAD_TOLERANCE = 1e-3  # of a score's difference, as a share of the held-out scores' spread
 SCORE_TOLERANCE = 1e-4  # and, in addition, of the score itself
