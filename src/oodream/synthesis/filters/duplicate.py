@@ -15,6 +15,7 @@ from ...core.registry import register
 __all__ = ["Duplicate"]
 
 SIDE = 16  # pixels of the thumbnails that are compared
+BLOCK = 256  # thumbnails that are compared at once
 
 
 @register("filters", "duplicate")
@@ -45,14 +46,18 @@ class Duplicate(Section):
 
     def _first(self, thumb_NP: Tensor) -> Tensor:
         """True (N,) for thumbnails that are no nearer than `distance` to an earlier one that stays."""
-        keep_N = torch.ones(len(thumb_NP), dtype=torch.bool)
-        for i, thumb_P in enumerate(thumb_NP):
-            apart_N = (thumb_NP[:i][keep_N[:i]] - thumb_P).square().mean(1).sqrt()
-            keep_N[i] = bool((apart_N >= self.distance).all())
+        keep_N, square_N = torch.zeros(len(thumb_NP), dtype=torch.bool), thumb_NP.square().sum(1)
+        for rows in torch.arange(len(thumb_NP)).split(BLOCK):
+            others = slice(0, int(rows[-1]) + 1)
+            product_BN = thumb_NP[rows] @ thumb_NP[others].T
+            apart_BN = (square_N[rows, None] + square_N[others] - 2 * product_BN).clamp(min=0)
+            near_BN = apart_BN < self.distance**2 * thumb_NP.shape[1]
+            for near_N, i in zip(near_BN, rows.tolist(), strict=True):
+                keep_N[i] = not (near_N[:i] & keep_N[:i]).any()
         return keep_N
 
 
 def _thumbnails(images_B3HW: Tensor) -> Tensor:
-    """Means over the cells of a grid, float32 (B, P)."""
+    """Means over the cells of a grid, float64 (B, P)."""
     height, width = (min(SIDE, n) for n in images_B3HW.shape[2:])
-    return F.adaptive_avg_pool2d(images_B3HW.float(), (height, width)).flatten(1)
+    return F.adaptive_avg_pool2d(images_B3HW.float(), (height, width)).flatten(1).double()
