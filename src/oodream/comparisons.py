@@ -36,7 +36,7 @@ def published_oal() -> dict[str, Any]:
 DREAM_ARM: dict[str, Any] = {
     "decode": {"output": "images", "steps": 10},
     "sample": {"per_class": 150},
-    "reconstruct": {"detail": True, "frac": 0.25},
+    "reconstruct": {"detail": False, "frac": 0.25},
     "regularize": {"loss": ["energy_logistic"], "outlier_aug_prob": 0.0},
 }
 

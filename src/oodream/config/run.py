@@ -203,7 +203,7 @@ class RegularizeConfig(Section):
 class EvaluateConfig(Section):
     """What is measured."""
 
-    detectors: tuple[str, ...] = ("energy", "msp", "max_logit", "knn", "mahalanobis")
+    detectors: tuple[str, ...] = ("energy", "energy_gen", "msp", "max_logit", "knn", "mahalanobis")
     """detectors (see `oodream list`); the first one is the headline's; one used twice is told apart as
     NAME@LABEL"""
     detector_options: dict[str, Option] = field(default_factory=dict)
