@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 
 import torch
 
 from oodream.cli.console import parse
-from oodream.cli.guard import GuardOptions, job_of
+from oodream.cli.guard import GuardOptions, job_of, place_of
 from oodream.core.registry import make
 from oodream.data.folders import list_ood
 from oodream.data.images import Images
@@ -35,7 +36,7 @@ MOST, SPLITS = {"near": 2000, "far": 500}, 100
 
 def main() -> None:
     command = parse(GuardOptions, "guard_network", sys.argv[1:])
-    job = job_of(command, sys.argv[1:])
+    job = job_of(command, sys.argv[1:], Path(place_of(command.where)))
     folders = named_folders(job.ood, (), ("near", "far"))
     job = replace(job, ood=())
     made = guard_network(job)

@@ -37,9 +37,10 @@ from .read import read_sets
 from .tables import tables
 from .tune import Say, of_group, tune_detectors
 
-__all__ = ["ALL", "Job", "run_benchmark"]
+__all__ = ["ALL", "FACTS", "Job", "run_benchmark"]
 
 ALL = "all"  # in place of detectors' names: every one that the network can serve
+FACTS = "evaluation.json"  # what the numbers stand on; written last
 VALIDATION = "val"  # in place of a folder of unknown images: the protocol's own validation sets
 
 
@@ -126,7 +127,7 @@ def run_benchmark(
             lines = "".join(row_to_json(row) + "\n" for row in rows)
             write_bytes(job.out / f"{name}.jsonl", lines.encode())
     write_bytes(job.out / "results.md", text.encode())
-    write_json(job.out / "evaluation.json", _facts(located, model, extractor.weights_hash, sets, notes, job))
+    write_json(job.out / FACTS, _facts(located, model, extractor.weights_hash, sets, notes, job))
     return text
 
 

@@ -15,7 +15,17 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from ..core.options import OF, ConfigError, Option
 
-__all__ = ["Command", "Engine", "Interrupts", "parse", "say", "value_of", "working_in"]
+__all__ = [
+    "Command",
+    "Engine",
+    "Interrupts",
+    "absolute",
+    "parse",
+    "say",
+    "value_of",
+    "working_in",
+    "writing_to",
+]
 
 Engine = typing.Literal["here", "ray"]
 """where work is done that can be shared"""
@@ -81,6 +91,30 @@ def working_in(place: str) -> Iterator[Path]:
 
     with synchronised(place, say) as folder:
         yield folder
+
+
+@contextmanager
+def writing_to(place: str, last: str | None = None, again: bool = False) -> Iterator[Path]:
+    """Where to write the file, or with `last` the folder, of a place here or in a bucket: then it is made
+    here, and sent when the block ends well (see `run.delivery`).
+    """
+    from ..core.storage import is_url
+
+    if not is_url(place):
+        yield Path(place)
+        return
+
+    from ..run.delivery import delivered
+
+    with delivered(place, last, again) as path:
+        yield path
+
+
+def absolute(place: str) -> str:
+    """A place for people: a path from the root on, or a URL."""
+    from ..core.storage import is_url
+
+    return place if is_url(place) else str(Path(place).resolve())
 
 
 def value_of(args: Sequence[str], flag: str) -> str:

@@ -13,7 +13,7 @@ import tyro
 
 from ..config import FitDecoderConfig
 from ..core.options import ConfigError
-from .console import Engine, parse, say, working_in
+from .console import Engine, parse, say, working_in, writing_to
 
 __all__ = ["decode", "fit"]
 
@@ -37,8 +37,8 @@ class DecodeOptions:
     """decode only images that are missing or damaged"""
     row: tuple[int, ...] = ()
     """decode these rows once more, into --out"""
-    out: Path = Path("redrawn")
-    """where --row writes"""
+    out: str = "redrawn"
+    """where --row writes, here or in a bucket"""
     plugins: bool = False
     """allow extensions that are named by their module, whose code then runs"""
     device: str = "auto"
@@ -55,8 +55,8 @@ class FitOptions:
     """folder of captioned images (metadata.jsonl or .csv, .txt files beside the images, or folders named as
     their captions)
     """
-    out: Path
-    """folder to write"""
+    out: str
+    """folder to write, or one in a bucket"""
     options: Annotated[FitDecoderConfig, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=FitDecoderConfig
     )
@@ -78,8 +78,10 @@ def _decode_in(folder: Path, chosen: DecodeOptions) -> int:
 
     begun = redraw.open_begun(folder, chosen.device, chosen.output, chosen.plugins)
     if chosen.row:
-        for file in redraw.redraw(begun, chosen.row, chosen.out):
-            print(file)
+        with writing_to(chosen.out, last="", again=True) as out:
+            files = [file.relative_to(out) for file in redraw.redraw(begun, chosen.row, out)]
+        for file in files:
+            print(f"{chosen.out.rstrip('/')}/{file}")
     elif chosen.verify:
         print(f"{redraw.verify(begun, say)} images were missing or damaged")
     elif chosen.engine == "ray":
@@ -103,10 +105,12 @@ def fit(args: Sequence[str]) -> int:
     from ..core.device import device_of
     from ..data.captions import captioned_folder
     from ..synthesis.fit_decoder import fit_decoder
+    from ..synthesis.pipeline import INDEX
 
-    images, captions, weights = captioned_folder(chosen.images, chosen.options.resolution)
-    print(f"{len(images)} images, {len(set(captions))} captions", flush=True)
     device = device_of(chosen.options.device)
-    summary = fit_decoder(images, captions, weights, chosen.out, chosen.options, device)
+    with writing_to(chosen.out, last=INDEX, again=True) as out:
+        images, captions, weights = captioned_folder(chosen.images, chosen.options.resolution)
+        print(f"{len(images)} images, {len(set(captions))} captions", flush=True)
+        summary = fit_decoder(images, captions, weights, out, chosen.options, device)
     print(json.dumps(summary, indent=2))
     return 0

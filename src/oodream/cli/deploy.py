@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from .console import Engine, parse
+from .console import Engine, absolute, parse, writing_to
 
 if TYPE_CHECKING:
     from ..deploy.guard import Guard
@@ -41,9 +42,9 @@ class ScoreOptions:
     """which of the run's classifiers"""
     alpha: float | None = None
     """share of known images that may be flagged, in place of the guard's own"""
-    out: Path | None = None
-    """file to write: results.parquet, or JSON lines in results.jsonl, a row for each image in order; after a
-    kill the same command goes on
+    out: str = ""
+    """file to write, here or in a bucket: results.parquet, or JSON lines in results.jsonl, a row for each
+    image in order; after a kill the same command goes on
     """
     json: bool = False
     """one JSON object for each image"""
@@ -63,10 +64,10 @@ class ExportOptions:
 
     run: Annotated[Path, tyro.conf.Positional]
     """a run's folder, or what `oodream guard` wrote"""
-    out: Path | None = None
-    """folder to write the guard to; it is new or empty"""
-    outliers: Path | None = None
-    """folder to write the imagined images to, with a card; it is new or empty"""
+    out: str = ""
+    """folder to write the guard to, or one in a bucket; it is new or empty"""
+    outliers: str = ""
+    """folder to write the imagined images to, with a card, or one in a bucket; it is new or empty"""
     license: str = ""
     """licence on the cards, an identifier of the hub's such as cc-by-4.0"""
     onnx: bool = False
@@ -86,20 +87,19 @@ def score(args: Sequence[str]) -> int:
 
     from ..core.errors import listed, shown
     from ..core.options import ConfigError
+    from ..core.storage import is_url
     from ..deploy.resumed import score_to
     from ..deploy.tables import table_for
 
-    if chosen.out:
-        table_for(chosen.out)
-    elif chosen.engine == "ray":
-        raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
-    predictor = _predictor(chosen)
     if not chosen.out:
-        return _print_scores(predictor, chosen)
-    if chosen.engine == "ray":
-        tally = _score_on_cluster(predictor, chosen, chosen.out)
-    else:
-        tally = score_to(chosen.out, chosen.images, predictor)
+        if chosen.engine == "ray":
+            raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
+        return _print_scores(_predictor(chosen), chosen)
+    table_for(Path(chosen.out))
+    with writing_to(chosen.out) as out:
+        predictor = _predictor(chosen)
+        write = partial(score_to, out, chosen.images, predictor, keep_parts=is_url(chosen.out))
+        tally = write() if chosen.engine == "here" else _on_cluster(write, predictor, chosen)
     if tally.unread:
         unread = listed(tally.first_unread, "\n  ")
         print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)
@@ -107,19 +107,19 @@ def score(args: Sequence[str]) -> int:
     return 2 if tally.unread else 0
 
 
-def _score_on_cluster(predictor: Guard | GraphGuard | Classifier, chosen: ScoreOptions, out: Path) -> Tally:
+def _on_cluster(
+    write: Callable[..., Tally], predictor: Guard | GraphGuard | Classifier, chosen: ScoreOptions
+) -> Tally:
     """The workers of a cluster answer; ConfigError for a guard on a graph, which no worker can be sent."""
     from ..core.cluster import Cluster
     from ..core.options import ConfigError
     from ..deploy.on_cluster import answering_on
-    from ..deploy.resumed import score_to
     from ..runtime.guard import Guard as GraphGuard
 
     if isinstance(predictor, GraphGuard):
         raise ConfigError("--engine ray takes a guard's folder, and PyTorch, but no graph's file.")
     with Cluster(chosen.device) as cluster:
-        answering = answering_on(cluster, predictor, chosen.device, chosen.plugins)
-        return score_to(out, chosen.images, predictor, answering)
+        return write(answering=answering_on(cluster, predictor, chosen.device, chosen.plugins))
 
 
 def _here(chosen: ScoreOptions) -> Path:
@@ -197,23 +197,28 @@ def export(args: Sequence[str]) -> int:
     chosen = parse(ExportOptions, "oodream export", args)
 
     from ..core.options import ConfigError
+    from ..deploy.stored import CONFIG_FILE
     from ..run.artifacts import Run
-    from ..run.outliers import export_images
+    from ..run.outliers import INDEX, export_images
 
     if not chosen.out and not chosen.outliers:
         raise ConfigError(
             "What shall be written? Give --out FOLDER for the guard, --outliers FOLDER, or both."
         )
     if chosen.out:
-        _export_guard(chosen, chosen.out)
+        with writing_to(chosen.out, last=CONFIG_FILE) as out:
+            lines = _export_guard(chosen, out)
+        print("\n".join([f"{absolute(chosen.out)}: {lines[0]}", *lines[1:]]))
     if chosen.outliers:
         run = Run.open(chosen.run, chosen.plugins)
-        n = export_images(run, chosen.outliers, **({"license": chosen.license} if chosen.license else {}))
-        print(f"{chosen.outliers.resolve()}: {n:,} imagined images, with a card")
+        with writing_to(chosen.outliers, last=INDEX) as out:
+            n = export_images(run, out, **({"license": chosen.license} if chosen.license else {}))
+        print(f"{absolute(chosen.outliers)}: {n:,} imagined images, with a card")
     return 0
 
 
-def _export_guard(chosen: ExportOptions, out: Path) -> None:
+def _export_guard(chosen: ExportOptions, out: Path) -> list[str]:
+    """Writes the guard's folder; lines that say what it promises, and what its graphs differ in."""
     from ..data.inputs import DataInputs
     from ..deploy.export import export
     from ..deploy.guard import Guard
@@ -246,11 +251,12 @@ def _export_guard(chosen: ExportOptions, out: Path) -> None:
         int8=images,
         license=chosen.license or None,
     )
-    print(f"{out.resolve()}: {guard.guarantee}")
+    lines = [str(guard.guarantee)]
     for name, worst in (("guard.onnx", exported.onnx), ("guard.xml", exported.openvino)):
         if worst is not None:
-            print(f"{name} gives the same answers; its scores differ by {worst:.2g} at most")
+            lines.append(f"{name} gives the same answers; its scores differ by {worst:.2g} at most")
     if exported.int8:
-        print(f"{INT8_FILE}: {exported.int8.guarantee}")
+        lines.append(f"{INT8_FILE}: {exported.int8.guarantee}")
         for change in exported.int8.changes:
-            print(f"  {change.measure}: {change.before:.2%}, in integers {change.after:.2%}")
+            lines.append(f"  {change.measure}: {change.before:.2%}, in integers {change.after:.2%}")
+    return lines

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,7 +15,10 @@ from ..config import Config, MeasureConfig
 from ..core.errors import listed
 from ..core.options import ConfigError
 from ..run.layout import REGULARIZED, Layout
-from .console import Engine, parse, say
+from .console import Engine, absolute, parse, say, writing_to
+
+if TYPE_CHECKING:
+    from ..benchmark.protocol import Protocol
 
 __all__ = ["audit", "evaluate"]
 
@@ -36,9 +39,9 @@ class Target:
     """
     weights: Path | None = None
     """safetensors file with the network's weights"""
-    out: Path | None = None
-    """folder to write (default: runs/evaluate-PROTOCOL-MODEL); it also keeps the network's outputs for the
-    next time
+    out: str = ""
+    """folder to write, or one in a bucket (default: runs/evaluate-PROTOCOL-MODEL); the network's outputs are
+    kept for the next time, in it or on this machine
     """
     hub: bool = False
     """read image sets from the hub that are there and not below a root"""
@@ -65,8 +68,7 @@ def evaluate(args: Sequence[str]) -> int:
 
     from ..benchmark.explain import overview
     from ..benchmark.protocol import load_protocol
-    from ..benchmark.run import Job, run_benchmark
-    from ..run.lessons import lesson_of, run_of
+    from ..benchmark.run import FACTS
 
     protocol = load_protocol(target.protocol)
     beside = (Path(target.protocol).parent,) if target.protocol.endswith(".toml") else ()
@@ -81,21 +83,31 @@ def evaluate(args: Sequence[str]) -> int:
         )
     model = _classifier_of(target.model)
     label = "-".join(re.findall(r"[\w.]+", target.model))
-    out = target.out or Path("runs") / f"evaluate-{protocol.name}-{label}"
+    place = target.out or str(Path("runs") / f"evaluate-{protocol.name}-{label}")
+    with writing_to(place, last=FACTS, again=True) as out:
+        tables = _measured(command, protocol, model, roots, out)
+    print(f"\n{tables}\nResults: {absolute(place)}")
+    return 0
+
+
+def _measured(command: Evaluate, protocol: Protocol, model: str, roots: tuple[Path, ...], out: Path) -> str:
+    """The tables, measured by this process or by a cluster's workers."""
+    from ..benchmark.run import Job, run_benchmark
+    from ..run.lessons import lesson_of, run_of
+
+    target = command.where
     job = Job(out=out, roots=roots, hub=target.hub, plugins=target.plugins, **vars(command.options))
     run = run_of(Path(job.outliers), target.plugins) if job.outliers else None
     teach = partial(lesson_of, run) if run else None
     measure = partial(run_benchmark, protocol, model, target.weights, job, say, teach)
-    if target.engine == "ray":
-        from ..core.cluster import Cluster
-        from ..models.on_cluster import outputs_on
+    if target.engine == "here":
+        return measure()
 
-        with Cluster(job.device) as cluster:
-            tables = measure(outputs_on(cluster))
-    else:
-        tables = measure()
-    print(f"\n{tables}\nResults: {out.resolve()}")
-    return 0
+    from ..core.cluster import Cluster
+    from ..models.on_cluster import outputs_on
+
+    with Cluster(job.device) as cluster:
+        return measure(outputs_on(cluster))
 
 
 def _classifier_of(model: str) -> str:

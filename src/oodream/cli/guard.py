@@ -13,12 +13,12 @@ import tyro
 
 from ..config import NetworkConfig
 from ..core.options import ConfigError
-from .console import parse, say
+from .console import absolute, parse, say, writing_to
 
 if TYPE_CHECKING:
     from ..run.guard_inputs import GuardJob
 
-__all__ = ["GuardOptions", "guard", "job_of"]
+__all__ = ["GuardOptions", "guard", "job_of", "place_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class Subject:
     """pictures of what the network knows: a folder of class folders, hub:NAME or a data set by name, as for
     `oodream run`; or a folder of pictures without labels
     """
-    out: Path | None = None
-    """folder to write (default: runs/guard-MODEL); it is new or empty"""
+    out: str = ""
+    """folder to write, or one in a bucket (default: runs/guard-MODEL); it is new or empty"""
     weights: Path | None = None
     """safetensors file with the network's weights"""
     labels: Path | None = None
@@ -91,31 +91,32 @@ def guard(args: Sequence[str]) -> int:
     if not where.data:
         raise ConfigError("Which pictures? Give --data FOLDER, with what the network knows.")
     if where.dry_run:
-        print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {folder_of(where)}.")
+        print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {place_of(where)}.")
         return 0
 
+    from ..deploy.stored import CONFIG_FILE
     from ..run.guard import guard_network
+    from ..run.guard_page import REPORT
 
-    job = job_of(command, args)
-    result = guard_network(job, say)
-    report = (job.out / "report.html").resolve()
-    print(f"\n{result.guard.guarantee}\nGuard: {job.out.resolve()}\nReport: {report}")
+    place = place_of(where)
+    with writing_to(place, last=CONFIG_FILE) as out:
+        result = guard_network(job_of(command, args, out), say)
+    print(f"\n{result.guard.guarantee}\nGuard: {absolute(place)}\nReport: {absolute(f'{place}/{REPORT}')}")
     return 0
 
 
-def folder_of(where: Subject) -> Path:
+def place_of(where: Subject) -> str:
     """The guard's folder: the one named, or one called as the network."""
     label = "-".join(re.findall(r"[\w.]+", Path(where.model).name or where.model))
-    return where.out or Path("runs") / f"guard-{label}"
+    return where.out or str(Path("runs") / f"guard-{label}")
 
 
-def job_of(command: GuardOptions, args: Sequence[str]) -> GuardJob:
-    """What the options of the command line ask for."""
+def job_of(command: GuardOptions, args: Sequence[str], out: Path) -> GuardJob:
+    """What the options of the command line ask for, in the folder `out`."""
     from ..run.guard import CACHE
     from ..run.guard_inputs import GuardJob
 
     where = command.where
-    out = folder_of(where)
     named = {key: value for key, value in vars(where).items() if key not in ("out", "cache", "dry_run")}
     return GuardJob(
         out=out, cache=where.cache or out.parent / CACHE, command=shlex.join(["oodream", "guard", *args]),

@@ -58,7 +58,7 @@ def doctor(args: Sequence[str]) -> int:
 
     from ..core.parallel import CORES
     from ..data.builtin import DEBIAN
-    from ..synthesis.pipeline import EMBEDDED
+    from ..synthesis.pipeline import EMBEDDED, INDEX
 
     for package in (
         "oodream",
@@ -86,7 +86,7 @@ def doctor(args: Sequence[str]) -> int:
     print(f"{'python':14} {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
     print(f"{'cores':14} {CORES} in use, whose threads {waits} (OMP_WAIT_POLICY={policy})")
     print(f"{'cuda':14} {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
-    embedded = (EMBEDDED / "model_index.json").exists()
+    embedded = (EMBEDDED / INDEX).exists()
     print(f"{'decoder':14} {'embedded' if embedded else 'MISSING: reinstall oodream'}")
     print(f"{'fashion-full':14} {DEBIAN if DEBIAN.is_dir() else 'needs the extra: oodream[hub]'}")
     return 0

@@ -17,7 +17,7 @@ from ..core.errors import shown
 from ..core.files import MAX_JSON, parse_json, read_text
 from ..core.options import ConfigError, overlay, to_json
 from ..presets import PRESETS
-from .console import parse, say, value_of, working_in
+from .console import absolute, parse, say, value_of, working_in
 
 __all__ = ["compare", "demo", "json_text", "read_options", "run"]
 
@@ -58,8 +58,8 @@ class Arms:
 
     arms: str = "oal"
     """a comparison by name (see `oodream list`), or a JSON file {"arm": {option: value}}"""
-    run: Path | None = None
-    """folder of the arms' run folders (default: runs/compare-NAME)"""
+    run: str = ""
+    """folder of the arms' run folders, or one in a bucket (default: runs/compare-NAME)"""
     preset: str | None = None
     """where the common options start from"""
     only: tuple[str, ...] = ()
@@ -141,9 +141,11 @@ def compare(args: Sequence[str]) -> int:
             overlay(config, options)
         print(json.dumps(arms, indent=2))
         return 0
-    folder = where.run or Path("runs") / f"compare-{Path(where.arms).stem}"
-    if measured := compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say):
-        print(f"\n{markdown(measured)}\nPage: {(folder / 'comparison.html').resolve()}")
+    place = where.run or str(Path("runs") / f"compare-{Path(where.arms).stem}")
+    with working_in(place) as folder:
+        measured = compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say)
+    if measured:
+        print(f"\n{markdown(measured)}\nPage: {absolute(f'{place}/comparison.html')}")
     return 0
 
 

@@ -21,10 +21,12 @@ from .errors import StoreError
 from .files import explained
 from .options import ConfigError
 
-__all__ = ["CACHE", "Storage", "cached_at", "is_url"]
+__all__ = ["CACHE", "PRIVATE", "Storage", "cached_at", "is_url"]
 
 CACHE = "OODREAM_CACHE"
 """the variable with the folder of local copies; ~/.cache/oodream where it is not set"""
+PRIVATE = ".oodream"
+"""the folder of what this program keeps beside a folder's files"""
 URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 TAGS = (
     "ETag",
@@ -43,9 +45,11 @@ def is_url(place: str | os.PathLike[str]) -> bool:
 
 
 def cached_at(url: str, kind: str) -> Path:
-    """Where a local copy of a kind lies of what is at a URL."""
+    """Where a local copy of a kind lies of what is at a URL; ConfigError for a URL that leads upwards."""
     home = os.environ.get(CACHE)
     scheme, _, rest = url.partition("://")
+    if ".." in rest.split("/"):
+        raise ConfigError(f"{url} leads upwards by '..'. Name the place itself.")
     return Path(home or Path.home() / ".cache" / "oodream") / kind / scheme / rest.strip("/")
 
 
@@ -83,7 +87,7 @@ class Storage:
                 except FileNotFoundError as error:
                     raise self._nothing() from error
             return
-        probe = f".oodream/probe-{secrets.token_hex(4)}"
+        probe = f"{PRIVATE}/probe-{secrets.token_hex(4)}"
         try:
             self.create(probe, b"")
         except FileNotFoundError as error:
@@ -117,15 +121,20 @@ class Storage:
                 raise self._nothing() from error
 
     def listed(self, folder: str) -> list[str]:
-        """The names of the files in a folder, sorted; none where there is no such folder."""
+        """The names of what is in a folder, sorted; none where there is no such folder."""
+        place = f"{self.root}/{folder}".rstrip("/")
         with _told(self.url):
             try:
-                paths = self.fs.ls(f"{self.root}/{folder}", detail=False)
+                paths = [path.rstrip("/") for path in self.fs.ls(place, detail=False)]
             except FileNotFoundError:
                 return []
-        return sorted(
-            name for path in paths if (name := path.rstrip("/").rpartition("/")[2]) and name != folder
-        )
+        # An empty folder that a bucket's console has made is an object of its own, and listed as its content.
+        return sorted(path.rpartition("/")[2] for path in paths if path != place)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        with _told(self.url):
+            return bool(self.fs.isfile(f"{self.root}/{name}"))
 
     def read(self, name: str = "") -> bytes:
         """The content of a file; without a name, of the very file at the URL."""
@@ -155,6 +164,14 @@ class Storage:
             self._make_folder(f"{self.root}/{name}")
             with self.fs.open(f"{self.root}/{name}", "wb") as target:
                 shutil.copyfileobj(file, target, 1 << 20)
+
+    def send_new(self, file: Path, name: str) -> None:
+        """Writes a file of this machine to a name that must be new; FileExistsError where there is one."""
+        with _told(self.url):
+            self._make_folder(f"{self.root}/{name}")
+            if self.has(name):  # some systems of fsspec do not look themselves
+                raise FileExistsError(name)
+            self.fs.put_file(str(file), f"{self.root}/{name}", mode="create")
 
     def create(self, name: str, data: bytes) -> None:
         """Writes a file that must be new; FileExistsError where another process has made it before."""

@@ -68,14 +68,19 @@ Answering = Callable[["Pictures", Sequence[int]], Iterator[tuple[int, "list[Json
 
 
 def score_to(
-    file: Path, places: Sequence[str], predictor: Answerer, answering: Answering | None = None
+    file: Path,
+    places: Sequence[str],
+    predictor: Answerer,
+    answering: Answering | None = None,
+    keep_parts: bool = False,
 ) -> Tally:
     """Writes the answers of a guard, in PyTorch or on a graph, or of a classifier to the pictures of a
     command line (see `data.stream`), one row for each, in order: Parquet or JSON lines, by the file's suffix.
 
-    `answering` may do the work elsewhere. What a killed process has finished is kept. Raises StoreError
-    where the file is there already, where it was begun with another predictor or other pictures, and where
-    another process is at it; and what `open_pictures` and `table_for` raise.
+    `answering` may do the work elsewhere. What a killed process has finished is kept; with `keep_parts` all
+    parts are, and the same call writes the file again without work. Raises StoreError where the file is there
+    already, where it was begun with another predictor or other pictures, and where another process is at it;
+    and what `open_pictures` and `table_for` raise.
     """
     table, folder = table_for(file), file.with_name(f"{file.name}.parts")
     begun = folder / BEGUN
@@ -94,7 +99,8 @@ def score_to(
         parts = [folder / f"part-{i:06}{table.suffix}" for i in range(-(-pictures.total // PART))]
         tally = _fill(parts, table, pictures, answering or partial(answer_parts, predictor))
         table.join(parts, file, facts)
-    shutil.rmtree(folder)
+    if not keep_parts:
+        shutil.rmtree(folder)
     return tally
 
 

@@ -69,7 +69,9 @@ def table_for(file: Path) -> Table:
     if file.suffix in (".jsonl", ".ndjson"):
         return JsonLines()
     if file.suffix != ".parquet":
-        raise ConfigError(f"Results end in .parquet or .jsonl (JSON lines), and {shown(file)} in neither.")
+        raise ConfigError(
+            f"Results end in .parquet or .jsonl (JSON lines), and {shown(file.name)} in neither."
+        )
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:

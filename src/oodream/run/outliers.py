@@ -20,8 +20,10 @@ from ..core.sealed import damaged
 from ..core.types import Json
 from .artifacts import Run
 
-__all__ = ["export_images"]
+__all__ = ["INDEX", "export_images"]
 
+INDEX = "metadata.jsonl"
+"""the file that says of every image what it was made from"""
 PRIVATE = ("anchor", "anchor_index", "hash", "pipeline")  # names of known images; what only the run can use
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 UNKNOWN = "unknown"
@@ -59,7 +61,7 @@ def export_images(run: Run, folder: Path, license: str = UNKNOWN) -> int:
         public = (
             {key: value for key, value in line.items() if key not in PRIVATE} for line in chain(kept(), added)
         )
-        write_bytes(fresh / "metadata.jsonl", (encode_json(line) + b"\n" for line in public))
+        write_bytes(fresh / INDEX, (encode_json(line) + b"\n" for line in public))
         count = Counter(line["class"] for line in chain(kept(), added))
         card = _card(run, count, folder.resolve().name, license)
         write_bytes(fresh / "README.md", str(card).encode())

@@ -25,13 +25,13 @@ import filelock
 
 from ..core.errors import StoreError, shown
 from ..core.files import encode_json, explained, read_json, write_json
-from ..core.storage import Storage, cached_at
+from ..core.storage import PRIVATE, Storage, cached_at
 
 __all__ = ["SECONDS", "fetched", "synchronised"]
 
 SECONDS = 60.0
 """between two looks for what is new"""
-JOURNAL, STATE, LOCK = ".oodream", ".sync.json", ".sync.lock"
+JOURNAL, STATE, LOCK = PRIVATE, ".sync.json", ".sync.lock"
 STAMP = "stage.json"  # says that all beside it is there: it comes last, and goes first
 LOCAL = ("cache", "process.json", "process.out", "process.err")  # of no use elsewhere
 

@@ -27,7 +27,7 @@ from .fitting.tokenizer import fit_tokenizer, is_damaged, save_complete
 from .fitting.unet import build_pipeline, fit_unet
 from .fitting.vae import encode_all, fit_vae
 from .names import NAMES, check_without, known_to
-from .pipeline import load_pipeline
+from .pipeline import INDEX, load_pipeline
 from .text import check_prompt
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def publish(pipeline: StableDiffusionPipeline, out: Path, names: Sequence[str] |
         if names is not None:
             write_json(folder / NAMES, names)
         pipeline.to(dtype=torch.float16).save_pretrained(folder)
-        for file in (folder / "model_index.json", *folder.glob("*/config.json")):
+        for file in (folder / INDEX, *folder.glob("*/config.json")):
             values = read_json(file)
             values.pop("_name_or_path", None)
             # transformers would load what this says and diffusers float32, and the two do not multiply.

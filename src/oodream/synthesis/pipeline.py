@@ -21,9 +21,18 @@ from ..core.folders import HASHES, changed_files
 from .errors import DecoderError
 from .parts import check_classes, check_configs, check_indexes
 
-__all__ = ["AUTOENCODERS", "EMBEDDED", "check_folder", "load_autoencoder", "load_pipeline", "variant_of"]
+__all__ = [
+    "AUTOENCODERS",
+    "EMBEDDED",
+    "INDEX",
+    "check_folder",
+    "load_autoencoder",
+    "load_pipeline",
+    "variant_of",
+]
 
 EMBEDDED = ASSETS / "decoder"
+INDEX = "model_index.json"  # of a diffusers folder: which parts it has
 PARTS = {
     "StableDiffusionPipeline": ("tokenizer", "text_encoder", "unet", "vae", "scheduler"),
     "StableDiffusionXLPipeline": (
@@ -161,8 +170,8 @@ def check_folder(folder: Path) -> None:
     tokenizer.
     """
     check_hashes(folder)
-    if not (folder / "model_index.json").is_file():
-        raise DecoderError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
+    if not (folder / INDEX).is_file():
+        raise DecoderError(f"{folder} is not a diffusers pipeline: it has no {INDEX}.")
     for part in _parts(folder):
         if not any((folder / part).glob("*.json")):
             raise DecoderError(f"{folder} cannot be loaded: its part {part!r} is missing.")
@@ -221,9 +230,9 @@ def _weight_parts(folder: Path) -> Sequence[str]:
 
 
 def _parts(folder: Path) -> Sequence[str]:
-    index = read_json(folder / "model_index.json")
+    index = read_json(folder / INDEX)
     if not isinstance(index, dict):
-        raise DecoderError(f"{shown(folder)}: its model_index.json is no JSON object.")
+        raise DecoderError(f"{shown(folder)}: its {INDEX} is no JSON object.")
     parts = PARTS[_known(index.get("_class_name"), shown(folder))]
     check_classes(index, parts, shown(folder))
     return parts
