@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread for each of several test processes, also in the programs that tests start; waiting threads sleep.
@@ -14,6 +15,7 @@ import torch
 from hypothesis import settings
 
 from oodream.cli.main import main
+from tests.helpers.bucket import bucket
 from tests.helpers.runs import command
 from tests.helpers.tiny import NAMES, draw, save_tiny_pipeline, save_tiny_xl_pipeline
 
@@ -26,6 +28,14 @@ settings.load_profile("untimed")
 def _seeded() -> None:
     """Tests that draw without a generator of their own draw the same each time, in any order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def s3(monkeypatch, tmp_path) -> Iterator[str]:
+    """The URL of a new bucket on a server of S3's kind; copies are kept in the folder `cache` of tmp_path."""
+    monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / "cache"))
+    with bucket("s3", monkeypatch) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

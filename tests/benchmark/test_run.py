@@ -15,6 +15,7 @@ from oodream.core.errors import DataError
 from oodream.core.registry import names
 from oodream.core.tensors import save_tensors
 from oodream.models.factory import backbone
+from tests.helpers.bucket import objects
 from tests.helpers.protocols import PLACES, evaluate, picture, pixels, rows, run_command, save
 
 
@@ -92,6 +93,22 @@ def test_embedded_protocol(tmp_path: Path) -> None:
     assert found["knn", "mean", "far"].auroc == pytest.approx(sum(far) / 5)
     near = [found["knn", name, "near"].auroc for name in ("bag", "ankle-boot")]
     assert found["knn", "mean", "near"].auroc == pytest.approx(sum(near) / 2)
+
+
+def test_results_in_a_bucket(root: Path, weights: Path, s3: str, tmp_path: Path, capsys) -> None:
+    """The network's outputs stay on this machine, and serve the next time."""
+    network, out = ("--model", "resnet8", "--weights", str(weights), "--out"), f"{s3}/results"
+    assert evaluate(root, *network, str(tmp_path / "here")) == 0
+    assert evaluate(root, *network, out) == 0
+    assert f"Results: {out}\n" in capsys.readouterr().out
+    names = {"results.jsonl", "results.md", "evaluation.json"}
+    here = {f"results/{name}": (tmp_path / "here" / name).read_bytes() for name in names}
+    assert objects(s3) == here
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")}
+    assert kept
+    assert evaluate(root, *network, out) == 0
+    assert objects(s3) == here
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")} == kept
 
 
 @pytest.mark.parametrize(("tune", "groups"), [("val", "val and val-ood"), (".", "val")])

@@ -61,6 +61,32 @@ def test_what_is_a_url():
     assert not any(map(is_url, ("photos", "/photos", "hub:owner/name", "C:\\photos", "near=s3://bucket")))
 
 
+def test_what_is_there_is_told_and_not_written_over(url, tmp_path):
+    storage = Storage(url)
+    (tmp_path / "x").write_bytes(b"first")
+    assert not storage.has("a/x")
+    storage.send_new(tmp_path / "x", "a/x")
+    assert storage.has("a/x")
+    assert not storage.has("a")
+    (tmp_path / "x").write_bytes(b"second")
+    with pytest.raises(FileExistsError):
+        storage.send_new(tmp_path / "x", "a/x")
+    assert storage.read("a/x") == b"first"
+    assert storage.listed("") == ["a"]
+
+
+def test_a_file_is_not_written_over_though_it_came_between_the_look_and_the_sending(
+    s3, tmp_path, monkeypatch
+):
+    (tmp_path / "x").write_bytes(b"second")
+    storage = Storage(s3)
+    storage.create("x", b"first")
+    monkeypatch.setattr(storage, "has", lambda name: False)
+    with pytest.raises(FileExistsError):
+        storage.send_new(tmp_path / "x", "x")
+    assert storage.read("x") == b"first"
+
+
 def test_copies_lie_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv("OODREAM_CACHE", str(tmp_path))
     assert cached_at("s3://bucket/a/b/", "data") == tmp_path / "data" / "s3" / "bucket" / "a" / "b"
@@ -98,12 +124,6 @@ def test_a_server_that_makes_a_file_twice_is_refused(url, monkeypatch):
     with pytest.raises(StoreError, match="take a server with conditional writes"):
         storage.reach(write=True)
     assert objects(url) == {}
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    with bucket("s3", monkeypatch) as url:
-        yield url
 
 
 def test_a_bucket_that_is_not_there_cannot_be_written(s3):

@@ -16,9 +16,12 @@ from PIL import Image
 from oodream.cli.main import main
 from oodream.core.errors import DataError, StoreError
 from oodream.core.files import read_json
+from oodream.core.storage import Storage
 from oodream.deploy import resumed, scoring
+from oodream.deploy.guard import Guard
 from oodream.deploy.resumed import score_to
 from oodream.deploy.tables import read_part, row_of, table_for
+from tests.helpers.bucket import objects
 from tests.helpers.guarded import classifier, clothes, guard
 
 CPU = torch.device("cpu")
@@ -264,3 +267,35 @@ def test_the_command(photos, guard_folder, tmp_path, capsys):
     assert read_json(tmp_path / "b.jsonl.parts" / "begun.json")["alpha"] == 0.05
     assert main([*args, str(tmp_path / "b.jsonl"), "--alpha", "0.1"]) == 2
     assert "begun with another alpha (0.05, and now 0.1)" in capsys.readouterr().err
+
+
+def test_a_table_in_a_bucket(photos, guard_folder, s3, tmp_path, monkeypatch, capsys):
+    """It comes there whole; where it cannot be sent, the same command does so and asks of nothing again."""
+    score_to(tmp_path / "here.jsonl", [str(photos)], Guard.load(guard_folder))
+    args = ["score", str(photos), "--run", str(guard_folder), "--device", "cpu", "--out"]
+    assert main([*args, f"{s3}/tables/answers.csv"]) == 2
+    assert "answers.csv in neither" in capsys.readouterr().err
+    out = f"{s3}/tables/answers.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "send_new", refused)
+        assert main([*args, out]) == 2
+    assert "Access Denied. What was made is kept in" in capsys.readouterr().err
+    assert objects(s3) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(Guard, "of_squares", refused)
+        assert main([*args, out]) == 2  # some cannot be read
+    captured = capsys.readouterr()
+    assert f"{out}: 50 pictures, " in captured.out
+    assert "3 pictures cannot be read:\n  " in captured.err
+    assert objects(s3) == {"tables/answers.jsonl": (tmp_path / "here.jsonl").read_bytes()}
+    with monkeypatch.context() as patch:
+        patch.setattr(Guard, "load", refused)
+        assert main([*args, out]) == 2
+    assert f"{out} is there already. Remove it" in capsys.readouterr().err
+    assert main([*args, f"{s3}-none/answers.jsonl"]) == 2
+    assert "Make the bucket first" in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def refused(*_, **__):
+    raise StoreError("Access Denied.")

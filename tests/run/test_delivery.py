@@ -1,9 +1,10 @@
-"""What is made for a bucket comes there whole or not at all, whatever is killed and whoever else writes there."""
+"""What is made for a bucket comes there whole or not at all, whatever is killed and whoever else writes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -87,11 +88,18 @@ def test_a_folder_comes_when_it_is_whole_and_its_last_file_behind_all_others(url
     assert not [file for file in (tmp_path / "a").rglob("*") if file.is_file()], "nothing stays here"
 
 
+def killed(url: str) -> None:
+    """A command that is killed, with a file half written and parts of it that are whole."""
+    work = delivered(url)
+    path = work.__enter__()
+    path.with_name(f"{path.name}.parts").write_text("some")
+    path.write_text("half")
+    with suppress(KeyboardInterrupt):
+        work.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+
 def test_what_a_killed_command_has_begun_is_there_for_the_same_one(url):
-    with pytest.raises(KeyboardInterrupt), delivered(url) as path:
-        path.with_name("place.parts").write_text("some")
-        path.write_text("not whole")
-        raise KeyboardInterrupt
+    killed(url)
     assert objects(url) == {}
     with delivered(url) as path:
         assert path.with_name("place.parts").read_text() == "some"
@@ -102,13 +110,13 @@ def test_what_a_killed_command_has_begun_is_there_for_the_same_one(url):
         path.write_text("x")
 
 
-def test_what_is_begun_for_a_place_within_another_is_not_sent_to_that_one(url, tmp_path):
-    with pytest.raises(KeyboardInterrupt), delivered(f"{url}/within") as path:
-        path.write_text("half")
-        raise KeyboardInterrupt
+def test_what_is_begun_for_a_place_within_another_is_not_sent_to_that_one(url):
+    killed(f"{url}/within")
     make(url)
     assert objects(url) == THERE
-    assert path.read_text() == "half"
+    with delivered(f"{url}/within") as path:
+        assert path.with_name("within.parts").read_text() == "some"
+        path.write_text("whole")
 
 
 @pytest.mark.parametrize("last", [None, "config.json"])
@@ -116,9 +124,9 @@ def test_a_place_that_is_taken_is_refused_before_the_work(url, last):
     with delivered(url, last) as path:
         write(path, config_json="first") if last else path.write_text("first")
     before, begun = objects(url), []
-    with pytest.raises(StoreError, match="place is there already" if last is None else "holds something"):
-        with delivered(url, last):
-            begun.append(True)
+    message = "place is there already" if last is None else "place holds something already"
+    with pytest.raises(StoreError, match=message), delivered(url, last):
+        begun.append(True)
     assert not begun
     assert objects(url) == before
 
@@ -161,7 +169,7 @@ def test_a_half_sent_folder_is_known_as_such_and_sent_by_the_same_command(url, m
     assert "config.json" not in objects(url)
     assert CLAIM in objects(url)
     machine("b")
-    with pytest.raises(StoreError, match="Another machine is sending to .*, or was killed at it"):
+    with pytest.raises(StoreError, match=r"Another machine is sending to .*, or was killed at it"):
         make(url)
     machine("a")
     make(url)
@@ -176,15 +184,23 @@ def test_what_was_half_sent_leaves_nothing_behind_when_other_files_are_made(url)
 
 
 def test_a_file_that_cannot_be_sent_is_sent_by_the_same_command(url, monkeypatch):
+    def refused(*_):
+        raise StoreError("The server says 503.")
+
+    def make_file() -> None:
+        with delivered(url) as path:
+            path.with_name("place.parts").mkdir(exist_ok=True)
+            path.write_text("whole")
+
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "send_new", lambda *_: (_ for _ in ()).throw(StoreError("It says 503.")))
-        with pytest.raises(StoreError, match=r"It says 503\. What was made is kept in .*place/\.begun"):
-            with delivered(url) as path:
-                path.with_name("place.parts").write_text("all")
-                path.write_text("whole")
-    with delivered(url) as path:
-        assert path.with_name("place.parts").read_text() == "all"
-        path.write_text("whole")
+        patch.setattr(Storage, "send_new", refused)
+        with pytest.raises(
+            StoreError, match=r"says 503\. What was made is kept in .*place/\.begun"
+        ) as caught:
+            make_file()
+    begun = Path(str(caught.value).partition("is kept in ")[2].partition(":")[0])
+    assert {path.name for path in begun.iterdir()} == {".lock", "place", "place.parts"}
+    make_file()
     assert Storage(url).read() == b"whole"
 
 

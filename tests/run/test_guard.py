@@ -20,6 +20,7 @@ from oodream.data.folders import list_ood
 from oodream.run.guard_inputs import GuardInputs, GuardJob
 from oodream.run.guard_page import read_scores
 from oodream.runtime import Guard as GraphGuard
+from tests.helpers.bucket import objects
 from tests.helpers.guarded import SIZE, Logits, classifier, output_names, save_clothes, save_logits
 from tests.helpers.onnx_files import save_logits_as_onnx
 from tests.helpers.page import Page
@@ -42,7 +43,7 @@ def desk(tmp_path_factory) -> Path:
     return folder
 
 
-def guard(desk: Path, out: Path, *more: str, data: str = "photos", labels: bool = True) -> int:
+def guard(desk: Path, out: Path | str, *more: str, data: str = "photos", labels: bool = True) -> int:
     known = ("--labels", str(desk / "labels.txt")) if labels else ()
     cache = () if "--cache" in more else ("--cache", str(desk / "cache"))
     return main(
@@ -94,6 +95,19 @@ def test_a_folder_that_needs_code_is_read_only_where_that_is_wanted(made, desk, 
     assert "names the plug-in 'exported:net.pt2'" in capsys.readouterr().err
     assert main(["score", picture, "--run", str(made), "--plugins"]) == 0
     assert "threshold" in capsys.readouterr().out
+
+
+def test_a_guard_in_a_bucket(desk, s3, tmp_path, capsys):
+    out = f"{s3}/guards/mine"
+    assert guard(desk, out, *PIXELS, *FEW) == 0
+    assert f"Guard: {out}\nReport: {out}/report.html\n" in capsys.readouterr().out
+    assert guard(desk, tmp_path / "mine", *PIXELS, *FEW) == 0
+    there = {name.removeprefix("guards/mine/"): data for name, data in objects(s3).items()}
+    here = {file.name: file.read_bytes() for file in (tmp_path / "mine").iterdir()}
+    assert there.keys() == here.keys()
+    assert {name for name in here if here[name] != there[name]} <= {"report.html"}, "its command and its time"
+    assert guard(desk, out, *PIXELS, *FEW, "--model", "nowhere.pt2") == 2
+    assert f"{out} holds something already" in capsys.readouterr().err
 
 
 def test_it_is_exported_as_any_guard(made, tmp_path):

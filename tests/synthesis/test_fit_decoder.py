@@ -12,8 +12,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from oodream.cli.main import main
 from oodream.core.errors import DataError
-from oodream.core.options import ConfigError
+from oodream.core.files import write_bytes
+from oodream.core.options import ConfigError, to_json
 from oodream.core.tensors import load_state, save_tensors
 from oodream.data.captions import captioned_folder
 from oodream.synthesis.errors import DecoderError
@@ -23,6 +25,7 @@ from oodream.synthesis.fitting.unet import noisy_batch
 from oodream.synthesis.fitting.vae import Posteriors, encode_all
 from oodream.synthesis.names import known_to
 from oodream.synthesis.pipeline import load_pipeline
+from tests.helpers.bucket import objects
 from tests.helpers.tiny import TINY
 
 CPU = torch.device("cpu")
@@ -52,6 +55,17 @@ def test_diffusers_loads_and_draws(fitted):
     grids = sorted(out.with_name("decoder.work").glob("samples/*.png"))
     assert [g.name for g in grids] == ["0000002.png", "0000003.png"]
     assert not list(out.rglob("*.bin")) + list(out.rglob("*.pt"))
+
+
+def test_a_decoder_in_a_bucket(fitted, shapes, s3, tmp_path):
+    values = {key: v if isinstance(v, list) else [v] for key, v in to_json(TINY).items()}
+    words = [word for key, v in values.items() for word in (f"--{key.replace('_', '-')}", *map(str, v))]
+    assert main(["fit-decoder", str(shapes), "--out", f"{s3}/decoder", *words]) == 0
+    for name, data in objects(f"{s3}/decoder").items():
+        write_bytes(tmp_path / "decoder" / name, data)
+    names = [{p.relative_to(f) for p in f.rglob("*")} for f in (tmp_path / "decoder", fitted[0])]
+    assert names[0] == names[1]
+    assert load_pipeline(str(tmp_path / "decoder"), CPU).vae_scale_factor > 1
 
 
 def test_the_names_that_it_has_learnt_lie_beside_it(fitted):

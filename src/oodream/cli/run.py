@@ -17,7 +17,7 @@ from ..core.errors import shown
 from ..core.files import MAX_JSON, parse_json, read_text
 from ..core.options import ConfigError, overlay, to_json
 from ..presets import PRESETS
-from .console import absolute, parse, say, value_of, working_in
+from .console import parse, say, value_of, working_in
 
 __all__ = ["compare", "demo", "json_text", "read_options", "run"]
 
@@ -145,7 +145,7 @@ def compare(args: Sequence[str]) -> int:
     with working_in(place) as folder:
         measured = compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say)
     if measured:
-        print(f"\n{markdown(measured)}\nPage: {absolute(f'{place}/comparison.html')}")
+        print(f"\n{markdown(measured)}\nPage: {(folder / 'comparison.html').resolve()}")
     return 0
 
 

@@ -26,6 +26,7 @@ import filelock
 from ..core.errors import StoreError, shown
 from ..core.files import encode_json, explained, read_json, write_json
 from ..core.storage import PRIVATE, Storage, cached_at
+from .layout import Layout
 
 __all__ = ["SECONDS", "fetched", "synchronised"]
 
@@ -257,9 +258,13 @@ class _Synced:
         names = []
         for folder, folders, files in os.walk(self.folder):
             at = Path(folder).relative_to(self.folder)
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            names += [(at / name).as_posix() for name in files if not name.startswith(".")]
-        return [name for name in names if name.partition("/")[0] not in LOCAL]
+            is_run = at == Path() or Layout(Path(folder)).manifest.name in files  # a comparison's are within
+            local = LOCAL if is_run else ()
+            folders[:] = [name for name in folders if not name.startswith(".") and name not in local]
+            names += [
+                (at / name).as_posix() for name in files if not name.startswith(".") and name not in local
+            ]
+        return names
 
     def _hash(self, name: str) -> str:
         """The hash of a file here; empty where there is none."""
