@@ -72,6 +72,8 @@ def test_what_a_run_hands_over_goes_to_a_bucket(finished, s3, tmp_path, capsys):
 
     said, url = hand_over(str(tmp_path / "here")), f"{s3}/there"
     assert hand_over(url) == said.replace(str(tmp_path / "here"), url)
+    picture = str(next((tmp_path / "here" / "rows").iterdir()))
+    assert main(["score", picture, "--run", f"{url}/exported", "--device", "cpu"]) == 0
     put(tmp_path / "here", f"{s3}/expected")
     assert objects(url) == objects(f"{s3}/expected")
     assert main(["export", str(tmp_path / "guard"), "--out", f"{url}/exported"]) == 2
