@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +20,25 @@ from oodream.run.delivery import delivered
 from tests.helpers.bucket import KINDS, bucket, objects
 
 CLAIM = ".oodream/sending.json"
+KILLED = """
+import os, signal, sys
+from oodream.core.storage import Storage
+from oodream.run import delivery
+
+sent, send, delivery.THREADS = [], Storage.send, 1
+
+def mortal(self, file, name):
+    send(self, file, name)
+    sent.append(name)
+    if len(sent) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Storage.send = mortal
+with delivery.delivered(sys.argv[1], last="config.json") as folder:
+    folder.mkdir()
+    for name in ("a", "b", "config.json"):
+        (folder / name).write_text(name)
+"""
 
 
 @pytest.fixture(params=KINDS)
@@ -172,6 +194,16 @@ def test_a_half_sent_folder_is_known_as_such_and_sent_by_the_same_command(url, m
     with pytest.raises(StoreError, match=r"Another machine is sending to .*, or was killed at it"):
         make(url)
     machine("a")
+    make(url)
+    assert objects(url) == THERE
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_process_that_is_killed_while_it_sends_holds_nothing(s3, after):
+    url = f"{s3}/some/place"
+    ended = subprocess.run([sys.executable, "-c", KILLED, url, str(after)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert objects(url).keys() == {CLAIM, *("a", "b")[:after]}
     make(url)
     assert objects(url) == THERE
 
