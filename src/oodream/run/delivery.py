@@ -22,7 +22,7 @@ from ..core.errors import StoreError, shown
 from ..core.files import encode_json, parse_json, write_bytes
 from ..core.folders import held
 from ..core.options import ConfigError
-from ..core.progress import progress
+from ..core.progress import counter
 from ..core.storage import PRIVATE, Storage, cached_at, is_url
 
 __all__ = ["delivered"]
@@ -133,12 +133,12 @@ class _Folder:
             with (path / name).open("rb") as file:
                 self.storage.send(file, name)
 
-        with ThreadPoolExecutor(THREADS) as pool:
-            sent = pool.map(send, others)
-            for _ in progress(
-                sent, total=len(others), what=f"sending {shown(self.storage.url)}", unit="file"
-            ):
-                pass
+        with (
+            ThreadPoolExecutor(THREADS) as pool,
+            counter(total=len(others), what=f"sending {shown(self.storage.url)}", unit="file") as line,
+        ):
+            for _ in pool.map(send, others):
+                line.update()
         if self.last:
             send(self.last)
         self.storage.remove(f"{PRIVATE}/{CLAIM}")
