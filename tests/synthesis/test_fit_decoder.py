@@ -241,9 +241,8 @@ def test_an_old_vocabulary_is_completed(captioned, tiny_pipeline, tmp_path):
     old = Path(shutil.copytree(tiny_pipeline, tmp_path / "old"))
     file = old / "tokenizer" / "tokenizer.json"
     state = json.loads(file.read_text())
-    last = max(state["model"]["vocab"], key=state["model"]["vocab"].get)
-    assert last == "~</w>"
-    del state["model"]["vocab"][last]
+    vocabulary = state["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = vocabulary.pop("~</w>")  # so numbers have no gap
     file.write_text(json.dumps(state))
     fit_decoder(*captioned, tmp_path / "new", dataclasses.replace(TINY, start=str(old), unet_steps=1), CPU)
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "new")

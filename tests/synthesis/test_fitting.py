@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 
@@ -37,6 +38,16 @@ def test_tokenizer_is_clips(tmp_path):
     assert ids[0] == tokenizer.bos_token_id
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.model_max_length == TINY.tokens
+
+
+def test_the_same_captions_give_the_same_tokenizer(tmp_path):
+    """Equally frequent pairs, of which there are many here, are merged in one order."""
+    captions = [f"{a}{b}{c} é{c}{a}" for a in "abcdef" for b in "ghijkl" for c in "mnopqr"]
+    for i in range(3):
+        fit_tokenizer(captions, TINY, tmp_path / str(i))
+    first, *others = [(tmp_path / str(i) / "tokenizer.json").read_bytes() for i in range(3)]
+    assert others == [first, first]
+    assert len(json.loads(first)["added_tokens"]) == 2, "no ending is a special token"
 
 
 def test_tokenizer_knows_every_printable_character(tmp_path):

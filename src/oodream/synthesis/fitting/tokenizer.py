@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +30,16 @@ def fit_tokenizer(captions: Sequence[str], config: FitDecoderConfig, folder: Pat
         texts = [*captions, *config.templates]
         empty = CLIPTokenizer(model_max_length=config.tokens)
         trained = empty.train_new_from_iterator(
-            [texts], vocab_size=config.vocabulary - len(ENDINGS), show_progress=False
+            [texts],
+            vocab_size=config.vocabulary,
+            show_progress=False,
+            new_special_tokens=_endings(empty, texts),
         )
-        save_complete(trained, folder)
+        model = json.loads(trained.backend_tokenizer.to_str())["model"]
+        merges = [tuple(pair) for pair in model["merges"]]
+        save_complete(
+            CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=config.tokens), folder
+        )
     return CLIPTokenizer.from_pretrained(folder)
 
 
@@ -60,3 +68,18 @@ def is_damaged(folder: Path) -> bool:
     if changed:
         warnings.warn(f"{shown(changed[0])} is damaged and made again.", stacklevel=2)
     return bool(changed)
+
+
+def _endings(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> list[str]:
+    """Every character with which a word may end, in order.
+
+    The trainer numbers tokens that it is given first. Those that it meets it numbers as they come, which
+    is another order in each process, and equally frequent pairs are merged in the order of their numbers.
+    """
+    backend = tokenizer.backend_tokenizer
+    words = (
+        word
+        for text in texts
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
+    )
+    return [f"{end}</w>" for end in sorted({word[-1] for word in words} | set(map(chr, ENDINGS)))]
