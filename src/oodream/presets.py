@@ -204,7 +204,6 @@ PRESETS = {
             sample=WORDS,
             decode=edited(0.5),
             reconstruct=TWINS,
-            regularize=RegularizeConfig(outlier_aug_prob=0.0),
         ),
     ),
     **{name: six_vs_four(unknown) for name, unknown in SIX_VS_FOUR.items()},

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from oodream.core.results import Row
 from oodream.report.content import Report
 from oodream.report.page import report
 from oodream.report.tables import shift_tables
@@ -26,6 +27,15 @@ def test_headline_does_not_flatter(full: Report) -> None:
     assert "may be chance" in Page(
         report(replace(full, rows=rows(baseline=0.2, regularized=0.19, interval=0.02)))
     ).text("p")
+
+
+def test_headline_hides_no_harm_near_the_classes(full: Report) -> None:
+    def near(r: Row) -> Row:
+        return replace(r, auroc=0.6) if (r.classifier, r.group) == ("regularized", "near") else r
+
+    warning = "Near-unknown images are told apart worse than by the baseline: AUROC 60.0 %"
+    assert warning in Page(report(replace(full, rows=[near(r) for r in rows()]))).text("p")
+    assert warning not in Page(report(full)).text("p")
 
 
 def test_several_seeds_show_mean_and_spread(full: Report) -> None:

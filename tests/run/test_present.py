@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from oodream.config import Config, EvaluateConfig, ReportConfig
+from oodream.config import Config, EvaluateConfig, RegularizeConfig, ReportConfig
 from oodream.core.results import Row, ShiftRow, row_to_json
 from oodream.core.tensors import save_tensors
 from oodream.report.content import FilterCount
@@ -60,8 +60,21 @@ def test_the_headline_compares_both_classifiers(tmp_path):
     assert headline(run) == (
         "On shifted sets of known classes: accuracy 60.0 % (50.0 %), flagged 30.0 % (20.0 %).\n"
         "Unknown images accepted while 95 % of known ones are: 15.0 % (baseline: 45.0 %).\n"
-        "AUROC 95.0 % (80.0 %). Accuracy 90.3 % (90.5 %)."
+        "AUROC 95.0 % (80.0 %). Accuracy 90.3 % (90.5 %).\n"
+        "Near-unknown images: accepted 10.0 % (40.0 %), AUROC 95.0 % (80.0 %)."
     )
+
+
+def test_the_headline_hides_no_harm_near_the_classes(tmp_path):
+    near = [row("baseline", "mean", "near", 0.3), row("regularized", "mean", "near", 0.6)]
+    run = begin_run(tmp_path, RUN)
+    measured(run, ROWS + near, [])
+    *_, figures, warning = headline(run).splitlines()
+    assert figures == "Near-unknown images: accepted 60.0 % (30.0 %), AUROC 70.0 % (85.0 %)."
+    assert warning.startswith("They are told apart worse than by the baseline. What was imagined is not")
+    known = begin_run(tmp_path / "known", replace(RUN, regularize=RegularizeConfig(outliers="known")))
+    measured(known, ROWS + near, [])
+    assert headline(known).endswith("worse than by the baseline.")
 
 
 def test_without_shifted_sets_the_headline_is_about_unknown_images(tmp_path):

@@ -211,7 +211,18 @@ def headline(content: Report, lines: Sequence[Line], shifts: Sequence[ShiftTable
         f"Accepts {final.text}\u00a0% of unknown images {comparison} {base.text}\u00a0% {condition}; "
         f"accuracy {accuracy[-1].text}\u00a0% vs {accuracy[0].text}\u00a0%."
     )
-    return text, certainty(base, final)
+    near = _near_loss(*_mean_cells(content, lines, "near", "auroc"))
+    return text, f"{certainty(base, final)} {near}".strip()
+
+
+def _near_loss(*auroc: Cell) -> str:
+    """A warning where the last of these classifiers is worse near the known classes than the first one."""
+    if len(auroc) < 2 or auroc[-1].value >= auroc[0].value:
+        return ""
+    return (
+        f"Near-unknown images are told apart worse than by the baseline: AUROC {auroc[-1].text}\u00a0% "
+        f"against {auroc[0].text}\u00a0%."
+    )
 
 
 def _headline_of_shifts(content: Report, lines: Sequence[Line], corrupted: ShiftTable) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from ..report.content import (
     SetSummary,
     Strip,
 )
-from ..report.tables import summarize, summarize_shifts
+from ..report.tables import Cell, summarize, summarize_shifts
 from .artifacts import Run
 from .audit import audited_sets, drawn_features
 from .folder import read_manifest
@@ -54,14 +54,12 @@ def headline(run: Run) -> str:
     """
     detector, rows, shift_rows = headline_detector(run), run.rows(), run.shift_rows()
 
-    def means(metric: str) -> tuple[str, str]:
+    def means(metric: str, group: str = "all") -> tuple[Cell, Cell]:
         final, base = (
-            summarize(
-                [r for r in rows if (r.classifier, r.group, r.detector) == (kind, "all", detector)], metric
-            )
-            for kind in (REGULARIZED, BASELINE)
+            summarize([r for r in rows if (r.classifier, r.group, r.dataset, r.detector) == key], metric)
+            for key in ((kind, group, "mean", detector) for kind in (REGULARIZED, BASELINE))
         )
-        return final.text, base.text
+        return final, base
 
     lines = []
     if shift_rows:
@@ -73,13 +71,29 @@ def headline(run: Run) -> str:
             f"On shifted sets of known classes: accuracy {accuracy[0]} % ({accuracy[1]} %), "
             f"flagged {flagged[0]} % ({flagged[1]} %)."
         )
-    fpr, auroc, accuracy_ = (means(metric) for metric in ("fpr95_id", "auroc", "accuracy"))
-    return "\n".join(
-        [
-            *lines,
-            f"Unknown images accepted while 95 % of known ones are: {fpr[0]} % (baseline: {fpr[1]} %).",
-            f"AUROC {auroc[0]} % ({auroc[1]} %). Accuracy {accuracy_[0]} % ({accuracy_[1]} %).",
-        ]
+    fpr, auroc, right = (means(metric) for metric in ("fpr95_id", "auroc", "accuracy"))
+    lines += [
+        f"Unknown images accepted while 95 % of known ones are: {fpr[0].text} % (baseline: {fpr[1].text} %).",
+        f"AUROC {auroc[0].text} % ({auroc[1].text} %). Accuracy {right[0].text} % ({right[1].text} %).",
+    ]
+    if any(row.group == "near" for row in rows):
+        fpr, auroc = means("fpr95_id", "near"), means("auroc", "near")
+        lines.append(
+            f"Near-unknown images: accepted {fpr[0].text} % ({fpr[1].text} %), "
+            f"AUROC {auroc[0].text} % ({auroc[1].text} %)."
+        )
+        if auroc[0].value < auroc[1].value:
+            lines.append(f"They are told apart worse than by the baseline.{advice(run)}")
+    return "\n".join(lines)
+
+
+def advice(run: Run) -> str:
+    """What may help where imagined outliers have made near-OOD worse."""
+    if run.kind != "outlier" or run.config.regularize.outliers != "imagined":
+        return ""
+    return (
+        " What was imagined is not what these images show: try --regularize.outliers known, or a decoder "
+        "that knows such images (--decode.source)."
     )
 
 
