@@ -111,6 +111,7 @@ COMPARISONS = {
         about="ways to imagine, what imagines nothing, and real other things; for cifar10-6v4, too",
         arms={
             "imagined": {},
+            "imagined, as drawn": {"regularize": {"outlier_aug_prob": 0.0}},
             "real things": in_place("real", real="world"),
             "without twins": {"reconstruct": {"twins": False}},
             "from noise": FROM_NOISE,
