@@ -31,6 +31,12 @@ def _seeded() -> None:
 
 
 @pytest.fixture
+def no_preview(monkeypatch) -> None:
+    """A dry run prints the options and looks at no data, for tests of options without data."""
+    monkeypatch.setattr("oodream.run.preview.preview", lambda *_, **__: None)
+
+
+@pytest.fixture
 def s3(monkeypatch, tmp_path) -> Iterator[str]:
     """The URL of a new bucket on a server of S3's kind; copies are kept in the folder `cache` of tmp_path."""
     monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / "cache"))

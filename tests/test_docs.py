@@ -121,7 +121,7 @@ def workplace(tmp_path, monkeypatch):
 
 
 @starting("oodream ")
-def test_oodream_commands_are_understood(page, line, workplace, capsys):
+def test_oodream_commands_are_understood(page, line, workplace, capsys, no_preview):
     for general, one in PLACEHOLDERS.items():
         line = line.replace(general, one)
     name, *args = shlex.split(line)[1:]
@@ -155,7 +155,7 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys):
 
 
 @starting("torchrun ")
-def test_launched_commands_are_understood(page, line):
+def test_launched_commands_are_understood(page, line, no_preview):
     launch, _, own = line.partition(" -- oodream.cli ")
     assert re.fullmatch(r"torchrun (--[a-z-]+ \w+ )+-m", launch)
     assert main([*shlex.split(own), "--dry-run"]) == 0

@@ -47,7 +47,7 @@ def test_every_part_exists(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_command_line_knows_it(name, capsys):
+def test_the_command_line_knows_it(name, capsys, no_preview):
     assert main(["run", "--preset", name, "--data", "photos", "--dry-run"]) == 0
     assert PRESETS[name].about in capsys.readouterr().out
 
@@ -75,7 +75,7 @@ SWITCHES = """
 
 
 @pytest.mark.parametrize("name", DREAM)
-def test_what_the_published_code_does_is_a_flag_away(name, capsys):
+def test_what_the_published_code_does_is_a_flag_away(name, capsys, no_preview):
     assert main(["run", "--preset", name, "--data", "photos", *SWITCHES.split(), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     config = overlay(Config(), json.loads(printed[: printed.rindex("}") + 1]))

@@ -84,7 +84,7 @@ def test_overlay_lays_options_over_those_that_are_there():
     assert overlay(Whole(), to_json(config)) == config
 
 
-def test_options_of_a_part_go_when_another_replaces_it(capsys):
+def test_options_of_a_part_go_when_another_replaces_it(capsys, no_preview):
     """As `--sample.sampler gaussian` does on the command line, where the preset's sampler has options."""
     config = overlay(Config(), {"sample": {"sampler": "words", "options": {"words": "world", "cosine": 0.9}}})
     others = [

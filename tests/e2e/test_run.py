@@ -194,6 +194,43 @@ def test_redo_changed_makes_only_what_depends_on_the_change(copied, shapes, tiny
     assert capsys.readouterr().out.count("done before") == len(STAGES)
 
 
+def lines_of(capsys) -> dict[str, str]:
+    """What a dry run said of each stage."""
+    said = capsys.readouterr().out.splitlines()
+    return {words[0]: words[1].strip() for line in said if len(words := line.split(maxsplit=1)) == 2}
+
+
+def test_a_dry_run_names_the_stages_and_why_they_would_be_made_again(copied, shapes, tiny_pipeline, capsys):
+    changed = ["--sample.options", "cosine=0.5", "--dry-run"]
+    before = {file: file.stat().st_mtime_ns for file in copied.rglob("*")}
+    assert main(command(shapes, tiny_pipeline, copied, *changed, "--redo", "changed")) == 0
+    plan = lines_of(capsys)
+    assert [stage for stage in STAGES if plan[stage] == "done before"] == [
+        "classes", "align", "features", "images/control", "images/reconstructed", "classifier/baseline-s0",
+    ]  # fmt: skip
+    assert plan["vectors"].startswith("would be made again: sample.options.cosine: ")
+    assert plan["images/imagined"] == "would be made again: it comes after vectors"
+    assert main(command(shapes, tiny_pipeline, copied, *changed)) == 2  # as without --dry-run
+    said = capsys.readouterr()
+    assert "was made from other inputs: sample.options.cosine: " in said.out
+    assert "--redo changed to make vectors" in said.err
+    assert main(command(shapes, tiny_pipeline, copied, "--redo", "audit", "--dry-run")) == 0
+    plan = lines_of(capsys)
+    assert (plan["shift"], plan["audit"]) == ("done before", "would be made again: --redo audit")
+    assert before == {file: file.stat().st_mtime_ns for file in copied.rglob("*")}, "nothing is written"
+
+
+def test_a_dry_run_of_a_new_run_and_of_missing_data(shapes, tiny_pipeline, tmp_path, capsys):
+    run = tmp_path / "new"
+    until = ["--until", "vectors", "--dry-run"]
+    assert main(command(shapes, tiny_pipeline, run, *until)) == 0
+    plan = lines_of(capsys)
+    assert [stage for stage in STAGES if plan.get(stage) == "would be made"] == list(STAGES[:4])
+    assert main(command(tmp_path / "nowhere", tiny_pipeline, run, "--dry-run")) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not run.exists()
+
+
 def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path):
     run = tmp_path / "validation"
     assert main(command(shapes, tiny_pipeline, run, "--validate", "star", "--reconstruct.frac", "0")) == 0
@@ -354,7 +391,7 @@ def test_an_unwritable_run_folder(shapes, tiny_pipeline, tmp_path, capsys):
     assert "file" in capsys.readouterr().err
 
 
-def test_config_file_and_its_mistakes(shapes, tiny_pipeline, tmp_path, capsys):
+def test_config_file_and_its_mistakes(shapes, tiny_pipeline, tmp_path, capsys, no_preview):
     file = tmp_path / "c.json"
     file.write_text(json.dumps({"sample": {"per_clas": 3}}))
     assert main(command(shapes, tiny_pipeline, tmp_path / "run", "--config", str(file))) == 2
@@ -433,7 +470,7 @@ def test_both_classifiers_begin_with_given_weights(finished, shapes, tiny_pipeli
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_an_option_given_several_times_keeps_all_its_values(capsys):
+def test_an_option_given_several_times_keeps_all_its_values(capsys, no_preview):
     args = "--ood near=a --size 64 --ood=b c --preset demo --validate coat --ood d --seed 3 --dry-run"
     assert main(["run", *args.split()]) == 0
     told = capsys.readouterr().out

@@ -100,8 +100,8 @@ This page is made from the program: `make options` writes it, `python -m oodream
 - `--preset` says where all options start from, `--config FILE` lays a JSON file over the preset, and the
   command line wins. In JSON sections are objects, and names have underscores:
   `{"regularize": {"outlier_aug_prob": 0.8}}`.
-- `oodream run --preset demo --dry-run` prints every option with its value. A run keeps them in its
-  `run.json`.
+- `oodream run --preset demo --dry-run` prints every option with its value, and of each stage whether it is
+  done or would be made, or made again and why. A run keeps its options in its `run.json`.
 - In Python a configuration is `oodream.Config`, with the same names, defaults and checks.
 
 A section is the input of the stages that are named above its table. A changed option makes these stale, and

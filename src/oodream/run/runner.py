@@ -29,7 +29,7 @@ from .plan import Plan
 from .sources import kept_rows
 from .stage import Stage
 
-__all__ = ["CHANGED", "execute", "go", "manifest"]
+__all__ = ["CHANGED", "execute", "go", "manifest", "planned", "stages_afresh"]
 
 CHANGED = "changed"
 
@@ -49,13 +49,7 @@ def execute(
 
 def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequence[str] = ()) -> Run:
     """As `execute`, for a job."""
-    read_manifest(job.folder.path)
-    check(job)
-    plan = Plan(job)
-    last = max(plan.positions(until))
-    for name in redo:
-        if name != CHANGED and min(plan.positions(name)) > last:
-            raise ValueError(f"--redo {name} comes after --until {until}: it would be removed and not made.")
+    plan = planned(job, until, redo)
     with job.folder.locked() if is_main() else nullcontext():
         if is_main():
             prepare(job, plan, redo)
@@ -68,6 +62,18 @@ def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequen
                 for stage in plan.until(until):
                     run_stage(job, plan, stage, say)
     return job.run
+
+
+def planned(job: Job, until: str, redo: Sequence[str]) -> Plan:
+    """The stages of a job that has been checked; ValueError or StoreError for what cannot be done."""
+    read_manifest(job.folder.path)
+    check(job)
+    plan = Plan(job)
+    last = max(plan.positions(until))
+    for name in redo:
+        if name != CHANGED and min(plan.positions(name)) > last:
+            raise ValueError(f"--redo {name} comes after --until {until}: it would be removed and not made.")
+    return plan
 
 
 def run_side_by_side(job: Job, plan: Plan, until: str, say: Callable[[str], None]) -> None:
@@ -91,17 +97,9 @@ def run_side_by_side(job: Job, plan: Plan, until: str, say: Callable[[str], None
 
 
 def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
-    """Removes what is to be made afresh, refuses what is stale, and writes `run.json`.
-
-    What is stale for nothing but people's decisions about outliers is made afresh without being asked for.
-    """
+    """Removes what is to be made afresh, refuses what is stale, and writes `run.json`."""
     folder, inputs = job.folder, plan.inputs
-    afresh = {stage.name for stage in plan.from_([name for name in redo if name != CHANGED])}
-    if CHANGED in redo:
-        afresh |= {name for name in plan.stages if folder.changes(name, inputs[name])}
-    if decided := decided_otherwise(job, plan, afresh):
-        kept_rows(job.run)  # refuses where none is left
-    afresh.update(decided)
+    afresh = stages_afresh(job, plan, redo)
     for name in plan.stages:
         if name not in afresh and folder.is_done(name, inputs[name]):
             folder.check_whole(name)
@@ -109,6 +107,19 @@ def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
         if name in afresh:
             folder.remove(name)
     write_json(job.layout.manifest, {**manifest(job), "stages": list(plan.stages)}, sealed=True)
+
+
+def stages_afresh(job: Job, plan: Plan, redo: Sequence[str]) -> set[str]:
+    """The stages to make afresh.
+
+    What is stale for nothing but people's decisions about outliers is among them without being asked for.
+    """
+    afresh = {stage.name for stage in plan.from_([name for name in redo if name != CHANGED])}
+    if CHANGED in redo:
+        afresh |= {name for name, inputs in plan.inputs.items() if job.folder.changes(name, inputs)}
+    if decided := decided_otherwise(job, plan, afresh):
+        kept_rows(job.run)  # refuses where none is left
+    return afresh.union(decided)
 
 
 def decided_otherwise(job: Job, plan: Plan, afresh: Collection[str]) -> list[str]:

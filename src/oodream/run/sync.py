@@ -101,6 +101,10 @@ def fetched(url: str, wanted: Callable[[str], bool]) -> Path:
     files = journal.files or {name: Kept(name, size, "") for name, size, _ in storage.walk()}
     for name in filter(wanted, _stamps_last(files)):
         _fetch(storage, files[name], _inside(folder, name))
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        name = file.relative_to(folder).as_posix()
+        if wanted(name) and name not in files:  # a copy from before it was removed there
+            file.unlink()
     return folder
 
 

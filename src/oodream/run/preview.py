@@ -1,0 +1,58 @@
+"""What a run would do, without doing it: of each stage whether it is done, would be made, or made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from ..config import Config
+from ..core.errors import listed
+from .job import Job
+from .plan import Plan
+from .runner import planned, stages_afresh
+
+__all__ = ["MARKS", "preview"]
+
+MARKS = ("added/", "classes/", "filter/", "vectors/", "stage.json", "begun.json")
+"""How the names of those files below a run's folder begin or end that a preview may read."""
+
+
+def preview(
+    config: Config, folder: Path, *, until: str = "report", redo: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> None:  # fmt: skip
+    """Says a line about each stage that `execute` with these arguments would look at, and writes nothing.
+
+    Raises what `execute` raises before any work; a stage that it would refuse, because the stage was made
+    from other inputs, is refused when all lines are said.
+    """
+    job = Job(config, folder)
+    plan = planned(job, until, redo)
+    afresh, wanted = stages_afresh(job, plan, redo), {stage.name for stage in plan.until(until)}
+    for name in plan.stages:
+        if name in wanted or name in afresh:
+            again = "would be made again" if name in wanted else "would be removed"
+            say(f"  {name:24} {_state(job, plan, name, again if name in afresh else '', redo)}")
+    _refuse_stale(job, plan, wanted - afresh)
+
+
+def _state(job: Job, plan: Plan, name: str, again: str, redo: Sequence[str]) -> str:
+    """What would happen to a stage; `again` says so where it is to be made afresh."""
+    if not (job.layout.stage(name) / "begun.json").exists() and not job.folder.stamp(name):
+        return "would be made"
+    changes = job.folder.changes(name, plan.inputs[name])
+    own = [change for change in changes if not change.startswith("after.")]
+    before = [change.partition(": ")[0].removeprefix("after.") for change in changes if change not in own]
+    why = listed(own, "; ") if own else f"it comes after {listed(before)}" if before else ""
+    if again:
+        return f"{again}: {why or ' '.join(['--redo', *redo])}"
+    if changes:
+        return f"was made from other inputs: {why}"
+    return "done before" if job.folder.stamp(name) else "would go on where it stopped"
+
+
+def _refuse_stale(job: Job, plan: Plan, names: Collection[str]) -> None:
+    """Raises StageChanged where one of the stages was made from other inputs."""
+    for name, inputs in plan.inputs.items():
+        if name in names:
+            job.folder.is_done(name, inputs)
