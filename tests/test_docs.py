@@ -132,12 +132,12 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys, no_previ
         assert main([name, *args, *([] if "--dry-run" in args else ["--dry-run"])]) == 0
         return
     refusals = {
-        "decode": "is not a run folder",
-        "audit": "is not a run folder",
-        "score": "does not exist" if ".onnx" in line else "holds no classifier",
-        "export": "holds no guard" if "--out" in args else "is not a run folder",
-        "serve": "does not exist" if ".onnx" in line else "holds no guard",
-        "studio": "is not a run folder",
+        "decode": "There is no folder",
+        "audit": "There is no folder",
+        "score": "does not exist" if ".onnx" in line else "There is no folder",
+        "export": "There is no folder",
+        "serve": "does not exist" if ".onnx" in line else "There is no folder",
+        "studio": "There is no folder",
         "fit-decoder": f"{args[0] if args else ''} is not a folder",
     }
     if name not in refusals or "--help" in args:

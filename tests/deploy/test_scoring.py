@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from oodream.cli.main import main
 from oodream.deploy import scoring
 from oodream.deploy.scoring import answers, answers_to, read_or_why
+from oodream.run.layout import FORMAT
 from oodream.runtime.answers import Prediction
 from tests.helpers.guarded import SIZE, clothes, guard
 
@@ -82,3 +85,23 @@ def test_a_picture_is_read_as_the_guard_reads_it_or_says_why_not():
     assert "no picture" in read_or_why(3, SIZE, 0.0)
     (answer,) = answers_to(guard(), [square])
     assert isinstance(answer, Prediction)
+
+
+@pytest.mark.parametrize("args", [["score", "x.png", "--run"], ["export", "--out", "y"], ["serve"]])
+def test_a_mistyped_folder_is_said_to_be_missing(args, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "photos").mkdir(parents=True)
+    assert main([*args, "runs/photo"]) == 2
+    assert "There is no folder runs/photo. Did you mean runs/photos?" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finished_is_said_to_be_so(tmp_path, capsys):
+    stages = ["classes", "classifier/regularized-s0"]
+    manifest = {"format": FORMAT, "command": "oodream run --data photos", "config": {}, "stages": stages}
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    assert main(["score", "x.png", "--run", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path} is not finished: its classifier/regularized-s0 is not trained yet" in said
+    assert "It goes on with: oodream run --data photos" in said
+    assert main(["score", "x.png", "--run", str(tmp_path), "--classifier", "other"]) == 2
+    assert f"{tmp_path} holds no classifier" in capsys.readouterr().err

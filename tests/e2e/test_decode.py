@@ -159,7 +159,7 @@ def test_other_formats(form, shapes, tiny_pipeline, tmp_path):
 @pytest.mark.parametrize(
     ("make", "args", "message"),
     [
-        (False, [], "is not a run folder"),
+        (False, [], "There is no folder"),
         (True, [], "has no vectors yet"),
         (True, ["--shard", "1of3"], "written i/n"),
         (True, ["--shard", "3/3"], "does not exist"),

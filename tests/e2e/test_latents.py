@@ -150,7 +150,7 @@ def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, caps
             "No latent adapter is called 'stairs'. There are: preview, projector, stem",
         ),
         (["--regularize.loss", "micle"], "No loss is called 'micle'. Did you mean 'micl'"),
-        (["--regularize.teacher", "nowhere"], "nowhere holds no classifier"),
+        (["--regularize.teacher", "nowhere"], "There is no folder nowhere"),
         (["--regularize.outlier-aug-prob", "1.5"], "outlier_aug_prob must be between 0 and 1, not 1.5"),
         (["--regularize.ratio", "0"], "regularize.ratio must be above 0"),
     ],

@@ -158,13 +158,19 @@ def _predictor(chosen: ScoreOptions) -> Guard | GraphGuard | Classifier:
 def _in_pytorch(place: Path, chosen: ScoreOptions) -> Guard | Classifier:
     """The guard or the classifier of a folder, on its device."""
     from ..core.device import device_of
+    from ..core.errors import StoreError, shown
     from ..deploy.guard import predictor_of
     from ..run.folder import RunDir, read_manifest
 
-    if read_manifest(place):
-        folder = RunDir(place)
-        for stage in ("guard", f"classifier/{chosen.classifier}"):
-            folder.check_whole(stage)
+    if manifest := read_manifest(place):
+        folder, stage = RunDir(place), f"classifier/{chosen.classifier}"
+        if stage in manifest.get("stages", ()) and not folder.stamp(stage):
+            raise StoreError(
+                f"{shown(chosen.run)} is not finished: its {stage} is not trained yet. "
+                f"It goes on with: {manifest.get('command', 'oodream run …')}"
+            )
+        for name in ("guard", stage):
+            folder.check_whole(name)
     predictor, device = predictor_of(place, chosen.classifier, chosen.plugins), device_of(chosen.device)
     predictor.network.to(device)
     return predictor

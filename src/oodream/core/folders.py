@@ -1,9 +1,12 @@
-"""Folders of foreign formats, such as those of diffusers: the hashes of their files, and who works in one."""
+"""Folders: whether one is there, who works in one, and of foreign formats, such as those of diffusers, the
+hashes of their files.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 import filelock
@@ -12,10 +15,20 @@ from .errors import StoreError, shown
 from .files import explained, read_json, write_json
 from .sealed import damaged, file_hash
 
-__all__ = ["HASHES", "changed_files", "held", "write_hashes"]
+__all__ = ["HASHES", "changed_files", "check_is_there", "held", "write_hashes"]
 
 HASHES = "hashes.json"
 """the file with the hashes of a folder's files"""
+
+
+def check_is_there(folder: Path) -> None:
+    """Raises StoreError, which names what is called alike beside it, where there is no such folder."""
+    if folder.exists():
+        return
+    beside = [one.name for one in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    near = get_close_matches(folder.name, beside, n=1)
+    hint = f" Did you mean {shown(folder.with_name(near[0]))}?" if near else ""
+    raise StoreError(f"There is no folder {shown(folder)}.{hint}")
 
 
 def write_hashes(folder: Path) -> None:

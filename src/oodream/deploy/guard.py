@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..core.errors import DataError, StoreError, first_line, shown
 from ..core.files import read_json
+from ..core.folders import check_is_there
 from ..core.seeding import generator
 from ..core.types import Detector, Json
 from ..data.images import Images, from_array
@@ -192,6 +193,7 @@ def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Guard 
     `folder` is a run's, where the classifier is called `classifier`, a classifier's, or an exported guard's.
     Plug-ins are as in `Guard.load`. Raises StoreError when the folder holds none of them.
     """
+    check_is_there(folder)
     if (folder / "classifier.json").is_file():
         return load_classifier(folder, plugins)
     path = f"classifier/{classifier}"
@@ -203,7 +205,7 @@ def predictor_of(folder: Path, classifier: str, plugins: bool = False) -> Guard 
         or described.get("classifier") == path
     ):
         return Guard.load(folder, plugins=plugins)  # which says what is wrong with a torn description
-    return load_classifier(folder / path, plugins)
+    return load_classifier(folder / path if (folder / "classifier").is_dir() else folder, plugins)
 
 
 def _fitted(

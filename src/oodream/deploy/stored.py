@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..core import registry
 from ..core.errors import StoreError, brief, shown
 from ..core.files import read_json, write_json
+from ..core.folders import check_is_there
 from ..core.options import ConfigError
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Detector, Json
@@ -154,6 +155,7 @@ def options_of(detector: Any) -> Json:
 
 def _find(folder: Path) -> tuple[Path, Path]:
     """A guard's description, and the folder that a classifier's path in it starts from and may not leave."""
+    check_is_there(folder)
     places = [
         (folder / CONFIG_FILE, folder),
         (folder / "guard" / RUN_FILE, folder),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..core.errors import StoreError, brief, first_line, shown
 from ..core.files import read_json, write_json
+from ..core.folders import check_is_there
 from ..core.options import is_number, is_whole
 from ..core.registry import make
 from ..core.tensors import load_tensors, save_tensors
@@ -136,6 +137,7 @@ def load_classifier(folder: Path, plugins: bool = True) -> Classifier:
 
     Raises StoreError when there is none.
     """
+    check_is_there(folder)
     if not (folder / "classifier.json").is_file():
         raise StoreError(
             f"{folder} holds no classifier: it has no classifier.json. A run's lie in RUN/classifier/NAME."

@@ -17,6 +17,7 @@ from ..audit.finding import Audit
 from ..config import Config
 from ..core.errors import DataError, StoreError, brief, shown
 from ..core.files import parse_json, read_json
+from ..core.folders import check_is_there
 from ..core.options import overlay
 from ..core.registry import make
 from ..core.results import Row, ShiftRow, row_from_json, shift_row_from_json
@@ -263,6 +264,7 @@ def _provenance(text: str) -> Json:
 
 def _described(folder: Path) -> tuple[Json, Config]:
     """The `run.json` of a folder, and the configuration in it."""
+    check_is_there(folder)
     if (manifest := read_manifest(folder)) is None:
         raise StoreError(
             f"{folder} is not a run folder: it has no run.json. Begin one with: oodream run --data FOLDER"
