@@ -136,6 +136,14 @@ def test_names_that_do_not_fit_are_refused(parts, name, prompt, reason):
         class_book(tokenizer, encoder, [name], [prompt.format(name.strip())])
 
 
+def test_a_refused_name_is_told_where_another_is_written(parts):
+    tokenizer, encoder = parts
+    with pytest.raises(PromptError) as error:
+        class_book(tokenizer, encoder, ["\u732b\u732b"], ["a picture of \u732b\u732b"])
+    assert "classes.toml into the data folder" in str(error.value)
+    assert str(error.value).endswith(', as "\u732b\u732b" = "another name".')
+
+
 PLAIN = "a photo of a {} on a plain background"  # "plain" is a class of CIFAR-100's, too
 
 

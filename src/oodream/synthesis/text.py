@@ -9,6 +9,7 @@ may hold the name's words twice.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -172,13 +173,19 @@ def _word(tokenizer: Any, name: str) -> list[int]:
     """The name's own tokens."""
     word: list[int] = tokenizer(name, add_special_tokens=False).input_ids
     if not word:
-        raise PromptError(f"The class name {name!r} holds no word. Give it a name in classes.toml.")
+        raise PromptError(f"The class name {name!r} holds no word. {_renaming(name)}")
     if tokenizer.unk_token_id in word:
-        raise PromptError(
-            f"The decoder's tokenizer does not know the class name {name!r}. Give it another name in "
-            f"classes.toml."
-        )
+        raise PromptError(f"The decoder's tokenizer does not know the class name {name!r}. {_renaming(name)}")
     return word
+
+
+def _renaming(name: str) -> str:
+    """How to give a class another name."""
+    folder = json.dumps(name, ensure_ascii=False)
+    return (
+        "Give it another name: write a file classes.toml into the data folder, beside the classes' folders, "
+        f'with the line [classes] and below it a line for every folder, as {folder} = "another name".'
+    )
 
 
 def _run(tokenizer: Any, prompt: str, span: Span) -> tuple[list[int], int]:
