@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import Tensor
 
@@ -173,6 +174,15 @@ def test_bootstrap_shares_id_resamples_between_sets_and_nothing_else() -> None:
     assert torch.equal(a, again)
     assert not torch.equal(a, b)
     assert not torch.equal(a, bootstrap(id_N, ood_M, seed=4, resamples=20, stream="a")["auroc"])
+
+
+@pytest.mark.parametrize(("share", "n"), [(0, 40), (1, 40), (0, 200), (1, 1)])
+def test_a_share_of_none_or_all_has_the_exact_interval(share: int, n: int) -> None:
+    values = torch.full((100,), float(share), dtype=torch.float64)
+    exact = binomtest(share * n, n).proportion_ci(method="exact")
+    assert interval(values, n) == pytest.approx((exact.low, exact.high), abs=1e-12)
+    assert interval(values) == (share, share)
+    assert interval(torch.tensor([0.0, 0.1, 0.0]), n) != interval(torch.zeros(3), n)
 
 
 def test_bootstrap_interval_covers_the_truth() -> None:

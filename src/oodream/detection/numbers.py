@@ -76,9 +76,19 @@ class Numbers:
             )
 
     def _intervals(self, keys: Sequence[str]) -> dict[str, tuple[float, float]]:
+        """Intervals of the mean over sets. Shares of 0 and 1 have an exact one (see `interval`): a share of
+        known images is one of N images, and a mean of K shares of unknown images is as certain at least as
+        one of K times the fewest of a set. An AUROC of 1 has the mean of DeLong's.
+        """
         if self.resamples:
+            fewest = min(len(self.unknown[key]) for key in keys)
+            n = {"fpr95_id": len(keys) * fewest, "fpr95_ood": len(self.known_N)}
             of_mean = {m: torch.stack([self.resampled[key][m] for key in keys]).mean(0) for m in METRICS}
-            return {metric: interval(values) for metric, values in of_mean.items()}
+            result = {metric: interval(values, n.get(metric, 0)) for metric, values in of_mean.items()}
+            if result["auroc"] in ((0.0, 0.0), (1.0, 1.0)) and min(len(self.known_N), fewest) > 1:
+                areas = [delong(self.known_N, self.unknown[key]).interval for key in keys]
+                result["auroc"] = (fmean(low for low, _ in areas), fmean(high for _, high in areas))
+            return result
         if len(keys) == 1:
             return {"auroc": delong(self.known_N, self.unknown[keys[0]]).interval}
         return {}

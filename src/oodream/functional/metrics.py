@@ -219,9 +219,17 @@ def bootstrap(
     return {name: torch.cat([part[name] for part in parts]) for name in METRICS}
 
 
-def interval(values_R: Tensor) -> tuple[float, float]:
-    """The 95 % percentile interval (low, high) of bootstrap values (Efron & Tibshirani 1993, chapter 13)."""
+def interval(values_R: Tensor, n: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval (low, high) of bootstrap values (Efron & Tibshirani 1993, chapter 13).
+
+    Resamples of a share that is 0 or 1 have no width, and so promise certainty. Where they are all 0 or all 1
+    and `n` says of how many images the share is, the interval is the exact binomial one instead (Clopper &
+    Pearson 1934): from 0 to 1 - 0.025^(1/n), or from 0.025^(1/n) to 1.
+    """
     low, high = values_R.quantile(torch.tensor([0.025, 0.975], dtype=values_R.dtype)).tolist()
+    if n and low == high and low in (0.0, 1.0):
+        end = 0.025 ** (1 / n)
+        return (end, 1.0) if low else (0.0, 1 - end)
     return low, high
 
 
