@@ -102,7 +102,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
 
         from ..run.preview import preview
 
-        preview(config, _looked_at(place), until=where.until, redo=where.redo, say=say)
+        preview(config, place, until=where.until, redo=where.redo, say=say)
         return 0
 
     from ..core.distributed import is_main
@@ -117,21 +117,6 @@ def run(args: Sequence[str], command: str = "run") -> int:
     if where.until == "report" and is_main():
         print(f"\n{headline(result)}\nReport: {result.layout.report.resolve()}")
     return 0
-
-
-def _looked_at(place: str) -> Path:
-    """The run folder at a place to be looked at; of one in a bucket a copy of what says how far it is."""
-    from ..core.storage import Storage, cached_at, is_url
-
-    if not is_url(place):
-        return Path(place)
-    if not Storage(place).listed(""):  # a new one
-        return cached_at(place, "runs")
-
-    from ..run.preview import MARKS
-    from ..run.sync import fetched
-
-    return fetched(place, lambda name: "/" not in name or name.startswith(MARKS) or name.endswith(MARKS))
 
 
 def compare(args: Sequence[str]) -> int:

@@ -7,26 +7,29 @@ from pathlib import Path
 
 from ..config import Config
 from ..core.errors import listed
+from ..core.storage import Storage, cached_at, is_url
 from .job import Job
 from .plan import Plan
 from .runner import planned, stages_afresh
+from .sync import fetched
 
-__all__ = ["MARKS", "preview"]
+__all__ = ["preview"]
 
 MARKS = ("added/", "classes/", "filter/", "vectors/", "stage.json", "begun.json")
 """How the names of those files below a run's folder begin or end that a preview may read."""
 
 
 def preview(
-    config: Config, folder: Path, *, until: str = "report", redo: Sequence[str] = (),
+    config: Config, place: str, *, until: str = "report", redo: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> None:  # fmt: skip
-    """Says a line about each stage that `execute` with these arguments would look at, and writes nothing.
+    """Says a line about each stage that `execute` with these arguments would look at, and writes nothing; the
+    run's folder may be in a bucket.
 
     Raises what `execute` raises before any work; a stage that it would refuse, because the stage was made
     from other inputs, is refused when all lines are said.
     """
-    job = Job(config, folder)
+    job = Job(config, _looked_at(place))
     plan = planned(job, until, redo)
     afresh, wanted = stages_afresh(job, plan, redo), {stage.name for stage in plan.until(until)}
     for name in plan.stages:
@@ -34,6 +37,15 @@ def preview(
             again = "would be made again" if name in wanted else "would be removed"
             say(f"  {name:24} {_state(job, plan, name, again if name in afresh else '', redo)}")
     _refuse_stale(job, plan, wanted - afresh)
+
+
+def _looked_at(place: str) -> Path:
+    """The folder at a place; of one in a bucket a copy of what says how far the run is."""
+    if not is_url(place):
+        return Path(place)
+    if not Storage(place).listed(""):  # a new one
+        return cached_at(place, "runs")
+    return fetched(place, lambda name: "/" not in name or name.startswith(MARKS) or name.endswith(MARKS))
 
 
 def _state(job: Job, plan: Plan, name: str, again: str, redo: Sequence[str]) -> str:
