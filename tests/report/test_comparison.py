@@ -110,6 +110,18 @@ def test_without_an_oracle_nothing_is_said_of_one():
     assert "“imagined” beside the baseline: +2.1 points of near AUROC." in page
 
 
+def test_whose_scores_are_compared_is_said():
+    def arms(*detectors: str) -> list[Arm]:
+        return [replace(arm, detector=name) for arm, name in zip(ARMS, detectors, strict=False)]
+
+    alike, seeds = arms("energy", "energy"), [replace(one, by_seed={}) for one in arms("energy", "energy")]
+    for text in (markdown(alike), markdown(seeds), Page(comparison_page("x", alike, {}, "")).text("p")):
+        assert "are of the detector energy, the first of evaluate.detectors" in text
+    assert "of the detector energy (baseline, imagined); knn (known, varied)," in markdown(
+        arms("energy", "energy", "knn")
+    )
+
+
 def test_one_seed_has_no_differences():
     text = markdown(
         [arm("baseline", seeds=1), arm("imagined", 2, seeds=1), arm("real", 8, oracle=True, seeds=1)]

@@ -42,12 +42,14 @@ class Arm:
     """An arm: how many outliers it was trained with, what was measured, and what it cost.
 
     `cells` are percent by name, with their spread; `by_seed` are the numbers behind some of them, one for
-    each seed. An `oracle` is trained with real images of other things. The seconds are of decoding these
-    outliers and of one training. `memory` is the most bytes that decoding or training held.
+    each seed. The `detector` gives the scores. An `oracle` is trained with real images of other things. The
+    seconds are of decoding these outliers and of one training. `memory` is the most bytes that decoding or
+    training held.
     """
 
     arm: str
     outliers: int
+    detector: str = ""
     oracle: bool = False
     cells: Mapping[str, Cell]
     by_seed: Mapping[str, tuple[float, ...]]
@@ -169,11 +171,12 @@ def share_text(share: GainShare | None) -> str:
 
 
 def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> list[str]:
-    """What the differences and shares mean, and where a share is not defined."""
+    """Whose scores are shown, what the differences and shares mean, and where a share is not defined."""
+    texts = _detectors(arms)
     if not by_metric:
-        return ["Differences between arms, and the oracle's share, take two seeds or more."]
+        return [*texts, "Differences between arms, and the oracle's share, take two seeds or more."]
     seeds = len(arms[0].by_seed[next(iter(by_metric))])
-    texts = [
+    texts += [
         f"Differences are in points, over the same {seeds} seeds, with 95 % intervals and p-values of a "
         "paired t-test. A higher AUROC is better, and a lower fpr95_id."
     ]
@@ -194,6 +197,19 @@ def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> l
                 f"({low:+.1f} to {high:+.1f}), which may be nothing."
             )
     return texts
+
+
+def _detectors(arms: Sequence[Arm]) -> list[str]:
+    """Which detector the numbers are of, in a sentence; none where no arm says it."""
+    names = dict.fromkeys(arm.detector for arm in arms if arm.detector)
+    if not names:
+        return []
+    of_arms = [f"{name} ({', '.join(a.arm for a in arms if a.detector == name)})" for name in names]
+    which = next(iter(names)) if len(names) == 1 else "; ".join(of_arms)
+    return [
+        f"AUROC and fpr95_id are of the detector {which}, the first of evaluate.detectors; the arms' reports "
+        "have the others."
+    ]
 
 
 def _difference(d: Difference | None) -> str:

@@ -127,6 +127,7 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
     return Arm(
         arm=name,
         outliers=used,
+        detector=detector,
         oracle=kind == REGULARIZED and config.regularize.outliers == "real",
         cells=cells,
         by_seed=by_seed,
