@@ -29,7 +29,7 @@ from .plan import Plan
 from .sources import kept_rows
 from .stage import Stage
 
-__all__ = ["CHANGED", "execute", "go", "manifest", "planned", "stages_afresh"]
+__all__ = ["CHANGED", "execute", "go", "in_words", "manifest", "planned", "stages_afresh"]
 
 CHANGED = "changed"
 
@@ -172,8 +172,9 @@ def run_stage(
 
 
 def in_words(summary: Json) -> str:
-    """A summary's numbers and texts on one line."""
-    plain = {key: value for key, value in summary.items() if not isinstance(value, (dict, list))}
+    """A summary's numbers and texts on one line, without what there is nothing to say of."""
+    left_out = (dict, list, type(None))
+    plain = {key: value for key, value in summary.items() if not isinstance(value, left_out)}
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in plain.items())
 
 
