@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,27 @@ def test_odd_content_is_drawn(full: Report) -> None:
     report(replace(full, scores={"baseline": {"id": torch.ones(5), "bag": torch.ones(1)}}))
     report(replace(full, rows=[replace(r, aupr_in=float("nan")) for r in rows()]))
     report(replace(full, filtered={"coat": FilterCount(imagined=0, kept=0)}, seconds={"align": 0.0}))
+
+
+def test_the_label_of_a_class_at_an_edge_stays_on_the_map(full: Report) -> None:
+    points = np.array([[0.0, 0], [10, 0], [5, 1]])
+    drawn = replace(
+        full,
+        classes=("red apples and triangles", "green pears and circles", "star"),
+        latent_map=LatentMap(
+            features_N2=points,
+            y_N=np.arange(3),
+            outliers_M2=points[:0],
+            y_M=np.arange(0),
+            dropped_M=np.zeros(0, dtype=bool),
+            method="",
+        ),
+    )
+    figure = map_figure(drawn)
+    assert figure is not None
+    assert [shape["anchor"] for shape in figure["classes"]] == ["start", "end", "middle"]
+    html = report(drawn)
+    assert re.search(r'<text style="text-anchor:end"[^>]*>green pears and circles</text>', html)
 
 
 def crosses(content: Report) -> list[int]:

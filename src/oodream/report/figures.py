@@ -15,6 +15,7 @@ __all__ = ["MAP_POINTS", "map_figure", "score_figures", "sorted_scores", "thresh
 
 MAP_POINTS = 4000  # features, and as many sampled vectors, that are drawn at most
 BINS = 48
+LETTER = 15  # the width of a wide letter on the map, as phones have it
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -101,6 +102,14 @@ def score_figures(
     return {"width": width, "height": height, "side": side, "sets": figures}
 
 
+def _anchor(x: float, text: str, width: float) -> str:
+    """Which part of a text lies at x, so that it does not leave the picture: its "middle" where there is room
+    on both sides, else its "start" or its "end".
+    """
+    half = LETTER * len(text) / 2
+    return "end" if x > max(width - half, width / 2) else "start" if x < half else "middle"
+
+
 def map_figure(content: Report, width: float = 720, height: float = 520) -> dict[str, Any] | None:
     """The latent map by class: dots for features, crosses for sampled vectors, rings for dropped ones.
 
@@ -126,6 +135,7 @@ def map_figure(content: Report, width: float = 720, height: float = 520) -> dict
         of_class = m.features_N2[m.y_N == k]
         vectors, dropped = (x[m.y_M == k][::vectors_every] for x in (m.outliers_M2, m.dropped_M))
         if len(of_class) or len(vectors):
+            label = place(np.median(of_class, axis=0)).round(1).tolist() if len(of_class) else None
             classes.append(
                 {
                     "name": name,
@@ -133,7 +143,8 @@ def map_figure(content: Report, width: float = 720, height: float = 520) -> dict
                     "features": marks(m.features_N2[::every][m.y_N[::every] == k], "h0"),
                     "kept": marks(vectors[~dropped], "m-2-2l4 4m0-4l-4 4"),
                     "dropped": marks(vectors[dropped], "m-2.5 0a2.5 2.5 0 1 0 5 0a2.5 2.5 0 1 0-5 0"),
-                    "label": place(np.median(of_class, axis=0)).round(1).tolist() if len(of_class) else None,
+                    "label": label,
+                    "anchor": _anchor(label[0], name, width) if label else "",
                 }
             )
     return {
