@@ -105,7 +105,14 @@ def test_a_guard_in_a_bucket(desk, s3, tmp_path, capsys):
     there = {name.removeprefix("guards/mine/"): data for name, data in objects(s3).items()}
     here = {file.name: file.read_bytes() for file in (tmp_path / "mine").iterdir()}
     assert there.keys() == here.keys()
-    assert {name for name in here if here[name] != there[name]} <= {"report.html"}, "its command and its time"
+    reports = {"report.html", "report.json"}
+    assert {name for name in here if here[name] != there[name]} <= reports, "their command and their time"
+    capsys.readouterr()
+    assert guard(desk, out, *PIXELS, *FEW) == 0
+    assert (
+        f"This guard is finished. For another, choose another --out.\nGuard: {out}\n"
+        in capsys.readouterr().out
+    )
     assert guard(desk, out, *PIXELS, *FEW, "--model", "nowhere.pt2") == 2
     assert f"{out} holds something already" in capsys.readouterr().err
 
@@ -191,11 +198,26 @@ def test_the_report_and_its_facts(made, desk):
     assert seen.mismatched == []
     (title,) = seen.texts["h1"]
     assert title.startswith("At most 5.00% of known images are flagged, with 0.95 confidence (160 held-out")
+    heads = " ".join(seen.texts["th"])
+    assert "accepted where 95 % of known are, %" in heads
+    assert "flagged by the guard, %" in heads
+    assert f"{100 * (1 - measured['flagged']):.1f} % accepted by the guard" in page.replace("\u00a0", " ")
     cells = " ".join(seen.texts["td"])
     for words in ("exported:net.pt2", "160 to fit to", f"{100 * facts['aurocs'][best]['digits']:.1f}"):
         assert words in cells
     assert len([tag for tag, _ in seen.tags if tag == "img"]) == 16  # answers to known and to unknown images
     assert "script" not in seen.texts
+
+
+def test_the_same_command_again_says_that_the_guard_is_finished(made, desk, capsys):
+    before = {file: file.stat().st_mtime_ns for file in made.rglob("*")}
+    assert guard(desk, made, *PIXELS, *FEW, "--ood", f"far={desk / 'digits'}") == 0
+    said = capsys.readouterr().out
+    assert "This guard is finished." in said
+    assert f"Guard: {made}\n" in said
+    assert before == {file: file.stat().st_mtime_ns for file in made.rglob("*")}
+    assert guard(desk, made, *PIXELS, *FEW) == 2  # another command
+    assert "holds something already" in capsys.readouterr().err
 
 
 def test_class_by_class(desk, tmp_path):
@@ -408,7 +430,7 @@ def test_what_was_stopped_goes_on_and_a_second_look_is_quick(desk, tmp_path, mon
     assert code == 0
     assert again < 100  # what opening the network, and the pictures on the page, take
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("g", "i"))
-    assert first == second
+    assert {**first, "command": ""} == {**second, "command": ""}
 
 
 # Before any work

@@ -35,7 +35,9 @@ class Subject:
     `oodream run`; or a folder of pictures without labels
     """
     out: str = ""
-    """folder to write, or one in a bucket (default: runs/guard-MODEL); it is new or empty"""
+    """folder to write, or one in a bucket (default: runs/guard-MODEL); it is new or empty, or this
+    command has finished it
+    """
     weights: Path | None = None
     """safetensors file with the network's weights"""
     labels: Path | None = None
@@ -99,10 +101,32 @@ def guard(args: Sequence[str]) -> int:
     from ..run.guard_page import REPORT
 
     place = place_of(where)
+    lines = f"Guard: {absolute(place)}\nReport: {absolute(f'{place}/{REPORT}')}"
+    if _is_finished(place, _line(args)):
+        print(f"This guard is finished. For another, choose another --out.\n{lines}")
+        return 0
     with writing_to(place, last=CONFIG_FILE) as out:
         result = guard_network(job_of(command, args, out), say)
-    print(f"\n{result.guard.guarantee}\nGuard: {absolute(place)}\nReport: {absolute(f'{place}/{REPORT}')}")
+    print(f"\n{result.guard.guarantee}\n{lines}")
     return 0
+
+
+def _line(args: Sequence[str]) -> str:
+    """The command line, as a guard's folder keeps it."""
+    return shlex.join(["oodream", "guard", *args])
+
+
+def _is_finished(place: str, line: str) -> bool:
+    """Whether this very command has made the guard at a place, here or in a bucket."""
+    from ..core.files import read_json
+    from ..core.storage import Storage, is_url
+    from ..run.guard_images import FACTS
+    from ..run.sync import fetched
+
+    there = is_url(place) and Storage(place).listed("")
+    file = (fetched(place, FACTS.__eq__) if there else Path(place)) / FACTS
+    facts = read_json(file) if file.is_file() else None
+    return isinstance(facts, dict) and facts.get("command") == line
 
 
 def place_of(where: Subject) -> str:
@@ -119,6 +143,6 @@ def job_of(command: GuardOptions, args: Sequence[str], out: Path) -> GuardJob:
     where = command.where
     named = {key: value for key, value in vars(where).items() if key not in ("out", "cache", "dry_run")}
     return GuardJob(
-        out=out, cache=where.cache or out.parent / CACHE, command=shlex.join(["oodream", "guard", *args]),
+        out=out, cache=where.cache or out.parent / CACHE, command=_line(args),
         **named, **vars(command.options),
     )  # fmt: skip

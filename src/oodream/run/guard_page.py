@@ -39,7 +39,10 @@ __all__ = [
 
 REPORT, SCORES = "report.html", "scores.safetensors"
 ANSWERS = 8  # known images on the page, and unknown ones of each set
-MEASURED = ("unknown images", "group", "AUROC, %", "accepted, %", "flagged, %", "images")
+MEASURED = (
+    "unknown images", "group", "AUROC, %", "accepted where 95 % of known are, %", "flagged by the guard, %",
+    "images",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ def write_guard(made: Guarded, job: GuardJob) -> None:
     """Writes the guard's folder, whole or not at all."""
     with atomic_folder(job.out) as fresh:
         made.guard.save(fresh)
-        write_json(fresh / FACTS, {**facts(made), "inputs": inputs_of(job, made.held_out)}, sealed=True)
+        write_json(fresh / FACTS, {**facts(made, job), "inputs": inputs_of(job, made.held_out)}, sealed=True)
         save_tensors(fresh / SCORES, {one.name: made.scores[one.name].double() for one in made.unknown})
         write_bytes(fresh / REPORT, guard_page(page(made, job)).encode())
 
@@ -107,10 +110,11 @@ def read_scores(folder: Path) -> dict[str, tuple[str, Tensor]]:
     return {name: (str(group), scores[name]) for name, group in groups.items() if name in scores}
 
 
-def facts(made: Guarded) -> Json:
-    """All numbers of a guard's making."""
+def facts(made: Guarded, job: GuardJob) -> Json:
+    """The command and all numbers of a guard's making."""
     accuracy, parts, p = made.accuracy, made.parts, made.opened.preprocessing
     return {
+        "command": job.command,
         "network": made.opened.settings["backbone"],
         "classes": len(made.guard.names),
         "preprocessing": asdict(p),
