@@ -145,7 +145,7 @@ def test_another_guard_in_its_place_is_refused(tmp_path):
 
 
 def test_what_is_wrong_is_said_before_any_work(folder, tmp_path):
-    with pytest.raises(StoreError, match="holds no guard"):
+    with pytest.raises(StoreError, match="There is no folder"):
         GuardMap(folder=tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"these can guarantee 0\.003"):
         GuardMap(folder=folder, alpha=0.001)

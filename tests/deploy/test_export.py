@@ -364,7 +364,7 @@ def test_the_command(energy, tmp_path, capsys):
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 2
     assert "holds something already" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new")]) == 2
-    assert "holds no guard" in capsys.readouterr().err
+    assert "There is no folder" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
