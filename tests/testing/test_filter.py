@@ -46,6 +46,17 @@ def test_a_filter_of_ones_own_keeps_the_rules():
     check_filter(f"{__name__}:Sure", threshold=0.7)
 
 
+class Even(Sure):
+    def __call__(self, images_B3HW, y_B, baseline):
+        return images_B3HW.float().flatten(1).std(1) > self.threshold
+
+
+def test_what_pytorch_says_of_no_image_is_not_passed_on(recwarn):
+    """The standard deviation over the pixels of no image is a warning to PyTorch."""
+    check_filter(Even)
+    assert not [str(warning.message) for warning in recwarn]
+
+
 class NoReason(Sure):
     reason = ""
 
