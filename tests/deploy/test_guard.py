@@ -569,7 +569,9 @@ def test_plugins_load_when_they_are_wanted(tmp_path, monkeypatch):
     mine.save(tmp_path / "g")
     test = clothes()[1]
     assert Guard.load(tmp_path / "g", plugins=True).predict(test) == mine.predict(test)
-    with pytest.raises(StoreError, match="plug-in 'my_detector:Largest'"):
+    with pytest.raises(
+        StoreError, match=r"plug-in 'my_detector:Largest'.* the folder and that code, .* --plugins"
+    ):
         Guard.load(tmp_path / "g")
 
 

@@ -216,8 +216,8 @@ def check_plugin(name: str, folder: Path, plugins: bool, harmless: Sequence[str]
     """Raises StoreError for a name that would run code from elsewhere, unless that is wanted."""
     if ":" in name and name.partition(":")[0] not in harmless and not plugins:
         raise StoreError(
-            f"{folder} names the plug-in {name!r}, and loading it runs its code. Allow plug-ins if you trust "
-            "both."
+            f"{folder} names the plug-in {name!r}, and loading it runs its code. If you trust the folder and "
+            "that code, allow it with --plugins (in Python plugins=True)."
         )
 
 
