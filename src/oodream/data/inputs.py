@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..core.errors import DataError, shown
+from ..core.errors import DataError, listed, shown
 from ..core.seeding import generator
 from .builtin import FAR_SETS
 from .classes import prompts_for, spans_for
@@ -46,6 +46,11 @@ class DataInputs:
     def check(self) -> None:
         """Raises DataError for every fault of the inputs that can be known before a picture is opened."""
         names = self.source.known
+        if both := [name for name in self.config.validate if name in self.config.unknown]:
+            raise DataError(
+                f"--unknown and --validate both name {listed(both)}: what is unknown cannot be left out of "
+                "the known classes. Name it in one of them."
+            )
         check_left_out(names, self.config.validate)
         left = [name for name in names if name not in self.config.validate]
         self.prompts(left)

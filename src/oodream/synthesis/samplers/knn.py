@@ -85,9 +85,13 @@ class KNN(Section):
         """Raises ValueError, naming the class, where one has fewer than k + 1 images."""
         for c, n in zip(*(part.tolist() for part in y_N.unique(return_counts=True)), strict=True):
             if n < (k := self.neighbour(n)) + 1:
+                if n == 1:
+                    raise ValueError(
+                        f"Class {names[c]!r} has 1 image, and no neighbour of it. Give it more images."
+                    )
                 raise ValueError(
-                    f"Class {names[c]!r} has {n} images; the {k}-th neighbour needs {k + 1}. Add images or "
-                    f"lower k."
+                    f"Class {names[c]!r} has {n} images; the {k}-th neighbour needs {k + 1}. Give it more "
+                    f"images, or lower k to {n - 1}."
                 )
 
     def __call__(self, features: Features, per_class: int, seed: int, space: str) -> SampledVectors:
