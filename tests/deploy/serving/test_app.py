@@ -183,6 +183,9 @@ NO_FILE = b'--boundary\r\nContent-Disposition: form-data; name="alpha"\r\n\r\n1\
         (422, "candidates: Input should be greater than 0", (CONTENTS[0], IMAGE, "?candidates=0")),
         (422, "there are 1,000: these can guarantee 0.003", (CONTENTS[0], IMAGE, "?alpha=1e-9")),
         (422, "these allow 0.001 and more", (CONTENTS[0], IMAGE, "?candidates=1e-9")),
+        (422, "no parameter 'alfa'. Did you mean 'alpha'?", (CONTENTS[0], IMAGE, "?alfa=0.3")),
+        (422, "no parameter 'seed'. There are: alpha, cand", (CONTENTS[0], IMAGE, "?alpha=0.3&seed=")),
+        (422, "The parameter 'alpha' is there 2 times", (CONTENTS[0], IMAGE, "?alpha=0.3&alpha=0.2")),
     ],
 )
 def test_what_is_refused_is_said(asking, status, words, arguments):

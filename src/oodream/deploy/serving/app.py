@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import anyio
@@ -17,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ... import __version__
+from ...core.errors import brief
 from .limits import Limits
 from .schema import BODY, Answers, Health, Problem
 from .service import How, Servable, Service
@@ -81,7 +85,7 @@ def _add_routes(app: FastAPI, service: Service, dependencies: list[Any]) -> None
         response_model_exclude_none=True,
         responses={code: {"model": Problem, "description": text} for code, text in REFUSALS.items()},
         openapi_extra=BODY,
-        dependencies=dependencies,
+        dependencies=[*dependencies, Depends(_check_parameters)],
     )
     async def predict(
         request: Request,
@@ -123,6 +127,18 @@ def _asks_for(token: str) -> Callable[..., None]:
             raise HTTPException(401, "The server asks for its token.", {"WWW-Authenticate": "Bearer"})
 
     return check
+
+
+def _check_parameters(request: Request) -> None:
+    """Refuses parameters in the address that are none, or that are there twice: they would change nothing."""
+    known = [field.name for field in fields(How)]
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
+            raise HTTPException(422, f"There is no parameter {brief(name)}. {hint}")
+        if count > 1:
+            raise HTTPException(422, f"The parameter {name!r} is there {count} times.")
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
