@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from oodream.audit.shortcuts import discriminability, jpeg_quality, pixel_statistics, shortcuts
+from oodream.audit.shortcuts import discriminability, jpeg_quality, least_alone, pixel_statistics, shortcuts
 from tests.helpers.clouds import clouds, compressed, images, photographs, resized, saved, sets
 
 
@@ -104,6 +104,37 @@ def test_discriminability_is_what_scikit_learn_says():
     assert aurocs["text"] == 0.75
     assert low < aurocs["together"] < high
     assert aurocs["together"] > aurocs["a"]
+
+
+def test_one_fact_that_separates_better_than_all_together_is_what_counts(tmp_path):
+    """Five large files among the small ones draw the regression to the wrong side of the bytes per pixel."""
+    g = np.random.default_rng(0)
+    small, large = np.r_[g.uniform(0, 1, 55), g.uniform(50, 500, 5)], g.uniform(0.9, 2, 60)
+    everything = photographs(120, 0)
+    audited = sets(
+        test=("test", saved(tmp_path / "test", everything[:60])),
+        other=("far", saved(tmp_path / "other", everything[60:])),
+    )
+    for one, sizes in zip(audited, (small, large), strict=True):
+        for file, size in zip(one.images.files, sizes, strict=True):
+            with open(file, "ab") as end:  # readers stop where the picture ends
+                end.write(bytes(round(1000 * size)))
+    finding = next(f for f in shortcuts(audited, 0) if f.kind == "files")
+    aurocs = {s["statistic"]: s["auroc"] for s in finding.examples}
+    assert aurocs["together"] < 0.75 < aurocs["bytes per pixel"] == round(finding.share, 4)
+    assert finding.severity == "warning"
+
+
+def test_the_best_of_several_facts_is_no_finding_in_noise():
+    g, found, seen = np.random.default_rng(0), 0, []
+    for _ in range(40):
+        test, other = ({str(k): g.normal(0, 1, 30) for k in range(6)} for _ in range(2))
+        aurocs, _ = discriminability(test, other, 0)
+        best = max((name for name in aurocs if name != "together"), key=aurocs.__getitem__)
+        seen.append(aurocs[best])
+        found += least_alone(test, other, best, 0) > 0.5
+    assert np.mean(seen) > 0.6
+    assert found <= 2
 
 
 def test_discriminability_sees_both_sides_and_nothing_in_noise():

@@ -20,9 +20,10 @@ class Finding:
 
     `kind` is duplicates, labels, files, pixels, names, control, look or latent space. `sets` names the sets
     concerned. For duplicates, labels and names `count` images of the last of them are concerned, the share
-    `share` of it. For files, pixels, control and look `count` images were compared, and `share` is the AUROC;
-    look has its 95 % `interval`. For the latent space `count` embeddings were decoded, and the share `share`
-    shows its class.
+    `share` of it. For files, pixels, control and look `count` images were compared, and `share` is the AUROC:
+    for files and pixels that of the statistic, or of all together, that separates most surely. A look has its
+    95 % `interval`. For the latent space `count` embeddings were decoded, and the share `share` shows its
+    class.
 
     `examples` are JSON objects. Those of duplicates and labels hold the `sets`, `rows` and `files` of two
     images and how far they are `apart`; those of files, pixels and look a `statistic` with its `auroc`; those
