@@ -57,6 +57,14 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert train.classes == ("bus", "test", "train")
 
 
+@pytest.mark.parametrize("beside", [{"loop": "."}, {"loop": "../data"}, {"loop": ".."}, {"self": "self"}])
+def test_links_in_a_loop_beside_class_folders_are_no_classes(tmp_path: Path, beside: dict[str, str]) -> None:
+    data = class_folder(tmp_path / "data", cat=3, dog=3)
+    for name, target in beside.items():
+        (data / name).symlink_to(target)
+    assert list_folder(data)[0].classes == ("cat", "dog")
+
+
 def test_nested_linked_hidden_and_non_ascii(tmp_path: Path) -> None:
     folder = class_folder(tmp_path / "d", **{"größe_ä": 2, "日本": 2})
     save(folder / "日本" / "2024" / "mai" / "写真 é.PNG", picture((1, 2, 3), 8, 8))

@@ -54,6 +54,14 @@ def test_formats_without_a_reader_are_named(tmp_path: Path) -> None:
     assert (len(found.files), found.pictures) == (1, 6)
 
 
+def test_folders_that_link_to_each_other_are_no_runs(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "other").symlink_to(tmp_path / other)
+    assert not is_run_folder(tmp_path / "a")
+    assert scan(tmp_path).files == ()
+
+
 def test_links_are_followed_and_every_folder_once(tmp_path: Path) -> None:
     folder = class_folder(tmp_path / "data", cat=2, dog=3) / "cat"
     class_folder(tmp_path / "store", more=2, old=1)

@@ -100,7 +100,8 @@ def _subfolders(folder: Path, exclude: Collection[Path] = ()) -> list[Path]:
         paths = sorted(path for path in folder.iterdir() if path.is_dir() and not is_skipped(path.name))
     except OSError as error:
         raise DataError(f"{shown(folder)} cannot be opened: {error.strerror or error}.") from error
-    return [path for path in paths if path.resolve() not in exclude and not is_run_folder(path)]
+    closed = {*exclude, *(top := folder.resolve()).parents, top}  # a link to what is above shows nothing new
+    return [path for path in paths if path.resolve() not in closed and not is_run_folder(path)]
 
 
 def _splits(folders: Sequence[Path], exclude: Collection[Path]) -> tuple[Path, Path] | None:

@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -139,18 +140,26 @@ def is_run_folder(folder: Path) -> bool:
 
     A folder called `runs` may be empty, or its runs may not have begun.
     """
+    return _holds_runs(folder, frozenset())
+
+
+def _holds_runs(folder: Path, above: frozenset[Path]) -> bool:
+    """`is_run_folder`; a link back to one of the folders `above` (resolved paths) holds no runs."""
     if _is_run(folder):
         return True
+    if (place := folder.resolve()) in above:
+        return False
     try:
         entries = [entry for entry in os.scandir(folder) if not is_skipped(entry.name)]
     except OSError:
         return False
-    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+    folders = [path for entry in entries if (path := Path(entry.path)).is_dir()]
+    holds_runs = partial(_holds_runs, above=above | {place})
     if any(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries):
         return False
     if folder.name == "runs" and len(folders) == len(entries):
-        return all(is_run_folder(path) or _is_empty(path) for path in folders)
-    return bool(folders) and all(map(is_run_folder, folders))
+        return all(holds_runs(path) or _is_empty(path) for path in folders)
+    return bool(folders) and all(map(holds_runs, folders))
 
 
 def _is_empty(folder: Path) -> bool:
