@@ -137,6 +137,28 @@ def test_folders_with_other_classes_or_counts(folders: Path) -> None:
     assert images_of(sets)["train"].labels.bincount().tolist() == [4, 4]
 
 
+@pytest.mark.parametrize("beside", ["photos", "photos/train"])
+def test_class_folders_are_called_as_a_run_would_call_them(folders: Path, beside: str) -> None:
+    (folders / beside / "classes.toml").write_text('[classes]\nzebra = "striped horse"\n')
+    for part in ("train", "test"):
+        (folders / "photos" / part / "ant").rename(folders / "photos" / part / "red_ant")
+    sets = images_of(load_sets(load_protocol(str(folders / "mine.toml")), [folders]))
+    assert sets["train"].classes == sets["test"].classes == ("red ant", "striped horse")
+    assert sets["train"].files[-1].endswith("zebra/3.png")
+    assert sets["test"].labels.bincount().tolist() == [3, 3]
+    (folders / beside / "classes.toml").write_text('[classes]\nzebra = "red ant"\n')
+    with pytest.raises(DataError, match=r"Two folders in .*train are the class 'red ant'"):
+        locate(load_protocol(str(folders / "mine.toml")), [folders])
+
+
+def test_a_list_outside_the_root_is_not_read(folders: Path) -> None:
+    (folders / "photos" / "classes.toml").write_text('[classes]\nzebra = "striped horse"\n')
+    text = FOLDERS.replace('"photos/train"', '"."').replace('"photos/test"', '"."')
+    (folders / "mine.toml").write_text(text)
+    located = locate(load_protocol(str(folders / "mine.toml")), [folders / "photos" / "train"], ["train"])
+    assert located.protocol.classes == ("ant", "zebra")
+
+
 def test_a_class_list_beside_the_protocol(folders: Path) -> None:
     (folders / "names.toml").write_text('[classes]\nzebra = "striped horse"\nant = "ant"\n')
     (folders / "mine.toml").write_text('classes = "names.toml"\n' + FOLDERS)

@@ -44,7 +44,10 @@ def test_a_classifier_of_other_classes_is_refused(
 ) -> None:
     other = save_classifier(tmp_path / "other", backbone("resnet8", 3), ("blue", "red", "white"))
     assert evaluate(root, "--model", str(other), "--out", str(tmp_path / "out")) == 2
-    assert "it does not know green" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "it does not know green. If it calls them otherwise, say so in the protocol's classes" in error
+    assert evaluate(root, "--model", str(other), "--dry-run") == 2
+    assert capsys.readouterr().err == error
     assert not (tmp_path / "out").exists()
 
 

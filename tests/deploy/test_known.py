@@ -97,6 +97,13 @@ def test_outputs_are_found_by_any_of_their_names(classes, rows_C):
     assert found.remark == ""
 
 
+def test_a_class_that_its_list_renames_is_found_by_its_folder():
+    found = outputs_of(
+        ("flower", "b"), [("b",), ("bee",), ("rose",)], 3, "photos", {"flower": ["rose"], "b": ["bee"]}
+    )
+    assert found.rows_C.tolist() == [2, 0]
+
+
 def test_without_names_the_order_of_the_folders_is_supposed_and_said():
     for names in ([], NAMES):
         found = outputs_of(("a", "b", "c"), names, 3, "photos")

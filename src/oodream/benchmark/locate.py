@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from ..core.errors import DataError, listed, shown
 from ..core.files import read_text
 from ..core.types import OOD
-from ..data.classes import folder_key
+from ..data.classes import folder_key, plain, read
 from ..data.listing import Listing
 from ..data.scan import image_files
 from ..data.sets import SETS
@@ -72,7 +72,7 @@ def locate(
     """
     inside = _Inside(roots)
     if not protocol.classes:
-        protocol = _with_classes_of_folders(protocol, roots)
+        protocol = _with_classes_of_folders(protocol, inside)
     results = [_locate_set(item, protocol, inside, hub) for item in protocol.sets if item.group in groups]
     return Located(
         protocol=protocol,
@@ -93,30 +93,48 @@ class _Inside:
         """The file as it is; DataError when it leads out of the roots."""
         folder = file.parent
         if folder not in self._folders:
-            self._folders[folder] = self._holds(folder)
-        if not self._folders[folder] or (file.is_symlink() and not self._holds(file)):
+            self._folders[folder] = self.holds(folder)
+        if not self._folders[folder] or (file.is_symlink() and not self.holds(file)):
             raise DataError(
                 f"{shown(file)} leads to {shown(file.resolve())}, outside the root. "
                 "To allow it, name its folder as another --root."
             )
         return file
 
-    def _holds(self, path: Path) -> bool:
+    def holds(self, path: Path) -> bool:
+        """Whether a file or folder lies inside, wherever it is linked to."""
         resolved = path.resolve()
         return any(resolved.is_relative_to(root) for root in self._resolved_roots)
 
 
-def _with_classes_of_folders(protocol: Protocol, roots: Sequence[Path]) -> Protocol:
-    """The protocol with class names taken from the first folder of known images that exists."""
+def _with_classes_of_folders(protocol: Protocol, inside: _Inside) -> Protocol:
+    """The protocol with class names taken from the first folder of known images that exists: as `oodream run`
+    would call them.
+    """
     places = [
         root / folder
         for item in protocol.sets
         if item.group in KNOWN and item.group != SHIFTED  # which may show some classes alone
-        for root in roots
+        for root in inside.roots
         for folder in item.folders
     ]
-    names = next((sorted(_subfolders(place)) for place in places if place.is_dir()), [])
-    return replace(protocol, classes=tuple(names), labels={name: label for label, name in enumerate(names)})
+    place = next((place for place in places if place.is_dir()), None)
+    if place is None:
+        return protocol
+    folders, names = sorted(_subfolders(place)), _names(place, inside)
+    called = [plain(names.get(folder) or folder.replace("_", " ")) for folder in folders]
+    if twice := [name for name in called if called.count(name) > 1]:
+        raise DataError(f"Two folders in {shown(place)} are the class {twice[0]!r}. Rename one.")
+    return replace(protocol, classes=tuple(called), labels={key: i for i, key in enumerate(folders)})
+
+
+def _names(place: Path, inside: _Inside) -> dict[str, str]:
+    """The classes' names by folder, as `oodream run` takes them from the list in the folder of class folders,
+    or in the one above it, which holds the splits.
+    """
+    files = (folder / "classes.toml" for folder in (place, place.parent))
+    file = next((file for file in files if file.is_file() and inside.holds(file)), None)
+    return read(file)[0] if file else {}
 
 
 def _locate_set(item: ProtocolSet, protocol: Protocol, inside: _Inside, hub: bool) -> FoundSet | MissingSet:

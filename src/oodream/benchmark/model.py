@@ -19,6 +19,8 @@ from .protocol import Protocol
 
 __all__ = ["Model", "class_order", "open_model"]
 
+OTHERWISE = " If it calls them otherwise, say so in the protocol's classes, or in a classes.toml beside them."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -82,6 +84,6 @@ def class_order(model: Model, protocol: Protocol) -> Tensor | None:
         lacking = listed(name for name, key in zip(protocol.classes, theirs, strict=True) if key not in ours)
         raise ValueError(
             f"{model.name} knows {len(ours)} classes and {protocol.name} has {len(theirs)}"
-            + (f"; it does not know {lacking}." if lacking else ": it knows more.")
+            + (f"; it does not know {lacking}.{OTHERWISE}" if lacking else ": it knows more.")
         )
     return torch.tensor([ours.index(name) for name in theirs])

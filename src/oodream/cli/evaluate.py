@@ -50,7 +50,9 @@ class Target:
     plugins: bool = False
     """allow a classifier whose loss is named by its Python module; the module's code is run"""
     dry_run: bool = False
-    """print which image sets are there, which are missing and where to get them, and stop"""
+    """print which image sets are there, which are missing and where to get them; check the classes of a
+    network in a folder, and stop
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ def evaluate(args: Sequence[str]) -> int:
     roots = target.root or beside
     if target.dry_run:
         print(overview(protocol, roots, target.hub, command.options.full_spectrum))
+        _check_classes(target, protocol, roots)
         return 0
     if not target.model:
         raise ConfigError(
@@ -88,6 +91,17 @@ def evaluate(args: Sequence[str]) -> int:
         tables = _measured(command, protocol, model, roots, out)
     print(f"\n{tables}\nResults: {absolute(place)}")
     return 0
+
+
+def _check_classes(target: Target, protocol: Protocol, roots: tuple[Path, ...]) -> None:
+    """ValueError where a network on this machine has other classes than the protocol."""
+    from ..benchmark.locate import locate
+    from ..benchmark.model import class_order, open_model
+
+    protocol = locate(protocol, roots, ()).protocol
+    if protocol.classes and target.model and Path(target.model).is_dir():
+        model = _classifier_of(target.model)
+        class_order(open_model(model, target.weights, protocol, target.plugins), protocol)
 
 
 def _measured(command: Evaluate, protocol: Protocol, model: str, roots: tuple[Path, ...], out: Path) -> str:

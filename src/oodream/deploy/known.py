@@ -5,7 +5,7 @@ from; and which output of the network means which of their classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -111,13 +111,19 @@ class Outputs:
     remark: str = ""
 
 
-def outputs_of(classes: Sequence[str], names: Sequence[Sequence[str]], outputs: int, where: str) -> Outputs:
+def outputs_of(
+    classes: Sequence[str],
+    names: Sequence[Sequence[str]],
+    outputs: int,
+    where: str,
+    others: Mapping[str, Sequence[str]] | None = None,
+) -> Outputs:
     """The outputs, of a network that has as many as `outputs`, that mean the `classes` of the images in
     `where`.
 
     `names` are all names of every output, or none where they are not known: then the outputs are supposed to
     be in the order of the classes. Names are compared without case, and underscores are spaces. A network may
-    know more classes.
+    know more classes. `others` are other names of the classes, such as their folders'.
 
     Raises DataError where the numbers differ and names do not tell which output is which class.
     """
@@ -125,9 +131,11 @@ def outputs_of(classes: Sequence[str], names: Sequence[Sequence[str]], outputs: 
     place = {
         key: row for row, own in enumerate(names) for key in {_key(name) for name in own} if keys[key] == 1
     }
-    unmatched = [name for name in classes if _key(name) not in place]
+    called = {name: [_key(other) for other in (name, *(others or {}).get(name, ()))] for name in classes}
+    found = {name: place[key] for name, keys in called.items() for key in reversed(keys) if key in place}
+    unmatched = [name for name in classes if name not in found]
     if names and not unmatched:
-        rows = [place[_key(name)] for name in classes]
+        rows = [found[name] for name in classes]
         if len({*rows}) < len(rows):
             twice = next(row for row in rows if rows.count(row) > 1)
             same = [name for name, row in zip(classes, rows, strict=True) if row == twice]
@@ -136,9 +144,8 @@ def outputs_of(classes: Sequence[str], names: Sequence[Sequence[str]], outputs: 
     if names and len(unmatched) < len(classes):
         raise DataError(
             f"{where}: {len(unmatched)} of {len(classes)} classes are none that this network knows by name: "
-            f"{listed(unmatched)}. Call their folders as the network does, or write what its outputs mean "
-            f"into a "
-            "file, one name a line, and give it with --labels."
+            f"{listed(unmatched)}. Call them, or their folders, as the network does, or write what its "
+            "outputs mean into a file, one name a line, and give it with --labels."
         )
     if len(classes) == outputs:
         order = "the order of the class folders" if len(classes) > 2 else "this order"

@@ -152,7 +152,7 @@ def _subject(job: GuardJob, inputs: GuardInputs) -> _Subject:
         )
     remark = ""
     if inputs.labelled:
-        matched = outputs_of(inputs.classes, names, outputs, inputs.name)
+        matched = outputs_of(inputs.classes, names, outputs, inputs.name, inputs.other_names)
         opened.network.choose(matched.rows_C)
         classes, remark = inputs.classes, matched.remark
     else:

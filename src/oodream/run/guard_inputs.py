@@ -96,6 +96,7 @@ class GuardInputs:
                     "detector on, half to measure it on."
                 )
         self._outliers = _listed_outliers(job) if job.outliers else None
+        self.other_names: dict[str, list[str]] = {}
         train, test = self._listings()
         self.classes = train.classes
         self.name = train.name
@@ -180,7 +181,9 @@ class GuardInputs:
                 raise DataError(f"{shown(home)} is not a folder, and images without labels lie in one.")
             return list_ood(home, exclude=exclude), None
         config = Config(data=job.data, root=job.root, classes=job.classes, seed=job.seed)
-        return DataSource(config, exclude).listings
+        source = DataSource(config, exclude)
+        self.other_names = source.other_names()
+        return source.listings
 
 
 def read_labels(file: Path) -> tuple[tuple[str, ...], ...]:
