@@ -479,6 +479,18 @@ def test_an_option_given_several_times_keeps_all_its_values(capsys, no_preview):
     assert (config["validate"], config["size"], config["seed"]) == (["coat"], 64, 3)
 
 
+def test_values_that_begin_with_a_dash_follow_an_equals_sign(capsys):
+    args = "--unknown=-minus star --unknown=--x --validate b --unknown c --root=-r --dry-run"
+    assert main(["run", "--data", "photos", *args.split()]) == 0
+    told = capsys.readouterr().out
+    config = json.loads(told[: told.rindex("}") + 1])
+    assert config["unknown"] == ["-minus", "star", "--x", "c"]
+    assert (config["validate"], config["root"]) == (["b"], "-r")
+    assert main(["run", "--unknown", "star", "-minus", "--dry-run"]) == 2
+    assert "is written with an equals sign: --unknown=-minus\n" in capsys.readouterr().err
+    assert main("guard --model m --data d --mean=-0.5 -1 -0.25 --dry-run".split()) == 0
+
+
 def test_a_class_of_a_folder_is_unknown(shapes, tiny_pipeline, tmp_path):
     """The run neither trains on the class nor draws it, and measures it as near-OOD."""
     run = tmp_path / "run"

@@ -30,6 +30,8 @@ __all__ = [
 Engine = typing.Literal["here", "ray"]
 """where work is done that can be shared"""
 
+DASH = "\x1f"
+"""stands before a value that begins with a dash, which would be an option to the parser"""
 T = typing.TypeVar("T")
 _options = ConstructorRegistry()
 
@@ -127,6 +129,21 @@ def value_of(args: Sequence[str], flag: str) -> str:
 
 
 @_options.primitive_rule
+def _word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str | Path] | None:
+    """A text or a path, which may begin with a dash."""
+    kind = typing.cast("type[str | Path]", info.type)
+    if kind not in (str, Path):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar={str: "STR", Path: "PATH"}[kind],
+        instance_from_str=lambda words: kind(words[0].removeprefix(DASH)),
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@_options.primitive_rule
 def _dictionary(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, Option]] | None:
     if typing.get_origin(info.type) is not dict:
         return None
@@ -140,7 +157,7 @@ def _dictionary(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, O
 
 
 def _pair(word: str) -> tuple[str, Option]:
-    key, equals, text = word.partition("=")
+    key, equals, text = word.removeprefix(DASH).partition("=")
     if not key or not equals:
         raise ValueError(f"Options are written NAME=VALUE, as k=3, not {word!r}.")
     return key, _value(text)
@@ -196,8 +213,11 @@ def _list_flags(options: type, prefix: str = "") -> Iterator[str]:
 def _joined(args: Sequence[str], several: set[str]) -> list[str]:
     """The arguments with the values of an option given several times behind its first place: `--ood A --ood
     B` is `--ood A B`.
+
+    Raises ConfigError for a value that begins with a dash and is written otherwise than `--ood=-A`.
     """
     single: list[str] = []
+    last = ""
     values: dict[str, list[str]] = {}
     into = single
     for arg in args:
@@ -205,11 +225,18 @@ def _joined(args: Sequence[str], several: set[str]) -> list[str]:
         if key in several:
             if key not in values:
                 single.append(key)
-            into = values.setdefault(key, [])
-            into += [value] if equals else []
+            into, last = values.setdefault(key, []), key
+            into += [DASH + value if _is_dashed(value) else value] if equals else []
         elif arg.startswith("--"):
             into = single
             single.append(arg)
+        elif into is not single and _is_dashed(arg) and arg != "-h":
+            raise ConfigError(f"A value that begins with a dash is written with an equals sign: {last}={arg}")
         else:
             into.append(arg)
     return [part for arg in single for part in (arg, *values.get(arg, ()))]
+
+
+def _is_dashed(value: str) -> bool:
+    """Whether a value begins with a dash and is no number."""
+    return value.startswith("-") and isinstance(_value(value), str)

@@ -92,7 +92,7 @@ This page is made from the program: `make options` writes it, `python -m oodream
   at least 600 steps (`--train.optimisation.min-steps`); `--dry-run` prints what a run would have.
 - A list has its values one behind the other, or the option several times: `--ood street indoor` is
   `--ood street --ood indoor`. A list replaces the default. Without a value it is empty: `--filter.filters`
-  alone means that nothing is filtered.
+  alone means that nothing is filtered. A value may begin with a dash: `--unknown=-minus`.
 - Options of extensions are written NAME=VALUE and laid over those of the preset:
   `--sample.options k=3 cosine=0.8`. Where several extensions are used, `NAME.option` belongs to NAME and a
   bare `option` to the first. With the losses energy_logistic and kd,
