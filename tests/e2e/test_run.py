@@ -479,6 +479,7 @@ def test_an_option_given_several_times_keeps_all_its_values(capsys, no_preview):
     assert (config["validate"], config["size"], config["seed"]) == (["coat"], 64, 3)
 
 
+@pytest.mark.usefixtures("no_preview")
 def test_values_that_begin_with_a_dash_follow_an_equals_sign(capsys):
     args = "--unknown=-minus star --unknown=--x --validate b --unknown c --root=-r --dry-run"
     assert main(["run", "--data", "photos", *args.split()]) == 0

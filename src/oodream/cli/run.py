@@ -106,7 +106,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
         return 0
 
     from ..core.distributed import is_main
-    from ..run.present import headline
+    from ..run.headline import headline
     from ..run.runner import execute
 
     if is_main():

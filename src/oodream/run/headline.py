@@ -1,0 +1,64 @@
+"""What a finished run says in a few lines, the harm included."""
+
+from __future__ import annotations
+
+from ..report.tables import Cell, summarize, summarize_shifts
+from .artifacts import Run
+from .layout import BASELINE, REGULARIZED
+
+__all__ = ["headline", "headline_detector"]
+
+
+def headline(run: Run) -> str:
+    """The run in a few lines: means over all OOD sets and seeds by the headline's detector, and those over
+    shifts.
+    """
+    detector, rows, shift_rows = headline_detector(run), run.rows(), run.shift_rows()
+
+    def means(metric: str, group: str = "all") -> tuple[Cell, Cell]:
+        final, base = (
+            summarize([r for r in rows if (r.classifier, r.group, r.dataset, r.detector) == key], metric)
+            for key in ((kind, group, "mean", detector) for kind in (REGULARIZED, BASELINE))
+        )
+        return final, base
+
+    lines = []
+    if shift_rows:
+        accuracy, flagged = (
+            [summarize_shifts(shift_rows, kind, metric).text for kind in (REGULARIZED, BASELINE)]
+            for metric in ("accuracy", "flagged")
+        )
+        lines.append(
+            f"On shifted sets of known classes: accuracy {accuracy[0]} % ({accuracy[1]} %), "
+            f"flagged {flagged[0]} % ({flagged[1]} %)."
+        )
+    fpr, auroc, right = (means(metric) for metric in ("fpr95_id", "auroc", "accuracy"))
+    lines += [
+        f"Unknown images accepted while 95 % of known ones are: {fpr[0].text} % (baseline: {fpr[1].text} %).",
+        f"AUROC {auroc[0].text} % ({auroc[1].text} %). Accuracy {right[0].text} % ({right[1].text} %).",
+    ]
+    if any(row.group == "near" for row in rows):
+        fpr, auroc = means("fpr95_id", "near"), means("auroc", "near")
+        lines.append(
+            f"Near-unknown images: accepted {fpr[0].text} % ({fpr[1].text} %), "
+            f"AUROC {auroc[0].text} % ({auroc[1].text} %)."
+        )
+        if auroc[0].value < auroc[1].value:
+            lines.append(f"They are told apart worse than by the baseline.{advice(run)}")
+    return "\n".join(lines)
+
+
+def advice(run: Run) -> str:
+    """What may help where imagined outliers have made near-OOD worse."""
+    if run.kind != "outlier" or run.config.regularize.outliers != "imagined":
+        return ""
+    return (
+        " What was imagined is not what these images show: try --regularize.outliers known, or a decoder "
+        "that knows such images (--decode.source)."
+    )
+
+
+def headline_detector(run: Run) -> str:
+    """The first of the configured detectors that was measured; one that could not be fitted was left out."""
+    measured = {row.detector for row in run.rows()}
+    return next(name for name in run.config.evaluate.detectors if name in measured)
