@@ -50,9 +50,20 @@ def png(width: int, height: int, rows: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
+def tiff(width: int, height: int) -> bytes:
+    """A TIFF of 7 rows whose header says `height`."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, 7)).save(file, "TIFF")
+    data = bytearray(file.getvalue())
+    at = data.index(struct.pack("<HHI", 257, 4, 1)) + 8  # behind the tag of the height
+    data[at : at + 4] = struct.pack("<I", height)
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        (tiff(9, 16_187_399), "9 x 16,187,399 pixels, too narrow to be made 224 pixels wide"),
         (png(1, 3_000_000, 3_000_000), "1 x 3,000,000 pixels, too narrow to be made 224 pixels wide"),
         (png(100_000, 100_000, 1), "exceeds limit of 178956970 pixels"),
         (png(2**31 - 1, 2**31 - 1, 1), "exceeds limit of 178956970 pixels"),

@@ -43,15 +43,11 @@ KINDS = "a path, the bytes of an image file, a PIL image, an array or a tensor"
 CHANNELS = (1, 3, 4)
 FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # of integers
 FULL_SCALES_OF_FLOATS = (1, 255, 65535)
+T = Image.Transpose
 UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # by EXIF's orientation
+    2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE, 6: T.ROTATE_270,
+    7: T.TRANSVERSE, 8: T.ROTATE_90,
+}  # by EXIF's orientation  # fmt: skip
 ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 0x0112, 258, 281
 MAX_PIXELS = 178_956_970  # of a picture, and between the two steps of its resizing: Pillow's own limit
 MAX_SCANS = 100  # of a progressive JPEG; every one is a pass over all pixels
@@ -91,8 +87,7 @@ def square(image: Image.Image, size: int) -> Image.Image:
     memory than any picture may.
     """
     (w, h), side = image.size, min(image.size)
-    if size * h > MAX_PIXELS:
-        raise DataError(f"It has {w:,} x {h:,} pixels, too narrow to be made {size} pixels wide.")
+    _check_narrow(image, size)
     left, top = (w - side) / 2, (h - side) / 2
     narrow = image.resize((size, h), Image.Resampling.BICUBIC, box=(left, 0, left + side, h))
     return narrow.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, top + side))
@@ -141,6 +136,7 @@ def read_or_measure(
     try:
         with Image.open(source) as image:
             _check(image, source)
+            _check_narrow(image, size)  # before its pixels are decoded
             if white or not _is_deep(image):
                 return np.array(square(to_rgb(image, white=white), size)), None
             peak = _values(image).max()
@@ -162,6 +158,13 @@ def _check(image: Image.Image, source: Path | BytesIO) -> None:
         )
     if image.info.get("progressive") and (scans := _bytes_of(source).count(b"\xff\xda")) > MAX_SCANS:
         raise DataError(f"It is a JPEG of {scans:,} scans, and one of at most {MAX_SCANS} is read.")
+
+
+def _check_narrow(image: Image.Image, size: int) -> None:
+    """Raises DataError for a picture so narrow that it might have too many pixels while it is resized."""
+    w, h = image.size
+    if size * max(w, h) > MAX_PIXELS:
+        raise DataError(f"It has {w:,} x {h:,} pixels, too narrow to be made {size} pixels wide.")
 
 
 def _bytes_of(source: Path | BytesIO) -> bytes:
