@@ -37,6 +37,12 @@ def no_preview(monkeypatch) -> None:
 
 
 @pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Makes this process that of another machine."""
+    return lambda name: monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / name))
+
+
+@pytest.fixture
 def s3(monkeypatch, tmp_path) -> Iterator[str]:
     """The URL of a new bucket on a server of S3's kind; copies are kept in the folder `cache` of tmp_path."""
     monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / "cache"))

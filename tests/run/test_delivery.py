@@ -47,12 +47,6 @@ def url(request, monkeypatch):
         yield f"{url}/some/place"
 
 
-@pytest.fixture
-def machine(monkeypatch, tmp_path):
-    """Makes this process that of another machine."""
-    return lambda name: monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / name))
-
-
 @pytest.fixture(autouse=True)
 def _first_machine(machine):
     machine("a")

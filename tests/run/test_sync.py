@@ -23,12 +23,6 @@ def url(request, monkeypatch):
         yield f"{url}/runs/one"
 
 
-@pytest.fixture
-def machine(monkeypatch, tmp_path):
-    """Makes this process that of another machine."""
-    return lambda name: monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / name))
-
-
 def put(folder: Path, **files: str) -> None:
     """Files by name, where a double underscore is a slash and a single one a dot."""
     for key, text in files.items():

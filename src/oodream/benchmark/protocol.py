@@ -8,14 +8,13 @@ image is opened; `read` reads them.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..core.errors import DataError, shown
+from ..core.errors import DataError, did_you_mean, shown
 from ..core.files import ASSETS, MAX_TOML, decode_text, parse_toml, read_bytes
 from ..core.options import ConfigError, overlay
 from ..data import classes
@@ -126,10 +125,8 @@ def load_protocol(source: str) -> Protocol:
     """
     path = SHIPPED / f"{source}.toml" if source in protocol_names() else Path(source)
     if path.suffix != ".toml":
-        near = difflib.get_close_matches(source, protocol_names(), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise DataError(
-            f"There is no protocol {source!r}.{hint} "
+            f"There is no protocol {source!r}.{did_you_mean(source, protocol_names())} "
             f"There are: {', '.join(protocol_names())}; or name a TOML file."
         )
     try:

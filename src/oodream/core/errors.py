@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable
 
-__all__ = ["DataError", "StoreError", "brief", "first_line", "listed", "shown"]
+__all__ = ["DataError", "StoreError", "brief", "did_you_mean", "first_line", "listed", "shown"]
 
 LISTED = 10
 BRIEF = 100  # characters of a value in a message
@@ -24,6 +25,12 @@ def listed(items: Iterable[str], separator: str = ", ") -> str:
     texts = list(items)
     more = [f"… and {len(texts) - LISTED} more"] if len(texts) > LISTED else []
     return separator.join(texts[:LISTED] + more)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence, after a space, with the known name that is written most alike; empty where none is."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def brief(value: object) -> str:

@@ -5,7 +5,6 @@ imported here.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import types
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from .errors import brief
+from .errors import brief, did_you_mean
 
 __all__ = [
     "OF",
@@ -117,8 +116,7 @@ def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
     for key, value in values.items():
         where = f"{at}.{key}" if at else key
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(hints)}."
+            hint = did_you_mean(key, hints) or f" There are: {', '.join(hints)}."
             raise ConfigError(f"There is no option {brief(where)}.{hint}")
         old = getattr(config, key)
         if dataclasses.is_dataclass(old):

@@ -5,7 +5,6 @@ Modules whose names begin with an underscore stand beside extensions and hold no
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
+from .errors import did_you_mean
 from .options import ConfigError, check_range, converted
 
 __all__ = [
@@ -70,8 +70,7 @@ def get(family: str, name: str) -> Any:
     if ":" in name:
         return imported(name, singular(family))
     if name not in (known := names(family)):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, known)
         raise ValueError(f"No {singular(family)} is called {name!r}.{hint} There are: {', '.join(known)}.")
     return _registered[family][name]
 
@@ -97,8 +96,7 @@ def make(family: str, name: str, **options: Any) -> Any:
     extension = get(family, name)
     if (parameters := _parameters(extension)) is not None:
         for key in options.keys() - parameters.keys():
-            near = difflib.get_close_matches(key, parameters, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(key, parameters)
             known = ", ".join(parameters) or "none"
             raise ValueError(
                 f"The {singular(family)} {name!r} has no option {key!r}.{hint} There are: {known}."

@@ -8,7 +8,6 @@ another name, as other data sets call it. Images are not read here.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import unicodedata
@@ -18,7 +17,7 @@ from pathlib import Path
 from string import Formatter
 
 from ..config import PROMPT
-from ..core.errors import DataError, shown
+from ..core.errors import DataError, did_you_mean, shown
 from ..core.files import ASSETS, MAX_TOML, parse_toml, read_text
 from ..runtime.answers import UNKNOWN
 from .images import Images
@@ -144,8 +143,7 @@ def _words_of(names: Sequence[str], words: Mapping[str, str]) -> list[tuple[str,
     known = {*names}
     for name in words:
         if name not in known:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, names)
             raise DataError(f"[prompts] names {name!r}, which is no class.{hint}")
     result = []
     for name in names:

@@ -5,12 +5,11 @@ known.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
 from ..config import Config
-from ..core.errors import DataError, listed, shown
+from ..core.errors import DataError, did_you_mean, listed, shown
 from .classes import find, named, read
 from .folders import list_folder
 from .holdout import check_left_out
@@ -80,8 +79,7 @@ class DataSource:
         names, unknown = self.listings[0].classes, self.config.unknown
         for name in unknown:
             if name not in names:
-                near = get_close_matches(name, names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(name, names)
                 raise DataError(
                     f"--unknown names {name!r}, which is no class of {shown(self.config.data)}.{hint} "
                     f"There are {listed(names)}."

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 import anyio
@@ -20,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ... import __version__
-from ...core.errors import brief
+from ...core.errors import brief, did_you_mean
 from .limits import Limits
 from .schema import BODY, Answers, Health, Problem
 from .service import How, Servable, Service
@@ -134,9 +133,8 @@ def _check_parameters(request: Request) -> None:
     known = [field.name for field in fields(How)]
     for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
-            raise HTTPException(422, f"There is no parameter {brief(name)}. {hint}")
+            hint = did_you_mean(name, known) or f" There are: {', '.join(known)}."
+            raise HTTPException(422, f"There is no parameter {brief(name)}.{hint}")
         if count > 1:
             raise HTTPException(422, f"The parameter {name!r} is there {count} times.")
 
