@@ -492,14 +492,21 @@ def test_bad_input_is_named_before_any_picture_is_opened(desk, tmp_path, monkeyp
     if more[1] == "three":
         base.pop("--labels")
     arguments = [word for pair in (base | {more[0]: more[1]}).items() for word in pair]
-    assert main(["guard", *arguments, *PIXELS]) == 2
-    assert message in capsys.readouterr().err
-    assert not Path("g").exists()
+    for dry in ((), ("--dry-run",)):
+        assert main(["guard", *arguments, *PIXELS, *dry]) == 2
+        assert message in capsys.readouterr().err
+        assert not Path("g").exists()
 
 
-def test_a_command_says_what_it_would_do(capsys):
-    assert main(["guard", "--model", "timm:x", "--data", "photos", "--dry-run"]) == 0
-    assert capsys.readouterr().out.startswith("Would make a guard for timm:x of the pictures in photos")
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(desk, tmp_path, capsys):
+    assert guard(desk, tmp_path / "guard", *PIXELS, "--dry-run", "--cache", str(tmp_path / "cache")) == 0
+    told = capsys.readouterr().out
+    assert "4 classes, images of" in told
+    assert f"Would make a guard for {desk / 'net.pt2'} of the pictures in {desk / 'photos'}" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_asks_for_what_it_lacks(capsys):
     assert main(["guard", "--data", "photos"]) == 2
     assert "Which network?" in capsys.readouterr().err
     assert main(["guard", "--model", "timm:x"]) == 2

@@ -65,7 +65,7 @@ class Subject:
     plugins: bool = False
     """allow what is named by its Python module, whose code then runs"""
     dry_run: bool = False
-    """check options and images, say what would be done, and stop"""
+    """check options, images and network, open no picture, say what would be done, and stop"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +92,20 @@ def guard(args: Sequence[str]) -> int:
         )
     if not where.data:
         raise ConfigError("Which pictures? Give --data FOLDER, with what the network knows.")
-    if where.dry_run:
-        print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {place_of(where)}.")
-        return 0
 
+    from ..core.storage import cached_at, is_url
     from ..deploy.stored import CONFIG_FILE
-    from ..run.guard import guard_network
+    from ..run.guard import check_guard, guard_network
     from ..run.guard_page import REPORT
 
     place = place_of(where)
     lines = f"Guard: {absolute(place)}\nReport: {absolute(f'{place}/{REPORT}')}"
     if _is_finished(place, _line(args)):
         print(f"This guard is finished. For another, choose another --out.\n{lines}")
+        return 0
+    if where.dry_run:
+        check_guard(job_of(command, args, cached_at(place, "out") if is_url(place) else Path(place)), say)
+        print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {place}.")
         return 0
     with writing_to(place, last=CONFIG_FILE) as out:
         result = guard_network(job_of(command, args, out), say)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from ..models.published import Triple
 from .guard_inputs import DISTURBED, GuardInputs, GuardJob, read_labels
 from .guard_page import Guarded, Measured, choice_in_words, write_guard
 
-__all__ = ["CACHE", "guard_network"]
+__all__ = ["CACHE", "Checked", "check_guard", "guard_network"]
 
 CACHE = "guard-cache"  # a folder beside those of guards
 TRIED = 200  # known images that other normalisations are tried on
@@ -48,23 +48,43 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 
-def guard_network(job: GuardJob, say: Say = print) -> Guarded:
-    """Makes a guard as `job` says and writes its folder, which `Guard.load` reads, with a report.
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What a guard is to be made of, found usable: detectors with their options, images and network."""
 
-    Raises, before any picture is opened: StoreError for a folder that holds something, ConfigError and
-    ValueError for options and networks that cannot be used, DataError for images that cannot be. Raises
-    ValueError where the network's accuracy shows that something is wrong (see `deploy.accuracy`), unless
-    `any_accuracy` is set.
+    options: dict[str, dict[str, Any]]
+    inputs: GuardInputs
+    subject: _Subject
+
+
+def check_guard(job: GuardJob, say: Say = print) -> Checked:
+    """Says what a job's network and images are, and opens no picture.
+
+    Raises StoreError for a folder that holds something, ConfigError and ValueError for options and networks
+    that cannot be used, DataError for images that cannot be.
     """
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
         raise StoreError(f"{shown(job.out)} holds something already. Choose another folder, or empty it.")
     options = registry.options_by_name("detectors", job.detectors, job.detector_options)
-    device, inputs = device_of(job.device), GuardInputs(job)
+    device_of(job.device)
+    inputs = GuardInputs(job)
     if not inputs.labelled:
         options = _without_labels(options)
     subject = _subject(job, inputs)
     for line in subject.lines(inputs):
         say(line)
+    return Checked(options=options, inputs=inputs, subject=subject)
+
+
+def guard_network(job: GuardJob, say: Say = print) -> Guarded:
+    """Makes a guard as `job` says and writes its folder, which `Guard.load` reads, with a report.
+
+    Raises what `check_guard` raises before any picture is opened. Raises ValueError where the network's
+    accuracy shows that something is wrong (see `deploy.accuracy`), unless `any_accuracy` is set.
+    """
+    checked = check_guard(job, say)
+    options, inputs, subject = checked.options, checked.inputs, checked.subject
+    device = device_of(job.device)
     classifier = subject.classifier
     extractor = PatientExtractor(classifier.network, loss=classifier.loss, device=device, cache=job.cache)
     fit, choose, held_out = known = inputs.known(classifier.size)
