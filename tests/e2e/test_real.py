@@ -114,8 +114,13 @@ def test_the_oracle_of_a_comparison(others, shapes, tiny_pipeline, tmp_path, cap
         *command(shapes, tiny_pipeline, tmp_path / "out", "--ood", f"near={near}")[1:],
         *("--arms", str(tmp_path / "arms.json"), "--seeds", "2"),
     ]
-    assert main(["compare", *args]) == 0
+    assert main(["compare", *args, "--dry-run"]) == 0
+    assert "Would run 3 arms" in capsys.readouterr().out
+    assert main(["compare", *args, "--dry-run", "--regularize.loss", "cross_entropy"]) == 2
+    assert "Arm 'real things': The loss cross_entropy uses no outliers" in capsys.readouterr().err
     out = tmp_path / "out"
+    assert not out.exists()
+    assert main(["compare", *args]) == 0
     found = {line["arm"]: line for line in read_json(out / "comparison.json")}
     assert [line["oracle"] for line in found.values()] == [False, False, True, False]
     assert [line["outliers"] for line in found.values()] == [0, 24, 40, 24]

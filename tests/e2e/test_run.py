@@ -10,12 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from oodream.cli.main import main
+from oodream.cli.console import Command
+from oodream.cli.main import COMMANDS, main
 from oodream.core.files import read_json, read_json_lines
 from oodream.core.tensors import load_tensors
 from oodream.data.inputs import DataInputs
@@ -468,6 +471,18 @@ def test_both_classifiers_begin_with_given_weights(finished, shapes, tiny_pipeli
         assert torch.allclose(a["head.weight"], b["head.weight"], atol=1e-5)
     assert main([*args, "--train.init", str(tmp_path / "none.safetensors")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_note_is_said_once(capsys, monkeypatch):
+    def command(args: Sequence[str]) -> int:
+        for note in ("dark", "dark", "far"):
+            warnings.warn(note, stacklevel=1)
+        return 0
+
+    monkeypatch.setitem(COMMANDS, "list", Command(about="", run=command))
+    for _ in range(2):
+        assert main(["list"]) == 0
+        assert capsys.readouterr().err == "  note: dark\n  note: far\n"
 
 
 def test_an_option_given_several_times_keeps_all_its_values(capsys, no_preview):

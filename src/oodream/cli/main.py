@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO, cast
 
 from .console import Command, Interrupts
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads of OpenMP that spin while they wait make work on a busy machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.simplefilter("ignore", DeprecationWarning)  # of libraries, for their authors
-    warnings.showwarning = lambda message, *_, **__: print(f"  note: {message}", file=sys.stderr)
+    warnings.showwarning = _notes()
     try:
         return COMMANDS[args[0]].run(args[1:])
     except KeyboardInterrupt:
@@ -109,6 +109,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"oodream: {in_words(error)}", file=sys.stderr)
         return 2
+
+
+def _notes() -> Callable[..., None]:
+    """What prints warnings, each once in a command: those of an arm are often the next one's, too."""
+    said: set[str] = set()
+
+    def note(message: object, *_: object, **__: object) -> None:
+        if (text := str(message)) not in said:
+            said.add(text)
+            print(f"  note: {text}", file=sys.stderr)
+
+    return note
 
 
 def in_words(error: Exception) -> str:

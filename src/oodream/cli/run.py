@@ -65,7 +65,7 @@ class Arms:
     only: tuple[str, ...] = ()
     """of these arms alone"""
     dry_run: bool = False
-    """print the arms and stop"""
+    """check options and images of all arms, print the arms, and stop"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +127,9 @@ def compare(args: Sequence[str]) -> int:
     chosen = parse(CompareOptions, "oodream compare", args, default)
     where, config = chosen.where, chosen.options
 
+    from ..core.storage import cached_at, is_url
     from ..report.comparison import markdown
-    from ..run.compare import compare, read_arms
+    from ..run.compare import checked_arms, compare, read_arms
 
     if where.arms in COMPARISONS:
         arms = COMPARISONS[where.arms].arms
@@ -140,12 +141,12 @@ def compare(args: Sequence[str]) -> int:
     if unknown := [arm for arm in where.only if arm not in arms]:
         raise ConfigError(f"There is no arm {unknown[0]!r}. There are: {', '.join(arms)}.")
     arms = {arm: options for arm, options in arms.items() if not where.only or arm in where.only}
-    if where.dry_run:
-        for options in arms.values():
-            overlay(config, options)
-        print(json.dumps(arms, indent=2))
-        return 0
     place = where.run or str(Path("runs") / f"compare-{Path(where.arms).stem}")
+    if where.dry_run:
+        checked_arms(config, arms, cached_at(place, "runs") if is_url(place) else Path(place))
+        print(json.dumps(arms, indent=2))
+        print(f"Would run {len(arms)} arms in {place}, each with {config.seeds} trainings.")
+        return 0
     with working_in(place) as folder:
         measured = compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say)
     if measured:

@@ -31,7 +31,7 @@ from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .plan import Plan
 from .runner import go
 
-__all__ = ["compare", "measured_arm", "read_arms"]
+__all__ = ["checked_arms", "compare", "measured_arm", "read_arms"]
 
 GROUPS = {
     "near": ("auroc", "fpr95_id", "fpr95_ood"),
@@ -55,14 +55,8 @@ def compare(
     returned is the baseline classifier. Of several processes, which train and decode together, only the first
     one writes and returns any.
     """
-    configs = {name: _arm(base, name, options) for name, options in arms.items()}
+    configs = checked_arms(base, arms, folder)
     folders = {name: folder / slug(name) for name in configs}
-    for name, config in configs.items():
-        try:
-            read_manifest(folders[name])
-            check(Job(config, folders[name], command))
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"Arm {name!r}: {error}") from error
     measured: list[Arm] = []
     for i, (name, config) in enumerate(configs.items()):
         job = Job(config, folders[name], command)
@@ -81,6 +75,20 @@ def compare(
         measured.append(measured_arm(name, run, REGULARIZED))
         write(folder, measured, folders, command)
     return measured
+
+
+def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Config]:
+    """The arms' options; ConfigError or ValueError names an arm that cannot be run in its folder below
+    `folder`.
+    """
+    configs = {name: _arm(base, name, options) for name, options in arms.items()}
+    for name, config in configs.items():
+        try:
+            read_manifest(folder / slug(name))
+            check(Job(config, folder / slug(name)))
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"Arm {name!r}: {error}") from error
+    return configs
 
 
 def write(folder: Path, arms: Sequence[Arm], folders: Mapping[str, Path], command: str) -> None:
