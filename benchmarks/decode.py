@@ -2,9 +2,9 @@
 the same run.
 
 The recipe: PLMS with 50 steps in float32; batches of 4 that share one vector and one prompt; the prompt, and
-the empty one, encoded for every batch. oodream: DPM-Solver++ with 10 steps, a vector of its own for every
-image, 16 of them together; the ways to draw faster of docs/drawing.md; and OAL's outliers, latents of 4
-steps, which no VAE decodes. Ways that the machine cannot run are left out.
+the empty one, encoded for every batch. oodream: DPM-Solver++ with as many steps as a run, a vector of its own
+for every image, 16 of them together; the ways to draw faster of docs/drawing.md; and OAL's outliers, latents
+of 4 steps, which no VAE decodes. Ways that the machine cannot run are left out.
 
 python benchmarks/decode.py
 """

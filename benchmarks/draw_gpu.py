@@ -3,7 +3,7 @@ what each step away from it wins.
 
 The recipe: PLMS with 50 steps; batches of 4 that share one vector and one prompt; guidance 7.5; in mixed
 precision, as it is published, and in float32. It is timed at two numbers of steps, and scaled. oodream:
-DPM-Solver++ with 10 steps and guidance 3, a vector of its own for every image. All together come first, then
+DPM-Solver++ with as many steps and the guidance of a run, a vector of its own for every image. All together come first, then
 one change after the other. "Evaluations" are the U-Net's for an image. "Share" is that of the floor reached:
 FLOPs (two for a multiplication and an addition) over the card's peak in bf16. Weights are random, so no row
 says anything about pictures. The first drawing, which compiles, is counted apart. Beside each row stands
@@ -248,7 +248,7 @@ def main() -> None:
         bench.ours("all below together", **last, **interval, **small)
         bench.ours("the same with compiled blocks", **last | {"engine": "compiled"}, **interval, **small)
         eager = bench.decoder(precision=half)
-        bench.ours("DPM-Solver++, 10 steps, half precision", BATCH, eager)
+        bench.ours(f"DPM-Solver++, {eager.steps} steps, half precision", BATCH, eager)
         bench.ours(f"{tile} images together", decoder=eager)
         del eager
         bench.ours("channels last", **last)

@@ -133,7 +133,7 @@ SIX_VS_FOUR = {
 
 def edited(strength: float) -> DecodeConfig:
     """Known images, denoised from this share of the steps on."""
-    return DecodeConfig(decoder="image_to_image", options={"strength": strength}, steps=16)
+    return DecodeConfig(decoder="image_to_image", options={"strength": strength})
 
 
 def six_vs_four(unknown: tuple[str, ...]) -> Preset:

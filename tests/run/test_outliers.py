@@ -99,7 +99,7 @@ def test_the_card(run, tmp_path, license):
     assert "4 images around these classes that show none of them" in text
     assert "Each class has 0 to 4: coat, shoe." in text
     assert "Of 6 images these were dropped: - 2: it shows its class" in text
-    assert "Generator: `embedded`, dpm++, 10 steps, guidance 3" in text
+    assert "Generator: `embedded`, dpm++, 8 steps, guidance 3" in text
     assert ("The licence is not stated" in text) == (license is None)
 
 

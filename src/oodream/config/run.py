@@ -91,7 +91,7 @@ class DecodeConfig(Section):
     """images (DREAM-OOD), or latents, which the VAE never decodes (OAL)"""
     scheduler: str = "dpm++"
     """dpm++, unipc, ddim, pndm, euler or lcm"""
-    steps: Annotated[int, Range(1, 1000)] = 10
+    steps: Annotated[int, Range(1, 1000)] = 8
     """denoising steps"""
     guidance: NotNegative = 3.0
     """classifier-free guidance scale"""

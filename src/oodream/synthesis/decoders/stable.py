@@ -67,7 +67,7 @@ class StableDecoder(Denoising, Autoencoding):
 
     def __init__(
         self, source: str = "embedded", *, names: Sequence[str], prompts: Sequence[str] = (),
-        spans: Sequence[Span] = (), size: int | None = None, scheduler: str = "dpm++", steps: int = 10,
+        spans: Sequence[Span] = (), size: int | None = None, scheduler: str = "dpm++", steps: int = 8,
         guidance: float = 3.0, guided_from: float = 0.0, guided_until: float = 1.0, resolution: int = 0,
         vae: str = "", precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
         engine: Literal["eager", "channels_last", "compiled", "openvino"] = "eager", tile: int = 16,
