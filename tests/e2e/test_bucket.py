@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
 
 import pytest
 
 from oodream.cli.main import main
+from oodream.core.storage import cached_at
 from oodream.data import remote
-from oodream.run.sync import fetched
+from oodream.run.sync import fetched, synchronised
 from tests.helpers.bucket import KINDS, bucket, objects, put
-from tests.helpers.guarded import guard
+from tests.helpers.guarded import guard, output_names, save_clothes, save_logits
 from tests.helpers.runs import RUN, command, images_of
+from tests.helpers.serving import FORM, ask, encoded, form, garment, server
+from tests.helpers.studio import studio
 
 
 @pytest.fixture(params=KINDS)
@@ -93,3 +98,52 @@ def test_a_comparison_in_a_bucket_goes_on_elsewhere(shapes, tiny_pipeline, s3, t
     names = {p.relative_to(f).as_posix() for f in [fetched(f"{s3}/both", bool)] for p in f.rglob("*")}
     assert {"one/run.json", "two/report/index.html", "comparison.html"} <= names
     assert not any("cache" in name.split("/") for name in objects(f"{s3}/both"))
+
+
+def test_a_run_in_a_bucket_is_asked_as_one_in_a_folder(finished, s3, tmp_path, capsys):
+    """By commands that read it alone; what is there already is not fetched again."""
+    with synchronised(f"{s3}/run", print) as folder:
+        shutil.copytree(finished, folder, dirs_exist_ok=True)
+
+    def answers(place: str) -> str:
+        capsys.readouterr()
+        assert main(["audit", place, "--json"]) in (0, 1)
+        assert main(["export", place, "--outliers", f"{tmp_path / place.rpartition('/')[2]}"]) == 0
+        return capsys.readouterr().out.partition("\n")[0]
+
+    assert answers(f"{s3}/run") == answers(str(finished))
+    picture = next((cached_at(f"{s3}/run", "read")).rglob("*.png"))
+    before = picture.stat().st_ino
+    assert main(["audit", f"{s3}/run"]) in (0, 1)
+    assert picture.stat().st_ino == before
+    assert main(["audit", f"{s3}/nothing"]) == 2
+    assert f"There is nothing at {s3}/nothing" in capsys.readouterr().err
+
+
+def test_a_guard_of_images_in_a_bucket_is_served_from_one(s3, tmp_path, capsys):
+    save_logits(tmp_path / "net.pt2")
+    (tmp_path / "labels.txt").write_text("\n".join(output_names()) + "\n")
+    save_clothes(tmp_path / "photos", 400)
+    put(tmp_path / "photos", f"{s3}/photos")
+    network = ["--model", str(tmp_path / "net.pt2"), "--labels", str(tmp_path / "labels.txt")]
+    made = ["--data", f"{s3}/photos", "--out", f"{s3}/guard", "--mean", "0", "--std", "1"]
+    assert main(["guard", *network, *made, "--detectors", "energy", "--cache", str(tmp_path / "cache")]) == 0
+    with server(f"{s3}/guard", "--plugins") as running:
+        status, content = ask(running.port, "/predict", form(("0.png", encoded(garment(0)))), FORM)
+    assert (status, len(json.loads(content)["predictions"])) == (200, 1)
+
+
+def test_what_is_chosen_in_the_studio_goes_to_the_bucket(finished, s3, tmp_path, monkeypatch):
+    guard().save(tmp_path / "guard")
+    put(tmp_path / "guard", f"{s3}/guard")
+    with synchronised(f"{s3}/run", print) as folder:
+        shutil.copytree(finished, folder, dirs_exist_ok=True)
+    monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / "another machine"))
+    with studio(f"{s3}/run", f"{s3}/guard") as running:
+        of = json.loads(ask(running.port, "/api/outliers/run/rows")[1])["of"]
+        decision = json.dumps({"rows": [1], "action": "reject", "of": of, "since": 0}).encode()
+        json_sent = {"Content-Type": "application/json"}
+        assert ask(running.port, "/api/outliers/run/curation", decision, json_sent)[0] == 200
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+    assert b'"row": 1, "keep": false' in objects(f"{s3}/run")["curation.jsonl"]

@@ -20,6 +20,7 @@ __all__ = [
     "Engine",
     "Interrupts",
     "absolute",
+    "looked_at",
     "parse",
     "say",
     "value_of",
@@ -73,6 +74,25 @@ def parse(options: type[T], prog: str, args: Sequence[str], default: T | None = 
     joined = _joined(args, set(_list_flags(options)))
     chosen = tyro.cli(options, prog=prog, args=joined, default=default, registry=_options)
     return typing.cast(T, chosen if default is None else _merged(default, chosen))
+
+
+def looked_at(place: str, *needed: str) -> Path:
+    """A run, a guard or a classifier at a place, to be read alone: of one in a bucket a copy here of the
+    files at its top and of those whose names begin with what is `needed`, or of all.
+
+    Raises StoreError where nothing is there.
+    """
+    from ..core.errors import StoreError
+    from ..core.storage import Storage, is_url
+
+    if not is_url(place):
+        return Path(place)
+    if not Storage(place).listed(""):
+        raise StoreError(f"There is nothing at {place}.")
+
+    from ..run.sync import fetched
+
+    return fetched(place, lambda name: not needed or "/" not in name or name.startswith(needed))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from .console import Engine, absolute, parse, writing_to
+from .console import Engine, absolute, looked_at, parse, writing_to
 
 if TYPE_CHECKING:
     from ..deploy.guard import Guard
@@ -62,8 +62,8 @@ class ExportOptions:
     images that a run imagined as a data set.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """a run's folder, or what `oodream guard` wrote"""
+    run: Annotated[str, tyro.conf.Positional]
+    """a run's folder, or what `oodream guard` wrote, here or in a bucket"""
     out: str = ""
     """folder to write the guard to, or one in a bucket; it is new or empty"""
     outliers: str = ""
@@ -122,19 +122,6 @@ def _on_cluster(
         return write(answering=answering_on(cluster, predictor, chosen.device, chosen.plugins))
 
 
-def _here(chosen: ScoreOptions) -> Path:
-    """The place of what is asked; of a folder in a bucket a copy of what scoring needs."""
-    from ..core.storage import is_url
-
-    if not is_url(chosen.run):
-        return Path(chosen.run)
-
-    from ..run.sync import fetched
-
-    needed = ("guard/", f"classifier/{chosen.classifier}/")
-    return fetched(chosen.run, lambda name: "/" not in name or name.startswith(needed))
-
-
 def _predictor(chosen: ScoreOptions) -> Guard | GraphGuard | Classifier:
     """What answers, at the alpha that is asked for."""
     from ..core.errors import StoreError, shown
@@ -142,7 +129,7 @@ def _predictor(chosen: ScoreOptions) -> Guard | GraphGuard | Classifier:
     from ..runtime.answering import Answering
     from ..runtime.graph import runs_on_graph
 
-    place = _here(chosen)
+    place = looked_at(chosen.run, "guard/", f"classifier/{chosen.classifier}/")
     on_graph = runs_on_graph(str(place))
     predictor = load_graph(str(place), chosen.device) if on_graph else _in_pytorch(place, chosen)
     if isinstance(predictor, Answering):
@@ -211,20 +198,23 @@ def export(args: Sequence[str]) -> int:
         raise ConfigError(
             "What shall be written? Give --out FOLDER for the guard, --outliers FOLDER, or both."
         )
+    place = looked_at(chosen.run)
     if chosen.out:
         with writing_to(chosen.out, last=CONFIG_FILE) as out:
-            lines = _export_guard(chosen, out)
+            lines = _export_guard(chosen, place, out)
         print("\n".join([f"{absolute(chosen.out)}: {lines[0]}", *lines[1:]]))
     if chosen.outliers:
-        run = Run.open(chosen.run, chosen.plugins)
+        run = Run.open(place, chosen.plugins)
         with writing_to(chosen.outliers, last=INDEX) as out:
             n = export_images(run, out, **({"license": chosen.license} if chosen.license else {}))
         print(f"{absolute(chosen.outliers)}: {n:,} imagined images, with a card")
     return 0
 
 
-def _export_guard(chosen: ExportOptions, out: Path) -> list[str]:
-    """Writes the guard's folder; lines that say what it promises, and what its graphs differ in."""
+def _export_guard(chosen: ExportOptions, place: Path, out: Path) -> list[str]:
+    """Writes the folder of the guard at a place; lines that say what it promises, and what its graphs differ
+    in.
+    """
     from ..data.inputs import DataInputs
     from ..deploy.export import export
     from ..deploy.guard import Guard
@@ -234,12 +224,12 @@ def _export_guard(chosen: ExportOptions, out: Path) -> list[str]:
     from ..run.guard_images import images_of
     from ..run.layout import REGULARIZED
 
-    guard = Guard.load(chosen.run, plugins=chosen.plugins)
+    guard = Guard.load(place, plugins=chosen.plugins)
     rows, images = [], None
-    if chosen.int8 and not read_manifest(chosen.run):
-        images = images_of(chosen.run, guard)
-    if read_manifest(chosen.run):
-        run = Run.open(chosen.run, chosen.plugins)
+    if chosen.int8 and not read_manifest(place):
+        images = images_of(place, guard)
+    if read_manifest(place):
+        run = Run.open(place, chosen.plugins)
         stamp = run.stamp("guard")
         detector = stamp["inputs"]["detector"] if stamp else ""
         arm = (REGULARIZED, 0, detector)

@@ -15,12 +15,14 @@ from ..config import Config, MeasureConfig
 from ..core.errors import listed
 from ..core.options import ConfigError
 from ..run.layout import REGULARIZED, Layout
-from .console import Engine, absolute, parse, say, writing_to
+from .console import Engine, absolute, looked_at, parse, say, writing_to
 
 if TYPE_CHECKING:
     from ..benchmark.protocol import Protocol
 
 __all__ = ["audit", "evaluate"]
+
+CLASSIFIERS = "classifier/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,8 @@ class Target:
     protocol: str
     """name of a protocol (see `oodream list`), or a TOML file of your own"""
     model: str = ""
-    """folder of a run (its first regularized classifier) or of a classifier; or name of a network: timm:NAME
-    or hf:NAME with published weights, any other with --weights
+    """folder of a run (its first regularized classifier) or of a classifier, here or in a bucket; or name of
+    a network: timm:NAME or hf:NAME with published weights, any other with --weights
     """
     root: tuple[Path, ...] = ()
     """folders that hold the images and lists; no file outside them is read (default: the folder of your
@@ -99,7 +101,7 @@ def _check_classes(target: Target, protocol: Protocol, roots: tuple[Path, ...]) 
     from ..benchmark.model import class_order, open_model
 
     protocol = locate(protocol, roots, ()).protocol
-    if protocol.classes and target.model and Path(target.model).is_dir():
+    if protocol.classes and target.model and looked_at(target.model, CLASSIFIERS).is_dir():
         model = _classifier_of(target.model)
         class_order(open_model(model, target.weights, protocol, target.plugins), protocol)
 
@@ -109,8 +111,9 @@ def _measured(command: Evaluate, protocol: Protocol, model: str, roots: tuple[Pa
     from ..benchmark.run import Job, run_benchmark
     from ..run.lessons import lesson_of, run_of
 
-    target = command.where
-    job = Job(out=out, roots=roots, hub=target.hub, plugins=target.plugins, **vars(command.options))
+    target, options = command.where, vars(command.options)
+    here = {name: str(looked_at(options[name])) for name in ("tune", "outliers") if options[name]}
+    job = Job(out=out, roots=roots, hub=target.hub, plugins=target.plugins, **{**options, **here})
     run = run_of(Path(job.outliers), target.plugins) if job.outliers else None
     teach = partial(lesson_of, run) if run else None
     measure = partial(run_benchmark, protocol, model, target.weights, job, say, teach)
@@ -129,9 +132,9 @@ def _classifier_of(model: str) -> str:
 
     Raises ConfigError for a run without one.
     """
-    run = Layout(Path(model))
+    run = Layout(looked_at(model, CLASSIFIERS))
     if not run.manifest.is_file():
-        return model
+        return str(run.folder)
     classifier = run.classifier(REGULARIZED, 0)
     if not classifier.is_dir():
         others = sorted(classifier.parent.glob("*"))
@@ -149,8 +152,8 @@ class Audit:
     The exit code is 1 where there is a problem, and 0 where there are warnings at most.
     """
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """folder of a run, finished or begun; without one, give --data and --ood"""
+    run: Annotated[str, tyro.conf.Positional] = ""
+    """folder of a run, finished or begun, here or in a bucket; without one, give --data and --ood"""
     data: str = ""
     """folder of class folders, hub:NAME, or a data set by name, as for `oodream run` """
     root: str = ""
@@ -182,7 +185,7 @@ def audit(args: Sequence[str]) -> int:
     from ..run.audit import audit_folders, audit_run, lines
 
     if command.run:
-        run = Run.open(command.run, command.plugins)
+        run = Run.open(looked_at(command.run), command.plugins)
         for stage in run.folder.stamps():
             run.folder.check_whole(stage)
         result = audit_run(run)

@@ -13,7 +13,7 @@ import tyro
 
 from ..config import NetworkConfig
 from ..core.options import ConfigError
-from .console import absolute, parse, say, writing_to
+from .console import absolute, looked_at, parse, say, writing_to
 
 if TYPE_CHECKING:
     from ..run.guard_inputs import GuardJob
@@ -31,8 +31,8 @@ class Subject:
     makes a torch.nn.Module
     """
     data: str = ""
-    """pictures of what the network knows: a folder of class folders, hub:NAME or a data set by name, as for
-    `oodream run`; or a folder of pictures without labels
+    """pictures of what the network knows: a folder of class folders, here or in a bucket, hub:NAME or a data
+    set by name, as for `oodream run`; or a folder of pictures without labels
     """
     out: str = ""
     """folder to write, or one in a bucket (default: runs/guard-MODEL); it is new or empty, or this
@@ -53,7 +53,8 @@ class Subject:
     half is measured on
     """
     outliers: str = ""
-    """a run whose imagined outliers teach the detectors that learn from some, or a folder of outliers; where
+    """a run, here or in a bucket, whose imagined outliers teach the detectors that learn from some, or a
+    folder of outliers; where
     none of the detectors does, they choose the best one
     """
     any_accuracy: bool = False
@@ -139,11 +140,15 @@ def place_of(where: Subject) -> str:
 
 def job_of(command: GuardOptions, args: Sequence[str], out: Path) -> GuardJob:
     """What the options of the command line ask for, in the folder `out`."""
+    from ..data.remote import copied
     from ..run.guard import CACHE
     from ..run.guard_inputs import GuardJob
 
     where = command.where
     named = {key: value for key, value in vars(where).items() if key not in ("out", "cache", "dry_run")}
+    named |= {"data": copied(where.data), "root": copied(where.root), "ood": tuple(map(copied, where.ood))}
+    if where.outliers:
+        named["outliers"] = str(looked_at(where.outliers))
     return GuardJob(
         out=out, cache=where.cache or out.parent / CACHE, command=_line(args),
         **named, **vars(command.options),

@@ -12,7 +12,7 @@ import tyro
 
 from ..core.options import ConfigError, Range, Section
 from ..deploy.serving.limits import Limits
-from .console import parse
+from .console import looked_at, parse
 from .listening import address, check_host, needs, read_token
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class ServeOptions(Section):
     what is under way is finished."""
 
     guard: Annotated[str, tyro.conf.Positional]
-    """a run's folder, an exported guard's, or "hub:OWNER/NAME"; or a graph's file, such as guard.onnx, which
-    is served without PyTorch, as a folder's is where PyTorch is not installed"""
+    """a run's folder, or an exported guard's, here or in a bucket, or "hub:OWNER/NAME"; or a graph's file,
+    such as guard.onnx, which is served without PyTorch, as a folder's is where PyTorch is not installed"""
     host: str = "127.0.0.1"
     """address to serve on; one that other machines reach takes a token"""
     port: int = 8000
@@ -74,27 +74,28 @@ def serve(args: Sequence[str]) -> int:
 
     check_host(chosen.host, token)
     guard: Guard | GraphGuard
-    if runs_on_graph(chosen.guard):
-        guard = load_graph(chosen.guard, chosen.device, chosen.threads)
+    place = str(looked_at(chosen.guard, "guard/", "classifier/"))
+    if runs_on_graph(place):
+        guard = load_graph(place, chosen.device, chosen.threads)
     else:
-        guard = _guard(chosen)
+        guard = _guard(place, chosen)
     if chosen.alpha is not None:
         guard = guard.at(chosen.alpha)
     app = create_app(guard, chosen.limits, token)
     app.state.service.try_out()
     with bind(chosen.host, chosen.port) as listening:
-        place = address(listening)
+        url = address(listening)
         serve_app(
             app,
             listening,
-            lambda: print(f"oodream: {guard.guarantee}\n  {place}/predict, /health, /metrics", flush=True),
+            lambda: print(f"oodream: {guard.guarantee}\n  {url}/predict, /health, /metrics", flush=True),
             chosen.proxies,
         )
     print("oodream: stopped", flush=True)
     return 0
 
 
-def _guard(chosen: ServeOptions) -> Guard:
+def _guard(place: str, chosen: ServeOptions) -> Guard:
     """The guard of a run, a folder or the hub, in PyTorch."""
     from ..core.device import device_of
     from ..core.parallel import use_cores
@@ -103,7 +104,7 @@ def _guard(chosen: ServeOptions) -> Guard:
 
     if chosen.threads:
         use_cores(chosen.threads)
-    folder = Path(chosen.guard)
+    folder = Path(place)
     if read_manifest(folder):
         RunDir(folder).check_whole("guard")
-    return Guard.load(chosen.guard, device_of(chosen.device), chosen.plugins)
+    return Guard.load(place, device_of(chosen.device), chosen.plugins)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from .console import parse
+from .console import looked_at, parse, working_in
 from .listening import address, check_host, needs, read_token
 
 __all__ = ["StudioOptions", "studio"]
@@ -23,8 +24,8 @@ class StudioOptions:
     compare runs, start some. Ctrl-C ends it.
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """run folders, or those of guards, to try pictures on (default: all below runs/)"""
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """run folders, or those of guards, to try pictures on, here or in a bucket (default: all below runs/)"""
     host: str = "127.0.0.1"
     """address to serve on; one that other machines reach takes a token"""
     port: int = 8700
@@ -50,17 +51,33 @@ def studio(args: Sequence[str]) -> int:
     from ..studio.studio import Studio, holds_guard, runs_below
 
     check_host(chosen.host, token)
-    for folder in chosen.runs:
-        if not read_manifest(folder) and not holds_guard(folder):
-            from ..run.artifacts import Run
-
-            Run.open(folder)  # says what is wrong with it
-    folders = chosen.runs or runs_below(ROOT)
     local = is_loopback(chosen.host)  # runs are started for the machine's own people alone
-    app = create_app(Studio(folders, ROOT, chosen.device, chosen.plugins, local), token)
-    with bind(chosen.host, chosen.port) as listening:
+    with ExitStack() as stack:
+        folders = [stack.enter_context(_opened(place)) for place in chosen.runs] or runs_below(ROOT)
+        for folder in folders if chosen.runs else ():
+            if not read_manifest(folder) and not holds_guard(folder):
+                from ..run.artifacts import Run
+
+                Run.open(folder)  # says what is wrong with it
+        app = create_app(Studio(folders, ROOT, chosen.device, chosen.plugins, local), token)
+        listening = stack.enter_context(bind(chosen.host, chosen.port))
         count = f"{len(folders)} run{'' if len(folders) == 1 else 's'}"
         place = address(listening)
         serve(app, listening, lambda: print(f"oodream: studio, {count}\n  {place}/", flush=True))
     print("oodream: stopped", flush=True)
     return 0
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[Path]:
+    """A run's or a guard's folder. A run in a bucket is worked in, for what people choose belongs to it; of a
+    guard in one there is a copy here.
+    """
+    from ..core.storage import is_url
+    from ..run.sync import is_kept
+
+    if is_url(place) and is_kept(place):
+        with working_in(place) as folder:
+            yield folder
+    else:
+        yield looked_at(place)

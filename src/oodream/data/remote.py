@@ -19,7 +19,7 @@ from ..core.progress import progress
 from ..core.storage import Storage, cached_at, is_url
 from .scan import SUFFIXES, is_skipped
 
-__all__ = ["RemotePicture", "local_copy", "pictures_at", "with_local_copies"]
+__all__ = ["RemotePicture", "copied", "local_copy", "pictures_at", "with_local_copies"]
 
 INDEX = ".oodream-copy.json"  # name: [size, tag] of the files that are here
 THREADS = 16
@@ -31,18 +31,20 @@ def with_local_copies(config: Config) -> Config:
     Raises ConfigError or StoreError where one cannot be read, DataError where it is empty.
     """
 
-    def place(text: str) -> str:
-        label, equals, url = ("", "", text) if is_url(text) else text.partition("=")
-        return f"{label}{equals}{local_copy(url)}" if is_url(url) else text
-
     return replace(
         config,
-        data=place(config.data),
-        root=place(config.root),
-        ood=tuple(map(place, config.ood)),
-        shifted=tuple(map(place, config.shifted)),
-        regularize=replace(config.regularize, real=place(config.regularize.real)),
+        data=copied(config.data),
+        root=copied(config.root),
+        ood=tuple(map(copied, config.ood)),
+        shifted=tuple(map(copied, config.shifted)),
+        regularize=replace(config.regularize, real=copied(config.regularize.real)),
     )
+
+
+def copied(text: str) -> str:
+    """What names a folder of images, FOLDER or NAME=FOLDER, with a copy here in place of one in a bucket."""
+    label, equals, url = ("", "", text) if is_url(text) else text.partition("=")
+    return f"{label}{equals}{local_copy(url)}" if is_url(url) else text
 
 
 @cache

@@ -28,7 +28,7 @@ from ..core.files import encode_json, explained, read_json, write_json
 from ..core.storage import PRIVATE, Storage, cached_at
 from .layout import Layout
 
-__all__ = ["SECONDS", "fetched", "synchronised"]
+__all__ = ["SECONDS", "fetched", "is_kept", "synchronised"]
 
 SECONDS = 60.0
 """between two looks for what is new"""
@@ -100,12 +100,19 @@ def fetched(url: str, wanted: Callable[[str], bool]) -> Path:
     journal.read()
     files = journal.files or {name: Kept(name, size, "") for name, size, _ in storage.walk()}
     for name in filter(wanted, _stamps_last(files)):
-        _fetch(storage, files[name], _inside(folder, name))
+        file = _inside(folder, name)
+        if not _is_copy(file, files[name]):
+            _fetch(storage, files[name], file)
     for file in [file for file in folder.rglob("*") if file.is_file()]:
         name = file.relative_to(folder).as_posix()
         if wanted(name) and name not in files:  # a copy from before it was removed there
             file.unlink()
     return folder
+
+
+def is_kept(url: str) -> bool:
+    """Whether a run is kept at a URL, as `synchronised` keeps one."""
+    return bool(Storage(url).listed(JOURNAL))
 
 
 class _Journal:
@@ -302,6 +309,14 @@ def _fetch(storage: Storage, kept: Kept, file: Path) -> None:
         if kept.hash and _hash_of(opened) != kept.hash:
             file.unlink()
             raise Damaged(f"{storage.url}/{kept.key} is damaged. Its stage is made again.")
+
+
+def _is_copy(file: Path, kept: Kept) -> bool:
+    """Whether a file here is what a journal says of it."""
+    if not kept.hash or not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return _hash_of(opened) == kept.hash
 
 
 def _stamps_last(names: Iterable[str], reverse: bool = False) -> list[str]:
