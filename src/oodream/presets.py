@@ -145,7 +145,7 @@ def six_vs_four(unknown: tuple[str, ...]) -> Preset:
             unknown=unknown,
             max_per_class=2000,
             align=AlignConfig(optimisation=Optimisation(epochs=12)),
-            sample=WORDS,
+            sample=replace(WORDS, per_class=400),
             decode=edited(0.5),
             reconstruct=TWINS,
             train=TrainConfig(optimisation=Optimisation(epochs=12)),
