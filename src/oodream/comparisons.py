@@ -34,7 +34,7 @@ def published_oal() -> dict[str, Any]:
 
 
 DREAM_ARM: dict[str, Any] = {
-    "decode": {"output": "images", "steps": 10},
+    "decode": {"output": "images", "steps": 8},
     "sample": {"per_class": 150},
     "reconstruct": {"detail": False, "frac": 0.25},
     "regularize": {"loss": ["energy_logistic"], "outlier_aug_prob": 0.0},
@@ -56,7 +56,7 @@ def overlaid(arm: dict[str, Any], **regularize: Any) -> dict[str, Any]:
 
 
 FROM_NOISE: dict[str, Any] = {
-    "decode": {"decoder": "stable", "steps": 10},
+    "decode": {"decoder": "stable"},
     "reconstruct": {"twins": False},
 }
 """What is drawn from noise alone, so that no known image has a twin."""
@@ -127,10 +127,10 @@ COMPARISONS = {
             "across the boundary": sampled("boundary_walk"),
             "known, cut": in_place("known", known_transform="cut"),
             "known, shuffled": in_place("known", known_transform="shuffled"),
-            "known, edited": decoded("edited", {}, guidance=10.0),
-            "away by energy": CLASS_MEANS | decoded("guided", {"by": "energy"}),
+            "known, edited": decoded("edited", {}, guidance=10.0, steps=16),
+            "away by energy": CLASS_MEANS | decoded("guided", {"by": "energy"}, steps=16),
             "away by features": CLASS_MEANS
-            | decoded("guided", {"by": "feature", "strength": 1.0, "smooth": 0.001}),
+            | decoded("guided", {"by": "feature", "strength": 1.0, "smooth": 0.001}, steps=16),
             "known, structured": in_place("known", known_transform="structured"),
         },
     ),
