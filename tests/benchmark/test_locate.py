@@ -137,6 +137,13 @@ def test_folders_with_other_classes_or_counts(folders: Path) -> None:
     assert images_of(sets)["train"].labels.bincount().tolist() == [4, 4]
 
 
+def test_links_in_a_loop_and_folders_of_systems_are_no_classes(folders: Path) -> None:
+    (folders / "photos" / "train" / "loop").symlink_to("..")
+    (folders / "photos" / "train" / "__MACOSX").mkdir()
+    sets = images_of(load_sets(load_protocol(str(folders / "mine.toml")), [folders]))
+    assert sets["train"].classes == ("ant", "zebra")
+
+
 @pytest.mark.parametrize("beside", ["photos", "photos/train"])
 def test_class_folders_are_called_as_a_run_would_call_them(folders: Path, beside: str) -> None:
     (folders / beside / "classes.toml").write_text('[classes]\nzebra = "striped horse"\n')

@@ -14,6 +14,7 @@ from ..core.errors import DataError, listed, shown
 from ..core.files import read_text
 from ..core.types import OOD
 from ..data.classes import folder_key, plain, read
+from ..data.folders import class_folders
 from ..data.listing import Listing
 from ..data.scan import image_files
 from ..data.sets import SETS
@@ -121,7 +122,7 @@ def _with_classes_of_folders(protocol: Protocol, inside: _Inside) -> Protocol:
     place = next((place for place in places if place.is_dir()), None)
     if place is None:
         return protocol
-    folders, names = sorted(_subfolders(place)), _names(place, inside)
+    folders, names = sorted(_by_key(place)), _names(place, inside)
     called = [plain(names.get(folder) or folder.replace("_", " ")) for folder in folders]
     if twice := [name for name in called if called.count(name) > 1]:
         raise DataError(f"Two folders in {shown(place)} are the class {twice[0]!r}. Rename one.")
@@ -306,7 +307,7 @@ def _class_folders(place: Path, protocol: Protocol, some: bool = False) -> list[
     """(label, folder) of every class, by label; DataError names the classes without a folder, unless `some`
     may lack one.
     """
-    folders, labels = _subfolders(place), protocol.labels
+    folders, labels = _by_key(place), protocol.labels
     if not labels and len(folders) == len(protocol.classes):
         labels = {name: label for label, name in enumerate(sorted(folders))}
     known = {labels[name]: folder for name, folder in sorted(folders.items()) if name in labels}
@@ -316,10 +317,6 @@ def _class_folders(place: Path, protocol: Protocol, some: bool = False) -> list[
     return sorted(known.items())
 
 
-def _subfolders(place: Path) -> dict[str, Path]:
-    """The folders in a folder by name, without hidden ones."""
-    return {
-        folder_key(path.name): path
-        for path in sorted(place.iterdir())
-        if path.is_dir() and not path.name.startswith(".")
-    }
+def _by_key(place: Path) -> dict[str, Path]:
+    """The folders in a folder that may be classes, by their keys."""
+    return {folder_key(path.name): path for path in class_folders(place)}

@@ -20,6 +20,7 @@ from .scan import SUFFIXES, Scan, is_run_folder, is_skipped, report_unread, scan
 from .splits import HELD_OUT, TEST_SHARE, TRAIN, read_splits
 
 __all__ = [
+    "class_folders",
     "has_class_folders",
     "list_folder",
     "list_ood",
@@ -68,7 +69,7 @@ def list_folder(
     hundred classes of ImageNet, say. Raises DataError for whatever would not make a data set.
     """
     folder, name = Path(folder), shown(Path(folder).resolve().name)
-    parts = _splits(_subfolders(folder, exclude), exclude)
+    parts = _splits(class_folders(folder, exclude), exclude)
     if parts is None:
         return _listing(name, _class_scans(folder, folder, 2, classes, exclude), 2), None
     fit, held_out = parts
@@ -87,10 +88,10 @@ def list_folder(
 
 def has_class_folders(folder: Path) -> bool:
     """Whether a folder holds folders, as labelled images do, and not pictures alone."""
-    return bool(_subfolders(folder)) or not scan(folder).files
+    return bool(class_folders(folder)) or not scan(folder).files
 
 
-def _subfolders(folder: Path, exclude: Collection[Path] = ()) -> list[Path]:
+def class_folders(folder: Path, exclude: Collection[Path] = ()) -> list[Path]:
     """The folders that may be classes: none of the system's, none of this program's runs."""
     if not folder.is_dir():
         raise DataError(
@@ -142,7 +143,7 @@ def _rank(path: Path) -> int:
 
 def _same_classes(fit: Path, held_out: Path, exclude: Collection[Path]) -> bool:
     """Whether two folders hold the same folders, at least two."""
-    names, others = ({path.name for path in _subfolders(part, exclude)} for part in (fit, held_out))
+    names, others = ({path.name for path in class_folders(part, exclude)} for part in (fit, held_out))
     return names == others and len(names) > 1
 
 
@@ -156,7 +157,7 @@ def _class_scans(
     names, words, _ = read(list_file) if list_file.is_file() else ({}, {}, {})
     scans: dict[str, Scan] = {}
     folders: dict[str, Path] = {}
-    for path in _subfolders(folder, exclude):
+    for path in class_folders(folder, exclude):
         key = folder_key(path.name)
         if only and key not in names:
             continue
@@ -276,7 +277,7 @@ def list_shifted(folder: Path, names: Sequence[str], classes: Path | None, name:
     by_folder, _, aliases = read(list_file) if list_file.is_file() else ({}, {}, {})
     position = {known.casefold(): label for label, known in enumerate(names)}
     found, labels = Scan(), []
-    for path in _subfolders(folder):
+    for path in class_folders(folder):
         key = folder_key(path.name)
         called = plain(by_folder.get(key) or aliases.get(key) or path.name.replace("_", " ")).casefold()
         if called in position:
