@@ -163,7 +163,8 @@ class RegularizeConfig(Section):
     """What the regularized classifier has beside the known images."""
 
     loss: tuple[str, ...] = ("energy_logistic",)
-    """losses, which add up (see `oodream list`); one used twice is told apart as NAME@LABEL"""
+    """losses, which add up with the cross-entropy that each has (see `oodream list`); one used twice is told
+    apart as NAME@LABEL"""
     loss_options: dict[str, Option] = field(default_factory=dict)
     """their options: of the first one as `beta=1.0`, of any as `kd.logit=4`"""
     outliers: Literal["imagined", "known", "real"] = "imagined"
