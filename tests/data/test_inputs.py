@@ -216,6 +216,12 @@ def test_names_and_groups_of_folders(
     assert (item.name, item.group) == ("near", ""), "shifted sets have no groups"
 
 
+@pytest.mark.parametrize("option", ["near=", "", "a=", "near:a="])
+def test_an_option_without_a_folder_is_not_the_working_directory(option: str) -> None:
+    with pytest.raises(DataError, match="names no folder"):
+        named_folders((option,), set(), ("near", "far"))
+
+
 def test_spans_and_prompts_have_the_class_lists_words(data: Path) -> None:
     (data / "classes.toml").write_text('[classes]\ncat = "kite"\n[prompts]\nkite = "kite bird"\n')
     i = inputs(data, decode=DecodeConfig(prompt="the kite and {}"))

@@ -97,7 +97,8 @@ def test_a_mistyped_folder_is_said_to_be_missing(args, tmp_path, monkeypatch, ca
 
 def test_a_run_that_is_not_finished_is_said_to_be_so(tmp_path, capsys):
     stages = ["classes", "classifier/regularized-s0"]
-    manifest = {"format": FORMAT, "command": "oodream run --data photos", "config": {}, "stages": stages}
+    command = "oodream run --until align --data photos"
+    manifest = {"format": FORMAT, "command": command, "config": {}, "stages": stages}
     (tmp_path / "run.json").write_text(json.dumps(manifest))
     assert main(["score", "x.png", "--run", str(tmp_path)]) == 2
     said = capsys.readouterr().err

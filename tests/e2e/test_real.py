@@ -115,9 +115,15 @@ def test_the_oracle_of_a_comparison(others, shapes, tiny_pipeline, tmp_path, cap
         *("--arms", str(tmp_path / "arms.json"), "--seeds", "2"),
     ]
     assert main(["compare", *args, "--dry-run"]) == 0
-    assert "Would run 3 arms" in capsys.readouterr().out
+    assert "arms 3, seeds 2" in capsys.readouterr().out
     assert main(["compare", *args, "--dry-run", "--regularize.loss", "cross_entropy"]) == 2
     assert "Arm 'real things': The loss cross_entropy uses no outliers" in capsys.readouterr().err
+    for text, why in (('{"a": {', "it is no JSON"), ('{"a": {}, "a": {}}', "the key 'a' is there twice")):
+        (tmp_path / "bad.json").write_text(text)
+        assert main(["compare", *args, "--arms", str(tmp_path / "bad.json")]) == 2
+        said = capsys.readouterr().err
+        assert f"{tmp_path / 'bad.json'} cannot be read as arms" in said
+        assert why in said
     out = tmp_path / "out"
     assert not out.exists()
     assert main(["compare", *args]) == 0

@@ -473,6 +473,22 @@ def test_both_classifiers_begin_with_given_weights(finished, shapes, tiny_pipeli
     assert "does not exist" in capsys.readouterr().err
 
 
+def test_a_folder_of_somebody_elses_is_no_run(shapes, tiny_pipeline, tmp_path, capsys):
+    """Whatever its folders are called: files there would be removed as a run's."""
+    (tmp_path / "mine" / "report").mkdir(parents=True)
+    thesis = tmp_path / "mine" / "report" / "thesis.txt"
+    thesis.write_text("years of work")
+    for more in ((), ("--redo", "report"), ("--dry-run",)):
+        assert main(command(shapes, tiny_pipeline, tmp_path / "mine", *more)) == 2
+        assert f"{tmp_path / 'mine'} is no run, and holds something: report." in capsys.readouterr().err
+    assert main(command(shapes, tiny_pipeline, shapes)) == 2
+    assert "is no run, and holds something" in capsys.readouterr().err
+    for place in (thesis, thesis / "run"):
+        assert main(command(shapes, tiny_pipeline, place)) == 2
+        assert f"{thesis} is a file, and no folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").rglob("*")] == ["report", "thesis.txt"]
+
+
 def test_a_note_is_said_once(capsys, monkeypatch):
     def command(args: Sequence[str]) -> int:
         for note in ("dark", "dark", "far"):

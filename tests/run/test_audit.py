@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,19 @@ def test_audit_of_a_run_takes_what_the_run_has_made(folders):
 
     save_tensors(run.layout.keep_mask, {"keep": torch.tensor([False, *[True] * 30])})
     assert [f.kind for f in audit_run(Run.open(folders / "run"))["problem"]] == ["control"]
+
+
+def test_images_that_are_no_longer_those_of_the_run_are_told(finished, shapes, tmp_path):
+    for name, source in (("run", finished), ("shapes", shapes)):
+        shutil.copytree(source, tmp_path / name)
+    config = replace(Run.open(finished).config, data=str(tmp_path / "shapes"))
+    run = Run(tmp_path / "run", config, "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        audit_run(run)
+    next((tmp_path / "shapes").rglob("*.png")).unlink()
+    with pytest.warns(UserWarning, match="have changed since align was made of them"):
+        audit_run(run)
 
 
 def test_real_outliers_are_audited_in_the_imagined_ones_place(folders):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -154,13 +155,18 @@ def _in_pytorch(place: Path, chosen: ScoreOptions) -> Guard | Classifier:
         if stage in manifest.get("stages", ()) and not folder.stamp(stage):
             raise StoreError(
                 f"{shown(chosen.run)} is not finished: its {stage} is not trained yet. "
-                f"It goes on with: {manifest.get('command', 'oodream run …')}"
+                f"It goes on with: {_to_the_end(manifest.get('command', 'oodream run …'))}"
             )
         for name in ("guard", stage):
             folder.check_whole(name)
     predictor, device = predictor_of(place, chosen.classifier, chosen.plugins), device_of(chosen.device)
     predictor.network.to(device)
     return predictor
+
+
+def _to_the_end(command: str) -> str:
+    """A run's command, without the stage at which it was to end."""
+    return re.sub(r" --until[= ]\S+", "", command)
 
 
 def _print_scores(predictor: Answerer, chosen: ScoreOptions) -> int:

@@ -178,7 +178,8 @@ def audit(args: Sequence[str]) -> int:
     """`oodream audit`."""
     command = parse(Audit, "oodream audit", args)
     if bool(command.run) == bool(command.data):
-        raise ConfigError("Audit what? Name a run's folder, or give --data FOLDER and --ood FOLDER.")
+        both = "A run has its own images: leave --data, or the run. " if command.run else ""
+        raise ConfigError(f"{both}Audit what? Name a run's folder, or give --data FOLDER and --ood FOLDER.")
 
     from ..core.files import encode_json
     from ..run.artifacts import Run

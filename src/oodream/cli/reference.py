@@ -140,7 +140,7 @@ def _command(name: str, options: type) -> str:
     blocks = [*([options] if own else []), *(kind for _, flat, kind in nested if flat)]
     for block in blocks:
         if block is Config and name != "run":
-            parts.append("And all options of `oodream run`.\n")
+            parts.append("And all options of `oodream run`, but for which run, and how far.\n")
         else:
             parts += [*([] if block is options else [f"{_about(block)}\n"]), _table(block, "")]
             if block is Config:

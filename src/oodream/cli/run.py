@@ -98,7 +98,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
     place = where.run or str(Path("runs") / (f"{short}-validation" if config.validate else short))
     if where.dry_run:
         print(json.dumps(to_json(config), indent=2))
-        print(f"Would run in {place}: {PRESETS[name].about}.")
+        print(f"Would run in {place}: {_about(name, config)}.")
 
         from ..run.preview import preview
 
@@ -110,7 +110,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
     from ..run.runner import execute
 
     if is_main():
-        print(f"oodream: {PRESETS[name].about}\n  run folder: {place}", flush=True)
+        print(f"oodream: {_about(name, config)}\n  run folder: {place}", flush=True)
     line = shlex.join(["oodream", command, *args])
     with working_in(place) as folder:
         result = execute(config, folder, command=line, until=where.until, redo=where.redo, say=say)
@@ -127,14 +127,19 @@ def compare(args: Sequence[str]) -> int:
     chosen = parse(CompareOptions, "oodream compare", args, default)
     where, config = chosen.where, chosen.options
 
+    from ..core.distributed import is_main
     from ..core.storage import cached_at, is_url
     from ..report.comparison import markdown
     from ..run.compare import checked_arms, compare, read_arms
 
     if where.arms in COMPARISONS:
         arms = COMPARISONS[where.arms].arms
-    elif Path(where.arms).is_file():
-        arms = read_arms(json_text(Path(where.arms)))
+    elif (file := Path(where.arms)).is_file():
+        text = json_text(file)
+        try:
+            arms = read_arms(text)
+        except ValueError as error:
+            raise ConfigError(f"{shown(file)} cannot be read as arms: {error}") from None
     else:
         known = ", ".join(COMPARISONS)
         raise ConfigError(f"There is no comparison {where.arms!r}. There are: {known}; or name a JSON file.")
@@ -142,16 +147,25 @@ def compare(args: Sequence[str]) -> int:
         raise ConfigError(f"There is no arm {unknown[0]!r}. There are: {', '.join(arms)}.")
     arms = {arm: options for arm, options in arms.items() if not where.only or arm in where.only}
     place = where.run or str(Path("runs") / f"compare-{Path(where.arms).stem}")
+    what = f"arms {len(arms)}, seeds {config.seeds}, {_about(name, config)}"
     if where.dry_run:
         checked_arms(config, arms, cached_at(place, "runs") if is_url(place) else Path(place))
         print(json.dumps(arms, indent=2))
-        print(f"Would run {len(arms)} arms in {place}, each with {config.seeds} trainings.")
+        print(f"Would run in {place}: {what}.")
         return 0
+    if is_main():
+        print(f"oodream: {what}\n  folder: {place}", flush=True)
     with working_in(place) as folder:
         measured = compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say)
     if measured:
         print(f"\n{markdown(measured)}\nPage: {(folder / 'comparison.html').resolve()}")
     return 0
+
+
+def _about(name: str, config: Config) -> str:
+    """A preset in words, and the images where they are others than its own."""
+    own = PRESETS[name].config.data in ("", config.data)
+    return PRESETS[name].about if own else f"the images of {shown(config.data)}, with the preset {name}"
 
 
 def _preset(name: str) -> Config:

@@ -45,7 +45,8 @@ class NetworkConfig(Section):
     choose: Count = 1000
     """at most so many known images that the detector is chosen on"""
     held_out: CountOrNone = 5000
-    """at most so many known images that the threshold comes from; 0: no limit"""
+    """at most so many known images that the threshold comes from, and never fewer than the guarantee takes;
+    0: no limit"""
     seed: Seed = 0
     """of everything random"""
     device: str = "auto"

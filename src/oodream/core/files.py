@@ -125,13 +125,23 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; ValueError, in words, for anything else, and for one of a thousand levels."""
+    """The value of a JSON text; ValueError, in words, for anything else, for one of a thousand levels, and
+    for a key that is there twice.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"it is no JSON: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return value
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -277,10 +287,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def fresh_folder(path: Path) -> Iterator[Path]:
     """As `atomic_folder`, where nothing is in the way; StoreError for a folder that holds something."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise StoreError(f"{path} holds something already. Choose another folder, or empty it.")
+    check_new(path)
     with atomic_folder(path) as fresh:
         yield fresh
+
+
+def check_new(folder: Path) -> None:
+    """Raises StoreError where no new folder can be made: one that holds something is there, or a file."""
+    check_way(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise StoreError(f"{shown(folder)} holds something already. Choose another folder, or empty it.")
+
+
+def check_way(folder: Path) -> None:
+    """Raises StoreError where a file is in the way of a folder."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise StoreError(f"{shown(there)} is a file, and no folder. Choose another place.")
 
 
 def sweep(folder: Path) -> None:

@@ -247,7 +247,9 @@ def named_folders(
     """
     parsed = [_parsed(option, groups) for option in options]
     taken = {name.casefold() for name in reserved}
-    for name, _, folder in parsed:
+    for option, (name, _, folder) in zip(options, parsed, strict=True):
+        if folder == Path() and not option.endswith("."):
+            raise DataError(f"{option!r} names no folder: write NAME=FOLDER, or a folder alone.")
         if not folder.is_dir():
             raise DataError(f"{shown(folder)} is not a folder.")
         if name and name.casefold() in taken:

@@ -170,7 +170,7 @@ def _find(folder: Path) -> tuple[Path, Path]:
     if isinstance(summary, dict) and (reason := summary.get("none")):
         raise StoreError(
             f"{folder} could have no guard: {reason}. Add images, or let it flag more known ones: the "
-            "command of the run with --guard.alpha 0.15 --redo changed"
+            "command of the run with another --guard.alpha and --redo changed."
         )
     raise StoreError(
         f"{folder} holds no guard: neither {CONFIG_FILE} nor guard/{RUN_FILE}. A run's is made after its "

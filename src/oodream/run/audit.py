@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -38,6 +39,7 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
     `inputs` are its image sets, if they are at hand.
     """
     inputs = inputs or DataInputs(run.config)
+    _warn_of_other_images(run, inputs)
     return audit(
         audited_sets(inputs, run),
         inputs.train.classes,
@@ -46,6 +48,19 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
         drawn=_drawn(run),
         seed=run.config.seed,
     )
+
+
+def _warn_of_other_images(run: Run, inputs: DataInputs) -> None:
+    """Warns where the known images are no longer those that a stage of the run was made from."""
+    now = {"images": inputs.train.fingerprint(), "test": inputs.test.fingerprint()}
+    for stage, stamp in run.folder.stamps().items():
+        if any(stamp["inputs"].get(part, hashed) != hashed for part, hashed in now.items()):
+            warnings.warn(
+                f"The known images have changed since {stage} was made of them: what is said of them here is "
+                "not of that run.",
+                stacklevel=2,
+            )
+            return
 
 
 def audit_folders(config: Config) -> Audit:

@@ -24,7 +24,7 @@ from ..report.tables import Cell, spread, summarize, summarize_shifts
 from ..training.sources import Kind
 from .artifacts import Run
 from .check import check
-from .folder import RunDir, read_manifest
+from .folder import RunDir, check_place, read_manifest
 from .generated import slug
 from .job import Job
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
@@ -84,6 +84,7 @@ def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Pa
     configs = {name: _arm(base, name, options) for name, options in arms.items()}
     for name, config in configs.items():
         try:
+            check_place(folder / slug(name))
             read_manifest(folder / slug(name))
             check(Job(config, folder / slug(name)))
         except (ValueError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import StoreError, brief, listed, shown
-from ..core.files import atomic_folder, json_lines, read_json, sweep, write_json
+from ..core.files import atomic_folder, check_way, json_lines, read_json, sweep, write_json
 from ..core.folders import held
 from ..core.sealed import damaged, file_hash
 from ..core.types import Json
@@ -27,8 +27,9 @@ from .layout import FORMAT, RECORD, Layout
 IMAGES = "images"  # how many there are, among the sizes of a stage's files
 SECONDS = 120.0  # that a network file system may take to show what is there
 MARKS = ("stage.json", "begun.json")  # of a stage: that it is finished, that it is begun
+STARTED = "process"  # what the files of a run that was started elsewhere begin with, before it has begun
 
-__all__ = ["RunDir", "StageChanged", "differences", "inputs_hash", "read_manifest"]
+__all__ = ["RunDir", "StageChanged", "check_place", "differences", "inputs_hash", "read_manifest"]
 
 
 class StageChanged(StoreError):
@@ -227,6 +228,20 @@ class RunDir:
         """Removes a stage; its stamp goes first, so that half a removal is never a finished stage."""
         (self.path / stage / "stage.json").unlink(missing_ok=True)
         shutil.rmtree(self.path / stage, ignore_errors=True)
+
+
+def check_place(path: Path) -> None:
+    """Raises StoreError for a folder that holds something and is no run, whose files would be taken for a
+    run's and be removed as such, and where a file is in the way of one.
+    """
+    check_way(path)
+    runs_have = ("run.json", *(f"{depth}/{mark}" for depth in ("*", "*/*") for mark in MARKS))
+    if not path.is_dir() or any(any(path.glob(name)) for name in runs_have):
+        return
+    if foreign := sorted(one.name for one in path.iterdir() if not one.name.startswith((".", STARTED))):
+        raise StoreError(
+            f"{shown(path)} is no run, and holds something: {listed(foreign[:4])}. Choose another --run."
+        )
 
 
 def read_manifest(path: Path) -> Json | None:

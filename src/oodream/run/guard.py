@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..core import registry
 from ..core.device import device_of
-from ..core.errors import StoreError, listed
-from ..core.files import shown
+from ..core.errors import listed
+from ..core.files import check_new, check_way, shown
 from ..core.options import ConfigError
 from ..core.seeding import generator
 from ..data.images import Images, ImageSet
@@ -63,8 +63,8 @@ def check_guard(job: GuardJob, say: Say = print) -> Checked:
     Raises StoreError for a folder that holds something, ConfigError and ValueError for options and networks
     that cannot be used, DataError for images that cannot be.
     """
-    if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
-        raise StoreError(f"{shown(job.out)} holds something already. Choose another folder, or empty it.")
+    check_new(job.out)
+    check_way(job.cache)
     options = registry.options_by_name("detectors", job.detectors, job.detector_options)
     device_of(job.device)
     inputs = GuardInputs(job)

@@ -21,7 +21,7 @@ from ..core.options import to_json
 from ..core.types import Json
 from .artifacts import Run
 from .check import check
-from .folder import read_manifest
+from .folder import check_place, read_manifest
 from .job import Job
 from .lanes import Done, Lanes, Second, cores_shared, has_room
 from .layout import FORMAT
@@ -66,6 +66,7 @@ def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequen
 
 def planned(job: Job, until: str, redo: Sequence[str]) -> Plan:
     """The stages of a job that has been checked; ValueError or StoreError for what cannot be done."""
+    check_place(job.folder.path)
     read_manifest(job.folder.path)
     check(job)
     plan = Plan(job)

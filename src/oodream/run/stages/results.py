@@ -18,7 +18,7 @@ from ...detection.evaluate import evaluate, shift_row
 from ...detection.fit import uses_outliers
 from ...models.inference import Extractor
 from ...report.page import report
-from ...runtime.calibration import least
+from ...runtime.calibration import least, least_alpha
 from ..audit import audit_run
 from ..job import Job
 from ..layout import REGULARIZED, classifier_stage
@@ -81,7 +81,8 @@ def calibrate_guard(job: Job) -> Json:
     confidence = c.confidence or None
     if len(test) < (needed := least(c.alpha, confidence)):
         return {
-            "none": f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {len(test)}"
+            "none": f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {len(test)}, "
+            f"enough for {least_alpha(len(test), confidence):g}"
         }
     detector = _detectors(job)[c.detector or e.detectors[0]]
     outliers = own_lesson(job) if uses_outliers(detector) else None
