@@ -311,6 +311,7 @@ def test_a_stop_under_load_loses_nothing(folder, tmp_path):
         ("max_pictures must be between 1 and 4096, not 0", ("--max-pictures", "0")),
         ("these can guarantee 0.003", ("--alpha", "0.0001")),
         ("Choose another", ("--port", "{taken}")),
+        ("port 70000: bind(): port must be 0-65535. Choose another", ("--port", "70000")),
     ],
 )
 def test_the_command_refuses(folder, tmp_path, monkeypatch, capsys, words, options):

@@ -40,8 +40,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, OverflowError) as error:  # the latter for a port that there cannot be
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise StoreError(
             f"Nothing can be served on {host}, port {port}: {reason}. Choose another."
         ) from error
