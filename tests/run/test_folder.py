@@ -41,7 +41,10 @@ def test_stamps(tmp_path):
 def test_differences_names_the_path():
     assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["a.c: 2 -> 3"]
     assert differences({"a": 1}, {"a": 1}) == []
-    assert differences({}, {"a": 1}) == ["a: None -> 1"]
+    assert differences({}, {"a": 1}) == ["a: unset -> 1"]
+    one, other = "9a0a020b12c4e5f6", "32d1110c9a0a020b"
+    hashes = {"a": one, "b": one, "c": other}, {"a": other, "c": other, "d": one}
+    assert differences(*hashes) == ["a: not the same", "b: gone", "d: new"]
 
 
 def test_long_values_are_cut_short():

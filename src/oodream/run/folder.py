@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from .layout import FORMAT, RECORD, Layout
 IMAGES = "images"  # how many there are, among the sizes of a stage's files
 SECONDS = 120.0  # that a network file system may take to show what is there
 MARKS = ("stage.json", "begun.json")  # of a stage: that it is finished, that it is begun
+HASH = re.compile("(?:[0-9a-f]{16}){1,4}")
 STARTED = "process"  # what the files of a run that was started elsewhere begin with, before it has begun
 
 __all__ = ["RunDir", "StageChanged", "check_place", "differences", "inputs_hash", "read_manifest"]
@@ -272,14 +274,20 @@ def inputs_hash(inputs: Json) -> str:
 
 
 def differences(old: Any, new: Any, at: str = "") -> list[str]:
-    """Where two JSON values differ, as "path: old -> new", long values cut short."""
+    """Where two JSON values differ, as "path: old -> new", long values cut short, and hashes in words."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted({*old, *new})
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{at}.{k}" if at else k)]
-    return [] if old == new else [f"{at}: {_short(old)} -> {_short(new)}"]
+    if old == new:
+        return []
+    if any(isinstance(value, str) and HASH.fullmatch(value) for value in (old, new)):
+        return [f"{at}: {'new' if old is None else 'gone' if new is None else 'not the same'}"]
+    return [f"{at}: {_short(old)} -> {_short(new)}"]
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "unset"
     if isinstance(value, list) and len(value) > 8:
         return f"a list of {len(value)}"
     text = str(value)
