@@ -81,9 +81,9 @@ def in_place(outliers: str, **regularize: Any) -> dict[str, Any]:
     return {"regularize": {"outliers": outliers, "outlier_aug_prob": 0.0, **regularize}}
 
 
-def virtual(loss: str) -> dict[str, Any]:
+def virtual(*loss: str) -> dict[str, Any]:
     """An arm whose loss makes its outliers itself, or needs none."""
-    return {"regularize": {"outliers": "known", "loss": [loss], "ratio": 0.0}}
+    return {"regularize": {"outliers": "known", "loss": [*loss], "ratio": 0.0}}
 
 
 COMPARISONS = {
@@ -132,6 +132,10 @@ COMPARISONS = {
             "away by features": CLASS_MEANS
             | decoded("guided", {"by": "feature", "strength": 1.0, "smooth": 0.001}, steps=16),
             "known, structured": in_place("known", known_transform="structured"),
+            "logit norm": virtual("logit_norm"),
+            "fever": virtual("vos", "fever"),
+            "ascood": {"train": {"backbone": "resnet8-z"}}
+            | in_place("known", known_transform="attributed", loss=["outlier_exposure"]),
         },
     ),
     "oal": Comparison(
