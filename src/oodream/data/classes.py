@@ -17,7 +17,7 @@ from pathlib import Path
 from string import Formatter
 
 from ..config import PROMPT
-from ..core.errors import DataError, did_you_mean, shown
+from ..core.errors import DataError, brief, did_you_mean, shown
 from ..core.files import ASSETS, MAX_TOML, parse_toml, read_text
 from ..runtime.answers import UNKNOWN
 from .images import Images
@@ -66,7 +66,7 @@ def named(source: str, template: str = PROMPT) -> tuple[tuple[str, ...], tuple[s
     twins: dict[str, str] = {}
     for folder, name in names.items():
         if twin := twins.get(name.casefold()):
-            raise DataError(f"{path}: {folder} and {twin} are both the class {name!r}. Rename one.")
+            raise DataError(f"{path}: {folder} and {twin} are both the class {brief(name)}. Rename one.")
         check_name(name, str(path), f"Give {folder} another name there.")
         twins[name.casefold()] = folder
     return tuple(names.values()), prompts_for(tuple(names.values()), words, template), tuple(names)
@@ -96,7 +96,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
         for table in (names, aliases)
     )
     if strange := sorted({*by_alias.values()} - {*by_folder.values()}):
-        raise DataError(f"{path}: [aliases] names {strange[0]!r}, which is no class.")
+        raise DataError(f"{path}: [aliases] names {brief(strange[0])}, which is no class.")
     return by_folder, {plain(name): plain(text) for name, text in words.items()}, by_alias
 
 
@@ -127,11 +127,12 @@ def _around(template: str) -> tuple[str, str]:
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise DataError(f"The prompt {template!r} cannot be read: {error}.") from error
+        raise DataError(f"The prompt {brief(template)} cannot be read: {error}.") from error
     fields = [i for i, part in enumerate(parts) if part[1] is not None]
     if len(fields) != 1 or parts[fields[0]][1:] != ("", "", None):
         raise DataError(
-            f"The prompt {template!r} (decode.prompt) must hold {{}} once, where the class's name stands."
+            f"The prompt {brief(template)} (decode.prompt) must hold {{}} once, where the class's name "
+            "stands."
         )
     cut = fields[0] + 1
     before, after = ("".join(part[0] for part in side) for side in (parts[:cut], parts[cut:]))
@@ -144,13 +145,13 @@ def _words_of(names: Sequence[str], words: Mapping[str, str]) -> list[tuple[str,
     for name in words:
         if name not in known:
             hint = did_you_mean(name, names)
-            raise DataError(f"[prompts] names {name!r}, which is no class.{hint}")
+            raise DataError(f"[prompts] names {brief(name)}, which is no class.{hint}")
     result = []
     for name in names:
         text = words.get(name, name)
         places = list(re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE))
         if not places:
-            raise DataError(f"The prompt words {text!r} do not hold their class's name {name!r}.")
+            raise DataError(f"The prompt words {brief(text)} do not hold their class's name {brief(name)}.")
         result.append((text, places[-1].span()))
     return result
 
