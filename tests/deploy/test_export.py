@@ -272,7 +272,7 @@ def test_what_lies_in_the_folder_stays(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(StoreError, match="holds something already"):
         export(guard(), tmp_path)
-    with pytest.raises(StoreError, match="holds something already"):
+    with pytest.raises(StoreError, match=r"thesis\.tex is a file, and no folder"):
         export(guard(), tmp_path / "thesis.tex")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     (tmp_path / "empty").mkdir()
