@@ -3,11 +3,12 @@ what each step away from it wins.
 
 The recipe: PLMS with 50 steps; batches of 4 that share one vector and one prompt; guidance 7.5; in mixed
 precision, as it is published, and in float32. It is timed at two numbers of steps, and scaled. oodream:
-DPM-Solver++ with as many steps and the guidance of a run, a vector of its own for every image. All together come first, then
-one change after the other. "Evaluations" are the U-Net's for an image. "Share" is that of the floor reached:
-FLOPs (two for a multiplication and an addition) over the card's peak in bf16. Weights are random, so no row
-says anything about pictures. The first drawing, which compiles, is counted apart. Beside each row stands
-whether the same rows have the same bytes when they are drawn again, and at another place of a tile.
+DPM-Solver++ with as many steps and the guidance of a run, a vector of its own for every image. All together
+come first, then one change after the other. "Evaluations" are the U-Net's for an image. "Share" is that of
+the floor reached: FLOPs (two for a multiplication and an addition) over the card's peak in bf16. Weights are
+random, so no row says anything about pictures. The first drawing, which compiles, is counted apart. Beside
+each row stands whether the same rows have the same bytes when they are drawn again, and at another place of a
+tile.
 
 python benchmarks/draw_gpu.py --device cuda --out runs/draw-gpu
 python benchmarks/draw_gpu.py --device cuda --deterministic --out runs/draw-gpu-deterministic

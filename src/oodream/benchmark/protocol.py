@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..core.errors import DataError, did_you_mean, shown
+from ..core.errors import DataError, brief, did_you_mean, shown
 from ..core.files import ASSETS, MAX_TOML, decode_text, parse_toml, read_bytes
 from ..core.options import ConfigError, overlay
 from ..data import classes
@@ -41,6 +41,8 @@ KNOWN = ("train", "test", "val", SHIFTED)
 UNKNOWN = ("near", "far", "val-ood")
 MEASURED = ("train", "test", "near", "far")
 LISTS = "lists"  # the name of the source that the image lists themselves come from
+MOST_CLASSES = 1_000_000
+LONGEST = 3_000  # letters of a place below a root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +186,7 @@ def _classes(value: object, path: Path) -> tuple[tuple[str, ...], dict[str, int]
         return tuple(by_folder.values()), {
             folder: position[name] for folder, name in (by_folder | aliases).items()
         }
-    if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 < value <= MOST_CLASSES:
         return tuple(map(str, range(value))), {}
     if (
         isinstance(value, list)
@@ -194,8 +196,8 @@ def _classes(value: object, path: Path) -> tuple[tuple[str, ...], dict[str, int]
     ):
         return tuple(value), {classes.folder_key(name): label for label, name in enumerate(value)}
     raise DataError(
-        f"{shown(path)}: classes cannot be {value!r}. "
-        "Give the name of a class list, a list of different names, or a number above one."
+        f"{shown(path)}: classes cannot be {brief(value)}. Give the name of a class list, a list of "
+        f"different names, or a number above one and not above {MOST_CLASSES:,}."
     )
 
 
@@ -248,3 +250,5 @@ def _check_set(item: ProtocolSet, sources: Mapping[str, Source]) -> None:
     for place in (item.list, item.images, *item.folders):
         if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
             raise ConfigError(f"Set {item.name!r}: {place} leads out of the root.")
+        if len(place) > LONGEST or any(len(part.encode()) > 255 for part in PurePosixPath(place).parts):
+            raise ConfigError(f"Set {item.name!r}: {brief(place)} is too long for the name of a file.")
