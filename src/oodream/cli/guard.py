@@ -94,7 +94,7 @@ def guard(args: Sequence[str]) -> int:
     if not where.data:
         raise ConfigError("Which pictures? Give --data FOLDER, with what the network knows.")
 
-    from ..core.storage import cached_at, is_url
+    from ..core.storage import place_here
     from ..deploy.stored import CONFIG_FILE
     from ..run.guard import check_guard, guard_network
     from ..run.guard_page import REPORT
@@ -105,7 +105,7 @@ def guard(args: Sequence[str]) -> int:
         print(f"This guard is finished. For another, choose another --out.\n{lines}")
         return 0
     if where.dry_run:
-        check_guard(job_of(command, args, cached_at(place, "out") if is_url(place) else Path(place)), say)
+        check_guard(job_of(command, args, place_here(place, "out")), say)
         print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {place}.")
         return 0
     with writing_to(place, last=CONFIG_FILE) as out:

@@ -128,7 +128,7 @@ def compare(args: Sequence[str]) -> int:
     where, config = chosen.where, chosen.options
 
     from ..core.distributed import is_main
-    from ..core.storage import cached_at, is_url
+    from ..core.storage import place_here
     from ..report.comparison import markdown
     from ..run.compare import checked_arms, compare, read_arms
 
@@ -149,7 +149,7 @@ def compare(args: Sequence[str]) -> int:
     place = where.run or str(Path("runs") / f"compare-{Path(where.arms).stem}")
     what = f"arms {len(arms)}, seeds {config.seeds}, {_about(name, config)}"
     if where.dry_run:
-        checked_arms(config, arms, cached_at(place, "runs") if is_url(place) else Path(place))
+        checked_arms(config, arms, place_here(place, "runs"))
         print(json.dumps(arms, indent=2))
         print(f"Would run in {place}: {what}.")
         return 0

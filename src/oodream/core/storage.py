@@ -21,7 +21,7 @@ from .errors import StoreError
 from .files import explained
 from .options import ConfigError
 
-__all__ = ["CACHE", "PRIVATE", "Storage", "cached_at", "is_url"]
+__all__ = ["CACHE", "PRIVATE", "Storage", "cached_at", "is_url", "place_here"]
 
 CACHE = "OODREAM_CACHE"
 """the variable with the folder of local copies; ~/.cache/oodream where it is not set"""
@@ -51,6 +51,11 @@ def cached_at(url: str, kind: str) -> Path:
     if ".." in rest.split("/"):
         raise ConfigError(f"{url} leads upwards by '..'. Name the place itself.")
     return Path(home or Path.home() / ".cache" / "oodream") / kind / scheme / rest.strip("/")
+
+
+def place_here(place: str, kind: str) -> Path:
+    """The path of a place, or for a URL where its local copy of a kind lies."""
+    return cached_at(place, kind) if is_url(place) else Path(place)
 
 
 class Storage:
