@@ -83,7 +83,7 @@ def in_place(outliers: str, **regularize: Any) -> dict[str, Any]:
 
 def virtual(*loss: str) -> dict[str, Any]:
     """An arm whose loss makes its outliers itself, or needs none."""
-    return {"regularize": {"outliers": "known", "loss": [*loss], "ratio": 0.0}}
+    return {"regularize": {"loss": [*loss]}}
 
 
 COMPARISONS = {
@@ -154,7 +154,7 @@ COMPARISONS = {
             "oal with club": {"regularize": {"loss": ["energy_logistic", "club", "kd"]}},
             "oal with club_joint": {"regularize": {"loss": ["energy_logistic", "club_joint", "kd"]}},
             "oal as published": {"regularize": published_oal(), "latents": {"adapter": "none"}},
-            "ce + kd": {"regularize": {"loss": ["cross_entropy", "kd"], "ratio": 0.0}},
+            "ce + kd": {"regularize": {"loss": ["cross_entropy", "kd"]}},
             **{
                 f"oal, {n} outliers": {"sample": {"per_class": 375}, "regularize": {"max_outliers": n}}
                 for n in (50, 150, 300, 1000, 3000)

@@ -16,6 +16,7 @@ from oodream.config import Config
 from oodream.core.options import overlay
 from oodream.run.job import Job
 from oodream.run.plan import Plan
+from oodream.run.sources import as_many
 from tests.helpers.clouds import clouds, saved
 
 CLASSIFIERS = {"classifier/baseline-s0", "classifier/regularized-s0"}
@@ -213,3 +214,35 @@ def test_a_decoders_options_make_its_images_stale_and_no_options_do_not(config, 
     edited = overlay(config, {"decode": {"decoder": "edited"}})
     others = overlay(edited, {"decode": {"options": {"low": 0.5}}})
     assert stale(edited, others, tmp_path) == {"images/imagined", "strips"}
+
+
+IMAGINING = {"align", "features", "vectors", "images/imagined", "filter", "strips"}
+VIRTUAL = {"regularize": {"loss": ["vos", "fever"]}}
+KNOWN = {"regularize": {"outliers": "known"}}
+
+
+@pytest.mark.parametrize("options", [VIRTUAL, KNOWN, {"regularize": {"loss": ["logit_norm"], "ratio": 0.0}}])
+def test_what_trains_on_nothing_imagined_imagines_nothing(options, config, tmp_path):
+    job = Job(overlay(config, options), tmp_path)
+    assert not job.run.imagines
+    assert {*Plan(Job(config, tmp_path)).stages} - {*Plan(job).stages} == IMAGINING
+
+
+def test_inliers_are_imagined_by_a_loss_that_takes_no_outliers(config, tmp_path):
+    inliers = {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["cross_entropy"]}}
+    assert IMAGINING <= {*Plan(Job(overlay(config, inliers), tmp_path)).stages}
+
+
+def test_as_many_known_images_stand_in_as_would_be_sampled(config, tmp_path):
+    """The numbers of vectors and classes are inputs of a training that shows known images as outliers."""
+    known = overlay(config, KNOWN)
+    more = overlay(known, {"sample": {"per_class": 7}})
+    assert stale(known, more, tmp_path) == {"classifier/regularized-s0"}
+    assert as_many(Job(more, tmp_path)) == 7 * len(Job(more, tmp_path).book.names)
+    assert as_many(Job(overlay(more, {"regularize": {"max_outliers": 5}}), tmp_path)) == 5
+
+
+def test_known_latents_stand_in_for_imagined_ones(config, tmp_path):
+    stages = Plan(Job(overlay(overlay(config, LATENTS), KNOWN), tmp_path)).stages
+    assert {"latents/known", "latents/adapter"} <= {*stages}
+    assert not {*stages} & (IMAGINING | {"latents/imagined"})

@@ -128,8 +128,8 @@ def adds_nothing(run: Run) -> str:
         return f"this run imagines {run.kind}s"
     if run.has_latents:
         return "this run's outliers are latents (decode.output)"
-    if (source := run.config.regularize.outliers) != "imagined":
-        return f"this run trains on {source} images in place of imagined outliers"
+    if not run.imagines:
+        return f"this run trains on {run.beside or 'no'} images in place of imagined outliers"
     return ""
 
 

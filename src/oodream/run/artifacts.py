@@ -19,7 +19,6 @@ from ..core.errors import DataError, StoreError, brief, shown
 from ..core.files import parse_json, read_json
 from ..core.folders import check_is_there
 from ..core.options import overlay
-from ..core.registry import make
 from ..core.results import Row, ShiftRow, row_from_json, shift_row_from_json
 from ..core.types import ClassBook, Features, Json, SampledVectors
 from ..data.images import Images, from_array
@@ -28,6 +27,7 @@ from ..models.classifier import Classifier, check_plugin, load_classifier
 from ..synthesis.align import AlignedEncoder, untrained_encoder
 from ..training.sources import Kind
 from .added import added_outliers
+from .beside import Beside, beside_of, kind_of
 from .folder import RunDir, read_manifest
 from .generated import ImageFiles, LatentShards, latent_reader
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
@@ -38,9 +38,8 @@ __all__ = ["Run", "named_extensions"]
 
 
 class Run:
-    """A run's folder, opened. What is asked for is read once.
-
-    Raises StoreError, which names the file and the stage to make again, for what is missing or damaged.
+    """A run's folder, opened. What is asked for is read once; StoreError names a file that is missing or
+    damaged, and the stage to make again.
     """
 
     def __init__(self, folder: Path, config: Config, command: str = "", plugins: bool = True) -> None:
@@ -104,22 +103,25 @@ class Run:
             raise StoreError(f"{shown(self.layout.vectors)} is damaged. {again('vectors')}")
         return SampledVectors(**t, kind=self.kind, space=self.book.space)
 
-    @property
-    def imagines(self) -> bool:
-        """Whether the run samples and decodes anything; with real outliers it does not."""
-        return self.config.regularize.outliers != "real"
+    @cached_property
+    def beside(self) -> Beside:
+        """What training shows beside known images: what is imagined, or what stands in its place."""
+        return beside_of(self.config)
 
     @property
+    def imagines(self) -> bool:
+        """Whether the run samples and decodes anything: where its training shows it."""
+        return self.beside == "imagined"
+
+    @cached_property
     def kind(self) -> Kind:
-        """What the run imagines, "outlier" or "inlier"; real images in their place are outliers, too."""
-        c = self.config.sample
-        kind: Kind = make("samplers", c.sampler, **c.options).kind if self.imagines else "outlier"
-        return kind
+        """What the run imagines, "outlier" or "inlier"; images in their place are outliers, too."""
+        return kind_of(self.config)
 
     @property
     def has_latents(self) -> bool:
-        """Whether what is imagined stays latents."""
-        return self.imagines and self.config.decode.output == "latents"
+        """Whether outliers, imagined or known in their place, are latents."""
+        return self.beside in ("imagined", "known") and self.config.decode.output == "latents"
 
     added = cached_property(added_outliers)
 

@@ -94,8 +94,8 @@ def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
 
 def _outliers(run: Run) -> Images | None:
     """The imagined outliers that training uses; None where there are none, or where they stay latents."""
-    trains_on_images = run.config.regularize.outliers == "imagined" and not run.has_latents
-    if not trains_on_images or run.kind != "outlier" or not run.layout.provenance("images").exists():
+    teaches = run.imagines and run.kind == "outlier" and not run.has_latents
+    if not teaches or not run.layout.provenance("images").exists():
         return None
     filtered = run.layout.keep_mask.exists()
     images = run.images.subset(run.keep_mask if filtered else torch.arange(len(run.images)), "imagined")

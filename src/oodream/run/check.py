@@ -40,8 +40,10 @@ def check(job: Job) -> None:
         raise ValueError(
             f"The loss {'+'.join(r.loss)} needs outliers, and the sampler gives {job.run.kind}s."
         )
-    if not loss.outliers and r.outliers == "real":
-        raise ValueError(f"The loss {'+'.join(r.loss)} uses no outliers: real ones would teach nothing.")
+    if not loss.outliers and r.outliers != "imagined":
+        raise ValueError(
+            f"The loss {'+'.join(r.loss)} uses no outliers: {r.outliers} ones would teach nothing."
+        )
     if r.known_transform != "varied":
         if r.outliers != "known":
             raise ConfigError(
@@ -54,7 +56,7 @@ def check(job: Job) -> None:
             )
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
-    vectors = job.run.kind == "outlier" and r.outliers == "imagined"
+    vectors = job.run.kind == "outlier" and job.run.imagines
     loss.build(  # losses refuse what they cannot do with
         Sizes(
             features=1,
@@ -85,8 +87,8 @@ def check(job: Job) -> None:
 
 def warn_of_photographs(job: Job) -> None:
     """Warns where the embedded decoder imagines beside images that may be photographs."""
-    imagined = job.config.regularize.outliers == "imagined" and job.run.kind == "outlier"
-    if imagined and job.config.decode.source == "embedded" and not job.inputs.source.is_packaged:
+    embedded = job.config.decode.source == "embedded" and not job.inputs.source.is_packaged
+    if embedded and job.run.kind == "outlier":
         warnings.warn(
             "The embedded decoder has seen garments, drawings and emoji, and no photograph. Beside "
             "photographs its outliers made near-OOD worse (docs/results.md). For these name one that has "
@@ -103,6 +105,7 @@ def check_twins(job: Job) -> None:
         return
     reasons = {
         f"outliers are {c.regularize.outliers} (regularize.outliers)": c.regularize.outliers != "imagined",
+        "training shows none (regularize.loss, regularize.ratio)": not run.imagines,
         "outliers stay latents (decode.output)": run.has_latents,
         f"{run.kind}s have none": run.kind != "outlier",
         "reconstruct.frac is 0": True,

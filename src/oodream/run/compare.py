@@ -126,9 +126,8 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
     if kind == REGULARIZED:
         cells |= look_cells(run)
     trained = [_stamp(run, classifier_stage(kind, seed)) for seed in range(config.seeds)]
-    decoded, used = _stamp(run, imagined_stage(config.decode.output)), 0
-    if config.regularize.ratio > 0:
-        used = max(trained[0]["summary"].get(f"{role}s", 0) for role in get_args(Kind))
+    decoded = _stamp(run, imagined_stage(config.decode.output))
+    used = max(trained[0]["summary"].get(f"{role}s", 0) for role in get_args(Kind))
     by_seed = {}
     for key in METRICS:
         group, metric = key.split()
@@ -142,7 +141,7 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
         by_seed=by_seed,
         synthesis=decoded["seconds"] * used / len(run.vectors) if run.imagines else 0.0,
         training=fmean(stamp["seconds"] for stamp in trained),
-        memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([decoded] if used else [])]),
+        memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([decoded] if run.imagines else [])]),
     )
 
 

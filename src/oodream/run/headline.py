@@ -50,7 +50,7 @@ def headline(run: Run) -> str:
 
 def advice(run: Run) -> str:
     """What may help where imagined outliers have made near-OOD worse."""
-    if run.kind != "outlier" or run.config.regularize.outliers != "imagined":
+    if run.kind != "outlier" or not run.imagines:
         return ""
     return (
         " What was imagined is not what these images show: try --regularize.outliers known, or a decoder "

@@ -38,8 +38,8 @@ def export_images(run: Run, folder: Path, license: str = UNKNOWN) -> int:
     images yet, and DataError for one that has none at all, and where images are damaged.
     """
     if not run.imagines or run.has_latents:
-        what = "latents, and no images" if run.imagines else "real outliers, and no imagined ones"
-        raise DataError(f"{run.folder.path} has {what}: there is nothing to make a data set of.")
+        what = "has latents, and no images" if run.imagines else "imagines nothing"
+        raise DataError(f"{run.folder.path} {what}: there is nothing to make a data set of.")
     source = run.layout.imagined("images")
     keep, added = run.keep_mask.tolist(), _added(run)
 

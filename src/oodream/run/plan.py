@@ -27,6 +27,7 @@ from .curation import Curation
 from .folder import inputs_hash
 from .job import Job
 from .layout import BASELINE, REGULARIZED, TWINS, classifier_stage, imagined_stage
+from .sources import as_many
 from .stage import Stage
 from .stages import classifiers, images, results, vectors
 from .twins import has_twins
@@ -180,19 +181,20 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
     after = (imagined, classifier_stage(BASELINE, 0))
     kept = Stage(name="filter", work=images.filter_images, after=after, sections=("filter",))
     needs_baseline = c.regularize.finetune or make_loss(c.regularize.loss, c.regularize.loss_options).teacher
-    shown = (imagined, "latents/known") if latents else ("filter",) if job.run.imagines else ()
-    common = (*shown, "images/reconstructed", "images/control")
+    drawn = (imagined if latents else "filter",) if job.run.imagines else ()
+    common = (*drawn, *(("latents/known",) if latents else ()), "images/reconstructed", "images/control")
     common += ("latents/adapter",) if pretrained else ()
     common += (TWINS,) if has_twins(job.run) else ()
     real = {"real": job.inputs.real.fingerprint()} if job.inputs.real else {}
     added = {"added": job.run.added.fingerprint} if len(job.run.added) else {}
+    known = {"known": as_many(job)} if job.run.beside == "known" else {}
     regularized = [
         Stage(
             name=classifier_stage(REGULARIZED, seed),
             work=partial(classifiers.train_regularized, seed=seed),
             after=(*common, *((classifier_stage(BASELINE, seed),) if needs_baseline else ())),
             sections=("train", "regularize", *(("latents",) if latents else ())),
-            facts={"seed": seed} | real | added,
+            facts={"seed": seed} | known | real | added,
             shared=True,
             beside=True,
             narrow=True,

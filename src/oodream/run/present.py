@@ -40,8 +40,10 @@ from .layout import BASELINE, KINDS, REGULARIZED, classifier_stage
 __all__ = ["present"]
 
 BESIDE = {
-    "known": "known images, {transform}, in place of imagined outliers",
-    "real": "real images of other things, in place of imagined outliers",
+    "imagined": "beside imagined {kind}s",
+    "known": "beside known images, {transform}, in place of imagined outliers",
+    "real": "beside real images of other things, in place of imagined outliers",
+    "": "with the loss {loss}",
 }
 GALLERY, GALLERY_PER_CLASS = 240, 12  # imagined images on the page, and of a class, at most
 ANSWERS_PER_SET = 3
@@ -55,10 +57,10 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
     stamps, names, detector = run.folder.stamps(), run.book.names, headline_detector(run)
     manifest = read_manifest(run.folder.path) or {}
     c = run.config.regularize
-    beside = BESIDE.get(c.outliers, f"imagined {run.kind}s").format(transform=c.known_transform)
+    words = {"kind": run.kind, "transform": c.known_transform, "loss": " + ".join(c.loss)}
     classifiers = {
         BASELINE: "cross-entropy on the training images",
-        REGULARIZED: f"the same budget, beside {beside}",
+        REGULARIZED: f"the same budget, {BESIDE[run.beside].format(**words)}",
     }
     does = (
         "flags what it does not know" if run.kind == "outlier" else "has seen imagined images of its classes"

@@ -60,7 +60,7 @@ def open_begun(path: Path, device: str, output: str = "", plugins: bool = False)
     """
     run = Run.open(path, plugins)
     if not run.imagines:
-        raise StoreError(f"{path} has nothing to decode: it trains on real outliers, and imagines none.")
+        raise StoreError(f"{path} has nothing to decode: it imagines nothing.")
     if run.stamp("vectors") is None:
         raise StoreError(f"{path} has no vectors yet. Sample them with: {run.command} --until vectors")
     if output:

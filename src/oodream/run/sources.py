@@ -23,7 +23,7 @@ from .artifacts import Run
 from .job import Job
 from .twins import has_twins, twins
 
-__all__ = ["kept_rows", "lacks_outlier_images", "lost_detail", "shown_sources", "sources"]
+__all__ = ["as_many", "kept_rows", "lacks_outlier_images", "lost_detail", "shown_sources", "sources"]
 
 
 def shown_sources(job: Job) -> list[Source]:
@@ -48,9 +48,20 @@ def sources(job: Job) -> list[Source]:
         found.append(known_latents(latents, c.latents))
     if real := job.inputs.real:
         return [*found, real_outliers(real, c.regularize, images)]
-    drawn = run.imagines and c.regularize.outliers == "imagined" and latents is None
-    beside = imagined(job, latents)
-    return [*found, replace(beside, detail=detail) if drawn else beside]
+    if run.beside == "known":
+        taught = images if latents is None else latents
+        least = c.latents.min_outlier_weight
+        return [*found, known_as_outliers(taught, as_many(job), c.regularize, images, min_weight=least)]
+    if not run.imagines:
+        return found
+    beside = imagined(job)
+    return [*found, beside if run.has_latents else replace(beside, detail=detail)]
+
+
+def as_many(job: Job) -> int:
+    """The known images that stand in the place of imagined outliers: as many as would be sampled."""
+    sampled = len(job.book.names) * job.config.sample.per_class
+    return min(sampled, job.config.regularize.max_outliers or sampled)
 
 
 def kept_rows(run: Run) -> Tensor:
@@ -69,14 +80,11 @@ def kept_rows(run: Run) -> Tensor:
     )
 
 
-def imagined(job: Job, latents: LatentSet | None) -> Source:
-    """The imagined rows that stay, with those that people added, or known ones in their place."""
+def imagined(job: Job) -> Source:
+    """The imagined rows that stay, with those that people added."""
     c, run = job.config.regularize, job.run
     rows = kept_rows(run)[: c.max_outliers or None]
     least = job.config.latents.min_outlier_weight
-    if c.outliers == "known":
-        known = job.inputs.train if latents is None else latents
-        return known_as_outliers(known, len(rows), c, job.inputs.train, min_weight=least)
     vectors = run.vectors.z_MD[rows] if run.kind == "outlier" else None
     latent = LatentSet(labels=run.vectors.y_M, read=run.latents) if run.has_latents else None
     data = run.images.subset(rows) if latent is None else latent.subset(rows)
@@ -100,6 +108,8 @@ def lacks_outlier_images(run: Run) -> str:
         return f"this run imagines {run.kind}s"
     if run.has_latents:
         return "this run's outliers are latents (decode.output)"
-    if run.config.regularize.outliers == "known":
+    if run.beside == "known":
         return "this run alters known images while it trains, in place of outliers"
+    if not run.beside:
+        return "this run trains on no outliers"
     return ""

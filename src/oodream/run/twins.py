@@ -17,7 +17,7 @@ __all__ = ["has_twins", "twin_files", "twins"]
 def has_twins(run: Run) -> bool:
     """Whether imagined outliers have known twins, which training shows."""
     c = run.config
-    drawn = c.regularize.outliers == "imagined" and run.kind == "outlier" and not run.has_latents
+    drawn = run.imagines and run.kind == "outlier" and not run.has_latents
     return drawn and c.reconstruct.twins and c.reconstruct.frac > 0
 
 

@@ -40,7 +40,7 @@ class Gallery:
     def __init__(self, studio: Studio, name: str) -> None:
         self.studio, self.name, self.run = studio, name, studio.run(name)
         if not self.run.imagines:
-            raise StoreError(f"{name} imagines nothing: it trains on real outliers.")
+            raise StoreError(f"{name} imagines nothing.")
         stamp = self.run.stamp(imagined_stage(self.run.config.decode.output))
         if stamp is None:
             raise StoreError(f"{name} has not imagined its {self.run.kind}s yet: its run must go on first.")

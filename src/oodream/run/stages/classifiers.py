@@ -89,7 +89,8 @@ def train_regularized(job: Job, seed: int) -> Json:
     if not is_main():
         return {}
     beside, rejected = parts[-1], len(job.run.selection.curation.rejected)
-    counts = {f"{beside.role}s": len(beside.data)} | ({"rejected": rejected} if rejected else {})
+    counts = {f"{beside.role}s": len(beside.data)} if job.run.beside else {}
+    counts |= {"rejected": rejected} if rejected else {}
     counts |= {"added": len(job.run.added)} if len(job.run.added) else {}
     return keep(job, stage, trained, c.loss[0], options) | counts
 

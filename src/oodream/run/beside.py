@@ -1,0 +1,31 @@
+"""What a configuration has beside known images in the training of the regularized classifier."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..config import Config
+from ..core.registry import make
+from ..training.sources import Kind
+from ..training.train import make_loss
+
+__all__ = ["Beside", "beside_of", "kind_of"]
+
+Beside = Literal["imagined", "known", "real", ""]
+"""what is imagined; known or real images in its place; or nothing"""
+
+
+def beside_of(config: Config) -> Beside:
+    """What the options ask for; nothing where the loss takes no outliers, or the ratio is 0."""
+    r = config.regularize
+    taken = kind_of(config) == "inlier" or make_loss(r.loss, r.loss_options).outliers
+    return r.outliers if taken and r.ratio > 0 else ""
+
+
+def kind_of(config: Config) -> Kind:
+    """What the sampler gives, "outlier" or "inlier"; images in the place of what is imagined are outliers."""
+    c = config.sample
+    if config.regularize.outliers != "imagined":
+        return "outlier"
+    given: Kind = make("samplers", c.sampler, **c.options).kind
+    return given
