@@ -353,6 +353,24 @@ def test_classes_in_another_order_are_found_out(desk, tmp_path, capsys):
     assert "another order" in (tmp_path / "g" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("shift", [1, 3])
+def test_the_order_that_is_advised_is_right_whatever_names_were_given(desk, tmp_path, capsys, shift):
+    names, wrong = output_names(), tmp_path / "wrong.txt"
+    wrong.write_text("\n".join(names[shift:] + names[:shift]))
+    assert guard(desk, tmp_path / "g", *PIXELS, *FEW, "--labels", str(wrong), labels=False) == 2
+    assert f"in the order {', '.join(names)} " in capsys.readouterr().err
+
+
+def test_of_some_of_a_networks_classes_the_outputs_are_named(desk, tmp_path, capsys):
+    names, wrong = output_names(), tmp_path / "wrong.txt"
+    for name in names[:3]:
+        shutil.copytree(desk / "photos" / name, tmp_path / "some" / name)
+    wrong.write_text("\n".join([names[1], names[0], *names[2:]]))
+    labels = ["--labels", str(wrong), "--data", str(tmp_path / "some"), "--alpha", "0.3"]
+    assert guard(desk, tmp_path / "g", *PIXELS, *FEW, *labels, labels=False) == 2
+    assert f"with {names[0]} as output 0, {names[1]} as output 1, counted from 0," in capsys.readouterr().err
+
+
 def test_pixels_normalised_otherwise_are_found_out(desk, tmp_path, capsys):
     assert guard(desk, tmp_path / "g", "--mean", "0.5", "--std", "0.5", *FEW) == 2
     message = capsys.readouterr().err

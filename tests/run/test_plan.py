@@ -230,7 +230,7 @@ def test_what_trains_on_nothing_imagined_imagines_nothing(options, config, tmp_p
 
 def test_inliers_are_imagined_by_a_loss_that_takes_no_outliers(config, tmp_path):
     inliers = {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["cross_entropy"]}}
-    assert IMAGINING <= {*Plan(Job(overlay(config, inliers), tmp_path)).stages}
+    assert {*Plan(Job(overlay(config, inliers), tmp_path)).stages} >= IMAGINING
 
 
 def test_as_many_known_images_stand_in_as_would_be_sampled(config, tmp_path):

@@ -91,7 +91,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     if not inputs.labelled:
         fit, choose, held_out = (_as_predicted(images, extractor) for images in known)
     accuracy = _accuracy(subject.opened, extractor, known) if inputs.labelled else None
-    notes = (*subject.notes(inputs), *_accuracy_notes(accuracy, inputs.classes, job.any_accuracy))
+    notes = (*subject.notes(inputs), *_accuracy_notes(accuracy, subject, job.any_accuracy))
     for note in notes:
         say(f"  note: {note}")
     about, unknown, real, teach = inputs.unknown(fit, choose)
@@ -137,10 +137,16 @@ def _without_labels(options: Mapping[str, T]) -> dict[str, T]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Subject:
-    """The network that gets a guard, as a classifier; `remark` says what was supposed of its outputs."""
+    """The network that gets a guard, as a classifier.
+
+    Class c is output `rows_C[c]` of so many `outputs`, and `remark` says what was supposed of these; without
+    labels every output is a class.
+    """
 
     opened: Opened
     classifier: Classifier
+    rows_C: Tensor
+    outputs: int
     remark: str
 
     def lines(self, inputs: GuardInputs) -> list[str]:
@@ -170,11 +176,11 @@ def _subject(job: GuardJob, inputs: GuardInputs) -> _Subject:
         raise ValueError(
             f"{shown(job.labels or '')} names {len(labels)} outputs, and the network has {outputs}."
         )
-    remark = ""
+    rows_C, remark = torch.arange(outputs), ""
     if inputs.labelled:
         matched = outputs_of(inputs.classes, names, outputs, inputs.name, inputs.other_names)
         opened.network.choose(matched.rows_C)
-        classes, remark = inputs.classes, matched.remark
+        classes, rows_C, remark = inputs.classes, matched.rows_C, matched.remark
     else:
         classes = output_names(names, outputs)
     settings = {**opened.settings, "loss": "cross_entropy", "loss_options": {}}
@@ -182,7 +188,9 @@ def _subject(job: GuardJob, inputs: GuardInputs) -> _Subject:
         network=opened.network, loss=registry.make("losses", "cross_entropy"), names=tuple(classes),
         size=opened.preprocessing.resized, threshold=0.0, settings=settings,
     )  # fmt: skip
-    return _Subject(opened=opened, classifier=classifier, remark=remark)
+    return _Subject(
+        opened=opened, classifier=classifier, rows_C=rows_C, outputs=outputs, remark=remark
+    )  # fmt: skip
 
 
 def _as_predicted(images: Images, extractor: Extractor) -> Images:
@@ -220,7 +228,7 @@ def _accuracy(opened: Opened, extractor: Extractor, known: Sequence[Images]) -> 
     return replace(accuracy, normalisations=better)
 
 
-def _accuracy_notes(accuracy: Accuracy | None, names: Sequence[str], any_accuracy: bool) -> list[str]:
+def _accuracy_notes(accuracy: Accuracy | None, subject: _Subject, any_accuracy: bool) -> list[str]:
     """What the accuracy says of the network; ValueError for what no guard should be made of."""
     if accuracy is None:
         return [
@@ -228,12 +236,7 @@ def _accuracy_notes(accuracy: Accuracy | None, names: Sequence[str], any_accurac
         ]
     notes = []
     if accuracy.order:
-        by_output = sorted(range(len(names)), key=lambda i: accuracy.order[i])
-        notes.append(
-            "The classes are in another order than the network's outputs: in the order "
-            f"{listed(names[i] for i in by_output)} {accuracy.reordered:.1%} would be right. Write their "
-            "names into a file, one a line in the order of the network's outputs, and give it with --labels."
-        )
+        notes.append(_other_order(accuracy, subject))
     for name, value in list(accuracy.normalisations.items())[:1]:
         order = " in that order" if accuracy.order else ""
         notes.append(
@@ -253,6 +256,25 @@ def _accuracy_notes(accuracy: Accuracy | None, names: Sequence[str], any_accurac
             + " To make a guard all the same: --any-accuracy."
         )
     return ([f"The accuracy is {accuracy.value:.1%}.{chance}"] if wrong else []) + notes
+
+
+def _other_order(accuracy: Accuracy, subject: _Subject) -> str:
+    """In which order the classes would fit the network's outputs."""
+    names, rows = subject.classifier.names, subject.rows_C.tolist()
+    by_output = sorted(range(len(names)), key=lambda c: rows[accuracy.order[c]])
+    file = "a file, one a line in the order of the network's outputs, and give it with --labels."
+    if len(names) == subject.outputs:
+        return (
+            "The classes are in another order than the network's outputs: in the order "
+            f"{listed(names[c] for c in by_output)} {accuracy.reordered:.1%} would be right. Write their "
+            f"names into {file}"
+        )
+    moved = [(rows[accuracy.order[c]], names[c]) for c in by_output if accuracy.order[c] != c]
+    return (
+        "The network's outputs have other names: with "
+        f"{listed(f'{name} as output {row}' for row, name in moved)}, counted from 0, "
+        f"{accuracy.reordered:.1%} would be right. Write the names of all {subject.outputs:,} into {file}"
+    )
 
 
 def _measured(unknown: ImageSet, guard: Guard, logits_MC: Tensor, scores: Mapping[str, Tensor]) -> Measured:
