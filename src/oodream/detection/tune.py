@@ -125,8 +125,8 @@ def _best(
             continue  # an option that does not suit these images
     aurocs = {i: delong(*both).value for i, both in scores.items()}
     chosen = max(aurocs, key=lambda i: aurocs[i])
-    by_chance = delong_test(scores[0], scores[chosen]).p >= ALPHA / len(scores)
-    if aurocs[chosen] <= aurocs[0] or by_chance:
+    p = delong_test(scores[0], scores[chosen]).p
+    if aurocs[chosen] <= aurocs[0] or (p is not None and p >= ALPHA / len(scores)):
         chosen = 0
     options, detector = candidates[chosen]
     tried = Tried(options=options, auroc=aurocs[chosen], default=aurocs[0], candidates=len(scores))

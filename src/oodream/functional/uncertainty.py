@@ -20,6 +20,7 @@ from torch import Tensor
 __all__ = ["Area", "Difference", "GainShare", "delong", "delong_test", "gain_share", "paired"]
 
 Z95 = 1.959964
+ROUNDING = 1e-12  # of a number: differences that differ by less are equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,14 @@ class Area:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A mean difference (second less first), its 95 % interval, and the two-sided p-value against zero."""
+    """A mean difference (second less first), its 95 % interval, and the two-sided p-value against zero.
+
+    Both are None where nothing that was compared differs from the mean: no spread is no evidence of one.
+    """
 
     value: float
-    interval: tuple[float, float]
-    p: float
+    interval: tuple[float, float] | None
+    p: float | None
 
 
 def delong(id_N: Tensor, ood_M: Tensor) -> Area:
@@ -74,17 +78,17 @@ def delong_test(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> 
         float(value[1] - value[0]),
         math.sqrt(max(0.0, float(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1]))),
     )
-    p = float(2 * norm.sf(abs(difference) / deviation)) if deviation else float(difference == 0)
-    return Difference(
-        value=difference, interval=(difference - Z95 * deviation, difference + Z95 * deviation), p=p
-    )
+    if not deviation:
+        return Difference(value=difference, interval=None, p=None)
+    half, p = Z95 * deviation, float(2 * norm.sf(abs(difference) / deviation))
+    return Difference(value=difference, interval=(difference - half, difference + half), p=p)
 
 
 def paired(first_S: Sequence[float], second_S: Sequence[float]) -> Difference:
     """The difference of two methods over S seeds, from one number for each seed.
 
-    Student's paired t-test (Student 1908). Differences that are all equal give p = 0, or 1 when they are
-    zero.
+    Student's paired t-test (Student 1908). Differences that are all equal, as few images make them, give
+    neither interval nor p.
 
     Raises ValueError for unequal numbers of seeds, fewer than two, or NaN.
     """
@@ -92,8 +96,8 @@ def paired(first_S: Sequence[float], second_S: Sequence[float]) -> Difference:
 
     difference_S = _differences(first_S, second_S)
     mean = float(difference_S.mean())
-    if np.ptp(difference_S) == 0:
-        return Difference(value=mean, interval=(mean, mean), p=float(mean == 0))
+    if np.ptp(difference_S) <= ROUNDING * np.abs([*first_S, *second_S]).max():
+        return Difference(value=mean, interval=None, p=None)
     test = ttest_rel(second_S, first_S)
     low, high = test.confidence_interval(0.95)
     return Difference(value=mean, interval=(float(low), float(high)), p=float(test.pvalue))
@@ -118,7 +122,7 @@ def gain_share(
     """(mean of method - mean of baseline) / (mean of reference - mean of baseline), over S seeds.
 
     Higher numbers are better. The share is defined where the paired t-test's interval of the reference's gain
-    lies above zero. Its own interval is Fieller's (1954): all shares r for which a paired t-test finds no
+    is defined and lies above zero. Its own interval is Fieller's (1954): all shares r for which a paired t-test finds no
     difference between the method's gain and r times the reference's. It holds with few seeds, too, where a
     bootstrap over seeds is far too narrow.
 
@@ -128,7 +132,7 @@ def gain_share(
 
     gain_S, reference_gain_S = (_differences(baseline_S, other_S) for other_S in (method_S, reference_S))
     reference = paired(baseline_S, reference_S)
-    if reference.interval[0] <= 0:
+    if reference.interval is None or reference.interval[0] <= 0:
         return GainShare(value=None, interval=None, reference=reference)
     n, gain, of_reference = len(gain_S), gain_S.mean(), reference_gain_S.mean()
     variance = np.cov(gain_S, reference_gain_S) * (student_t.ppf(0.975, n - 1) ** 2 / n)

@@ -191,10 +191,9 @@ def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> l
     for metric in SHARED:
         gains = [c.share.reference for c in by_metric.get(metric, ()) if c.share and c.share.value is None]
         if gains:
-            gain, (low, high) = gains[0].value, gains[0].interval
             texts.append(
-                f"In {METRICS[metric]} the share is not defined: the oracle itself gains {gain:+.1f} "
-                f"({low:+.1f} to {high:+.1f}), which may be nothing."
+                f"In {METRICS[metric]} the share is not defined: the oracle itself gains "
+                f"{_in_points(gains[0])}, which may be nothing."
             )
     return texts
 
@@ -213,9 +212,14 @@ def _detectors(arms: Sequence[Arm]) -> list[str]:
 
 
 def _difference(d: Difference | None) -> str:
-    if d is None:
-        return "–"
-    return f"{d.value:+.1f} ({d.interval[0]:+.1f} to {d.interval[1]:+.1f}; p = {d.p:.2g})"
+    return "–" if d is None else _in_points(d, f"; p = {d.p:.2g}" if d.p is not None else "")
+
+
+def _in_points(d: Difference, p: str = "") -> str:
+    """The difference with its interval, and behind it what is said of its p-value."""
+    if d.interval is None:
+        return f"{d.value:+.1f} (the same for every seed)"
+    return f"{d.value:+.1f} ({d.interval[0]:+.1f} to {d.interval[1]:+.1f}{p})"
 
 
 def _spread(m: Cell) -> str:
