@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from oodream.core.files import read_json
 from oodream.models.external import ADAPTERS
@@ -51,6 +52,27 @@ def test_a_classifier_of_other_classes_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+class ByColour(nn.Module):
+    """Three logits by the mean colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.mean((2, 3)))
+
+
+def test_a_networks_file_is_measured_by_its_path(root: Path, tmp_path: Path) -> None:
+    shapes = {"x": {0: torch.export.Dim.DYNAMIC}}
+    program = torch.export.export(ByColour().eval(), (torch.rand(2, 3, SIZE, SIZE),), dynamic_shapes=shapes)
+    torch.export.save(program, file := tmp_path / "net.pt2")
+    for name, model in (("a", str(file)), ("b", f"exported:{file}")):
+        more = ("--out", str(tmp_path / name), "--detectors", "energy")
+        assert evaluate(root, "--model", model, *more) == 0
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
 def test_a_run_folder_stands_for_its_first_regularized_classifier(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +100,7 @@ def test_a_run_folder_stands_for_its_first_regularized_classifier(
     ("more", "message"),
     [
         ((), "Give --model"),
+        (("--model", "mine.nets:make", "--plugins"), "mine.nets:make is a module of yours. Export it"),
         (("--model", "resnet8"), "no published weights"),
         (("--model", "resnet9"), "Did you mean"),
         (("--model", "."), "holds no classifier"),

@@ -95,7 +95,10 @@ def test_a_share_of_nothing_is_said_in_words():
     nothing = [*ARMS[:3], replace(arm("real", oracle=True), by_seed=ARMS[0].by_seed)]
     text = markdown(nothing)
     assert [row[3] for row in rows(text)["near AUROC"][1:]] == ["not defined", "not defined", "–"]
-    assert "In near AUROC the share is not defined: the oracle itself gains +0.0 (the same for every seed)" in text
+    assert (
+        "In near AUROC the share is not defined: the oracle itself gains +0.0 (the same for every seed)"
+        in text
+    )
     page = comparison_page("x", nothing, {}, "oodream compare")
     assert "not defined" in page
     assert "<svg" not in page

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from ..core.errors import listed
 from ..core.types import Loss
 from ..models.classifier import load_classifier
+from ..models.external import ADAPTERS
 from ..models.factory import backbone, load_weights
+from ..models.opened import full_name
 from ..models.published import published_config
 from .protocol import Protocol
 
@@ -36,7 +38,8 @@ class Model:
 
 
 def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: bool = False) -> Model:
-    """A classifier's folder, or a network by name with its published weights or those of a safetensors file.
+    """A classifier's folder; a network's file; or a network by name, with its published weights or those of a
+    safetensors file.
 
     `plugins` allows a loss that is named by its module, as `models.classifier.load_classifier` does.
     Raises ValueError when the network has another number of classes than the protocol, or would have random
@@ -53,6 +56,12 @@ def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: b
             size=classifier.size,
             names=classifier.names,
             loss=classifier.loss,
+        )
+    source = full_name(source)
+    if ":" in source and source.partition(":")[0] not in ADAPTERS:
+        raise ValueError(
+            f"{source} is a module of yours. Export it (torch.export.save, or as ONNX) and name the file "
+            "with --model, or measure it in Python (docs/detectors.md)."
         )
     network = backbone(source, count, pretrained=weights is None)
     if weights is not None:

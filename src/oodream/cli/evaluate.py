@@ -32,8 +32,9 @@ class Target:
     protocol: str
     """name of a protocol (see `oodream list`), or a TOML file of your own"""
     model: str = ""
-    """folder of a run (its first regularized classifier) or of a classifier, here or in a bucket; or name of
-    a network: timm:NAME or hf:NAME with published weights, any other with --weights
+    """folder of a run (its first regularized classifier) or of a classifier, here or in a bucket; a network's
+    file: ONNX, a program of torch.export.save, or TorchScript; or its name: timm:NAME or hf:NAME with
+    published weights, any other with --weights
     """
     root: tuple[Path, ...] = ()
     """folders that hold the images and lists; no file outside them is read (default: the folder of your

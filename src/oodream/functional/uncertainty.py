@@ -121,8 +121,8 @@ def gain_share(
 ) -> GainShare:
     """(mean of method - mean of baseline) / (mean of reference - mean of baseline), over S seeds.
 
-    Higher numbers are better. The share is defined where the paired t-test's interval of the reference's gain
-    is defined and lies above zero. Its own interval is Fieller's (1954): all shares r for which a paired t-test finds no
+    Higher numbers are better. The share is defined where the paired t-test has an interval of the reference's
+    gain, above zero. Its own interval is Fieller's (1954): all shares r for which a paired t-test finds no
     difference between the method's gain and r times the reference's. It holds with few seeds, too, where a
     bootstrap over seeds is far too narrow.
 
