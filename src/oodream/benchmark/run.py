@@ -23,6 +23,7 @@ from ..core.results import row_to_json
 from ..core.types import Detector, Json, Output
 from ..data.folders import load_ood
 from ..data.images import Images, ImageSet
+from ..detection.apart import shared_pictures
 from ..detection.detectors import learned_fields
 from ..detection.evaluate import Evaluation, evaluate
 from ..detection.fit import Lesson, uses_outliers
@@ -118,6 +119,7 @@ def run_benchmark(
         notes += tuned
     speaking = _SpeakingExtractor(say, model.network, **passing)
     evaluation = _evaluate(speaking, detectors, sets, outliers, model.name, protocol, job)
+    notes += shared_pictures([s.images for s in sets])
     notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy)
     notes += _upside_down_notes(extractor, detectors, of_group(sets, "test"), evaluation)
     notes += [f"{name} is left out: {reason}" for name, reason in (skipped | evaluation.skipped).items()]

@@ -25,6 +25,7 @@ from ..core.seeding import generator
 from ..core.types import Detector, Json
 from ..data.images import Images, from_array
 from ..data.preprocess import read_pictures
+from ..detection.apart import warn_of_shared
 from ..detection.detectors import probes_of, state
 from ..detection.fit import Lesson, training_outputs
 from ..detection.sanity import warn_if_upside_down
@@ -99,7 +100,8 @@ class Guard(Answering, OnHub):
         held-out images' labels are true; prediction sets need that. `extractor` is one of the classifier's,
         with its device and cache; without one the network stays where it is.
 
-        Warns when the detector ranks upside down (see `detection.sanity`). Raises ValueError when the
+        Warns when the detector ranks upside down (see `detection.sanity`), and when held-out images are among
+        those of `fit`. Raises ValueError when the
         held-out images are too few, of another size, or OOD, and NoOutliers where a detector lacks outliers.
         """
         detector, kept = _fitted(classifier, detector, fit, held_out, extractor, labelled, outliers)
@@ -227,6 +229,7 @@ def _fitted(
         raise ValueError("The extractor is of another classifier's network.")
     detector = make_detector(detector) if isinstance(detector, str) else copy.deepcopy(detector)
     fit, held_out = _sized(fit, classifier.size), _sized(held_out, classifier.size)
+    warn_of_shared([fit, held_out])
     if isinstance(outliers, Lesson):
         for images in (outliers.outliers, *outliers.known):
             _sized(images, classifier.size)

@@ -22,7 +22,8 @@ from ..functional.metrics import (
 )
 from ..models.inference import Extractor, outputs
 from ..runtime.tails import wilson
-from .detectors import probes_of
+from .apart import check_sizes, warn_of_shared
+from .detectors import learned_fields, probes_of
 from .fit import Lesson, Training, joined, training_outputs
 from .numbers import Numbers
 from .sanity import warn_if_upside_down
@@ -68,19 +69,24 @@ def evaluate(
     `fit` are ID training images and `test` ID test images, with labels. `outliers`, of no test set, are what
     detectors learn from that use outliers. `detectors` are names, or detectors by the name that their rows
     should have. A detector that the network cannot serve, or that cannot be fitted, is skipped. Warns of a
-    detector that ranks upside down (see `sanity`). With `shifted` sets, known images that look otherwise, all
-    is measured a second time, for `full_spectrum`: their images join the ID test images (Yang et al. 2023,
-    "Full-spectrum OOD detection").
+    detector that ranks upside down (see `sanity`), and of sets that share files. With `shifted` sets, known
+    images that look otherwise, all is measured a second time, for `full_spectrum`: their images join the ID
+    test images (Yang et al. 2023, "Full-spectrum OOD detection").
 
-    Raises ValueError for two sets of one name, when no detector is left, and as `evaluate_outputs`.
+    Raises ValueError for two sets of one name, for images of two sizes, when no detector is left, and as
+    `evaluate_outputs`.
     """
     names = [one.name for one in ood]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
+    measured_sets = [test, *(one.images for one in ood)]
+    check_sizes(measured_sets)
     served, skipped = _served(extractor, _by_name(detectors), test, {})
     training = training_outputs(extractor, list(served.values()), fit, outliers)
     fitted, skipped = _fitted(training, served, skipped)
     served, skipped = _served(extractor, fitted, test, skipped)  # what some want of an image is learned
+    learned = [fit] if any(learned_fields(detector) for detector in served.values()) else []
+    warn_of_shared([*learned, *measured_sets])
     probes = probes_of(list(served.values()))
     known, y_N = extractor(test, probes), test.labels
     measured = partial(
