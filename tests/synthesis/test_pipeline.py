@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 
+from oodream.core.files import ASSETS
+from oodream.models.classifier import load_classifier
 from oodream.synthesis.decoders.stable import StableDecoder, pipeline_hash
 from oodream.synthesis.errors import DecoderError
 from oodream.synthesis.pipeline import load_pipeline, variant_of
+from tests.helpers.guarded import classifier
 
 CPU = torch.device("cpu")
 
@@ -152,3 +156,17 @@ def test_the_hash_is_of_weights_and_words(tiny_pipeline, tmp_path):
     pipeline = load_pipeline(str(tiny_pipeline), CPU)
     pipeline.tokenizer.add_tokens(["somethingelse"])
     assert pipeline_hash(pipeline) != first
+
+
+def test_networks_that_other_threads_make_meanwhile_have_weights(tmp_path: Path) -> None:
+    """While diffusers loads a pipeline, modules that are made have no memory, whoever makes them."""
+    classifier().save(tmp_path / "c")
+    loading = Thread(target=lambda: [load_pipeline(str(ASSETS / "decoder"), CPU) for _ in range(2)])
+    loading.start()
+    made = 0
+    while loading.is_alive():
+        network = load_classifier(tmp_path / "c").network
+        assert not any(weight.is_meta for weight in network.parameters())
+        made += 1
+    loading.join()
+    assert made > 0

@@ -1,14 +1,18 @@
-"""Work on many items by several threads."""
+"""Work on many items by several threads, and what they must not do at once."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-__all__ = ["mapped"]
+__all__ = ["MAKING", "mapped"]
 
+MAKING = threading.RLock()
+"""Held while networks are made or loaded: while diffusers loads one, all networks that other threads make
+have no memory (accelerate's `init_empty_weights` exchanges a method of every `torch.nn.Module`)."""
 TOGETHER = 1024
 
 T = TypeVar("T")

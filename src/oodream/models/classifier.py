@@ -25,6 +25,7 @@ from ..core.folders import check_is_there
 from ..core.options import is_number, is_whole
 from ..core.registry import make
 from ..core.tensors import load_tensors, save_tensors
+from ..core.threads import MAKING
 from ..core.types import Json, Loss
 from ..data.images import Images, from_array
 from ..runtime.answers import Outputs, Prediction, predictions
@@ -170,8 +171,9 @@ def from_description(description: Json, folder: Path, plugins: bool) -> Classifi
     check_plugin(settings["backbone"], folder, plugins, harmless=HARMLESS)
     state = load_tensors(folder / "model.safetensors")
     try:
-        network = rebuild(settings, len(names), size, state)
-        loss = make("losses", settings["loss"], **settings["loss_options"])
+        with MAKING:
+            network = rebuild(settings, len(names), size, state)
+            loss = make("losses", settings["loss"], **settings["loss_options"])
         if loss.state_dict():
             loss.load_state_dict(load_tensors(folder / "loss.safetensors"))
     except (ValueError, StoreError):

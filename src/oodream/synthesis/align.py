@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..config import AlignConfig, Optimisation
 from ..core.seeding import generator, seeded
+from ..core.threads import MAKING
 from ..core.types import ClassBook, Features, Loss, Output, Step, Terms
 from ..data.images import Images
 from ..models.factory import SCRATCH, backbone, load_weights
@@ -73,7 +74,7 @@ def untrained_encoder(
 
     Its weights depend on the seed and, if `pretrained`, on the published weights of the backbone's name.
     """
-    with seeded(seed, "align"):
+    with MAKING, seeded(seed, "align"):
         return AlignedEncoder(config.backbone, book, config.temperature, pretrained)
 
 

@@ -18,6 +18,7 @@ import torch
 from ..core.errors import StoreError, brief, first_line, listed, shown
 from ..core.files import ASSETS, read_json
 from ..core.folders import HASHES, changed_files
+from ..core.threads import MAKING
 from .errors import DecoderError
 from .parts import check_classes, check_configs, check_indexes
 
@@ -106,7 +107,8 @@ def load_autoencoder(folder: str, pipeline: Any) -> Any:
     verbosity = messages.get_verbosity()
     messages.set_verbosity_error()  # it warns of an option that it has saved itself
     try:
-        vae = network.from_pretrained(folder, dtype=pipeline.unet.dtype, use_safetensors=True)
+        with MAKING:
+            vae = network.from_pretrained(folder, dtype=pipeline.unet.dtype, use_safetensors=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DecoderError(f"The autoencoder {folder} cannot be loaded: {error}") from error
     finally:
@@ -156,13 +158,10 @@ def _loaded(source: str, dtype: torch.dtype, variant: str | None) -> Any:
     index = diffusers.DiffusionPipeline.load_config(source)
     kind = _known(index.get("_class_name"), source)
     check_classes(index, PARTS[kind], source)
-    return getattr(diffusers, kind).from_pretrained(
-        source,
-        dtype=dtype,
-        use_safetensors=True,
-        variant=variant,
-        **UNUSED[kind],
-    )
+    with MAKING:
+        return getattr(diffusers, kind).from_pretrained(
+            source, dtype=dtype, use_safetensors=True, variant=variant, **UNUSED[kind]
+        )
 
 
 def check_folder(folder: Path) -> None:
