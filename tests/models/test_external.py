@@ -215,3 +215,10 @@ def test_any_network_is_split_where_its_logits_come_from(pooled):
 def test_a_network_that_ends_otherwise_is_refused():
     with pytest.raises(ValueError, match="PlainNetwork come from no linear layer"):
         split(PlainNetwork("softmax"), 16)
+
+
+def test_a_network_whose_logits_are_not_finite_is_refused_for_that():
+    network = PlainNetwork("")
+    next(network.parameters()).data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="The logits of this PlainNetwork are not finite"):
+        split(network, 16)

@@ -365,3 +365,16 @@ def test_large_images_are_computed_a_few_at_once(size: int, batches: list[int]) 
     pixels = torch.zeros(40, 3, size, size, dtype=torch.uint8)
     Extractor(Watched())(from_array("x", pixels, torch.zeros(40), ()))
     assert seen == batches
+
+
+class OfFloats(nn.Module):
+    """Logits of pixels as floats, as other libraries have them."""
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        return images_B3HW.float().mean((2, 3))
+
+
+@pytest.mark.parametrize("network", [nn.Sequential(nn.Conv2d(3, 3, 16), nn.Flatten()), OfFloats()])
+def test_a_network_of_another_convention_is_refused_with_what_makes_one(network: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"is no network on uint8 images .* split\(network, size, mean"):
+        Extractor(network)(pictures())

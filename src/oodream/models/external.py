@@ -105,6 +105,8 @@ def split(
     for hook in hooks:
         hook.remove()
     whole = getattr(whole, "logits", whole)
+    if not whole.isfinite().all():
+        raise ValueError(f"The logits of this {type(network).__name__} are not finite: look at its weights.")
     ends = [
         layer
         for layer, result in called

@@ -260,13 +260,28 @@ def _forward(
     if probes:
         x = x.float().requires_grad_(gradient)
     with torch.set_grad_enabled(gradient), _outputs_of(pooled) as maps:
-        output = network(x)
+        output = _output(network, x)
     forward = ForwardPass(model=network, images_B3HW=x, output=output, map_BFHW=maps[-1] if maps else None)
     return Output(
         logits_BC=output.logits_BC.detach().cpu(),
         z_BF=output.z_BF.detach().cpu(),
         probes={probe.key: probe(forward).detach().cpu() for probe in probes},
     )
+
+
+def _output(network: nn.Module, x: Tensor) -> Output:
+    """What a network makes of images; ValueError for one that does not take them as they are."""
+    advice = (
+        f"A {type(network).__name__} is no network on uint8 images that returns an Output. Make one of it: "
+        "split(network, size, mean, std) (docs/detectors.md)."
+    )
+    try:
+        if isinstance(output := network(x), Output):
+            return output
+    except RuntimeError as error:
+        if "unsigned char" not in str(error):  # what a layer of floats says of bytes
+            raise
+    raise ValueError(advice)
 
 
 def _halved(batch: int, images: Images, device: torch.device, error: BaseException) -> int:
