@@ -15,7 +15,7 @@ import torch
 from oodream.config import Config
 from oodream.core.options import overlay
 from oodream.run.job import Job
-from oodream.run.plan import Plan
+from oodream.run.plan import Plan, plugin_hashes
 from oodream.run.sources import as_many
 from tests.helpers.clouds import clouds, saved
 
@@ -246,3 +246,19 @@ def test_known_latents_stand_in_for_imagined_ones(config, tmp_path):
     stages = Plan(Job(overlay(overlay(config, LATENTS), KNOWN), tmp_path)).stages
     assert {"latents/known", "latents/adapter"} <= {*stages}
     assert not {*stages} & (IMAGINING | {"latents/imagined"})
+
+
+def test_what_a_plug_in_imports_beside_it_is_part_of_its_hash(config, tmp_path, monkeypatch):
+    package = tmp_path / "minehashed"
+    package.mkdir()
+    (package / "detector.py").write_text("from minehashed.helper import OFFSET\n")
+    (package / "helper.py").write_text("OFFSET = 0\n")
+    (tmp_path / "alone_hashed.py").write_text("\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = overlay(config, {"evaluate": {"detectors": ["minehashed.detector:Mine", "alone_hashed:Mine"]}})
+    before = plugin_hashes(named)
+    (package / "helper.py").write_text("OFFSET = 100\n")
+    (tmp_path / "unrelated.py").write_text("\n")
+    after = plugin_hashes(named)
+    assert after["minehashed.detector:Mine"] != before["minehashed.detector:Mine"]
+    assert after["alone_hashed:Mine"] == before["alone_hashed:Mine"]

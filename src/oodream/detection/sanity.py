@@ -65,6 +65,6 @@ def warn_if_upside_down(
             f"{name} ranks upside down: known images made unrecognizable (tiles shuffled, or two blended) "
             f"look better known to it than the known images themselves (AUROC {auroc:.1%}). Choose other "
             "options or another detector; one that compares with training images needs enough of them in "
-            "every class.",
+            "every class, and one of yours needs higher scores for what is unknown.",
             stacklevel=3,
         )

@@ -264,12 +264,17 @@ def _seed(job: Job) -> Json:
 
 
 def plugin_hashes(config: Config) -> dict[str, str]:
-    """Hashes of the source files of all extensions that are named by their modules."""
+    """Hashes of the source files of all extensions that are named by their modules: the module's own, and
+    where it lies in a package those beside it, which it may import.
+    """
     hashes = {}
     for name in named_extensions(config):
         module = name.partition("@")[0].partition(":")[0]
         if ":" in name and (spec := find_spec(module)) and spec.origin and Path(spec.origin).is_file():
-            hashes[name] = hashlib.blake2b(Path(spec.origin).read_bytes(), digest_size=8).hexdigest()
+            source = Path(spec.origin)
+            files = sorted(source.parent.glob("*.py")) if "." in module else [source]
+            code = b"".join(file.name.encode() + file.read_bytes() for file in files)
+            hashes[name] = hashlib.blake2b(code, digest_size=8).hexdigest()
     return hashes
 
 
