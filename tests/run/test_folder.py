@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -171,3 +172,23 @@ def test_a_stamp_that_is_seen_late_is_waited_for(tmp_path):
     writer.join()
     with pytest.raises(StoreError, match=r"vectors is finished on another machine, and not to be seen here"):
         run.wait_for("vectors", seconds=0.1)
+
+
+def test_a_stage_that_was_stopped_and_goes_on_counts_what_it_took_before(tmp_path):
+    run, inputs = RunDir(tmp_path / "run"), {"k": 3}
+    folder = tmp_path / "run" / "sample"
+
+    def worked(seconds: float) -> None:
+        """Something is put into the stage's folder so long after its mark, and then the process is killed."""
+        mark = (folder / "begun.json").stat().st_mtime
+        (folder / "images").mkdir(exist_ok=True)
+        for path in (folder, folder / "images"):
+            os.utime(path, (mark, mark + seconds))
+
+    assert run.begin("sample", inputs) == 0
+    worked(100)
+    assert run.begin("sample", inputs) == pytest.approx(100, abs=0.1)
+    worked(130)  # of which a hundred were before
+    assert run.begin("sample", inputs) == pytest.approx(130, abs=0.1)
+    worked(-50)  # the clock was set back
+    assert run.begin("sample", inputs) == 0

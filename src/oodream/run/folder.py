@@ -106,9 +106,21 @@ class RunDir:
             )
         return self.stamp(stage) is not None
 
-    def begin(self, stage: str, inputs: Mapping[str, Any]) -> None:
-        """Marks the stage's folder with the inputs that its unfinished contents belong to."""
-        write_json(self.path / stage / "begun.json", inputs, sealed=True)
+    def begin(self, stage: str, inputs: Mapping[str, Any]) -> float:
+        """Marks the stage's folder with the inputs that its unfinished contents belong to.
+
+        Returns the seconds that were spent on these before, as the times of mark and folders tell: from the
+        mark until something was last put there.
+        """
+        folder = self.path / stage
+        mark, earlier = folder / "begun.json", 0.0
+        if mark.exists():
+            newest = max(Path(at).stat().st_mtime for at, _, _ in os.walk(folder))
+            earlier = max(0.0, newest - mark.stat().st_mtime)
+        write_json(mark, inputs, sealed=True)
+        if earlier:
+            os.utime(mark, (began := time.time() - earlier, began))
+        return earlier
 
     def finish(
         self, stage: str, inputs: Mapping[str, Any], seconds: float, summary: Mapping[str, Any]

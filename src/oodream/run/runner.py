@@ -153,7 +153,7 @@ def run_stage(
         return
     began = time.monotonic()
     if is_main():
-        job.folder.begin(stage.name, inputs)
+        began -= job.folder.begin(stage.name, inputs)
     barrier(job.device)
     if elsewhere:
         say(f"  {stage.name:24} begun in a second process")
