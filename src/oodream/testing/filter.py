@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.faults import require
 from ..core.registry import make
 from ..core.seeding import generator
 from ..core.types import Filter, Output
-from ._rules import require, run_rules, untouched
+from ._rules import run_rules, untouched
 
 __all__ = ["check_filter"]
 
@@ -37,8 +38,7 @@ def check_filter(filter: str | Callable[..., Filter], **options: Any) -> None:
         result: Filter = make("filters", filter, **options) if isinstance(filter, str) else filter(**options)
         return result
 
-    name = filter if isinstance(filter, str) else getattr(filter, "__name__", repr(filter))
-    run_rules(name, [partial(rule, made) for rule in (_check_reason, _check_answer, _check_rows)])
+    run_rules(filter, [partial(rule, made) for rule in (_check_reason, _check_answer, _check_rows)])
 
 
 class ToyBaseline(nn.Module):

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..core.faults import require
 from ..core.registry import make
 from ..core.seeding import generator
 from ..core.types import Features, SampledVectors, Sampler
 from ..core.words import Words, WordSampler
-from ._rules import require, run_rules, untouched
+from ._rules import run_rules, untouched
 
 __all__ = ["check_sampler", "random_features"]
 
@@ -45,9 +46,8 @@ def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None
         )
         return result.with_words(random_words) if isinstance(result, WordSampler) else result
 
-    name = sampler if isinstance(sampler, str) else getattr(sampler, "__name__", repr(sampler))
     rules = (_check_vectors, _check_seeds, _check_independence, _check_small_classes)
-    run_rules(name, [partial(rule, made) for rule in rules])
+    run_rules(sampler, [partial(rule, made) for rule in rules])
 
 
 def random_features(sizes: tuple[int, ...] = SIZES, width: int = WIDTH) -> Features:
