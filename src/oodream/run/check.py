@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings
 
 from ..config import Config
+from ..core.faults import blamed
 from ..core.options import ConfigError
 from ..core.registry import get, make, make_all
 from ..core.types import Sizes
@@ -33,7 +34,8 @@ def check(job: Job) -> None:
     c, r = job.config, job.config.regularize
     job.inputs.check()
     if job.run.imagines:
-        job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
+        with blamed(f"The sampler {c.sample.sampler!r}", job.sampler):
+            job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
         make_filters(c.filter, job.run.kind)
     loss = make_loss(r.loss, r.loss_options)
     if loss.outliers and job.run.kind != "outlier":
