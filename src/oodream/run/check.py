@@ -17,6 +17,7 @@ from ..synthesis.decoders.stable import StableDecoder
 from ..synthesis.filters import make_filters
 from ..synthesis.names import warn_of_names
 from ..training.loop import autocast
+from ..training.terms import build_loss
 from ..training.train import NO_ADAPTER, make_loss
 from .job import Job
 from .sources import lacks_outlier_images
@@ -59,14 +60,15 @@ def check(job: Job) -> None:
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
     vectors = job.run.kind == "outlier" and job.run.imagines
-    loss.build(  # losses refuse what they cannot do with
+    build_loss(  # losses refuse what they cannot do with
+        loss,
         Sizes(
             features=1,
             classes=len(job.book.names),
             text=job.book.tokens_CD.shape[1] if vectors else 0,
             teacher=1,
             latent=(4, 8, 8) if job.run.has_latents else None,
-        )
+        ),
     )
     if job.run.has_latents and job.run.kind != "outlier":
         raise ValueError("Inliers are trained on as images; only outliers may be latents (decode.output).")
