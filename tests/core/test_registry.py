@@ -61,6 +61,31 @@ def test_options_of_the_wrong_kind_are_named(family, name, options, message):
         registry.make(family, name, **options)
 
 
+def test_a_class_without_a_constructor_of_its_own_has_no_options():
+    with pytest.raises(ValueError, match=r"The loss 'cross_entropy' has no option 'logit'\. There are: none"):
+        registry.make("losses", "cross_entropy", logit=1.0)
+
+
+def test_an_option_of_another_one_is_named_as_it_is_written():
+    names = ("cross_entropy", "kd@b", "kd")
+    with pytest.raises(
+        ValueError, match=r"'cross_entropy' has no option 'logit', and 'kd@b' has: .* kd@b\.logit=\."
+    ):
+        registry.make_all("losses", names, {"logit": 1.0})
+    assert registry.make_all("losses", names, {"kd@b.logit": 3.0})["kd@b"].logit == 3.0
+
+
+class Broken:
+    def __init__(self, depth: int = 1) -> None:
+        self.nowhere.depth = depth
+
+
+def test_what_a_plug_in_raises_when_it_is_made_has_its_name_and_place():
+    sentence = rf"^filter '{__name__}:Broken': AttributeError: .* \(.*test_registry\.py, line \d+\)\.$"
+    with pytest.raises(ValueError, match=sentence):
+        registry.make("filters", f"{__name__}:Broken", depth=2)
+
+
 def test_whole_numbers_are_numbers():
     assert registry.make("losses", "energy_logistic", beta=2).beta == 2.0
     assert isinstance(registry.make("losses", "energy_logistic", beta=2).beta, float)

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,12 +28,13 @@ from oodream.core.files import read_json, write_json
 from oodream.core.options import ConfigError
 from oodream.core.registry import make
 from oodream.core.tensors import save_tensors
+from oodream.core.types import Output
 from oodream.data.builtin import digits
 from oodream.data.images import from_array
 from oodream.data.preprocess import read_pictures
 from oodream.deploy.guard import Guard
 from oodream.deploy.stored import name_of
-from oodream.detection.detectors import NoOutliers, state
+from oodream.detection.detectors import BaseDetector, NoOutliers, state
 from oodream.run.layout import REGULARIZED, Layout
 from oodream.run.stages.results import calibrate_guard
 from oodream.runtime.answers import Prediction
@@ -731,3 +732,34 @@ def test_score_asks_the_guard_of_its_classifier(tmp_path, picture, capsys):
     assert scored("--run", str(run))[0]["threshold"] == classifier().threshold
     assert main(["score", str(path), "--run", str(run)]) == 0
     assert capsys.readouterr().out.split()[1] == "score"
+
+
+@dataclass
+class Constant(BaseDetector):
+    """Gives every image the same score."""
+
+    value: str = "0"
+
+    def _score(self, output: Output) -> torch.Tensor:
+        return torch.full((len(output),), float(self.value), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (
+            "-1",
+            r"gives all 1,000 held-out images the score -1: it tells no image from another\. Choose another",
+        ),
+        ("nan", r"gives 1,000 of 1,000 held-out images a score that is NaN or infinite\. Choose another"),
+    ],
+)
+def test_scores_that_no_threshold_can_come_from_are_refused(value, sentence):
+    with pytest.raises(ValueError, match=rf"^The detector {__name__}:Constant {sentence} detector\.$"):
+        Guard.calibrate(classifier(), Constant(value=value), *clothes())
+
+
+def test_the_stage_names_a_detector_that_makes_no_guard_and_how_to_choose_another(tmp_path):
+    sentence = rf"No guard can be made of the detector '{__name__}:Constant': .*--guard\.detector.*--evaluate"
+    with pytest.raises(ValueError, match=sentence):
+        stage(tmp_path, clothes()[1], detectors=(f"{__name__}:Constant", "energy"))

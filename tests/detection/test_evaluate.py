@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,9 +13,9 @@ from torch import Tensor, nn
 
 from oodream.core.registry import make
 from oodream.core.results import row_from_json, row_to_json
-from oodream.core.types import Output, Sizes
+from oodream.core.types import Head, Output, Sizes
 from oodream.data.images import Images, ImageSet, from_array
-from oodream.detection.detectors import BaseDetector
+from oodream.detection.detectors import BaseDetector, learned
 from oodream.detection.detectors.knn import KNN
 from oodream.detection.evaluate import Evaluation, evaluate, evaluate_outputs, shift_row
 from oodream.functional.metrics import METRICS, augrc, aurc, measure
@@ -280,6 +282,103 @@ def test_detectors_that_cannot_be_used_are_skipped_and_named() -> None:
     assert "Infinite scores" in result.skipped["endless"]
     alone = evaluate(Extractor(Tint()), ["energy"], **GIVEN, ood=[dull()], resamples=0)
     assert alone.rows == result.rows
+
+
+@dataclass
+class Faulty(BaseDetector):
+    """Fails in `_score`, or in `_fit`, as `fault` says."""
+
+    fault: str = ""
+    mean_: Tensor = learned()
+
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        self.mean_ = output.logits_BC.mean()
+        if self.fault == "fit":
+            _ = 1 / 0
+
+    def _score(self, output: Output) -> Tensor:
+        given = {
+            "short": lambda s: s[:-1],
+            "list": lambda s: s.tolist(),
+            "column": lambda s: s[:, None],
+            "gradient": lambda s: s.requires_grad_(),
+            "key": lambda s: {}["gone"],
+            "attribute": lambda s: s.nowhere,
+            "silent": lambda s: self.refuse(),
+        }
+        return given.get(self.fault, lambda s: s)(-output.logits_BC.logsumexp(1))
+
+    def refuse(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("short", r"^Faulty: It gave 59 scores for 60 images\.$"),
+        ("list", r"^Faulty: It gave no tensor of scores, but \["),
+        ("column", r"^Faulty: Scores have the shape \(N,\); it gave \(60, 1\)\.$"),
+        ("gradient", "^Faulty: Its scores require gradients"),
+        ("key", r"^Faulty: KeyError: 'gone' \(.*test_evaluate\.py, line \d+\)\.$"),
+        ("attribute", r"^Faulty: AttributeError: .*nowhere.* \(.*test_evaluate\.py, line \d+\)\.$"),
+        ("silent", r"^Faulty: AssertionError \(.*test_evaluate\.py, line \d+\)\.$"),
+        ("fit", r"^Faulty: ZeroDivisionError: division by zero \(.*test_evaluate\.py, line \d+\)\.$"),
+    ],
+)
+def test_whatever_a_detector_raises_or_gives_costs_no_other_ones_results(fault: str, reason: str) -> None:
+    detectors = {"bad": Faulty(fault=fault), "energy": make("detectors", "energy")}
+    result = evaluate(Extractor(Tint()), detectors, **GIVEN, ood=[dull()], resamples=0)
+    assert list(result.skipped) == ["bad"]
+    assert re.search(reason, result.skipped["bad"])
+    alone = evaluate(Extractor(Tint()), ["energy"], **GIVEN, ood=[dull()], resamples=0)
+    assert alone.rows == result.rows
+
+
+def test_a_detector_that_fails_on_the_unrecognizable_images_alone_is_warned_of() -> None:
+    @dataclass
+    class Partial(BaseDetector):
+        def _score(self, output: Output) -> Tensor:
+            return {60: output.logits_BC[:, 0], 40: output.logits_BC[:, 0]}[len(output)]
+
+    detectors = {"partial": Partial(), "energy": make("detectors", "energy")}
+    with pytest.warns(UserWarning, match=r"partial cannot score known images made unrecognizable.*KeyError"):
+        result = evaluate(Extractor(Tint()), detectors, **GIVEN, ood=[dull()], resamples=0)
+    assert result.scores.keys() == {"partial", "energy"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), torch.OutOfMemoryError("no memory")])
+def test_what_is_no_fault_of_a_detector_is_raised(error: BaseException) -> None:
+    @dataclass
+    class Interrupted(BaseDetector):
+        def _score(self, output: Output) -> Tensor:
+            raise error
+
+    with pytest.raises(type(error)):
+        evaluate(Extractor(Tint()), {"x": Interrupted()}, **GIVEN, ood=[dull()], resamples=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (
+            ("logits", "feature"),
+            r"Typo\.reads: 'feature' is unknown; there are logits, features, labels, head,",
+        ),
+        ("features", r"Typo\.reads is a tuple of names, not 'features'"),
+    ],
+)
+def test_a_detector_that_reads_what_there_is_not_is_refused_when_it_is_made(
+    wrong: object, sentence: str
+) -> None:
+    @dataclass
+    class Typo(BaseDetector):
+        reads: ClassVar = wrong
+
+        def _score(self, output: Output) -> Tensor:
+            return output.z_BF.sum(1)
+
+    with pytest.raises(ValueError, match=sentence):
+        Typo()
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,30 @@ def test_every_arm_is_checked_before_the_first_one_starts(shapes, tiny_pipeline,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("gone"), "KeyError: 'gone'."),
+        (ValueError("It is blue."), "It is blue."),
+        (MemoryError(), "Memory gave out"),
+    ],
+)
+def test_a_broken_arm_is_named_with_the_way_to_the_others(
+    error, said, shapes, tiny_pipeline, tmp_path, capsys, monkeypatch
+):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr("oodream.run.compare.go", broken)
+    (tmp_path / "arms.json").write_text('{"a": {}, "b c": {"regularize": {"ratio": 1.0}}}')
+    args = [*command(shapes, tiny_pipeline, tmp_path / "out")[1:], "--arms", str(tmp_path / "arms.json")]
+    assert main(["compare", *args]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Arm 'a': " in told
+    assert "The other arms alone: --only 'b c'." in told
+
+
 def test_known_images_stand_in_for_imagined_outliers(finished, shapes, tiny_pipeline, tmp_path):
     """The control: all else is as it was, and the classifier learns something else."""
     run = Path(shutil.copytree(finished, tmp_path / "run"))

@@ -10,7 +10,7 @@ from torch import nn
 
 from oodream.config import FilterConfig
 from oodream.core.types import Output
-from oodream.synthesis.filters import make_filters
+from oodream.synthesis.filters import make_filters, passing
 from oodream.synthesis.filters.class_drift import ClassDrift
 from oodream.synthesis.filters.id_leak import IdLeak
 
@@ -83,7 +83,7 @@ def test_an_image_that_is_surely_its_class_stays_at_threshold_1():
     ],
 )
 def test_filters_of_a_configuration(config, kind, expected):
-    assert make_filters(config, kind) == expected
+    assert list(make_filters(config, kind).values()) == expected
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,49 @@ def test_filters_of_a_configuration(config, kind, expected):
 def test_filters_that_cannot_be_made_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         make_filters(config, "outlier")
+
+
+class Answers:
+    """A filter that answers, or fails, as it is told."""
+
+    reason = "it is as it is"
+
+    def __init__(self, answer) -> None:
+        self.answer = answer
+
+    def __call__(self, images_B3HW, y_B, baseline):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Speechless(Answers):
+    reason = ""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (
+            torch.tensor([True]),
+            r"It returns a boolean tensor .*, not torch\.bool of shape \(1,\)",
+        ),
+        (
+            torch.ones(4),
+            r"It returns a boolean tensor .*, not torch\.float32 of shape \(4,\)",
+        ),
+        ([True] * 4, r"It returns a boolean tensor .*, not \[True, True, True, True\]"),
+        (KeyError("gone"), r"KeyError: 'gone' \(.*test_filters\.py, line \d+\)\.$"),
+    ],
+)
+def test_an_answer_that_is_no_mask_is_refused_with_the_filters_name(answer, sentence):
+    with pytest.raises(ValueError, match=f"^The filter 'mine': {sentence}"):
+        passing("mine", Answers(answer), IMAGES, Y, Baseline())
+
+
+def test_a_filter_without_a_reason_is_refused_when_it_is_made():
+    with pytest.raises(ValueError, match=r"^The filter '.*:Speechless': reason says in a sentence why"):
+        make_filters(FilterConfig(filters=(f"{__name__}:Speechless",)), "outlier")

@@ -170,3 +170,14 @@ def test_adapters_that_keep_the_rules_pass_by_class_and_by_path():
 def test_an_adapter_that_breaks_a_rule_is_told_which(broken, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_adapter(broken)
+
+
+def test_what_an_adapter_raises_is_told_with_its_name_and_type():
+    class Lost(Resized):
+        def forward(self, model, images, latents):
+            return self.nowhere
+
+    with pytest.raises(AssertionError, match=r"^Lost: it raises AttributeError \(.*nowhere"):
+        check_adapter(Lost)
+    with pytest.raises(AssertionError, match=r"^Resized: it raises TypeError \(.*'gains'"):
+        check_adapter(Resized, gains=2.0)

@@ -243,3 +243,8 @@ class NoPlain(Blobs):
 def test_what_breaks_a_rule_is_caught(broken, rule):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*({rule})"):
         check_decoder(broken)
+
+
+def test_an_option_that_a_decoder_does_not_have_is_told_with_its_name():
+    with pytest.raises(AssertionError, match=r"^Blobs: it raises TypeError \(.*'colour'"):
+        check_decoder(Blobs, colour="red")

@@ -112,6 +112,21 @@ class Meddling(Alone):
         return score_N
 
 
+@dataclass
+class Scribbling(Cosine):
+    """Changes what it reads, which is a copy of float32 and the thing itself of float64."""
+
+    def _score(self, output: Output) -> Tensor:
+        score_N = super()._score(output)
+        output.z_BF.mul_(2)
+        return score_N
+
+
+@dataclass
+class Misspelt(Cosine):
+    reads: ClassVar = ("feature",)
+
+
 class Eager(Alone):
     def score(self, output: Output) -> Tensor:
         return super().score(output) if self.mean_F_ is not None else torch.zeros(len(output))
@@ -226,6 +241,11 @@ WRONG = [
     (Random, "generators of its own"),
     (Unsteady, "seed what is random"),
     (Meddling, "must leave the tensors that it is given as they are"),
+    (Scribbling, "must leave the tensors that it is given as they are"),
+    (
+        Misspelt,
+        r"Misspelt\.reads: 'feature' is unknown; there are logits, features, labels, head,",
+    ),
     (Eager, "must raise NotFitted"),
     (Secretive, "must be in the learned fields"),
     (Credulous, "`score` of outputs that hold nan must raise ValueError"),

@@ -148,8 +148,8 @@ class NeedsImages(Sure):
     [
         (NoReason, "reason says in a sentence"),
         (OneWord, "reason says in a sentence"),
-        (Numbers, "a boolean of shape"),
-        (OneAnswer, "a boolean of shape"),
+        (Numbers, "a boolean tensor of shape"),
+        (OneAnswer, "a boolean tensor of shape"),
         (TopHalf, "the images beside it"),
         (Beside, "the images of its class before it"),
         (Ahead, "the images of its class before it"),

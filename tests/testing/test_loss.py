@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from oodream.core.registry import names
 from oodream.core.types import Loss, Terms
-from oodream.testing.loss import check_loss
+from oodream.testing.loss import SIZES, check_loss, random_step
+from oodream.training.terms import build_loss, terms_of
+from oodream.training.train import make_loss
 
 
 @pytest.mark.parametrize("name", names("losses"))
@@ -99,6 +101,33 @@ class Detached(Margin):
 
     def refuse(self):
         raise ValueError("no outliers.")
+
+
+class Constant(Margin):
+    def forward(self, step):
+        return Terms(total=super().forward(step).total.detach())
+
+
+class FloatPart(Margin):
+    def forward(self, step):
+        terms = super().forward(step)
+        return Terms(total=terms.total, parts={"ce": terms.parts["ce"].item()})
+
+
+class ListedParts(Margin):
+    def forward(self, step):
+        terms = super().forward(step)
+        return Terms(total=terms.total, parts=[terms.total])
+
+
+class Forgetful(Margin):
+    def __init__(self) -> None:
+        self.scale = 1.0
+
+
+class Lost(Margin):
+    def forward(self, step):
+        return self.nowhere
 
 
 class IdleWeights(Margin):
@@ -198,7 +227,12 @@ def test_a_loss_that_keeps_the_rules_passes_by_class_and_by_path():
     ("broken", "sentence"),
     [
         (NoModule, "subclass of oodream.core.types.Loss"),
-        (Bare, "returns Terms, not Tensor"),
+        (Bare, r"returns Terms\(total, parts\), not Tensor"),
+        (Forgetful, r"Its __init__ does not call super\(\)\.__init__\(\)"),
+        (Constant, "The total carries no gradient"),
+        (FloatPart, r"The part 'ce' is a tensor, not \d\.\d+"),
+        (ListedParts, r"Parts are named in a dictionary, not \["),
+        (Lost, "The loss fails for 6 known images and 6 outliers: AttributeError: .*nowhere"),
         (OneNumberARow, r"The total is a scalar, not of shape \(6,\)"),
         (NotANumber, "The total is nan for 1 known images and 1 outliers"),
         (Unnamed, "A part has no name"),
@@ -206,7 +240,7 @@ def test_a_loss_that_keeps_the_rules_passes_by_class_and_by_path():
         (PartOfRows, r"The part 'rows' is a scalar, not of shape \(2,\)"),
         (Detached, "No gradient reaches the network"),
         (IdleWeights, "No gradient reaches the loss's own idle.weight"),
-        (FixedSizes, "The loss fails for 6 known images and 6 outliers: mat1 and mat2 shapes"),
+        (FixedSizes, "The loss fails for 6 known images and 6 outliers: RuntimeError: mat1 and mat2 shapes"),
         (TakesAnything, "says that it needs outliers, and takes a step without"),
         (SaysNothing, "refusal of a step without outliers does not say so: Something is missing"),
         (IgnoresOutliers, "needs outliers, and its total is the same with others"),
@@ -222,5 +256,45 @@ def test_a_loss_that_keeps_the_rules_passes_by_class_and_by_path():
     ],
 )
 def test_a_loss_that_breaks_a_rule_is_told_which(broken, sentence):
-    with pytest.raises(AssertionError, match=sentence):
+    with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{sentence}"):
         check_loss(broken)
+
+
+def test_an_option_that_a_loss_does_not_have_is_named():
+    with pytest.raises(AssertionError, match=r"^kd: it raises ValueError \(The loss 'kd' has no"):
+        check_loss("kd", logits=2.0)
+    with pytest.raises(AssertionError, match=r"^Margin: it raises TypeError \(.*'scales'"):
+        check_loss(Margin, scales=2.0)
+
+
+# In a training
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (Bare, r"A loss returns Terms\(total, parts\), not Tensor"),
+        (OneNumberARow, r"The total is a scalar, not of shape \(6,\)"),
+        (Constant, "The total carries no gradient"),
+        (FloatPart, r"The part 'ce' is a tensor, not \d\.\d+"),
+        (Lost, r"AttributeError: .*nowhere.* \(.*test_loss\.py, line \d+\)\.$"),
+    ],
+)
+def test_a_training_names_the_loss_that_is_at_fault(broken, sentence):
+    step = random_step(SIZES[0], 6, 6)
+    loss = broken()
+    build_loss(loss, SIZES[0])
+    with pytest.raises(ValueError, match=f"^The loss {broken.__name__}: {sentence}"):
+        terms_of(loss, step)
+    both = make_loss(("cross_entropy", f"{__name__}:{broken.__name__}"))
+    build_loss(both, SIZES[0])
+    with pytest.raises(ValueError, match=f"^The loss {__name__}:{broken.__name__}: {sentence}"):
+        terms_of(both, step)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"), [("Forgetful", "Its __init__ does not"), ("NoModule", "subclass")]
+)
+def test_what_is_no_loss_is_refused_when_it_is_made(wrong, sentence):
+    with pytest.raises(ValueError, match=f"^The loss {__name__}:{wrong}: .*{sentence}"):
+        make_loss((f"{__name__}:{wrong}",))

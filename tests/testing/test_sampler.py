@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from oodream.config import SampleConfig
 from oodream.core.registry import names
 from oodream.core.seeding import derive, generator
-from oodream.core.types import SampledVectors
-from oodream.testing.sampler import check_sampler
+from oodream.core.types import ClassBook, SampledVectors
+from oodream.synthesis.sample import sample
+from oodream.testing.sampler import check_sampler, random_features
 
 
 @pytest.mark.parametrize("name", names("samplers"))
@@ -184,20 +186,81 @@ class FailsLater(Noise):
         return super().__call__(features, per_class, seed, space)
 
 
+class NoCheck(Noise):
+    check = None
+
+
+class Tuple(Noise):
+    def __call__(self, features, per_class, seed, space):
+        v = super().__call__(features, per_class, seed, space)
+        return v.z_MD, v.y_M
+
+
+class FarAnchors(Changed):
+    def change(self, v, features):
+        return {"anchor_M": v.anchor_M + len(features.y_N)}
+
+
+class NumbersAsAnchors(Changed):
+    def change(self, v, features):
+        return {"anchor_M": v.anchor_M.tolist()}
+
+
+class ShortLabels(Changed):
+    def change(self, v, features):
+        return {"y_M": v.y_M[:-1]}
+
+
+class StrangeClass(Changed):
+    def change(self, v, features):
+        return {"y_M": v.y_M + 7}
+
+
+BROKEN_OUTPUT = [
+    (OneTooFew, "z_MD is float32 of shape"),
+    (InBlocks, "the classes take turns"),
+    (LongVectors, "unit norm; 21 of 21 have not"),
+    (NotANumber, "The vectors are finite"),
+    (OtherAnchors, "of its vector's class"),
+    (OneSeed, "a seed of its own"),
+    (OwnSpace, "space is the one"),
+    (OtherKind, "kind is the sampler's"),
+    (NoKind, "'outlier' or 'inlier', not 'strange'"),
+    (NoCheck, r"has a method check, which is called as check\(y_N, names\)"),
+    (Tuple, "returns SampledVectors, not tuple"),
+    (FarAnchors, "anchor_M holds rows of the features, of which there are 120"),
+    (NumbersAsAnchors, "anchor_M is a tensor on the CPU"),
+    (ShortLabels, "the classes take turns"),
+    (StrangeClass, "the classes take turns"),
+]
+"""what a run finds, too"""
+
+
+@pytest.mark.parametrize(("broken", "rule"), BROKEN_OUTPUT)
+def test_what_a_run_cannot_use_is_refused_with_the_samplers_name(broken, rule):
+    features = random_features()
+    names = ("a", "b", "c")
+    book = ClassBook(names=names, prompts=names, tokens_CD=torch.ones(3, features.z_ND.shape[1]), space="x")
+    config = SampleConfig(sampler=f"{__name__}:{broken.__name__}", per_class=7)
+    with pytest.raises(ValueError, match=f"^The sampler '{__name__}:{broken.__name__}': .*({rule})"):
+        sample(features, book, config, seed=3)
+
+
+def test_what_a_sampler_raises_has_its_name_and_place():
+    names = ("a", "b", "c")
+    book = ClassBook(names=names, prompts=names, tokens_CD=torch.ones(3, 16), space="x")
+    config = SampleConfig(sampler=f"{__name__}:FailsLater", per_class=7)
+    sentence = r"^The sampler '.*:FailsLater': IndexError: out of range \(.*test_sampler\.py, line \d+\)\.$"
+    with pytest.raises(ValueError, match=sentence):
+        sample(random_features((40, 1, 50)), book, config, seed=3)
+
+
 @pytest.mark.parametrize(
     ("broken", "rule"),
     [
-        (OneTooFew, "z_MD is float32 of shape"),
-        (InBlocks, "the classes take turns"),
-        (LongVectors, "unit norm"),
-        (NotANumber, "finite"),
-        (OtherAnchors, "of its vector's class"),
+        *BROKEN_OUTPUT,
         (AnchorsAmongImages, "anchor_M holds rows of the features|of its vector's class"),
-        (OneSeed, "a seed of its own"),
         (SeedsWithoutSeed, "gives the images other seeds"),
-        (OwnSpace, "space is the one"),
-        (OtherKind, "kind is the sampler's"),
-        (NoKind, "'outlier' or 'inlier', not 'strange'"),
         (SameForEverySeed, "Another seed gives other vectors"),
         (GlobalNumbers, "generators of its own"),
         (SeedsTheWorld, "generators of its own"),

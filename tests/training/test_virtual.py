@@ -17,7 +17,8 @@ from oodream.training.losses._virtual import FeatureQueue
 from oodream.training.losses.npos import beyond_boundary
 from oodream.training.losses.vos import gaussian_tails
 from oodream.training.sources import known_as_outliers
-from oodream.training.train import LossSum, make_loss, train
+from oodream.training.terms import LossSum
+from oodream.training.train import make_loss, train
 from tests.helpers.training import CPU, UNMOVED, built, images, known, output, step
 
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-
 from ..core.options import Option
 from ..core.types import Detector
 from ..data.images import Images, ImageSet
@@ -51,7 +49,7 @@ def tune_detectors(
             best, tried = tune(
                 extractor, [name], fixed, fit=fit, known=known, unknown=unknown, outliers=outliers
             )
-        except (ValueError, torch.linalg.LinAlgError) as error:
+        except ValueError as error:
             skipped[name] = str(error)
             continue
         detectors |= best

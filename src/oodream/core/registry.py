@@ -10,10 +10,14 @@ import inspect
 import pkgutil
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import is_dataclass
 from typing import Any
 
+from torch import nn
+
 from .errors import did_you_mean
+from .faults import blamed
 from .options import ConfigError, check_range, converted
 
 __all__ = [
@@ -91,7 +95,7 @@ def make(family: str, name: str, **options: Any) -> Any:
     """An instance of the extension called `name`.
 
     Raises ValueError that names an option which the extension does not have, or whose value is of another
-    type or out of the annotated range.
+    type or out of the annotated range; and whatever a plug-in raises when it is made.
     """
     extension = get(family, name)
     if (parameters := _parameters(extension)) is not None:
@@ -102,7 +106,9 @@ def make(family: str, name: str, **options: Any) -> Any:
                 f"The {singular(family)} {name!r} has no option {key!r}.{hint} There are: {known}."
             )
     try:
-        return extension(**_checked(extension, options))
+        checked = _checked(extension, options)
+        with blamed(f"{singular(family)} {name!r}", extension) if ":" in name else nullcontext():
+            return extension(**checked)
     except (TypeError, ConfigError) as error:
         raise ValueError(f"{singular(family)} {name!r}: {error}") from error
 
@@ -111,8 +117,9 @@ def _parameters(extension: Callable[..., Any]) -> dict[str, None] | None:
     """What an extension takes by name, its bases' where it passes keywords on; None where it takes any."""
     names: dict[str, None] = {}
     layers: list[Callable[..., Any]] = [extension]
-    if isinstance(extension, type):
-        layers = [vars(c)["__init__"] for c in extension.__mro__[:-1] if "__init__" in vars(c)]
+    if isinstance(extension, type):  # a bare nn.Module takes no option, although its signature says any
+        classes = [c for c in extension.__mro__[:-1] if c is not nn.Module]
+        layers = [vars(c)["__init__"] for c in classes if "__init__" in vars(c)]
     for layer in layers:
         parameters = inspect.signature(layer).parameters.values()
         names |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -152,9 +159,26 @@ def options_by_name(
 def make_all(family: str, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """Several extensions by name, each with its own options. One that is used twice is told apart as
     NAME@LABEL.
+
+    Raises ValueError where `options_by_name` and `make` do. For an option of the first one that only another
+    one has it says how to write that.
     """
     by_name = options_by_name(family, names, options)
+    first, *others = by_name
+    for key in by_name[first]:
+        have = [name for name in others if _has(family, name, key)]
+        if have and not _has(family, first, key):
+            raise ValueError(
+                f"The {singular(family)} {first!r} has no option {key!r}, and {have[0]!r} has: write it "
+                f"{have[0]}.{key}=."
+            )
     return {name: make(family, name.partition("@")[0], **own) for name, own in by_name.items()}
+
+
+def _has(family: str, name: str, option: str) -> bool:
+    """Whether an extension, which may be told apart as NAME@LABEL, has an option of that name."""
+    parameters = _parameters(get(family, name.partition("@")[0]))
+    return parameters is None or option in parameters
 
 
 def singular(family: str) -> str:

@@ -26,7 +26,7 @@ from ..core.types import Detector, Json
 from ..data.images import Images, from_array
 from ..data.preprocess import read_pictures
 from ..detection.apart import warn_of_shared
-from ..detection.detectors import probes_of, state
+from ..detection.detectors import probes_of, scores_of, state
 from ..detection.fit import Lesson, training_outputs
 from ..detection.sanity import warn_if_upside_down
 from ..models.classifier import Classifier, from_squares, load_classifier
@@ -101,8 +101,9 @@ class Guard(Answering, OnHub):
         with its device and cache; without one the network stays where it is.
 
         Warns when the detector ranks upside down (see `detection.sanity`), and when held-out images are among
-        those of `fit`. Raises ValueError when the
-        held-out images are too few, of another size, or OOD, and NoOutliers where a detector lacks outliers.
+        those of `fit`. Raises ValueError when the held-out images are too few, of another size, or OOD, or
+        their scores are not finite or all the same, and NoOutliers where a detector lacks outliers. What else
+        the detector raises is a ValueError, too.
         """
         detector, kept = _fitted(classifier, detector, fit, held_out, extractor, labelled, outliers)
         threshold, guarantee = kept.calibrate(alpha, confidence, classifier.names if per_class else None)
@@ -143,7 +144,7 @@ class Guard(Answering, OnHub):
 
     def _outputs(self, images: Images, device: torch.device) -> Outputs:
         output = self.classifier.extractor(device)(_sized(images, self.size), probes_of([self.detector]))
-        return self.classifier.outputs(output.logits_BC, self.detector.score(output))
+        return self.classifier.outputs(output.logits_BC, scores_of(self.detector, output))
 
     def save(self, folder: Path | str, classifier: str = "") -> None:
         """Writes the folder, safetensors and JSON; `load` reads it.
@@ -237,10 +238,24 @@ def _fitted(
         _sized(outliers, classifier.size)
     detector = training_outputs(extractor, [detector], fit, outliers).fit(detector)
     output = extractor(held_out, probes_of([detector]))
-    score_N = detector.score(output)
-    name = name_of(detector)
+    score_N, name = scores_of(detector, output), name_of(detector)
+    _check_scores(score_N, name)
     warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
     return detector, HeldOut.of(score_N, output.logits_BC, held_out.labels if labelled else None)
+
+
+def _check_scores(score_N: Tensor, name: str) -> None:
+    """ValueError, which names the detector, for held-out scores that no threshold can come from."""
+    if bad := int((~score_N.isfinite()).sum()):
+        raise ValueError(
+            f"The detector {name} gives {bad:,} of {len(score_N):,} held-out images a score that is NaN or "
+            "infinite. Choose another detector."
+        )
+    if len(score_N) > 1 and bool((score_N == score_N[0]).all()):
+        raise ValueError(
+            f"The detector {name} gives all {len(score_N):,} held-out images the score "
+            f"{score_N[0].item():g}: it tells no image from another. Choose another detector."
+        )
 
 
 def _parts(pictures: Any, size: int, white: float, batch: int) -> Iterator[Images]:

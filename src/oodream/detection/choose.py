@@ -23,7 +23,7 @@ from ..core.types import Detector, Head, Output
 from ..data.images import Images, ImageSet
 from ..functional.metrics import auroc
 from ..models.inference import Extractor
-from .detectors import probes_of
+from .detectors import probes_of, scores_of
 from .fit import Lesson, Training, training_outputs
 from .tune import tune
 
@@ -103,16 +103,17 @@ def choose_detector(
             )  # fmt: skip
             detector, options = best[name], tried[name].options
             probes = probes_of([detector])
-            known_N = detector.score(extractor(known, probes))
+            known_N = scores_of(detector, extractor(known, probes))
             aurocs = {
-                one.name: auroc(known_N, detector.score(extractor(one.images, probes))) for one in unknown
+                one.name: auroc(known_N, scores_of(detector, extractor(one.images, probes)))
+                for one in unknown
             }
             if folds:
                 aurocs[LEFT_OUT] = fmean(
                     left_out_auroc(classes, name, options, extractor, fit, known, outliers)
                     for classes in folds
                 )
-        except (ValueError, torch.linalg.LinAlgError) as error:
+        except ValueError as error:
             skipped[name] = str(error)
             continue
         kinds = {kind: groups.get(kind, "near") for kind in aurocs}
@@ -160,7 +161,7 @@ def left_out_auroc(
     detector = _cut(training, kept_C).fit(detector)
     output = extractor(known, probes_of([detector]))
     rows_M = kept_C[known.labels]
-    scores = (detector.score(_part(output, rows, kept_C)) for rows in (rows_M, ~rows_M))
+    scores = (scores_of(detector, _part(output, rows, kept_C)) for rows in (rows_M, ~rows_M))
     return auroc(*scores)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..core import registry
+from ..core.faults import blamed
 from ..core.results import Row, ShiftRow
 from ..core.types import Detector, Head, Output
 from ..data.images import Images, ImageSet
@@ -23,15 +24,12 @@ from ..functional.metrics import (
 from ..models.inference import Extractor, outputs
 from ..runtime.tails import wilson
 from .apart import check_sizes, warn_of_shared
-from .detectors import learned_fields, probes_of
+from .detectors import learned_fields, probes_of, scores_of
 from .fit import Lesson, Training, joined, training_outputs
 from .numbers import Numbers
 from .sanity import warn_if_upside_down
 
 __all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row"]
-
-# What a detector raises that does not suit, or has a fault.
-CANNOT_BE_USED = (ValueError, RuntimeError, TypeError, IndexError)
 
 Detectors = Sequence[str] | Mapping[str, Detector]
 
@@ -136,8 +134,9 @@ def evaluate_outputs(
     trained from other seeds would differ. `fpr95_nearest` takes FPR95 where 95 % is nearest, as that of
     `metrics.measure` does.
 
-    A detector that cannot be fitted or cannot score is skipped. Raises ValueError when none is left, and for
-    a set that is empty, has another number of classes, an unknown group or a reserved name.
+    A detector that cannot be fitted or cannot score, whatever it raises, is skipped. Raises ValueError when
+    none is left, and for a set that is empty, has another number of classes, an unknown group or a reserved
+    name.
     """
     _check_sets(test, ood)
     fitted, skipped = _fitted(Training(*fit, head, outliers, shown), _by_name(detectors), {})
@@ -164,7 +163,7 @@ def _fitted(
     for name, detector in detectors.items():
         try:
             fitted[name] = training.fit(detector)
-        except CANNOT_BE_USED as error:
+        except ValueError as error:
             failed[name] = str(error)
     return fitted, {**skipped, **failed}
 
@@ -196,10 +195,10 @@ def _measured(
     skipped = dict(skipped)
     for name, detector in fitted.items():
         try:
-            known_N = detector.score(output).cpu()
-            unknown = {key: detector.score(outputs_).cpu() for key, (_, outputs_) in ood.items()}
+            known_N = scores_of(detector, output)
+            unknown = {key: scores_of(detector, outputs_) for key, (_, outputs_) in ood.items()}
             numbers = Numbers(known_N, unknown, right_N, seed, resamples, fpr95_nearest)
-        except CANNOT_BE_USED as error:
+        except ValueError as error:
             skipped[name] = str(error)
             continue
         scores[name] = {"id": known_N, **unknown}
@@ -255,11 +254,13 @@ def _served(
     two = test.subset(torch.arange(min(2, len(test))))
     for name, detector in detectors.items():
         try:
-            if probes := probes_of([detector]):
-                outputs(extractor.network, two, extractor.device, probes=probes)
-            served[name] = detector
-        except CANNOT_BE_USED as error:
+            with blamed(type(detector).__name__, detector):
+                if probes := probes_of([detector]):
+                    outputs(extractor.network, two, extractor.device, probes=probes)
+        except ValueError as error:
             skipped[name] = str(error)
+            continue
+        served[name] = detector
     if not served:
         raise ValueError(_none_left(skipped))
     return served, skipped

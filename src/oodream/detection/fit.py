@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.faults import blamed
 from ..core.types import OOD, Detector, Head, Output
 from ..data.images import Images
 from ..models.inference import Extractor
@@ -50,18 +51,28 @@ class Training:
     shown: tuple[Output, Tensor] | None = None
 
     def fit(self, detector: Detector) -> Detector:
-        """The detector, fitted: one that uses outliers to both, with the label -1 for outliers, any other to
-        the known images alone.
+        """The detector, fitted to what is `given` to it.
 
-        Raises NoOutliers for one that uses outliers where there are none, and what `Detector.fit` raises.
+        Raises what `given` raises, and ValueError, which names the detector, for whatever `Detector.fit`
+        raises (see `faults.blamed`).
+        """
+        given = self.given(detector)
+        with blamed(type(detector).__name__, detector):
+            return detector.fit(*given)
+
+    def given(self, detector: Detector) -> tuple[Output, Tensor, Head | None]:
+        """What a detector's `fit` is called with: for one that uses outliers the known images and the
+        outliers, with the label -1, for any other the known images alone.
+
+        Raises NoOutliers for one that uses outliers where there are none.
         """
         if not uses_outliers(detector):
-            return detector.fit(self.known, self.y_N, self.head)
+            return self.known, self.y_N, self.head
         if self.outliers is None:
             raise NoOutliers(detector, "give `outliers`, images of what is unknown and in no test set")
         known, y_N = self.shown or (self.known, self.y_N)
         y_M = torch.full((len(self.outliers),), OOD)
-        return detector.fit(joined(known, self.outliers), torch.cat([y_N, y_M]), self.head)
+        return joined(known, self.outliers), torch.cat([y_N, y_M]), self.head
 
 
 def training_outputs(

@@ -19,7 +19,7 @@ from ..data.holdout import blended, shuffled
 from ..data.images import Images, from_array
 from ..functional.uncertainty import delong
 from ..models.inference import Extractor
-from .detectors import probes_of
+from .detectors import probes_of, scores_of
 
 __all__ = ["pseudo_ood", "upside_down", "warn_if_upside_down"]
 
@@ -47,12 +47,21 @@ def upside_down(
 
     `scores` are each detector's scores of all `known` images. An AUROC counts when it is below 0.5 beyond
     chance: when the upper end of DeLong's 95 % interval is. Nothing is said where all known images are of one
-    class.
+    class. Warns of a detector that cannot score these images.
     """
     if not detectors or (nonsense := pseudo_ood(known)) is None:
         return {}
     output = extractor(nonsense, probes_of(list(detectors.values())))
-    areas = {name: delong(scores[name], detector.score(output)) for name, detector in detectors.items()}
+    areas = {}
+    for name, detector in detectors.items():
+        try:
+            areas[name] = delong(scores[name], scores_of(detector, output))
+        except ValueError as error:
+            warnings.warn(
+                f"{name} cannot score known images made unrecognizable (tiles shuffled, or two blended): "
+                f"{error}",
+                stacklevel=3,
+            )
     return {name: area.value for name, area in areas.items() if area.interval[1] < 0.5}
 
 

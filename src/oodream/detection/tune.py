@@ -20,7 +20,7 @@ from ..core.types import Detector, Output
 from ..data.images import Images
 from ..functional.uncertainty import delong, delong_test
 from ..models.inference import Extractor
-from .detectors import probes_of
+from .detectors import probes_of, scores_of
 from .fit import Lesson, Training, training_outputs
 
 __all__ = ["Tried", "candidates", "tune"]
@@ -117,7 +117,7 @@ def _best(
     scores: dict[int, tuple[Tensor, Tensor]] = {}
     for i, (_, detector) in enumerate(candidates):
         try:
-            known_N, *unknown = (detector.score(output) for output in validation)
+            known_N, *unknown = (scores_of(detector, output) for output in validation)
             scores[i] = known_N, torch.cat(unknown)
         except ValueError:
             if i == 0:

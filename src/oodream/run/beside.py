@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..config import Config
-from ..core.registry import make
+from ..synthesis.sample import bare_sampler
 from ..training.sources import Kind
 from ..training.train import make_loss
 
@@ -24,8 +24,7 @@ def beside_of(config: Config) -> Beside:
 
 def kind_of(config: Config) -> Kind:
     """What the sampler gives, "outlier" or "inlier"; images in the place of what is imagined are outliers."""
-    c = config.sample
     if config.regularize.outliers != "imagined":
         return "outlier"
-    given: Kind = make("samplers", c.sampler, **c.options).kind
+    given: Kind = bare_sampler(config.sample).kind  # type: ignore[assignment]
     return given

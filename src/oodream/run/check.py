@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings
 
 from ..config import Config
+from ..core.faults import blamed
 from ..core.options import ConfigError
 from ..core.registry import get, make, make_all
 from ..core.types import Sizes
@@ -16,6 +17,7 @@ from ..synthesis.decoders.stable import StableDecoder
 from ..synthesis.filters import make_filters
 from ..synthesis.names import warn_of_names
 from ..training.loop import autocast
+from ..training.terms import build_loss
 from ..training.train import NO_ADAPTER, make_loss
 from .job import Job
 from .sources import lacks_outlier_images
@@ -33,7 +35,8 @@ def check(job: Job) -> None:
     c, r = job.config, job.config.regularize
     job.inputs.check()
     if job.run.imagines:
-        job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
+        with blamed(f"The sampler {c.sample.sampler!r}", job.sampler):
+            job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
         make_filters(c.filter, job.run.kind)
     loss = make_loss(r.loss, r.loss_options)
     if loss.outliers and job.run.kind != "outlier":
@@ -57,14 +60,15 @@ def check(job: Job) -> None:
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
     vectors = job.run.kind == "outlier" and job.run.imagines
-    loss.build(  # losses refuse what they cannot do with
+    build_loss(  # losses refuse what they cannot do with
+        loss,
         Sizes(
             features=1,
             classes=len(job.book.names),
             text=job.book.tokens_CD.shape[1] if vectors else 0,
             teacher=1,
             latent=(4, 8, 8) if job.run.has_latents else None,
-        )
+        ),
     )
     if job.run.has_latents and job.run.kind != "outlier":
         raise ValueError("Inliers are trained on as images; only outliers may be latents (decode.output).")

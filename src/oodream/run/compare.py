@@ -6,7 +6,9 @@ make from equal inputs is made once: a finished stage of an earlier arm is linke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +18,7 @@ from ..audit.look import LOOK
 from ..config import Config
 from ..core.distributed import barrier, is_main
 from ..core.files import parse_json, write_bytes, write_json
+from ..core.memory import out_of_memory
 from ..core.options import ConfigError, overlay
 from ..core.results import Row
 from ..core.types import Json
@@ -31,7 +34,7 @@ from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .plan import Plan
 from .runner import go
 
-__all__ = ["checked_arms", "compare", "measured_arm", "read_arms"]
+__all__ = ["ArmError", "checked_arms", "compare", "measured_arm", "read_arms"]
 
 GROUPS = {
     "near": ("auroc", "fpr95_id", "fpr95_ood"),
@@ -39,6 +42,20 @@ GROUPS = {
     "all": ("fpr95_id",),
     "control": ("auroc",),
 }
+
+
+class ArmError(RuntimeError):
+    """An arm's run ended with an error; the message names the arm, and says how the others can be run."""
+
+    def __init__(self, arm: str, others: Sequence[str], error: Exception) -> None:
+        in_words = isinstance(error, (ValueError, RuntimeError, OSError)) and str(error)
+        said = str(error) if in_words else f"{type(error).__name__}: {error}."
+        if out_of_memory(error):
+            said = f"out of memory: {error}."
+        advice = "What is finished is kept: the same command again goes on from here."
+        if others:
+            advice += f" The other arms alone: --only {shlex.join(others)}."
+        super().__init__(f"Arm {arm!r}: {said} {advice}")
 
 
 def compare(
@@ -51,30 +68,45 @@ def compare(
     """Runs every arm (resuming what is there) and writes `comparison.md`, `comparison.html` and
     `comparison.json`; returns what was measured.
 
-    Every arm is checked before the first one starts: ConfigError or ValueError names the arm. The first one
-    returned is the baseline classifier. Of several processes, which train and decode together, only the first
+    Every arm is checked before the first one starts: ConfigError or ValueError names the arm. Whatever an
+    arm's run raises becomes an ArmError; the arms before it are in the comparison. The first one returned is
+    the baseline classifier. Of several processes, which train and decode together, only the first
     one writes and returns any.
     """
     configs = checked_arms(base, arms, folder)
     folders = {name: folder / slug(name) for name in configs}
     measured: list[Arm] = []
     for i, (name, config) in enumerate(configs.items()):
-        job = Job(config, folders[name], command)
-        if is_main():
-            say(f"{name}: {job.folder.path}")
-            earlier = [RunDir(path) for path in list(folders.values())[:i]]
-            with job.folder.locked():
-                for stage, inputs in Plan(job).inputs.items():
-                    job.folder.borrow(stage, inputs, earlier)
-        barrier(job.device)
-        run = go(job, say)
-        if not is_main():
-            continue
-        if not measured:
-            measured.append(measured_arm(BASELINE, run, BASELINE))
-        measured.append(measured_arm(name, run, REGULARIZED))
+        earlier = [RunDir(path) for path in list(folders.values())[:i]]
+        with _named(name, [other for other in arms if other != name]):
+            run = _run_arm(name, Job(config, folders[name], command), earlier, say)
+            if not is_main():
+                continue
+            if not measured:
+                measured.append(measured_arm(BASELINE, run, BASELINE))
+            measured.append(measured_arm(name, run, REGULARIZED))
         write(folder, measured, folders, command)
     return measured
+
+
+@contextmanager
+def _named(arm: str, others: Sequence[str]) -> Iterator[None]:
+    """Within the block what an arm raises becomes an ArmError."""
+    try:
+        yield
+    except Exception as error:  # whatever an extension or a library raises
+        raise ArmError(arm, others, error) from error
+
+
+def _run_arm(name: str, job: Job, earlier: Sequence[RunDir], say: Callable[[str], None]) -> Run:
+    """An arm's run, with what earlier arms have made from equal inputs."""
+    if is_main():
+        say(f"{name}: {job.folder.path}")
+        with job.folder.locked():
+            for stage, inputs in Plan(job).inputs.items():
+                job.folder.borrow(stage, inputs, earlier)
+    barrier(job.device)
+    return go(job, say)
 
 
 def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Config]:
@@ -108,6 +140,11 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
     """What a finished run measured of its baseline or its regularized classifiers."""
     config, detector = run.config, run.config.evaluate.detectors[0]
     rows = [r for r in run.rows() if (r.classifier, r.detector) == (kind, detector)]
+    if not rows:
+        raise ValueError(
+            f"Arms are compared by the first of --evaluate.detectors, and {detector!r} was left out. Name "
+            "another one first."
+        )
 
     def of(group: str) -> list[Row]:
         """The rows of a group's mean, or of the control, by seed."""

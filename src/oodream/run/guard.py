@@ -24,7 +24,7 @@ from ..deploy.accuracy import Accuracy, measure_accuracy, other_normalisations
 from ..deploy.guard import Guard, observed_rate
 from ..deploy.known import output_names, outputs_of
 from ..detection.choose import choose_detector, without_labels
-from ..detection.detectors import probes_of
+from ..detection.detectors import probes_of, scores_of
 from ..detection.fit import Lesson
 from ..functional.metrics import auroc, fpr95_id
 from ..models.classifier import Classifier, quantile_threshold
@@ -113,7 +113,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     sets = {"held out": held_out, **{one.name: one.images for one in real or unknown}}
     probes = probes_of([guard.detector])
     outputs = {name: extractor(images, probes) for name, images in sets.items()}
-    scores = {name: guard.detector.score(output) for name, output in outputs.items()}
+    scores = {name: scores_of(guard.detector, output) for name, output in outputs.items()}
     result = Guarded(
         guard=guard, opened=subject.opened, parts=inputs.parts, held_out=held_out, scores=scores,
         accuracy=accuracy, choice=choice, about=about, unknown=real or unknown,

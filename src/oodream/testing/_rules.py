@@ -1,33 +1,38 @@
-"""What the checks of samplers, decoders and filters share: how a rule fails, and what must not be touched."""
+"""What the checks of extensions share: how a rule fails, and what must not be touched."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["require", "run_rules", "untouched"]
+from ..core.faults import BrokenRule, require
+
+__all__ = ["rules_of", "run_rules", "untouched"]
 
 
-def require(condition: bool, rule: str) -> None:
-    """Raises AssertionError with the sentence `rule` unless the condition holds; also under `python -O`."""
-    if not condition:
-        raise AssertionError(rule)
-
-
-def run_rules(name: str, rules: Sequence[Callable[[], None]]) -> None:
-    """Calls the rules in turn; AssertionError names the extension and the rule that is broken or cannot be
-    tried.
+@contextmanager
+def rules_of(extension: Any) -> Iterator[None]:
+    """Within the block, which checks an extension (its name, or what makes it), AssertionError names it, and
+    the rule that is broken or what the extension raises.
     """
-    for rule in rules:
-        try:
+    name = extension if isinstance(extension, str) else getattr(extension, "__name__", repr(extension))
+    try:
+        yield
+    except (AssertionError, BrokenRule) as error:
+        raise AssertionError(f"{name}: {error}") from error
+    except Exception as error:
+        raise AssertionError(f"{name}: it raises {type(error).__name__} ({error}).") from error
+
+
+def run_rules(extension: Any, rules: Sequence[Callable[[], None]]) -> None:
+    """Calls the rules in turn, within `rules_of` the extension."""
+    with rules_of(extension):
+        for rule in rules:
             rule()
-        except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from error
-        except Exception as error:
-            raise AssertionError(f"{name}: it raises {type(error).__name__} ({error}).") from error
 
 
 @contextmanager

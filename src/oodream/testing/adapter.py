@@ -14,6 +14,7 @@ from ..core.registry import make
 from ..core.seeding import generator, seeded
 from ..core.types import LatentAdapter, Latents, Output
 from ..models.factory import backbone
+from ._rules import rules_of
 
 __all__ = ["check_adapter"]
 
@@ -34,19 +35,20 @@ def check_adapter(adapter: str | Factory, **options: Any) -> None:
     known latents; `augment` is given uint8 previews; the network's mode stays.
     """
     factory = partial(make, "latent_adapters", adapter) if isinstance(adapter, str) else adapter
-    for size, latent in SETTINGS:
-        with seeded(0, "check_adapter"):
-            network = backbone("resnet8", CLASSES)
-            made = factory(model=network, latent=latent, size=size, **options)
-            twin = copy.deepcopy(made)
-        assert isinstance(made, LatentAdapter), (
-            "A latent adapter is a subclass of oodream.core.types.LatentAdapter."
-        )
-        if made.pretrained:
-            _check_fit(made, twin, size, latent)
-        _check_outputs(made, network, size, latent)
-        _check_learning(made, network, size, latent)
-        _check_mode(made, network, size, latent)
+    with rules_of(adapter):
+        for size, latent in SETTINGS:
+            with seeded(0, "check_adapter"):
+                network = backbone("resnet8", CLASSES)
+                made = factory(model=network, latent=latent, size=size, **options)
+                twin = copy.deepcopy(made)
+            assert isinstance(made, LatentAdapter), (
+                "A latent adapter is a subclass of oodream.core.types.LatentAdapter."
+            )
+            if made.pretrained:
+                _check_fit(made, twin, size, latent)
+            _check_outputs(made, network, size, latent)
+            _check_learning(made, network, size, latent)
+            _check_mode(made, network, size, latent)
 
 
 class RandomPairs:

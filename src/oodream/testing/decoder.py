@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..config import DecodeConfig
+from ..core.faults import require
 from ..core.seeding import generator
 from ..core.types import Decoder
 from ..data.images import from_array
 from ..synthesis.decode import decoder_options, make_decoder
 from ..synthesis.known import Known, KnownDecoder
 from ..synthesis.text import name_spans
-from ._rules import require, run_rules, untouched
+from ._rules import rules_of, run_rules, untouched
 from .toy import Toy
 
 __all__ = ["check_decoder"]
@@ -61,8 +62,8 @@ def check_decoder(
         made = decoder(**inputs, device="cpu", **decoder_options(config))
         return made.with_known(_known()) if isinstance(made, KnownDecoder) else made
 
-    name = decoder if isinstance(decoder, str) else getattr(decoder, "__name__", repr(decoder))
-    first = made()
+    with rules_of(decoder):
+        first = made()
     rules: list[Callable[[], None]] = [
         partial(_check_book, first, options.get("prompt", DecodeConfig.prompt)),
         partial(_check_tile, first),
@@ -72,7 +73,7 @@ def check_decoder(
         partial(_check_known, first),
         partial(_check_identity, first, made, changed or {"steps": options.get("steps", 2) + 1}),
     ]
-    run_rules(name, rules)
+    run_rules(decoder, rules)
 
 
 def _known() -> Known:

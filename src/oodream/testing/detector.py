@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from ..core import registry
+from ..core.faults import require
 from ..core.types import Detector, Output
 from ..detection.detectors import NotFitted, learned_fields, probes_of, restore, state
 from ..detection.fit import Training, training_outputs, uses_outliers
 from ..models.inference import Extractor
-from ._rules import require, run_rules, untouched
+from ._rules import run_rules, untouched
 from .toy import CLASSES, WIDTH, Toy, head, known, output, pictures, unknown
 
 __all__ = ["check_detector"]
@@ -58,8 +59,7 @@ def check_detector(detector: str | Callable[..., Detector], **options: Any) -> N
             return registry.make("detectors", detector, **options)
         return detector(**options)
 
-    name = detector if isinstance(detector, str) else getattr(detector, "__name__", repr(detector))
-    run_rules(name, [partial(rule, make) for rule in RULES])
+    run_rules(detector, [partial(rule, make) for rule in RULES])
 
 
 def _dataclass(make: Factory) -> None:
@@ -128,9 +128,9 @@ def _inputs(make: Factory) -> None:
     fit = _training(detector, known(400, 0, [detector]))
     with untouched(*_tensors(fit)):
         fit.fit(detector)
-    test = known(30, 1, [detector])[0]
-    with untouched(*_tensors(test)):
-        detector.score(test)
+    for test in (known(30, 1, [detector])[0], _doubled(known(30, 1, [detector])[0])):
+        with untouched(*_tensors(test)):
+            detector.score(test)
 
 
 def _state(make: Factory) -> None:
@@ -202,7 +202,7 @@ def _hard_cases(make: Factory) -> None:
     }
     for case, training in cases.items():
         try:
-            fitted = training.fit(make())
+            fitted = make().fit(*training.given(detector))
             probes = known(len(training.known), 0, [fitted])[0].probes
             score_N = fitted.score(replace(training.known, probes={**probes, **training.known.probes}))
         except ValueError as error:
@@ -274,6 +274,12 @@ def _training(detector: Any, fit: tuple[Output, Tensor]) -> Training:
 def _rows(whole: Output, rows: Any) -> Output:
     probes = {key: probe[rows] for key, probe in whole.probes.items()}
     return Output(logits_BC=whole.logits_BC[rows], z_BF=whole.z_BF[rows], probes=probes)
+
+
+def _doubled(whole: Output) -> Output:
+    """The same numbers as float64, which a detector may be given as they are, and not as a copy."""
+    probes = {key: probe.double() for key, probe in whole.probes.items()}
+    return Output(logits_BC=whole.logits_BC.double(), z_BF=whole.z_BF.double(), probes=probes)
 
 
 def _tensors(values: Any) -> list[Tensor]:

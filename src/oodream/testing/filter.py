@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.faults import require
 from ..core.registry import make
 from ..core.seeding import generator
 from ..core.types import Filter, Output
-from ._rules import require, run_rules, untouched
+from ..synthesis.filters import check_mask, check_reason
+from ._rules import run_rules, untouched
 
 __all__ = ["check_filter"]
 
@@ -37,8 +39,7 @@ def check_filter(filter: str | Callable[..., Filter], **options: Any) -> None:
         result: Filter = make("filters", filter, **options) if isinstance(filter, str) else filter(**options)
         return result
 
-    name = filter if isinstance(filter, str) else getattr(filter, "__name__", repr(filter))
-    run_rules(name, [partial(rule, made) for rule in (_check_reason, _check_answer, _check_rows)])
+    run_rules(filter, [partial(rule, made) for rule in (_check_reason, _check_answer, _check_rows)])
 
 
 class ToyBaseline(nn.Module):
@@ -71,11 +72,7 @@ def _inputs() -> tuple[Tensor, Tensor, ToyBaseline]:
 
 
 def _check_reason(made: Callable[[], Filter]) -> None:
-    reason = made().reason
-    require(
-        isinstance(reason, str) and len(reason.split()) >= 3,
-        f"reason says in a sentence why an image goes; it is {reason!r}.",
-    )
+    check_reason(made())
 
 
 def _check_answer(made: Callable[[], Filter]) -> None:
@@ -87,11 +84,7 @@ def _check_answer(made: Callable[[], Filter]) -> None:
             if not count:  # PyTorch warns of standard deviations of no image, which nobody asks for
                 warnings.simplefilter("ignore")
             keep = made()(images[:count], y[:count], baseline)
-        require(
-            isinstance(keep, Tensor) and keep.dtype == torch.bool and tuple(keep.shape) == (count,),
-            f"It returns a boolean of shape ({count},) for {count} images.",
-        )
-        require(keep.device.type == "cpu", "Its answer is on the CPU.")
+        check_mask(keep, count)
 
 
 def _check_rows(made: Callable[[], Filter]) -> None:

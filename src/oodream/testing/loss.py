@@ -13,6 +13,8 @@ from torch import Tensor
 from ..core.registry import make
 from ..core.seeding import generator, seeded
 from ..core.types import Head, Loss, Output, Sizes, Step, Terms
+from ..training.terms import check_is_loss, check_terms
+from ._rules import rules_of
 
 __all__ = ["check_loss", "random_step"]
 
@@ -20,7 +22,6 @@ SIZES = (
     Sizes(features=6, classes=3, text=5, teacher=7, latent=(4, 8, 8)),
     Sizes(features=9, classes=4, text=4, teacher=5, latent=(3, 4, 6)),
 )
-RESERVED = {"loss", "accuracy", "adapter"}  # the training log's own columns
 OUTLIERS: dict[str, Any] = {"ood": None, "vector_OD": None, "near_O": None, "latent_OFHW": None}
 Factory = Callable[[], Loss]
 
@@ -38,15 +39,16 @@ def check_loss(loss: str | Callable[..., Loss], **options: Any) -> None:
     factory: Factory = (
         partial(make, "losses", loss, **options) if isinstance(loss, str) else partial(loss, **options)
     )
-    assert isinstance(factory(), Loss), "A loss is a subclass of oodream.core.types.Loss."
-    for sizes in SIZES:
-        for known, outliers in ((6, 6), (1, 1), (5, 2), (2, 5)):
-            _check_terms(_built(factory, sizes), random_step(sizes, known, outliers))
-        _check_gradients(_built(factory, sizes), random_step(sizes, 6, 6))
-        _check_needs(factory, sizes)
-        _check_early_refusal(factory, sizes)
-        _check_rows(factory, sizes)
-        _check_state(factory, sizes)
+    with rules_of(loss):
+        check_is_loss(factory())
+        for sizes in SIZES:
+            for known, outliers in ((6, 6), (1, 1), (5, 2), (2, 5)):
+                _check_terms(_built(factory, sizes), random_step(sizes, known, outliers))
+            _check_gradients(_built(factory, sizes), random_step(sizes, 6, 6))
+            _check_needs(factory, sizes)
+            _check_early_refusal(factory, sizes)
+            _check_rows(factory, sizes)
+            _check_state(factory, sizes)
 
 
 def random_step(sizes: Sizes, known: int, outliers: int, seed: int = 0) -> Step:
@@ -109,15 +111,12 @@ def _check_terms(loss: Loss, step: Step, what: str = "") -> None:
     try:
         terms = _terms(loss, step)
     except Exception as error:
-        raise AssertionError(f"The loss fails for {n}: {error}") from error
-    assert isinstance(terms, Terms), f"A loss returns Terms, not {type(terms).__name__}."
+        raise AssertionError(f"The loss fails for {n}: {type(error).__name__}: {error}") from error
+    check_terms(terms)
     for name, value in (("", terms.total), *terms.parts.items()):
         called = f"The part {name!r}" if name else "The total"
-        assert value.ndim == 0, f"{called} is a scalar, not of shape {tuple(value.shape)}."
         assert torch.isfinite(value), f"{called} is {value.item()} for {n}; it must be finite."
     for name in terms.parts:
-        assert name, "A part has no name."
-        assert name not in RESERVED, f"A part is called {name!r}, a column of every training log."
         assert "@" not in name, f"The part {name!r} has an @ in its name, which marks losses used twice."
 
 

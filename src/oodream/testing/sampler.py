@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..core.faults import require
 from ..core.registry import make
 from ..core.seeding import generator
-from ..core.types import Features, SampledVectors, Sampler
+from ..core.types import Features, Sampler
 from ..core.words import Words, WordSampler
-from ._rules import require, run_rules, untouched
+from ..synthesis.sample import check_sampler_parts, check_vectors
+from ._rules import run_rules, untouched
 
 __all__ = ["check_sampler", "random_features"]
 
@@ -45,9 +47,8 @@ def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None
         )
         return result.with_words(random_words) if isinstance(result, WordSampler) else result
 
-    name = sampler if isinstance(sampler, str) else getattr(sampler, "__name__", repr(sampler))
     rules = (_check_vectors, _check_seeds, _check_independence, _check_small_classes)
-    run_rules(name, [partial(rule, made) for rule in rules])
+    run_rules(sampler, [partial(rule, made) for rule in rules])
 
 
 def random_features(sizes: tuple[int, ...] = SIZES, width: int = WIDTH) -> Features:
@@ -69,43 +70,11 @@ def random_words(names: Sequence[str] = (), width: int = WIDTH) -> Words:
 
 def _check_vectors(made: Callable[[], Sampler]) -> None:
     sampler, features = made(), random_features()
-    require(
-        sampler.kind in ("outlier", "inlier"), f"Its kind is 'outlier' or 'inlier', not {sampler.kind!r}."
-    )
+    check_sampler_parts(sampler)
     sampler.check(features.y_N, [f"class {c}" for c in range(len(SIZES))])
     with untouched(features.z_ND, features.y_N, features.index_N):
         vectors = sampler(features, PER_CLASS, 3, SPACE)
-    _require_shape(vectors, features)
-    require(vectors.kind == sampler.kind, "The vectors' kind is the sampler's.")
-    require(vectors.space == SPACE, "The vectors' space is the one that the sampler is given.")
-
-
-def _require_shape(vectors: SampledVectors, features: Features) -> None:
-    classes = features.y_N.unique()
-    count = PER_CLASS * len(classes)
-    require(
-        tuple(vectors.z_MD.shape) == (count, WIDTH) and vectors.z_MD.dtype == torch.float32,
-        f"z_MD is float32 of shape {(count, WIDTH)} for {PER_CLASS} vectors of each of {len(classes)} "
-        f"classes; it is {vectors.z_MD.dtype} of shape {tuple(vectors.z_MD.shape)}.",
-    )
-    require(
-        torch.equal(vectors.y_M, classes.repeat(PER_CLASS)),
-        "Row m is of class m mod C: the classes take turns.",
-    )
-    require(bool(vectors.z_MD.isfinite().all()), "The vectors are finite.")
-    require(bool(((vectors.z_MD.norm(dim=1) - 1).abs() < 1e-4).all()), "The vectors have unit norm.")
-    for name in ("anchor_M", "knn_M", "seed_M"):
-        require(len(getattr(vectors, name)) == count, f"{name} has a value for each of the {count} vectors.")
-    anchors = vectors.anchor_M
-    require(
-        not anchors.is_floating_point()
-        and int(anchors.min()) >= 0
-        and int(anchors.max()) < len(features.y_N),
-        "anchor_M holds rows of the features.",
-    )
-    require(torch.equal(features.y_N[anchors], vectors.y_M), "An anchor is a feature of its vector's class.")
-    require(bool(vectors.knn_M.isfinite().all()), "knn_M holds finite distances.")
-    require(len(vectors.seed_M.unique()) == count, "Every vector has a seed of its own (seed_M).")
+    check_vectors(vectors, features, PER_CLASS, sampler.kind, SPACE)
 
 
 def _check_seeds(made: Callable[[], Sampler]) -> None:
@@ -150,4 +119,5 @@ def _check_small_classes(made: Callable[[], Sampler]) -> None:
         named = "the lonely class" in str(error)
         require(named, f"check names the class that is too small, as its message does not: {error}")
     else:
-        _require_shape(sampler(features, PER_CLASS, 3, SPACE), features)
+        vectors = sampler(features, PER_CLASS, 3, SPACE)
+        check_vectors(vectors, features, PER_CLASS, sampler.kind, SPACE)

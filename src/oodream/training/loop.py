@@ -7,7 +7,7 @@ the same weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ..models.inference import Extractor, linear_head
 from .batch_norm import synchronised
 from .batches import Batch, epoch_batches
 from .sources import Source, check_sources, known_images, source_of
+from .terms import name_of, terms_of
 
 __all__ = ["Objective", "autocast", "fit", "one_cycle", "sgd", "teaching"]
 
@@ -85,7 +86,7 @@ class Objective(nn.Module):
             head=linear_head(self.model),
             progress=self.progress,
         )
-        terms = self.loss(step)
+        terms = terms_of(self.loss, step)
         if adapter_loss is not None:
             own = adapter_loss.float()
             terms = Terms(total=terms.total + own, parts={**terms.parts, "adapter": own})
@@ -163,7 +164,7 @@ def fit(
     log = resume(state, objective, optimizer, device)
     barrier(device)  # before the first process writes a newer state
     shared = averaged(objective, device).train()
-    done, readings = len(log) * steps, Readings(steps, what, config.lr)
+    done, readings = len(log) * steps, Readings(steps, what, config.lr, name_of(loss))
     batches: Iterable[Batch] = (
         batch
         for epoch in range(len(log), epochs)
@@ -224,8 +225,8 @@ def objective_of(
 class Readings:
     """What the steps of an epoch return, read some at a time, for every reading waits for the device."""
 
-    def __init__(self, steps: int, what: str, lr: float) -> None:
-        self.steps, self.what, self.lr = steps, what, lr
+    def __init__(self, steps: int, what: str, lr: float, loss: str) -> None:
+        self.steps, self.what, self.lr, self.loss = steps, what, lr, loss
         self.unread: list[tuple[int, dict[str, Tensor]]] = []
         self.sums: dict[str, float] = {}
 
@@ -237,15 +238,22 @@ class Readings:
 
     def read(self) -> None:
         """Adds up what is unread. Raises FloatingPointError for a loss that is not finite."""
-        for step, values in self.unread:
-            for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
-                if name == "loss" and not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"{self.what}: the loss became {value} in epoch {step // self.steps + 1}. "
-                        f"Lower the learning rate ({self.lr})."
-                    )
+        for step, tensors in self.unread:
+            values = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
+            if not math.isfinite(values["loss"]):
+                raise FloatingPointError(self._not_finite(step, values))
+            for name, value in values.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value / self.steps
         self.unread.clear()
+
+    def _not_finite(self, step: int, values: Mapping[str, float]) -> str:
+        """What to do where the loss is not finite. Before a weight has changed no rate is to blame."""
+        broken = [name for name, value in values.items() if name != "loss" and not math.isfinite(value)]
+        parts = f" (its part {', '.join(broken)})" if broken else ""
+        became = f"{self.what}: the loss {self.loss}{parts} became {values['loss']} in"
+        if step == 0:
+            return f"{became} the first step, before any weight has changed: the loss itself is to be mended."
+        return f"{became} epoch {step // self.steps + 1}. Lower the learning rate ({self.lr})."
 
     def means(self) -> dict[str, float]:
         """The means over the epoch that ends; the next one begins with nothing."""

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from ..config import LatentsConfig, TrainConfig
+from ..core.faults import blamed
 from ..core.registry import get, make, make_all
 from ..core.seeding import seeded
-from ..core.types import LatentAdapter, Loss, Sizes, Step, Terms
+from ..core.types import LatentAdapter, Loss, Sizes
 from ..models.factory import backbone, initial_network
 from ..models.inference import linear_head
 from .latent_adapters import NO_ADAPTER
 from .loop import fit
 from .sources import KnownPairs, LatentSet, Source, check_sources, known_images
+from .terms import LossSum, build_loss, check_is_loss
 
 __all__ = [
-    "LossSum",
     "Trained",
     "adapter_maker",
     "is_pretrained",
@@ -45,38 +46,17 @@ class Trained:
     log: list[dict[str, float]]
 
 
-class LossSum(Loss):
-    """Losses that add up. Their parts keep their names; those of a loss NAME@LABEL are called PART@LABEL."""
-
-    def __init__(self, losses: Mapping[str, Loss]) -> None:
-        super().__init__()
-        self.losses = nn.ModuleDict(losses)
-        self.outliers = any(loss.outliers for loss in losses.values())
-        self.teacher = any(loss.teacher for loss in losses.values())
-        self.needs_head = any(loss.needs_head for loss in losses.values())
-
-    def build(self, sizes: Sizes) -> None:
-        for loss in self.losses.values():
-            loss.build(sizes)  # type: ignore[operator]
-
-    def forward(self, step: Step) -> Terms:
-        terms = {name: loss(step) for name, loss in self.losses.items()}
-        parts = {
-            part + "".join(name.partition("@")[1:]): value
-            for name, own in terms.items()
-            for part, value in own.parts.items()
-        }
-        return Terms(total=torch.stack([own.total for own in terms.values()]).sum(), parts=parts)
-
-
 def make_loss(names: Sequence[str], options: Mapping[str, Any] | None = None) -> Loss:
     """The losses of these names as one, each with its own options.
 
     `beta=1.0` is the first one's, `kd.logit=4` that of kd.
 
-    Raises ValueError for a name that no loss has, or an option that no loss has.
+    Raises ValueError for a name that no loss has, an option that no loss has, and what is no loss.
     """
     losses = make_all("losses", names, options or {})
+    for name, loss in losses.items():
+        with blamed(f"The loss {name}", loss):
+            check_is_loss(loss)
     return LossSum(losses) if len(losses) > 1 else next(iter(losses.values()))
 
 
@@ -170,7 +150,7 @@ def train(
         network = initial_network(config.backbone, len(known_images(sources).classes), config.init)
         if loss.needs_head and linear_head(network) is None:
             raise ValueError(f"{what}: the loss needs a linear head, and {config.backbone} shows none.")
-        loss.build(loss_sizes(network, sources, teacher))
+        build_loss(loss, loss_sizes(network, sources, teacher))
         latent_adapter = adapter(network) if adapter else None
     log = fit(
         network,

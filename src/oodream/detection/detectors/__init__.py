@@ -9,11 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
 
+from ...core.errors import brief
+from ...core.faults import blamed, require
 from ...core.options import Option, Section
 from ...core.types import OOD, Detector, Head, Output, Probe
 
@@ -33,6 +35,7 @@ __all__ = [
     "quantile",
     "restore",
     "score_unchecked",
+    "scores_of",
     "state",
     "unit",
     "whitening",
@@ -79,6 +82,13 @@ class BaseDetector(Section, ABC):
     """whether the detector learns from outliers, too"""
     GRID: ClassVar[Mapping[str, Sequence[Option]]] = {}
     """values of options that `tune` tries"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name, there = f"{type(self).__name__}.reads", get_args(Reads)
+        require(isinstance(self.reads, tuple), f"{name} is a tuple of names, not {self.reads!r}.")
+        for part in self.reads:
+            require(part in there, f"{name}: {part!r} is unknown; there are {', '.join(there)}.")
 
     @property
     def probes(self) -> Sequence[Probe]:
@@ -146,6 +156,20 @@ class ShapedEnergy(BaseDetector):
 
     def _score(self, output: Output) -> Tensor:
         return -(self.shape(output.z_BF) @ self.weight_CF_.T + self.bias_C_).logsumexp(1)
+
+
+def scores_of(detector: Detector, output: Output) -> Tensor:
+    """`detector.score`, checked: scores (N,) of N outputs, on the CPU.
+
+    Raises ValueError that names the detector where it gives anything else, or raises (see `faults.blamed`).
+    """
+    with blamed(type(detector).__name__, detector):
+        score_N = detector.score(output)
+        require(isinstance(score_N, Tensor), f"It gave no tensor of scores, but {brief(score_N)}.")
+        require(score_N.ndim == 1, f"Scores have the shape (N,); it gave {tuple(score_N.shape)}.")
+        require(len(score_N) == len(output), f"It gave {len(score_N)} scores for {len(output)} images.")
+        require(not score_N.requires_grad, "Its scores require gradients.")
+    return score_N.cpu()
 
 
 def score_unchecked(detector: Detector, output: Output) -> Tensor:

@@ -23,7 +23,7 @@ from ...core.types import Filter, Json
 from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp
 from ...synthesis.decode import provenance, rendering
-from ...synthesis.filters import make_filters
+from ...synthesis.filters import make_filters, passing
 from ...synthesis.known import begun_at, draw_plainly
 from ...training.augment import recolored
 from ..generated import SHARD, GeneratedFiles, vectors_at
@@ -209,10 +209,10 @@ def filter_images(job: Job) -> Json:
     filters = make_filters(job.config.filter, job.run.kind)
     baseline = job.run.classifier(BASELINE, 0).network.to(job.device)
     dropped_by_M = torch.full((len(images),), -1)
-    for i, keeps in enumerate(filters):
+    for i, (name, keeps) in enumerate(filters.items()):
 
-        def passes(rows: Tensor, keeps: Filter = keeps) -> Tensor:
-            return keeps(images.batch(rows), images.labels[rows], baseline)
+        def passes(rows: Tensor, name: str = name, keeps: Filter = keeps) -> Tensor:
+            return passing(name, keeps, images.batch(rows), images.labels[rows], baseline)
 
         passes_M, compares = torch.zeros(len(images), dtype=torch.bool), getattr(keeps, "compares", False)
         for rows in images_together(images.labels, compares):
@@ -222,7 +222,7 @@ def filter_images(job: Job) -> Json:
     keep_M = dropped_by_M < 0
     save_tensors(job.layout.keep_mask, {"keep": keep_M, "dropped_by": dropped_by_M})
     per_class = {name: int((keep_M & (images.labels == y)).sum()) for y, name in enumerate(names)}
-    reasons = [keeps.reason for keeps in filters]
+    reasons = [keeps.reason for keeps in filters.values()]
     return {
         "decoded": len(keep_M),
         "kept": int(keep_M.sum()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import fmean
 
 from ...core.files import write_bytes, write_json
@@ -13,7 +15,7 @@ from ...core.types import Detector, Json
 from ...data.images import ImageSet
 from ...data.inputs import CONTROL
 from ...deploy.guard import Guard, observed_rate
-from ...detection.detectors import probes_of
+from ...detection.detectors import probes_of, scores_of
 from ...detection.evaluate import evaluate, shift_row
 from ...detection.fit import uses_outliers
 from ...models.inference import Extractor
@@ -84,25 +86,32 @@ def calibrate_guard(job: Job) -> Json:
             "none": f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {len(test)}, "
             f"enough for {least_alpha(len(test), confidence):g}"
         }
-    detector = _detectors(job)[c.detector or e.detectors[0]]
+    name = c.detector or e.detectors[0]
+    detector = _detectors(job)[name]
     outliers = own_lesson(job) if uses_outliers(detector) else None
     classifier = job.run.classifier(REGULARIZED, 0)
     extractor = classifier.extractor(job.device, job.layout.cache)
-    guard = Guard.calibrate(
-        classifier,
-        detector,
-        job.inputs.train,
-        test,
-        c.alpha,
-        confidence,
-        extractor,
-        per_class=c.per_class,
-        outliers=outliers,
-    )
+    with _another_detector(name):
+        guard = Guard.calibrate(
+            classifier, detector, job.inputs.train, test, c.alpha, confidence, extractor,
+            per_class=c.per_class, outliers=outliers,
+        )  # fmt: skip
     guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
-    score_N = guard.detector.score(extractor(test, probes_of([guard.detector])))
+    score_N = scores_of(guard.detector, extractor(test, probes_of([guard.detector])))
     half = observed_rate(score_N, c.alpha, confidence, job.config.seed)
     return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
+
+
+@contextmanager
+def _another_detector(name: str) -> Iterator[None]:
+    """A ValueError in the block says which detector no guard can be made of, and how to choose another."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"No guard can be made of the detector {name!r}: {error} Another is named with --guard.detector; "
+            "without it the first one of --evaluate.detectors is taken."
+        ) from error
 
 
 def _detectors(job: Job) -> dict[str, Detector]:

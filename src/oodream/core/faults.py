@@ -1,0 +1,68 @@
+"""What extensions do wrong, in words: which one it was, what it raised or gave, and where in a plug-in.
+
+What an extension of a family must give is said beside what uses it; here is how a fault is told.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import first_line, shown
+from .memory import out_of_memory
+
+__all__ = ["BrokenRule", "blamed", "place_in", "require"]
+
+PACKAGE = __name__.partition(".")[0]
+
+
+class BrokenRule(ValueError):
+    """An extension is not what it must be, or gave what it must not; a sentence says which rule is broken."""
+
+
+def require(condition: bool, rule: str) -> None:
+    """Raises BrokenRule with the sentence `rule` unless the condition holds."""
+    if not condition:
+        raise BrokenRule(rule)
+
+
+@contextmanager
+def blamed(what: str, extension: Any) -> Iterator[None]:
+    """Within the block, what an extension (an object, its class or a function) raises becomes a ValueError
+    that begins with `what`, its name, and tells type and message; of a plug-in file and line, too.
+
+    Errors of this package (but BrokenRule) stay as they are, and so does memory that gives out, as well as a
+    ValueError of anything but a plug-in: their words are for people.
+    """
+    try:
+        yield
+    except BrokenRule as error:
+        raise ValueError(f"{what}: {error}") from error
+    except Exception as error:
+        place = place_in(extension, error)
+        if out_of_memory(error) or _is_ours(error) or (isinstance(error, ValueError) and not place):
+            raise
+        said = first_line(error).rstrip(".") if str(error).strip() else ""
+        kind = f"{type(error).__name__}: " if said else type(error).__name__
+        raise ValueError(f"{what}: {kind}{said}{place}.") from error
+
+
+def place_in(extension: Any, error: BaseException) -> str:
+    """Where in a plug-in's package an error arose, in parentheses after a space: file and line of the
+    innermost frame; empty for extensions of this package, and where the error passed no line of the plug-in.
+    """
+    package = str(getattr(extension, "__module__", "")).partition(".")[0]
+    if package == PACKAGE:
+        return ""
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == package
+    ]
+    return f" ({shown(frames[-1][0])}, line {frames[-1][1]})" if frames else ""
+
+
+def _is_ours(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] == PACKAGE
