@@ -221,29 +221,20 @@ def _export_guard(chosen: ExportOptions, place: Path, out: Path) -> list[str]:
     """Writes the folder of the guard at a place; lines that say what it promises, and what its graphs differ
     in.
     """
-    from ..data.inputs import DataInputs
     from ..deploy.export import export
     from ..deploy.guard import Guard
-    from ..deploy.quantize import INT8_FILE, Int8Images
+    from ..deploy.quantize import INT8_FILE
     from ..run.artifacts import Run
     from ..run.folder import read_manifest
-    from ..run.guard_images import images_of
-    from ..run.layout import REGULARIZED
+    from ..run.guard_images import images_of, images_of_run
+    from ..run.guards import guard_rows
 
     guard = Guard.load(place, plugins=chosen.plugins)
-    rows, images = [], None
-    if chosen.int8 and not read_manifest(place):
-        images = images_of(place, guard)
-    if read_manifest(place):
-        run = Run.open(place, chosen.plugins)
-        stamp = run.stamp("guard")
-        detector = stamp["inputs"]["detector"] if stamp else ""
-        arm = (REGULARIZED, 0, detector)
-        if run.stamp("scores"):
-            rows = [row for row in run.rows() if (row.classifier, row.seed, row.detector) == arm]
-        if chosen.int8:
-            inputs = DataInputs(run.config)
-            images = Int8Images(train=inputs.train, held_out=inputs.test, ood=inputs.ood)
+    run = Run.open(place, chosen.plugins) if read_manifest(place) else None
+    rows = guard_rows(run) if run else []
+    images = None
+    if chosen.int8:
+        images = images_of_run(run) if run else images_of(place, guard)
     exported = export(
         guard,
         out,
