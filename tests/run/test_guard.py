@@ -114,7 +114,9 @@ def test_a_guard_in_a_bucket(desk, s3, tmp_path, capsys):
         in capsys.readouterr().out
     )
     assert guard(desk, out, *PIXELS, *FEW, "--model", "nowhere.pt2") == 2
-    assert f"{out} holds something already" in capsys.readouterr().err
+    assert f"{out} holds the guard of another command: oodream guard " in capsys.readouterr().err
+    assert guard(desk, out, *PIXELS, *FEW, "--alpha", "0.1", "--redo") == 0
+    assert json.loads(objects(s3)["guards/mine/config.json"])["guarantee"]["alpha"] == 0.1
 
 
 def test_it_is_exported_as_any_guard(made, tmp_path):
@@ -216,8 +218,44 @@ def test_the_same_command_again_says_that_the_guard_is_finished(made, desk, caps
     assert "This guard is finished." in said
     assert f"Guard: {made}\n" in said
     assert before == {file: file.stat().st_mtime_ns for file in made.rglob("*")}
-    assert guard(desk, made, *PIXELS, *FEW) == 2  # another command
+    assert guard(desk, made, *PIXELS, *FEW) == 2
+    command = json.loads((made / "report.json").read_text())["command"]
+    assert f"{made} holds the guard of another command: {command}\nAdd --redo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["data", "added", "ood", "model", "labels"])
+def test_a_finished_guard_of_what_has_changed_is_refused_until_it_is_made_anew(what, desk, tmp_path, capsys):
+    for name in ("photos", "digits", "net.pt2", "labels.txt"):
+        (shutil.copytree if (desk / name).is_dir() else shutil.copy)(desk / name, tmp_path / name)
+    out, args = tmp_path / "g", (*PIXELS, "--detectors", "energy", "--ood", f"far={tmp_path / 'digits'}")
+    assert guard(tmp_path, out, *args) == 0
+    picture = next((tmp_path / ("digits" if what == "ood" else "photos")).rglob("*.png"))
+    if what in ("model", "labels"):
+        with (tmp_path / {"model": "net.pt2", "labels": "labels.txt"}[what]).open("a") as file:
+            file.write("\n")
+    elif what == "added":
+        shutil.copy(picture, picture.with_name("one-more.png"))
+    else:
+        Image.open(picture).transpose(Image.Transpose.ROTATE_180).save(picture)
+    capsys.readouterr()
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert guard(tmp_path, out, *args) == 2
+    option = "data" if what == "added" else what
+    assert f"is not the same any more: --{option}. Add --redo" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    if what == "added":
+        (out / "left-over").touch()
+        assert guard(tmp_path, out, *args, "--redo") == 0
+        assert {file.name for file in out.iterdir()} == before.keys()
+        assert guard(tmp_path, out, *args) == 0
+        assert "This guard is finished." in capsys.readouterr().out
+
+
+def test_what_is_no_guard_is_not_replaced_by_one(desk, tmp_path, capsys):
+    (tmp_path / "mine").touch()
+    assert guard(desk, tmp_path, *PIXELS, *FEW, "--redo") == 2
     assert "holds something already" in capsys.readouterr().err
+    assert (tmp_path / "mine").exists()
 
 
 def test_class_by_class(desk, tmp_path):

@@ -32,6 +32,7 @@ from ..models.inference import Extractor, PatientExtractor
 from ..models.opened import Opened, Said, open_network
 from ..models.published import Triple
 from .guard_inputs import DISTURBED, GuardInputs, GuardJob, read_labels
+from .guard_made import facts_of, made_from
 from .guard_page import Guarded, Measured, choice_in_words, write_guard
 
 __all__ = ["CACHE", "Checked", "check_guard", "guard_network"]
@@ -63,7 +64,8 @@ def check_guard(job: GuardJob, say: Say = print) -> Checked:
     Raises StoreError for a folder that holds something, ConfigError and ValueError for options and networks
     that cannot be used, DataError for images that cannot be.
     """
-    check_new(job.out)
+    if not job.redo or facts_of(job.out) is None:
+        check_new(job.out)
     check_way(job.cache)
     options = registry.options_by_name("detectors", job.detectors, job.detector_options)
     device_of(job.device)
@@ -84,7 +86,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     """
     checked = check_guard(job, say)
     options, inputs, subject = checked.options, checked.inputs, checked.subject
-    device = device_of(job.device)
+    device, sources = device_of(job.device), made_from(job, inputs)  # before they are read
     classifier = subject.classifier
     extractor = PatientExtractor(classifier.network, loss=classifier.loss, device=device, cache=job.cache)
     fit, choose, held_out = known = inputs.known(classifier.size)
@@ -119,6 +121,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
         accuracy=accuracy, choice=choice, about=about, unknown=real or unknown,
         measured=[_measured(one, guard, outputs[one.name].logits_BC, scores) for one in real],
         other_half=observed_rate(scores["held out"], job.alpha, confidence, job.seed), notes=notes,
+        made_from=sources,
     )  # fmt: skip
     write_guard(result, job)
     return result

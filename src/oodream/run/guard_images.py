@@ -60,7 +60,8 @@ def images_of(folder: Path, guard: Guard) -> Int8Images:
     if _identity(held_out) != inputs.get("identity") or len(held_out) != len(guard.held_out.score_N):
         raise DataError(
             f"The pictures in {shown(job.data)} have changed since this guard was calibrated on some of "
-            "them, so its promise would not hold for a graph in integers. Make the guard again."
+            "them, so its promise would not hold for a graph in integers. Make the guard again, by its "
+            "command with --redo."
         )
     unknown = sets.unknown(fit, choose)
     return Int8Images(train=fit, held_out=held_out, ood=unknown.measure or unknown.choose)
