@@ -137,6 +137,21 @@ def test_one_on_an_onnx_file_becomes_one_graph(desk, tmp_path):
         assert (one.answer, one.likeliest) == (other.answer, other.likeliest)
 
 
+def test_a_runs_classifier_gets_one_as_any_network(desk, tmp_path, capsys):
+    folder = tmp_path / "run" / "classifier" / "baseline-s0"
+    classifier().save(folder)
+    args = ("--data", str(desk / "photos"), "--out", str(tmp_path / "g"), "--detectors", "energy")
+    assert main(["guard", "--model", str(folder), *args]) == 0
+    read, images = Guard.load(tmp_path / "g"), list_ood(desk / "photos").read(SIZE).batch(range(20))
+    order = [classifier().names.index(name) for name in read.names]
+    with torch.no_grad():
+        expected = classifier().network(images).logits_BC[:, order]
+        torch.testing.assert_close(read.network(images).logits_BC, expected, rtol=1e-4, atol=1e-4)
+    capsys.readouterr()
+    assert main(["guard", "--model", str(folder), "--weights", "w", *args, "--redo"]) == 2
+    assert "has weights of its own" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["program", "onnx"])
 def test_its_network_is_put_into_integers(kind, desk, tmp_path):
     """On the images that it was made of, which its folder names, whatever the working directory."""

@@ -27,9 +27,9 @@ class Subject:
     """Which network, and which images."""
 
     model: str = ""
-    """timm:NAME, hf:NAME or torchvision:NAME with published weights or those of --weights; hf:FOLDER; an ONNX
-    file, a program of torch.export.save or a TorchScript file; with --plugins package.module:factory, which
-    makes a torch.nn.Module
+    """timm:NAME, hf:NAME or torchvision:NAME with published weights or those of --weights; hf:FOLDER; a
+    classifier's folder (RUN/classifier/NAME); an ONNX file, a program of torch.export.save or a TorchScript
+    file; with --plugins package.module:factory, which makes a torch.nn.Module
     """
     data: str = ""
     """pictures of what the network knows: a folder of class folders, here or in a bucket, hub:NAME or a data

@@ -213,15 +213,15 @@ def _check_classes(folder: Path, scans: Mapping[str, Scan], least: int, exclude:
 
 
 def _warn_of_sets(folder: Path, exclude: Collection[Path]) -> None:
-    """Warns of classes, and of folders in them, that are left out because they are image sets of their own."""
+    """Warns of classes, and folders in them, that are left out because they are image sets of their own."""
     top = folder.resolve()
     sets = {place: place.relative_to(top).as_posix() for place in exclude if top in place.parents}
     folders = (path for path in folder.iterdir() if path.is_dir())
     sets |= {place: path.name for path in folders if (place := path.resolve()) in exclude}
     if sets:
         warnings.warn(
-            f"{shown(folder)}: {listed(sorted(map(shown, sets.values())))}: not trained on and no known class, for "
-            "--ood or --shifted makes an image set of it.",
+            f"{shown(folder)}: not known, and not trained on, for --ood or --shifted makes an image set of "
+            f"it: {listed(sorted(map(shown, sets.values())))}.",
             stacklevel=5,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -27,7 +28,7 @@ from ..detection.choose import choose_detector, without_labels
 from ..detection.detectors import probes_of
 from ..detection.fit import Lesson
 from ..functional.metrics import auroc, fpr95_id
-from ..models.classifier import Classifier, quantile_threshold
+from ..models.classifier import Classifier, is_classifier, open_classifier, quantile_threshold
 from ..models.inference import Extractor, PatientExtractor
 from ..models.opened import Opened, Said, open_network
 from ..models.published import Triple
@@ -172,7 +173,7 @@ class _Subject:
 def _subject(job: GuardJob, inputs: GuardInputs) -> _Subject:
     said = Said(size=job.size, crop=job.crop, mean=job.mean, std=job.std)
     labels = read_labels(job.labels) if job.labels else ()
-    opened = open_network(job.model, job.weights, said, job.plugins)
+    opened = _opened(job, said)
     outputs = opened.try_out().logits_BC.shape[1]
     names = labels or (opened.names if len(opened.names) == outputs else ())
     if labels and len(labels) != outputs:
@@ -194,6 +195,16 @@ def _subject(job: GuardJob, inputs: GuardInputs) -> _Subject:
     return _Subject(
         opened=opened, classifier=classifier, rows_C=rows_C, outputs=outputs, remark=remark
     )  # fmt: skip
+
+
+def _opened(job: GuardJob, said: Said) -> Opened:
+    """The network of a job: somebody's, or that of a run's classifier."""
+    folder = Path(job.model)
+    if not is_classifier(folder):
+        return open_network(job.model, job.weights, said, job.plugins)
+    if job.weights is not None:
+        raise ValueError(f"{shown(folder)} has weights of its own; leave --weights out.")
+    return open_classifier(folder, said, job.plugins)
 
 
 def _as_predicted(images: Images, extractor: Extractor) -> Images:
