@@ -89,7 +89,11 @@ def test_its_network_is_the_files_own(made, desk):
         torch.testing.assert_close(read.network(x).logits_BC, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_folder_that_needs_code_is_read_only_where_that_is_wanted(made, desk, capsys):
+def test_a_folder_that_needs_code_is_read_only_where_that_is_wanted(made, desk, tmp_path, capsys):
+    for net, says in ((save_logits_as_onnx(tmp_path / "net.onnx"), False), (desk / "net.pt2", True)):
+        args = ("--detectors", "energy", "--model", str(net), "--redo")
+        assert guard(desk, tmp_path / "g", *PIXELS, *args) == 0
+        assert ("export and studio take --plugins" in capsys.readouterr().out) == says
     picture = str(next((desk / "digits").glob("*.png")))
     assert main(["score", picture, "--run", str(made)]) == 2
     assert "names the plug-in 'exported:net.pt2'" in capsys.readouterr().err

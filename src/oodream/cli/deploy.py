@@ -48,7 +48,7 @@ class ScoreOptions:
     image in order; after a kill the same command goes on
     """
     json: bool = False
-    """one JSON object for each image"""
+    """print one JSON object for each image"""
     engine: Engine = "here"
     """here, or ray, with --out: the workers of a cluster of Ray share the work; RAY_ADDRESS names one"""
     plugins: bool = False
@@ -96,6 +96,10 @@ def score(args: Sequence[str]) -> int:
         if chosen.engine == "ray":
             raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
         return _print_scores(_predictor(chosen), chosen)
+    if chosen.json:
+        raise ConfigError(
+            "--json prints, and --out writes: leave --json, or give --out a name in .jsonl alone."
+        )
     table_for(Path(chosen.out))
     with writing_to(chosen.out) as out:
         predictor = _predictor(chosen)
@@ -104,6 +108,7 @@ def score(args: Sequence[str]) -> int:
     if tally.unread:
         unread = listed(tally.first_unread, "\n  ")
         print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)
+        _say_lists(chosen.images)
     print(f"{shown(chosen.out)}: {tally}")
     return 2 if tally.unread else 0
 
@@ -188,7 +193,21 @@ def _print_scores(predictor: Answerer, chosen: ScoreOptions) -> int:
             else:
                 limit = f"threshold {answer.threshold:9.3f}"
                 print(f"{answer.answer:20} score {answer.score:9.3f}, {limit}   {shown(name)}")
+    if unread:
+        _say_lists(chosen.images)
     return 2 if unread else 0
+
+
+def _say_lists(places: Sequence[str]) -> None:
+    """Says which of the places were read as lists of pictures, for where some cannot be read."""
+    from ..core.errors import listed, shown
+    from ..data.stream import is_list
+
+    if lists := [shown(place) for place in places if is_list(place)]:
+        print(
+            f"oodream: read as lists, with the path or URL of a picture in each line: {listed(lists)}",
+            file=sys.stderr,
+        )
 
 
 def export(args: Sequence[str]) -> int:

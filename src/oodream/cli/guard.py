@@ -97,8 +97,9 @@ def guard(args: Sequence[str]) -> int:
     if not where.data:
         raise ConfigError("Which pictures? Give --data FOLDER, with what the network knows.")
 
+    from ..core.errors import listed
     from ..core.storage import place_here
-    from ..deploy.stored import CONFIG_FILE
+    from ..deploy.stored import CONFIG_FILE, code_of
     from ..run.guard import check_guard, guard_network
     from ..run.guard_made import check_same
     from ..run.guard_page import REPORT
@@ -117,6 +118,11 @@ def guard(args: Sequence[str]) -> int:
     with writing_to(place, last=CONFIG_FILE, again=made is not None) as out:
         result = guard_network(job_of(command, args, out), say)
     print(f"\n{result.guard.guarantee}\n{lines}")
+    if code := code_of(result.guard):
+        print(
+            f"What reads this folder runs code, {listed(code)}: score, serve, export and studio take "
+            "--plugins with it, and Guard.load plugins=True."
+        )
     return 0
 
 

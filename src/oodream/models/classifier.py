@@ -36,12 +36,14 @@ from .published import Preprocessing, Published
 
 __all__ = [
     "ACCEPTED",
+    "HARMLESS",
     "Classifier",
     "Predictor",
     "check_plugin",
     "from_description",
     "from_squares",
     "is_classifier",
+    "is_code",
     "load_classifier",
     "open_classifier",
     "quantile_threshold",
@@ -236,9 +238,16 @@ def _rules(description: Json) -> list[tuple[str, bool]]:
     ]
 
 
+def is_code(name: str, harmless: Sequence[str] = ()) -> bool:
+    """Whether making what is called so runs code from elsewhere: a module's, or that of a network's file, but
+    for the `harmless` families.
+    """
+    return ":" in name and name.partition(":")[0] not in harmless
+
+
 def check_plugin(name: str, folder: Path, plugins: bool, harmless: Sequence[str] = ()) -> None:
     """Raises StoreError for a name that would run code from elsewhere, unless that is wanted."""
-    if ":" in name and name.partition(":")[0] not in harmless and not plugins:
+    if is_code(name, harmless) and not plugins:
         raise StoreError(
             f"{folder} names the plug-in {name!r}, and loading it runs its code. If you trust the folder and "
             "that code, allow it with --plugins (in Python plugins=True)."
