@@ -98,7 +98,7 @@ def score(args: Sequence[str]) -> int:
         return _print_scores(_predictor(chosen), chosen)
     if chosen.json:
         raise ConfigError(
-            "--json prints, and --out writes: leave --json, or give --out a name in .jsonl alone."
+            "--json prints, and --out writes: leave --json out; results.jsonl holds JSON, too."
         )
     table_for(Path(chosen.out))
     with writing_to(chosen.out) as out:

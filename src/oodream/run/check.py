@@ -20,6 +20,7 @@ from ..training.train import NO_ADAPTER, make_loss
 from .job import Job
 from .sources import lacks_outlier_images
 from .stages.classifiers import check_teacher
+from .stages.results import lacks_test_images
 from .twins import has_twins
 
 __all__ = ["check"]
@@ -28,7 +29,7 @@ __all__ = ["check"]
 def check(job: Job) -> None:
     """Raises ValueError (DataError, PromptError, ConfigError among them) for what would fail later.
 
-    Warns where the decoder's names do not fit the classes.
+    Warns where the decoder's names do not fit the classes, and where there will be no guard.
     """
     c, r = job.config, job.config.regularize
     job.inputs.check()
@@ -79,6 +80,10 @@ def check(job: Job) -> None:
     if len(job.run.added):
         _ = job.run.added.images
     _ = job.book, job.inputs.real, job.inputs.ood, job.inputs.shifted
+    if lacking := lacks_test_images(job):
+        warnings.warn(
+            f"There will be no guard: {lacking}. Add images, or give another --guard.alpha.", stacklevel=2
+        )
     # A decoder of another kind may leave `decode.source` unread.
     if job.run.imagines and isinstance(job.decoder, StableDecoder):
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
