@@ -97,9 +97,7 @@ def score(args: Sequence[str]) -> int:
             raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
         return _print_scores(_predictor(chosen), chosen)
     if chosen.json:
-        raise ConfigError(
-            "--json prints, and --out writes: leave --json out; results.jsonl holds JSON, too."
-        )
+        raise ConfigError("--json prints, and --out writes: leave --json out; results.jsonl holds JSON, too.")
     table_for(Path(chosen.out))
     with writing_to(chosen.out) as out:
         predictor = _predictor(chosen)
