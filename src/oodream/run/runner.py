@@ -124,8 +124,9 @@ def of_other_data(job: Job) -> Iterator[None]:
         if before == job.config.data:
             raise
         raise StageChanged(
-            f"{shown(job.folder.path)} is a run of {shown(str(before))}, and --data is {shown(job.config.data)}. Choose "
-            f"another --run for it, or to put it in the place of the other one: {error}"
+            f"{shown(job.folder.path)} is a run of {shown(str(before))}, and --data is "
+            f"{shown(job.config.data)}. Choose another --run for it, or to put it in the place of the other "
+            f"one: {error}"
         ) from error
 
 
