@@ -527,6 +527,7 @@ def test_what_was_stopped_goes_on_and_a_second_look_is_quick(desk, tmp_path, mon
         (("--alpha", "0.001"), "takes 2,995 held-out images"),
         (("--labels", "none.txt"), "none.txt cannot be read"),
         (("--labels", "blank.txt"), "holds no names"),
+        (("--labels", "net.pt2"), "net.pt2 is no list of names"),
         (("--labels", "short.txt"), "names 3 outputs, and the network has 4"),
         (("--detectors", "enrgy"), "Did you mean 'energy'"),
         (("--detector-options", "knn.j=3"), "has no option 'j'"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.errors import StoreError, shown
 from ..core.files import encode_json, explained, parse_json, read_framed
 from ..core.options import ConfigError
+from ..core.packages import missing
 from ..runtime.answers import Prediction
 from .scoring import Answer
 
@@ -76,8 +77,7 @@ def table_for(file: Path) -> Table:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "Parquet needs the package pyarrow: pip install '.[hub]' in a clone. "
-            "JSON lines (.jsonl) need none."
+            f"{missing('Parquet', 'pyarrow', 'hub')}. JSON lines (.jsonl) need none."
         ) from error
     return Parquet()
 

@@ -48,12 +48,12 @@ def check(job: Job) -> None:
     if r.known_transform != "varied":
         if r.outliers != "known":
             raise ConfigError(
-                f"regularize.known_transform {r.known_transform} takes --regularize.outliers known; it is "
+                f"--regularize.known-transform {r.known_transform} takes --regularize.outliers known; it is "
                 f"{r.outliers}."
             )
         if job.run.has_latents:
             raise ConfigError(
-                "Latents of known images can be varied alone: leave regularize.known_transform."
+                "Latents of known images can be varied alone: leave --regularize.known-transform."
             )
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")

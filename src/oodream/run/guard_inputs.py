@@ -208,6 +208,10 @@ def read_labels(file: Path) -> tuple[tuple[str, ...], ...]:
         return tuple((name, folder) for folder, name in read(find(str(file)))[0].items())
     try:
         lines = [line.strip() for line in read_text(file).splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{shown(file)} is no list of names: it should be text, with a name a line."
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{shown(file)} cannot be read: {error}") from error
     if not any(lines):
