@@ -80,14 +80,19 @@ def check(job: Job) -> None:
     if len(job.run.added):
         _ = job.run.added.images
     _ = job.book, job.inputs.real, job.inputs.ood, job.inputs.shifted
-    if lacking := lacks_test_images(job):
-        warnings.warn(
-            f"There will be no guard: {lacking}. Add images, or give another --guard.alpha.", stacklevel=2
-        )
+    warn_of_guard(job)
     # A decoder of another kind may leave `decode.source` unread.
     if job.run.imagines and isinstance(job.decoder, StableDecoder):
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
         warn_of_photographs(job)
+
+
+def warn_of_guard(job: Job) -> None:
+    """Warns where the known test images are too few for a guard."""
+    if lacking := lacks_test_images(job):
+        warnings.warn(
+            f"There will be no guard: {lacking}. Add images, or give another --guard.alpha.", stacklevel=2
+        )
 
 
 def warn_of_photographs(job: Job) -> None:
