@@ -195,6 +195,23 @@ def test_a_finished_table_is_not_written_again(photos, tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_a_finished_table_of_the_same_answers_says_so(photos, tmp_path, monkeypatch):
+    """A job that is tried again can tell that it is done, and by what; Parquet says it."""
+    out = tmp_path / "answers.parquet"
+    first = score_to(out, [str(photos)], guard())
+    written = out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Guard, "of_squares", refused)
+        again = score_to(out, [str(photos)], guard())
+    assert again == replace(first, before=True)
+    assert str(again).endswith("3 not read; it was finished before")
+    for places, other in (([str(photos)], guard().at(0.5)), ([str(photos / "001.png")], guard())):
+        with pytest.raises(StoreError, match="is there already"):
+            score_to(out, places, other)
+    assert out.read_bytes() == written
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_a_folder_of_somebody_elses_stays(photos, tmp_path):
     parts = tmp_path / "answers.jsonl.parts"
     parts.mkdir()
