@@ -26,7 +26,11 @@ def test_modules_that_stand_beside_extensions_are_none():
     ("name", "message"),
     [
         ("energie", "No detector is called 'energie'. Did you mean 'energy'"),
-        ("nowhere:Thing", "detector 'nowhere:Thing' cannot be imported: No module named 'nowhere'"),
+        (
+            "nowhere:Thing",
+            "detector 'nowhere:Thing' cannot be imported: No module named 'nowhere'.*PYTHONPATH",
+        ),
+        ("nowhere.at:Thing", "No module named 'nowhere'.*PYTHONPATH=FOLDER oodream"),
         ("math:Thing", "detector 'math:Thing' cannot be imported: module 'math' has no attribute 'Thing'"),
     ],
 )

@@ -102,7 +102,7 @@ def test_parquet_without_its_package_is_refused_before_anything(photos, tmp_path
     out = tmp_path / "answers.parquet"
     done = run(COMMAND, SCORER, "score", photos, "--run", exported()[0], "--out", out)
     assert done.returncode == 2
-    assert "Parquet needs the package pyarrow" in done.stderr
+    assert "Parquet needs pyarrow, which is not installed: pip install pyarrow" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,3 +159,16 @@ def test_a_table_that_a_graph_began_is_no_other_graphs(photos, tmp_path, monkeyp
         score_to(out, [str(photos)], GraphGuard.load(folder / "guard-int8.onnx"))
     with pytest.raises(StoreError, match=r"another alpha \(0\.05, and now 0\.2\)"):
         score_to(out, [str(photos)], GraphGuard.load(folder).at(0.2))
+
+
+@pytest.mark.parametrize(
+    ("packages", "args", "lacking"),
+    [(RUNTIME, ("score", "a.png", "--run", "guard.onnx"), "tyro"), (SCORER, ("audit", "run"), "torch")],
+)
+def test_a_package_that_is_missing_is_named_in_one_line(packages, args, lacking):
+    done = run("import sys\nfrom oodream.cli.entry import main\nsys.exit(main())", packages, *args)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"oodream: This command needs {lacking}, which is not installed: pip install "
+    )
+    assert done.stderr.count("\n") == 1

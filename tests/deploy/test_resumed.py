@@ -195,6 +195,23 @@ def test_a_finished_table_is_not_written_again(photos, tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_a_finished_table_of_the_same_answers_says_so(photos, tmp_path, monkeypatch):
+    """A job that is tried again can tell that it is done, and by what; Parquet says it."""
+    out = tmp_path / "answers.parquet"
+    first = score_to(out, [str(photos)], guard())
+    written = out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Guard, "of_squares", refused)
+        again = score_to(out, [str(photos)], guard())
+    assert again == replace(first, before=True)
+    assert str(again).endswith("3 not read; it was finished before")
+    for places, other in (([str(photos)], guard().at(0.5)), ([str(photos / "001.png")], guard())):
+        with pytest.raises(StoreError, match="is there already"):
+            score_to(out, places, other)
+    assert out.read_bytes() == written
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_a_folder_of_somebody_elses_stays(photos, tmp_path):
     parts = tmp_path / "answers.jsonl.parts"
     parts.mkdir()
@@ -255,6 +272,8 @@ def test_the_command(photos, guard_folder, tmp_path, capsys):
     args = ["score", str(photos), "--run", str(guard_folder), "--device", "cpu", "--out"]
     assert main([*args, str(tmp_path / "answers.csv")]) == 2
     assert "answers.csv in neither" in capsys.readouterr().err
+    assert main([*args, str(out), "--json"]) == 2
+    assert "--json prints, and --out writes" in capsys.readouterr().err
     assert main([*args, str(out), "--alpha", "0.1"]) == 2  # some cannot be read
     captured = capsys.readouterr()
     assert f"{out}: 50 pictures, " in captured.out
@@ -267,6 +286,16 @@ def test_the_command(photos, guard_folder, tmp_path, capsys):
     assert read_json(tmp_path / "b.jsonl.parts" / "begun.json")["alpha"] == 0.05
     assert main([*args, str(tmp_path / "b.jsonl"), "--alpha", "0.1"]) == 2
     assert "begun with another alpha (0.05, and now 0.1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", [(), ("--out", "answers.jsonl")])
+def test_a_text_that_is_no_list_was_read_as_one(out, guard_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("hi\n")
+    assert main(["score", "notes.txt", "--run", str(guard_folder), "--device", "cpu", *out]) == 2
+    said = capsys.readouterr().err
+    assert "hi" in said
+    assert "read as lists, with the path or URL of a picture in each line: notes.txt" in said
 
 
 def test_a_table_in_a_bucket(photos, guard_folder, s3, tmp_path, monkeypatch, capsys):

@@ -11,8 +11,10 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from oodream.core.errors import StoreError
+from oodream.core.registry import make
 from oodream.core.seeding import seeded
 from oodream.core.tensors import save_tensors
+from oodream.models.classifier import Classifier, open_classifier
 from oodream.models.external import split
 from oodream.models.factory import backbone, trained_network
 from oodream.models.opened import Center, Said, full_name, open_network, rebuild
@@ -74,6 +76,22 @@ def test_a_transformers_model_says_all_of_itself(folder):
     x = (pixels(3, 40)[..., 4:36, 4:36] / 255 - mean) / std
     with torch.no_grad():
         torch.testing.assert_close(outputs(opened.network, 40), theirs(x).logits)
+
+
+def test_a_classifiers_folder_says_all_of_itself(folder, tmp_path):
+    """Its normalisation is that of its training, which the network holds."""
+    network = trained_network(f"hf:{folder}").eval()
+    settings = {"backbone": f"hf:{folder}", "loss": "cross_entropy", "loss_options": {}}
+    Classifier(
+        network=network, loss=make("losses", "cross_entropy"), names=tuple("abcde"), size=32, threshold=0.0,
+        settings=settings,
+    ).save(tmp_path / "baseline-s0")  # fmt: skip
+    opened = open_classifier(tmp_path / "baseline-s0", Said())
+    p = opened.preprocessing
+    assert (p.size, p.resized, opened.names) == (32, 32, tuple((name,) for name in "abcde"))
+    assert p.mean == pytest.approx((0.1, 0.2, 0.3))
+    torch.testing.assert_close(outputs(opened.network, 32), outputs(network, 32))
+    assert torch.equal(outputs(again(opened, 5), 32), outputs(opened.network, 32))
 
 
 @pytest.mark.parametrize(

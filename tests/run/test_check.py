@@ -26,8 +26,13 @@ def decoder(tiny_pipeline, tmp_path_factory) -> Path:
     return folder
 
 
-def checked(shapes: Path, decoder: Path, folder: Path, **options: object) -> list[str]:
-    """The warnings about names that a run begins with."""
+NAMES = ("has learnt", "not learnt", "no photograph")
+
+
+def checked(
+    shapes: Path, decoder: Path, folder: Path, about: tuple[str, ...] = NAMES, **options: object
+) -> list[str]:
+    """The warnings that a run begins with, by default those about names."""
     base = {
         "data": str(shapes),
         "decode": {"source": str(decoder)},
@@ -37,7 +42,6 @@ def checked(shapes: Path, decoder: Path, folder: Path, **options: object) -> lis
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         check(Job(overlay(overlay(Config(), base), options), folder))
-    about = ("has learnt", "not learnt", "no photograph")
     return [str(w.message) for w in caught if any(words in str(w.message) for words in about)]
 
 
@@ -149,6 +153,13 @@ def test_imagined_and_real_outliers_are_images_to_learn_from(shapes, decoder, tm
     other = class_folder(tmp_path / "other", tree=3)
     for more in ({}, {"regularize": {"outliers": "real", "real": str(other)}}):
         assert checked(shapes, decoder, tmp_path / "run", **first, **more) == []
+
+
+def test_that_there_will_be_no_guard_is_said(shapes, decoder, tmp_path):
+    about = ("no guard",)
+    (message,) = checked(shapes, decoder, tmp_path, about, guard={"alpha": 0.1})
+    assert "There will be no guard: 0.1 takes 29 known test images to guarantee, and there are 12" in message
+    assert checked(shapes, decoder, tmp_path, about, guard={"alpha": 0.3}) == []
 
 
 def test_photographs_beside_the_embedded_decoder_are_warned_of(shapes, tmp_path):

@@ -13,7 +13,8 @@ import pytest
 from oodream.core.errors import StoreError
 from oodream.core.files import read_json, write_json
 from oodream.run.artifacts import Run
-from oodream.run.folder import RunDir, StageChanged, differences, read_manifest
+from oodream.run.changes import differences, in_words
+from oodream.run.folder import RunDir, StageChanged, read_manifest
 
 
 def test_a_file_where_the_run_folder_should_be(tmp_path):
@@ -46,6 +47,23 @@ def test_differences_names_the_path():
     one, other = "9a0a020b12c4e5f6", "32d1110c9a0a020b"
     hashes = {"a": one, "b": one, "c": other}, {"a": other, "c": other, "d": one}
     assert differences(*hashes) == ["a: not the same", "b: gone", "d: new"]
+
+
+def test_differences_of_images_are_told_in_words():
+    one, other = "9a0a020b12c4e5f6", "32d1110c9a0a020b"
+    old = {
+        "images": one,
+        "sets": {"a: b": ["far", one], "digits": ["far", one], "x": one},
+        "k": "images: new",
+    }
+    new = {"images": other, "sets": {"digits": ["far", other], "street": ["near", one], "x": one}, "k": "new"}
+    assert [*map(in_words, differences(old, new))] == [
+        "the training images are not the same",
+        "k: images: new -> new",
+        "the image set a: b was given before, and is not now",
+        "the image set digits is not the same",
+        "the image set street is new",
+    ]
 
 
 def test_long_values_are_cut_short():

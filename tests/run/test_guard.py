@@ -89,7 +89,11 @@ def test_its_network_is_the_files_own(made, desk):
         torch.testing.assert_close(read.network(x).logits_BC, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_folder_that_needs_code_is_read_only_where_that_is_wanted(made, desk, capsys):
+def test_a_folder_that_needs_code_is_read_only_where_that_is_wanted(made, desk, tmp_path, capsys):
+    for net, says in ((save_logits_as_onnx(tmp_path / "net.onnx"), False), (desk / "net.pt2", True)):
+        args = ("--detectors", "energy", "--model", str(net), "--redo")
+        assert guard(desk, tmp_path / "g", *PIXELS, *args) == 0
+        assert ("export and studio take --plugins" in capsys.readouterr().out) == says
     picture = str(next((desk / "digits").glob("*.png")))
     assert main(["score", picture, "--run", str(made)]) == 2
     assert "names the plug-in 'exported:net.pt2'" in capsys.readouterr().err
@@ -114,7 +118,9 @@ def test_a_guard_in_a_bucket(desk, s3, tmp_path, capsys):
         in capsys.readouterr().out
     )
     assert guard(desk, out, *PIXELS, *FEW, "--model", "nowhere.pt2") == 2
-    assert f"{out} holds something already" in capsys.readouterr().err
+    assert f"{out} holds the guard of another command: oodream guard " in capsys.readouterr().err
+    assert guard(desk, out, *PIXELS, *FEW, "--alpha", "0.1", "--redo") == 0
+    assert json.loads(objects(s3)["guards/mine/config.json"])["guarantee"]["alpha"] == 0.1
 
 
 def test_it_is_exported_as_any_guard(made, tmp_path):
@@ -133,6 +139,21 @@ def test_one_on_an_onnx_file_becomes_one_graph(desk, tmp_path):
     expected = Guard.load(tmp_path / "g").predict(files)
     for one, other in zip(GraphGuard.load(tmp_path / "x").predict(files), expected, strict=True):
         assert (one.answer, one.likeliest) == (other.answer, other.likeliest)
+
+
+def test_a_runs_classifier_gets_one_as_any_network(desk, tmp_path, capsys):
+    folder = tmp_path / "run" / "classifier" / "baseline-s0"
+    classifier().save(folder)
+    args = ("--data", str(desk / "photos"), "--out", str(tmp_path / "g"), "--detectors", "energy")
+    assert main(["guard", "--model", str(folder), *args]) == 0
+    read, images = Guard.load(tmp_path / "g"), list_ood(desk / "photos").read(SIZE).batch(range(20))
+    order = [classifier().names.index(name) for name in read.names]
+    with torch.no_grad():
+        expected = classifier().network(images).logits_BC[:, order]
+        torch.testing.assert_close(read.network(images).logits_BC, expected, rtol=1e-4, atol=1e-4)
+    capsys.readouterr()
+    assert main(["guard", "--model", str(folder), "--weights", "w", *args, "--redo"]) == 2
+    assert "has weights of its own" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["program", "onnx"])
@@ -216,8 +237,44 @@ def test_the_same_command_again_says_that_the_guard_is_finished(made, desk, caps
     assert "This guard is finished." in said
     assert f"Guard: {made}\n" in said
     assert before == {file: file.stat().st_mtime_ns for file in made.rglob("*")}
-    assert guard(desk, made, *PIXELS, *FEW) == 2  # another command
+    assert guard(desk, made, *PIXELS, *FEW) == 2
+    command = json.loads((made / "report.json").read_text())["command"]
+    assert f"{made} holds the guard of another command: {command}\nAdd --redo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["data", "added", "ood", "model", "labels"])
+def test_a_finished_guard_of_what_has_changed_is_refused_until_it_is_made_anew(what, desk, tmp_path, capsys):
+    for name in ("photos", "digits", "net.pt2", "labels.txt"):
+        (shutil.copytree if (desk / name).is_dir() else shutil.copy)(desk / name, tmp_path / name)
+    out, args = tmp_path / "g", (*PIXELS, "--detectors", "energy", "--ood", f"far={tmp_path / 'digits'}")
+    assert guard(tmp_path, out, *args) == 0
+    picture = next((tmp_path / ("digits" if what == "ood" else "photos")).rglob("*.png"))
+    if what in ("model", "labels"):
+        with (tmp_path / {"model": "net.pt2", "labels": "labels.txt"}[what]).open("a") as file:
+            file.write("\n")
+    elif what == "added":
+        shutil.copy(picture, picture.with_name("one-more.png"))
+    else:
+        Image.open(picture).transpose(Image.Transpose.ROTATE_180).save(picture)
+    capsys.readouterr()
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert guard(tmp_path, out, *args) == 2
+    option = "data" if what == "added" else what
+    assert f"is not the same any more: --{option}. Add --redo" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    if what == "added":
+        (out / "left-over").touch()
+        assert guard(tmp_path, out, *args, "--redo") == 0
+        assert {file.name for file in out.iterdir()} == before.keys()
+        assert guard(tmp_path, out, *args) == 0
+        assert "This guard is finished." in capsys.readouterr().out
+
+
+def test_what_is_no_guard_is_not_replaced_by_one(desk, tmp_path, capsys):
+    (tmp_path / "mine").touch()
+    assert guard(desk, tmp_path, *PIXELS, *FEW, "--redo") == 2
     assert "holds something already" in capsys.readouterr().err
+    assert (tmp_path / "mine").exists()
 
 
 def test_class_by_class(desk, tmp_path):
@@ -470,6 +527,7 @@ def test_what_was_stopped_goes_on_and_a_second_look_is_quick(desk, tmp_path, mon
         (("--alpha", "0.001"), "takes 2,995 held-out images"),
         (("--labels", "none.txt"), "none.txt cannot be read"),
         (("--labels", "blank.txt"), "holds no names"),
+        (("--labels", "net.pt2"), "net.pt2 is no list of names"),
         (("--labels", "short.txt"), "names 3 outputs, and the network has 4"),
         (("--detectors", "enrgy"), "Did you mean 'energy'"),
         (("--detector-options", "knn.j=3"), "has no option 'j'"),

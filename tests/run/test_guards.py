@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
+from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core.errors import StoreError
 from oodream.core.results import row_to_json
+from oodream.data.inputs import DataInputs
 from oodream.deploy.guard import Guard
 from oodream.run.artifacts import Run
+from oodream.run.guard_images import images_of_run
 from oodream.run.guards import guard_rows, save_guard
 from tests.helpers.begun import begin_run
-from tests.helpers.guarded import clothes, save_run
+from tests.helpers.guarded import SIZE, clothes, save_clothes, save_run
 from tests.helpers.page import row
 
 
@@ -62,3 +66,17 @@ def test_the_card_has_the_runs_numbers_of_this_guard(run):
     assert [(one.classifier, one.detector) for one in guard_rows(run)] == [("regularized", "energy")]
     folder, _ = save_guard(run.folder.path, run.guard(), guard_rows(run))
     assert "0.25" in (folder / "README.md").read_text()
+
+
+def test_integers_take_the_images_that_the_guard_was_made_of(tmp_path, capsys):
+    photos = save_clothes(tmp_path / "photos", 400)
+    config = Config(data=str(photos), size=SIZE)
+    run, inputs = begin_run(save_run(tmp_path / "run"), config), DataInputs(config)
+    made_of = {"images": inputs.train.fingerprint(), "test": inputs.test.fingerprint(), "detector": "energy"}
+    run.folder.finish("guard", made_of, 1, {})
+    assert len(images_of_run(run).held_out) == len(inputs.test)
+    for file in photos.rglob("*.png"):
+        Image.open(file).transpose(Image.Transpose.ROTATE_180).save(file)
+    assert main(["export", str(run.folder.path), "--out", str(tmp_path / "x"), "--int8"]) == 2
+    assert f"images in {photos} have changed since the guard" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

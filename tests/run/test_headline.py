@@ -54,6 +54,8 @@ def test_the_headline_hides_no_harm_near_the_classes(tmp_path):
     *_, figures, warning = headline(run).splitlines()
     assert figures == "Near-unknown images: accepted 60.0 % (30.0 %), AUROC 70.0 % (85.0 %)."
     assert warning.startswith("They are told apart worse than by the baseline. What was imagined is not")
+    assert "try --regularize.outliers known" in warning
+    assert warning.endswith("each in a folder of its own (--run FOLDER).")
     known = begin_run(tmp_path / "known", replace(RUN, regularize=RegularizeConfig(outliers="known")))
     measured(known, ROWS + near, [])
     assert headline(known).endswith("worse than by the baseline.")

@@ -1,10 +1,28 @@
-"""What is said of a finished stage."""
+"""What is said of a finished stage, and of one that was made from something else."""
 
 from __future__ import annotations
 
-from oodream.run.runner import in_words
+import pytest
+
+from oodream.config import Config
+from oodream.run.folder import StageChanged
+from oodream.run.job import Job
+from oodream.run.runner import in_words, of_other_data
+from tests.helpers.begun import begin_run
 
 
 def test_a_stages_line_leaves_out_what_is_not_there():
     summary = {"threshold": 1.5, "guarantee": "at most 5 %", "other_half": None, "skipped": {}, "bytes": 0}
     assert in_words(summary) == "threshold 1.5, guarantee at most 5 %, bytes 0"
+
+
+def test_a_run_of_another_folder_of_the_same_name_is_said_to_be_one(tmp_path):
+    """And not to be a run whose images have changed."""
+    begin_run(tmp_path / "photos", Config(data="/first/photos"))
+    for data, start in (("/second/photos", f"{tmp_path}/photos is a run of /first/photos, and --data is "),
+                        ("/first/photos", "stale")):  # fmt: skip
+        job = Job(Config(data=data, device="cpu"), tmp_path / "photos")
+        with pytest.raises(StageChanged) as caught, of_other_data(job):
+            raise StageChanged("stale")
+        assert str(caught.value).startswith(start)
+        assert str(caught.value).endswith("stale")

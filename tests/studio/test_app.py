@@ -7,6 +7,7 @@ import signal
 import psutil
 import pytest
 
+from oodream.deploy.stored import CONFIG_FILE, TENSORS_FILE
 from oodream.studio.pages import PARTS
 from oodream.studio.studio import Studio, runs_below
 from tests.helpers.page import Page
@@ -66,6 +67,19 @@ def test_without_a_name_all_runs_are_there(tmp_path):
     ]  # fmt: skip
     assert Studio(folders, root=tmp_path / "runs").names == ["a", "b", "compare-x~arm-s0"]
     assert runs_below(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("path", ["", *PARTS])
+def test_a_guard_alone_is_listed_where_pictures_are_tried_on_it(tmp_path, path):
+    run = imagined_run(tmp_path / "calm", 1)
+    (tmp_path / "mine").mkdir()
+    for name in (CONFIG_FILE, TENSORS_FILE):
+        (tmp_path / "mine" / name).touch()
+    asking = client(tmp_path / "mine", run)
+    answer = asking.get(f"/{path}?run=mine")
+    assert answer.status_code == 200
+    assert ("mine" in answer.text) == (path in ("", "try"))
+    assert [one["name"] for one in asking.get("/api/run").json()] == ["calm"]
 
 
 @pytest.mark.parametrize("path", ["", "outliers"])

@@ -34,7 +34,7 @@ def reconstruction_control(rows: Sequence[Row]) -> Iterator[Finding]:
         else:
             meaning = (
                 f"It takes the decoder's traces for a sign of {'unknown' if auroc > 0.5 else 'known'} "
-                "images, and imagined outliers carry them. Raise reconstruct.frac, or use a decoder with "
+                "images, and imagined outliers carry them. Raise --reconstruct.frac, or use a decoder with "
                 "a better autoencoder."
             )
         yield Finding(

@@ -164,9 +164,9 @@ ADVICE = {
     "near": ONE_PIPELINE,
     "far": f"{ONE_PIPELINE} If it is their nature, the set is easy, "
     "and its numbers say little about what images show.",
-    "outliers": "Training can recognise outliers by these alone. Reconstructed ID images (reconstruct.frac), "
-    "gray ones (regularize.grayscale_prob) and the files' format (decode.format) lessen it; "
-    "the control shows whether it matters.",
+    "outliers": "Training can recognise outliers by these alone. Reconstructed ID images "
+    "(--reconstruct.frac), gray ones (--regularize.grayscale-prob) and the files' format (--decode.format) "
+    "lessen it; the control shows whether it matters.",
     "control": "These are the decoder's traces. "
     "The classifiers' AUROC on this set says whether they react to them.",
 }

@@ -68,8 +68,8 @@ def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: b
         load_weights(network, weights)
     elif ":" not in source:
         raise ValueError(
-            f"{source} has no published weights. "
-            "Name a file with --weights FILE.safetensors, or a classifier's folder."
+            f"{source} has no published weights. Give --weights FILE.safetensors; or in place of the name a "
+            "classifier's folder, such as runs/photos/classifier/baseline-s0."
         )
     elif (classes := published_config(network).get("num_classes", count)) != count:
         raise ValueError(

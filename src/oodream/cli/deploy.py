@@ -48,7 +48,7 @@ class ScoreOptions:
     image in order; after a kill the same command goes on
     """
     json: bool = False
-    """one JSON object for each image"""
+    """print one JSON object for each image"""
     engine: Engine = "here"
     """here, or ray, with --out: the workers of a cluster of Ray share the work; RAY_ADDRESS names one"""
     plugins: bool = False
@@ -96,6 +96,8 @@ def score(args: Sequence[str]) -> int:
         if chosen.engine == "ray":
             raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
         return _print_scores(_predictor(chosen), chosen)
+    if chosen.json:
+        raise ConfigError("--json prints, and --out writes: leave --json out; results.jsonl holds JSON, too.")
     table_for(Path(chosen.out))
     with writing_to(chosen.out) as out:
         predictor = _predictor(chosen)
@@ -104,6 +106,7 @@ def score(args: Sequence[str]) -> int:
     if tally.unread:
         unread = listed(tally.first_unread, "\n  ")
         print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)
+        _say_lists(chosen.images)
     print(f"{shown(chosen.out)}: {tally}")
     return 2 if tally.unread else 0
 
@@ -188,7 +191,21 @@ def _print_scores(predictor: Answerer, chosen: ScoreOptions) -> int:
             else:
                 limit = f"threshold {answer.threshold:9.3f}"
                 print(f"{answer.answer:20} score {answer.score:9.3f}, {limit}   {shown(name)}")
+    if unread:
+        _say_lists(chosen.images)
     return 2 if unread else 0
+
+
+def _say_lists(places: Sequence[str]) -> None:
+    """Says which of the places were read as lists of pictures, for where some cannot be read."""
+    from ..core.errors import listed, shown
+    from ..data.stream import is_list
+
+    if lists := [shown(place) for place in places if is_list(place)]:
+        print(
+            f"oodream: read as lists, with the path or URL of a picture in each line: {listed(lists)}",
+            file=sys.stderr,
+        )
 
 
 def export(args: Sequence[str]) -> int:
@@ -221,29 +238,20 @@ def _export_guard(chosen: ExportOptions, place: Path, out: Path) -> list[str]:
     """Writes the folder of the guard at a place; lines that say what it promises, and what its graphs differ
     in.
     """
-    from ..data.inputs import DataInputs
     from ..deploy.export import export
     from ..deploy.guard import Guard
-    from ..deploy.quantize import INT8_FILE, Int8Images
+    from ..deploy.quantize import INT8_FILE
     from ..run.artifacts import Run
     from ..run.folder import read_manifest
-    from ..run.guard_images import images_of
-    from ..run.layout import REGULARIZED
+    from ..run.guard_images import images_of, images_of_run
+    from ..run.guards import guard_rows
 
     guard = Guard.load(place, plugins=chosen.plugins)
-    rows, images = [], None
-    if chosen.int8 and not read_manifest(place):
-        images = images_of(place, guard)
-    if read_manifest(place):
-        run = Run.open(place, chosen.plugins)
-        stamp = run.stamp("guard")
-        detector = stamp["inputs"]["detector"] if stamp else ""
-        arm = (REGULARIZED, 0, detector)
-        if run.stamp("scores"):
-            rows = [row for row in run.rows() if (row.classifier, row.seed, row.detector) == arm]
-        if chosen.int8:
-            inputs = DataInputs(run.config)
-            images = Int8Images(train=inputs.train, held_out=inputs.test, ood=inputs.ood)
+    run = Run.open(place, chosen.plugins) if read_manifest(place) else None
+    rows = guard_rows(run) if run else []
+    images = None
+    if chosen.int8:
+        images = images_of_run(run) if run else images_of(place, guard)
     exported = export(
         guard,
         out,

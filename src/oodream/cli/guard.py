@@ -16,6 +16,7 @@ from ..core.options import ConfigError
 from .console import absolute, looked_at, parse, say, writing_to
 
 if TYPE_CHECKING:
+    from ..core.types import Json
     from ..run.guard_inputs import GuardJob
 
 __all__ = ["GuardOptions", "guard", "job_of", "place_of"]
@@ -26,9 +27,9 @@ class Subject:
     """Which network, and which images."""
 
     model: str = ""
-    """timm:NAME, hf:NAME or torchvision:NAME with published weights or those of --weights; hf:FOLDER; an ONNX
-    file, a program of torch.export.save or a TorchScript file; with --plugins package.module:factory, which
-    makes a torch.nn.Module
+    """timm:NAME, hf:NAME or torchvision:NAME with published weights or those of --weights; hf:FOLDER; a
+    classifier's folder (RUN/classifier/NAME); an ONNX file, a program of torch.export.save or a TorchScript
+    file; with --plugins package.module:factory, which makes a torch.nn.Module
     """
     data: str = ""
     """pictures of what the network knows: a folder of class folders, here or in a bucket, hub:NAME or a data
@@ -36,8 +37,10 @@ class Subject:
     """
     out: str = ""
     """folder to write, or one in a bucket (default: runs/guard-MODEL); it is new or empty, or this
-    command has finished it
+    command has finished it, of what is still the same
     """
+    redo: bool = False
+    """make the guard again, in place of the one in the folder, which is replaced as a whole"""
     weights: Path | None = None
     """safetensors file with the network's weights"""
     labels: Path | None = None
@@ -94,42 +97,49 @@ def guard(args: Sequence[str]) -> int:
     if not where.data:
         raise ConfigError("Which pictures? Give --data FOLDER, with what the network knows.")
 
+    from ..core.errors import listed
     from ..core.storage import place_here
-    from ..deploy.stored import CONFIG_FILE
+    from ..deploy.stored import CONFIG_FILE, code_of
     from ..run.guard import check_guard, guard_network
+    from ..run.guard_made import check_same
     from ..run.guard_page import REPORT
 
     place = place_of(where)
     lines = f"Guard: {absolute(place)}\nReport: {absolute(f'{place}/{REPORT}')}"
-    if _is_finished(place, _line(args)):
+    made = _made_at(place)
+    if made and not where.redo:
+        check_same(made, job_of(command, args, place_here(place, "out")), place)
         print(f"This guard is finished. For another, choose another --out.\n{lines}")
         return 0
     if where.dry_run:
         check_guard(job_of(command, args, place_here(place, "out")), say)
         print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {place}.")
         return 0
-    with writing_to(place, last=CONFIG_FILE) as out:
+    with writing_to(place, last=CONFIG_FILE, again=made is not None) as out:
         result = guard_network(job_of(command, args, out), say)
     print(f"\n{result.guard.guarantee}\n{lines}")
+    if code := code_of(result.guard):
+        print(
+            f"What reads this folder runs code, {listed(code)}: score, serve, export and studio take "
+            "--plugins with it, and Guard.load plugins=True."
+        )
     return 0
 
 
 def _line(args: Sequence[str]) -> str:
-    """The command line, as a guard's folder keeps it."""
-    return shlex.join(["oodream", "guard", *args])
+    """The command line, as a guard's folder keeps it: what makes it, for the first time or another."""
+    return shlex.join(["oodream", "guard", *(arg for arg in args if arg not in ("--redo", "--dry-run"))])
 
 
-def _is_finished(place: str, line: str) -> bool:
-    """Whether this very command has made the guard at a place, here or in a bucket."""
-    from ..core.files import read_json
+def _made_at(place: str) -> Json | None:
+    """The facts of the guard that was made at a place, here or in a bucket; None where there is none."""
     from ..core.storage import Storage, is_url
     from ..run.guard_images import FACTS
+    from ..run.guard_made import facts_of
     from ..run.sync import fetched
 
     there = is_url(place) and Storage(place).listed("")
-    file = (fetched(place, FACTS.__eq__) if there else Path(place)) / FACTS
-    facts = read_json(file) if file.is_file() else None
-    return isinstance(facts, dict) and facts.get("command") == line
+    return facts_of(fetched(place, FACTS.__eq__) if there else Path(place))
 
 
 def place_of(where: Subject) -> str:

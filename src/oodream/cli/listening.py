@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 from ..core.options import ConfigError
+from ..core.packages import missing
 
 __all__ = ["address", "check_host", "needs", "read_token"]
 
@@ -14,10 +15,7 @@ MIN_TOKEN = 16
 
 def needs(error: ModuleNotFoundError, what: str, extra: str) -> ConfigError:
     """What to do where a package is not installed."""
-    return ConfigError(
-        f"{what} needs {error.name}, which is not installed: pip install '.[{extra}]' in a clone of the "
-        "repository."
-    )
+    return ConfigError(missing(what, error.name or "more packages", extra))
 
 
 def check_host(host: str, token: str | None) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from .errors import StoreError
 from .options import ConfigError
+from .packages import missing
 
 __all__ = ["Cluster", "Work"]
 
@@ -177,9 +178,7 @@ def _connected() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise ConfigError(
-            "The engine ray needs Ray, which is not installed: pip install '.[ray]' in a clone."
-        ) from error
+        raise ConfigError(missing("The engine ray", "ray", "ray")) from error
     if not ray.is_initialized():
         try:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")

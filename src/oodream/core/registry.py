@@ -88,7 +88,11 @@ def imported(name: str, kind: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever a stranger's module raises
         said = f"{type(error).__name__}: {error}" if isinstance(error, SyntaxError) else error
-        raise ValueError(f"The {kind} {name!r} cannot be imported: {said}.") from error
+        lost = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        remedy = (
+            " The folder that it lies in is to be on PYTHONPATH: PYTHONPATH=FOLDER oodream …" if lost else ""
+        )
+        raise ValueError(f"The {kind} {name!r} cannot be imported: {said}.{remedy}") from error
 
 
 def make(family: str, name: str, **options: Any) -> Any:

@@ -180,6 +180,7 @@ def _class_scans(
             f"{shown(list_file)} names folders that do not exist in {shown(folder)}: {listed(names)}."
         )
     _check_classes(folder, scans, least, exclude)
+    _warn_of_sets(folder, exclude)
     prompts_for(tuple(scans), words)
     return scans
 
@@ -207,6 +208,20 @@ def _check_classes(folder: Path, scans: Mapping[str, Scan], least: int, exclude:
         warnings.warn(
             f"{where}: {len(beside)} pictures, or links to nothing, lie in no class folder and are not read, "
             f"such as {shown(beside[0].name)}.",
+            stacklevel=5,
+        )
+
+
+def _warn_of_sets(folder: Path, exclude: Collection[Path]) -> None:
+    """Warns of classes, and folders in them, that are left out because they are image sets of their own."""
+    top = folder.resolve()
+    sets = {place: place.relative_to(top).as_posix() for place in exclude if top in place.parents}
+    folders = (path for path in folder.iterdir() if path.is_dir())
+    sets |= {place: path.name for path in folders if (place := path.resolve()) in exclude}
+    if sets:
+        warnings.warn(
+            f"{shown(folder)}: not known, and not trained on, for --ood or --shifted makes an image set of "
+            f"it: {listed(sorted(map(shown, sets.values())))}.",
             stacklevel=5,
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DataError, listed
+from ..core.packages import missing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -75,7 +76,7 @@ def open_splits(name: str) -> Mapping[str, Dataset]:
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"hub:{name} needs the package datasets: pip install '.[hub]' in a clone.") from error
+        raise DataError(missing(f"hub:{name}", "datasets", "hub")) from error
     try:
         saved = any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json"))
         loaded: Any = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)

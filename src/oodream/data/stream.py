@@ -21,7 +21,16 @@ from .hub_pictures import HubPictures
 from .remote import RemotePicture, pictures_at
 from .scan import walk
 
-__all__ = ["HUB", "FileList", "NamedBytes", "Pictures", "Source", "list_files", "open_pictures"]
+__all__ = [
+    "HUB",
+    "FileList",
+    "NamedBytes",
+    "Pictures",
+    "Source",
+    "is_list",
+    "list_files",
+    "open_pictures",
+]
 
 HUB = "hub:"
 """what names of the hub's data sets and repositories begin with"""
@@ -121,10 +130,15 @@ def _paths(places: Iterable[Path | str]) -> Iterator[str]:
             for path, reason, is_picture in walk(place):
                 if reason is None or is_picture:
                     yield _one_line(str(path))
-        elif place.suffix.lower() in LISTS:
+        elif is_list(place):
             yield from _listed(place)
         else:
             yield _one_line(str(place))
+
+
+def is_list(place: Path | str) -> bool:
+    """Whether a place of a command line is a list of pictures, by its suffix."""
+    return not is_url(place) and Path(place).suffix.lower() in LISTS and not Path(place).is_dir()
 
 
 def _listed(file: Path) -> Iterator[str]:

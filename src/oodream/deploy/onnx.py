@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..core.errors import StoreError
+from ..core.packages import missing
 from ..core.sealed import KEY as SEAL
 from ..core.sealed import UNSEALED, seal_file
 from ..core.seeding import generator
@@ -138,9 +139,7 @@ def to_onnx(guard: Guard, file: Path) -> float:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ExportError(
-            f"ONNX needs {error.name}, which is not installed: pip install '.[onnx]' in a clone"
-        ) from error
+        raise ExportError(missing("ONNX", error.name or "onnx", "onnx")) from error
     name = name_of(guard.detector)
     if probes_of([guard.detector]):
         raise ExportError(f"{name} needs more of a network than one forward pass. {_instead()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..core.packages import missing
 from ..core.sealed import KEY as SEAL
 from ..core.sealed import UNSEALED, seal_file
 from ..runtime.graph import KEY, open_graph
@@ -24,9 +25,7 @@ def to_openvino(guard: Guard, source: Path, folder: Path) -> float:
     try:
         import openvino
     except ImportError as error:
-        raise ExportError(
-            "OpenVINO needs openvino, which is not installed: pip install '.[openvino]' in a clone"
-        ) from error
+        raise ExportError(missing("OpenVINO", "openvino", "openvino")) from error
     model = openvino.convert_model(source)
     text = open_graph(source).text
     assert text is not None

@@ -42,15 +42,19 @@ SAID = {
 
 @dataclass
 class Tally:
-    """How many pictures have been answered, flagged and not read, with the first of the latter."""
+    """How many pictures have been answered, flagged and not read, with the first of the latter; `before` says
+    that all this was done before.
+    """
 
     total: int = 0
     flagged: int = 0
     unread: int = 0
     first_unread: list[str] = field(default_factory=list)
+    before: bool = False
 
     def __str__(self) -> str:
-        return f"{self.total:,} pictures, {self.flagged:,} flagged, {self.unread:,} not read"
+        done = "; it was finished before" if self.before else ""
+        return f"{self.total:,} pictures, {self.flagged:,} flagged, {self.unread:,} not read{done}"
 
     def add(self, rows: Sequence[Json]) -> None:
         """Counts the rows of a table."""
@@ -78,21 +82,20 @@ def score_to(
     command line (see `data.stream`), one row for each, in order: Parquet or JSON lines, by the file's suffix.
 
     `answering` may do the work elsewhere. What a killed process has finished is kept; with `keep_parts` all
-    parts are, and the same call writes the file again without work. Raises StoreError where the file is there
-    already, where it was begun with another predictor or other pictures, and where another process is at it;
-    and what `open_pictures` and `table_for` raise.
+    parts are, and the same call writes the file again without work. A file that says that it holds these very
+    answers, as Parquet can, is finished. Raises StoreError where another file is there already, where it was
+    begun with another predictor or other pictures, and where another process is at it; and what
+    `open_pictures` and `table_for` raise.
     """
     table, folder = table_for(file), file.with_name(f"{file.name}.parts")
     begun = folder / BEGUN
-    if file.exists() and not begun.exists():
-        raise StoreError(
-            f"{shown(file)} is there already. Remove it to score anew, or write to another file."
-        )
     if folder.exists() and not begun.exists() and any(_foreign(folder)):
         raise StoreError(f"{shown(folder)} holds something that is not of this program. Move it away.")
     with _locked(folder):
         pictures = open_pictures(places, folder / (f".{LIST}" if begun.exists() else LIST))
         facts = {**predictor.identity(), "pictures": pictures.identity, "total": pictures.total, "part": PART}
+        if file.exists() and not begun.exists():
+            return _finished(table, file, facts)
         if begun.exists():
             _check_same(file, read_json(begun), facts)
         write_json(begun, facts, sealed=True)
@@ -101,6 +104,18 @@ def score_to(
         table.join(parts, file, facts)
     if not keep_parts:
         shutil.rmtree(folder)
+    return tally
+
+
+def _finished(table: Table, file: Path, facts: Json) -> Tally:
+    """What a file that is there has, if it says that it holds these answers; StoreError for another."""
+    if (rows := table.joined(file, facts)) is None:
+        raise StoreError(
+            f"{shown(file)} is there already. Remove it to score anew, or write to another file."
+        )
+    tally = Tally(before=True)
+    for some in rows:
+        tally.add(some)
     return tally
 
 

@@ -30,7 +30,7 @@ from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Detector, Json
 from ..data.stream import HUB
 from ..detection.detectors import restore, state
-from ..models.classifier import check_plugin, from_description, load_classifier
+from ..models.classifier import HARMLESS, check_plugin, from_description, is_code, load_classifier
 from ..runtime.calibration import Guarantee
 from ..runtime.description import check_parts
 from ..runtime.held_out import HeldOut
@@ -46,6 +46,7 @@ __all__ = [
     "RUN_FILE",
     "TENSORS_FILE",
     "VINO_FILES",
+    "code_of",
     "described",
     "fetched",
     "make_detector",
@@ -151,6 +152,13 @@ def name_of(detector: Detector) -> str:
 def options_of(detector: Any) -> Json:
     """The options with which `registry.make` makes such a detector."""
     return {f.name: getattr(detector, f.name) for f in fields(detector) if f.init}
+
+
+def code_of(guard: Guard) -> list[str]:
+    """The names in a guard's folder that are code, for which it is read with `plugins` alone."""
+    settings, detector = guard.classifier.settings, name_of(guard.detector)
+    parts = ((settings["backbone"], HARMLESS), (settings["loss"], ()), (detector, ()))
+    return [name for name, harmless in parts if is_code(name, harmless)]
 
 
 def _find(folder: Path) -> tuple[Path, Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.errors import StoreError, shown
 from ..core.files import encode_json, explained, parse_json, read_framed
 from ..core.options import ConfigError
+from ..core.packages import missing
 from ..runtime.answers import Prediction
 from .scoring import Answer
 
@@ -27,7 +28,9 @@ COLUMNS = {
 """What is said of a picture, and its type in Parquet. All but `file` may be missing: `error` says why a
 picture cannot be read, and of one that can it is missing.
 """
+COUNTED = ["file", "flagged", "error"]  # columns
 ROW_GROUP = 1 << 16
+ABOUT = b"oodream"  # a key of a Parquet file's metadata
 
 
 class Table(Protocol):
@@ -47,6 +50,12 @@ class Table(Protocol):
         """Writes the rows of all parts in order, whole or not at all, a few parts at a time.
 
         Parts are framed files (see `core.files.write_framed`). Raises StoreError for one that is damaged.
+        """
+        ...
+
+    def joined(self, file: Path, about: Json) -> Iterator[Sequence[Json]] | None:
+        """The rows of a file that `join` wrote about the same, some at a time, each with what is counted of
+        it; None for another file, and where the format has no room for what it is about.
         """
         ...
 
@@ -76,8 +85,7 @@ def table_for(file: Path) -> Table:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "Parquet needs the package pyarrow: pip install '.[hub]' in a clone. "
-            "JSON lines (.jsonl) need none."
+            f"{missing('Parquet', 'pyarrow', 'hub')}. JSON lines (.jsonl) need none."
         ) from error
     return Parquet()
 
@@ -112,7 +120,7 @@ class Parquet:
         import pyarrow
         import pyarrow.parquet
 
-        schema = _schema().with_metadata({"oodream": encode_json(about)})
+        schema = _schema().with_metadata({ABOUT: encode_json(about)})
         with _whole(file) as fresh, pyarrow.parquet.ParquetWriter(fresh, schema) as writer:
             group: list[pyarrow.Table] = []
             for i, part in enumerate(parts, 1):
@@ -122,6 +130,18 @@ class Parquet:
                 if i == len(parts) or sum(map(len, group)) >= ROW_GROUP:
                     writer.write_table(pyarrow.concat_tables(group))
                     group.clear()
+
+    def joined(self, file: Path, about: Json) -> Iterator[Sequence[Json]] | None:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+        except (OSError, pyarrow.ArrowInvalid):
+            return None
+        if (table.schema_arrow.metadata or {}).get(ABOUT) != encode_json(about):
+            return None
+        return (batch.to_pylist() for batch in table.iter_batches(ROW_GROUP, columns=COUNTED))
 
 
 class JsonLines:
@@ -137,6 +157,9 @@ class JsonLines:
         with _whole(file) as fresh, fresh.open("wb") as target:
             for part in parts:
                 target.write(read_framed(part))
+
+    def joined(self, file: Path, about: Json) -> Iterator[Sequence[Json]] | None:
+        return None
 
 
 @contextmanager

@@ -30,17 +30,23 @@ from ..core.types import Json, Loss
 from ..data.images import Images, from_array
 from ..runtime.answers import Outputs, Prediction, predictions
 from ..runtime.description import MAX_SIZE
+from .external import Adapted
 from .inference import Extractor, network_device, weights_hash
-from .opened import rebuild
+from .opened import Opened, Said, opened, rebuild
+from .published import Preprocessing, Published
 
 __all__ = [
     "ACCEPTED",
+    "HARMLESS",
     "Classifier",
     "Predictor",
     "check_plugin",
     "from_description",
     "from_squares",
+    "is_classifier",
+    "is_code",
     "load_classifier",
+    "open_classifier",
     "quantile_threshold",
 ]
 
@@ -139,11 +145,31 @@ def load_classifier(folder: Path, plugins: bool = True) -> Classifier:
     Raises StoreError when there is none.
     """
     check_is_there(folder)
-    if not (folder / "classifier.json").is_file():
+    if not is_classifier(folder):
         raise StoreError(
             f"{folder} holds no classifier: it has no classifier.json. A run's lie in RUN/classifier/NAME."
         )
     return from_description(read_json(folder / "classifier.json"), folder, plugins)
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether a folder is a classifier's, as `load_classifier` reads it."""
+    return (folder / "classifier.json").is_file()
+
+
+def open_classifier(folder: Path, said: Said, plugins: bool = False) -> Opened:
+    """The network of the classifier in a folder, as `opened.open_network` opens other ones: for whole
+    pictures of its size, with its class names, unless the user has `said` otherwise.
+
+    Raises what `load_classifier` and `opened.opened` raise.
+    """
+    one = load_classifier(folder, plugins)
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if normalises := isinstance(one.network, Adapted):
+        mean, std = (tuple(values.flatten().tolist()) for values in (one.network.mean, one.network.std))
+    own = Preprocessing(size=one.size, resized=one.size, mean=mean, std=std)
+    facts = Published(preprocessing=own, names=tuple((name,) for name in one.names))
+    return opened(one.settings["backbone"], one.network, facts, said, normalises)
 
 
 def from_description(description: Json, folder: Path, plugins: bool) -> Classifier:
@@ -214,9 +240,16 @@ def _rules(description: Json) -> list[tuple[str, bool]]:
     ]
 
 
+def is_code(name: str, harmless: Sequence[str] = ()) -> bool:
+    """Whether making what is called so runs code from elsewhere: a module's, or that of a network's file, but
+    for the `harmless` families.
+    """
+    return ":" in name and name.partition(":")[0] not in harmless
+
+
 def check_plugin(name: str, folder: Path, plugins: bool, harmless: Sequence[str] = ()) -> None:
     """Raises StoreError for a name that would run code from elsewhere, unless that is wanted."""
-    if ":" in name and name.partition(":")[0] not in harmless and not plugins:
+    if is_code(name, harmless) and not plugins:
         raise StoreError(
             f"{folder} names the plug-in {name!r}, and loading it runs its code. If you trust the folder and "
             "that code, allow it with --plugins (in Python plugins=True)."

@@ -117,8 +117,9 @@ def trained_network(name: str, weights: Path | None = None) -> nn.Module:
     if weights is None:
         if ":" not in name:
             raise ValueError(
-                f"{name} has no published weights. "
-                "Name a file with --weights FILE.safetensors, or a classifier's folder."
+                f"{name} has no published weights. Give --weights FILE.safetensors and --size; or in place "
+                "of the name a classifier's folder, such as runs/photos/classifier/baseline-s0, which has "
+                "both."
             )
         return backbone(name, 0, pretrained=True)
     if name.partition(":")[0] in FORMATS:

@@ -22,7 +22,7 @@ from .factory import backbone, load_weights, trained_network
 from .published import Preprocessing, Published, Triple, published
 from .serialized import FORMATS, FromFile, cut_head, format_of, from_state
 
-__all__ = ["Center", "Opened", "Said", "full_name", "open_network", "rebuild"]
+__all__ = ["Center", "Opened", "Said", "full_name", "open_network", "opened", "rebuild"]
 
 SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".ts", ".torchscript")  # of networks in files
 MORE = 100_000_000  # weights that a network may have beside those in its file
@@ -130,8 +130,8 @@ def full_name(model: str) -> str:
     file = Path(rest if family in FORMATS and rest else model)
     if file.is_dir():
         raise ValueError(
-            f"{file} is a folder. A model of transformers in one is called hf:{file}; a run of this "
-            "project has a guard of its own."
+            f"{file} is a folder. A model of transformers in one is called hf:{file}; of a run name one of "
+            "its classifiers, as RUN/classifier/baseline-s0."
         )
     if not file.is_file():
         if file.suffix in SUFFIXES:
@@ -156,7 +156,7 @@ def open_network(model: str, weights: Path | None, said: Said, plugins: bool = F
     """
     name = full_name(model)
     network: nn.Module
-    facts, settings, normalises = Published(), _settings(name), True
+    facts, normalises = Published(), True
     if _is_factory(name):
         if not plugins:
             raise ValueError(
@@ -170,6 +170,16 @@ def open_network(model: str, weights: Path | None, said: Said, plugins: bool = F
         facts, normalises = published(name, network), isinstance(network, Adapted)
     if isinstance(network, FromFile):
         said, normalises = replace(said, size=said.size or network.size), not network.takes_bytes
+    return opened(name, network, facts, said, normalises)
+
+
+def opened(name: str, network: nn.Module, facts: Published, said: Said, normalises: bool) -> Opened:
+    """A network that is at hand under its full name, with what is published of it, or said in its place.
+
+    `normalises` says that its pixels are normalised by a mean and a standard deviation that it holds. Raises
+    ValueError for a pre-processing that is not known, or cannot be.
+    """
+    settings = _settings(name)
     if name.startswith("hf:"):
         settings["configuration"] = _configuration(network)
     preprocessing = _preprocessing(name, facts.preprocessing, said, normalises)

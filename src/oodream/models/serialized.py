@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import first_line
+from ..core.packages import missing
 from ..core.types import Head, Output
 from ..runtime.onnx_bytes import check_whole
 from .ends import end_of_onnx, end_of_program, onnx_content
@@ -130,9 +131,7 @@ class Onnx(FromFile):
         try:
             import onnxruntime
         except ImportError as error:
-            raise ValueError(
-                f"onnx:{self.name} needs onnxruntime. Install it: pip install '.[onnx]' in a clone"
-            ) from error
+            raise ValueError(missing(f"onnx:{self.name}", "onnxruntime", "onnx")) from error
         try:
             check_whole(content)
             content, end = end_of_onnx(content)
@@ -228,9 +227,7 @@ def from_state(family: str, name: str, state: Mapping[str, Tensor]) -> nn.Module
         raise ValueError(f"{name} is damaged: its content is no bytes.")
     network = FORMATS[family](name, state["content"].numpy().tobytes())
     if "head.weight" in state and network.head is None:
-        raise ValueError(
-            f"{name} needs the package onnx to find its features: pip install '.[onnx]' in a clone"
-        )
+        raise ValueError(missing(f"To find its features {name}", "onnx", "onnx"))
     network.choose(state["rows"])
     network.load_state_dict(state)
     return network.eval()

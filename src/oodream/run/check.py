@@ -22,6 +22,7 @@ from ..training.train import NO_ADAPTER, make_loss
 from .job import Job
 from .sources import lacks_outlier_images
 from .stages.classifiers import check_teacher
+from .stages.results import lacks_test_images
 from .twins import has_twins
 
 __all__ = ["check"]
@@ -30,7 +31,7 @@ __all__ = ["check"]
 def check(job: Job) -> None:
     """Raises ValueError (DataError, PromptError, ConfigError among them) for what would fail later.
 
-    Warns where the decoder's names do not fit the classes.
+    Warns where the decoder's names do not fit the classes, and where there will be no guard.
     """
     c, r = job.config, job.config.regularize
     job.inputs.check()
@@ -50,12 +51,12 @@ def check(job: Job) -> None:
     if r.known_transform != "varied":
         if r.outliers != "known":
             raise ConfigError(
-                f"regularize.known_transform {r.known_transform} takes --regularize.outliers known; it is "
+                f"--regularize.known-transform {r.known_transform} takes --regularize.outliers known; it is "
                 f"{r.outliers}."
             )
         if job.run.has_latents:
             raise ConfigError(
-                "Latents of known images can be varied alone: leave regularize.known_transform."
+                "Latents of known images can be varied alone: leave --regularize.known-transform."
             )
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
@@ -83,10 +84,19 @@ def check(job: Job) -> None:
     if len(job.run.added):
         _ = job.run.added.images
     _ = job.book, job.inputs.real, job.inputs.ood, job.inputs.shifted
+    warn_of_guard(job)
     # A decoder of another kind may leave `decode.source` unread.
     if job.run.imagines and isinstance(job.decoder, StableDecoder):
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
         warn_of_photographs(job)
+
+
+def warn_of_guard(job: Job) -> None:
+    """Warns where the known test images are too few for a guard."""
+    if lacking := lacks_test_images(job):
+        warnings.warn(
+            f"There will be no guard: {lacking}. Add images, or give another --guard.alpha.", stacklevel=2
+        )
 
 
 def warn_of_photographs(job: Job) -> None:

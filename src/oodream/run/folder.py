@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,15 +22,15 @@ from ..core.files import atomic_folder, check_way, json_lines, read_json, sweep,
 from ..core.folders import held
 from ..core.sealed import damaged, file_hash
 from ..core.types import Json
+from .changes import differences, in_words
 from .layout import FORMAT, RECORD, Layout
 
 IMAGES = "images"  # how many there are, among the sizes of a stage's files
 SECONDS = 120.0  # that a network file system may take to show what is there
 MARKS = ("stage.json", "begun.json")  # of a stage: that it is finished, that it is begun
-HASH = re.compile("(?:[0-9a-f]{16}){1,4}")
 STARTED = "process"  # what the files of a run that was started elsewhere begin with, before it has begun
 
-__all__ = ["RunDir", "StageChanged", "check_place", "differences", "inputs_hash", "read_manifest"]
+__all__ = ["RunDir", "StageChanged", "check_place", "inputs_hash", "read_manifest"]
 
 
 class StageChanged(StoreError):
@@ -99,9 +98,10 @@ class RunDir:
         Raises StageChanged, which names what differs, when the stage was made from others.
         """
         if changes := self.changes(stage, inputs):
+            why = "; ".join(map(in_words, changes[:4]))
             more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
             raise StageChanged(
-                f"{self.path / stage} was made from other inputs ({'; '.join(changes[:4])}{more}). "
+                f"{self.path / stage} was made from other inputs ({why}{more}). "
                 f"Add --redo changed to make {stage} and what depends on it afresh, or choose another --run."
             )
         return self.stamp(stage) is not None
@@ -283,27 +283,6 @@ def read_manifest(path: Path) -> Json | None:
 def inputs_hash(inputs: Json) -> str:
     """The hash by which a stage's inputs are known to the stages after it."""
     return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def differences(old: Any, new: Any, at: str = "") -> list[str]:
-    """Where two JSON values differ, as "path: old -> new", long values cut short, and hashes in words."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted({*old, *new})
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{at}.{k}" if at else k)]
-    if old == new:
-        return []
-    if any(isinstance(value, str) and HASH.fullmatch(value) for value in (old, new)):
-        return [f"{at}: {'new' if old is None else 'gone' if new is None else 'not the same'}"]
-    return [f"{at}: {_short(old)} -> {_short(new)}"]
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "unset"
-    if isinstance(value, list) and len(value) > 8:
-        return f"a list of {len(value)}"
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def _link(source: str, target: str) -> None:

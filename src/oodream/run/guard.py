@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -27,11 +28,12 @@ from ..detection.choose import choose_detector, without_labels
 from ..detection.detectors import probes_of, scores_of
 from ..detection.fit import Lesson
 from ..functional.metrics import auroc, fpr95_id
-from ..models.classifier import Classifier, quantile_threshold
+from ..models.classifier import Classifier, is_classifier, open_classifier, quantile_threshold
 from ..models.inference import Extractor, PatientExtractor
 from ..models.opened import Opened, Said, open_network
 from ..models.published import Triple
 from .guard_inputs import DISTURBED, GuardInputs, GuardJob, read_labels
+from .guard_made import facts_of, made_from
 from .guard_page import Guarded, Measured, choice_in_words, write_guard
 
 __all__ = ["CACHE", "Checked", "check_guard", "guard_network"]
@@ -63,7 +65,8 @@ def check_guard(job: GuardJob, say: Say = print) -> Checked:
     Raises StoreError for a folder that holds something, ConfigError and ValueError for options and networks
     that cannot be used, DataError for images that cannot be.
     """
-    check_new(job.out)
+    if not job.redo or facts_of(job.out) is None:
+        check_new(job.out)
     check_way(job.cache)
     options = registry.options_by_name("detectors", job.detectors, job.detector_options)
     device_of(job.device)
@@ -84,7 +87,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     """
     checked = check_guard(job, say)
     options, inputs, subject = checked.options, checked.inputs, checked.subject
-    device = device_of(job.device)
+    device, sources = device_of(job.device), made_from(job, inputs)  # before they are read
     classifier = subject.classifier
     extractor = PatientExtractor(classifier.network, loss=classifier.loss, device=device, cache=job.cache)
     fit, choose, held_out = known = inputs.known(classifier.size)
@@ -119,6 +122,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
         accuracy=accuracy, choice=choice, about=about, unknown=real or unknown,
         measured=[_measured(one, guard, outputs[one.name].logits_BC, scores) for one in real],
         other_half=observed_rate(scores["held out"], job.alpha, confidence, job.seed), notes=notes,
+        made_from=sources,
     )  # fmt: skip
     write_guard(result, job)
     return result
@@ -169,7 +173,7 @@ class _Subject:
 def _subject(job: GuardJob, inputs: GuardInputs) -> _Subject:
     said = Said(size=job.size, crop=job.crop, mean=job.mean, std=job.std)
     labels = read_labels(job.labels) if job.labels else ()
-    opened = open_network(job.model, job.weights, said, job.plugins)
+    opened = _opened(job, said)
     outputs = opened.try_out().logits_BC.shape[1]
     names = labels or (opened.names if len(opened.names) == outputs else ())
     if labels and len(labels) != outputs:
@@ -191,6 +195,16 @@ def _subject(job: GuardJob, inputs: GuardInputs) -> _Subject:
     return _Subject(
         opened=opened, classifier=classifier, rows_C=rows_C, outputs=outputs, remark=remark
     )  # fmt: skip
+
+
+def _opened(job: GuardJob, said: Said) -> Opened:
+    """The network of a job: somebody's, or that of a run's classifier."""
+    folder = Path(job.model)
+    if not is_classifier(folder):
+        return open_network(job.model, job.weights, said, job.plugins)
+    if job.weights is not None:
+        raise ValueError(f"{shown(folder)} has weights of its own; leave --weights out.")
+    return open_classifier(folder, said, job.plugins)
 
 
 def _as_predicted(images: Images, extractor: Extractor) -> Images:

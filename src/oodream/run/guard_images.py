@@ -1,5 +1,5 @@
-"""The images that a guard of `oodream guard` was made of, found again from what its folder says of them, to
-put its network into 8-bit integers.
+"""The images that a guard was made of, found again from what its folder or its run says of them, to put its
+network into 8-bit integers.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from ..core.errors import DataError, StoreError, shown
 from ..core.files import read_json
 from ..core.types import Json
 from ..data.images import Images
-from ..data.inputs import NamedFolder, named_folders
+from ..data.inputs import DataInputs, NamedFolder, named_folders
 from ..deploy.guard import Guard
 from ..deploy.quantize import Int8Images
+from .artifacts import Run
 from .guard_inputs import GROUPS, GuardInputs, GuardJob
 
-__all__ = ["FACTS", "images_of", "inputs_of"]
+__all__ = ["FACTS", "images_of", "images_of_run", "inputs_of"]
 
 FACTS = "report.json"
 """The file with the numbers of a guard's making."""
@@ -59,10 +60,27 @@ def images_of(folder: Path, guard: Guard) -> Int8Images:
     if _identity(held_out) != inputs.get("identity") or len(held_out) != len(guard.held_out.score_N):
         raise DataError(
             f"The pictures in {shown(job.data)} have changed since this guard was calibrated on some of "
-            "them, so its promise would not hold for a graph in integers. Make the guard again."
+            "them, so its promise would not hold for a graph in integers. Make the guard again, by its "
+            "command with --redo."
         )
     unknown = sets.unknown(fit, choose)
     return Int8Images(train=fit, held_out=held_out, ood=unknown.measure or unknown.choose)
+
+
+def images_of_run(run: Run) -> Int8Images:
+    """As `images_of`, for the guard of a run. Raises DataError where the known images are not those that its
+    guard was made of.
+    """
+    inputs, stamp = DataInputs(run.config), run.stamp("guard")
+    made_of = stamp["inputs"] if stamp else {}
+    for key, what, images in (("images", "training", inputs.train), ("test", "test", inputs.test)):
+        if images.fingerprint() != made_of.get(key):
+            raise DataError(
+                f"The {what} images in {shown(run.config.data)} have changed since the guard of "
+                f"{shown(run.folder.path)} was made of them, so its promise would not hold for a graph in "
+                f"integers. Make it again: {run.command} --redo changed"
+            )
+    return Int8Images(train=inputs.train, held_out=inputs.test, ood=inputs.ood)
 
 
 def _job(inputs: Json, folder: Path) -> GuardJob:

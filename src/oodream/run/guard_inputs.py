@@ -40,7 +40,8 @@ LEAST = 20  # images of a folder of unknown ones: half to choose on, half to mea
 @dataclass(frozen=True, kw_only=True)
 class GuardJob(NetworkConfig):
     """A guard to be made: of which network, of which images, and into which folder. `cache` keeps the
-    network's outputs for the next time; `command` is what a person would type.
+    network's outputs for the next time; with `redo` a guard that is in the folder is replaced; `command` is
+    what a person would type.
     """
 
     model: str
@@ -56,6 +57,7 @@ class GuardJob(NetworkConfig):
     outliers: str = ""
     any_accuracy: bool = False
     plugins: bool = False
+    redo: bool = False
     command: str = ""
 
 
@@ -105,6 +107,16 @@ class GuardInputs:
             choose=job.choose, held_out=job.held_out,
         )  # fmt: skip
         self.has_splits = test is not None
+
+    @property
+    def listings(self) -> dict[str, list[Listing]]:
+        """All image sets, by the option that names them."""
+        parts = self.parts
+        return {
+            "data": [parts.fit, parts.choose, parts.held_out],
+            "ood": [listing for _, listing in self._ood],
+            "outliers": [self._outliers] if self._outliers is not None else [],
+        }
 
     def known(self, size: int) -> tuple[Images, Images, Images]:
         """The images to fit to, to choose on, and those held out."""
@@ -196,6 +208,10 @@ def read_labels(file: Path) -> tuple[tuple[str, ...], ...]:
         return tuple((name, folder) for folder, name in read(find(str(file)))[0].items())
     try:
         lines = [line.strip() for line in read_text(file).splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{shown(file)} is no list of names: it should be text, with a name a line."
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{shown(file)} cannot be read: {error}") from error
     if not any(lines):

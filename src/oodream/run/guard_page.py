@@ -66,6 +66,7 @@ class Guarded:
     `scores` are those of the images held out, under "held out", and of the `unknown` sets. `accuracy` is None
     without labels. The detector was chosen on what `about` says in words. `other_half` is the rate on one
     half of the held-out images at a threshold from the other. `notes` are what a person must know.
+    `made_from` are the hashes of `guard_made`.
     """
 
     guard: Guard
@@ -80,6 +81,7 @@ class Guarded:
     measured: Sequence[Measured]
     other_half: float | None
     notes: tuple[str, ...]
+    made_from: Json
 
 
 def choice_in_words(choice: Choice, about: str) -> str:
@@ -128,6 +130,7 @@ def facts(made: Guarded, job: GuardJob) -> Json:
         "unknown": {one.name: one.group for one in made.unknown},
         "other_half": made.other_half,
         "notes": list(made.notes),
+        "made_from": made.made_from,
     }
 
 

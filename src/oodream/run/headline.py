@@ -54,7 +54,7 @@ def advice(run: Run) -> str:
         return ""
     return (
         " What was imagined is not what these images show: try --regularize.outliers known, or a decoder "
-        "that knows such images (--decode.source)."
+        "that knows such images (--decode.source), each in a folder of its own (--run FOLDER)."
     )
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from ..config import Config
 from ..core.errors import listed
 from ..core.storage import Storage, cached_at, is_url
+from .changes import in_words
 from .job import Job
 from .plan import Plan
-from .runner import planned, stages_afresh
+from .runner import of_other_data, planned, stages_afresh
 from .sync import fetched
 
 __all__ = ["preview"]
@@ -55,7 +56,7 @@ def _state(job: Job, plan: Plan, name: str, again: str, redo: Sequence[str]) -> 
     changes = job.folder.changes(name, plan.inputs[name])
     own = [change for change in changes if not change.startswith("after.")]
     before = [change.partition(": ")[0].removeprefix("after.") for change in changes if change not in own]
-    why = listed(own, "; ") if own else f"it comes after {listed(before)}" if before else ""
+    why = listed(map(in_words, own), "; ") if own else f"it comes after {listed(before)}" if before else ""
     if again:
         return f"{again}: {why or ' '.join(['--redo', *redo])}"
     if changes:
@@ -65,6 +66,7 @@ def _state(job: Job, plan: Plan, name: str, again: str, redo: Sequence[str]) -> 
 
 def _refuse_stale(job: Job, plan: Plan, names: Collection[str]) -> None:
     """Raises StageChanged where one of the stages was made from other inputs."""
-    for name, inputs in plan.inputs.items():
-        if name in names:
-            job.folder.is_done(name, inputs)
+    with of_other_data(job):
+        for name, inputs in plan.inputs.items():
+            if name in names:
+                job.folder.is_done(name, inputs)

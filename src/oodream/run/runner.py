@@ -7,21 +7,22 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
 from ..config import Config
 from ..core.distributed import barrier, from_main, is_main
+from ..core.errors import shown
 from ..core.files import write_json
 from ..core.memory import Watch
 from ..core.options import to_json
 from ..core.types import Json
 from .artifacts import Run
 from .check import check
-from .folder import check_place, read_manifest
+from .folder import StageChanged, check_place, read_manifest
 from .job import Job
 from .lanes import Done, Lanes, Second, cores_shared, has_room
 from .layout import FORMAT
@@ -29,7 +30,7 @@ from .plan import Plan
 from .sources import kept_rows
 from .stage import Stage
 
-__all__ = ["CHANGED", "execute", "go", "in_words", "manifest", "planned", "stages_afresh"]
+__all__ = ["CHANGED", "execute", "go", "in_words", "manifest", "of_other_data", "planned", "stages_afresh"]
 
 CHANGED = "changed"
 
@@ -101,13 +102,32 @@ def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
     """Removes what is to be made afresh, refuses what is stale, and writes `run.json`."""
     folder, inputs = job.folder, plan.inputs
     afresh = stages_afresh(job, plan, redo)
-    for name in plan.stages:
-        if name not in afresh and folder.is_done(name, inputs[name]):
-            folder.check_whole(name)
+    with of_other_data(job):
+        for name in plan.stages:
+            if name not in afresh and folder.is_done(name, inputs[name]):
+                folder.check_whole(name)
     for name in reversed(plan.stages):
         if name in afresh:
             folder.remove(name)
     write_json(job.layout.manifest, {**manifest(job), "stages": list(plan.stages)}, sealed=True)
+
+
+@contextmanager
+def of_other_data(job: Job) -> Iterator[None]:
+    """Within the block a stage that was made from other inputs is put down to other data, where the folder is
+    a run of some: it is rather two runs in one folder than one that has changed.
+    """
+    try:
+        yield
+    except StageChanged as error:
+        before = (read_manifest(job.folder.path) or {}).get("config", {}).get("data", job.config.data)
+        if before == job.config.data:
+            raise
+        raise StageChanged(
+            f"{shown(job.folder.path)} is a run of {shown(str(before))}, and --data is "
+            f"{shown(job.config.data)}. Choose another --run for it, or to put it in the place of the other "
+            f"one: {error}"
+        ) from error
 
 
 def stages_afresh(job: Job, plan: Plan, redo: Sequence[str]) -> set[str]:

@@ -113,11 +113,11 @@ def siblings(studio: Studio, chosen: str) -> list[str]:
     """The runs of the comparison that the chosen run, or the first one, belongs to: those beside it, where
     `oodream compare` has left its table there.
     """
-    names = studio.names[:1] if chosen not in studio.names else [chosen]
+    names = studio.runs[:1] if chosen not in studio.runs else [chosen]
     for name in names:
         home = studio.folder(name).parent
         if (home / "comparison.json").is_file():
-            return [other for other in studio.names if studio.folder(other).parent == home][:AT_ONCE]
+            return [other for other in studio.runs if studio.folder(other).parent == home][:AT_ONCE]
     return names
 
 

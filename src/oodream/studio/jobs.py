@@ -84,7 +84,7 @@ def router(studio: Studio) -> APIRouter:
 
     @routes.get("/api/run")
     def overview() -> list[Json]:
-        return [standing(studio, name) for name in studio.names]
+        return [standing(studio, name) for name in studio.runs]
 
     @routes.post("/api/run")
     def begin(asked: NewRun) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -24,26 +25,29 @@ PARTS = {
     "run": "Run",
 }
 """The parts' pages in the order of the menu: path and title."""
+TAKE_GUARDS = ("", "try")  # paths of pages on which a guard can be chosen, too
 
 
 def page(request: Request, studio: Studio, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A template's page. `part` is the path of the part it belongs to, and `run` the name of the chosen run
-    (of the query, or the first), unless it is among the values.
+    """A template's page. `part` is the path of the part it belongs to, `runs` are the names to choose from,
+    with those of guards where these are of use, and `run` is the chosen one of them (of the query, or the
+    first), unless it is among the values.
 
     Names come from users, so the templates escape everything. Raises UnknownRun where the query names a run
     that there is not.
     """
-    common: dict[str, Any] = {"part": request.url.path.strip("/"), "parts": PARTS, "runs": studio.names}
+    part = request.url.path.strip("/")
+    runs = studio.names if part in TAKE_GUARDS else studio.runs
+    common: dict[str, Any] = {"part": part, "parts": PARTS, "runs": runs, "guards": studio.guards}
     if "run" not in values:
-        common["run"] = _chosen(request, studio)
+        common["run"] = _chosen(request, studio, runs)
     return HTMLResponse(fragment(template, **common | values), status)
 
 
-def _chosen(request: Request, studio: Studio) -> str:
-    if chosen := request.query_params.get("run"):
+def _chosen(request: Request, studio: Studio, runs: Sequence[str]) -> str:
+    if chosen := request.query_params.get("run", ""):
         studio.folder(chosen)  # raises UnknownRun
-        return chosen
-    return next(iter(studio.names), "")
+    return chosen if chosen in runs else next(iter(runs), "")
 
 
 def fragment(template: str, **values: Any) -> str:

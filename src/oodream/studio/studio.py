@@ -76,8 +76,19 @@ class Studio:
 
     @property
     def names(self) -> list[str]:
-        """The runs' names, in the order in which they were added."""
+        """The names of runs and guards, in the order in which they were added."""
         return list(self._folders)
+
+    @property
+    def guards(self) -> list[str]:
+        """Those of the names that are guards of their own: one can try pictures on them, and no more."""
+        return [name for name, folder in self._folders.items() if holds_guard(folder)]
+
+    @property
+    def runs(self) -> list[str]:
+        """Those of the names that are runs."""
+        guards = self.guards
+        return [name for name in self.names if name not in guards]
 
     def add(self, folder: Path) -> str:
         """Adds the run of a folder, which may still have to begin, and returns its name."""

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ...core.errors import DataError, listed, shown
 from ...core.files import parse_json, read_text
+from ...core.packages import missing
 from ..classes import find
 from ..folders import list_folder
 from ..listing import Encoded, Listing, Part, Pictures, Pixels
@@ -139,9 +140,7 @@ def _table(split: str, files: Sequence[Path]) -> Listing:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError(
-            f"{shown(files[0])} needs the package pyarrow: pip install '.[hub]' in a clone."
-        ) from error
+        raise DataError(missing(shown(files[0]), "pyarrow", "hub")) from error
     images, labels = [], []
     for file in files:
         try:

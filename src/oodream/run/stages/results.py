@@ -28,7 +28,14 @@ from ..lessons import own_lesson
 from ..present import present
 from ..sources import lacks_outlier_images
 
-__all__ = ["audit_sets", "calibrate_guard", "evaluate_classifiers", "measure_shift", "write_report"]
+__all__ = [
+    "audit_sets",
+    "calibrate_guard",
+    "evaluate_classifiers",
+    "lacks_test_images",
+    "measure_shift",
+    "write_report",
+]
 
 
 def evaluate_classifiers(job: Job) -> Json:
@@ -79,13 +86,10 @@ def calibrate_guard(job: Job) -> Json:
     Its threshold comes from the known test images, which no training has seen. The measured rows do not use
     it: they compare scores over all thresholds, or at those of their own sets.
     """
+    if lacking := lacks_test_images(job):
+        return {"none": lacking}
     c, e, test = job.config.guard, job.config.evaluate, job.inputs.test
     confidence = c.confidence or None
-    if len(test) < (needed := least(c.alpha, confidence)):
-        return {
-            "none": f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {len(test)}, "
-            f"enough for {least_alpha(len(test), confidence):g}"
-        }
     name = c.detector or e.detectors[0]
     detector = _detectors(job)[name]
     outliers = own_lesson(job) if uses_outliers(detector) else None
@@ -112,6 +116,18 @@ def _another_detector(name: str) -> Iterator[None]:
             f"No guard can be made of the detector {name!r}: {error} Another is named with --guard.detector; "
             "without it the first one of --evaluate.detectors is taken."
         ) from error
+
+
+def lacks_test_images(job: Job) -> str:
+    """Why there are too few known test images for a guard; empty where there are enough."""
+    c, n = job.config.guard, len(job.inputs.test)
+    confidence = c.confidence or None
+    if n >= (needed := least(c.alpha, confidence)):
+        return ""
+    return (
+        f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {n}, enough for "
+        f"{least_alpha(n, confidence):g}"
+    )
 
 
 def _detectors(job: Job) -> dict[str, Detector]:

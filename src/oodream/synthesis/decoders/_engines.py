@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.packages import missing
 from ..errors import DecoderError
 
 __all__ = ["ENGINES", "ChannelsLast", "Compiled", "Engine", "OpenVino", "make_engine"]
@@ -111,10 +112,7 @@ class OpenVino(Engine):
         if device.type != "cpu":
             raise DecoderError(f"The engine 'openvino' draws on a CPU, not on {device}.")
         if find_spec("openvino") is None:
-            raise DecoderError(
-                "The engine 'openvino' needs openvino, which is not installed: pip install '.[openvino]' in "
-                "a clone"
-            )
+            raise DecoderError(missing("The engine 'openvino'", "openvino", "openvino"))
         super().__init__(pipeline, device, multiplies_in)
         self._converted: dict[str, Any] = {}
         self._ready: dict[tuple[str, tuple[torch.Size, ...]], Any] = {}

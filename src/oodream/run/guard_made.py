@@ -1,0 +1,80 @@
+"""What a finished guard's folder says of its making, and whether the same command would still make it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..core.errors import StoreError, listed, shown
+from ..core.files import read_json
+from ..core.sealed import file_hash
+from ..core.threads import mapped
+from ..core.types import Json
+from ..data.images import Files
+from ..data.listing import Encoded, Listing
+from .guard_images import FACTS
+from .guard_inputs import GuardInputs, GuardJob
+
+__all__ = ["check_same", "facts_of", "made_from"]
+
+
+def facts_of(folder: Path) -> Json | None:
+    """The facts that `oodream guard` has written into a folder; None where it has made none there."""
+    facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else None
+    return facts if isinstance(facts, dict) and "command" in facts else None
+
+
+def made_from(job: GuardJob, inputs: GuardInputs) -> Json:
+    """Hashes of all that a guard is made of, by the option that names it: of files their contents, wherever
+    they lie. Of pictures that are no files, those of the hub or of a data set by name, only the labels count.
+    """
+    named = {"model": job.model, "weights": job.weights, "labels": job.labels}
+    files = {name: _files(str(value)) for name, value in named.items() if value}
+    sets = {name: _of_listings(listings) for name, listings in inputs.listings.items() if listings}
+    return {**{name: _digest(map(file_hash, some)) for name, some in files.items() if some}, **sets}
+
+
+def check_same(facts: Json, job: GuardJob, place: str) -> None:
+    """Raises StoreError where the guard of these facts, at a place, is another command's, or where what it
+    was made of has changed since.
+    """
+    remedy = "Add --redo to replace it as a whole, or choose another --out."
+    if facts["command"] != job.command:
+        raise StoreError(f"{shown(place)} holds the guard of another command: {facts['command']}\n{remedy}")
+    now = made_from(job, GuardInputs(job))
+    before = facts.get("made_from", now)  # earlier versions do not say
+    if changed := [f"--{name}" for name, value in now.items() if before.get(name) != value]:
+        raise StoreError(
+            f"{shown(place)} holds a finished guard, and what it was made of is not the same any more: "
+            f"{listed(changed)}. {remedy}"
+        )
+
+
+def _files(named: str) -> list[Path]:
+    """The files of a network, weights or names: one with those whose names begin as its own, for weights may
+    lie in such, or all of a folder; none for what is no file.
+    """
+    place = Path(named.removeprefix("hf:"))
+    if place.is_dir():
+        return sorted(path for path in place.rglob("*") if path.is_file())
+    beside = place.parent.iterdir() if place.is_file() else ()
+    return sorted(path for path in beside if path.name.startswith(place.name) and path.is_file())
+
+
+def _of_listings(listings: Sequence[Listing]) -> str:
+    labels = (json.dumps([one.labels, one.classes]) for one in listings)
+    return _digest([*labels, *mapped(file_hash, (file for one in listings for file in _pictures(one)))])
+
+
+def _pictures(listing: Listing) -> list[Path]:
+    """The files of the pictures; none where they lie otherwise."""
+    pictures = listing.pictures
+    if not (isinstance(pictures, Encoded) and isinstance(pictures.source, Files)):
+        return []
+    return [pictures.source(row) for row in listing.rows]
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
