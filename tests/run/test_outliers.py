@@ -140,7 +140,7 @@ def test_a_damaged_image_is_named_and_nothing_is_written(run, tmp_path):
 def test_runs_without_imagined_images_are_refused(run, tmp_path):
     for options, message in (
         ({"decode": {"output": "latents"}}, "has latents, and no images"),
-        ({"regularize": {"outliers": "real", "real": "x"}}, "has real outliers, and no imagined ones"),
+        ({"regularize": {"outliers": "real", "real": "x"}}, "imagines nothing"),
     ):
         with pytest.raises(DataError, match=message):
             export_images(Run(run.folder.path, overlay(Config(), options)), tmp_path / "out")
