@@ -44,7 +44,9 @@ def check_same(facts: Json, job: GuardJob, place: str) -> None:
     if facts["command"] != job.command:
         raise StoreError(f"{shown(place)} holds the guard of another command: {facts['command']}\n{remedy}")
     now = made_from(job, GuardInputs(job))
-    before = facts.get("made_from", now)  # earlier versions do not say
+    before = facts.get("made_from")
+    if not isinstance(before, dict):  # earlier versions do not say
+        return
     if changed := [f"--{name}" for name, value in now.items() if before.get(name) != value]:
         raise StoreError(
             f"{shown(place)} holds a finished guard, and what it was made of is not the same any more: "
