@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from ..core.seeding import generator
 from .images import Images
 from .listing import Listing, drawn_rows
 
-__all__ = ["HELD_OUT", "TEST_SHARE", "TRAIN", "read_splits", "split"]
+__all__ = ["HELD_OUT", "TEST_SHARE", "TRAIN", "held_out_rows", "read_splits", "split"]
 
 TEST_SHARE = 0.2
 TRAIN = ("train", "training")
@@ -41,9 +44,17 @@ def read_splits(
 
 def split(images: Images, seed: int, test_share: float = TEST_SHARE) -> tuple[Images, Images]:
     """(training, test), stratified: every class has at least one image on either side."""
-    test = torch.zeros(len(images), dtype=torch.bool)
-    for label, name in enumerate(images.classes):
-        rows = (images.labels == label).nonzero().flatten()
+    test = held_out_rows(images.labels, images.classes, seed, test_share)
+    return images.subset(~test, f"{images.name}-train"), images.subset(test, f"{images.name}-test")
+
+
+def held_out_rows(
+    labels_N: Tensor, classes: Sequence[str], seed: int, test_share: float = TEST_SHARE
+) -> Tensor:
+    """Which of N images with these labels `split` makes test images: boolean (N,)."""
+    test = torch.zeros(len(labels_N), dtype=torch.bool)
+    for label, name in enumerate(classes):
+        rows = (labels_N == label).nonzero().flatten()
         count = min(max(1, round(test_share * len(rows))), len(rows) - 1)
         test[rows[torch.randperm(len(rows), generator=generator(seed, "split", name))[:count]]] = True
-    return images.subset(~test, f"{images.name}-train"), images.subset(test, f"{images.name}-test")
+    return test

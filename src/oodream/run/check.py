@@ -48,16 +48,7 @@ def check(job: Job) -> None:
         raise ValueError(
             f"The loss {'+'.join(r.loss)} uses no outliers: {r.outliers} ones would teach nothing."
         )
-    if r.known_transform != "varied":
-        if r.outliers != "known":
-            raise ConfigError(
-                f"--regularize.known-transform {r.known_transform} takes --regularize.outliers known; it is "
-                f"{r.outliers}."
-            )
-        if job.run.has_latents:
-            raise ConfigError(
-                "Latents of known images can be varied alone: leave --regularize.known-transform."
-            )
+    check_known_transform(job)
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
     vectors = job.run.kind == "outlier" and job.run.imagines
@@ -110,6 +101,20 @@ def warn_of_photographs(job: Job) -> None:
             "on known classes of yours (--validate CLASS).",
             stacklevel=2,
         )
+
+
+def check_known_transform(job: Job) -> None:
+    """Raises ConfigError for a transform of known images that are no outliers, or are latents."""
+    r = job.config.regularize
+    if r.known_transform == "varied":
+        return
+    if r.outliers != "known":
+        raise ConfigError(
+            f"--regularize.known-transform {r.known_transform} takes --regularize.outliers known; it is "
+            f"{r.outliers}."
+        )
+    if job.run.has_latents:
+        raise ConfigError("Latents of known images can be varied alone: leave --regularize.known-transform.")
 
 
 def check_twins(job: Job) -> None:

@@ -107,16 +107,11 @@ class RunDir:
         return self.stamp(stage) is not None
 
     def begin(self, stage: str, inputs: Mapping[str, Any]) -> float:
-        """Marks the stage's folder with the inputs that its unfinished contents belong to.
-
-        Returns the seconds that were spent on these before, as the times of mark and folders tell: from the
-        mark until something was last put there.
+        """Marks the stage's folder with the inputs that its unfinished contents belong to; returns the
+        seconds that were spent on these before.
         """
-        folder = self.path / stage
-        mark, earlier = folder / "begun.json", 0.0
-        if mark.exists():
-            newest = max(Path(at).stat().st_mtime for at, _, _ in os.walk(folder))
-            earlier = max(0.0, newest - mark.stat().st_mtime)
+        mark = self.path / stage / "begun.json"
+        earlier = _seconds_since(mark)
         write_json(mark, inputs, sealed=True)
         if earlier:
             os.utime(mark, (began := time.time() - earlier, began))
@@ -242,6 +237,14 @@ class RunDir:
         """Removes a stage; its stamp goes first, so that half a removal is never a finished stage."""
         (self.path / stage / "stage.json").unlink(missing_ok=True)
         shutil.rmtree(self.path / stage, ignore_errors=True)
+
+
+def _seconds_since(mark: Path) -> float:
+    """From when a mark was made, if it was, until something was last put into its folder, as times tell."""
+    if not mark.exists():
+        return 0.0
+    newest = max(Path(at).stat().st_mtime for at, _, _ in os.walk(mark.parent))
+    return max(0.0, newest - mark.stat().st_mtime)
 
 
 def check_place(path: Path) -> None:

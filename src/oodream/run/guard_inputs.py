@@ -20,12 +20,16 @@ from ..data.classes import find, read
 from ..data.folders import has_class_folders, list_ood, listing_of
 from ..data.holdout import PSEUDO_OOD
 from ..data.images import Images, ImageSet, from_array
-from ..data.inputs import named_folders
+from ..data.inputs import DataInputs, named_folders
 from ..data.listing import Listing
 from ..data.real import is_within
 from ..data.source import DataSource
+from ..data.splits import held_out_rows
 from ..deploy.known import KnownParts, split_known
 from ..detection.fit import Lesson, uses_outliers
+from ..models.classifier import is_classifier
+from .artifacts import Run
+from .folder import read_manifest
 from .lessons import lesson_of, run_of
 
 __all__ = ["DISTURBED", "GROUPS", "GuardInputs", "GuardJob", "Unknown", "read_labels"]
@@ -195,7 +199,28 @@ class GuardInputs:
         config = Config(data=job.data, root=job.root, classes=job.classes, seed=job.seed)
         source = DataSource(config, exclude)
         self.other_names = source.other_names()
-        return source.listings
+        return self._as_its_run_split(source) or source.listings
+
+    def _as_its_run_split(self, source: DataSource) -> tuple[Listing, Listing] | None:
+        """The training and test images of the run that has trained the network, where it held some of these
+        very images back itself: others it has been trained on. None for any other network and other images.
+        """
+        folder = Path(self.job.model)
+        home = folder.resolve().parent.parent
+        if not is_classifier(folder) or read_manifest(home) is None:
+            return None
+        c = Run.open(home, self.job.plugins).config
+        theirs = DataInputs(c).source
+        if source.listings[1] is not None or not _same_place(theirs.home, source.home):
+            return None
+        known = theirs.listings[0].of([name for name in theirs.known if name not in c.validate])
+        test = held_out_rows(torch.tensor(known.labels), known.classes, c.seed)
+        train, held_out = (known.subset(rows.nonzero().flatten().tolist()) for rows in (~test, test))
+        return train, held_out
+
+
+def _same_place(one: Path | None, other: Path | None) -> bool:
+    return one is not None and other is not None and one.resolve() == other.resolve()
 
 
 def read_labels(file: Path) -> tuple[tuple[str, ...], ...]:
