@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+from oodream.cli.main import main
 from oodream.config import Config
 from oodream.run.folder import StageChanged
 from oodream.run.job import Job
 from oodream.run.runner import in_words, of_other_data
 from tests.helpers.begun import begin_run
+from tests.helpers.runs import command
 
 
 def test_a_stages_line_leaves_out_what_is_not_there():
@@ -26,3 +31,13 @@ def test_a_run_of_another_folder_of_the_same_name_is_said_to_be_one(tmp_path):
             raise StageChanged("stale")
         assert str(caught.value).startswith(start)
         assert str(caught.value).endswith("stale")
+
+
+def test_a_mark_that_a_killed_process_left_in_a_finished_stage_goes(
+    finished, shapes, tiny_pipeline, tmp_path
+):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    mark = run / "scores" / "begun.json"
+    mark.write_text("{}")
+    assert main(command(shapes, tiny_pipeline, run)) == 0
+    assert not mark.exists()
