@@ -33,9 +33,7 @@ def test_a_run_of_another_folder_of_the_same_name_is_said_to_be_one(tmp_path):
         assert str(caught.value).endswith("stale")
 
 
-def test_a_mark_that_a_killed_process_left_in_a_finished_stage_goes(
-    finished, shapes, tiny_pipeline, tmp_path
-):
+def test_a_mark_that_a_killed_process_left_behind_goes(finished, shapes, tiny_pipeline, tmp_path):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     mark = run / "scores" / "begun.json"
     mark.write_text("{}")
