@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from oodream.cli.main import main
 from oodream.config import Config
-from oodream.run.folder import StageChanged
+from oodream.run.artifacts import Run
+from oodream.run.folder import RunDir, StageChanged
 from oodream.run.job import Job
+from oodream.run.plan import Plan
 from oodream.run.runner import in_words, of_other_data
 from tests.helpers.begun import begin_run
 from tests.helpers.runs import command
@@ -39,3 +43,17 @@ def test_a_mark_that_a_killed_process_left_behind_goes(finished, shapes, tiny_pi
     mark.write_text("{}")
     assert main(command(shapes, tiny_pipeline, run)) == 0
     assert not mark.exists()
+
+
+def test_the_mark_of_an_unfinished_stage_stays(finished, shapes, tiny_pipeline, tmp_path):
+    """What lies in its folder belongs to the inputs in the mark, even if a command does not come to it."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "report" / "stage.json").unlink()
+    inputs = Plan(Job(Run.open(run).config, run)).inputs["report"]
+    RunDir(run).begin("report", inputs)
+    assert main(command(shapes, tiny_pipeline, run, "--until", "audit")) == 0
+    assert (run / "report" / "begun.json").exists()
+    long_ago = time.time() - 1000
+    os.utime(run / "report" / "begun.json", (long_ago, long_ago))
+    assert main(command(shapes, tiny_pipeline, run)) == 0
+    assert Run.open(run).stamp("report")["seconds"] > 900

@@ -106,8 +106,8 @@ def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
         for name in plan.stages:
             if name not in afresh and folder.is_done(name, inputs[name]):
                 folder.check_whole(name)
-            # A process may have been killed when it had made the one mark and not removed the other.
-            (folder.path / name / "begun.json").unlink(missing_ok=True)
+                # A process may have been killed when it had made the one mark and not removed the other.
+                (folder.path / name / "begun.json").unlink(missing_ok=True)
     for name in reversed(plan.stages):
         if name in afresh:
             folder.remove(name)
