@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ..core.errors import listed
 from ..core.types import Loss
 from ..models.classifier import load_classifier
-from ..models.external import ADAPTERS
 from ..models.factory import backbone, load_weights
-from ..models.opened import full_name
+from ..models.opened import full_name, is_factory
 from ..models.published import published_config
 from .protocol import Protocol
 
@@ -58,7 +57,7 @@ def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: b
             loss=classifier.loss,
         )
     source = full_name(source)
-    if ":" in source and source.partition(":")[0] not in ADAPTERS:
+    if is_factory(source):
         raise ValueError(
             f"{source} is a module of yours. Export it (torch.export.save, or as ONNX) and name the file "
             "with --model, or measure it in Python (docs/detectors.md)."

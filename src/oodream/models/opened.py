@@ -22,7 +22,7 @@ from .factory import backbone, load_weights, trained_network
 from .published import Preprocessing, Published, Triple, published
 from .serialized import FORMATS, FromFile, cut_head, format_of, from_state
 
-__all__ = ["Center", "Opened", "Said", "full_name", "open_network", "opened", "rebuild"]
+__all__ = ["Center", "Opened", "Said", "full_name", "is_factory", "open_network", "opened", "rebuild"]
 
 SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".ts", ".torchscript")  # of networks in files
 MORE = 100_000_000  # weights that a network may have beside those in its file
@@ -157,7 +157,7 @@ def open_network(model: str, weights: Path | None, said: Said, plugins: bool = F
     name = full_name(model)
     network: nn.Module
     facts, normalises = Published(), True
-    if _is_factory(name):
+    if is_factory(name):
         if not plugins:
             raise ValueError(
                 f"{name} is a module of yours, whose code would be run. Allow that with --plugins."
@@ -206,7 +206,7 @@ def rebuild(settings: Json, classes: int, size: int, state: Mapping[str, Tensor]
     elif "configuration" in settings:
         _check_size(name, lambda: from_configuration(rest, settings["configuration"], classes), state)
         network = from_configuration(rest, settings["configuration"], classes)
-    elif _is_factory(name):
+    elif is_factory(name):
         plain = Preprocessing(size=center, resized=size, mean=(0.0,) * 3, std=(1.0,) * 3)
         network = _from_factory(name, plain)
         network.choose(torch.arange(classes))
@@ -266,7 +266,7 @@ def _triple(key: str, values: Sequence[float]) -> Triple | None:
     return red, green, blue
 
 
-def _is_factory(name: str) -> bool:
+def is_factory(name: str) -> bool:
     """Whether a name is package.module:factory, and none of a family."""
     family, colon, _ = name.partition(":")
     return bool(colon) and family not in ADAPTERS

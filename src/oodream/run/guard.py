@@ -192,9 +192,7 @@ def _subject(job: GuardJob, inputs: GuardInputs) -> _Subject:
         network=opened.network, loss=registry.make("losses", "cross_entropy"), names=tuple(classes),
         size=opened.preprocessing.resized, threshold=0.0, settings=settings,
     )  # fmt: skip
-    return _Subject(
-        opened=opened, classifier=classifier, rows_C=rows_C, outputs=outputs, remark=remark
-    )  # fmt: skip
+    return _Subject(opened=opened, classifier=classifier, rows_C=rows_C, outputs=outputs, remark=remark)
 
 
 def _opened(job: GuardJob, said: Said) -> Opened:
