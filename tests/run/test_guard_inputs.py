@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from oodream.config import Config
+from oodream.core.errors import DataError
 from oodream.data.inputs import DataInputs
 from oodream.data.listing import Listing
 from oodream.run.guard_inputs import GuardInputs, GuardJob
@@ -49,6 +51,18 @@ def test_classes_that_a_run_does_not_know_are_left_out(photos: Path, tmp_path: P
     names = sorted(path.name for path in photos.iterdir())
     config = Config(data=str(photos), size=12, unknown=(names[0],))
     assert inputs(tmp_path, str(trained(tmp_path, config)), photos).classes == tuple(names[1:])
+
+
+def test_what_a_run_knows_is_not_unknown(photos: Path, tmp_path: Path) -> None:
+    """A class's folder is, where the run left the class out itself."""
+    one = sorted(photos.iterdir())[0]
+    job = GuardJob(model="", data=str(photos), out=tmp_path / "g", cache=tmp_path, alpha=0.3, ood=(str(one),))
+    config = Config(data=str(photos), size=12)
+    with pytest.warns(UserWarning, match="not known"), pytest.raises(DataError, match="trained on as known"):
+        GuardInputs(replace(job, model=str(trained(tmp_path, config))))
+    model = str(trained(tmp_path / "without", replace(config, unknown=(one.name,))))
+    with pytest.warns(UserWarning, match="not known"):
+        assert one.name not in GuardInputs(replace(job, model=model)).classes
 
 
 @pytest.mark.parametrize("of_run", [True, False])

@@ -143,6 +143,37 @@ def test_what_is_not_finite_is_named_by_its_row(tiny_pipeline, output):
         list(decode(sampled, decoder, torch.tensor([5, 3, 0]), output=output))
 
 
+@pytest.mark.parametrize(
+    ("output", "given", "words"),
+    [
+        ("images", lambda z: Generated(**rows_of(z), images_B3HW=image_of(z).float()), "not torch.float32"),
+        ("images", lambda z: Generated(**rows_of(z), images_B3HW=image_of(z)[:1]), "1 images for 4 vectors"),
+        (
+            "images",
+            lambda z: Generated(**rows_of(z), images_B3HW=image_of(z)[:, :1]),
+            r"shape \(4, 1, 4, 4\)",
+        ),
+        ("images", lambda z: Generated(**rows_of(z)), "no images_B3HW, but None"),
+        ("images", lambda z: image_of(z), "not Tensor"),
+        ("images", lambda z: 1 / 0, r"ZeroDivisionError: .* \(.*test_decode\.py, line"),
+        ("latents", lambda z: Generated(**rows_of(z), latents_BFHW=(image_of(z) / 0).half()), "NaN"),
+    ],
+)
+def test_a_decoder_that_gives_something_else_is_named(output, given, words, monkeypatch):
+    decoder = flat(tile=4)
+    monkeypatch.setattr(Flat, "__call__" if output == "images" else "latents", lambda _, z, y, seed: given(z))
+    with pytest.raises(ValueError, match=f"^Flat: .*{words}"):
+        list(decode(vectors(), decoder, output=output))
+
+
+def image_of(z) -> torch.Tensor:
+    return torch.zeros(len(z), 3, 4, 4, dtype=torch.uint8)
+
+
+def rows_of(z) -> dict:
+    return {"y_B": torch.zeros(len(z)), "row_B": torch.arange(len(z))}
+
+
 def test_provenance_by_hand():
     features = Features(
         z_ND=unit(7, 2), y_N=torch.arange(7) % 2, index_N=torch.arange(7) * 2 + 1, encoder="e"

@@ -212,6 +212,23 @@ def test_the_adapters_own_loss_counts_and_its_latents_are_classified(tmp_path):
     assert log[0]["loss"] > log[0]["adapter"] > 4
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda output: (output, None), r"shapes \[\(8, 3\), .* not 16 rows"),
+        (lambda output: output, "not Output"),
+        (lambda output: ([].pop(), None), "IndexError"),
+    ],
+)
+def test_an_adapter_that_gives_something_else_is_named(given, words, monkeypatch):
+    sources, model = latent_sources(), Linear(32)
+    (batch, *_) = epoch_batches(sources, Optimisation(batch=8), 0, 0)
+    monkeypatch.setattr(Constant, "forward", lambda _, network, images, __: given(network(images)))
+    objective = Objective(model, make("losses", "cross_entropy"), adapter=Constant())
+    with pytest.raises(ValueError, match=f"^The latent adapter Constant: .*{words}"):
+        objective(batch)
+
+
 # Teachers
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core.errors import DataError, listed
 from ..core.seeding import generator
-from .images import Images, Source, from_pixels, from_sources
+from .images import Files, Images, Source, from_pixels, from_sources
 
 __all__ = ["Encoded", "Listing", "Part", "Pictures", "Pixels", "drawn_rows", "pixel_listing"]
 
@@ -51,6 +51,14 @@ class Listing:
         images = self.pictures.read(self, size, white)
         _check_counts(images, self.least)
         return images
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of the pictures, in order; none where they lie otherwise."""
+        pictures = self.pictures
+        if not (isinstance(pictures, Encoded) and isinstance(pictures.source, Files)):
+            return []
+        return [pictures.source(row) for row in self.rows]
 
     def subset(self, index: Sequence[int]) -> Listing:
         """The pictures at `index`, in that order."""

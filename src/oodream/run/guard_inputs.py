@@ -4,6 +4,7 @@ chosen on. All faults that can be known before a picture is opened are known onc
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -204,6 +205,8 @@ class GuardInputs:
     def _as_its_run_split(self, source: DataSource) -> tuple[Listing, Listing] | None:
         """The training and test images of the run that has trained the network, where it held some of these
         very images back itself: others it has been trained on. None for any other network and other images.
+
+        Raises DataError where some of these images, in an OOD folder, were known ones to the run.
         """
         folder = Path(self.job.model)
         home = folder.resolve().parent.parent
@@ -214,6 +217,14 @@ class GuardInputs:
         if source.listings[1] is not None or not _same_place(theirs.home, source.home):
             return None
         known = theirs.listings[0].of([name for name in theirs.known if name not in c.validate])
+        parents = {path.parent for path in known.paths}
+        for item in self._folders:
+            if any(is_within(parent, item.folder) for parent in parents):
+                again = shlex.join(["oodream", "run", "--data", str(theirs.home), "--ood", str(item.folder)])
+                raise DataError(
+                    f"The OOD folder {shown(item.folder)} has images that {shown(home)} has trained on as "
+                    f"known ones. Name another folder, or train without them: {again}"
+                )
         test = held_out_rows(torch.tensor(known.labels), known.classes, c.seed)
         train, held_out = (known.subset(rows.nonzero().flatten().tolist()) for rows in (~test, test))
         return train, held_out

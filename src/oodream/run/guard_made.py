@@ -12,8 +12,7 @@ from ..core.files import read_json
 from ..core.sealed import file_hash
 from ..core.threads import mapped
 from ..core.types import Json
-from ..data.images import Files
-from ..data.listing import Encoded, Listing
+from ..data.listing import Listing
 from .guard_images import FACTS
 from .guard_inputs import GuardInputs, GuardJob
 
@@ -67,15 +66,7 @@ def _files(named: str) -> list[Path]:
 
 def _of_listings(listings: Sequence[Listing]) -> str:
     labels = (json.dumps([one.labels, one.classes]) for one in listings)
-    return _digest([*labels, *mapped(file_hash, (file for one in listings for file in _pictures(one)))])
-
-
-def _pictures(listing: Listing) -> list[Path]:
-    """The files of the pictures; none where they lie otherwise."""
-    pictures = listing.pictures
-    if not (isinstance(pictures, Encoded) and isinstance(pictures.source, Files)):
-        return []
-    return [pictures.source(row) for row in listing.rows]
+    return _digest([*labels, *mapped(file_hash, (file for one in listings for file in one.paths))])
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ..config import DecodeConfig
+from ..core.errors import brief
+from ..core.faults import blamed, require
 from ..core.progress import counter
 from ..core.registry import make
 from ..core.types import ClassBook, Decoder, Features, Generated, Json, SampledVectors
@@ -90,7 +92,8 @@ def decode(
     at a time; `row_B` are rows of `vectors`.
 
     `what` stands beside the progress bar. Raises ValueError for vectors of another space than the decoder's,
-    and NotFiniteError, which names the row, where the decoder gives NaN or infinity.
+    NotFiniteError, which names the row, where the decoder gives NaN or infinity, and ValueError, with its
+    name, where it gives anything else that is no image or latent for every vector.
     """
     check_space(vectors, decoder)
     draw = decoder if output == "images" else decoder.latents
@@ -99,11 +102,28 @@ def decode(
     with counter(total=len(rows), what=what, unit="image") as line:
         for part in rows.split(together):
             try:
-                batch = draw(vectors.z_MD[part], vectors.y_M[part], vectors.seed_M[part])
+                with blamed(type(decoder).__name__, decoder):
+                    batch = draw(vectors.z_MD[part], vectors.y_M[part], vectors.seed_M[part])
+                    _check_generated(batch, len(part), output)
             except NotFiniteError as error:
                 raise NotFiniteError(int(part[error.index]), error.part, error.dtype, "Row") from error
             yield replace(batch, row_B=part)
             line.update(len(part))
+
+
+def _check_generated(batch: Generated, n: int, output: str) -> None:
+    """Raises BrokenRule unless there is an image, or a finite latent, for each of `n` vectors."""
+    require(isinstance(batch, Generated), f"It returns Generated(…), not {type(batch).__name__}.")
+    if output == "images":
+        x, called, dtype = batch.images_B3HW, "images_B3HW", torch.uint8
+    else:
+        x, called, dtype = batch.latents_BFHW, "latents_BFHW", torch.float16
+    require(isinstance(x, Tensor), f"It gave no {called}, but {brief(x)}.")
+    assert x is not None
+    right = x.ndim == 4 and (output == "latents" or x.shape[1] == 3) and x.dtype == dtype
+    require(right, f"Its {called} are {dtype} of 4 dimensions, not {x.dtype} of shape {tuple(x.shape)}.")
+    require(len(x) == n, f"It gave {len(x)} {output} for {n} vectors.")
+    require(bool(x.isfinite().all()), f"Its {called} hold NaN or infinity.")
 
 
 def tile_size(decoder: Decoder) -> int:

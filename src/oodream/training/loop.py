@@ -19,6 +19,7 @@ from ..core import parallel
 from ..core.ahead import ahead
 from ..core.device import multiplies_bf16
 from ..core.distributed import Shard, averaged, barrier, current_shard, gathered, is_main, mean
+from ..core.faults import blamed
 from ..core.memory import advice
 from ..core.progress import progress
 from ..core.seeding import derive, seeded
@@ -27,6 +28,7 @@ from ..core.types import LatentAdapter, Loss, Output, Step, Terms
 from ..models.inference import Extractor, linear_head
 from .batch_norm import synchronised
 from .batches import Batch, epoch_batches
+from .latent_adapters import check_adapted
 from .sources import Source, check_sources, known_images, source_of
 from .terms import name_of, terms_of
 
@@ -93,7 +95,11 @@ class Objective(nn.Module):
         return terms, (logits[:n].argmax(1) == batch.y_B).float().mean()
 
     def outputs(self, batch: Batch) -> tuple[Output, Tensor | None]:
-        """The outputs for this process's images and latents, and the adapter's own loss."""
+        """The outputs for this process's images and latents, and the adapter's own loss.
+
+        Raises ValueError, with the adapter's name, for whatever it raises, and for outputs that are not a row
+        for each image and each latent.
+        """
         images_B3HW = batch.images_B3HW
         if self.perturbation is not None and batch.near_O is not None:
             known = batch.known_images
@@ -106,7 +112,10 @@ class Objective(nn.Module):
             images_B3HW = torch.cat([known.float(), outliers])
         if batch.latents is None or self.adapter is None:
             return self.model(images_B3HW), None
-        return self.adapter(self.model, images_B3HW, batch.latents)
+        with blamed(f"The latent adapter {type(self.adapter).__name__}", self.adapter):
+            given: tuple[Output, Tensor | None] = self.adapter(self.model, images_B3HW, batch.latents)
+            check_adapted(given, len(images_B3HW) + len(batch.latents.latent_LFHW))
+        return given
 
 
 def together(part: Tensor, mine: Tensor | None, total: int) -> Tensor:
