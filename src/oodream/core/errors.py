@@ -42,7 +42,7 @@ def brief(value: object) -> str:
     return text if len(text) <= BRIEF else f"{text[:BRIEF]}… ({len(text):,} characters)"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of a foreign message, ended with a full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
 

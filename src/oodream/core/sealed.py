@@ -77,10 +77,10 @@ def is_whole(file: Path | bytes, *beside: Path, head: bool = False) -> bool:
             return _is_whole(data, opened, beside, end)
 
 
-def file_hash(file: Path) -> str:
-    """The BLAKE2b hash of a file, 16 bytes in hexadecimal."""
+def file_hash(*files: Path) -> str:
+    """The BLAKE2b hash of a file, or of several one behind the other: 16 bytes in hexadecimal."""
     digest = hashlib.blake2b(digest_size=BYTES)
-    _update(digest, [file])
+    _update(digest, files)
     return digest.hexdigest()
 
 

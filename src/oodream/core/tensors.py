@@ -19,18 +19,16 @@ from .sealed import KEY, UNSEALED, is_whole, seal, seal_file
 __all__ = ["kept_tensors", "load_state", "load_tensors", "save_state", "save_tensors", "tensors_file"]
 
 
-def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Writes tensors as one safetensors file with a seal, whole or not at all. They are not copied for it."""
     with atomic_file(path) as file:
-        save_file(_on_cpu(tensors), file, {**(metadata or {}), KEY: UNSEALED})
+        save_file(_on_cpu(tensors), file, {KEY: UNSEALED})
         seal_file(file)
 
 
-def tensors_file(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+def tensors_file(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """What `save_tensors` writes."""
-    return seal(save(_on_cpu(tensors), {**(metadata or {}), KEY: UNSEALED}))
+    return seal(save(_on_cpu(tensors), {KEY: UNSEALED}))
 
 
 def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..core.errors import StoreError
+from ..core.errors import StoreError, first_line
 from ..core.packages import missing
 from ..core.sealed import KEY as SEAL
 from ..core.sealed import UNSEALED, seal_file
@@ -164,7 +164,7 @@ def to_onnx(guard: Guard, file: Path) -> float:
             assert program is not None
             compose(program.model, deployed.network)
     except Exception as error:  # whatever the exporter raises
-        reason = _line(error.__cause__ or error)
+        reason = first_line(error.__cause__ or error)
         raise ExportError(
             f"This network with {name} cannot be traced into a graph: {reason} {_instead()}"
         ) from error
@@ -282,11 +282,6 @@ def _rounded(sums: Tensor) -> Tensor:
 
 def _instead() -> str:
     return f"Detectors that can be part of a graph: {', '.join(TRACED)}."
-
-
-def _line(error: BaseException) -> str:
-    """The first line of a foreign message, ended with a full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
 
 
 def _pictures(size: int) -> Iterator[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import StoreError, shown
 from ..core.sealed import KEY as SEAL
-from ..core.sealed import is_whole
+from ..core.sealed import file_hash, is_whole
 from .description import KEY
 from .formats import HEAD
 from .onnx_bytes import check_whole_file
@@ -107,7 +106,7 @@ class OnnxGraph:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # without its remark that the threshold can be changed
         options.intra_op_num_threads = threads
-        self.digest = _digest(file)
+        self.digest = file_hash(file)
         self._session = onnxruntime.InferenceSession(file, options, providers=list(providers))
         self._names = [output.name for output in self._session.get_outputs()]
 
@@ -132,7 +131,7 @@ class VinoGraph:
         with file.open("rb") as start:
             if not start.read(HEAD).lstrip().startswith(b"<"):  # else it is taken for another program's file
                 raise ValueError("it is no XML")
-        self.digest = _digest(file, file.with_suffix(".bin"))
+        self.digest = file_hash(file, file.with_suffix(".bin"))
         core = openvino.Core()
         model = core.read_model(file)
         config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
@@ -147,13 +146,3 @@ class VinoGraph:
     def __call__(self, images_B3HW: NDArray[np.uint8]) -> Mapping[str, NDArray[Any]]:
         results = self._compiled({"images": images_B3HW})
         return {name: results[name] for name in self._names}
-
-
-def _digest(*files: Path) -> str:
-    """A hash of the files' bytes: 32 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file in files:
-        with file.open("rb") as stream:
-            while part := stream.read(1 << 20):
-                digest.update(part)
-    return digest.hexdigest()

@@ -56,8 +56,8 @@ MAX_SCANS = 100  # of a progressive JPEG; every one is a pass over all pixels
 # One picture as a square
 
 
-def to_rgb(image: Image.Image, background: str = "white", white: float = 0.0) -> Image.Image:
-    """The picture as people see it, in 8-bit RGB: upright by its EXIF, alpha over `background`, deep gray
+def to_rgb(image: Image.Image, white: float = 0.0) -> Image.Image:
+    """The picture as people see it, in 8-bit RGB: upright by its EXIF, alpha over white, deep gray
     scaled.
 
     Integers of 16 and 32 bits and floats are divided by `white`, or where that is 0 by what `white_of` gives
@@ -72,7 +72,7 @@ def to_rgb(image: Image.Image, background: str = "white", white: float = 0.0) ->
         return Image.fromarray(np.rint(values, out=values).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, background)
+        canvas = Image.new("RGBA", rgba.size, "white")
         canvas.alpha_composite(rgba)
         return canvas.convert("RGB")
     return image.convert("RGB")

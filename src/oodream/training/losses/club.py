@@ -50,14 +50,16 @@ class _Club(Loss):
     name = "club"
     outliers = True
 
-    def __init__(self, weight: float = 0.2, of: str = "latents", reduction: str = "whole") -> None:
+    def __init__(
+        self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.01
+    ) -> None:
         super().__init__()
         if of not in ("latents", "vectors") or reduction not in REDUCTIONS:
             raise ValueError(
                 f"{self.name}: of is latents or vectors, not {of!r}; reduction is {', '.join(REDUCTIONS)}, "
                 f"not {reduction!r}."
             )
-        self.weight, self.of, self.reduction = weight, of, reduction
+        self.weight, self.of, self.reduction, self.rate = weight, of, reduction, rate
 
     def build(self, sizes: Sizes) -> None:
         if self.of == "latents":
@@ -109,12 +111,6 @@ class Club(_Club):
     network's.
     """
 
-    def __init__(
-        self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.01
-    ) -> None:
-        super().__init__(weight, of, reduction)
-        self.rate = rate
-
     def forward(self, step: Step) -> Terms:
         x, near_O = self._outliers(step)
         rows, partners = pairs(step.y_B, near_O)
@@ -140,8 +136,7 @@ class ClubJoint(_Club):
     def __init__(
         self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.02
     ) -> None:
-        super().__init__(weight, of, reduction)
-        self.rate = rate
+        super().__init__(weight, of, reduction, rate)
 
     def forward(self, step: Step) -> Terms:
         x, _ = self._outliers(step)
