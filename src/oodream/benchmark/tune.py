@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ..core.options import Option
 from ..core.types import Detector
 from ..data.images import Images, ImageSet
-from ..detection.fit import Lesson
+from ..detection.fit import Lesson, none_usable
 from ..detection.tune import Tried, tune
 from ..models.inference import Extractor
 
@@ -58,8 +58,7 @@ def tune_detectors(
         if tried[name].auroc > tried[name].default:
             notes.append(f"{name}: {line}, on validation images.")
     if not detectors:
-        reasons = (f"  {name}: {reason}" for name, reason in skipped.items())
-        raise ValueError("\n".join(["None of the detectors can be used:", *reasons]))
+        raise none_usable(skipped)
     return detectors, skipped, notes
 
 

@@ -24,8 +24,8 @@ from ..data.images import Images, ImageSet
 from ..functional.metrics import auroc
 from ..models.inference import Extractor
 from .detectors import probes_of, scores_of
-from .fit import Lesson, Training, training_outputs
-from .tune import tune
+from .fit import Lesson, Training, none_usable, training_outputs
+from .tune import kind_of, tune
 
 __all__ = [
     "LEFT_OUT",
@@ -121,15 +121,16 @@ def choose_detector(
             Candidate(name=name, detector=detector, options=options, aurocs=aurocs, groups=kinds)
         )
     if not candidates:
-        reasons = (f"  {name}: {reason}" for name, reason in skipped.items())
-        raise ValueError("\n".join(["None of the detectors can be used:", *reasons]))
+        raise none_usable(skipped)
     return Choice(candidates=sorted(candidates, key=lambda one: -one.mean), skipped=skipped)
 
 
 def without_labels(names: Sequence[str]) -> list[str]:
     """Those of the detectors that look at no labels of training images."""
     return [
-        name for name in names if "labels" not in getattr(registry.get("detectors", _kind(name)), "reads", ())
+        name
+        for name in names
+        if "labels" not in getattr(registry.get("detectors", kind_of(name)), "reads", ())
     ]
 
 
@@ -154,7 +155,7 @@ def left_out_auroc(
     outliers: Images | Lesson | None,
 ) -> float:
     """The AUROC of a detector that has not learned of these classes, on images of the others and of these."""
-    detector: Detector = registry.make("detectors", _kind(name), **options)
+    detector: Detector = registry.make("detectors", kind_of(name), **options)
     training = training_outputs(extractor, [detector], fit, outliers)
     kept_C = torch.ones(training.known.logits_BC.shape[1], dtype=torch.bool)
     kept_C[classes] = False
@@ -194,7 +195,3 @@ def _part(output: Output, rows_N: Tensor, kept_C: Tensor) -> Output:
         z_BF=output.z_BF[rows_N],
         probes={key: probe[rows_N] for key, probe in output.probes.items()},
     )
-
-
-def _kind(name: str) -> str:
-    return name.partition("@")[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,14 +18,12 @@ from ..core.faults import blamed
 from ..core.results import Row, ShiftRow
 from ..core.types import Detector, Head, Output
 from ..data.images import Images, ImageSet
-from ..functional.metrics import (
-    calibration_error,
-)
-from ..models.inference import Extractor, outputs
+from ..functional.metrics import calibration_error
+from ..models.inference import Extractor, joined, outputs
 from ..runtime.tails import wilson
 from .apart import check_sizes, warn_of_shared
 from .detectors import learned_fields, probes_of, scores_of
-from .fit import Lesson, Training, joined, training_outputs
+from .fit import Lesson, Training, none_usable, training_outputs
 from .numbers import Numbers
 from .sanity import warn_if_upside_down
 
@@ -99,7 +97,7 @@ def evaluate(
     )
     result = measured((known, y_N))
     if shifted:
-        known = reduce(joined, (extractor(one.images, probes) for one in shifted), known)
+        known = joined([known, *(extractor(one.images, probes) for one in shifted)])
         whole = measured((known, torch.cat([y_N, *(one.images.labels for one in shifted)])))
         result = replace(result, full_spectrum=whole.rows)
     used = {name: served[name] for name in result.scores}
@@ -205,7 +203,7 @@ def _measured(
         facts = {"classifier": classifier, "detector": name, "seed": seed, **accuracy}
         rows += numbers.rows(groups, facts, wilson(hits, n))
     if not scores:
-        raise ValueError(_none_left(skipped))
+        raise none_usable(skipped)
     return Evaluation(rows=rows, scores=scores, skipped=skipped)
 
 
@@ -262,16 +260,8 @@ def _served(
             continue
         served[name] = detector
     if not served:
-        raise ValueError(_none_left(skipped))
+        raise none_usable(skipped)
     return served, skipped
-
-
-def _none_left(skipped: Mapping[str, str]) -> str:
-    if not skipped:
-        return "At least one detector is needed."
-    return "None of the detectors can be used:\n" + "\n".join(
-        f"  {name}: {why}" for name, why in skipped.items()
-    )
 
 
 def _check_known(name: str, output: Output, y_N: Tensor) -> None:

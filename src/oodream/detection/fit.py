@@ -4,9 +4,8 @@ kind shown as the other is where there is a `Lesson`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
@@ -15,10 +14,10 @@ from torch import Tensor
 from ..core.faults import blamed
 from ..core.types import OOD, Detector, Head, Output
 from ..data.images import Images
-from ..models.inference import Extractor
+from ..models.inference import Extractor, joined
 from .detectors import NoOutliers, probes_of
 
-__all__ = ["Lesson", "Training", "joined", "training_outputs", "uses_outliers"]
+__all__ = ["Lesson", "Training", "none_usable", "training_outputs", "uses_outliers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ class Training:
             raise NoOutliers(detector, "give `outliers`, images of what is unknown and in no test set")
         known, y_N = self.shown or (self.known, self.y_N)
         y_M = torch.full((len(self.outliers),), OOD)
-        return joined(known, self.outliers), torch.cat([y_N, y_M]), self.head
+        return joined([known, self.outliers]), torch.cat([y_N, y_M]), self.head
 
 
 def training_outputs(
@@ -87,7 +86,7 @@ def training_outputs(
         return Training(known, fit.labels, extractor.head)
     if isinstance(outliers, Images):
         return Training(known, fit.labels, extractor.head, extractor(outliers, probes))
-    shown = reduce(joined, (extractor(images, probes) for images in outliers.known))
+    shown = joined([extractor(images, probes) for images in outliers.known])
     y_N = torch.cat([images.labels for images in outliers.known])
     return Training(known, fit.labels, extractor.head, extractor(outliers.outliers, probes), (shown, y_N))
 
@@ -97,10 +96,9 @@ def uses_outliers(detector: Any) -> bool:
     return bool(getattr(detector, "uses_outliers", False))
 
 
-def joined(first: Output, second: Output) -> Output:
-    """The rows of both, with the probes of the second."""
-    return Output(
-        logits_BC=torch.cat([first.logits_BC, second.logits_BC]),
-        z_BF=torch.cat([first.z_BF, second.z_BF]),
-        probes={key: torch.cat([first.probes[key], probe]) for key, probe in second.probes.items()},
-    )
+def none_usable(skipped: Mapping[str, str]) -> ValueError:
+    """What is raised where no detector is left, with the reason of each."""
+    if not skipped:
+        return ValueError("At least one detector is needed.")
+    reasons = (f"  {name}: {reason}" for name, reason in skipped.items())
+    return ValueError("\n".join(["None of the detectors can be used:", *reasons]))

@@ -23,7 +23,7 @@ from ..models.inference import Extractor
 from .detectors import probes_of, scores_of
 from .fit import Lesson, Training, training_outputs
 
-__all__ = ["Tried", "candidates", "tune"]
+__all__ = ["Tried", "candidates", "kind_of", "tune"]
 
 ALPHA = 0.05  # shared by a detector's candidates (Bonferroni)
 
@@ -78,7 +78,7 @@ def candidates(name: str, fixed: Mapping[str, Option]) -> list[dict[str, Option]
     """The default with the `fixed` options, then every combination of the detector's grid that agrees with
     them.
     """
-    grid: Mapping[str, Sequence[Option]] = getattr(registry.get("detectors", _kind(name)), "GRID", {})
+    grid: Mapping[str, Sequence[Option]] = getattr(registry.get("detectors", kind_of(name)), "GRID", {})
     free = {option: values for option, values in grid.items() if option not in fixed}
     combinations = [dict(zip(free, values, strict=True)) for values in itertools.product(*free.values())]
     return [dict(fixed), *({**fixed, **one} for one in combinations if one)]
@@ -89,7 +89,7 @@ def _usable(name: str, candidates: Sequence[dict[str, Option]]) -> list[tuple[di
     pairs: list[tuple[dict[str, Option], Detector]] = []
     for options in candidates:
         try:
-            pairs.append((options, registry.make("detectors", _kind(name), **options)))
+            pairs.append((options, registry.make("detectors", kind_of(name), **options)))
         except ValueError:
             if not pairs:
                 raise
@@ -133,6 +133,6 @@ def _best(
     return detector, tried
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
     """The registered name of a detector that may be told apart as NAME@LABEL."""
     return name.partition("@")[0]
