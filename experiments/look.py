@@ -23,7 +23,7 @@ from torch.nn.functional import avg_pool2d
 from oodream.audit.look import separation
 from oodream.config import DecodeConfig
 from oodream.core.seeding import generator
-from oodream.data.builtin import FASHION_ID, fashion, near
+from oodream.data.builtin import FASHION_ID, FASHION_NEAR, fashion
 from oodream.data.folders import load_ood
 from oodream.data.images import Images, from_array
 from oodream.synthesis.decode import make_decoder
@@ -61,7 +61,7 @@ def garments() -> Iterator[tuple[str, Images]]:
     yield "the other half, the control", second
     for name, pixels in treated.items():
         yield name, from_array(name, pixels, second.labels, second.classes)
-    yield "bags and ankle boots, of the same origin", near(SIZE)
+    yield "bags and ankle boots, of the same origin", fashion("test", FASHION_NEAR, size=SIZE).as_ood("near")
 
 
 def folders(known: Path, others: list[Path]) -> Iterator[tuple[str, Images]]:

@@ -10,7 +10,7 @@ import torch
 from oodream.audit.audit import audit
 from oodream.audit.finding import SEVERITIES, Audit
 from oodream.core.errors import DataError
-from oodream.data.builtin import FAR_SETS, FASHION_ID, fashion, near
+from oodream.data.builtin import FAR_SETS, FASHION_ID, FASHION_NEAR, fashion
 from oodream.data.images import ImageSet
 from tests.helpers.clouds import clouds, images, sets
 
@@ -35,7 +35,7 @@ def embedded() -> Audit:
     far = {name: make(32, 100, 0) for name, (make, _) in FAR_SETS.items()}
     audited = [
         *(ImageSet(name=f"ID/{part}", group=part, images=x) for part, x in known.items()),
-        ImageSet(name="near", group="near", images=near()),
+        ImageSet(name="near", group="near", images=fashion("test", FASHION_NEAR).as_ood("near")),
         *(ImageSet(name=name, group="far", images=x) for name, x in far.items()),
     ]
     return audit(audited, FASHION_ID)

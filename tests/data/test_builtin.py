@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from oodream.core.errors import DataError
 from oodream.core.seeding import derive
 from oodream.data import builtin
-from oodream.data.builtin import DEBIAN, FAR_SETS, FASHION, FASHION_ID, FASHION_NEAR, fashion, near
+from oodream.data.builtin import DEBIAN, FAR_SETS, FASHION, FASHION_ID, FASHION_NEAR, fashion
 
 
 def test_sample_sizes_and_labels() -> None:
@@ -125,7 +125,7 @@ def test_sample_is_part_of_the_full_set() -> None:
         (label, row.tobytes()) in known
         for label, row in zip(sample.labels.tolist(), sample.batch(range(2500)).numpy(), strict=True)
     )
-    assert len(near(8, full=True)) == 2000
+    assert len(fashion("test", FASHION_NEAR, size=8, full=True)) == 2000
 
 
 def test_full_set_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +171,7 @@ def test_ood_sets_are_ood_and_belong_to_their_seed(name: str) -> None:
 
 def test_finite_sets_give_all_they_have() -> None:
     assert len(FAR_SETS["digits"][0](8, 9999, 0)) == 1797
-    assert len(near(8)) == 500
-    assert near(8).labels.unique().tolist() == [-1]
+    assert len(fashion("test", FASHION_NEAR, size=8)) == 500
 
 
 def test_letters_are_light_on_black_and_whole() -> None:

@@ -16,7 +16,7 @@ from oodream.core.errors import DataError
 from oodream.core.seeding import generator
 from oodream.data.classes import find
 from oodream.data.corruptions import CORRUPTIONS, corrupted
-from oodream.data.folders import load_shifted
+from oodream.data.folders import list_shifted
 from oodream.data.images import from_array
 
 
@@ -69,13 +69,13 @@ def test_folders_are_mapped_onto_the_known_classes(shapes, tmp_path):
     for name in ("circle", "Star"):
         shutil.copytree(shapes / name.lower(), folder / name)
     shutil.copytree(shapes / "square", folder / "not_a_class")
-    found = load_shifted(folder, 32, ("circle", "square", "star"), None)
+    found = list_shifted(folder, ("circle", "square", "star"), None).read(32)
     assert sorted(found.labels.unique().tolist()) == [0, 2]
     assert len(found) == 40
     (folder / "classes.toml").write_text('[classes]\nnot_a_class = "square"\n')
-    assert len(load_shifted(folder, 32, ("circle", "square", "star"), None)) == 60
+    assert len(list_shifted(folder, ("circle", "square", "star"), None).rows) == 60
     with pytest.raises(DataError, match="no images in folders called as the known classes are: dog, cat"):
-        load_shifted(folder, 32, ("dog", "cat"), None)
+        list_shifted(folder, ("dog", "cat"), None)
 
 
 def test_imagenet_v2_and_imagenet_a_folders_belong_to_imagenet_100(tmp_path):
@@ -84,17 +84,16 @@ def test_imagenet_v2_and_imagenet_a_folders_belong_to_imagenet_100(tmp_path):
     for folder in ("v2/6", "v2/8", "v2/0", "v2/937", "a/n01498041", "a/n01440764"):
         (tmp_path / folder).mkdir(parents=True)
         Image.new("RGB", (8, 8), "white").save(tmp_path / folder / "x.png")
-    v2 = load_shifted(tmp_path / "v2", 8, names, find("imagenet100"))
+    v2 = list_shifted(tmp_path / "v2", names, find("imagenet100"))
     assert [names[y] for y in v2.labels] == ["stingray", "hen", "broccoli"]
-    assert [names[y] for y in load_shifted(tmp_path / "a", 8, names, find("imagenet100")).labels] == [
-        "stingray"
-    ]
+    a = list_shifted(tmp_path / "a", names, find("imagenet100"))
+    assert [names[y] for y in a.labels] == ["stingray"]
 
 
 def test_an_alias_of_no_class_is_refused(tmp_path):
     (tmp_path / "x.toml").write_text('[classes]\na = "dog"\n[aliases]\nb = "cat"\n')
     with pytest.raises(DataError, match="'cat', which is no class"):
-        load_shifted(tmp_path, 8, ("dog",), tmp_path / "x.toml")
+        list_shifted(tmp_path, ("dog",), tmp_path / "x.toml")
 
 
 def test_blur_is_gaussian_and_repeats_the_edge(images):

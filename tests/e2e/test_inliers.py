@@ -12,7 +12,7 @@ import torch
 from oodream.cli.main import main
 from oodream.core.files import read_json
 from oodream.data.corruptions import CORRUPTIONS, SEVERITIES
-from oodream.data.folders import load_shifted
+from oodream.data.folders import list_shifted
 from oodream.models.classifier import load_classifier
 from tests.helpers.runs import command
 
@@ -60,7 +60,7 @@ def test_accuracy_is_measured_on_every_shifted_set(finished):
     for row in rows:
         assert row["interval"][0] <= row["accuracy"] <= row["interval"][1]
     classifier = load_classifier(finished / "classifier" / "regularized-s0")
-    stars = load_shifted(finished.parent / "seen-elsewhere", 32, classifier.names, None)
+    stars = list_shifted(finished.parent / "seen-elsewhere", classifier.names, None).read(32)
     flagged = [prediction.flagged for prediction in classifier(stars, torch.device("cpu"))]
     (row,) = [row for row in rows if row["classifier"] == "regularized" and not row["severity"]]
     assert row["flagged"] == pytest.approx(fmean(flagged))

@@ -38,7 +38,6 @@ __all__ = [
     "fashion",
     "fashion_arrays",
     "letters",
-    "near",
     "noise",
     "photos",
     "textures",
@@ -150,11 +149,6 @@ def _from_hub(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 # OOD sets
-
-
-def near(size: int = 32, full: bool = False) -> Images:
-    """The bags and ankle boots of the Fashion-MNIST test split (the sample has 500, the full set 2,000)."""
-    return fashion("test", FASHION_NEAR, size=size, full=full).as_ood("near")
 
 
 def digits(size: int = 32, n: int = 1000, seed: int = 0) -> Images:

@@ -28,7 +28,6 @@ __all__ = [
     "listing_of",
     "load_folder",
     "load_ood",
-    "load_shifted",
 ]
 
 
@@ -272,13 +271,6 @@ def list_ood(folder: Path, name: str = "", exclude: Collection[Path] = ()) -> Li
     if not found.files:
         raise DataError(f"{name}: no image found below {shown(folder)}. Expected files such as .png or .jpg.")
     return listing_of(name, found.files, (OOD,) * len(found.files), ())
-
-
-def load_shifted(
-    folder: Path, size: int, names: Sequence[str], classes: Path | None, *, white: float = 0.0
-) -> Images:
-    """Images of known classes as another source shows them, as `list_shifted` finds them."""
-    return list_shifted(folder, names, classes).read(size, white)
 
 
 def list_shifted(folder: Path, names: Sequence[str], classes: Path | None, name: str = "") -> Listing:

@@ -51,17 +51,17 @@ def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None
     run_rules(sampler, [partial(rule, made) for rule in rules])
 
 
-def random_features(sizes: tuple[int, ...] = SIZES, width: int = WIDTH) -> Features:
-    """Unit features (N, width) of classes of these sizes, each around a direction of its own, in blocks."""
+def random_features(sizes: tuple[int, ...] = SIZES) -> Features:
+    """Unit features (N, D) of classes of these sizes, each around a direction of its own, in blocks."""
     g = generator(0, "check_sampler")
     y_N = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-    centres = normalize(torch.randn(len(sizes), width, generator=g), dim=1)
-    z_ND = normalize(centres[y_N] + 0.5 * torch.randn(len(y_N), width, generator=g) / math.sqrt(width), dim=1)
+    centres = normalize(torch.randn(len(sizes), WIDTH, generator=g), dim=1)
+    z_ND = normalize(centres[y_N] + 0.5 * torch.randn(len(y_N), WIDTH, generator=g) / math.sqrt(WIDTH), dim=1)
     # Rows of the features are not rows of the images: anchors are the former.
     return Features(z_ND=z_ND, y_N=y_N, index_N=torch.arange(len(y_N)).flip(0) + 5, encoder="check")
 
 
-def random_words(names: Sequence[str] = (), width: int = WIDTH) -> Words:
+def random_words(names: Sequence[str], width: int = WIDTH) -> Words:
     """Words with random unit vectors (V, width): of these names, or of some."""
     names = tuple(names) or ("anchor", "bell", "cloud", "drum", "egg")
     z_VD = torch.randn(len(names), width, generator=generator(0, "check_sampler", *names))

@@ -22,6 +22,7 @@ __all__ = [
     "augment",
     "gray_fraction",
     "grayscale",
+    "per_image",
     "recolored",
     "resized_crop",
     "soften",
@@ -77,14 +78,14 @@ class Variation:
     def __call__(self, images_B3HW: Tensor) -> Tensor:
         device = images_B3HW.device
         gray, moved, pose, toned, gain, offset = (x.to(device) for x in vars(self).values())
-        shown = torch.where(_per_image(gray), grayscale(images_B3HW), images_B3HW)
+        shown = torch.where(per_image(gray), grayscale(images_B3HW), images_B3HW)
         if self.moved_B.any():
             images = shown[moved].float()
             grid = F.affine_grid(pose[moved], list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
             shown[moved] = images.round().to(torch.uint8)
         if self.toned_B.any():
-            images = 127.5 + _per_image(gain[toned]) * (shown[toned] - 127.5) + _per_image(offset[toned])
+            images = 127.5 + per_image(gain[toned]) * (shown[toned] - 127.5) + per_image(offset[toned])
             shown[toned] = images.clamp(0, 255).round().to(torch.uint8)
         return shown
 
@@ -128,13 +129,13 @@ def soften(images_B3HW: Tensor, prob: float, g: torch.Generator, share: Share | 
     (H, W), B = images_B3HW.shape[2:], share.total
     softened_B = share(torch.rand(B, generator=g) < prob)
     weight_B = share(SHARPEST + (SOFTEST - SHARPEST) * torch.rand(B, generator=g))
-    grain_B1HW = torch.randn(B, 1, H, W, generator=g) * _per_image(MAX_GRAIN * torch.rand(B, generator=g))
+    grain_B1HW = torch.randn(B, 1, H, W, generator=g) * per_image(MAX_GRAIN * torch.rand(B, generator=g))
     grain_B1HW = share(grain_B1HW)
     softened_B, weight_B, grain_B1HW = (x.to(images_B3HW.device) for x in (softened_B, weight_B, grain_B1HW))
     images = images_B3HW.float()
     blurred = blur_matrix(H).to(images) @ images @ blur_matrix(W).T.to(images)
-    softer = torch.lerp(images, blurred, _per_image(weight_B)) + grain_B1HW
-    return torch.where(_per_image(softened_B), softer.round().clamp(0, 255).to(torch.uint8), images_B3HW)
+    softer = torch.lerp(images, blurred, per_image(weight_B)) + grain_B1HW
+    return torch.where(per_image(softened_B), softer.round().clamp(0, 255).to(torch.uint8), images_B3HW)
 
 
 def blur_matrix(n: int) -> Tensor:
@@ -161,7 +162,7 @@ def augment(
     share, device = share or Share(total=len(images_B3HW)), images_B3HW.device
     B, _, H, W = images_B3HW.shape
     if config.flip:
-        flipped = _per_image(share(torch.rand(share.total, generator=g) < 0.5)).to(device)
+        flipped = per_image(share(torch.rand(share.total, generator=g) < 0.5)).to(device)
         images_B3HW = torch.where(flipped, images_B3HW.flip(3), images_B3HW)
     if config.min_area < 1:
         return resized_crop(images_B3HW, config.min_area, g, share)
@@ -218,5 +219,6 @@ def gray_fraction(images: Images, n: int = 1000) -> float:
     return round((pixels == pixels[:, :1]).flatten(1).all(1).float().mean().item(), 4)
 
 
-def _per_image(x_B: Tensor) -> Tensor:
+def per_image(x_B: Tensor) -> Tensor:
+    """One value for each image (B,), as images are multiplied with: (B, 1, 1, 1)."""
     return x_B[:, None, None, None]

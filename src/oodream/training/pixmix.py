@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from ..core.seeding import generator
 from ..data.images import Images
-from .augment import vary
+from .augment import per_image, vary
 
 __all__ = ["fractals", "gallery", "structured"]
 
@@ -41,7 +41,7 @@ def structured(known: Images, rows: Tensor, g: torch.Generator) -> Tensor:
     for turn in range(ROUNDS):
         itself = _some(B, g) & (turn > 0)
         other = torch.where(itself, vary(none_B, 1.0, g)(images) / 255, fractal)
-        mixed = torch.where(_per_image(turn < rounds_B), mix(mixed, other, g), mixed)
+        mixed = torch.where(per_image(turn < rounds_B), mix(mixed, other, g), mixed)
     return (mixed * 255).round().to(torch.uint8)
 
 
@@ -93,8 +93,4 @@ def fractals(n: int, width: int, g: torch.Generator) -> Tensor:
 
 
 def _some(n: int, g: torch.Generator) -> Tensor:
-    return _per_image(torch.rand(n, generator=g) < 0.5)
-
-
-def _per_image(x_B: Tensor) -> Tensor:
-    return x_B[:, None, None, None]
+    return per_image(torch.rand(n, generator=g) < 0.5)
