@@ -7,8 +7,6 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,29 +16,13 @@ from PIL import Image
 
 from oodream.core.errors import StoreError
 from oodream.deploy.batch import COLUMNS, GuardMap
-from tests.helpers.guarded import clothes, guard
+from tests.helpers.guarded import clothes, encoded, guard
 
 N = 30
 
 
 def pixels() -> np.ndarray:
     return clothes()[1].batch(range(N)).permute(0, 2, 3, 1).numpy()
-
-
-def encoded() -> list[bytes]:
-    files = []
-    for picture in pixels():
-        buffer = BytesIO()
-        Image.fromarray(picture).save(buffer, "png")
-        files.append(buffer.getvalue())
-    return files
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("guard")
-    guard().save(folder)
-    return folder
 
 
 def check(columns, alpha: float | None = None, rows=range(N)) -> None:
@@ -56,16 +38,16 @@ def check(columns, alpha: float | None = None, rows=range(N)) -> None:
 
 
 @pytest.mark.parametrize("alpha", [None, 0.3])
-def test_however_pictures_are_given(folder, alpha, tmp_path):
-    score = GuardMap(folder=folder, alpha=alpha)
+def test_however_pictures_are_given(guard_folder, alpha, tmp_path):
+    score = GuardMap(folder=guard_folder, alpha=alpha)
     files = [tmp_path / f"{i}.png" for i in range(N)]
-    for file, data in zip(files, encoded(), strict=True):
+    for file, data in zip(files, encoded(N), strict=True):
         file.write_bytes(data)
     objects = np.empty(N, dtype=object)
-    objects[:] = encoded()
+    objects[:] = encoded(N)
     for pictures in (
-        pixels(), list(pixels()), encoded(), objects, np.array([str(file) for file in files]),
-        [{"bytes": data, "path": None} for data in encoded()], [Image.fromarray(p) for p in pixels()],
+        pixels(), list(pixels()), encoded(N), objects, np.array([str(file) for file in files]),
+        [{"bytes": data, "path": None} for data in encoded(N)], [Image.fromarray(p) for p in pixels()],
         torch.from_numpy(pixels().transpose(0, 3, 1, 2)),
     ):  # fmt: skip
         columns = score({"image": pictures, "id": np.arange(N)})
@@ -74,15 +56,15 @@ def test_however_pictures_are_given(folder, alpha, tmp_path):
         check(columns, alpha)
 
 
-def test_gray_pictures_in_one_array_are_several(folder):
+def test_gray_pictures_in_one_array_are_several(guard_folder):
     gray = pixels()[..., 0]
-    assert list(GuardMap(folder=folder)({"image": gray})["score"]) == pytest.approx(
+    assert list(GuardMap(folder=guard_folder)({"image": gray})["score"]) == pytest.approx(
         [p.score for p in guard().predict(list(gray))], rel=1e-4
     )
 
 
-def test_other_columns_are_handed_through(folder):
-    score = GuardMap(folder=folder, column="photo", keep=("id", "name"))
+def test_other_columns_are_handed_through(guard_folder):
+    score = GuardMap(folder=guard_folder, column="photo", keep=("id", "name"))
     batch = {"photo": pixels(), "id": np.arange(N), "name": [f"n{i}" for i in range(N)], "score": [9.0] * N}
     columns = score(batch)
     assert columns["id"].tolist() == list(range(N))
@@ -90,17 +72,17 @@ def test_other_columns_are_handed_through(folder):
     check(columns)
 
 
-def test_what_cannot_be_read_says_why_and_keeps_its_place(folder):
+def test_what_cannot_be_read_says_why_and_keeps_its_place(guard_folder):
     pictures = [
-        *encoded()[:4],
+        *encoded(N)[:4],
         b"no",
         None,
         "gone.png",
         {"label": 3},
         np.zeros((4, 4, 2), np.uint8),
-        *encoded()[4:6],
+        *encoded(N)[4:6],
     ]
-    columns = GuardMap(folder=folder)({"image": pictures})
+    columns = GuardMap(folder=guard_folder)({"image": pictures})
     errors = columns["error"].tolist()
     assert [bool(error) for error in errors] == [False] * 4 + [True] * 5 + [False] * 2
     assert "cannot be read" in errors[4]
@@ -109,19 +91,19 @@ def test_what_cannot_be_read_says_why_and_keeps_its_place(folder):
     assert not columns["flagged"][4:9].any()
     whole = {name: np.delete(values, range(4, 9)) for name, values in columns.items()}
     check(whole, rows=range(6))
-    empty = GuardMap(folder=folder)({"image": [b"no"]})
+    empty = GuardMap(folder=guard_folder)({"image": [b"no"]})
     assert {name: values.dtype.kind for name, values in empty.items()} == {
         name: values.dtype.kind for name, values in columns.items()
     }
 
 
-def test_it_is_pickled_by_name_and_loaded_where_it_is_used(folder, tmp_path):
-    score = GuardMap(folder=folder)
+def test_it_is_pickled_by_name_and_loaded_where_it_is_used(guard_folder, tmp_path):
+    score = GuardMap(folder=guard_folder)
     data = pickle.dumps(score)
     assert len(data) < 1000
     score({"image": pixels()[:1]})
     assert pickle.dumps(score) == data, "frameworks hash what they pickle"
-    assert pickle.dumps(GuardMap(folder=folder)) == data
+    assert pickle.dumps(GuardMap(folder=guard_folder)) == data
     np.save(tmp_path / "pixels.npy", pixels())
     code = """
 import pickle, sys
@@ -144,16 +126,16 @@ def test_another_guard_in_its_place_is_refused(tmp_path):
     check(GuardMap(folder=tmp_path)({"image": pixels()}), 0.4)
 
 
-def test_what_is_wrong_is_said_before_any_work(folder, tmp_path):
+def test_what_is_wrong_is_said_before_any_work(guard_folder, tmp_path):
     with pytest.raises(StoreError, match="There is no folder"):
         GuardMap(folder=tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"these can guarantee 0\.003"):
-        GuardMap(folder=folder, alpha=0.001)
+        GuardMap(folder=guard_folder, alpha=0.001)
 
 
-def test_a_folder_is_found_from_any_directory(folder, monkeypatch, tmp_path):
-    monkeypatch.chdir(folder.parent)
-    score = GuardMap(folder=folder.name)
+def test_a_folder_is_found_from_any_directory(guard_folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(guard_folder.parent)
+    score = GuardMap(folder=guard_folder.name)
     monkeypatch.chdir(tmp_path)
     check(pickle.loads(pickle.dumps(score))({"image": pixels()}))
 
@@ -161,26 +143,26 @@ def test_a_folder_is_found_from_any_directory(folder, monkeypatch, tmp_path):
 # Frameworks
 
 
-def test_a_table_of_pandas_as_spark_hands_it_out(folder):
+def test_a_table_of_pandas_as_spark_hands_it_out(guard_folder):
     """The body of `mapInPandas` and of a pandas function."""
-    score = GuardMap(folder=folder, keep=("id",))
-    table = pd.DataFrame({"id": range(N), "image": encoded()}, index=range(100, 100 + N))
+    score = GuardMap(folder=guard_folder, keep=("id",))
+    table = pd.DataFrame({"id": range(N), "image": encoded(N)}, index=range(100, 100 + N))
     answers = pd.DataFrame(score(table))
     assert answers["id"].tolist() == list(range(N))
     check(answers)
 
 
 @pytest.mark.parametrize("processes", [None, 2])
-def test_datasets_map(folder, processes, tmp_path):
+def test_datasets_map(guard_folder, processes, tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
-    rows = [{"bytes": data, "path": None} for data in encoded()]
+    rows = [{"bytes": data, "path": None} for data in encoded(N)]
     rows[7] = {"bytes": b"no picture", "path": None}
     features = datasets.Features({"id": datasets.Value("int64"), "image": datasets.Image(decode=False)})
     data = datasets.Dataset.from_dict({"id": list(range(N)), "image": rows}, features=features)
     data.save_to_disk(tmp_path / "data")
     data = datasets.load_from_disk(tmp_path / "data")
-    scored = data.map(GuardMap(folder=folder), batched=True, batch_size=7, num_proc=processes)
+    scored = data.map(GuardMap(folder=guard_folder), batched=True, batch_size=7, num_proc=processes)
     assert set(scored.column_names) == {"id", "image", *COLUMNS}
     assert scored["id"][:] == list(range(N))
     assert [bool(error) for error in scored["error"]] == [i == 7 for i in range(N)]
@@ -190,13 +172,13 @@ def test_datasets_map(folder, processes, tmp_path):
     assert scored.features["error"].dtype == "string"
 
 
-def test_datasets_map_decoded_pictures_and_knows_its_results_again(folder, tmp_path):
+def test_datasets_map_decoded_pictures_and_knows_its_results_again(guard_folder, tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
     data = datasets.Dataset.from_dict({"image": [Image.fromarray(p) for p in pixels()]})
     data.save_to_disk(tmp_path / "data")
     data = datasets.load_from_disk(tmp_path / "data")
-    scored, again = (data.map(GuardMap(folder=folder), batched=True) for _ in range(2))
+    scored, again = (data.map(GuardMap(folder=guard_folder), batched=True) for _ in range(2))
     check({name: scored[name][:] for name in COLUMNS})
-    moved = data.map(GuardMap(folder=folder, alpha=0.3), batched=True)
+    moved = data.map(GuardMap(folder=guard_folder, alpha=0.3), batched=True)
     assert scored.cache_files == again.cache_files != moved.cache_files

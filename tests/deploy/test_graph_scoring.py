@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from oodream.cli.main import main
 from oodream.core.errors import StoreError
@@ -22,7 +21,7 @@ from oodream.deploy.resumed import score_to
 from oodream.deploy.tables import JsonLines, read_part
 from oodream.runtime import Guard as GraphGuard
 from tests.helpers.exported import exported
-from tests.helpers.guarded import clothes, guard
+from tests.helpers.guarded import clothes, encoded, guard
 from tests.helpers.without_torch import RUNTIME, SCORER, interpreter
 
 N, DAMAGED = 12, 5
@@ -52,9 +51,8 @@ print(json.dumps([columns, sorted({{*{FOREIGN}}} & {{*sys.modules}})]))
 def photos(tmp_path_factory) -> Path:
     """Some garments, of which one is damaged."""
     folder = tmp_path_factory.mktemp("photos")
-    for row, pixels in enumerate(clothes()[1].batch(range(N))):
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{row:03}.png")
-    (folder / f"{DAMAGED:03}.png").write_bytes(b"no picture")
+    for row, data in enumerate(encoded(N, {DAMAGED})):
+        (folder / f"{row:03}.png").write_bytes(data)
     return folder
 
 

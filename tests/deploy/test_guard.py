@@ -142,15 +142,6 @@ def test_transparent_pictures_lie_on_white(picture, tmp_path):
     assert [guard().predict(way) for way in ways] == [guard().predict(on_white)] * len(ways)
 
 
-def test_exif_rotation(picture, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
-    path = file(tmp_path / "turned.png", picture, exif=exif)
-    assert guard().predict(path) == guard().predict(np.rot90(picture, -1)) != guard().predict(picture)
-    with Image.open(path) as image:
-        assert guard().predict(image) == guard().predict(path)
-
-
 def test_another_size_is_read_as_training_images_are(tmp_path, picture):
     from oodream.data.folders import load_folder
 

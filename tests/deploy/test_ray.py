@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from oodream.deploy.batch import GuardMap
-from tests.helpers.guarded import clothes, guard
+from tests.helpers.guarded import clothes, encoded, guard
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
@@ -36,19 +34,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def rows():
-    rows = []
-    for i, pixels in enumerate(clothes()[1].batch(range(N))):
-        buffer = BytesIO()
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "png")
-        rows.append({"id": i, "image": b"no picture" if i == DAMAGED else buffer.getvalue()})
-    return rows
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("guard")
-    guard().save(folder)
-    return folder
+    return [{"id": i, "image": data} for i, data in enumerate(encoded(N, {DAMAGED}))]
 
 
 class Mortal(GuardMap):
@@ -63,17 +49,17 @@ class Mortal(GuardMap):
 
 
 @pytest.mark.parametrize("actors", [False, True])
-def test_a_worker_killed_in_the_middle_costs_no_answer(actors, cluster, rows, folder):
-    (folder / "killed").unlink(missing_ok=True)
+def test_a_worker_killed_in_the_middle_costs_no_answer(actors, cluster, rows, guard_folder):
+    (guard_folder / "killed").unlink(missing_ok=True)
     data = ray.data.from_items(rows, override_num_blocks=6)
     options = {"batch_size": BATCH}
     if actors:
-        options |= {"fn_constructor_kwargs": {"folder": str(folder), "keep": ("id",)}, "concurrency": 2}
+        options |= {"fn_constructor_kwargs": {"folder": str(guard_folder), "keep": ("id",)}, "concurrency": 2}
         scored = data.map_batches(Mortal, **options)
     else:
-        scored = data.map_batches(Mortal(folder=folder, keep=("id",)), **options)
+        scored = data.map_batches(Mortal(folder=guard_folder, keep=("id",)), **options)
     answers = scored.take_all()
-    assert (folder / "killed").exists()
+    assert (guard_folder / "killed").exists()
     assert [row["id"] for row in answers] == list(range(N))
     predictions = guard().predict(clothes()[1].subset(np.arange(N)))
     for i, (row, prediction) in enumerate(zip(answers, predictions, strict=True)):
@@ -85,11 +71,11 @@ def test_a_worker_killed_in_the_middle_costs_no_answer(actors, cluster, rows, fo
             assert (row["answer"], row["error"]) == (prediction.answer, "")
 
 
-def test_arrays_of_pixels(cluster, folder):
+def test_arrays_of_pixels(cluster, guard_folder):
     """As `ray.data.read_images` gives them."""
     pixels = clothes()[1].batch(range(20)).permute(0, 2, 3, 1).numpy()
     data = ray.data.from_numpy(pixels)
-    answers = data.map_batches(GuardMap(folder=folder, column="data"), batch_size=7).take_all()
+    answers = data.map_batches(GuardMap(folder=guard_folder, column="data"), batch_size=7).take_all()
     assert [row["score"] for row in answers] == pytest.approx(
         [prediction.score for prediction in guard().predict(pixels)], rel=1e-4
     )

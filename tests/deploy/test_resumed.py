@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from oodream.cli.main import main
 from oodream.core.errors import DataError, StoreError
@@ -22,7 +21,7 @@ from oodream.deploy.guard import Guard
 from oodream.deploy.resumed import score_to
 from oodream.deploy.tables import read_part, row_of, table_for
 from tests.helpers.bucket import objects
-from tests.helpers.guarded import classifier, clothes, guard
+from tests.helpers.guarded import classifier, clothes, encoded, guard
 
 CPU = torch.device("cpu")
 N, DAMAGED = 50, (3, 17, 18)
@@ -52,23 +51,14 @@ resumed.score_to(resumed.Path(out), [photos], mortal)
 def photos(tmp_path_factory) -> Path:
     """Fifty garments, of which three are damaged."""
     folder = tmp_path_factory.mktemp("photos")
-    for row, pixels in enumerate(clothes()[1].batch(range(N))):
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{row:03}.png")
-    for row in DAMAGED:
-        (folder / f"{row:03}.png").write_bytes(b"no picture")
+    for row, data in enumerate(encoded(N, DAMAGED)):
+        (folder / f"{row:03}.png").write_bytes(data)
     return folder
 
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
     monkeypatch.setattr(resumed, "PART", 8)
-
-
-@pytest.fixture(scope="module")
-def guard_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("guard")
-    guard().save(folder)
-    return folder
 
 
 def check(out: Path, photos: Path, predictor=None) -> None:

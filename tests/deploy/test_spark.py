@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
 
 from oodream.deploy.batch import SPARK_SCHEMA, GuardMap
-from tests.helpers.guarded import clothes, guard
+from tests.helpers.guarded import clothes, encoded, guard
 
 sql = pytest.importorskip("pyspark.sql")
 pytestmark = [
@@ -40,20 +38,8 @@ def spark():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("guard")
-    guard().save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def pictures(spark):
-    rows = []
-    for i, pixels in enumerate(clothes()[1].batch(range(N))):
-        buffer = BytesIO()
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, "png")
-        rows.append((i, b"no picture" if i == DAMAGED else buffer.getvalue()))
-    return spark.createDataFrame(rows, "id long, content binary")
+    return spark.createDataFrame(list(enumerate(encoded(N, {DAMAGED}))), "id long, content binary")
 
 
 def check(answers) -> None:
@@ -67,8 +53,8 @@ def check(answers) -> None:
             assert (row.answer, row.error) == (prediction.answer, "")
 
 
-def test_a_pandas_function(spark, pictures, folder):
-    score = GuardMap(folder=folder, column="content")
+def test_a_pandas_function(spark, pictures, guard_folder):
+    score = GuardMap(folder=guard_folder, column="content")
 
     @sql.functions.pandas_udf(SPARK_SCHEMA)
     def scored(content: pd.Series) -> pd.DataFrame:
@@ -77,8 +63,8 @@ def test_a_pandas_function(spark, pictures, folder):
     check(pictures.select("id", scored("content").alias("a")).select("id", "a.*").orderBy("id").collect())
 
 
-def test_a_function_of_tables(spark, pictures, folder):
-    score = GuardMap(folder=folder, column="content", keep=("id",))
+def test_a_function_of_tables(spark, pictures, guard_folder):
+    score = GuardMap(folder=guard_folder, column="content", keep=("id",))
 
     def scored(tables):
         return (pd.DataFrame(score(table)) for table in tables)

@@ -9,18 +9,19 @@ from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodream.core.registry import make
 from oodream.core.results import row_from_json, row_to_json
 from oodream.core.types import Head, Output, Sizes
-from oodream.data.images import Images, ImageSet, from_array
+from oodream.data.images import ImageSet, from_array
 from oodream.detection.detectors import BaseDetector, learned
 from oodream.detection.detectors.knn import KNN
 from oodream.detection.evaluate import Evaluation, evaluate, evaluate_outputs, shift_row
 from oodream.functional.metrics import METRICS, augrc, aurc, measure
 from oodream.models.inference import Extractor
 from oodream.training.losses.energy_logistic import EnergyLogistic
+from tests.helpers.tint import Tint, tinted
 
 CLASSES, WIDTH = 3, 8
 
@@ -166,32 +167,8 @@ def test_an_empty_id_test_set_is_refused() -> None:
 # From images
 
 
-class Tint(nn.Module):
-    """Features are mean colours, classes their channels; it counts the images it has seen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head, self.seen = nn.Linear(3, 3), 0
-        with torch.no_grad():
-            self.head.weight.copy_(20 * torch.eye(3))
-            self.head.bias.zero_()
-
-    def forward(self, images_B3HW: Tensor) -> Output:
-        self.seen += len(images_B3HW)
-        z = images_B3HW.float().mean((2, 3)) / 255
-        return Output(logits_BC=self.head(z), z_BF=z)
-
-
-def tinted(n: int, seed: int, known: bool = True) -> Images:
-    g = torch.Generator().manual_seed(seed)
-    y = torch.arange(n) % 3
-    pixels = torch.randint(0, 100, (n, 3, 4, 4), generator=g)
-    pixels[torch.arange(n), y if known else (y + 1) % 3] += 100 if known else 20
-    return from_array("tint", pixels.to(torch.uint8), y, ["red", "green", "blue"])
-
-
 def dull(n: int = 40, group: str = "far", name: str = "dull") -> ImageSet:
-    return ImageSet(name=name, group=group, images=tinted(n, 2, known=False).as_ood(name))
+    return ImageSet(name=name, group=group, images=tinted(n, 2, gain=20, off=1).as_ood(name))
 
 
 GIVEN = {"fit": tinted(90, 0), "test": tinted(60, 1)}

@@ -10,42 +10,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, logsumexp
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodream.core.registry import make
 from oodream.core.types import Head, Output
-from oodream.data.images import Images, ImageSet, from_array
+from oodream.data.images import Images, ImageSet
 from oodream.detection.detectors import BaseDetector, NoOutliers, learned, restore, state
 from oodream.detection.evaluate import evaluate
 from oodream.detection.fit import Lesson, Training, training_outputs
 from oodream.detection.tune import tune
 from oodream.models.inference import Extractor
-
-
-class Tint(nn.Module):
-    """Features are mean colours, classes their channels; it counts the images it has seen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head, self.seen = nn.Linear(3, 3), 0
-        with torch.no_grad():
-            self.head.weight.copy_(20 * torch.eye(3))
-            self.head.bias.zero_()
-
-    def forward(self, images_B3HW: Tensor) -> Output:
-        self.seen += len(images_B3HW)
-        z = images_B3HW.float().mean((2, 3)) / 255
-        return Output(logits_BC=self.head(z), z_BF=z)
-
-
-def tinted(n: int, seed: int, gain: int = 100) -> Images:
-    """Images with one channel brighter by `gain`, that of their class."""
-    g = torch.Generator().manual_seed(seed)
-    y = torch.arange(n) % 3
-    pixels = torch.randint(0, 100, (n, 3, 4, 4), generator=g)
-    pixels[torch.arange(n), y] += gain
-    return from_array("tint", pixels.to(torch.uint8), y, ["red", "green", "blue"])
-
+from tests.helpers.tint import Tint, tinted
 
 FIT, TEST, OUTLIERS = tinted(90, 0), tinted(60, 1), tinted(45, 2, 30)
 UNKNOWN = ImageSet(name="dull", group="far", images=tinted(40, 3, 20).as_ood())

@@ -24,3 +24,12 @@ def folder(request, tmp_path):
         json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]})
     )
     return path
+
+
+@pytest.fixture
+def timm():
+    try:
+        import timm
+    except Exception as error:  # a torchvision for another torch raises more than ImportError
+        pytest.skip(f"timm cannot be imported: {error}")
+    return timm

@@ -137,15 +137,6 @@ def test_without_timm_the_extra_is_named(monkeypatch):
         backbone("timm:resnet18", 3)
 
 
-@pytest.fixture
-def timm():
-    try:
-        import timm
-    except Exception as error:  # a torchvision for another torch raises more than ImportError
-        pytest.skip(f"timm cannot be imported: {error}")
-    return timm
-
-
 @pytest.mark.parametrize(
     ("name", "size"), [("test_resnet", 32), ("test_vit", 160), ("resnetv2_50x1_bit", 32)]
 )

@@ -258,15 +258,6 @@ def test_a_network_without_published_pre_processing_has_no_names():
 # timm and torchvision
 
 
-@pytest.fixture
-def timm():
-    try:
-        import timm
-    except Exception as error:  # a torchvision for another torch raises more than ImportError
-        pytest.skip(f"timm cannot be imported: {error}")
-    return timm
-
-
 def test_timms_pre_processing_names_and_weights(timm, tmp_path):
     theirs = timm.create_model("mobilenetv2_035").eval()
     save_tensors(tmp_path / "w.safetensors", theirs.state_dict())

@@ -8,24 +8,10 @@ import pytest
 import torch
 
 from oodream.core.seeding import generator
-from oodream.core.types import ClassBook
 from oodream.synthesis.decoders import stable
 from oodream.synthesis.decoders.stable import StableDecoder
 from oodream.synthesis.errors import DecoderError, NotFiniteError
 from tests.helpers.vectors import unit
-
-
-def test_decoder_draws_the_same_image_alone_or_in_company(tiny_pipeline):
-    decoder = StableDecoder(str(tiny_pipeline), names=["circle", "star"], steps=3, tile=4)
-    z = unit(7, 32)
-    y, seed = torch.arange(7) % 2, torch.arange(7) + 100
-    together = decoder(z, y, seed).images_B3HW
-    alone = torch.cat([decoder(z[i : i + 1], y[i : i + 1], seed[i : i + 1]).images_B3HW for i in range(7)])
-    backwards = decoder(z.flip(0), y.flip(0), seed.flip(0)).images_B3HW.flip(0)
-    assert torch.equal(together, alone)
-    assert torch.equal(together, backwards)
-    assert together.dtype == torch.uint8
-    assert together.shape == (7, 3, 32, 32)
 
 
 def test_decoded_image_depends_on_its_vector_and_seed(tiny_pipeline):
@@ -37,12 +23,6 @@ def test_decoded_image_depends_on_its_vector_and_seed(tiny_pipeline):
     assert not torch.equal(same_noise[0], same_noise[1])
     images = decoder(z[:1].expand(2, -1), y, torch.tensor([1, 2])).images_B3HW
     assert not torch.equal(images[0], images[1])
-
-
-def test_book_is_the_one_list(tiny_pipeline):
-    decoder = StableDecoder(str(tiny_pipeline), names=["circle", "star"])
-    assert isinstance(decoder.book, ClassBook)
-    assert decoder.book.names == ("circle", "star")
 
 
 def test_images_leave_at_the_size_asked_for(tiny_pipeline):
@@ -91,15 +71,6 @@ def test_images_in_bfloat16_are_nearly_those_in_float32(tiny_pipeline, monkeypat
     (one, exact), (other, rounded) = drawn
     assert one != other
     assert 0 < (exact - rounded).abs().mean() < 2
-
-
-def test_xl_images_are_the_same_alone(tiny_xl_pipeline):
-    decoder = StableDecoder(str(tiny_xl_pipeline), names=["circle", "star"], steps=2, tile=4)
-    z, y, seed = unit(5, 64), torch.arange(5) % 2, torch.arange(5)
-    together = decoder(z, y, seed).images_B3HW
-    alone = torch.cat([decoder(z[i : i + 1], y[i : i + 1], seed[i : i + 1]).images_B3HW for i in range(5)])
-    assert torch.equal(together, alone)
-    assert len(torch.unique(together.flatten(1), dim=0)) == 5
 
 
 def test_fingerprint_and_space(tiny_pipeline, tiny_xl_pipeline):
