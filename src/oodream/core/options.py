@@ -21,6 +21,7 @@ __all__ = [
     "Option",
     "Range",
     "Section",
+    "check_interval",
     "check_range",
     "converted",
     "is_number",
@@ -99,6 +100,12 @@ def check_range(key: str, value: Any, hint: Any) -> None:
     for note in typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ():
         if isinstance(note, Range) and value not in note:
             raise ConfigError(f"{key} must be {note}, not {brief(value)}.")
+
+
+def check_interval(low: float, high: float) -> None:
+    """Raises ConfigError where `low` is above `high`."""
+    if low > high:
+        raise ConfigError(f"low must be at most high ({high:g}), not {low!r}.")
 
 
 def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:

@@ -14,11 +14,12 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import StoreError
-from .files import explained
+from .files import write_bytes
 from .options import ConfigError
 
 __all__ = ["CACHE", "PRIVATE", "Storage", "cached_at", "is_url", "place_here"]
@@ -149,19 +150,8 @@ class Storage:
 
     def fetch(self, name: str, file: Path) -> None:
         """Copies a file to this machine, whole or not at all."""
-        fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-        with explained(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with (
-                _told(self.url),
-                self.fs.open(f"{self.root}/{name}", "rb") as there,
-                fresh.open("wb") as here,
-            ):
-                shutil.copyfileobj(there, here, 1 << 20)
-            os.replace(fresh, file)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with _told(self.url), self.fs.open(f"{self.root}/{name}", "rb") as there:
+            write_bytes(file, iter(partial(there.read, 1 << 20), b""), sync=False)
 
     def send(self, file: BinaryIO, name: str) -> None:
         """Writes an open file to a name."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.errors import DataError, shown
-from ..core.files import explained
+from ..core.files import write_bytes
 from ..core.storage import is_url
 from .hub_pictures import HubPictures
 from .remote import RemotePicture, pictures_at
@@ -105,16 +105,15 @@ def list_files(places: Sequence[Path | str], file: Path) -> FileList:
     DataError for a list that is no text, and where there is no picture at all.
     """
     digest, total = hashlib.blake2b(digest_size=16), 0
-    fresh = file.with_name(f".{file.name}.new")
-    with explained(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as lines:
-            for path in _paths(places):
-                line = os.fsencode(path) + b"\n"
-                lines.write(line)
-                digest.update(line)
-                total += 1
-        os.replace(fresh, file)
+
+    def lines() -> Iterator[bytes]:
+        nonlocal total
+        for path in _paths(places):
+            yield (line := os.fsencode(path) + b"\n")
+            digest.update(line)
+            total += 1
+
+    write_bytes(file, lines(), sync=False)
     if not total:
         raise DataError(f"There is no picture to read in {', '.join(map(shown, places)) or 'what is given'}.")
     return FileList(file=file, total=total, identity=digest.hexdigest())

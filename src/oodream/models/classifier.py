@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,7 +38,6 @@ __all__ = [
     "ACCEPTED",
     "HARMLESS",
     "Classifier",
-    "Predictor",
     "check_plugin",
     "from_description",
     "from_squares",
@@ -254,18 +252,3 @@ def check_plugin(name: str, folder: Path, plugins: bool, harmless: Sequence[str]
             f"{folder} names the plug-in {name!r}, and loading it runs its code. If you trust the folder and "
             "that code, allow it with --plugins (in Python plugins=True)."
         )
-
-
-class Predictor(Protocol):
-    """What gives predictions: a classifier, or a guard."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def white(self) -> float: ...
-
-    @property
-    def network(self) -> nn.Module: ...
-
-    def __call__(self, images: Images, device: torch.device) -> Iterator[Prediction]: ...

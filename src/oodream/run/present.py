@@ -19,7 +19,7 @@ from ..core.types import Decoder, Json
 from ..data.inputs import DataInputs
 from ..deploy.guard import Guard, predictor_of
 from ..functional.slerp import COSINES
-from ..models.classifier import Predictor
+from ..models.classifier import Classifier
 from ..report.content import (
     Answer,
     AuditNote,
@@ -283,7 +283,9 @@ def audit_notes(run: Run, inputs: DataInputs) -> list[AuditNote]:
     ]
 
 
-def answers(run: Run, inputs: DataInputs, predictor: Predictor, device: torch.device) -> list[Answer]:
+def answers(
+    run: Run, inputs: DataInputs, predictor: Guard | Classifier, device: torch.device
+) -> list[Answer]:
     """What is answered to some test images of every set, drawn at random."""
     result = []
     sets = [

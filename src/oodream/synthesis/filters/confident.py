@@ -7,7 +7,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from ...core.options import ConfigError, Range, Section
+from ...core.options import Range, Section, check_interval
 from ...core.registry import register
 from ._probability import probabilities
 
@@ -34,8 +34,7 @@ class Confident(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.low > self.high:
-            raise ConfigError(f"low must be at most high ({self.high:g}), not {self.low!r}.")
+        check_interval(self.low, self.high)
 
     def __call__(self, images_B3HW: Tensor, y_B: Tensor, baseline: nn.Module) -> Tensor:
         """True (B,) for images (uint8) that stay."""

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...core.options import ConfigError
 from ...core.seeding import derive
 from ...core.types import Features, SampledVectors
 from ...functional.knn import kth_distance
 
-__all__ = ["Classes", "check_interval", "check_several", "interleaved", "neighbour"]
+__all__ = ["Classes", "check_several", "interleaved", "neighbour"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +100,3 @@ def check_several(y_N: Tensor, names: Sequence[str], what: str) -> None:
     """Raises ValueError, with the class's name, for labels of one class alone."""
     if len(classes := y_N.unique().tolist()) < 2:
         raise ValueError(f"There is one class, {names[classes[0]]!r}; {what} needs two. Add a class.")
-
-
-def check_interval(low: float, high: float) -> None:
-    """Raises ConfigError where `low` is above `high`."""
-    if low > high:
-        raise ConfigError(f"low must be at most high ({high:g}), not {low!r}.")

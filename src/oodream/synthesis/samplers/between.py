@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from ...core.options import Range, Section
+from ...core.options import Range, Section, check_interval
 from ...core.registry import register
 from ...core.seeding import generator
 from ...core.types import Features, SampledVectors
 from ...functional.slerp import along
-from ._classes import Classes, check_interval, check_several
+from ._classes import Classes, check_several
 
 __all__ = ["Between"]
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...core.options import Range, Section
+from ...core.options import Range, Section, check_interval
 from ...core.registry import register
 from ...core.seeding import generator
 from ...core.types import Features, SampledVectors
-from ._classes import Classes, check_interval, check_several
+from ._classes import Classes, check_several
 
 __all__ = ["BoundaryWalk"]
 

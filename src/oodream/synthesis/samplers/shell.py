@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...core.options import Range, Section
+from ...core.options import Range, Section, check_interval
 from ...core.registry import register
 from ...core.seeding import generator
 from ...core.types import Features, SampledVectors
 from ...functional.knn import kth_distance
-from ._classes import Classes, check_interval, neighbour
+from ._classes import Classes, neighbour
 
 __all__ = ["Shell"]
 
