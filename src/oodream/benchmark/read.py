@@ -23,7 +23,7 @@ from .explain import explain
 from .locate import FoundSet, Located, locate
 from .protocol import KNOWN, MEASURED, Protocol
 
-__all__ = ["load_sets", "read_set", "read_sets"]
+__all__ = ["load_sets", "read_sets"]
 
 
 def load_sets(
@@ -67,7 +67,7 @@ def read_sets(
         ImageSet(
             name=found.set.name,
             group=found.set.group,
-            images=read_set(
+            images=_read_set(
                 found,
                 located.protocol,
                 size,
@@ -80,14 +80,8 @@ def read_sets(
     ]
 
 
-def read_set(
-    found: FoundSet,
-    protocol: Protocol,
-    size: int = 0,
-    *,
-    crop: float = 0.0,
-    max_images: int = 0,
-    seed: int = 0,
+def _read_set(
+    found: FoundSet, protocol: Protocol, size: int, *, crop: float, max_images: int, seed: int
 ) -> Images:
     """The images of one set, as `load_sets` reads them; `max_images` 0 reads all."""
     size, crop = size or protocol.size, crop or protocol.crop

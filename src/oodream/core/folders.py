@@ -15,7 +15,7 @@ from .errors import StoreError, shown
 from .files import explained, read_json, write_json
 from .sealed import damaged, file_hash
 
-__all__ = ["HASHES", "changed_files", "check_is_there", "held", "write_hashes"]
+__all__ = ["HASHES", "changed_files", "check_is_there", "held", "is_within", "write_hashes"]
 
 HASHES = "hashes.json"
 """the file with the hashes of a folder's files"""
@@ -29,6 +29,11 @@ def check_is_there(folder: Path) -> None:
     near = get_close_matches(folder.name, beside, n=1)
     hint = f" Did you mean {shown(folder.with_name(near[0]))}?" if near else ""
     raise StoreError(f"There is no folder {shown(folder)}.{hint}")
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies below it, links followed."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def write_hashes(folder: Path) -> None:

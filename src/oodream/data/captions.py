@@ -15,6 +15,7 @@ import torch
 
 from ..core.errors import DataError, brief, listed, shown
 from ..core.files import parse_json, read_text
+from ..core.folders import is_within
 from .images import Images, from_files
 from .scan import MAX_UNREADABLE, is_skipped, report_unread, scan
 
@@ -100,7 +101,7 @@ def _indexed(index: Path) -> list[Line]:
             if not isinstance(text, str) or not 0 <= weight <= MAX_WEIGHT:
                 raise ValueError(f"text {brief(text)}, weight {brief(weight)}")
             file = folder / entry["file_name"]
-            inside = _is_inside(file, folder)
+            inside = is_within(file, folder)
         except (
             AttributeError,
             KeyError,
@@ -143,7 +144,7 @@ def _beside(folder: Path, pictures: Sequence[Path]) -> dict[Path, str]:
     texts: dict[Path, str] = {}
     for picture in pictures:
         file = _text_of(picture)
-        if file.is_file() and _is_inside(file, folder):
+        if file.is_file() and is_within(file, folder):
             text = " ".join(_text(file).split())
             if any(c.isalpha() for c in text):
                 texts[picture] = text
@@ -164,10 +165,6 @@ def _text(file: Path) -> str:
         return read_text(file)
     except ValueError as error:
         raise DataError(f"{shown(file)} is no text in UTF-8: {error}.") from error
-
-
-def _is_inside(file: Path, folder: Path) -> bool:
-    return file.resolve().is_relative_to(folder.resolve())
 
 
 def _warn(

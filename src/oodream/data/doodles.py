@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from ..core.files import ASSETS, parse_json, parse_toml, read_text
-from .builtin import resize_all
 from .images import Images, from_array
+from .preprocess import resize_all
 
 __all__ = [
     "DOODLES_KNOWN",

@@ -15,6 +15,7 @@ import torch
 
 from ..config import Config
 from ..core.errors import DataError, listed, shown
+from ..core.folders import is_within
 from ..core.seeding import generator
 from .builtin import FAR_SETS
 from .classes import prompts_for, spans_for
@@ -23,7 +24,7 @@ from .folders import list_ood, list_shifted
 from .holdout import check_left_out, hold_out
 from .images import Images, ImageSet
 from .listing import Listing
-from .real import WORLD, check_real, is_within, list_real
+from .real import WORLD, check_real, list_real
 from .remote import with_local_copies
 from .source import UNKNOWN_SET, DataSource
 

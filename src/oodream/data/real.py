@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ..config import RegularizeConfig
 from ..core.errors import DataError, shown
+from ..core.folders import is_within
 from .folders import list_ood
 from .listing import Listing
 
-__all__ = ["WORLD", "check_real", "is_within", "list_real"]
+__all__ = ["WORLD", "check_real", "list_real"]
 
 WORLD = "world"
 """What stands for a data set's own real other things where a folder of them may be named."""
@@ -48,8 +49,3 @@ def check_real(config: RegularizeConfig, known: Path | None, test: Sequence[Path
                 f"The real outliers in {shown(folder)} and the {what} in {shown(other)} lie in one folder. "
                 "Put the real outliers into a folder of their own."
             )
-
-
-def is_within(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder or lies below it, links followed."""
-    return path.resolve().is_relative_to(folder.resolve())

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..core import registry
 from ..core.errors import StoreError, brief, shown
 from ..core.files import read_json, write_json
-from ..core.folders import check_is_there
+from ..core.folders import check_is_there, is_within
 from ..core.options import ConfigError
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Detector, Json
@@ -188,7 +188,7 @@ def _find(folder: Path) -> tuple[Path, Path]:
 
 def _inside(root: Path, path: str, file: Path) -> Path:
     """A folder below `root`; a shared run must not reach other files."""
-    if not (root / path).resolve().is_relative_to(root.resolve()):
+    if not is_within(root / path, root):
         raise StoreError(f"{file}: {path} lies outside {root}.")
     return root / path
 

@@ -151,9 +151,7 @@ def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
     try:
         body = models.get_model(name, weights=published if pretrained else None)
     except Exception as error:  # whatever the download raises
-        raise ValueError(
-            f"torchvision:{name} cannot be made: {first_line(error)} {_hint(classes, pretrained)}".strip()
-        ) from error
+        raise _not_made(f"torchvision:{name}", error, classes, pretrained) from error
     adapted = split(body, preprocessing.crop_size[0], preprocessing.mean, preprocessing.std)
     if classes not in (0, adapted.head.out_features):
         adapted.head = nn.Linear(adapted.head.in_features, classes)
@@ -181,9 +179,7 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
     try:
         body = timm.create_model(name, pretrained=pretrained, **({"num_classes": classes} if classes else {}))
     except Exception as error:  # whatever the hub's client raises
-        raise ValueError(
-            f"timm:{name} cannot be made: {first_line(error)} {_hint(classes, pretrained)}".strip()
-        ) from error
+        raise _not_made(f"timm:{name}", error, classes, pretrained) from error
     heads = [path for path, module in body.named_modules() if module is body.get_classifier()]
     if not heads or not _is_linear(body.get_classifier()):
         raise ValueError(
@@ -223,9 +219,7 @@ def from_transformers(name: str, classes: int, pretrained: bool) -> Adapted:
                 config, dtype=torch.float32, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(
-            f"hf:{name} cannot be made: {first_line(error)} {_hint(classes, pretrained)}".strip()
-        ) from error
+        raise _not_made(f"hf:{name}", error, classes, pretrained) from error
     head = _transformers_head(name, body)
     if lacking := sorted(key for key in missing if not key.startswith(head)):
         lacks = f"{', '.join(lacking[:3])} ({len(lacking)} in all)"
@@ -295,6 +289,10 @@ def _linear(module: nn.Module) -> nn.Linear:
         }
     )
     return linear
+
+
+def _not_made(name: str, error: Exception, classes: int, pretrained: bool) -> ValueError:
+    return ValueError(f"{name} cannot be made: {first_line(error)} {_hint(classes, pretrained)}".strip())
 
 
 def _hint(classes: int, pretrained: bool) -> str:

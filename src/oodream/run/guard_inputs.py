@@ -14,6 +14,7 @@ import torch
 from ..config import Config, NetworkConfig
 from ..core.errors import DataError, StoreError
 from ..core.files import read_text, shown
+from ..core.folders import is_within
 from ..core.registry import make_all
 from ..core.seeding import generator
 from ..core.types import OOD
@@ -23,7 +24,6 @@ from ..data.holdout import PSEUDO_OOD
 from ..data.images import Images, ImageSet, from_array
 from ..data.inputs import DataInputs, named_folders
 from ..data.listing import Listing
-from ..data.real import is_within
 from ..data.source import DataSource
 from ..data.splits import held_out_rows
 from ..deploy.known import KnownParts, split_known

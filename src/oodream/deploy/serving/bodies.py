@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from .limits import Limits
 
-__all__ = ["Bodies"]
+__all__ = ["Bodies", "stated_length"]
 
 LEFT = 499  # the status, in metrics alone, of a client that went before it had an answer
 
@@ -71,10 +71,10 @@ class Bodies:
         raise HTTPException(408, reason, {"Connection": "close"})
 
     def _check_length(self, request: Request) -> None:
-        length = request.headers.get("content-length", "")
-        if not length.isascii() or not length.isdigit():
+        length = stated_length(request)
+        if length is None:
             raise HTTPException(411, "The request must state its Content-Length.")
-        if int(length[:20]) > self.limits.body_bytes:
+        if length > self.limits.body_bytes:
             raise HTTPException(413, f"A body has at most {self.limits.max_megabytes:g} million bytes.")
 
     def _take(self, body: _Body, n: int) -> None:
@@ -93,6 +93,12 @@ class Bodies:
     def _release(self, body: _Body) -> None:
         self.held -= body.held
         body.held = 0
+
+
+def stated_length(request: Request) -> int | None:
+    """How many bytes a request says that its body has; None where it does not say."""
+    text = request.headers.get("content-length", "")
+    return int(text[:20]) if text.isascii() and text.isdigit() else None
 
 
 def _no_room() -> HTTPException:

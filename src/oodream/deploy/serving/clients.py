@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from .bodies import stated_length
 from .limits import Limits
 
 __all__ = ["Clients", "client_of"]
@@ -51,7 +52,8 @@ class Clients:
         if not client:
             yield
             return
-        length = min(_length(request), self.limits.body_bytes)  # a longer one is not read
+        # A longer body is not read, nor is one of no stated length.
+        length = min(stated_length(request) or 0, self.limits.body_bytes)
         self._check(client, length)
         self._requests[client] += 1
         self._bytes[client] += length
@@ -69,12 +71,6 @@ class Clients:
             raise _refusal(f"A client may have {most} requests under way.")
         if self._bytes[client] + length > limit * 1e6:
             raise _refusal(f"A client's requests under way may have {limit:g} million bytes.")
-
-
-def _length(request: Request) -> int:
-    """The body's stated length; 0 where none is stated, for such a body is not read."""
-    text = request.headers.get("content-length", "")
-    return int(text[:20]) if text.isascii() and text.isdigit() else 0
 
 
 def _refusal(reason: str) -> HTTPException:
