@@ -285,8 +285,3 @@ def test_a_folder_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "iterdir", denied)
     with pytest.raises(DataError, match=r"cannot be opened: Permission denied"):
         list_folder(tmp_path)
-
-
-def test_two_images_a_class_are_enough(tmp_path: Path) -> None:
-    train, test = load_folder(class_folder(tmp_path, a=2, b=3), 8)
-    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 1], [0, 1])

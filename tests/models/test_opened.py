@@ -15,8 +15,7 @@ from oodream.core.registry import make
 from oodream.core.seeding import seeded
 from oodream.core.tensors import save_tensors
 from oodream.models.classifier import Classifier, open_classifier
-from oodream.models.external import split
-from oodream.models.factory import backbone, trained_network
+from oodream.models.factory import trained_network
 from oodream.models.opened import Center, Said, full_name, open_network, rebuild
 from tests.helpers.networks import PlainNetwork, made, pixels, saved
 
@@ -249,12 +248,6 @@ def test_tensors_of_another_network_are_refused():
         rebuild(opened.settings, 3, 16, state)
 
 
-def test_a_network_without_published_pre_processing_has_no_names():
-    network = split(factory(), 16)
-    network.choose(torch.tensor([1]))
-    assert network(pixels(2, 16)).logits_BC.shape == (2, 1)
-
-
 # timm and torchvision
 
 
@@ -292,7 +285,3 @@ def test_torchvisions_pre_processing_names_and_weights(tmp_path):
         expected = theirs((pixels(3, 64) / 255 - mean) / std)
     torch.testing.assert_close(outputs(opened.network, 64), expected, rtol=1e-3, atol=1e-4)
     assert torch.equal(outputs(again(opened, 7), 64), outputs(opened.network, 64))
-
-
-def test_backbones_still_need_a_number_of_classes_to_be_trained():
-    assert backbone("resnet8", 3).head.out_features == 3

@@ -211,11 +211,6 @@ def test_bad_options_are_refused_by_name(option, values):
             make("samplers", "knn", **{option: value})
 
 
-def test_unknown_option_is_named():
-    with pytest.raises(ValueError, match="sgma"):
-        make("samplers", "knn", sgma=3)
-
-
 def test_a_feature_that_counts_itself_has_neighbour_k_minus_one():
     """Boundary and candidates' distances: only the first are about features, so only they change."""
     f = features()

@@ -126,12 +126,3 @@ def test_an_extra_class_is_cross_entropy_over_one_class_more():
         known, unknown = (torch.cat([x, x @ loss.extra.weight.T + loss.extra.bias], 1) for x in (logits, ood))
     expected = F.cross_entropy(known, y) + F.cross_entropy(unknown, torch.full((5,), 3))
     assert loss(step(logits, y, ood)).total.item() == pytest.approx(expected.item(), rel=1e-6)
-
-
-@pytest.mark.parametrize("name", ["energy_logistic", "outlier_exposure", "extra_class"])
-def test_losses_on_outliers_need_some(name):
-    loss = make("losses", name)
-    loss.build(Sizes(features=3))
-    assert loss.outliers
-    with pytest.raises(ValueError, match=f"{name} needs outliers"):
-        loss(step(torch.zeros(2, 3), torch.tensor([0, 1])))
