@@ -12,6 +12,7 @@ import fsspec
 import pytest
 
 from oodream.core.errors import StoreError
+from oodream.core.folders import held
 from oodream.run import sync
 from oodream.run.sync import fetched, synchronised
 from tests.helpers.bucket import KINDS, bucket, objects
@@ -38,7 +39,7 @@ def texts(folder: Path) -> dict[str, str]:
 
 def abandoned(url: str, *, push: bool = True, **files: str) -> None:
     """Work that is killed: it has opened the folder, written files and, with `push`, sent them."""
-    with sync._locked(sync.cached_at(url, "runs")):
+    with held(sync.cached_at(url, "runs"), "busy", name=sync.LOCK):
         synced = sync._Synced(sync.Storage(url), sync.cached_at(url, "runs"), print)
         synced.open()
         put(synced.folder, **files)
@@ -151,7 +152,7 @@ def test_what_was_sent_without_an_entry_does_not_count(url, machine):
     """As after a kill between the files and the entry in the journal; nothing older is written over."""
     machine("a")
     abandoned(url, train__resume_state="epoch 1")
-    with sync._locked(sync.cached_at(url, "runs")):
+    with held(sync.cached_at(url, "runs"), "busy", name=sync.LOCK):
         synced = sync._Synced(sync.Storage(url), sync.cached_at(url, "runs"), print)
         synced.open()
         put(synced.folder, train__resume_state="epoch 2", train__log="new")

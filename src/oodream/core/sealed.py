@@ -25,6 +25,7 @@ __all__ = [
     "damaged",
     "file_hash",
     "framed",
+    "hash_of",
     "is_whole",
     "seal",
     "seal_file",
@@ -79,8 +80,14 @@ def is_whole(file: Path | bytes, *beside: Path, head: bool = False) -> bool:
 
 def file_hash(file: Path) -> str:
     """The BLAKE2b hash of a file, 16 bytes in hexadecimal."""
+    with file.open("rb") as opened:
+        return hash_of(opened)
+
+
+def hash_of(opened: BinaryIO) -> str:
+    """The `file_hash` of what is left to read of an opened file."""
     digest = hashlib.blake2b(digest_size=BYTES)
-    _update(digest, [file])
+    _read_into(digest, opened)
     return digest.hexdigest()
 
 
@@ -149,14 +156,13 @@ def _digest(opened: BinaryIO, start: int, beside: Iterable[Path]) -> bytes:
     digest = hashlib.blake2b(opened.read(start), digest_size=BYTES)
     digest.update(b"0" * DIGITS)
     opened.seek(start + DIGITS)
-    while chunk := opened.read(CHUNK):
-        digest.update(chunk)
-    _update(digest, beside)
+    _read_into(digest, opened)
+    for file in beside:
+        with file.open("rb") as other:
+            _read_into(digest, other)
     return digest.hexdigest().encode()
 
 
-def _update(digest: hashlib.blake2b, files: Iterable[Path]) -> None:
-    for file in files:
-        with file.open("rb") as opened:
-            while chunk := opened.read(CHUNK):
-                digest.update(chunk)
+def _read_into(digest: hashlib.blake2b, opened: BinaryIO) -> None:
+    while chunk := opened.read(CHUNK):
+        digest.update(chunk)

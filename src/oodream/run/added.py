@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import filelock
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..core.errors import StoreError, shown
-from ..core.files import encode_json, explained, read_json_lines, write_bytes
+from ..core.files import encode_json, read_json_lines, write_bytes
+from ..core.folders import held
 from ..core.sealed import with_check, without_check
 from ..core.types import Json
 from ..data.images import Images, from_files
@@ -198,12 +198,5 @@ def _hash(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(folder / ".lock", timeout=SECONDS):
-                yield
-        except filelock.Timeout:
-            raise StoreError(f"Another process is writing in {shown(folder)}. Try again.") from None
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    return held(folder, f"Another process is writing in {shown(folder)}. Try again.", seconds=SECONDS)
