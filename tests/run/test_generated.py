@@ -76,14 +76,6 @@ def test_a_damaged_file_of_a_begun_stage_is_missing_again(kind, tmp_path):
             assert 1 in files.missing(Shard(), Levels())
 
 
-def test_hashes_are_of_the_bytes(tmp_path):
-    files = ImageFiles(folder=tmp_path, vectors=vectors(3), names=NAMES)
-    files.decode(Levels(), [1])
-    digest = hashlib.blake2b(files.path(1).read_bytes(), digest_size=16)
-    assert files.hash(files.path(1)) == digest.hexdigest()
-    assert files.hash(files.path(2)) is None
-
-
 def test_rows_may_be_decoded_elsewhere(tmp_path):
     images = ImageFiles(folder=tmp_path / "run", vectors=vectors(5), names=NAMES)
     latents = LatentShards(folder=tmp_path / "run", vectors=vectors(5))

@@ -17,6 +17,7 @@ from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core.errors import DataError, StoreError
 from oodream.core.options import overlay
+from oodream.core.sealed import file_hash
 from oodream.core.tensors import save_tensors
 from oodream.run.added import add_picture
 from oodream.run.artifacts import Run
@@ -36,7 +37,7 @@ def run(tmp_path) -> Run:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for m, line in enumerate(lines):
         path = run.files.paths[m]
-        line |= {"file_name": str(path.relative_to(file.parent)), "hash": run.files.hash(path), "row": m}
+        line |= {"file_name": str(path.relative_to(file.parent)), "hash": file_hash(path), "row": m}
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     dropped_by = torch.tensor([-1, 0, -1, -1, 0, -1])
     save_tensors(run.layout.keep_mask, {"keep": dropped_by < 0, "dropped_by": dropped_by})

@@ -21,6 +21,7 @@ __all__ = [
     "Interrupts",
     "absolute",
     "looked_at",
+    "option_text",
     "parse",
     "say",
     "value_of",
@@ -172,7 +173,7 @@ def _dictionary(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, O
         metavar="[NAME=VALUE ...]",
         instance_from_str=lambda words: dict(map(_pair, words)),
         is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [f"{key}={_text(option)}" for key, option in value.items()],
+        str_from_instance=lambda value: [f"{key}={option_text(option)}" for key, option in value.items()],
     )
 
 
@@ -194,7 +195,8 @@ def _value(text: str) -> Option:
     return text
 
 
-def _text(option: Option) -> str:
+def option_text(option: Any) -> str:
+    """An option's value as it is written on the command line."""
     return str(option).lower() if isinstance(option, bool) else str(option)
 
 

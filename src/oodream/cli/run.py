@@ -184,10 +184,9 @@ def json_text(file: Path) -> str:
 
 def read_options(file: Path) -> dict[str, Any]:
     """The options in a file of JSON; ConfigError where it holds none."""
+    text = json_text(file)
     try:
-        values = parse_json(json_text(file))
-    except ConfigError:
-        raise
+        values = parse_json(text)
     except ValueError as error:
         raise ConfigError(f"{shown(file)} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):

@@ -24,6 +24,7 @@ __all__ = [
     "measured",
     "notes",
     "share_figure",
+    "share_figures",
     "share_text",
 ]
 
@@ -236,20 +237,13 @@ def comparison_page(title: str, arms: Sequence[Arm], links: Mapping[str, str], c
         "comparison.html.j2",
         title=title,
         headline=headline(arms, by_metric),
-        figures={
-            METRICS[metric]: share_figure(part) for metric, part in by_metric.items() if _is_shared(part)
-        },
+        figures=share_figures(by_metric),
         measured=measured(arms),
         differences={METRICS[metric]: differences(arms, part) for metric, part in by_metric.items()},
         notes=notes(arms, by_metric),
         links=links,
         command=command,
     )
-
-
-def _is_shared(part: Sequence[Contrast]) -> bool:
-    """Whether a share of the metric's gain is defined."""
-    return any(c.share and c.share.value is not None for c in part)
 
 
 def headline(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> str:
@@ -263,6 +257,15 @@ def headline(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -
             return f"“{arms[1].arm}” beside the {arms[0].arm}: {points}."
     others = len(arms) - 1
     return f"{others} {'arm' if others == 1 else 'arms'} beside one {arms[0].arm}."
+
+
+def share_figures(by_metric: Mapping[str, Sequence[Contrast]]) -> dict[str, dict[str, Any]]:
+    """The figures of those metrics, as they are called, of which a share of the gain is defined."""
+    return {
+        METRICS[metric]: share_figure(part)
+        for metric, part in by_metric.items()
+        if any(c.share and c.share.value is not None for c in part)
+    }
 
 
 def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) -> dict[str, Any]:

@@ -34,13 +34,6 @@ def sorted_scores(scores: torch.Tensor, name: str) -> np.ndarray:
     return np.sort(values)
 
 
-def _histogram(known: np.ndarray, unknown: np.ndarray, width: float, height: float) -> dict[str, Any]:
-    """Outlines of two sorted score samples on a common scale, and the threshold that accepts 95 % of the
-    known.
-    """
-    return threshold_histogram(known, unknown, known[(19 * len(known) + 19) // 20 - 1], width, height)
-
-
 def threshold_histogram(
     known: np.ndarray, unknown: np.ndarray, threshold: float, width: float, height: float
 ) -> dict[str, Any]:
@@ -82,7 +75,8 @@ def _roc(known: np.ndarray, unknown: np.ndarray, side: float) -> str:
 def score_figures(
     content: Report, width: float = 300, height: float = 64, side: float = 100
 ) -> dict[str, Any]:
-    """For every OOD set with scores, controls aside, a histogram and a ROC curve of each classifier.
+    """For every OOD set with scores, controls aside, a ROC curve of each classifier, and a histogram with the
+    threshold that accepts 95 % of the known images.
 
     Raises ValueError where a score is not finite.
     """
@@ -95,7 +89,8 @@ def score_figures(
             by_set = content.scores.get(classifier, {})
             known, unknown = (sorted_scores(by_set.get(s, torch.empty(0)), s) for s in ("id", name))
             if len(known) and len(unknown):
-                panel = _histogram(known, unknown, width, height)
+                threshold = known[(19 * len(known) + 19) // 20 - 1]
+                panel = threshold_histogram(known, unknown, threshold, width, height)
                 panels.append({"classifier": classifier, "roc": _roc(known, unknown, side), **panel})
         if panels:
             figures[name] = panels

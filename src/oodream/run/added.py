@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from ..core.errors import StoreError, shown
 from ..core.files import encode_json, read_json_lines, write_bytes
 from ..core.folders import held
-from ..core.sealed import with_check, without_check
+from ..core.sealed import file_hash, with_check, without_check
 from ..core.types import Json
 from ..data.images import Images, from_files
 
@@ -91,7 +91,7 @@ class AddedPictures:
                     f"Picture {line['number']} in {shown(self.folder)} was added for the class "
                     f"{line['class']!r}, which this run does not have. Remove it in the studio."
                 )
-            if not file.is_file() or _hash(file.read_bytes()) != line["hash"]:
+            if not file.is_file() or file_hash(file) != line["hash"]:
                 raise StoreError(
                     f"{shown(file)} is missing or damaged. Restore it, or remove picture {line['number']} "
                     "in the studio."
@@ -160,7 +160,7 @@ def add_picture(folder: Path, png: bytes, facts: Json) -> Json:
     where the folder cannot be written, and what `read_added` raises.
     """
     with _locked(folder):
-        lines, digest = read_added(folder).lines, _hash(png)
+        lines, digest = read_added(folder).lines, hashlib.blake2b(png, digest_size=16).hexdigest()
         for line in lines:
             if line["hash"] == digest and line["vector"] == facts["vector"]:
                 return line
@@ -192,10 +192,6 @@ def _write(folder: Path, lines: Sequence[Json]) -> None:
 
 def _file_name(number: int) -> str:
     return f"{number:06}.png"
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _locked(folder: Path) -> AbstractContextManager[None]:
