@@ -16,17 +16,9 @@ import pytest
 from PIL import Image
 
 from oodream.cli.main import main
-from oodream.core.files import read_json, write_json
+from oodream.core.files import read_json, read_json_lines, write_json
 from oodream.core.tensors import load_tensors
 from tests.helpers.runs import command, images_of
-
-
-@pytest.fixture
-def sampled(finished, tmp_path):
-    """The same run before any image was decoded."""
-    run = Path(shutil.copytree(finished, tmp_path / "sampled"))
-    shutil.rmtree(run / "images")
-    return run
 
 
 def torchrun(*args: str) -> subprocess.CompletedProcess[str]:
@@ -117,7 +109,7 @@ def test_verify_tells_when_other_bytes_come_out(finished, tmp_path, capsys):
     """A recorded hash that this machine does not reproduce stands for images decoded on another processor."""
     run = Path(shutil.copytree(finished, tmp_path / "elsewhere"))
     file = run / "images" / "imagined" / "metadata.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = read_json_lines(file)
     lines[2]["hash"] = "0" * 32
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert main(["decode", str(run), "--verify"]) == 2

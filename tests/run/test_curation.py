@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -167,11 +166,6 @@ def test_processes_that_write_at_once_lose_nothing(file):
 
 def of(run: Path) -> str:
     return inputs_hash(read_json(run / "images" / "imagined" / "stage.json")["inputs"])
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    return Path(shutil.copytree(finished, tmp_path / "copy"))
 
 
 def test_a_run_obeys_people_before_filters(copied):

@@ -587,7 +587,3 @@ def test_a_command_asks_for_what_it_lacks(capsys):
     assert "Which network?" in capsys.readouterr().err
     assert main(["guard", "--model", "timm:x"]) == 2
     assert "Which pictures?" in capsys.readouterr().err
-
-
-def test_the_classifier_that_stands_for_somebodys_is_a_good_one():
-    assert len(classifier().names) == 4

@@ -16,6 +16,7 @@ from PIL import Image
 from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core.errors import DataError, StoreError
+from oodream.core.files import read_json_lines
 from oodream.core.options import overlay
 from oodream.core.sealed import file_hash
 from oodream.core.tensors import save_tensors
@@ -34,7 +35,7 @@ def run(tmp_path) -> Run:
     run = begin_run(tmp_path / "run", Config())
     imagine(run, [picture((40 * m, 9, 9), 8, 8) for m in range(6)])
     file = run.layout.provenance("images")
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = read_json_lines(file)
     for m, line in enumerate(lines):
         path = run.files.paths[m]
         line |= {"file_name": str(path.relative_to(file.parent)), "hash": file_hash(path), "row": m}
@@ -47,7 +48,7 @@ def run(tmp_path) -> Run:
 
 
 def metadata(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    return read_json_lines(folder / "metadata.jsonl")
 
 
 def test_what_a_person_added_goes_along(run, tmp_path):

@@ -14,9 +14,7 @@ from oodream.run.artifacts import Run
 from oodream.run.job import Job
 from oodream.run.sources import sources
 from oodream.studio.imagine import suggestions
-from tests.helpers.studio import client, studio
-
-WAIT = 120_000  # milliseconds that a busy machine may take for what the page shows
+from tests.helpers.studio import WAIT, client, studio
 
 CIRCLE = {"name": "circle", "start": {"kind": "class", "value": "circle"}, "steps": 2, "guidance": 3.0}
 
