@@ -91,8 +91,7 @@ def guard(args: Sequence[str]) -> int:
     if not where.model:
         raise ConfigError(
             "Which network? Give --model: a name such as timm:resnet50.a1_in1k, or the file of an ONNX or "
-            "exported "
-            "network."
+            "exported network."
         )
     if not where.data:
         raise ConfigError("Which pictures? Give --data FOLDER, with what the network knows.")

@@ -36,6 +36,7 @@ METRICS = {
 """What differences are taken of, and what it is called."""
 SHARED = ("near auroc", "near fpr95_id")
 """What the oracle's share is taken of."""
+WIDTH, ROW = 520, 40  # of the figure of shares, and of an arm in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,10 +269,10 @@ def share_figures(by_metric: Mapping[str, Sequence[Contrast]]) -> dict[str, dict
     }
 
 
-def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) -> dict[str, Any]:
+def share_figure(part: Sequence[Contrast]) -> dict[str, Any]:
     """The shares of one metric as bars from 0 (the baseline) towards 1 (the oracle), with their intervals.
 
-    Coordinates are those of an SVG of that `width`. Each arm but the oracle has a `row`.
+    Coordinates are those of an SVG. Each arm but the oracle has a row.
     """
     shares = [
         (c.arm, c.share, c.share.value, c.share.interval)
@@ -280,7 +281,7 @@ def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) 
     ]
     ends = [end for *_, interval in shares for end in interval]
     low, high = min(0.0, *ends, 0.0), max(1.0, *ends, 1.0)
-    scale = width / (1.04 * (high - low))
+    scale = WIDTH / (1.04 * (high - low))
 
     def x(value: float) -> float:
         return round(scale * (value - low + 0.02 * (high - low)), 1)
@@ -289,7 +290,7 @@ def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) 
         {
             "arm": arm,
             "text": share_text(share),
-            "y": round(row * i, 1),
+            "y": round(ROW * i, 1),
             "x": min(x(0), x(value)),
             "length": round(abs(x(value) - x(0)), 1),
             "loss": value < 0,
@@ -297,4 +298,4 @@ def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) 
         }
         for i, (arm, share, value, interval) in enumerate(shares)
     ]
-    return {"width": width, "height": row * len(bars), "zero": x(0), "one": x(1), "bars": bars}
+    return {"width": WIDTH, "height": ROW * len(bars), "zero": x(0), "one": x(1), "bars": bars}

@@ -42,8 +42,7 @@ CACHE = "guard-cache"  # a folder beside those of guards
 TRIED = 200  # known images that other normalisations are tried on
 SUPPOSED = (
     "The promise supposes that the network was not trained on the images that are held out. Where it was, "
-    "give "
-    "--data a folder with splits (train and test): the test images are held out then."
+    "give --data a folder with splits (train and test): the test images are held out then."
 )
 
 Say = Callable[[str], None]

@@ -124,7 +124,7 @@ def siblings(studio: Studio, chosen: str) -> list[str]:
 def sides(name: str, run: Run) -> list[Json]:
     """The classifiers of a run, with the detectors that have scores of theirs."""
     return [
-        {"run": name, "kind": kind, "seed": seed, "detectors": list(detectors_of(run, kind, seed))}
+        {"run": name, "kind": kind, "seed": seed, "detectors": detectors_of(run, kind, seed)}
         for kind, seed in run.classifiers
     ]
 
