@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +46,6 @@ SUPPOSED = (
 )
 
 Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +126,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     return result
 
 
-def _without_labels(options: Mapping[str, T]) -> dict[str, T]:
+def _without_labels(options: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Those of the detectors that look at no labels; ConfigError where there are none."""
     names = without_labels(list(options))
     if not names:
