@@ -26,7 +26,7 @@ def torchrun(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*launcher, *args], capture_output=True, text=True, check=False)
 
 
-def test_two_processes_draw_what_one_does(finished, sampled, shapes, tiny_pipeline, capsys):
+def test_two_processes_draw_what_one_does(finished, sampled, shapes, tiny_pipeline):
     done = torchrun("decode", str(sampled))
     assert done.returncode == 0, done.stderr
     assert "12 images decoded (part 0 of 2)" in done.stdout

@@ -211,7 +211,7 @@ def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(
     assert not all(a[name].equal(b[name]) for name in a), "another teacher teaches something else"
 
 
-def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_path, capsys):
+def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_path):
     arms = {
         "latents": {},
         "latents, 9": {"regularize": {"max_outliers": 9}},

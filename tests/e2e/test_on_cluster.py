@@ -195,7 +195,7 @@ def test_answers_are_those_of_one_machine(machines, finished, shapes, tmp_path, 
     assert outs[0].read_bytes() == outs[2].read_bytes()
 
 
-def test_a_protocol_is_measured_as_on_one_machine(machines, tmp_path, capsys):
+def test_a_protocol_is_measured_as_on_one_machine(machines, tmp_path):
     torch.manual_seed(0)
     save_tensors(tmp_path / "w.safetensors", backbone("resnet8", 8).state_dict())
     args = [

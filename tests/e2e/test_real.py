@@ -53,7 +53,7 @@ def test_a_run_with_real_outliers_imagines_nothing(oracle, finished):
     assert all(base[0][name].equal(base[1][name]) for name in base[0])
 
 
-def test_it_has_learned_the_real_outliers(oracle, others):
+def test_it_has_learned_the_real_outliers(oracle):
     """Clouds score higher than shapes with the classifier that saw them, more than with the baseline."""
 
     def gap(kind: str) -> float:

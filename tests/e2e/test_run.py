@@ -84,7 +84,7 @@ def test_the_imagefolder_is_readable_by_datasets(finished):
     assert "prompt" in loaded.column_names
 
 
-def test_every_training_says_what_it_does_on_test_images(finished, shapes):
+def test_every_training_says_what_it_does_on_test_images(finished):
     """The summary's numbers, computed once more from what lies in the run."""
     run = Run.open(finished)
     test = DataInputs(run.config).test
@@ -229,7 +229,7 @@ def test_a_dry_run_of_a_new_run_and_of_missing_data(shapes, tiny_pipeline, tmp_p
     assert not run.exists()
 
 
-def test_validation_reads_no_test_image(copied, shapes, tiny_pipeline, tmp_path):
+def test_validation_reads_no_test_image(shapes, tiny_pipeline, tmp_path):
     run = tmp_path / "validation"
     assert main(command(shapes, tiny_pipeline, run, "--validate", "star", "--reconstruct.frac", "0")) == 0
     rows = read_json_lines(run / "results.jsonl")

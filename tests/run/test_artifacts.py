@@ -105,9 +105,7 @@ def test_what_is_torn_is_named_with_what_to_do(file, damage, finished, tmp_path)
     assert any(word in str(error.value) for word in ("--redo", "same command again", "RUN/classifier/NAME"))
 
 
-@pytest.mark.parametrize(
-    "file", ["vectors/vectors.safetensors", "results.jsonl", "audit/audit.json", "filter/keep.safetensors"]
-)
+@pytest.mark.parametrize("file", ["vectors/vectors.safetensors", "results.jsonl"])
 def test_the_commands_say_so_too(file, finished, shapes, tiny_pipeline, tmp_path, capsys):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     shutil.rmtree(run / "report")

@@ -18,7 +18,6 @@ from oodream.config import Config
 from oodream.core.errors import DataError, StoreError
 from oodream.core.files import read_json_lines
 from oodream.core.options import overlay
-from oodream.core.sealed import file_hash
 from oodream.core.tensors import save_tensors
 from oodream.run.added import add_picture
 from oodream.run.artifacts import Run
@@ -34,12 +33,6 @@ def run(tmp_path) -> Run:
     """Six imagined coats, of which the filter drops two."""
     run = begin_run(tmp_path / "run", Config())
     imagine(run, [picture((40 * m, 9, 9), 8, 8) for m in range(6)])
-    file = run.layout.provenance("images")
-    lines = read_json_lines(file)
-    for m, line in enumerate(lines):
-        path = run.files.paths[m]
-        line |= {"file_name": str(path.relative_to(file.parent)), "hash": file_hash(path), "row": m}
-    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     dropped_by = torch.tensor([-1, 0, -1, -1, 0, -1])
     save_tensors(run.layout.keep_mask, {"keep": dropped_by < 0, "dropped_by": dropped_by})
     stamp = {"inputs": {}, "seconds": 1.0, "summary": {"reasons": ["it shows its class"]}}

@@ -73,7 +73,7 @@ def test_pictures_come_with_what_a_person_may_ask(asking):
     assert first["opinions"]["baseline"]["likeliest"] in ("circle", "square", "star")
 
 
-def test_the_same_settings_are_the_same_picture_in_another_studio(asking, finished):
+def test_the_same_settings_are_the_same_picture_in_another_studio(asking):
     (here,) = drawn(asking, CIRCLE | {"seed": 5})
     other = client(asking.app.state.service.folder("copy"))
     (there,) = drawn(other, CIRCLE | {"seed": 5})
