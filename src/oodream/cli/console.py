@@ -13,7 +13,9 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from ..core.errors import StoreError
 from ..core.options import OF, ConfigError, Option
+from ..core.storage import Storage, is_url
 
 __all__ = [
     "Command",
@@ -83,9 +85,6 @@ def looked_at(place: str, *needed: str) -> Path:
 
     Raises StoreError where nothing is there.
     """
-    from ..core.errors import StoreError
-    from ..core.storage import Storage, is_url
-
     if not is_url(place):
         return Path(place)
     if not Storage(place).listed(""):
@@ -102,7 +101,6 @@ def working_in(place: str) -> Iterator[Path]:
     it goes to the bucket.
     """
     from ..core.distributed import current_shard
-    from ..core.storage import is_url
 
     if not is_url(place):
         yield Path(place)
@@ -121,8 +119,6 @@ def writing_to(place: str, last: str | None = None, again: bool = False) -> Iter
     """Where to write the file, or with `last` the folder, of a place here or in a bucket: then it is made
     here, and sent when the block ends well (see `run.delivery`).
     """
-    from ..core.storage import is_url
-
     if not is_url(place):
         yield Path(place)
         return
@@ -135,8 +131,6 @@ def writing_to(place: str, last: str | None = None, again: bool = False) -> Iter
 
 def absolute(place: str) -> str:
     """A place for people: a path from the root on, or a URL."""
-    from ..core.storage import is_url
-
     return place if is_url(place) else str(Path(place).resolve())
 
 
