@@ -70,8 +70,7 @@ def test_the_report_speaks_of_accuracy(finished):
     assert "seen-elsewhere" in page
 
 
-def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_path, capsys):
-    run = shutil.copytree(finished, tmp_path / "copy")
+def test_drifted_inliers_can_be_dropped(copied, shapes, tiny_pipeline, capsys):
     more = (
         *INLIERS,
         "--regularize.loss",
@@ -81,7 +80,7 @@ def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_pat
         "--filter.options",
         "threshold=1.0",
     )
-    assert main(command(shapes, tiny_pipeline, run, *more, "--redo", "changed")) == 2
+    assert main(command(shapes, tiny_pipeline, copied, *more, "--redo", "changed")) == 2
     message = "The filters kept no inlier: sample nearer to (a higher cosine) the classes"
     assert message in capsys.readouterr().err
 
