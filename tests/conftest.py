@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,3 +79,16 @@ def finished(shapes, tiny_pipeline, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "calm"
     assert main(command(shapes, tiny_pipeline, run)) == 0
     return run
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of the same run, to change."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture
+def sampled(copied) -> Path:
+    """The same run before any image was decoded."""
+    shutil.rmtree(copied / "images")
+    return copied

@@ -4,9 +4,6 @@ was.
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import torch
 
 from oodream.cli.main import main
@@ -23,33 +20,32 @@ STAGE = "classifier/regularized-s0"
 
 
 def test_an_added_outlier_is_trained_with_and_leaves_no_trace_when_removed(
-    finished, shapes, tiny_pipeline, tmp_path, capsys
+    finished, copied, shapes, tiny_pipeline, capsys
 ):
-    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
-    run, before = Run.open(folder), read_json(folder / STAGE / "stage.json")["inputs"]
+    run, before = Run.open(copied), read_json(copied / STAGE / "stage.json")["inputs"]
     recipe = Recipe(
         name="star", start=End(kind="class", value="star"), moves=(Move(share=0.5, seed=1),), steps=2
     )
     drawing = draw(recipe, run, open_decoder(run, "cpu"))
     add_drawing(drawing, run)
 
-    assert main(command(shapes, tiny_pipeline, folder)) == 0
+    assert main(command(shapes, tiny_pipeline, copied)) == 0
     said = capsys.readouterr().out
     assert "classifier/baseline-s0   done before" in said
     assert "outliers 25, added 1" in said
-    source = sources(Job(Run.open(folder).config, folder))[-1]
+    source = sources(Job(Run.open(copied).config, copied))[-1]
     assert source.data.labels[-1] == 2
     pixels = source.data.batch([24])[0].permute(1, 2, 0).contiguous().numpy().tobytes()
-    added = Run.open(folder).added.images.batch([0])[0].permute(1, 2, 0).contiguous().numpy().tobytes()
+    added = Run.open(copied).added.images.batch([0])[0].permute(1, 2, 0).contiguous().numpy().tobytes()
     assert pixels == added
     assert torch.allclose(source.vectors[-1], drawing.vector_D, atol=1e-6)
-    page = (folder / "report" / "index.html").read_text()
+    page = (copied / "report" / "index.html").read_text()
     assert "Added by a person" in page
     assert "added 1: star" in page
 
     remove_picture(run.layout.added, 1)
-    assert main(command(shapes, tiny_pipeline, folder)) == 0
-    assert read_json(folder / STAGE / "stage.json")["inputs"] == before
+    assert main(command(shapes, tiny_pipeline, copied)) == 0
+    assert read_json(copied / STAGE / "stage.json")["inputs"] == before
     for name in ("model.safetensors", "log.json"):
-        assert (folder / STAGE / name).read_bytes() == (finished / STAGE / name).read_bytes()
-    assert "Added by a person" not in (folder / "report" / "index.html").read_text()
+        assert (copied / STAGE / name).read_bytes() == (finished / STAGE / name).read_bytes()
+    assert "Added by a person" not in (copied / "report" / "index.html").read_text()

@@ -120,7 +120,7 @@ def test_a_run_in_a_bucket_is_asked_as_one_in_a_folder(finished, s3, tmp_path, c
     assert f"There is nothing at {s3}/nothing" in capsys.readouterr().err
 
 
-def test_a_guard_of_images_in_a_bucket_is_served_from_one(s3, tmp_path, capsys):
+def test_a_guard_of_images_in_a_bucket_is_served_from_one(s3, tmp_path):
     save_logits(tmp_path / "net.pt2")
     (tmp_path / "labels.txt").write_text("\n".join(output_names()) + "\n")
     save_clothes(tmp_path / "photos", 400)

@@ -16,17 +16,9 @@ import pytest
 from PIL import Image
 
 from oodream.cli.main import main
-from oodream.core.files import read_json, write_json
+from oodream.core.files import read_json, read_json_lines, write_json
 from oodream.core.tensors import load_tensors
 from tests.helpers.runs import command, images_of
-
-
-@pytest.fixture
-def sampled(finished, tmp_path):
-    """The same run before any image was decoded."""
-    run = Path(shutil.copytree(finished, tmp_path / "sampled"))
-    shutil.rmtree(run / "images")
-    return run
 
 
 def torchrun(*args: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +26,7 @@ def torchrun(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*launcher, *args], capture_output=True, text=True, check=False)
 
 
-def test_two_processes_draw_what_one_does(finished, sampled, shapes, tiny_pipeline, capsys):
+def test_two_processes_draw_what_one_does(finished, sampled, shapes, tiny_pipeline):
     done = torchrun("decode", str(sampled))
     assert done.returncode == 0, done.stderr
     assert "12 images decoded (part 0 of 2)" in done.stdout
@@ -96,45 +88,42 @@ def test_two_thousand_embedded_images_killed_ten_times(tmp_path):
     assert calm == killed
 
 
-def test_verify_mends_what_is_missing_or_damaged(finished, tmp_path, capsys):
-    run = Path(shutil.copytree(finished, tmp_path / "damaged"))
-    files = sorted((run / "images" / "imagined").rglob("*.png"))
+def test_verify_mends_what_is_missing_or_damaged(finished, copied, capsys):
+    files = sorted((copied / "images" / "imagined").rglob("*.png"))
     files[3].unlink()
     files[5].write_bytes(files[5].read_bytes()[:40])
     Image.new("RGB", (32, 32)).save(files[7])
-    stamp = (run / "images" / "imagined" / "stage.json").read_bytes()
-    assert main(["decode", str(run), "--verify"]) == 0
+    stamp = (copied / "images" / "imagined" / "stage.json").read_bytes()
+    assert main(["decode", str(copied), "--verify"]) == 0
     out = capsys.readouterr().out
     assert "3 images were missing or damaged" in out
     assert all(str(files[i]) in out for i in (3, 5, 7))
-    assert images_of(run) == images_of(finished)
-    assert (run / "images" / "imagined" / "stage.json").read_bytes() == stamp
-    assert main(["decode", str(run), "--verify"]) == 0
+    assert images_of(copied) == images_of(finished)
+    assert (copied / "images" / "imagined" / "stage.json").read_bytes() == stamp
+    assert main(["decode", str(copied), "--verify"]) == 0
     assert "0 images were" in capsys.readouterr().out
 
 
-def test_verify_tells_when_other_bytes_come_out(finished, tmp_path, capsys):
+def test_verify_tells_when_other_bytes_come_out(copied, capsys):
     """A recorded hash that this machine does not reproduce stands for images decoded on another processor."""
-    run = Path(shutil.copytree(finished, tmp_path / "elsewhere"))
-    file = run / "images" / "imagined" / "metadata.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file = copied / "images" / "imagined" / "metadata.jsonl"
+    lines = read_json_lines(file)
     lines[2]["hash"] = "0" * 32
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert main(["decode", str(run), "--verify"]) == 2
+    assert main(["decode", str(copied), "--verify"]) == 2
     assert "metadata.jsonl is missing or damaged" in capsys.readouterr().err
     stamp = read_json(file.with_name("stage.json"))
     write_json(file.with_name("stage.json"), {**stamp, "hashes": {}})  # as if this were what was recorded
-    assert main(["decode", str(run), "--verify"]) == 2
+    assert main(["decode", str(copied), "--verify"]) == 2
     assert (
         "1 of 1 images came out with other bytes than were recorded (row 2 first)" in capsys.readouterr().err
     )
 
 
-def test_damage_is_named_before_training(finished, shapes, tiny_pipeline, tmp_path, capsys):
-    run = Path(shutil.copytree(finished, tmp_path / "damaged"))
-    next((run / "images" / "imagined").rglob("*.png")).write_bytes(b"")
-    assert main(command(shapes, tiny_pipeline, run, "--redo", "filter")) == 2
-    assert f"oodream decode {run} --verify" in capsys.readouterr().err
+def test_damage_is_named_before_training(copied, shapes, tiny_pipeline, capsys):
+    next((copied / "images" / "imagined").rglob("*.png")).write_bytes(b"")
+    assert main(command(shapes, tiny_pipeline, copied, "--redo", "filter")) == 2
+    assert f"oodream decode {copied} --verify" in capsys.readouterr().err
 
 
 def test_a_row_alone_is_the_same_image(finished, tmp_path, capsys):
@@ -189,17 +178,16 @@ def test_environment_of_launchers(monkeypatch):
     assert parts[0] == [*range(16), *range(64, 70)]
 
 
-def test_a_changed_tile_is_that_of_other_processes_too(finished, shapes, tiny_pipeline, tmp_path):
+def test_a_changed_tile_is_that_of_other_processes_too(copied, shapes, tiny_pipeline):
     """The classes stay as they are then, and with them the tile that was recorded there."""
     from oodream.run.redraw import open_begun
 
-    run = Path(shutil.copytree(finished, tmp_path / "copy"))
     assert (
         main(
             command(
-                shapes, tiny_pipeline, run, "--decode.tile", "2", "--until", "images", "--redo", "changed"
+                shapes, tiny_pipeline, copied, "--decode.tile", "2", "--until", "images", "--redo", "changed"
             )
         )
         == 0
     )
-    assert open_begun(run, "cpu").decoder.tile == 2
+    assert open_begun(copied, "cpu").decoder.tile == 2

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
 from oodream.cli.main import main
 from oodream.config import Optimisation, TrainConfig
-from oodream.core.files import read_json
+from oodream.core.files import read_json, read_json_lines
 from oodream.data.builtin import FASHION_ID
 from oodream.synthesis.decoders.stable import StableDecoder
 from oodream.synthesis.pipeline import EMBEDDED
@@ -28,7 +26,7 @@ def run(tmp_path_factory):
 
 
 def mean(run, classifier: str, group: str, metric: str) -> float:
-    rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    rows = read_json_lines(run / "results.jsonl")
     wanted = {"classifier": classifier, "group": group, "dataset": "mean", "detector": "energy"}
     (row,) = [row for row in rows if wanted.items() <= row.items()]
     return row[metric]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from statistics import fmean
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from oodream.cli.main import main
-from oodream.core.files import read_json
+from oodream.core.files import read_json, read_json_lines
 from oodream.data.corruptions import CORRUPTIONS, SEVERITIES
 from oodream.data.folders import list_shifted
 from oodream.models.classifier import load_classifier
@@ -39,10 +38,7 @@ def finished(shapes, tiny_pipeline, tmp_path_factory):
 
 
 def test_a_run_of_inliers(finished):
-    lines = [
-        json.loads(line)
-        for line in (finished / "images" / "imagined" / "metadata.jsonl").read_text().splitlines()
-    ]
+    lines = read_json_lines(finished / "images" / "imagined" / "metadata.jsonl")
     assert {line["kind"] for line in lines} == {"inlier"}
     assert read_json(finished / "filter" / "stage.json")["summary"]["kept"] == 24
     log = read_json(finished / "classifier" / "regularized-s0" / "log.json")
@@ -53,7 +49,7 @@ def test_a_run_of_inliers(finished):
 
 
 def test_accuracy_is_measured_on_every_shifted_set(finished):
-    rows = [json.loads(line) for line in (finished / "shift" / "accuracy.jsonl").read_text().splitlines()]
+    rows = read_json_lines(finished / "shift" / "accuracy.jsonl")
     assert len(rows) == 2 * (1 + len(CORRUPTIONS) * len(SEVERITIES))
     assert {row["n"] for row in rows if row["severity"]} == {12}
     assert [row["n"] for row in rows if not row["severity"]] == [20, 20]  # the stars
@@ -74,8 +70,7 @@ def test_the_report_speaks_of_accuracy(finished):
     assert "seen-elsewhere" in page
 
 
-def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_path, capsys):
-    run = shutil.copytree(finished, tmp_path / "copy")
+def test_drifted_inliers_can_be_dropped(copied, shapes, tiny_pipeline, capsys):
     more = (
         *INLIERS,
         "--regularize.loss",
@@ -85,7 +80,7 @@ def test_drifted_inliers_can_be_dropped(finished, shapes, tiny_pipeline, tmp_pat
         "--filter.options",
         "threshold=1.0",
     )
-    assert main(command(shapes, tiny_pipeline, run, *more, "--redo", "changed")) == 2
+    assert main(command(shapes, tiny_pipeline, copied, *more, "--redo", "changed")) == 2
     message = "The filters kept no inlier: sample nearer to (a higher cosine) the classes"
     assert message in capsys.readouterr().err
 

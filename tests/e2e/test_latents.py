@@ -15,7 +15,7 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification
 
 from oodream.cli.main import main
-from oodream.core.files import read_json
+from oodream.core.files import read_json, read_json_lines
 from oodream.core.tensors import load_tensors
 from oodream.run.compare import read_arms
 from oodream.run.generated import SHARD
@@ -58,10 +58,7 @@ def test_a_run_whose_outliers_stay_latents(finished):
     assert [len(load_tensors(file)["row_B"]) for file in shards] == [SHARD, 300 - SHARD]
     latents = load_tensors(shards[0])["latents_BFHW"]
     assert (latents.dtype, latents.shape[1:]) == (torch.float16, (4, 8, 8))
-    lines = [
-        json.loads(line)
-        for line in (finished / "latents" / "imagined" / "metadata.jsonl").read_text().splitlines()
-    ]
+    lines = read_json_lines(finished / "latents" / "imagined" / "metadata.jsonl")
     assert len(lines) == 300
     assert lines[0].keys() >= {"row", "class", "prompt", "anchor", "seed", "knn_distance", "pipeline", "hash"}
     assert not (finished / "images" / "imagined").exists(), "nothing was decoded"
@@ -138,8 +135,6 @@ def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, caps
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--sample.per-class", "0"], "per_class must be at least 1, not 0"),
-        (["--sample.options", "kind=inlier"], "needs outliers, and the sampler gives inliers"),
         (["--regularize.outliers", "known"], "micl"),
         (
             ["--latents.options", "steps=many"],
@@ -149,9 +144,7 @@ def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, caps
             ["--latents.adapter", "stairs"],
             "No latent adapter is called 'stairs'. There are: preview, projector, stem",
         ),
-        (["--regularize.loss", "micle"], "No loss is called 'micle'. Did you mean 'micl'"),
         (["--regularize.teacher", "nowhere"], "There is no folder nowhere"),
-        (["--regularize.outlier-aug-prob", "1.5"], "outlier_aug_prob must be between 0 and 1, not 1.5"),
         (["--regularize.ratio", "0"], "regularize.ratio must be above 0"),
     ],
 )
@@ -218,7 +211,7 @@ def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(
     assert not all(a[name].equal(b[name]) for name in a), "another teacher teaches something else"
 
 
-def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_path, capsys):
+def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_path):
     arms = {
         "latents": {},
         "latents, 9": {"regularize": {"max_outliers": 9}},

@@ -48,14 +48,6 @@ def machines():
     patch.undo()
 
 
-@pytest.fixture
-def sampled(finished, tmp_path):
-    """The same run before any image was decoded."""
-    run = Path(shutil.copytree(finished, tmp_path / "sampled"))
-    shutil.rmtree(run / "images")
-    return run
-
-
 class Work:
     """What the tests have workers do."""
 
@@ -84,7 +76,6 @@ def test_all_machines_work_and_a_lost_worker_costs_no_result(machines, tmp_path)
         workers = {worker for _, (worker, _) in done}
         assert 3 <= len(workers) <= 4, "two, and one for each that was killed"
         again = {worker for _, (worker, _) in cluster.map(Work(), [("do", i) for i in range(20)])}
-        assert again <= workers | again
         assert len(again & workers) == 2, "workers stay for the next work"
 
 
@@ -204,7 +195,7 @@ def test_answers_are_those_of_one_machine(machines, finished, shapes, tmp_path, 
     assert outs[0].read_bytes() == outs[2].read_bytes()
 
 
-def test_a_protocol_is_measured_as_on_one_machine(machines, tmp_path, capsys):
+def test_a_protocol_is_measured_as_on_one_machine(machines, tmp_path):
     torch.manual_seed(0)
     save_tensors(tmp_path / "w.safetensors", backbone("resnet8", 8).state_dict())
     args = [

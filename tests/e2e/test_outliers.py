@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import torch
 
 from oodream import Run
@@ -24,20 +21,19 @@ DETECTORS = ("--evaluate.detectors", "outlier_probe")  # beside those of the com
 GUARD = ("--guard.detector", "outlier_probe", "--guard.alpha", "0.3")
 
 
-def test_the_kept_images_teach_it_and_nothing_before_is_made_again(finished, shapes, tiny_pipeline, tmp_path):
-    run = Path(shutil.copytree(finished, tmp_path / "run"))
-    mask = Layout(run).keep_mask
+def test_the_kept_images_teach_it_and_nothing_before_is_made_again(finished, copied, shapes, tiny_pipeline):
+    mask = Layout(copied).keep_mask
     save_tensors(mask, {**load_tensors(mask), "keep": torch.arange(24) % 3 > 0})
     stamp = read_json(mask.with_name("stage.json"))
     write_json(mask.with_name("stage.json"), {**stamp, "hashes": {}})  # as if this were what was filtered
-    before = {file: file.stat().st_mtime_ns for file in (run / "classifier").rglob("*")}
-    assert main(command(shapes, tiny_pipeline, run, *DETECTORS, *GUARD, "--redo", "changed")) == 0
-    assert {file: file.stat().st_mtime_ns for file in (run / "classifier").rglob("*")} == before
-    opened, old = Run.open(run), Run.open(finished).rows()
+    before = {file: file.stat().st_mtime_ns for file in (copied / "classifier").rglob("*")}
+    assert main(command(shapes, tiny_pipeline, copied, *DETECTORS, *GUARD, "--redo", "changed")) == 0
+    assert {file: file.stat().st_mtime_ns for file in (copied / "classifier").rglob("*")} == before
+    opened, old = Run.open(copied), Run.open(finished).rows()
     assert [row for row in opened.rows() if row.detector != "outlier_probe"] == old
     assert {row.classifier for row in opened.rows() if row.detector == "outlier_probe"} == {*KINDS}
 
-    detector, lesson = opened.guard().detector, own_lesson(Job(opened.config, run))
+    detector, lesson = opened.guard().detector, own_lesson(Job(opened.config, copied))
     assert len(lesson.outliers) == 16
     inputs, extractor = DataInputs(opened.config), opened.classifier().extractor()
     expected = state(training_outputs(extractor, [detector], inputs.train, lesson).fit(OutlierProbe()))

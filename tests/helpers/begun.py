@@ -11,6 +11,7 @@ from PIL import Image
 from oodream.config import Config
 from oodream.core.files import write_json
 from oodream.core.options import to_json
+from oodream.core.sealed import file_hash
 from oodream.core.seeding import generator
 from oodream.core.tensors import save_tensors
 from oodream.run.artifacts import Run
@@ -36,10 +37,11 @@ def imagine(run: Run, pictures: list[Image.Image]) -> None:
         picture.save(file)
     lines = [
         {
+            "row": m, "file_name": str(file.relative_to(run.files.folder)), "hash": file_hash(file),
             "class": "coat", "anchor_index": m % 2, "anchor": f"/data/{m}.png", "seed": m,
             "knn_distance": 0.5, "cosine_to_class": 0.4, "prompt": "a coat", "pipeline": "0" * 16,
             "words": ["hat"],
         }
-        for m in range(n)
+        for m, file in enumerate(run.files.paths)
     ]  # fmt: skip
     run.layout.provenance("images").write_text("".join(f"{json.dumps(line)}\n" for line in lines))

@@ -62,6 +62,14 @@ def put(folder: Path, url: str) -> None:
             fs.pipe_file(f"{root}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
 
+def write(folder: Path, **files: str) -> None:
+    """Files by name, where a double underscore is a slash and a single one a dot."""
+    for key, text in files.items():
+        file = folder / key.replace("__", "/").replace("_", ".")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
 def objects(url: str) -> dict[str, bytes]:
     """All that is at a URL."""
     fs, root = fsspec.core.url_to_fs(url, **({"use_listings_cache": False} if url.startswith("s3:") else {}))

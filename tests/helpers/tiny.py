@@ -32,15 +32,21 @@ TINY = FitDecoderConfig(
 
 def save_tiny_pipeline(folder: Path, seed: int = 0, words: Sequence[str] = NAMES) -> Path:
     """A random-weight `StableDiffusionPipeline` (32 pixels) that knows `words` as single tokens."""
-    from diffusers import AutoencoderKL
-
     from oodream.synthesis.fit_decoder import build_pipeline, fit_tokenizer
 
     captions = [f"{colour} {name}" for name in words for colour in ("red", "blue")] * 8
     config = replace(TINY, vocabulary=TINY.vocabulary + 16 * (len(words) - len(NAMES)))
     tokenizer = fit_tokenizer(captions, config, folder.with_name(folder.name + "-tokenizer"))
     torch.manual_seed(seed)
-    vae = AutoencoderKL(
+    build_pipeline(tokenizer, autoencoder(), TINY).save_pretrained(folder)
+    return folder
+
+
+def autoencoder():
+    """That of both pipelines, with random weights."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
         block_out_channels=TINY.vae_channels,
         layers_per_block=1,
         latent_channels=4,
@@ -49,20 +55,13 @@ def save_tiny_pipeline(folder: Path, seed: int = 0, words: Sequence[str] = NAMES
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
     )
-    build_pipeline(tokenizer, vae, TINY).save_pretrained(folder)
-    return folder
 
 
 def save_tiny_xl_pipeline(folder: Path) -> Path:
     """A random-weight `StableDiffusionXLPipeline` (32 pixels): two tokenizers, two text encoders, a pooled
     vector, size ids.
     """
-    from diffusers import (
-        AutoencoderKL,
-        EulerDiscreteScheduler,
-        StableDiffusionXLPipeline,
-        UNet2DConditionModel,
-    )
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from oodream.synthesis.fit_decoder import fit_tokenizer
@@ -104,15 +103,7 @@ def save_tiny_xl_pipeline(folder: Path) -> Path:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=32,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-    )
+    vae = autoencoder()
     scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     StableDiffusionXLPipeline(
         vae=vae,

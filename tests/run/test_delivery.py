@@ -17,7 +17,7 @@ from oodream.core.options import ConfigError
 from oodream.core.storage import Storage
 from oodream.run import delivery
 from oodream.run.delivery import delivered
-from tests.helpers.bucket import KINDS, bucket, objects
+from tests.helpers.bucket import KINDS, bucket, objects, write
 
 CLAIM = ".oodream/sending.json"
 KILLED = """
@@ -67,13 +67,6 @@ def failing(after: int, error: type[BaseException] = StoreError) -> Iterator[Non
         patch.setattr(Storage, "send", failing_send)
         patch.setattr(delivery, "THREADS", 1)
         yield
-
-
-def write(folder, **files: str) -> None:
-    for key, text in files.items():
-        file = folder / key.replace("__", "/").replace("_", ".")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
 
 
 FILES = {"weights": "w", "report_html": "page", "graph__guard_onnx": "graph", "config_json": "{}"}

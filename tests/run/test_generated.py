@@ -11,8 +11,9 @@ from PIL import Image
 
 from oodream.core.distributed import Shard
 from oodream.core.tensors import load_tensors
-from oodream.core.types import ClassBook, Generated, SampledVectors
+from oodream.core.types import ClassBook, Generated
 from oodream.run.generated import SHARD, ImageFiles, LatentShards, latent_reader, slug
+from tests.helpers.vectors import sampled
 
 NAMES = ("red fox", "a/b", "..")
 
@@ -32,17 +33,9 @@ class Levels:
         return Generated(latents_BFHW=latents, y_B=y_B, row_B=torch.arange(len(y_B)))
 
 
-def vectors(n: int) -> SampledVectors:
-    y, seed = torch.arange(n) % 3, (torch.arange(n) * 7) % 200
-    z, rows = torch.eye(3)[y], torch.arange(n)
-    return SampledVectors(
-        z_MD=z, y_M=y, anchor_M=rows, knn_M=rows / n, seed_M=seed, kind="outlier", space="s"
-    )
-
-
 @pytest.mark.parametrize("image_format", ["png", "webp", "jpg"])
 def test_images_lie_in_a_folder_for_each_class(tmp_path, image_format):
-    files = ImageFiles(folder=tmp_path, vectors=vectors(11), names=NAMES, format=image_format)
+    files = ImageFiles(folder=tmp_path, vectors=sampled(11, 3), names=NAMES, format=image_format)
     names = [str(path.relative_to(tmp_path)) for path in files.paths]
     assert names[:4] == [f"{part}.{image_format}" for part in (
         "red_fox-0/000000", "a_b-1/000001", f"{hashlib.blake2b(b'..', digest_size=4).hexdigest()}-2/000002",
@@ -54,7 +47,7 @@ def test_images_lie_in_a_folder_for_each_class(tmp_path, image_format):
 
 
 def test_what_is_missing_is_shared_in_blocks(tmp_path):
-    files = ImageFiles(folder=tmp_path, vectors=vectors(11), names=NAMES)
+    files = ImageFiles(folder=tmp_path, vectors=sampled(11, 3), names=NAMES)
     assert files.missing(Shard(), Levels()) == list(range(11))
     assert files.missing(Shard(0, 2), Levels()) == [0, 1, 2, 3, 8, 9, 10]
     assert files.missing(Shard(1, 2), Levels()) == [4, 5, 6, 7]
@@ -66,7 +59,7 @@ def test_what_is_missing_is_shared_in_blocks(tmp_path):
 def test_a_damaged_file_of_a_begun_stage_is_missing_again(kind, tmp_path):
     """No record has its hash yet; a PNG and a file of latents have checks of their own."""
     names = {"names": NAMES} if kind is ImageFiles else {}
-    files = kind(folder=tmp_path, vectors=vectors(3), **names)
+    files = kind(folder=tmp_path, vectors=sampled(3, 3), **names)
     files.decode(Levels(), [0, 1, 2])
     assert files.missing(Shard(), Levels()) == []
     whole = files.paths[1].read_bytes()
@@ -76,17 +69,9 @@ def test_a_damaged_file_of_a_begun_stage_is_missing_again(kind, tmp_path):
             assert 1 in files.missing(Shard(), Levels())
 
 
-def test_hashes_are_of_the_bytes(tmp_path):
-    files = ImageFiles(folder=tmp_path, vectors=vectors(3), names=NAMES)
-    files.decode(Levels(), [1])
-    digest = hashlib.blake2b(files.path(1).read_bytes(), digest_size=16)
-    assert files.hash(files.path(1)) == digest.hexdigest()
-    assert files.hash(files.path(2)) is None
-
-
 def test_rows_may_be_decoded_elsewhere(tmp_path):
-    images = ImageFiles(folder=tmp_path / "run", vectors=vectors(5), names=NAMES)
-    latents = LatentShards(folder=tmp_path / "run", vectors=vectors(5))
+    images = ImageFiles(folder=tmp_path / "run", vectors=sampled(5, 3), names=NAMES)
+    latents = LatentShards(folder=tmp_path / "run", vectors=sampled(5, 3))
     for files in (images, latents):
         files.decode(Levels(), [4, 1], tmp_path / "out")
     names = ["000001.png", "000004.png", "latent-000001.safetensors", "latent-000004.safetensors"]
@@ -100,7 +85,7 @@ def test_rows_may_be_decoded_elsewhere(tmp_path):
 
 def test_latents_lie_in_shards_and_are_read_by_row(tmp_path):
     n = SHARD + 5
-    files = LatentShards(folder=tmp_path, vectors=vectors(n))
+    files = LatentShards(folder=tmp_path, vectors=sampled(n, 3))
     assert {path.name for path in files.paths} == {"latents-00000.safetensors", "latents-00001.safetensors"}
     assert files.missing(Shard(1, 2), Levels()) == list(range(SHARD, n))
     files.decode(Levels(), list(range(n)))
@@ -111,7 +96,7 @@ def test_latents_lie_in_shards_and_are_read_by_row(tmp_path):
     latents = read(rows)
     assert latents.shape == (3, 2, 3, 3)
     assert latents.dtype == torch.float16
-    assert latents[:, 0, 0, 0].tolist() == vectors(n).seed_M[rows].tolist()
+    assert latents[:, 0, 0, 0].tolist() == sampled(n, 3).seed_M[rows].tolist()
     assert read(rows[:0]).shape == (0, 2, 3, 3)
 
 

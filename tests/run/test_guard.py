@@ -202,7 +202,7 @@ def test_its_scores_of_unknown_pictures_are_kept(made):
     assert (score_N > guard.threshold).double().mean().item() == pytest.approx(measured["flagged"])
 
 
-def test_the_report_and_its_facts(made, desk):
+def test_the_report_and_its_facts(made):
     facts = json.loads((made / "report.json").read_text())
     assert facts["images"] == {"fit": 160, "choose": 80, "held_out": 160}
     assert facts["chosen_on"] == "real unknown images"
@@ -587,7 +587,3 @@ def test_a_command_asks_for_what_it_lacks(capsys):
     assert "Which network?" in capsys.readouterr().err
     assert main(["guard", "--model", "timm:x"]) == 2
     assert "Which pictures?" in capsys.readouterr().err
-
-
-def test_the_classifier_that_stands_for_somebodys_is_a_good_one():
-    assert len(classifier().names) == 4

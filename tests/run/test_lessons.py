@@ -16,7 +16,7 @@ from oodream.core.files import read_json
 from oodream.core.tensors import load_tensors
 from oodream.data.images import from_array
 from oodream.run.job import Job
-from oodream.run.lessons import Teacher, lesson_of, own_lesson, run_of, teacher_of
+from oodream.run.lessons import beside_others, lesson_of, own_lesson, run_of
 from oodream.run.sources import shown_sources
 from oodream.training.batches import as_shown
 from tests.helpers.runs import images_of
@@ -73,17 +73,21 @@ def test_another_network_sees_both_kinds_in_the_runs_size():
     )
     pixels = torch.randint(0, 256, (10, 3, 16, 16), generator=g).to(torch.uint8)
     fit = from_array("fit", pixels, torch.arange(10) % 2, ("a", "b"))
-    lesson = Teacher(drawn, 4, 0.0, 0, ("",) * 6, "of a run").lesson(fit)
+
+    def lesson_for(fit, soften: float = 0.0):
+        return beside_others(drawn, [""] * 6, fit, size=4, soften=soften, seed=0, remark="of a run")
+
+    lesson = lesson_for(fit)
     (known,) = lesson.known
     assert (lesson.remark, lesson.outliers.size, known.size) == ("6 of a run", 16, 16)
     assert torch.equal(known.labels, fit.labels)
     fine = torch.fft.rfft2(whole(fit).float() - 127.5).abs()[..., 3:14, 3:].mean()
     for images in (known, lesson.outliers):
         assert torch.fft.rfft2(whole(images).float() - 127.5).abs()[..., 3:14, 3:].mean() < fine / 2
-    softened = Teacher(drawn, 4, 1.0, 0, ("",) * 6, "").lesson(fit).known[0]
+    softened = lesson_for(fit, soften=1.0).known[0]
     assert (whole(softened) != whole(known)).flatten(1).any(1).all()
     small = from_array("small", pixels[..., :3, :3], fit.labels, ("a", "b"))
-    assert torch.equal(whole(Teacher(drawn, 4, 0.0, 0, ("",) * 6, "").lesson(small).known[0]), whole(small))
+    assert torch.equal(whole(lesson_for(small).known[0]), whole(small))
 
 
 def test_outliers_that_show_what_the_network_knows_do_not_teach():
@@ -91,20 +95,22 @@ def test_outliers_that_show_what_the_network_knows_do_not_teach():
     drawn = from_array("drawn", pixels, torch.zeros(5), ())
     fit = from_array("fit", pixels[:2], torch.arange(2), ("golden_retriever", "fire engine"))
     names = ("Golden Retrievers", "retriever", "tench", "engine", "fir")
-    lesson = Teacher(drawn, 4, 0.0, 0, names, "of a run").lesson(fit)
+    options = {"size": 4, "soften": 0.0, "seed": 0, "remark": "of a run"}
+    lesson = beside_others(drawn, names, fit, **options)
     assert whole(lesson.outliers)[:, 0, 0, 0].tolist() == [2, 4]
     assert lesson.remark == "2 of a run (3 that show a class by name are left out)"
     with pytest.raises(DataError, match="All outliers show classes that this network knows: of a run"):
-        Teacher(drawn, 4, 0.0, 0, ("fire",) * 5, "of a run").lesson(fit)
+        beside_others(drawn, ["fire"] * 5, fit, **options)
 
 
 def test_a_run_whose_own_images_are_gone_teaches_without_detail(finished, tmp_path):
     run = Run.open(altered(finished, tmp_path / "run", data=str(tmp_path / "gone")))
-    teacher = teacher_of(run)
-    assert "without the detail of known images, for these cannot be read" in teacher.remark
-    assert str(tmp_path / "gone") in teacher.remark
-    assert len(teacher.outliers) == int(run.keep_mask.sum())
-    there = lesson_of(Run.open(finished), job_of(finished).inputs.train)
+    fit = job_of(finished).inputs.train
+    lesson = lesson_of(run, fit)
+    assert "without the detail of known images, for these cannot be read" in lesson.remark
+    assert str(tmp_path / "gone") in lesson.remark
+    assert len(lesson.outliers) == int(run.keep_mask.sum())
+    there = lesson_of(Run.open(finished), fit)
     assert there.remark == f"{len(there.outliers)} outliers of {finished}, shown as its training shows them"
 
 
@@ -114,7 +120,7 @@ def test_a_run_without_images_of_outliers_is_refused(finished, tmp_path):
     with pytest.raises(
         StoreError, match=r"There are no images of outliers in .*: this run alters known images"
     ):
-        teacher_of(run)
+        lesson_of(run, job_of(finished).inputs.train)
 
 
 def test_a_run_is_known_by_its_folder_and_by_that_of_its_images(finished, tmp_path):

@@ -8,28 +8,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from oodream.core.distributed import Shard
-from oodream.core.types import SampledVectors
 from oodream.run.generated import SHARD, ImageFiles, LatentShards
 from oodream.run.reading import Lines
 from oodream.run.stages.images import record
+from tests.helpers.vectors import sampled
 
 FEW, MANY = 2048, 16384
 NAMES = ("red fox", "owl")
 Work = Callable[[], object]
 
 
-def vectors(n: int) -> SampledVectors:
-    y, rows = torch.arange(n) % len(NAMES), torch.arange(n)
-    return SampledVectors(
-        z_MD=torch.eye(2)[y], y_M=y, anchor_M=rows, knn_M=rows / n, seed_M=rows, kind="outlier", space="s"
-    )
-
-
 def shards(n: int, folder: Path) -> LatentShards:
-    files = LatentShards(folder=folder, vectors=vectors(n))
+    files = LatentShards(folder=folder, vectors=sampled(n, len(NAMES)))
     folder.mkdir()
     for row in range(0, n, SHARD):
         files.path(row).write_bytes(b"latents")
@@ -47,7 +39,7 @@ def reading(n: int, folder: Path) -> Work:
 
 
 def looking(n: int, folder: Path) -> Work:
-    files = ImageFiles(folder=folder, vectors=vectors(n), names=NAMES)
+    files = ImageFiles(folder=folder, vectors=sampled(n, len(NAMES)), names=NAMES)
     decoder = SimpleNamespace(tile=64)
     return lambda: files.missing(Shard(), decoder)  # type: ignore[arg-type]
 

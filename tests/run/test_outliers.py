@@ -16,6 +16,7 @@ from PIL import Image
 from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core.errors import DataError, StoreError
+from oodream.core.files import read_json_lines
 from oodream.core.options import overlay
 from oodream.core.tensors import save_tensors
 from oodream.run.added import add_picture
@@ -32,12 +33,6 @@ def run(tmp_path) -> Run:
     """Six imagined coats, of which the filter drops two."""
     run = begin_run(tmp_path / "run", Config())
     imagine(run, [picture((40 * m, 9, 9), 8, 8) for m in range(6)])
-    file = run.layout.provenance("images")
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    for m, line in enumerate(lines):
-        path = run.files.paths[m]
-        line |= {"file_name": str(path.relative_to(file.parent)), "hash": run.files.hash(path), "row": m}
-    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     dropped_by = torch.tensor([-1, 0, -1, -1, 0, -1])
     save_tensors(run.layout.keep_mask, {"keep": dropped_by < 0, "dropped_by": dropped_by})
     stamp = {"inputs": {}, "seconds": 1.0, "summary": {"reasons": ["it shows its class"]}}
@@ -46,7 +41,7 @@ def run(tmp_path) -> Run:
 
 
 def metadata(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    return read_json_lines(folder / "metadata.jsonl")
 
 
 def test_what_a_person_added_goes_along(run, tmp_path):

@@ -1,4 +1,4 @@
-"""What a run's report and headline are made from."""
+"""What a run's report is made from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from oodream.config import Config, EvaluateConfig, ReportConfig
+from oodream.config import Config, ReportConfig
 from oodream.core.tensors import save_tensors
 from oodream.report.content import FilterCount
 from oodream.run.artifacts import Run
@@ -15,12 +15,7 @@ from oodream.run.present import GALLERY_PER_CLASS, filtered, gallery
 from tests.helpers.begun import begin_run, imagine
 from tests.helpers.clouds import clouds, images
 
-RUN = Config(
-    data="/nowhere",
-    size=8,
-    report=ReportConfig(max_classes=1),
-    evaluate=EvaluateConfig(detectors=("gmm", "energy")),
-)
+RUN = Config(data="/nowhere", size=8, report=ReportConfig(max_classes=1))
 
 
 class Inputs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -95,16 +94,15 @@ def test_the_process_outlives_who_started_it(folder, shapes, tiny_pipeline):
     stop(folder, force=True)
 
 
-def test_another_process_with_the_number_is_not_taken_for_it(finished, tmp_path):
-    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
-    layout = RunDir(folder).layout
+def test_another_process_with_the_number_is_not_taken_for_it(copied):
+    layout = RunDir(copied).layout
     record = {"pid": os.getpid(), "began": time.time() - 1e6, "arguments": ["run"]}
     layout.process.write_text(json.dumps(record))
-    assert process_of(folder) is None
-    assert status(folder).state == "done"
+    assert process_of(copied) is None
+    assert status(copied).state == "done"
     layout.process.write_text('{"pid": "7"}')
     with pytest.raises(StoreError, match=r"process\.json is damaged"):
-        recorded(folder)
+        recorded(copied)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from pathlib import Path
 
 import pytest
 
@@ -37,23 +35,21 @@ def test_a_run_of_another_folder_of_the_same_name_is_said_to_be_one(tmp_path):
         assert str(caught.value).endswith("stale")
 
 
-def test_a_mark_that_a_killed_process_left_behind_goes(finished, shapes, tiny_pipeline, tmp_path):
-    run = Path(shutil.copytree(finished, tmp_path / "run"))
-    mark = run / "scores" / "begun.json"
+def test_a_mark_that_a_killed_process_left_behind_goes(copied, shapes, tiny_pipeline):
+    mark = copied / "scores" / "begun.json"
     mark.write_text("{}")
-    assert main(command(shapes, tiny_pipeline, run)) == 0
+    assert main(command(shapes, tiny_pipeline, copied)) == 0
     assert not mark.exists()
 
 
-def test_the_mark_of_an_unfinished_stage_stays(finished, shapes, tiny_pipeline, tmp_path):
+def test_the_mark_of_an_unfinished_stage_stays(copied, shapes, tiny_pipeline):
     """What lies in its folder belongs to the inputs in the mark, even if a command does not come to it."""
-    run = Path(shutil.copytree(finished, tmp_path / "run"))
-    (run / "report" / "stage.json").unlink()
-    inputs = Plan(Job(Run.open(run).config, run)).inputs["report"]
-    RunDir(run).begin("report", inputs)
-    assert main(command(shapes, tiny_pipeline, run, "--until", "audit")) == 0
-    assert (run / "report" / "begun.json").exists()
+    (copied / "report" / "stage.json").unlink()
+    inputs = Plan(Job(Run.open(copied).config, copied)).inputs["report"]
+    RunDir(copied).begin("report", inputs)
+    assert main(command(shapes, tiny_pipeline, copied, "--until", "audit")) == 0
+    assert (copied / "report" / "begun.json").exists()
     long_ago = time.time() - 1000
-    os.utime(run / "report" / "begun.json", (long_ago, long_ago))
-    assert main(command(shapes, tiny_pipeline, run)) == 0
-    assert Run.open(run).stamp("report")["seconds"] > 900
+    os.utime(copied / "report" / "begun.json", (long_ago, long_ago))
+    assert main(command(shapes, tiny_pipeline, copied)) == 0
+    assert Run.open(copied).stamp("report")["seconds"] > 900

@@ -12,23 +12,16 @@ import fsspec
 import pytest
 
 from oodream.core.errors import StoreError
+from oodream.core.folders import held
 from oodream.run import sync
 from oodream.run.sync import fetched, synchronised
-from tests.helpers.bucket import KINDS, bucket, objects
+from tests.helpers.bucket import KINDS, bucket, objects, write
 
 
 @pytest.fixture(params=KINDS)
 def url(request, monkeypatch):
     with bucket(request.param, monkeypatch) as url:
         yield f"{url}/runs/one"
-
-
-def put(folder: Path, **files: str) -> None:
-    """Files by name, where a double underscore is a slash and a single one a dot."""
-    for key, text in files.items():
-        file = folder / key.replace("__", "/").replace("_", ".")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
 
 
 def texts(folder: Path) -> dict[str, str]:
@@ -38,10 +31,10 @@ def texts(folder: Path) -> dict[str, str]:
 
 def abandoned(url: str, *, push: bool = True, **files: str) -> None:
     """Work that is killed: it has opened the folder, written files and, with `push`, sent them."""
-    with sync._locked(sync.cached_at(url, "runs")):
+    with held(sync.cached_at(url, "runs"), "busy", name=sync.LOCK):
         synced = sync._Synced(sync.Storage(url), sync.cached_at(url, "runs"), print)
         synced.open()
-        put(synced.folder, **files)
+        write(synced.folder, **files)
         if push:
             synced.push()
 
@@ -49,7 +42,7 @@ def abandoned(url: str, *, push: bool = True, **files: str) -> None:
 def test_another_machine_goes_on_with_what_one_has_done(url, machine, capsys):
     machine("a")
     with synchronised(url, print) as folder:
-        put(
+        write(
             folder,
             run_json="{}",
             align__encoder="weights",
@@ -57,7 +50,7 @@ def test_another_machine_goes_on_with_what_one_has_done(url, machine, capsys):
             cache__x="no",
             process_out="no",
         )
-        put(folder, images__imagined__fox__000001_png="fox", _lock="no")
+        write(folder, images__imagined__fox__000001_png="fox", _lock="no")
     machine("b")
     with synchronised(url, print) as folder:
         assert texts(folder) == {
@@ -66,7 +59,7 @@ def test_another_machine_goes_on_with_what_one_has_done(url, machine, capsys):
         }  # fmt: skip
         (folder / "align" / "stage.json").unlink()
         (folder / "align" / "encoder").unlink()
-        put(folder, run_json="{...}", report__index_html="page")
+        write(folder, run_json="{...}", report__index_html="page")
     machine("a")
     with synchronised(url, print) as folder:
         names = {"run.json", "images/imagined/fox/000001.png", "report/index.html"}
@@ -79,7 +72,7 @@ def test_what_is_new_is_sent_while_the_work_lasts(url, machine, monkeypatch):
     monkeypatch.setattr(sync, "SECONDS", 0.05)
     machine("a")
     with synchronised(url, print) as folder:
-        put(folder, align__encoder="weights", align__stage_json="done")
+        write(folder, align__encoder="weights", align__stage_json="done")
         deadline = time.monotonic() + 120
         while "align/stage.json" not in objects(url) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -113,7 +106,7 @@ def test_where_another_machine_has_gone_on_its_work_counts(url, machine):
     machine("b")
     with synchronised(url, print) as folder:
         assert texts(folder) == {}
-        put(folder, align__encoder="new", align__stage_json="new")
+        write(folder, align__encoder="new", align__stage_json="new")
     machine("a")
     with synchronised(url, print) as folder:
         assert texts(folder) == {"align/encoder": "new", "align/stage.json": "new"}
@@ -125,10 +118,10 @@ def test_a_machine_that_is_overtaken_is_interrupted(url, machine, monkeypatch):
     monkeypatch.setattr(sync._thread, "interrupt_main", interrupted.set)
     machine("a")
     first = synchronised(url, print)
-    put(first.__enter__(), align__encoder="first")
+    write(first.__enter__(), align__encoder="first")
     machine("b")
     with synchronised(url, print) as second:
-        put(second, align__encoder="second")
+        write(second, align__encoder="second")
         assert interrupted.wait(120)
     with pytest.raises(StoreError, match="Another machine has gone on"):
         first.__exit__(None, None, None)
@@ -151,10 +144,10 @@ def test_what_was_sent_without_an_entry_does_not_count(url, machine):
     """As after a kill between the files and the entry in the journal; nothing older is written over."""
     machine("a")
     abandoned(url, train__resume_state="epoch 1")
-    with sync._locked(sync.cached_at(url, "runs")):
+    with held(sync.cached_at(url, "runs"), "busy", name=sync.LOCK):
         synced = sync._Synced(sync.Storage(url), sync.cached_at(url, "runs"), print)
         synced.open()
-        put(synced.folder, train__resume_state="epoch 2", train__log="new")
+        write(synced.folder, train__resume_state="epoch 2", train__log="new")
         assert {name for name in ("train/resume.state", "train/log") if synced._send(name)}
     machine("b")
     with synchronised(url, print) as folder:
@@ -165,7 +158,7 @@ def test_a_file_that_changes_has_one_version_in_the_bucket(url, machine):
     machine("a")
     for epoch in range(4):
         with synchronised(url, print) as folder:
-            put(folder, train__resume_state=f"epoch {epoch}")
+            write(folder, train__resume_state=f"epoch {epoch}")
     states = {name: data for name, data in objects(url).items() if name.startswith("train/")}
     assert list(states.values()) == [b"epoch 3"]
 
@@ -174,7 +167,7 @@ def test_a_file_that_changes_has_one_version_in_the_bucket(url, machine):
 def test_a_damaged_object_is_told_and_its_stage_is_not_finished(gone, url, machine, capsys):
     machine("a")
     with synchronised(url, print) as folder:
-        put(
+        write(
             folder,
             align__encoder="weights",
             align__stage_json="done",
@@ -196,7 +189,7 @@ def test_a_damaged_object_is_told_and_its_stage_is_not_finished(gone, url, machi
 def test_names_that_lead_elsewhere_are_refused(url, machine):
     machine("a")
     with synchronised(url, print) as folder:
-        put(folder, a="a")
+        write(folder, a="a")
     storage = sync.Storage(url)
     journal = sync._Journal(storage)
     journal.read()
@@ -209,8 +202,8 @@ def test_names_that_lead_elsewhere_are_refused(url, machine):
 def test_some_files_are_fetched(url, machine):
     machine("a")
     with synchronised(url, print) as folder:
-        put(folder, run_json="{}", guard__guard_json="g", images__imagined__a_png="a")
-        put(folder, run_json="{...}")
+        write(folder, run_json="{}", guard__guard_json="g", images__imagined__a_png="a")
+        write(folder, run_json="{...}")
     machine("b")
     folder = fetched(url, lambda name: not name.startswith("images/"))
     assert texts(folder) == {"run.json": "{...}", "guard/guard.json": "g"}
@@ -231,7 +224,7 @@ def test_a_bucket_that_fails_for_a_while_is_tried_again(url, machine, monkeypatc
 
     monkeypatch.setattr(sync.Storage, "send", failing)
     with synchronised(url, print) as folder:
-        put(folder, align__encoder="weights")
+        write(folder, align__encoder="weights")
         deadline = time.monotonic() + 120
         while "align/encoder" not in objects(url) and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -14,9 +14,7 @@ from oodream.run.artifacts import Run
 from oodream.run.job import Job
 from oodream.run.sources import sources
 from oodream.studio.imagine import suggestions
-from tests.helpers.studio import client, studio
-
-WAIT = 120_000  # milliseconds that a busy machine may take for what the page shows
+from tests.helpers.studio import WAIT, client, studio
 
 CIRCLE = {"name": "circle", "start": {"kind": "class", "value": "circle"}, "steps": 2, "guidance": 3.0}
 
@@ -75,7 +73,7 @@ def test_pictures_come_with_what_a_person_may_ask(asking):
     assert first["opinions"]["baseline"]["likeliest"] in ("circle", "square", "star")
 
 
-def test_the_same_settings_are_the_same_picture_in_another_studio(asking, finished):
+def test_the_same_settings_are_the_same_picture_in_another_studio(asking):
     (here,) = drawn(asking, CIRCLE | {"seed": 5})
     other = client(asking.app.state.service.folder("copy"))
     (there,) = drawn(other, CIRCLE | {"seed": 5})

@@ -17,9 +17,7 @@ from oodream.run.process import process_of
 from oodream.studio.app import create_app
 from oodream.studio.jobs import NewRun, arguments_of, begun_below, resumed
 from oodream.studio.studio import Studio
-from tests.helpers.studio import studio
-
-WAIT = 120_000  # milliseconds that a busy machine may take for what the page shows
+from tests.helpers.studio import WAIT, studio
 
 
 def asking(root: Path, *runs: Path, starts_runs: bool = True) -> TestClient:

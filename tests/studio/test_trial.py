@@ -292,7 +292,7 @@ def test_in_the_browser(served, page, run):
     assert page.locator("#answers > li").count() == 0
 
 
-def test_of_a_picture_that_moves_the_judged_frame_is_shown(served, page, run):
+def test_of_a_picture_that_moves_the_judged_frame_is_shown(served, page):
     file, frames = io.BytesIO(), [shape(), shape((20, 20, 200))]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=20)
     page.goto(f"{served.url}/try?run=fewer")

@@ -13,7 +13,9 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from ..core.errors import StoreError
 from ..core.options import OF, ConfigError, Option
+from ..core.storage import Storage, is_url
 
 __all__ = [
     "Command",
@@ -21,6 +23,7 @@ __all__ = [
     "Interrupts",
     "absolute",
     "looked_at",
+    "option_text",
     "parse",
     "say",
     "value_of",
@@ -82,9 +85,6 @@ def looked_at(place: str, *needed: str) -> Path:
 
     Raises StoreError where nothing is there.
     """
-    from ..core.errors import StoreError
-    from ..core.storage import Storage, is_url
-
     if not is_url(place):
         return Path(place)
     if not Storage(place).listed(""):
@@ -101,7 +101,6 @@ def working_in(place: str) -> Iterator[Path]:
     it goes to the bucket.
     """
     from ..core.distributed import current_shard
-    from ..core.storage import is_url
 
     if not is_url(place):
         yield Path(place)
@@ -120,8 +119,6 @@ def writing_to(place: str, last: str | None = None, again: bool = False) -> Iter
     """Where to write the file, or with `last` the folder, of a place here or in a bucket: then it is made
     here, and sent when the block ends well (see `run.delivery`).
     """
-    from ..core.storage import is_url
-
     if not is_url(place):
         yield Path(place)
         return
@@ -134,8 +131,6 @@ def writing_to(place: str, last: str | None = None, again: bool = False) -> Iter
 
 def absolute(place: str) -> str:
     """A place for people: a path from the root on, or a URL."""
-    from ..core.storage import is_url
-
     return place if is_url(place) else str(Path(place).resolve())
 
 
@@ -172,7 +167,7 @@ def _dictionary(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, O
         metavar="[NAME=VALUE ...]",
         instance_from_str=lambda words: dict(map(_pair, words)),
         is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [f"{key}={_text(option)}" for key, option in value.items()],
+        str_from_instance=lambda value: [f"{key}={option_text(option)}" for key, option in value.items()],
     )
 
 
@@ -194,7 +189,8 @@ def _value(text: str) -> Option:
     return text
 
 
-def _text(option: Option) -> str:
+def option_text(option: Any) -> str:
+    """An option's value as it is written on the command line."""
     return str(option).lower() if isinstance(option, bool) else str(option)
 
 

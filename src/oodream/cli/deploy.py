@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ..core.errors import StoreError, listed, shown
+from ..core.files import encode_json
+from ..core.options import ConfigError
+from ..core.storage import is_url
 from .console import Engine, absolute, looked_at, parse, writing_to
 
 if TYPE_CHECKING:
@@ -86,9 +90,6 @@ def score(args: Sequence[str]) -> int:
     """`oodream score`: 0 when every image was read."""
     chosen = parse(ScoreOptions, "oodream score", args)
 
-    from ..core.errors import listed, shown
-    from ..core.options import ConfigError
-    from ..core.storage import is_url
     from ..deploy.resumed import score_to
     from ..deploy.tables import table_for
 
@@ -116,7 +117,6 @@ def _on_cluster(
 ) -> Tally:
     """The workers of a cluster answer; ConfigError for a guard on a graph, which no worker can be sent."""
     from ..core.cluster import Cluster
-    from ..core.options import ConfigError
     from ..deploy.on_cluster import answering_on
     from ..runtime.guard import Guard as GraphGuard
 
@@ -128,7 +128,6 @@ def _on_cluster(
 
 def _predictor(chosen: ScoreOptions) -> Guard | GraphGuard | Classifier:
     """What answers, at the alpha that is asked for."""
-    from ..core.errors import StoreError, shown
     from ..deploy.loading import load_graph
     from ..runtime.answering import Answering
     from ..runtime.graph import runs_on_graph
@@ -149,7 +148,6 @@ def _predictor(chosen: ScoreOptions) -> Guard | GraphGuard | Classifier:
 def _in_pytorch(place: Path, chosen: ScoreOptions) -> Guard | Classifier:
     """The guard or the classifier of a folder, on its device."""
     from ..core.device import device_of
-    from ..core.errors import StoreError, shown
     from ..deploy.guard import predictor_of
     from ..run.folder import RunDir, read_manifest
 
@@ -174,8 +172,6 @@ def _to_the_end(command: str) -> str:
 
 def _print_scores(predictor: Answerer, chosen: ScoreOptions) -> int:
     """Prints a line for each picture."""
-    from ..core.errors import shown
-    from ..core.files import encode_json
     from ..data.stream import open_pictures
     from ..deploy.scoring import answers
 
@@ -198,7 +194,6 @@ def _print_scores(predictor: Answerer, chosen: ScoreOptions) -> int:
 
 def _say_lists(places: Sequence[str]) -> None:
     """Says which of the places were read as lists of pictures, for where some cannot be read."""
-    from ..core.errors import listed, shown
     from ..data.stream import is_list
 
     if lists := [shown(place) for place in places if is_list(place)]:
@@ -212,7 +207,6 @@ def export(args: Sequence[str]) -> int:
     """`oodream export`."""
     chosen = parse(ExportOptions, "oodream export", args)
 
-    from ..core.options import ConfigError
     from ..deploy.stored import CONFIG_FILE
     from ..run.artifacts import Run
     from ..run.outliers import INDEX, export_images

@@ -13,6 +13,7 @@ import tyro
 
 from ..config import Config, MeasureConfig
 from ..core.errors import listed
+from ..core.files import encode_json
 from ..core.options import ConfigError
 from ..run.layout import REGULARIZED, Layout
 from .console import Engine, absolute, looked_at, parse, say, writing_to
@@ -182,7 +183,6 @@ def audit(args: Sequence[str]) -> int:
         both = "A run has its own images: leave --data, or the run. " if command.run else ""
         raise ConfigError(f"{both}Audit what? Name a run's folder, or give --data FOLDER and --ood FOLDER.")
 
-    from ..core.files import encode_json
     from ..run.artifacts import Run
     from ..run.audit import audit_folders, audit_run, lines
 

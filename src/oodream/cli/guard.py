@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from ..config import NetworkConfig
+from ..core.errors import listed
 from ..core.options import ConfigError
+from ..core.storage import Storage, is_url, place_here
 from .console import absolute, looked_at, parse, say, writing_to
 
 if TYPE_CHECKING:
@@ -91,14 +93,11 @@ def guard(args: Sequence[str]) -> int:
     if not where.model:
         raise ConfigError(
             "Which network? Give --model: a name such as timm:resnet50.a1_in1k, or the file of an ONNX or "
-            "exported "
-            "network."
+            "exported network."
         )
     if not where.data:
         raise ConfigError("Which pictures? Give --data FOLDER, with what the network knows.")
 
-    from ..core.errors import listed
-    from ..core.storage import place_here
     from ..deploy.stored import CONFIG_FILE, code_of
     from ..run.guard import check_guard, guard_network
     from ..run.guard_made import check_same
@@ -133,7 +132,6 @@ def _line(args: Sequence[str]) -> str:
 
 def _made_at(place: str) -> Json | None:
     """The facts of the guard that was made at a place, here or in a bucket; None where there is none."""
-    from ..core.storage import Storage, is_url
     from ..run.guard_images import FACTS
     from ..run.guard_made import facts_of
     from ..run.sync import fetched

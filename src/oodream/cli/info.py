@@ -38,9 +38,8 @@ def list_all(args: Sequence[str]) -> int:
     rows += [("data", name, data.about) for name, data in SETS.items()]
     rows += [("protocol", name, protocol.load_protocol(name).about) for name in protocol.protocol_names()]
     for family in registry.FAMILIES:
-        for name in registry.names(family):
-            paragraph = (registry.get(family, name).__doc__ or "").strip().partition("\n\n")[0]
-            rows.append((registry.singular(family), name, " ".join(paragraph.split())))
+        kind = registry.singular(family)
+        rows += [(kind, name, registry.summary(family, name)) for name in registry.names(family)]
     rows += [("backbone", name, "") for name in (*BACKBONES, *(f"{family}:NAME" for family in ADAPTERS))]
     for kind, name, about in rows:
         print(f"{kind:15} {name:22} {about}".rstrip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from ..core.files import read_text, shown
 from ..core.options import ConfigError
 from ..core.packages import missing
 
@@ -37,8 +38,6 @@ def address(listening: socket.socket) -> str:
 
 def read_token(file: Path | None) -> str | None:
     """The token in a file, None without one; ConfigError for one that is none, or easily guessed."""
-    from ..core.files import read_text, shown
-
     if file is None:
         return None
     try:

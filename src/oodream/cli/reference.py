@@ -24,6 +24,7 @@ from ..config import Config
 from ..core import registry
 from ..core.options import Range
 from ..presets import PRESETS
+from .console import option_text
 from .decoder import DecodeOptions, FitOptions
 from .deploy import ExportOptions, ScoreOptions
 from .evaluate import Audit, Evaluate
@@ -286,7 +287,7 @@ def _extensions() -> str:
         parts.append(f"{written}. {more}".rstrip() + "\n")
         described = family != "detectors"
         rows = [
-            (f"`{name}`", _options_of(family, name), *([_summary(family, name)] if described else []))
+            (f"`{name}`", _options_of(family, name), *([registry.summary(family, name)] if described else []))
             for name in registry.names(family)
         ]
         parts.append(_markdown(("name", "options", *(["about"] if described else [])), rows))
@@ -305,25 +306,16 @@ def _options_of(family: str, name: str) -> str:
             parameter.VAR_KEYWORD,
         ):
             continue
-        default = _option_text(parameter.default)
+        default = option_text(parameter.default)
         choices = [choice for choice in _choices(hints.get(key)) if choice != default]
         shown = f"{key}={default}" if parameter.default not in (None, parameter.empty) else key
         options.append(f"`{shown}`" + (f" (or {', '.join(choices)})" if choices else ""))
     return ", ".join(options)
 
 
-def _option_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _choices(hint: Any) -> list[str]:
     hint, _ = _bare(hint)
     return [str(value) for value in typing.get_args(hint)] if typing.get_origin(hint) is Literal else []
-
-
-def _summary(family: str, name: str) -> str:
-    """The first paragraph of an extension's docstring."""
-    return " ".join((inspect.getdoc(registry.get(family, name)) or "").partition("\n\n")[0].split())
 
 
 def _presets() -> str:

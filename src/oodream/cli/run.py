@@ -16,6 +16,8 @@ from ..config import Config
 from ..core.errors import shown
 from ..core.files import MAX_JSON, parse_json, read_text
 from ..core.options import ConfigError, overlay, to_json
+from ..core.processes import is_main
+from ..core.storage import place_here
 from ..presets import PRESETS
 from .console import parse, say, value_of, working_in
 
@@ -105,7 +107,6 @@ def run(args: Sequence[str], command: str = "run") -> int:
         preview(config, place, until=where.until, redo=where.redo, say=say)
         return 0
 
-    from ..core.distributed import is_main
     from ..run.headline import headline
     from ..run.runner import execute
 
@@ -127,8 +128,6 @@ def compare(args: Sequence[str]) -> int:
     chosen = parse(CompareOptions, "oodream compare", args, default)
     where, config = chosen.where, chosen.options
 
-    from ..core.distributed import is_main
-    from ..core.storage import place_here
     from ..report.comparison import markdown
     from ..run.compare import checked_arms, compare, read_arms
 
@@ -184,10 +183,9 @@ def json_text(file: Path) -> str:
 
 def read_options(file: Path) -> dict[str, Any]:
     """The options in a file of JSON; ConfigError where it holds none."""
+    text = json_text(file)
     try:
-        values = parse_json(json_text(file))
-    except ConfigError:
-        raise
+        values = parse_json(text)
     except ValueError as error:
         raise ConfigError(f"{shown(file)} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from ..core.storage import is_url
 from .console import looked_at, parse, working_in
 from .listening import address, check_host, needs, read_token
 
@@ -73,7 +74,6 @@ def _opened(place: str) -> Iterator[Path]:
     """A run's or a guard's folder. A run in a bucket is worked in, for what people choose belongs to it; of a
     guard in one there is a copy here.
     """
-    from ..core.storage import is_url
     from ..run.sync import is_kept
 
     if is_url(place) and is_kept(place):

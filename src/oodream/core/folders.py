@@ -58,15 +58,15 @@ def changed_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def held(folder: Path, busy: str) -> Iterator[None]:
-    """Holds a folder, which need not be there, for this process; StoreError with the text `busy` where
-    another one holds it. A killed process holds nothing.
+def held(folder: Path, busy: str, *, name: str = ".lock", seconds: float = 0) -> Iterator[None]:
+    """Holds a folder, which need not be there, for this process by a lock of this name in it; StoreError with
+    the text `busy` where another one holds it for so many seconds. A killed process holds nothing.
     """
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock")
+        lock = filelock.FileLock(folder / name)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=seconds)
         except filelock.Timeout:
             raise StoreError(busy) from None
         try:

@@ -30,6 +30,7 @@ __all__ = [
     "options_by_name",
     "register",
     "singular",
+    "summary",
 ]
 
 FAMILIES = {
@@ -188,6 +189,11 @@ def _has(family: str, name: str, option: str) -> bool:
 def singular(family: str) -> str:
     """What one of a family is called."""
     return {"losses": "loss", "latent_adapters": "latent adapter"}.get(family, family[:-1])
+
+
+def summary(family: str, name: str) -> str:
+    """The first paragraph of an extension's docstring, on one line."""
+    return " ".join((get(family, name).__doc__ or "").strip().partition("\n\n")[0].split())
 
 
 def _checked(extension: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ __all__ = [
     "damaged",
     "file_hash",
     "framed",
+    "hash_of",
     "is_whole",
     "seal",
     "seal_file",
@@ -81,6 +82,13 @@ def file_hash(*files: Path) -> str:
     """The BLAKE2b hash of a file, or of several one behind the other: 16 bytes in hexadecimal."""
     digest = hashlib.blake2b(digest_size=BYTES)
     _update(digest, files)
+    return digest.hexdigest()
+
+
+def hash_of(opened: BinaryIO) -> str:
+    """The `file_hash` of what is left to read of an opened file."""
+    digest = hashlib.blake2b(digest_size=BYTES)
+    _read_into(digest, opened)
     return digest.hexdigest()
 
 
@@ -149,14 +157,17 @@ def _digest(opened: BinaryIO, start: int, beside: Iterable[Path]) -> bytes:
     digest = hashlib.blake2b(opened.read(start), digest_size=BYTES)
     digest.update(b"0" * DIGITS)
     opened.seek(start + DIGITS)
-    while chunk := opened.read(CHUNK):
-        digest.update(chunk)
+    _read_into(digest, opened)
     _update(digest, beside)
     return digest.hexdigest().encode()
+
+
+def _read_into(digest: hashlib.blake2b, opened: BinaryIO) -> None:
+    while chunk := opened.read(CHUNK):
+        digest.update(chunk)
 
 
 def _update(digest: hashlib.blake2b, files: Iterable[Path]) -> None:
     for file in files:
         with file.open("rb") as opened:
-            while chunk := opened.read(CHUNK):
-                digest.update(chunk)
+            _read_into(digest, opened)

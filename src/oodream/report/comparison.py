@@ -24,6 +24,7 @@ __all__ = [
     "measured",
     "notes",
     "share_figure",
+    "share_figures",
     "share_text",
 ]
 
@@ -35,6 +36,7 @@ METRICS = {
 """What differences are taken of, and what it is called."""
 SHARED = ("near auroc", "near fpr95_id")
 """What the oracle's share is taken of."""
+WIDTH, ROW = 520, 40  # of the figure of shares, and of an arm in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,20 +238,13 @@ def comparison_page(title: str, arms: Sequence[Arm], links: Mapping[str, str], c
         "comparison.html.j2",
         title=title,
         headline=headline(arms, by_metric),
-        figures={
-            METRICS[metric]: share_figure(part) for metric, part in by_metric.items() if _is_shared(part)
-        },
+        figures=share_figures(by_metric),
         measured=measured(arms),
         differences={METRICS[metric]: differences(arms, part) for metric, part in by_metric.items()},
         notes=notes(arms, by_metric),
         links=links,
         command=command,
     )
-
-
-def _is_shared(part: Sequence[Contrast]) -> bool:
-    """Whether a share of the metric's gain is defined."""
-    return any(c.share and c.share.value is not None for c in part)
 
 
 def headline(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> str:
@@ -265,10 +260,19 @@ def headline(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -
     return f"{others} {'arm' if others == 1 else 'arms'} beside one {arms[0].arm}."
 
 
-def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) -> dict[str, Any]:
+def share_figures(by_metric: Mapping[str, Sequence[Contrast]]) -> dict[str, dict[str, Any]]:
+    """The figures of those metrics, as they are called, of which a share of the gain is defined."""
+    return {
+        METRICS[metric]: share_figure(part)
+        for metric, part in by_metric.items()
+        if any(c.share and c.share.value is not None for c in part)
+    }
+
+
+def share_figure(part: Sequence[Contrast]) -> dict[str, Any]:
     """The shares of one metric as bars from 0 (the baseline) towards 1 (the oracle), with their intervals.
 
-    Coordinates are those of an SVG of that `width`. Each arm but the oracle has a `row`.
+    Coordinates are those of an SVG. Each arm but the oracle has a row.
     """
     shares = [
         (c.arm, c.share, c.share.value, c.share.interval)
@@ -277,7 +281,7 @@ def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) 
     ]
     ends = [end for *_, interval in shares for end in interval]
     low, high = min(0.0, *ends, 0.0), max(1.0, *ends, 1.0)
-    scale = width / (1.04 * (high - low))
+    scale = WIDTH / (1.04 * (high - low))
 
     def x(value: float) -> float:
         return round(scale * (value - low + 0.02 * (high - low)), 1)
@@ -286,7 +290,7 @@ def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) 
         {
             "arm": arm,
             "text": share_text(share),
-            "y": round(row * i, 1),
+            "y": round(ROW * i, 1),
             "x": min(x(0), x(value)),
             "length": round(abs(x(value) - x(0)), 1),
             "loss": value < 0,
@@ -294,4 +298,4 @@ def share_figure(part: Sequence[Contrast], width: float = 520, row: float = 40) 
         }
         for i, (arm, share, value, interval) in enumerate(shares)
     ]
-    return {"width": width, "height": row * len(bars), "zero": x(0), "one": x(1), "bars": bars}
+    return {"width": WIDTH, "height": ROW * len(bars), "zero": x(0), "one": x(1), "bars": bars}

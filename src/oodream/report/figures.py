@@ -11,9 +11,20 @@ import torch
 from ..functional.metrics import roc
 from .content import Report
 
-__all__ = ["MAP_POINTS", "map_figure", "score_figures", "sorted_scores", "threshold_histogram"]
+__all__ = [
+    "HEIGHT",
+    "MAP_POINTS",
+    "WIDTH",
+    "map_figure",
+    "score_figures",
+    "sorted_scores",
+    "threshold_histogram",
+]
 
 MAP_POINTS = 4000  # features, and as many sampled vectors, that are drawn at most
+WIDTH, HEIGHT = 300, 64  # of a histogram on a page
+SIDE = 100  # of a ROC curve
+MAP_WIDTH, MAP_HEIGHT = 720, 520
 BINS = 48
 LETTER = 15  # the width of a wide letter on the map, as phones have it
 
@@ -32,13 +43,6 @@ def sorted_scores(scores: torch.Tensor, name: str) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError(f"The scores of {name!r} are not all finite.")
     return np.sort(values)
-
-
-def _histogram(known: np.ndarray, unknown: np.ndarray, width: float, height: float) -> dict[str, Any]:
-    """Outlines of two sorted score samples on a common scale, and the threshold that accepts 95 % of the
-    known.
-    """
-    return threshold_histogram(known, unknown, known[(19 * len(known) + 19) // 20 - 1], width, height)
 
 
 def threshold_histogram(
@@ -72,17 +76,16 @@ def threshold_histogram(
     }
 
 
-def _roc(known: np.ndarray, unknown: np.ndarray, side: float) -> str:
+def _roc(known: np.ndarray, unknown: np.ndarray) -> str:
     """The ROC curve: known images flagged to the right, unknown images flagged upwards."""
     fpr, tpr = roc(torch.from_numpy(known), torch.from_numpy(unknown), points=120)
     points = zip(fpr.tolist(), tpr.tolist(), strict=True)
-    return "M" + "L".join(f"{side * f:.1f} {side * (1 - t):.1f}" for f, t in points)
+    return "M" + "L".join(f"{SIDE * f:.1f} {SIDE * (1 - t):.1f}" for f, t in points)
 
 
-def score_figures(
-    content: Report, width: float = 300, height: float = 64, side: float = 100
-) -> dict[str, Any]:
-    """For every OOD set with scores, controls aside, a histogram and a ROC curve of each classifier.
+def score_figures(content: Report) -> dict[str, Any]:
+    """For every OOD set with scores, controls aside, a ROC curve of each classifier, and a histogram with the
+    threshold that accepts 95 % of the known images.
 
     Raises ValueError where a score is not finite.
     """
@@ -95,22 +98,23 @@ def score_figures(
             by_set = content.scores.get(classifier, {})
             known, unknown = (sorted_scores(by_set.get(s, torch.empty(0)), s) for s in ("id", name))
             if len(known) and len(unknown):
-                panel = _histogram(known, unknown, width, height)
-                panels.append({"classifier": classifier, "roc": _roc(known, unknown, side), **panel})
+                threshold = known[(19 * len(known) + 19) // 20 - 1]
+                panel = threshold_histogram(known, unknown, threshold, WIDTH, HEIGHT)
+                panels.append({"classifier": classifier, "roc": _roc(known, unknown), **panel})
         if panels:
             figures[name] = panels
-    return {"width": width, "height": height, "side": side, "sets": figures}
+    return {"width": WIDTH, "height": HEIGHT, "side": SIDE, "sets": figures}
 
 
-def _anchor(x: float, text: str, width: float) -> str:
+def _anchor(x: float, text: str) -> str:
     """Which part of a text lies at x, so that it does not leave the picture: its "middle" where there is room
     on both sides, else its "start" or its "end".
     """
     half = LETTER * len(text) / 2
-    return "end" if x > max(width - half, width / 2) else "start" if x < half else "middle"
+    return "end" if x > max(MAP_WIDTH - half, MAP_WIDTH / 2) else "start" if x < half else "middle"
 
 
-def map_figure(content: Report, width: float = 720, height: float = 520) -> dict[str, Any] | None:
+def map_figure(content: Report) -> dict[str, Any] | None:
     """The latent map by class: dots for features, crosses for sampled vectors, rings for dropped ones.
 
     Of more than MAP_POINTS features every n-th is drawn, and so of the vectors of each class.
@@ -121,11 +125,11 @@ def map_figure(content: Report, width: float = 720, height: float = 520) -> dict
     every, vectors_every = (max(1, math.ceil(len(y) / MAP_POINTS)) for y in (m.y_N, m.y_M))
     both = np.concatenate([m.features_N2, m.outliers_M2.reshape(-1, 2)])
     low, high = np.quantile(both, 0.001, axis=0), np.quantile(both, 0.999, axis=0)
-    scale = 0.9 * np.min(np.array([width, height]) / np.maximum(high - low, 1e-9))
+    scale = 0.9 * np.min(np.array([MAP_WIDTH, MAP_HEIGHT]) / np.maximum(high - low, 1e-9))
     centre = (low + high) / 2
 
     def place(points: np.ndarray) -> np.ndarray:
-        return (points - centre) * scale * (1, -1) + (width / 2, height / 2)
+        return (points - centre) * scale * (1, -1) + (MAP_WIDTH / 2, MAP_HEIGHT / 2)
 
     def marks(points: np.ndarray, shape: str) -> str:
         return "".join(f"M{x:.1f} {y:.1f}{shape}" for x, y in place(points).tolist())
@@ -144,12 +148,12 @@ def map_figure(content: Report, width: float = 720, height: float = 520) -> dict
                     "kept": marks(vectors[~dropped], "m-2-2l4 4m0-4l-4 4"),
                     "dropped": marks(vectors[dropped], "m-2.5 0a2.5 2.5 0 1 0 5 0a2.5 2.5 0 1 0-5 0"),
                     "label": label,
-                    "anchor": _anchor(label[0], name, width) if label else "",
+                    "anchor": _anchor(label[0], name) if label else "",
                 }
             )
     return {
-        "width": width,
-        "height": height,
+        "width": MAP_WIDTH,
+        "height": MAP_HEIGHT,
         "every": every,
         "vectors_every": vectors_every,
         "classes": classes,

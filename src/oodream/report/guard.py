@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .content import Answer
-from .figures import sorted_scores, threshold_histogram
+from .figures import HEIGHT, WIDTH, sorted_scores, threshold_histogram
 from .template import render
 
 __all__ = ["GuardPage", "guard_page"]
@@ -45,12 +45,12 @@ class GuardPage:
     config: str = ""
 
 
-def guard_page(content: GuardPage, width: float = 300, height: float = 64) -> str:
+def guard_page(content: GuardPage) -> str:
     """One HTML page as text that UTF-8 can hold; ValueError where a score is not finite."""
     known = sorted_scores(content.scores["held out"], "held out")
     figures: dict[str, Any] = {
-        name: threshold_histogram(known, sorted_scores(scores, name), content.threshold, width, height)
+        name: threshold_histogram(known, sorted_scores(scores, name), content.threshold, WIDTH, HEIGHT)
         for name, scores in content.scores.items()
         if name != "held out"
     }
-    return render("guard.html.j2", c=content, figures=figures, width=width, height=height)
+    return render("guard.html.j2", c=content, figures=figures, width=WIDTH, height=HEIGHT)

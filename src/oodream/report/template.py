@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -16,7 +18,7 @@ from PIL import Image
 
 from ..core.files import ASSETS
 
-__all__ = ["duration", "filters", "hue", "number", "percent", "render", "signed", "thumbnail"]
+__all__ = ["duration", "hue", "number", "percent", "render", "signed", "thumbnail"]
 
 TEMPLATES = ASSETS / "report"
 THUMBNAIL = 128
@@ -24,24 +26,27 @@ EXACT = 64  # pixels a side up to which a picture is kept to the bit
 QUALITY = 85  # of WebP, for larger ones
 
 
-def render(name: str, **values: Any) -> str:
-    """A template's page as text that UTF-8 can hold; equal values give equal text."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= filters()
-    page = environment.get_template(name).render(**values)
+def render(template: str, /, *folders: Path, **values: Any) -> str:
+    """A template's page as text that UTF-8 can hold; equal values give equal text. Templates are looked for
+    in the `folders` first, and then among those of the report.
+    """
+    page = _environment(*folders, TEMPLATES).get_template(template).render(values)
     # File names that are not UTF-8 reach Python as lone surrogates, which no file could hold.
     return page.encode("utf-8", "backslashreplace").decode()
 
 
-def filters() -> dict[str, Callable[..., str]]:
-    """What the templates call by name."""
-    return {f.__name__: f for f in (thumbnail, duration, percent, signed, number, hue)}
+@cache
+def _environment(*folders: Path) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        autoescape=True,
+        loader=jinja2.FileSystemLoader(folders),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: tuple[Callable[..., str], ...] = (thumbnail, duration, percent, signed, number, hue)
+    environment.filters |= {f.__name__: f for f in filters}
+    return environment
 
 
 def thumbnail(image_3HW: torch.Tensor) -> str:

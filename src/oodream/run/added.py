@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import filelock
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..core.errors import StoreError, shown
-from ..core.files import encode_json, explained, read_json_lines, write_bytes
-from ..core.sealed import with_check, without_check
+from ..core.files import encode_json, read_json_lines, write_bytes
+from ..core.folders import held
+from ..core.sealed import file_hash, with_check, without_check
 from ..core.types import Json
 from ..data.images import Images, from_files
 
@@ -91,7 +91,7 @@ class AddedPictures:
                     f"Picture {line['number']} in {shown(self.folder)} was added for the class "
                     f"{line['class']!r}, which this run does not have. Remove it in the studio."
                 )
-            if not file.is_file() or _hash(file.read_bytes()) != line["hash"]:
+            if not file.is_file() or file_hash(file) != line["hash"]:
                 raise StoreError(
                     f"{shown(file)} is missing or damaged. Restore it, or remove picture {line['number']} "
                     "in the studio."
@@ -160,7 +160,7 @@ def add_picture(folder: Path, png: bytes, facts: Json) -> Json:
     where the folder cannot be written, and what `read_added` raises.
     """
     with _locked(folder):
-        lines, digest = read_added(folder).lines, _hash(png)
+        lines, digest = read_added(folder).lines, hashlib.blake2b(png, digest_size=16).hexdigest()
         for line in lines:
             if line["hash"] == digest and line["vector"] == facts["vector"]:
                 return line
@@ -194,16 +194,5 @@ def _file_name(number: int) -> str:
     return f"{number:06}.png"
 
 
-def _hash(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(folder / ".lock", timeout=SECONDS):
-                yield
-        except filelock.Timeout:
-            raise StoreError(f"Another process is writing in {shown(folder)}. Try again.") from None
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    return held(folder, f"Another process is writing in {shown(folder)}. Try again.", seconds=SECONDS)

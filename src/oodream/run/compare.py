@@ -7,8 +7,7 @@ make from equal inputs is made once: a finished stage of an earlier arm is linke
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -78,24 +77,17 @@ def compare(
     measured: list[Arm] = []
     for i, (name, config) in enumerate(configs.items()):
         earlier = [RunDir(path) for path in list(folders.values())[:i]]
-        with _named(name, [other for other in arms if other != name]):
+        try:
             run = _run_arm(name, Job(config, folders[name], command), earlier, say)
             if not is_main():
                 continue
             if not measured:
                 measured.append(measured_arm(BASELINE, run, BASELINE))
             measured.append(measured_arm(name, run, REGULARIZED))
+        except Exception as error:  # whatever an extension or a library raises
+            raise ArmError(name, [other for other in arms if other != name], error) from error
         write(folder, measured, folders, command)
     return measured
-
-
-@contextmanager
-def _named(arm: str, others: Sequence[str]) -> Iterator[None]:
-    """Within the block what an arm raises becomes an ArmError."""
-    try:
-        yield
-    except Exception as error:  # whatever an extension or a library raises
-        raise ArmError(arm, others, error) from error
 
 
 def _run_arm(name: str, job: Job, earlier: Sequence[RunDir], say: Callable[[str], None]) -> Run:
@@ -113,7 +105,12 @@ def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Pa
     """The arms' options; ConfigError or ValueError names an arm that cannot be run in its folder below
     `folder`.
     """
-    configs = {name: _arm(base, name, options) for name, options in arms.items()}
+    configs = {}
+    for name, options in arms.items():
+        try:
+            configs[name] = overlay(base, options)
+        except ConfigError as error:
+            raise ConfigError(f"Arm {name!r}: {error}") from error
     for name, config in configs.items():
         try:
             check_place(folder / slug(name))
@@ -205,13 +202,6 @@ def read_arms(text: str) -> dict[str, Json]:
     if len({slug(name) for name in arms}) < len(arms):
         raise ValueError(f"Two arms would have one folder: {', '.join(arms)}. Name them apart.")
     return arms
-
-
-def _arm(base: Config, name: str, options: Mapping[str, Any]) -> Config:
-    try:
-        return overlay(base, options)
-    except ConfigError as error:
-        raise ConfigError(f"Arm {name!r}: {error}") from error
 
 
 def _stamp(run: Run, stage: str) -> Json:

@@ -28,7 +28,7 @@ from ..core.types import Json
 __all__ = ["PERSON", "REJECTED", "Curation", "Decision", "decide", "read_decisions", "undo"]
 
 PERSON = "person"
-"""who decides, where nobody says otherwise"""
+"""who decides"""
 REJECTED = "a person rejected it"
 """the reason why such a row was dropped"""
 MAX_ROWS = 1 << 62
@@ -122,7 +122,7 @@ def read_decisions(file: Path) -> list[Decision]:
         return []
 
 
-def decide(file: Path, of: str, keeps: Mapping[int, bool | None], by: str = PERSON) -> Curation:
+def decide(file: Path, of: str, keeps: Mapping[int, bool | None]) -> Curation:
     """Adds decisions about rows, made together, and returns all about these images.
 
     What changes nothing is not written. Raises StoreError where the file cannot be written or is damaged.
@@ -131,10 +131,10 @@ def decide(file: Path, of: str, keeps: Mapping[int, bool | None], by: str = PERS
     def changing(now: Curation) -> tuple[dict[int, bool | None], str]:
         return {row: keep for row, keep in keeps.items() if now.states.get(row) != keep}, ""
 
-    return _append(file, of, changing, by)
+    return _append(file, of, changing)
 
 
-def undo(file: Path, of: str, by: str = PERSON) -> tuple[Curation, list[int]]:
+def undo(file: Path, of: str) -> tuple[Curation, list[int]]:
     """Takes the last decisions back that are not taken back yet; returns all about these images, and the
     rows.
 
@@ -149,11 +149,11 @@ def undo(file: Path, of: str, by: str = PERSON) -> tuple[Curation, list[int]]:
         rows.extend(keeps)
         return keeps, at
 
-    return _append(file, of, former, by), rows
+    return _append(file, of, former), rows
 
 
 def _append(
-    file: Path, of: str, choose: Callable[[Curation], tuple[dict[int, bool | None], str]], by: str
+    file: Path, of: str, choose: Callable[[Curation], tuple[dict[int, bool | None], str]]
 ) -> Curation:
     """Adds what is chosen in view of the decisions so far, as whole lines, while nobody else writes."""
     with explained(file), _locked(file), _opened(file, os.O_RDWR | os.O_CREAT) as handle:
@@ -162,7 +162,8 @@ def _append(
         keeps, undoes = choose(Curation(decisions, of))
         at = _after(decisions)
         new = [
-            Decision(row=row, keep=keep, at=at, by=by, of=of, undoes=undoes) for row, keep in keeps.items()
+            Decision(row=row, keep=keep, at=at, by=PERSON, of=of, undoes=undoes)
+            for row, keep in keeps.items()
         ]
         lines = b"".join(encode_json(with_check(_line(decision))) + b"\n" for decision in new)
         if lines:

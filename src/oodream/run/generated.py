@@ -134,10 +134,6 @@ class GeneratedFiles(ABC):
         for notes in self.folder.glob(NOTES.format("*")):
             notes.unlink(missing_ok=True)
 
-    def hash(self, file: Path) -> str | None:
-        """The BLAKE2b hash of a file, 16 bytes in hexadecimal; None where there is no such file."""
-        return file_hash(file) if file.exists() else None
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles(GeneratedFiles):

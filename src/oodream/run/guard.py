@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,12 +42,10 @@ CACHE = "guard-cache"  # a folder beside those of guards
 TRIED = 200  # known images that other normalisations are tried on
 SUPPOSED = (
     "The promise supposes that the network was not trained on the images that are held out. Where it was, "
-    "give "
-    "--data a folder with splits (train and test): the test images are held out then."
+    "give --data a folder with splits (train and test): the test images are held out then."
 )
 
 Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +126,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     return result
 
 
-def _without_labels(options: Mapping[str, T]) -> dict[str, T]:
+def _without_labels(options: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Those of the detectors that look at no labels; ConfigError where there are none."""
     names = without_labels(list(options))
     if not names:

@@ -20,7 +20,7 @@ from ..deploy.quantize import Int8Images
 from .artifacts import Run
 from .guard_inputs import GROUPS, GuardInputs, GuardJob
 
-__all__ = ["FACTS", "images_of", "images_of_run", "inputs_of"]
+__all__ = ["FACTS", "facts_in", "images_of", "images_of_run", "inputs_of"]
 
 FACTS = "report.json"
 """The file with the numbers of a guard's making."""
@@ -41,15 +41,19 @@ def inputs_of(job: GuardJob, held_out: Images) -> Json:
     return {**kept, "identity": _identity(held_out)}
 
 
+def facts_in(folder: Path) -> Json:
+    """What a guard's folder says of its making; empty where it says nothing."""
+    facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else {}
+    return facts if isinstance(facts, dict) else {}
+
+
 def images_of(folder: Path, guard: Guard) -> Int8Images:
     """The images that a guard's detector was fitted to, those that it was calibrated on, and the unknown ones
     that it was measured on, or where there were none the disturbed ones that its detector was chosen on.
 
     Raises StoreError for a folder that says nothing of them, and DataError where they have changed.
     """
-    facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else {}
-    inputs = facts.get("inputs") if isinstance(facts, dict) else None
-    if not isinstance(inputs, dict):
+    if not isinstance(inputs := facts_in(folder).get("inputs"), dict):
         raise StoreError(
             f"--int8 needs the images that a guard was made of, and {shown(folder)} says nothing of them: it "
             "is neither a run nor what oodream guard of this version wrote."

@@ -99,8 +99,7 @@ class GuardInputs:
             if len(listing.rows) < LEAST:
                 raise DataError(
                     f"{shown(item.folder)} has {len(listing.rows)} images. It takes {LEAST}: half to choose "
-                    f"the "
-                    "detector on, half to measure it on."
+                    "the detector on, half to measure it on."
                 )
         self._outliers = _listed_outliers(job) if job.outliers else None
         self.other_names: dict[str, list[str]] = {}

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..core.errors import StoreError, listed, shown
-from ..core.files import read_json
 from ..core.sealed import file_hash
 from ..core.threads import mapped
 from ..core.types import Json
 from ..data.listing import Listing
-from .guard_images import FACTS
+from .guard_images import facts_in
 from .guard_inputs import GuardInputs, GuardJob
 
 __all__ = ["check_same", "facts_of", "made_from"]
@@ -21,8 +20,8 @@ __all__ = ["check_same", "facts_of", "made_from"]
 
 def facts_of(folder: Path) -> Json | None:
     """The facts that `oodream guard` has written into a folder; None where it has made none there."""
-    facts = read_json(folder / FACTS) if (folder / FACTS).is_file() else None
-    return facts if isinstance(facts, dict) and "command" in facts else None
+    facts = facts_in(folder)
+    return facts if "command" in facts else None
 
 
 def made_from(job: GuardJob, inputs: GuardInputs) -> Json:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..core.files import atomic_folder, encode_json, read_json, shown, write_bytes, write_json
+from ..core.files import atomic_folder, encode_json, shown, write_bytes, write_json
 from ..core.seeding import generator
 from ..core.tensors import load_tensors, save_tensors
 from ..core.types import Json
@@ -24,7 +24,7 @@ from ..detection.choose import Candidate, Choice
 from ..models.opened import Opened
 from ..report.content import Answer
 from ..report.guard import GuardPage, guard_page
-from .guard_images import FACTS, inputs_of
+from .guard_images import FACTS, facts_in, inputs_of
 from .guard_inputs import GuardJob
 
 __all__ = [
@@ -106,9 +106,9 @@ def read_scores(folder: Path) -> dict[str, tuple[str, Tensor]]:
     """The groups of the unknown sets that a guard was tried on, and its scores of them, by name; none where
     the folder says nothing of them, as those that were exported.
     """
-    if not (folder / SCORES).is_file() or not (folder / FACTS).is_file():
+    if not (folder / SCORES).is_file():
         return {}
-    groups, scores = read_json(folder / FACTS).get("unknown", {}), load_tensors(folder / SCORES)
+    groups, scores = facts_in(folder).get("unknown", {}), load_tensors(folder / SCORES)
     return {name: (str(group), scores[name]) for name, group in groups.items() if name in scores}
 
 

@@ -94,17 +94,14 @@ class Lanes:
                 if second:
                     ready = [s for s in ready if s.beside and (s.narrow or self._narrow)]
                 if ready:
-                    return self._begun(
-                        min(ready, key=lambda s: (s.beside and not second, not s.narrow)), second
-                    )
+                    break
                 self._changed.wait(1)
-
-    def _begun(self, stage: Stage, second: bool) -> Stage:
-        self._waiting.remove(stage)
-        if not second:
-            self._narrow = stage.narrow
-            self._changed.notify_all()
-        return stage
+            stage = min(ready, key=lambda s: (s.beside and not second, not s.narrow))
+            self._waiting.remove(stage)
+            if not second:
+                self._narrow = stage.narrow
+                self._changed.notify_all()
+            return stage
 
     def finished(self, stage: Stage) -> None:
         """Lets those go on that wait for it."""

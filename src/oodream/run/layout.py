@@ -41,7 +41,6 @@ class Layout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = folder / "run.json"
-        self.lock = folder / ".lock"
         self.process = folder / "process.json"
         self.said = folder / "process.out"
         self.complained = folder / "process.err"

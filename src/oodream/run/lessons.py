@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -25,7 +24,7 @@ from .folder import read_manifest
 from .job import Job
 from .sources import lacks_outlier_images, shown_sources
 
-__all__ = ["Teacher", "held", "lesson_of", "own_lesson", "run_of", "teacher_of"]
+__all__ = ["beside_others", "held", "lesson_of", "own_lesson", "run_of"]
 
 MOST = 5000  # images of each kind
 
@@ -45,45 +44,11 @@ def own_lesson(job: Job) -> Lesson:
     return Lesson(outliers=_shown(beside, MOST, size, seed), known=[part for part in parts if len(part)])
 
 
-class Teacher(NamedTuple):
-    """A run's outliers as training shows them, in the run's size.
-
-    `names` say what each shows, where that was imagined by name, else nothing; `remark` says in
-    words whose they are and how they are shown.
-    """
-
-    outliers: Images
-    size: int
-    soften: float
-    seed: int
-    names: Sequence[str]
-    remark: str
-
-    def lesson(self, fit: Images) -> Lesson:
-        """The outliers and the ID training images `fit` of any network, which are reduced to the run's size
-        where they are larger, and shown alike. All have the size of `fit`. Outliers that show one of its
-        classes by name are left out.
-
-        Raises DataError where none is left.
-        """
-        others = set(disjoint(list({*self.names}), fit.classes))
-        rows = torch.tensor([not name or name in others for name in self.names])
-        outliers = self.outliers.subset(rows)
-        if not len(outliers):
-            raise DataError(f"All outliers show classes that this network knows: {self.remark}.")
-        rows = spread(min(len(fit), MOST), fit)
-        small = held(fit.subset(rows), min(self.size, fit.size))
-        known = _shown(Source(role="known", data=small, soften=self.soften), MOST, fit.size, self.seed)
-        less = f" ({len(self.outliers) - len(outliers):,} that show a class by name are left out)"
-        remark = f"{len(outliers):,} {self.remark}" + less * (len(outliers) < len(self.outliers))
-        return Lesson(outliers=held(outliers, fit.size), known=[known], remark=remark)
-
-
-def teacher_of(run: Run) -> Teacher:
-    """What a run has to teach with.
+def lesson_of(run: Run, fit: Images) -> Lesson:
+    """A lesson of the run's outliers for any network whose ID training images are `fit`.
 
     Where the run's own images cannot be read any more, its outliers are softened and lack detail.
-    Raises StoreError for a run that has no images of outliers.
+    Raises StoreError for a run that has no images of outliers, and DataError where all show classes of `fit`.
     """
     _check(run, StoreError)
     job = Job(run.config, run.folder.path)
@@ -103,12 +68,29 @@ def teacher_of(run: Run) -> Teacher:
         kept = [line["words"][0] for line, keep in zip(run.provenance, run.keep_mask, strict=True) if keep]
         names = [kept[row] for row in spread(len(outliers), beside.data)]
     remark = f"outliers of {run.folder.path}, {shown}"
-    return Teacher(outliers, size, soften, seed, names, remark)
+    return beside_others(outliers, names, fit, size=size, soften=soften, seed=seed, remark=remark)
 
 
-def lesson_of(run: Run, fit: Images) -> Lesson:
-    """A lesson of the run's outliers for any network whose ID training images are `fit`; see `Teacher`."""
-    return teacher_of(run).lesson(fit)
+def beside_others(
+    outliers: Images, names: Sequence[str], fit: Images, *, size: int, soften: float, seed: int, remark: str
+) -> Lesson:
+    """The outliers of a run beside the ID training images `fit` of any network, which are shown alike, in the
+    run's `size` where they are larger. All have the size of `fit`.
+
+    `names` say what each outlier shows, where that was imagined by name, else nothing; those that show one of
+    the classes of `fit` are left out. `remark` says in words whose they are and how they are shown. Raises
+    DataError where none is left.
+    """
+    others = set(disjoint(list({*names}), fit.classes))
+    left = outliers.subset(torch.tensor([not name or name in others for name in names]))
+    if not len(left):
+        raise DataError(f"All outliers show classes that this network knows: {remark}.")
+    small = held(fit.subset(spread(min(len(fit), MOST), fit)), min(size, fit.size))
+    known = _shown(Source(role="known", data=small, soften=soften), MOST, fit.size, seed)
+    remark = f"{len(left):,} {remark}"
+    if len(left) < len(outliers):
+        remark += f" ({len(outliers) - len(left):,} that show a class by name are left out)"
+    return Lesson(outliers=held(left, fit.size), known=[known], remark=remark)
 
 
 def run_of(folder: Path, plugins: bool = False) -> Run | None:

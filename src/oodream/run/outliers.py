@@ -135,8 +135,7 @@ def _method(run: Run) -> str:
     source = decode.source
     if Path(source).is_absolute() or Path(source).is_dir():
         source = Path(source).name  # where it lies on somebody's disk is nobody's business
-    sampler = registry.get("samplers", sample.sampler).__doc__ or ""
-    about = " ".join(sampler.strip().partition("\n\n")[0].split())
+    about = registry.summary("samplers", sample.sampler)
     options = "".join(f", {key} {value}" for key, value in sample.options.items())
     reasons = Counter(filter(None, run.drop_reasons))
     by_hand = f"\n- {len(run.added):,} more were drawn and chosen by a person" if len(run.added) else ""

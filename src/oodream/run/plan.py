@@ -122,8 +122,9 @@ def reconstruction_stages(job: Job) -> list[Stage]:
 def vector_stages(job: Job) -> list[Stage]:
     """From the classes to imagined images or latents."""
     c, seed, train = job.config, _seed(job), {"images": job.image_hashes["images"]}
-    stage, way = partial(Stage, facts=seed), rendering(job.decoder)
-    drawn = partial(Stage, after=drawn_after(job.decoder), sections=("decode",), facts=way, shared=True)
+    drawn = partial(
+        Stage, after=drawn_after(job.decoder), sections=("decode",), facts=rendering(job.decoder), shared=True
+    )
     return [
         Stage(
             name="align",
@@ -135,7 +136,13 @@ def vector_stages(job: Job) -> list[Stage]:
             narrow=True,
         ),
         Stage(name="features", work=vectors.embed_features, after=("align",)),
-        stage(name="vectors", work=vectors.sample_vectors, after=("features",), sections=("sample",)),
+        Stage(
+            name="vectors",
+            work=vectors.sample_vectors,
+            after=("features",),
+            sections=("sample",),
+            facts=seed,
+        ),
         drawn(name=imagined_stage(c.decode.output), work=images.decode_vectors),
         *([drawn(name=TWINS, work=images.draw_twins)] if has_twins(job.run) else []),
     ]

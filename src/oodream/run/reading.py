@@ -36,10 +36,8 @@ def read_tensors(file: Path, stage: str, *names: str) -> dict[str, Tensor]:
     return {name: tensors[name] for name in names} if names else tensors
 
 
-def read_lines(
-    file: Path, stage: str, parse: Callable[[str], Any] | None = None, least: int = 1
-) -> list[Any]:
-    """The JSON values of a file's lines, or what `parse` makes of the lines; at least `least` of them.
+def read_lines(file: Path, stage: str, parse: Callable[[str], Any], least: int = 1) -> list[Any]:
+    """What `parse` makes of a file's lines; at least `least` of them.
 
     Raises StoreError for a file that is missing, damaged or shorter.
     """

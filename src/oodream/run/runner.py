@@ -231,18 +231,16 @@ def git_state() -> str | None:
     """
 
     def git(*args: str) -> str:
-        command = ["git", *args]
+        here = Path(__file__).parent
         done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+            ["git", *args], cwd=here, capture_output=True, text=True, timeout=10, check=True
         )
         return done.stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", Path(__file__).name
-        )  # an installed package may lie in a stranger's repository
-        return git("rev-parse", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
+        # An installed package may lie in a stranger's repository.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None

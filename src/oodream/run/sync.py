@@ -10,7 +10,6 @@ machine left behind.
 from __future__ import annotations
 
 import _thread
-import hashlib
 import json
 import os
 import socket
@@ -19,12 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
-
-import filelock
 
 from ..core.errors import StoreError, shown
-from ..core.files import encode_json, explained, read_json, write_json
+from ..core.files import encode_json, read_json, write_json
+from ..core.folders import held
+from ..core.sealed import file_hash, hash_of
 from ..core.storage import PRIVATE, Storage, cached_at
 from .layout import Layout
 
@@ -61,7 +59,7 @@ def synchronised(url: str, say: Say) -> Iterator[Path]:
     """
     storage, folder, done = Storage(url), cached_at(url, "runs"), threading.Event()
     storage.reach(write=True)
-    with _locked(folder):
+    with held(folder, f"Another oodream process is working in {shown(folder)}. Wait for it.", name=LOCK):
         synced = _Synced(storage, folder, say)
         synced.open()
         thread = threading.Thread(target=synced.watch, args=(done,), daemon=True)
@@ -72,22 +70,6 @@ def synchronised(url: str, say: Say) -> Iterator[Path]:
             done.set()
             thread.join()
             synced.close()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder here for this process; StoreError where another one on this machine holds it."""
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise StoreError(f"Another oodream process is working in {shown(folder)}. Wait for it.") from None
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def fetched(url: str, wanted: Callable[[str], bool]) -> Path:
@@ -258,7 +240,7 @@ class _Synced:
             return None
         key = name if kept is None else f"{name}.{digest[:8]}"  # what counts is never written over
         with (self.folder / name).open("rb") as file:
-            digest = _hash_of(file)  # of the very content that is sent, whatever takes its place
+            digest = hash_of(file)  # of the very content that is sent, whatever takes its place
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             self.storage.send(file, key)
@@ -284,8 +266,7 @@ class _Synced:
             stat = file.stat()
             size, time, digest = self.hashes.get(name, (-1, -1, ""))
             if (size, time) != (stat.st_size, stat.st_mtime_ns):
-                with file.open("rb") as opened:
-                    digest = _hash_of(opened)
+                digest = file_hash(file)
                 self.hashes[name] = stat.st_size, stat.st_mtime_ns, digest
         except FileNotFoundError:
             return ""
@@ -305,18 +286,14 @@ def _fetch(storage: Storage, kept: Kept, file: Path) -> None:
         storage.fetch(kept.key, file)
     except FileNotFoundError:
         raise Damaged(f"{storage.url}/{kept.key} is missing. Its stage is made again.") from None
-    with file.open("rb") as opened:
-        if kept.hash and _hash_of(opened) != kept.hash:
-            file.unlink()
-            raise Damaged(f"{storage.url}/{kept.key} is damaged. Its stage is made again.")
+    if kept.hash and file_hash(file) != kept.hash:
+        file.unlink()
+        raise Damaged(f"{storage.url}/{kept.key} is damaged. Its stage is made again.")
 
 
 def _is_copy(file: Path, kept: Kept) -> bool:
     """Whether a file here is what a journal says of it."""
-    if not kept.hash or not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        return _hash_of(opened) == kept.hash
+    return bool(kept.hash) and file.is_file() and file_hash(file) == kept.hash
 
 
 def _stamps_last(names: Iterable[str], reverse: bool = False) -> list[str]:
@@ -329,10 +306,3 @@ def _inside(folder: Path, name: str) -> Path:
     if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name:
         raise StoreError(f"The bucket has a file called {name!r}, which is no name for a file here.")
     return folder / name
-
-
-def _hash_of(file: BinaryIO) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    while data := file.read(1 << 20):
-        digest.update(data)
-    return digest.hexdigest()

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ..core.types import Json
-from ..report.comparison import METRICS, contrasts, differences, headline, measured, notes, share_figure
+from ..report.comparison import METRICS, contrasts, differences, headline, measured, notes, share_figures
 from ..run.artifacts import Run
 from ..run.disagree import Disagreement, Side, disagreements
 from .arms import FPR, Beside, Curve, Facts, beside, facts
@@ -124,7 +124,7 @@ def siblings(studio: Studio, chosen: str) -> list[str]:
 def sides(name: str, run: Run) -> list[Json]:
     """The classifiers of a run, with the detectors that have scores of theirs."""
     return [
-        {"run": name, "kind": kind, "seed": seed, "detectors": list(detectors_of(run, kind, seed))}
+        {"run": name, "kind": kind, "seed": seed, "detectors": detectors_of(run, kind, seed)}
         for kind, seed in run.classifiers
     ]
 
@@ -163,11 +163,7 @@ def results_html(table: Beside) -> str:
         table=table,
         headline=headline(table.arms, by_metric) if len(table.arms) > 1 else "",
         measured=measured(table.arms) if table.arms else None,
-        shares_of={
-            METRICS[metric]: share_figure(part)
-            for metric, part in by_metric.items()
-            if any(one.share and one.share.value is not None for one in part)
-        },
+        shares_of=share_figures(by_metric),
         differences={METRICS[metric]: differences(table.arms, part) for metric, part in by_metric.items()},
         notes=notes(table.arms, by_metric) if len(table.arms) > 1 and table.same else [],
         curves={group: drawn(part, table) for group, part in table.curves.items()},

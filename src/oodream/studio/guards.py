@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor
 
@@ -21,43 +20,6 @@ from .sets import RunSets
 __all__ = ["InFolder", "InRun", "Place"]
 
 
-class Place(Protocol):
-    """What is known beside a guard."""
-
-    @property
-    def home(self) -> Path:
-        """The folder that the guard lies in, and below which others are saved."""
-        ...
-
-    @property
-    def cache(self) -> Path | None:
-        """Where outputs of its network are kept, if anywhere."""
-        ...
-
-    def guard(self, device: str) -> Guard:
-        """The guard. Raises StoreError where there is none."""
-        ...
-
-    def groups(self) -> dict[str, str]:
-        """The unknown sets that it was measured on, by name, with their groups; near before far."""
-        ...
-
-    def scores(self) -> Mapping[str, Tensor]:
-        """Its scores of these sets, as far as there are some; others may be among them."""
-        ...
-
-    def images(self, name: str) -> Images:
-        """The images of an unknown set, or those it has learned from: "train".
-
-        Raises DataError where they cannot be had.
-        """
-        ...
-
-    def rows(self) -> Sequence[Row]:
-        """What was measured of it."""
-        ...
-
-
 @dataclass(frozen=True)
 class InRun:
     """The guard of a run."""
@@ -67,22 +29,27 @@ class InRun:
 
     @property
     def home(self) -> Path:
+        """The folder that the guard lies in, and below which others are saved."""
         return self.run.folder.path
 
     @property
     def cache(self) -> Path | None:
+        """Where outputs of its network are kept, if anywhere."""
         return self.run.layout.cache
 
     def guard(self, device: str) -> Guard:
+        """The guard. Raises StoreError where there is none."""
         self.run.folder.check_whole("guard")
         return self.run.guard(device)
 
     def groups(self) -> dict[str, str]:
+        """The unknown sets that it was measured on, by name, with their groups; near before far."""
         stamp = self.run.stamp("scores")
         sets = stamp["inputs"]["sets"] if stamp else {}
         return _near_first({name: group for name, (group, _) in sets.items()})
 
     def scores(self) -> Mapping[str, Tensor]:
+        """Its scores of these sets, as far as there are some; others may be among them."""
         stamp = self.run.stamp("guard")
         try:
             return self.run.scores(REGULARIZED, 0, stamp["inputs"]["detector"] if stamp else "")
@@ -90,9 +57,14 @@ class InRun:
             return {}
 
     def images(self, name: str) -> Images:
+        """The images of an unknown set, or those it has learned from: "train".
+
+        Raises DataError where they cannot be had.
+        """
         return self.sets.read(self.run, name)
 
     def rows(self) -> Sequence[Row]:
+        """What was measured of it."""
         from ..run.guards import guard_rows  # with the hub's client, which takes a second
 
         return guard_rows(self.run)
@@ -100,11 +72,11 @@ class InRun:
 
 @dataclass(frozen=True)
 class InFolder:
-    """A guard in a folder of its own, as `oodream guard` and `oodream export` write one."""
+    """A guard in a folder of its own, as `oodream guard` and `oodream export` write one, asked as `InRun`."""
 
     home: Path
     plugins: bool
-    cache: Path | None = None
+    cache = None
 
     def guard(self, device: str) -> Guard:
         return Guard.load(self.home, device, self.plugins)
@@ -120,6 +92,9 @@ class InFolder:
 
     def rows(self) -> Sequence[Row]:
         return ()
+
+
+Place = InRun | InFolder
 
 
 def _near_first(groups: dict[str, str]) -> dict[str, str]:

@@ -27,7 +27,6 @@ from ..models.classifier import check_plugin
 from ..presets import PRESETS
 from ..run.artifacts import named_extensions
 from ..run.folder import read_manifest
-from ..run.layout import Layout
 from ..run.process import recorded, start, status, stop
 from .pages import page
 from .studio import Studio
@@ -190,6 +189,6 @@ def resumed(folder: Path, changed: bool, plugins: bool) -> list[str]:
         raise StoreError(f"{folder} is not a run folder: it has no run.json.")
     for name in named_extensions(overlay(Config(), manifest["config"])):
         check_plugin(name, folder, plugins)
-    options = Layout(folder).folder / OPTIONS
+    options = folder / OPTIONS
     write_json(options, manifest["config"])
     return ["run", "--preset=folder", f"--config={options}", f"--run={folder}", *again]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from ..core.files import ASSETS
-from ..report.template import filters
+from ..report.template import render
 from .studio import Studio
 
 __all__ = ["PARTS", "TEMPLATES", "fragment", "page"]
@@ -52,18 +50,4 @@ def _chosen(request: Request, studio: Studio, runs: Sequence[str]) -> str:
 
 def fragment(template: str, **values: Any) -> str:
     """A template's text, which UTF-8 can hold. Those of the report are at hand."""
-    text = _environment().get_template(template).render(values)
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.FileSystemLoader([TEMPLATES, ASSETS / "report"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= filters()
-    return environment
+    return render(template, TEMPLATES, **values)

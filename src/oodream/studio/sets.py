@@ -12,7 +12,7 @@ from ..data.images import Images
 from ..data.inputs import DataInputs
 from ..run.artifacts import Run
 
-__all__ = ["RunSets", "png"]
+__all__ = ["RunSets"]
 
 KEPT = 3  # runs whose sets stay in memory, at most 2 GiB each
 
@@ -52,11 +52,6 @@ class RunSets:
         images = self.read(run, name)
         if not 0 <= row < len(images):
             raise ValueError(f"The set {name!r} has {len(images):,} pictures, and no row {row}.")
-        return png(images, row)
-
-
-def png(images: Images, row: int) -> bytes:
-    """An image of a set as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(images.batch([row])[0].permute(1, 2, 0).numpy()).save(file, "PNG")
-    return file.getvalue()
+        file = io.BytesIO()
+        Image.fromarray(images.batch([row])[0].permute(1, 2, 0).numpy()).save(file, "PNG")
+        return file.getvalue()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from statistics import fmean
 
 from ...core.files import write_bytes, write_json
@@ -95,27 +93,20 @@ def calibrate_guard(job: Job) -> Json:
     outliers = own_lesson(job) if uses_outliers(detector) else None
     classifier = job.run.classifier(REGULARIZED, 0)
     extractor = classifier.extractor(job.device, job.layout.cache)
-    with _another_detector(name):
+    try:
         guard = Guard.calibrate(
             classifier, detector, job.inputs.train, test, c.alpha, confidence, extractor,
             per_class=c.per_class, outliers=outliers,
         )  # fmt: skip
-    guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
-    score_N = scores_of(guard.detector, extractor(test, probes_of([guard.detector])))
-    half = observed_rate(score_N, c.alpha, confidence, job.config.seed)
-    return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
-
-
-@contextmanager
-def _another_detector(name: str) -> Iterator[None]:
-    """A ValueError in the block says which detector no guard can be made of, and how to choose another."""
-    try:
-        yield
     except ValueError as error:
         raise ValueError(
             f"No guard can be made of the detector {name!r}: {error} Another is named with --guard.detector; "
             "without it the first one of --evaluate.detectors is taken."
         ) from error
+    guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
+    score_N = scores_of(guard.detector, extractor(test, probes_of([guard.detector])))
+    half = observed_rate(score_N, c.alpha, confidence, job.config.seed)
+    return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
 
 
 def lacks_test_images(job: Job) -> str:
