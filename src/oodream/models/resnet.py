@@ -122,4 +122,4 @@ BACKBONES: dict[str, dict[str, Any]] = {
     for suffix, imagenet in (("", False), ("-224", True))
     for name, (block, blocks) in DEPTHS.items()
 }
-BACKBONES |= {f"{name}-z": {**BACKBONES[name], "sigma": 0.5} for name in ("resnet8", "resnet18")}
+BACKBONES |= {f"{name}-z": {**sizes, "sigma": 0.5} for name, sizes in BACKBONES.items()}
