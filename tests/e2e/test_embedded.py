@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from oodream.cli.main import main
-from oodream.config import Optimisation, TrainConfig
 from oodream.core.files import read_json, read_json_lines
+from oodream.core.tensors import load_tensors
 from oodream.data.builtin import FASHION_ID
+from oodream.models.classifier import load_classifier
 from oodream.synthesis.decoders.stable import StableDecoder
 from oodream.synthesis.pipeline import EMBEDDED
 
@@ -52,14 +53,10 @@ def test_the_report_answers_as_what_is_deployed_does(run):
 
 def test_plain_prompts_draw_their_class(run):
     """By the plain classifier, which has seen real images alone."""
-    from oodream.core.tensors import load_tensors
-    from oodream.models.factory import backbone
-
-    judge = backbone(TrainConfig(optimisation=Optimisation()).backbone, len(FASHION_ID))
-    judge.load_state_dict(load_tensors(run / "classifier" / "baseline-s0" / "model.safetensors"))
+    judge = load_classifier(run / "classifier" / "baseline-s0").network
     drawn = load_tensors(run / "strips" / "samples.safetensors")["images"]
     with torch.no_grad():
-        said = judge.eval()(drawn.flatten(0, 1)).logits_BC.argmax(1).view(drawn.shape[:2])
+        said = judge(drawn.flatten(0, 1)).logits_BC.argmax(1).view(drawn.shape[:2])
     assert (said == torch.arange(len(FASHION_ID))[:, None]).float().mean() > 0.85
 
 

@@ -63,8 +63,11 @@ class ResNet(nn.Module):
 
     Its stem is one 3 x 3 convolution, as for CIFAR; with `imagenet` it is a 7 x 7 one of stride 2 and a
     max-pool. Pixels are scaled to -1 to 1 inside. With `sigma` the features of every image have mean 0 and
-    standard deviation `sigma` (ASCOOD, Regmi 2026).
+    standard deviation `sigma` (ASCOOD, Regmi 2026); it is stored among the weights, so that they fit no
+    network without it.
     """
+
+    sigma: Tensor | None
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class ResNet(nn.Module):
         sigma: float = 0.0,
     ) -> None:
         super().__init__()
-        self.sigma = sigma
+        self.register_buffer("sigma", torch.tensor(sigma) if sigma else None)
         width = widths[0]
         first = (
             nn.Conv2d(3, width, 7, 2, 3, bias=False)
@@ -105,7 +108,7 @@ class ResNet(nn.Module):
     def from_map(self, x: Tensor) -> Output:
         """The output for such maps: all layers behind the stem."""
         z = self.stages(x).mean((2, 3))
-        if self.sigma:
+        if self.sigma is not None:
             z = self.sigma * (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-6)
         return Output(logits_BC=self.head(z), z_BF=z)
 
