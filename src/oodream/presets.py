@@ -58,8 +58,6 @@ IMAGENET = Optimisation(epochs=100, batch=160, lr=0.1, min_area=0.08)
 PUBLISHED = RegularizeConfig(ratio=1.0, grayscale_prob=0.0, outlier_aug_prob=0.0)
 # Other things by name, put in known images; and twins that keep what the known ones show.
 WORDS, TWINS = SampleConfig(sampler="words"), ReconstructConfig(twins=True)
-# Features of one mean and spread in every image, chosen on classes left out (docs/experiments.md).
-STANDARDISED = "resnet8-z"
 NO_RECONSTRUCTION, NO_FILTER = ReconstructConfig(detail=False, frac=0.0), FilterConfig(filters=())
 
 
@@ -72,7 +70,7 @@ def garments(epochs: int) -> TrainConfig:
     """A training whose images are as sharp as they are: on garments softened ones cost near-OOD, chosen on
     classes left out (docs/experiments.md).
     """
-    return TrainConfig(backbone=STANDARDISED, soften=0.0, optimisation=Optimisation(epochs=epochs))
+    return TrainConfig(soften=0.0, optimisation=Optimisation(epochs=epochs))
 
 
 def cifar(name: str, about: str) -> Preset:
@@ -193,7 +191,8 @@ PRESETS = {
             sample=replace(WORDS, options={"words": "world"}, per_class=40),
             decode=edited(0.7),
             reconstruct=TWINS,
-            train=TrainConfig(backbone=STANDARDISED, optimisation=Optimisation(epochs=25)),
+            # Features of one mean and spread in every image, chosen on classes left out of the drawings.
+            train=TrainConfig(backbone="resnet8-z", optimisation=Optimisation(epochs=25)),
             evaluate=replace(CAREFUL, resamples=300),
         ),
     ),

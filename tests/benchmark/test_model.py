@@ -7,11 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers import ViTForImageClassification
 
 from oodream.core.files import read_json
 from oodream.models.external import ADAPTERS
 from oodream.models.factory import backbone
 from oodream.models.inference import Extractor
+from tests.helpers.networks import VIT
 from tests.helpers.protocols import SIZE, evaluate, rows, save_classifier
 
 
@@ -126,11 +128,20 @@ class Foreign(torch.nn.Module):
 
     def __init__(self, classes: int, size: int) -> None:
         super().__init__()
-        self.inner, self.body = backbone("resnet8", 3), torch.nn.Identity()
-        self.body.pretrained_cfg = {"num_classes": classes, "input_size": (3, size, size)}
+        self.inner, self.body = backbone("resnet8", classes), torch.nn.Identity()
+        self.head = self.inner.head
+        self.body.pretrained_cfg = {"input_size": (3, size, size)}
 
     def forward(self, images: torch.Tensor) -> object:
         return self.inner(images)
+
+
+def test_a_published_network_of_other_classes_gets_no_random_head(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ViTForImageClassification(VIT).save_pretrained(tmp_path / "vit")
+    assert evaluate(root, "--model", f"hf:{tmp_path / 'vit'}", "--out", str(tmp_path / "out")) == 2
+    assert "vit knows 5 classes and colours has 3." in capsys.readouterr().err
 
 
 def test_published_weights_for_other_classes_or_sizes(

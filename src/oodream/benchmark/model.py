@@ -14,8 +14,9 @@ from ..core.errors import listed
 from ..core.types import Loss
 from ..models.classifier import load_classifier
 from ..models.factory import backbone, load_weights
+from ..models.inference import linear_head
 from ..models.opened import full_name, is_factory
-from ..models.published import published_config
+from ..models.serialized import FORMATS
 from .protocol import Protocol
 
 __all__ = ["Model", "class_order", "open_model"]
@@ -62,7 +63,8 @@ def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: b
             f"{source} is a module of yours. Export it (torch.export.save, or as ONNX) and name the file "
             "with --model, or measure it in Python (docs/detectors.md)."
         )
-    network = backbone(source, count, pretrained=weights is None)
+    published = weights is None and source.partition(":")[0] not in FORMATS
+    network = backbone(source, 0 if published else count, pretrained=weights is None)
     if weights is not None:
         load_weights(network, weights)
     elif ":" not in source:
@@ -70,11 +72,8 @@ def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: b
             f"{source} has no published weights. Give --weights FILE.safetensors; or in place of the name a "
             "classifier's folder, such as runs/photos/classifier/baseline-s0."
         )
-    elif (classes := published_config(network).get("num_classes", count)) != count:
-        raise ValueError(
-            f"{source} knows {classes} classes and {protocol.name} has {count}: "
-            "its last layer would be random."
-        )
+    elif (head := linear_head(network)) is not None and (classes := len(head.weight_CF)) != count:
+        raise ValueError(f"{source} knows {classes} classes and {protocol.name} has {count}.")
     return Model(name=source, network=network.eval())
 
 
