@@ -86,7 +86,7 @@ def test_the_names_of_a_folder_and_of_none(decoder, tmp_path):
     assert known_to(decoder) == {"airplane", "Siamese cat", "grey wolf", "birch"}
     assert known_to(str(decoder)) == known_to(decoder)
     assert known_to(tmp_path) is None
-    assert known_to("runwayml/stable-diffusion-v1-5") is None
+    assert known_to("stable-diffusion-v1-5/stable-diffusion-v1-5") is None
 
 
 def test_a_damaged_list_is_named(decoder):
