@@ -130,8 +130,6 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys, no_previ
         assert parse(reference.COMMANDS[name], name, args)  # the bucket would be asked
         return
     if name in ("run", "demo", "compare", "evaluate", "guard"):
-        if name == "run" and "imagenet100" in line and "--data" not in args:
-            args += ["--data", "IMAGENET"]
         assert main([name, *args, *([] if "--dry-run" in args else ["--dry-run"])]) == 0
         return
     refusals = {
