@@ -104,6 +104,9 @@ This page is made from the program: `make options` writes it, `python -m oodream
 - `oodream run --preset demo --dry-run` prints every option with its value, and of each stage whether it is
   done or would be made, or made again and why. A run keeps its options in its `run.json`.
 - In Python a configuration is `oodream.Config`, with the same names, defaults and checks.
+- A command exits with 0 when it is done, 1 where an audit finds a problem, 2 where it refuses (it says why)
+  or a picture could not be read, and 130 after Ctrl-C. With `OODREAM_DEBUG=1` in the environment an error
+  is printed with its traceback.
 
 A section is the input of the stages that are named above its table. A changed option makes these stale, and
 those that follow them. `--redo changed` makes them afresh ([run folder](run-folder.md)).
