@@ -20,11 +20,12 @@ __all__ = ["EnergyLogistic"]
 class EnergyLogistic(Loss):
     """CE + beta * E[-log sigmoid(+-phi(E))], + for ID (DREAM-OOD eq. 7-8; VOS eq. 5-7).
 
-    E is the logsumexp of the logits, and phi(E) = softplus(a) * E + b. With a free slope the optimiser can
-    settle on a negative one. Then training looks healthy while outliers get a *higher* logsumexp than ID
-    images, and the energy score, which the paper tests with, is upside down. The slope is therefore positive
-    by construction. ID images and outliers weigh the same whatever their numbers. With `weighted` E has a
-    learned positive weight for every class (as in VOS), which the detector `weighted_energy` uses, too.
+    E is the energy, the negative logsumexp of the logits, and phi(E) = -softplus(a) * E + b. With a free
+    slope the optimiser can settle on the other sign. Then training looks healthy while outliers get a *lower*
+    energy than ID images, and the energy score, which the paper tests with, is upside down. The sign is
+    therefore fixed by construction. ID images and outliers weigh the same whatever their numbers. With
+    `weighted` E has a learned positive weight for every class (as in VOS), which the detector
+    `weighted_energy` uses, too.
     """
 
     outliers = True
