@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from importlib.util import find_spec
 
 import fsspec
@@ -43,6 +44,32 @@ def test_files_come_and_go_whole(url, tmp_path):
     with pytest.raises(FileNotFoundError):
         storage.fetch("c", tmp_path / "deep" / "there")
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["here"]
+
+
+def test_a_copy_says_which_side_fails(monkeypatch, tmp_path):
+    """While it is read: the storage refuses, or this machine has no room."""
+    with bucket("memory", monkeypatch) as url:
+        storage = Storage(url)
+        storage.create("x", b"content")
+        there = storage.fs.open(f"{storage.root}/x", "rb")
+        monkeypatch.setattr(storage.fs, "open", lambda *_: there)
+        for error, said in (
+            (errno.EACCES, "credentials of the environment"),
+            (errno.EIO, "cannot be reached"),
+        ):
+            monkeypatch.setattr(there, "read", lambda _, e=error: raised(OSError(e, "no")))
+            with pytest.raises(StoreError, match=f"^{url}.*{said}"):
+                storage.fetch("x", tmp_path / "x")
+        parts = [b"content", b""]
+        monkeypatch.setattr(there, "read", lambda _: parts.pop(0))
+        monkeypatch.setattr("oodream.core.files.os.replace", lambda *_: raised(OSError(errno.ENOSPC, "no")))
+        with pytest.raises(StoreError, match=r"The disk is full at .*x"):
+            storage.fetch("x", tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def raised(error: Exception) -> None:
+    raise error
 
 
 def test_tags_change_with_contents(url):

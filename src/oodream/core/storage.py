@@ -150,8 +150,12 @@ class Storage:
 
     def fetch(self, name: str, file: Path) -> None:
         """Copies a file to this machine, whole or not at all."""
-        with _told(self.url), self.fs.open(f"{self.root}/{name}", "rb") as there:
-            write_bytes(file, iter(partial(there.read, 1 << 20), b""), sync=False)
+
+        def parts() -> Iterator[bytes]:
+            with _told(self.url), self.fs.open(f"{self.root}/{name}", "rb") as there:
+                yield from iter(partial(there.read, 1 << 20), b"")
+
+        write_bytes(file, parts(), sync=False)  # what fails here is this machine's, and there the storage's
 
     def send(self, file: BinaryIO, name: str) -> None:
         """Writes an open file to a name."""
