@@ -138,11 +138,25 @@ COMPARISONS = {
             | in_place("known", known_transform="attributed", loss=["outlier_exposure"]),
         },
     ),
+    "dream-id": Comparison(
+        preset="fashion-id",
+        about="accuracy under shift by imagined inliers, other ways to draw some, and augmented known images",
+        arms={
+            "imagined": {},
+            "by name": {"sample": {"sampler": "gaussian", "options": {"kind": "inlier", "spread": 0.1}}},
+            "redrawn": {"decode": {"decoder": "image_to_image", "options": {"strength": 0.5}}},
+            **{
+                f"known, {name}": {"regularize": {"outliers": "known", "known_transform": name}}
+                for name in ("varied", "augmix", "randaugment", "autoaugment", "structured")
+            },
+        },
+    ),
     "oal": Comparison(
         preset="fashion-oal",
         about="OAL and its parts, numbers of outliers, and DREAM-OOD",
         arms={
             "oal": {},
+            "known, varied": {"regularize": {"outliers": "known", "loss": ["energy_logistic", "kd"]}},
             "dream-ood": DREAM_ARM,
             "dream-ood, varied": overlaid(DREAM_ARM, outlier_aug_prob=0.5),
             "dream-ood, varied, 120 outliers": overlaid(DREAM_ARM, outlier_aug_prob=0.5, max_outliers=120),

@@ -70,6 +70,17 @@ def test_the_report_speaks_of_accuracy(finished):
     assert "seen-elsewhere" in page
 
 
+def test_augmented_known_images_stand_in_their_place(copied, shapes, tiny_pipeline):
+    known = ("--regularize.outliers", "known", "--regularize.known-transform", "augmix")
+    more = (*INLIERS, "--regularize.loss", "cross_entropy", "--regularize.ratio", "1", *known)
+    assert main(command(shapes, tiny_pipeline, copied, *more, "--redo", "changed")) == 0
+    log = read_json(copied / "classifier" / "regularized-s0" / "stage.json")
+    assert log["summary"]["inliers"] == 24
+    page = (copied / "report" / "index.html").read_text()
+    assert "beside known images, augmix, in place of imagined inliers" in page
+    assert "of corrupted images correctly" in page
+
+
 def test_drifted_inliers_can_be_dropped(copied, shapes, tiny_pipeline, capsys):
     more = (
         *INLIERS,

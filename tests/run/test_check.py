@@ -108,9 +108,16 @@ def test_words_to_sample_are_no_classes(shapes, decoder, tmp_path):
             {"regularize": {"known_transform": "cut", "outliers": "known"}, "decode": {"output": "latents"}},
             "Latents of known images can be varied alone",
         ),
+        (
+            {
+                "regularize": {"known_transform": "cut", "outliers": "known", "loss": ["cross_entropy"]},
+                "sample": {"options": {"kind": "inlier"}},
+            },
+            "cut show no class, and could be no inliers. .* is one of varied, inverted, structured, augmix",
+        ),
     ],
 )
-def test_known_images_are_transformed_only_where_they_are_outliers(
+def test_known_images_are_transformed_only_where_they_teach_something(
     shapes, decoder, tmp_path, options, message
 ):
     with pytest.raises(ConfigError, match=message):
@@ -127,6 +134,10 @@ INLIERS = {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["c
         (LATENTS, r"this run's outliers are latents \(decode.output\)"),
         (INLIERS, "this run imagines inliers"),
         ({"regularize": {"outliers": "known"}}, "this run alters known images while it trains"),
+        (
+            INLIERS | {"regularize": {"outliers": "known", "loss": ["cross_entropy"]}},
+            "this run alters known images while it trains, in place of inliers",
+        ),
     ],
 )
 @pytest.mark.parametrize(

@@ -221,7 +221,14 @@ VIRTUAL = {"regularize": {"loss": ["vos", "fever"]}}
 KNOWN = {"regularize": {"outliers": "known"}}
 
 
-@pytest.mark.parametrize("options", [VIRTUAL, KNOWN, {"regularize": {"loss": ["logit_norm"], "ratio": 0.0}}])
+INLIERS = {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["cross_entropy"]}}
+KNOWN_INLIERS = INLIERS | {"regularize": {"loss": ["cross_entropy"], "outliers": "known"}}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [VIRTUAL, KNOWN, KNOWN_INLIERS, {"regularize": {"loss": ["logit_norm"], "ratio": 0.0}}],
+)
 def test_what_trains_on_nothing_imagined_imagines_nothing(options, config, tmp_path):
     job = Job(overlay(config, options), tmp_path)
     assert not job.run.imagines
@@ -229,8 +236,7 @@ def test_what_trains_on_nothing_imagined_imagines_nothing(options, config, tmp_p
 
 
 def test_inliers_are_imagined_by_a_loss_that_takes_no_outliers(config, tmp_path):
-    inliers = {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["cross_entropy"]}}
-    assert {*Plan(Job(overlay(config, inliers), tmp_path)).stages} >= IMAGINING
+    assert {*Plan(Job(overlay(config, INLIERS), tmp_path)).stages} >= IMAGINING
 
 
 def test_as_many_known_images_stand_in_as_would_be_sampled(config, tmp_path):

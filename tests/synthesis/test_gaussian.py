@@ -45,11 +45,25 @@ def test_anchors_are_the_nearest_features():
 
 def test_kept_noise_has_the_distances_of_the_tail():
     """The least likely share epsilon of a Gaussian of width D is what lies beyond a quantile of chi^2."""
-    noise = Gaussian(candidates=1000, epsilon=0.05)._unlikely(12, 500, 0, 0)
+    noise = Gaussian(candidates=1000, epsilon=0.05)._extreme(12, 500, 0, 0)
     square = noise.square().sum(1).numpy()
     tail = chi2.ppf(0.95 + 0.05 * (np.arange(5000) + 0.5) / 5000, 12)
     assert ks_2samp(square, tail).pvalue > 1e-3
     assert ks_2samp(square, chi2.ppf((np.arange(5000) + 0.5) / 5000, 12)).pvalue < 1e-6
+
+
+def test_inliers_have_the_distances_of_the_other_end():
+    noise = Gaussian(candidates=1000, epsilon=0.05, kind="inlier")._extreme(12, 500, 0, 0)
+    head = chi2.ppf(0.05 * (np.arange(5000) + 0.5) / 5000, 12)
+    assert ks_2samp(noise.square().sum(1).numpy(), head).pvalue > 1e-3
+
+
+def test_inliers_of_a_small_spread_are_the_class_s_mean_direction():
+    f = features(n=40)
+    drawn = Gaussian(kind="inlier", spread=0.01)(f, 5, 0, "s")
+    assert drawn.kind == "inlier"
+    for z, y in zip(drawn.z_MD, drawn.y_M, strict=True):
+        assert z @ normalize(f.z_ND[f.y_N == y].mean(0), dim=0) > 0.999
 
 
 def test_with_epsilon_1_draws_are_the_gaussian():

@@ -17,9 +17,10 @@ from oodream.core.seeding import generator
 from oodream.data.images import Images, from_array
 from oodream.training.attribution import PERTURBATIONS, SCALE, SHARE, attributed
 from oodream.training.batches import epoch_batches
-from oodream.training.known import TRANSFORMS, partners
+from oodream.training.known import KEEP_CLASS, TRANSFORMS, partners
 from oodream.training.loop import objective_of
-from oodream.training.sources import known_as_outliers
+from oodream.training.policies import POLICIES
+from oodream.training.sources import Source, known_in_place
 from tests.helpers.training import CPU, UNMOVED, images, known, latent_sources, output
 
 ROWS = torch.arange(24)
@@ -100,10 +101,10 @@ def test_tiles_are_shuffled_and_negatives_are_negative():
     assert torch.equal(made("inverted", data), 255 - data.batch(ROWS))
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", [name for name in TRANSFORMS if name not in POLICIES])
 def test_batches_show_them_anew_and_as_imagined_ones(name):
     data = images(32)
-    source = known_as_outliers(data, 24, replace(PLAIN, known_transform=name), data)
+    source = known_in_place(data, 24, "outlier", replace(PLAIN, known_transform=name), data)
     assert source.outlier_aug_prob == 0
     assert source.ratio == 0.5
     (first, _), (again, _), (later, _) = (
@@ -112,16 +113,37 @@ def test_batches_show_them_anew_and_as_imagined_ones(name):
     assert torch.equal(first.images_B3HW, again.images_B3HW)
     assert len(first.images_B3HW) == 24
     assert len(first.y_B) == 16, "they have no label that is learned"
-    plain = known_as_outliers(data, 24, PLAIN, data)
+    plain = known_in_place(data, 24, "outlier", PLAIN, data)
     (untouched, _) = epoch_batches([known(data), replace(plain, outlier_aug_prob=0.0)], UNMOVED, 0, 0)
     assert torch.equal(first.images_B3HW[:16], untouched.images_B3HW[:16]), "known images are as they were"
     assert not (first.images_B3HW[16:] == untouched.images_B3HW[16:]).flatten(1).all(1).any()
     assert not torch.equal(first.images_B3HW[16:], later.images_B3HW[16:])
 
 
-def test_processes_make_what_one_would():
+@pytest.mark.parametrize("name", KEEP_CLASS)
+def test_inliers_show_their_class_and_teach_it(name):
     data = images(32)
-    source = known_as_outliers(data, 24, replace(PLAIN, known_transform="mixed"), data)
+    config = replace(PLAIN, known_transform=name, inlier_weight=0.25)
+    source = known_in_place(data, 24, "inlier", config, data)
+    assert (source.role, source.ratio, source.weight) == ("inlier", 0.5, 0.25)
+    (first, _), (later, _) = (
+        list(epoch_batches([known(data), source], UNMOVED, 0, epoch)) for epoch in (0, 1)
+    )
+    assert (len(first.images_B3HW), len(first.y_B)) == (24, 24), "they have a label that is learned"
+    assert first.weight_B.tolist() == [1.0] * 16 + [0.25] * 8
+    plain = Source(role="inlier", data=source.data, ratio=0.5)
+    (untouched, _) = epoch_batches([known(data), plain], UNMOVED, 0, 0)
+    assert torch.equal(first.y_B, untouched.y_B), "each that of its image"
+    assert torch.equal(first.images_B3HW[:16], untouched.images_B3HW[:16]), "known images are as they were"
+    changed = (first.images_B3HW[16:] != untouched.images_B3HW[16:]).flatten(1).any(1)
+    assert changed.sum() >= 3, "a policy leaves some as they are"
+    assert not torch.equal(first.images_B3HW[16:], later.images_B3HW[16:])
+
+
+@pytest.mark.parametrize("name", ["mixed", "augmix"])
+def test_processes_make_what_one_would(name):
+    data = images(32)
+    source = known_in_place(data, 24, "outlier", replace(PLAIN, known_transform=name), data)
     (whole, _) = epoch_batches([known(data), source], UNMOVED, 0, 0)
     parts = [next(iter(epoch_batches([known(data), source], UNMOVED, 0, 0, Shard(i, 2)))) for i in range(2)]
     for i, part in enumerate(parts):
@@ -131,7 +153,7 @@ def test_processes_make_what_one_would():
 def test_latents_can_be_varied_alone():
     data, latents, _ = latent_sources()
     with pytest.raises(ValueError, match="can be varied, not cut"):
-        known_as_outliers(latents.data, 5, replace(PLAIN, known_transform="cut"), data.data)
+        known_in_place(latents.data, 5, "outlier", replace(PLAIN, known_transform="cut"), data.data)
 
 
 class Linear(nn.Module):
@@ -178,7 +200,9 @@ def test_the_loop_shows_the_network_what_it_made_of_known_images():
             return super().forward(x)
 
     data = flat(n=32)
-    source = known_as_outliers(data, 24, replace(PLAIN, known_transform="attributed", known_step=30.0), data)
+    source = known_in_place(
+        data, 24, "outlier", replace(PLAIN, known_transform="attributed", known_step=30.0), data
+    )
     model, loss = Watched(), make("losses", "outlier_exposure")
     objective = objective_of(model, loss, [known(data), source], UNMOVED, CPU, None, None).train()
     (batch, _) = epoch_batches([known(data), source], UNMOVED, 0, 0)

@@ -16,7 +16,7 @@ from oodream.training.sources import (
     Source,
     check_sources,
     imagined_source,
-    known_as_outliers,
+    known_in_place,
     known_latents,
     real_outliers,
 )
@@ -63,7 +63,7 @@ def test_imagined_images_turn_gray_as_often_as_known_ones_are():
 def test_the_controls_outliers_are_known_images_spread_over_the_set_and_varied():
     data = colored(100)
     config = replace(VARIED, outlier_aug_prob=0.1)
-    source = known_as_outliers(data, 7, config, data)
+    source = known_in_place(data, 7, "outlier", config, data)
     assert torch.equal(source.data.batch(range(7)), data.batch([0, 14, 28, 42, 57, 71, 85]))
     assert torch.equal(source.data.labels, data.labels[[0, 14, 28, 42, 57, 71, 85]])
     assert (source.role, source.outlier_aug_prob, source.ratio) == ("outlier", 1.0, 1.0)
@@ -75,7 +75,7 @@ def test_the_controls_outliers_are_known_images_spread_over_the_set_and_varied()
 
 def test_the_controls_outliers_may_be_latents():
     data, latents, _ = latent_sources()
-    source = known_as_outliers(latents.data, 5, VARIED, data.data, min_weight=0.4)
+    source = known_in_place(latents.data, 5, "outlier", VARIED, data.data, min_weight=0.4)
     assert torch.equal(
         source.data.batch(torch.arange(5)), latents.data.batch(torch.tensor([0, 4, 9, 14, 19]))
     )

@@ -10,7 +10,7 @@ import torch
 from oodream.config import LatentsConfig, Optimisation, TrainConfig
 from oodream.models.inference import Extractor
 from oodream.training.losses.energy_logistic import EnergyLogistic
-from oodream.training.sources import known_as_outliers, known_latents
+from oodream.training.sources import known_in_place, known_latents
 from oodream.training.train import adapter_maker, is_pretrained, learn_adapter, make_loss, train
 from tests.helpers.training import (
     CPU,
@@ -74,7 +74,7 @@ def test_what_a_loss_lacks_is_said_before_training(tmp_path):
     for names, message in (("energy_logistic", "needs outliers"), ("kd", "needs a teacher")):
         with pytest.raises(ValueError, match=f"t: the loss {message}, and there is none"):
             train([known(images(16))], SHORT, 0, CPU, tmp_path / "s", "t", loss=make_loss((names,)))
-    sources = [known(images(16)), known_as_outliers(images(16), 8, VARIED, images(16))]
+    sources = [known(images(16)), known_in_place(images(16), 8, "outlier", VARIED, images(16))]
     with pytest.raises(ValueError, match="micl needs the vectors outliers were imagined from"):
         train(sources, SHORT, 0, CPU, tmp_path / "s", "t", loss=make_loss(("energy_logistic", "micl")))
 
@@ -97,11 +97,11 @@ def test_the_whole_recipe_trains_at_any_batch_size(batch, losses, tmp_path):
 
 def test_the_control_trains_on_images_and_on_latents(tmp_path):
     data = images(24, size=32)
-    sources = [known(data), known_as_outliers(data, 6, VARIED, data)]
+    sources = [known(data), known_in_place(data, 6, "outlier", VARIED, data)]
     log = train(sources, SHORT, 0, CPU, tmp_path / "a", "t", loss=make_loss(("energy_logistic",))).log
     assert math.isfinite(log[0]["energy"])
     first, latents, _ = latent_sources()
-    sources = [first, latents, known_as_outliers(latents.data, 6, VARIED, first.data)]
+    sources = [first, latents, known_in_place(latents.data, 6, "outlier", VARIED, first.data)]
     maker = adapter_maker(LatentsConfig(adapter="stem"), (4, 8, 8), 32)
     loss = make_loss(("energy_logistic", "kd"))
     state, teacher = tmp_path / "b", network()

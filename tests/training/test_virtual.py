@@ -16,7 +16,7 @@ from oodream.core.types import Head, Step
 from oodream.training.losses._virtual import FeatureQueue
 from oodream.training.losses.npos import beyond_boundary
 from oodream.training.losses.vos import gaussian_tails
-from oodream.training.sources import known_as_outliers
+from oodream.training.sources import known_in_place
 from oodream.training.terms import LossSum
 from oodream.training.train import make_loss, train
 from tests.helpers.training import CPU, UNMOVED, built, images, known, output, step
@@ -222,7 +222,7 @@ def test_losses_without_outliers_may_be_shown_none(transform, tmp_path):
     """With a ratio of 0 the training is the one of known images alone."""
     data = images(32)
     config = TrainConfig(optimisation=replace(UNMOVED, epochs=2))
-    none = known_as_outliers(data, 8, RegularizeConfig(known_transform=transform, ratio=0.0), data)
+    none = known_in_place(data, 8, "outlier", RegularizeConfig(known_transform=transform, ratio=0.0), data)
     logs = [
         train(
             sources, config, 0, CPU, tmp_path / str(i), "test", loss=make_loss(("vos",), {"start": 0.5})

@@ -168,15 +168,18 @@ class RegularizeConfig(Section):
     loss_options: dict[str, Option] = field(default_factory=dict)
     """their options: of the first one as `beta=1.0`, of any as `kd.logit=4`"""
     outliers: Literal["imagined", "known", "real"] = "imagined"
-    """imagined outliers; or a control in their place: `known` training images, changed as known_transform
-    says, or `real` images of other things, the oracle"""
-    known_transform: Literal["varied", "mixed", "cut", "shuffled", "inverted", "structured", "attributed"] = (
-        "varied"
-    )
-    """what known images in place of imagined outliers become: varied, or mixed with one of another class, cut
+    """imagined outliers (or inliers, where the sampler gives such); or a control in their place: `known`
+    training images, changed as known_transform says, or `real` images of other things, the oracle of
+    outliers"""
+    known_transform: Literal[
+        "varied", "mixed", "cut", "shuffled", "inverted", "structured", "augmix", "randaugment",
+        "autoaugment", "attributed",
+    ] = "varied"  # fmt: skip
+    """what known images in place of imagined ones become: varied, or mixed with one of another class, cut
     (a box of one of another class is in them), shuffled in tiles, inverted, structured (mixed with fractals,
-    PixMix), or attributed (moved along the gradient of their class's logit, ASCOOD); these are shown as
-    imagined outliers would be"""
+    PixMix), augmented by AugMix, RandAugment or AutoAugment, or attributed (moved along the gradient of their
+    class's logit, ASCOOD); these are shown as imagined ones would be, and in place of inliers still show
+    their class"""
     known_step: Positive = 10.0
     """of `attributed`: how far an image is moved, in the published code's units"""
     real: str = ""

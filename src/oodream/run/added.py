@@ -124,12 +124,12 @@ def added_outliers(run: Run) -> AddedOutliers:
 
 def adds_nothing(run: Run) -> str:
     """Why the run's training takes no outliers that a person has drawn; empty where it takes some."""
+    if not run.imagines:
+        return f"this run trains on {run.beside or 'no'} images in place of imagined {run.kind}s"
     if run.kind != "outlier":
         return f"this run imagines {run.kind}s"
     if run.has_latents:
         return "this run's outliers are latents (decode.output)"
-    if not run.imagines:
-        return f"this run trains on {run.beside or 'no'} images in place of imagined outliers"
     return ""
 
 

@@ -23,8 +23,10 @@ def beside_of(config: Config) -> Beside:
 
 
 def kind_of(config: Config) -> Kind:
-    """What the sampler gives, "outlier" or "inlier"; images in the place of what is imagined are outliers."""
-    if config.regularize.outliers != "imagined":
+    """What the sampler gives, "outlier" or "inlier", and what stands in its place is. Real images of other
+    things are outliers.
+    """
+    if config.regularize.outliers == "real":
         return "outlier"
     given: Kind = bare_sampler(config.sample).kind  # type: ignore[assignment]
     return given

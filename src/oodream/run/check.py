@@ -10,12 +10,13 @@ from ..config import Config
 from ..core.faults import blamed
 from ..core.options import ConfigError
 from ..core.registry import get, make, make_all
-from ..core.types import Sizes
+from ..core.types import Loss, Sizes
 from ..detection.fit import uses_outliers
 from ..models.factory import backbone
 from ..synthesis.decoders.stable import StableDecoder
 from ..synthesis.filters import make_filters
 from ..synthesis.names import warn_of_names
+from ..training.known import KEEP_CLASS
 from ..training.loop import autocast
 from ..training.terms import build_loss
 from ..training.train import NO_ADAPTER, make_loss
@@ -44,11 +45,7 @@ def check(job: Job) -> None:
         raise ValueError(
             f"The loss {'+'.join(r.loss)} needs outliers, and the sampler gives {job.run.kind}s."
         )
-    if not loss.outliers and r.outliers != "imagined":
-        raise ValueError(
-            f"The loss {'+'.join(r.loss)} uses no outliers: {r.outliers} ones would teach nothing."
-        )
-    check_known_transform(job)
+    check_in_place(job, loss)
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
     vectors = job.run.kind == "outlier" and job.run.imagines
@@ -103,15 +100,26 @@ def warn_of_photographs(job: Job) -> None:
         )
 
 
-def check_known_transform(job: Job) -> None:
-    """Raises ConfigError for a transform of known images that are no outliers, or are latents."""
-    r = job.config.regularize
+def check_in_place(job: Job, loss: Loss) -> None:
+    """Raises ValueError (ConfigError among them) for images in the place of imagined ones that would teach
+    nothing or the wrong thing, and for a transform of known images that none of them goes through.
+    """
+    r, kind = job.config.regularize, job.run.kind
+    if kind == "outlier" and not loss.outliers and r.outliers != "imagined":
+        raise ValueError(
+            f"The loss {'+'.join(r.loss)} uses no outliers: {r.outliers} ones would teach nothing."
+        )
     if r.known_transform == "varied":
         return
     if r.outliers != "known":
         raise ConfigError(
             f"--regularize.known-transform {r.known_transform} takes --regularize.outliers known; it is "
             f"{r.outliers}."
+        )
+    if kind == "inlier" and r.known_transform not in KEEP_CLASS:
+        raise ConfigError(
+            f"Images that are {r.known_transform} show no class, and could be no inliers. In the place of "
+            f"imagined ones --regularize.known-transform is one of {', '.join(KEEP_CLASS)}."
         )
     if job.run.has_latents:
         raise ConfigError("Latents of known images can be varied alone: leave --regularize.known-transform.")

@@ -262,7 +262,7 @@ def _listed_outliers(job: GuardJob) -> Listing:
     if (run := run_of(folder, job.plugins)) is None:
         return list_ood(folder, "outliers")
     if not run.imagines or run.kind != "outlier" or run.has_latents:
-        what = "inliers" if run.kind != "outlier" else "no images of outliers"
+        what = "inliers" if run.imagines and run.kind != "outlier" else "no images of outliers"
         raise StoreError(
             f"{folder} imagines {what}. Name a run of outliers with --outliers, or a folder of images."
         )

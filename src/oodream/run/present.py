@@ -41,7 +41,7 @@ __all__ = ["present"]
 
 BESIDE = {
     "imagined": "beside imagined {kind}s",
-    "known": "beside known images, {transform}, in place of imagined outliers",
+    "known": "beside known images, {transform}, in place of imagined {kind}s",
     "real": "beside real images of other things, in place of imagined outliers",
     "": "with the loss {loss}",
 }
@@ -62,9 +62,7 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
         BASELINE: "cross-entropy on the training images",
         REGULARIZED: f"the same budget, {BESIDE[run.beside].format(**words)}",
     }
-    does = (
-        "flags what it does not know" if run.kind == "outlier" else "has seen imagined images of its classes"
-    )
+    does = "flags what it does not know" if run.kind == "outlier" else "has seen more images of its classes"
     classifier = Path(classifier_stage(REGULARIZED, 0)).name
     predictor = predictor_of(run.folder.path, classifier, plugins=True)
     guarantee = (

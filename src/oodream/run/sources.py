@@ -15,7 +15,7 @@ from ..training.sources import (
     LatentSet,
     Source,
     imagined_source,
-    known_as_outliers,
+    known_in_place,
     known_latents,
     real_outliers,
 )
@@ -51,7 +51,8 @@ def sources(job: Job) -> list[Source]:
     if run.beside == "known":
         taught = images if latents is None else latents
         least = c.latents.min_outlier_weight
-        return [*found, known_as_outliers(taught, as_many(job), c.regularize, images, min_weight=least)]
+        beside = known_in_place(taught, as_many(job), run.kind, c.regularize, images, min_weight=least)
+        return [*found, beside]
     if not run.imagines:
         return found
     beside = imagined(job)
@@ -59,7 +60,7 @@ def sources(job: Job) -> list[Source]:
 
 
 def as_many(job: Job) -> int:
-    """The known images that stand in the place of imagined outliers: as many as would be sampled."""
+    """The known images that stand in the place of imagined ones: as many as would be sampled."""
     sampled = len(job.book.names) * job.config.sample.per_class
     return min(sampled, job.config.regularize.max_outliers or sampled)
 
@@ -104,12 +105,12 @@ def lost_detail(job: Job) -> Detail:
 
 def lacks_outlier_images(run: Run) -> str:
     """Why a run has no images of outliers; empty where it has some."""
+    if run.beside == "known":
+        return f"this run alters known images while it trains, in place of {run.kind}s"
     if run.kind != "outlier":
         return f"this run imagines {run.kind}s"
     if run.has_latents:
         return "this run's outliers are latents (decode.output)"
-    if run.beside == "known":
-        return "this run alters known images while it trains, in place of outliers"
     if not run.beside:
         return "this run trains on no outliers"
     return ""

@@ -1,4 +1,5 @@
-"""Outliers made of known images: no generator draws them, and no image but the training set's is read."""
+"""What known images become in the place of imagined ones: no generator draws, and no image but the training
+set's is read."""
 
 from __future__ import annotations
 
@@ -10,13 +11,14 @@ from torch import Tensor
 from ..data import holdout
 from ..data.images import Images
 from .pixmix import structured
+from .policies import POLICIES
 
-__all__ = ["TRANSFORMS", "Transform", "cut", "inverted", "mixed", "partners", "shuffled"]
+__all__ = ["KEEP_CLASS", "TRANSFORMS", "Transform", "cut", "inverted", "mixed", "partners", "shuffled"]
 
 LEAST = 1 / 3  # what each of two images has at least, of the mixture or of the area
 
 Transform = Callable[[Images, Tensor, torch.Generator], Tensor]
-"""Of known images, rows and a generator: the outliers of those rows, uint8 (B, 3, H, W)."""
+"""Of known images, rows and a generator: what those rows become, uint8 (B, 3, H, W)."""
 
 
 def mixed(known: Images, rows: Tensor, g: torch.Generator) -> Tensor:
@@ -65,8 +67,12 @@ TRANSFORMS: dict[str, Transform] = {
     "shuffled": shuffled,
     "inverted": inverted,
     "structured": structured,
+    **POLICIES,
 }
 """By the names of `regularize.known_transform`; "varied" is none of these, but how outliers are shown."""
+
+KEEP_CLASS = ("varied", "inverted", "structured", *POLICIES)
+"""The names of those after which an image still shows its class, so that it can be an inlier."""
 
 
 def partners(known: Images, rows: Tensor, g: torch.Generator) -> Tensor:

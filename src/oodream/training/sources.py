@@ -31,8 +31,8 @@ __all__ = [
     "Source",
     "check_sources",
     "imagined_source",
-    "known_as_outliers",
     "known_images",
+    "known_in_place",
     "known_latents",
     "real_outliers",
     "source_of",
@@ -87,7 +87,7 @@ class Source:
     min_weight: below 1, an outlier's latent is mixed with a random known one, and weighs at least this much.
     vectors: unit vectors of the text
     space; a known source has one for each class, an outlier source one for each row, the vector it was
-    imagined from. transform: makes outliers of the rows' images, each time anew. perturbation:
+    imagined from. transform: what the rows' images become, each time anew. perturbation:
     makes outliers of images as they are shown, with the network that is trained; the rows' labels are then
     the images' classes.
     """
@@ -187,16 +187,22 @@ def imagined_source(
     return replace(source, outlier_aug_prob=config.outlier_aug_prob)
 
 
-def known_as_outliers(
-    data: Images | LatentSet, n: int, config: RegularizeConfig, known: Images, *, min_weight: float = 1.0
+def known_in_place(
+    data: Images | LatentSet,
+    n: int,
+    kind: Kind,
+    config: RegularizeConfig,
+    known: Images,
+    *,
+    min_weight: float = 1.0,
 ) -> Source:
-    """The control: `n` known images, or their latents, in place of imagined outliers.
+    """The control: `n` known images, or their latents, in place of imagined inliers or outliers.
 
     `data` are all known images or latents, and the rows are spread over them. All are varied, or else
-    transformed as `config.known_transform` says and shown as imagined outliers would be. They come from no
+    transformed as `config.known_transform` says and shown as imagined ones would be. They come from no
     vector, so losses that contrast vectors refuse them. Latents can be varied alone: ValueError otherwise.
     """
-    source = imagined_source(data.subset(spread(n, data)), "outlier", config, known, min_weight=min_weight)
+    source = imagined_source(data.subset(spread(n, data)), kind, config, known, min_weight=min_weight)
     if config.known_transform == "varied":
         return replace(source, outlier_aug_prob=1.0)
     if source.latent:

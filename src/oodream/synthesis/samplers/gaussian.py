@@ -1,11 +1,11 @@
-"""VOS's sampler: a Gaussian for every class, kept where it is least likely."""
+"""VOS's sampler: a Gaussian for every class, kept where it is least likely, or most."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class Gaussian(Section):
     class means, shrunk towards a sphere by `shrinkage`. Of every `candidates` draws v = m + spread * e, e ~
     N(0, S), the share `epsilon` with the largest Mahalanobis distance stays, that is, with the least
     likelihood. VOS has `spread` 1. Vectors are brought to unit norm afterwards, which VOS does not do.
+    `kind="inlier"` takes the smallest distances: with a small `spread` the class's mean direction, which is
+    what a prompt with the class's name alone says.
 
     A vector's anchor is the feature of its class that is nearest to it.
 
@@ -40,7 +42,7 @@ class Gaussian(Section):
     epsilon: Annotated[float, Range(0, 1, "low")] = 0.01
     spread: Annotated[float, Range(0, open="low")] = 1.0
     shrinkage: Annotated[float, Range(0, 1)] = 0.1
-    kind: str = field(default="outlier", init=False)
+    kind: Literal["outlier", "inlier"] = "outlier"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,17 +64,20 @@ class Gaussian(Section):
 
         def draw(i: int) -> tuple[Tensor, Tensor]:
             z_ND = classes.z[i]
-            noise_MD = self._unlikely(z_ND.shape[1], per_class, seed, classes.labels[i])
+            noise_MD = self._extreme(z_ND.shape[1], per_class, seed, classes.labels[i])
             v_MD = normalize(z_ND.mean(0) + self.spread * noise_MD @ factor_DD.T, dim=1)
             return v_MD, (v_MD @ z_ND.T).argmax(1)
 
         return classes.sample(draw, self.kind, seed, space)
 
-    def _unlikely(self, width: int, count: int, seed: int, c: int) -> Tensor:
-        """Standard normal noise (count, D) of the largest norms, which are Mahalanobis distances."""
+    def _extreme(self, width: int, count: int, seed: int, c: int) -> Tensor:
+        """Standard normal noise (count, D) of the largest norms, which are Mahalanobis distances; of inliers
+        of the smallest.
+        """
         kept = math.floor(self.epsilon * self.candidates + 1e-9)
         rounds = []
         for turn in range(math.ceil(count / kept)):
             noise_CD = torch.randn(self.candidates, width, generator=generator(seed, "gaussian", c, turn))
-            rounds.append(noise_CD[noise_CD.square().sum(1).topk(kept).indices])
+            far_C = noise_CD.square().sum(1)
+            rounds.append(noise_CD[far_C.topk(kept, largest=self.kind == "outlier").indices])
         return torch.cat(rounds)[:count]
