@@ -132,6 +132,7 @@ COMPARISONS = {
             "away by features": CLASS_MEANS
             | decoded("guided", {"by": "feature", "strength": 1.0, "smooth": 0.001}, steps=16),
             "known, structured": in_place("known", known_transform="structured"),
+            "noise on the text": CLASS_MEANS | decoded("noisy_text", {}),
             "logit norm": virtual("logit_norm"),
             "fever": virtual("vos", "fever"),
             "ascood": {"train": {"backbone": "resnet8-z"}}

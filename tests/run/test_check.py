@@ -124,6 +124,12 @@ def test_known_images_are_transformed_only_where_they_teach_something(
         checked(shapes, decoder, tmp_path, **options)
 
 
+def test_images_are_not_augmented_beside_latents(shapes, decoder, tmp_path):
+    options = {"decode": {"output": "latents"}, "train": {"augmentation": "augmix"}}
+    with pytest.raises(ConfigError, match="Images can be augmented and latents cannot"):
+        checked(shapes, decoder, tmp_path, **options)
+
+
 LATENTS = {"decode": {"output": "latents"}}
 INLIERS = {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["cross_entropy"]}}
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from oodream import Run
+from oodream.config import TrainConfig
 from oodream.core.errors import DataError, StoreError
 from oodream.core.files import read_json
 from oodream.core.tensors import load_tensors
@@ -75,7 +76,9 @@ def test_another_network_sees_both_kinds_in_the_runs_size():
     fit = from_array("fit", pixels, torch.arange(10) % 2, ("a", "b"))
 
     def lesson_for(fit, soften: float = 0.0):
-        return beside_others(drawn, [""] * 6, fit, size=4, soften=soften, seed=0, remark="of a run")
+        return beside_others(
+            drawn, [""] * 6, fit, size=4, train=TrainConfig(soften=soften), seed=0, remark="of a run"
+        )
 
     lesson = lesson_for(fit)
     (known,) = lesson.known
@@ -95,7 +98,7 @@ def test_outliers_that_show_what_the_network_knows_do_not_teach():
     drawn = from_array("drawn", pixels, torch.zeros(5), ())
     fit = from_array("fit", pixels[:2], torch.arange(2), ("golden_retriever", "fire engine"))
     names = ("Golden Retrievers", "retriever", "tench", "engine", "fir")
-    options = {"size": 4, "soften": 0.0, "seed": 0, "remark": "of a run"}
+    options = {"size": 4, "train": TrainConfig(soften=0.0), "seed": 0, "remark": "of a run"}
     lesson = beside_others(drawn, names, fit, **options)
     assert whole(lesson.outliers)[:, 0, 0, 0].tolist() == [2, 4]
     assert lesson.remark == "2 of a run (3 that show a class by name are left out)"

@@ -15,6 +15,7 @@ from oodream.core.distributed import Shard
 from oodream.data.images import Images, from_array
 from oodream.training.batches import Batch, as_shown, epoch_batches
 from oodream.training.detail import Detail
+from oodream.training.policies import augmix
 from oodream.training.sources import LatentSet, Source
 from tests.helpers.training import UNMOVED, images, known, latent_sources, outliers, pixels
 
@@ -213,7 +214,7 @@ def test_processes_share_the_batch_that_one_would_have(name, count):
     if name == "softened":
         sources, config = recorded()["outliers"]
         detail = Detail(known=images(6, size=8), reconstructed=images(6, 9, size=8))
-        sources = [replace(source, soften=0.5, detail=detail) for source in sources]
+        sources = [replace(source, soften=0.5, detail=detail, policy=augmix) for source in sources]
     else:
         sources, config = recorded()[name]
     alone = list(epoch_batches(sources, config, SEED, EPOCH))
@@ -318,7 +319,7 @@ def test_images_as_shown_are_drawn_once_each_by_seed_and_row():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("config", [Optimisation(batch=8), Optimisation(batch=8, min_area=0.3)])
 def test_on_a_gpu_batches_are_the_same_but_for_rounding(config):
-    outlier = replace(outliers(images(16)), outlier_aug_prob=0.7, soften=0.5)
+    outlier = replace(outliers(images(16)), outlier_aug_prob=0.7, soften=0.5, policy=augmix)
     sources, device = [known(images(16)), outlier], torch.device("cuda")
     pairs = zip(
         epoch_batches(sources, config, 0, 0), epoch_batches(sources, config, 0, 0, device=device), strict=True

@@ -4,6 +4,7 @@ own.
 
 from __future__ import annotations
 
+import typing
 from random import Random
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from oodream.config import TrainConfig
 from oodream.core.seeding import generator
 from oodream.training import policies
+from oodream.training.augment import Share
+from oodream.training.batches import epoch_batches
 from oodream.training.policies import (
     AUGMIX,
     AUTOAUGMENT,
@@ -20,11 +24,13 @@ from oodream.training.policies import (
     POLICIES,
     RANDAUGMENT,
     SHIFT,
+    augmented,
     augmix,
     autoaugment,
     randaugment,
 )
-from tests.helpers.training import images
+from oodream.training.sources import Source, as_trained
+from tests.helpers.training import UNMOVED, images, known, pixels
 
 G = np.random.default_rng(0)
 NOISE = G.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -152,13 +158,38 @@ def test_autoaugment_takes_pairs_of_its_policy(monkeypatch):
     assert strengths == {3, 8, 9}
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_an_image_s_draws_are_its_own(name):
-    """The same seed gives the same images, one of them alone, too; another seed others."""
-    data, rows = images(24, size=32), torch.arange(24)
-    first, again, other = (POLICIES[name](data, rows, generator(seed, "policy")) for seed in (0, 0, 1))
+@pytest.mark.parametrize("policy", POLICIES.values())
+def test_an_image_s_draws_are_its_own(policy):
+    """The same seed gives the same images, some of them alone, too; another seed others."""
+    x = pixels(24, size=32)
+    first, again, other = (augmented(policy, x, generator(seed, "policy")) for seed in (0, 0, 1))
     assert (first.shape, first.dtype) == ((24, 3, 32, 32), torch.uint8)
     assert torch.equal(first, again)
     assert (first != other).flatten(1).any(1).sum() > 12
-    few = POLICIES[name](data, rows[:5], generator(0, "policy"))
-    assert torch.equal(few, first[:5])
+    mine = torch.tensor([3, 17])
+    share = augmented(policy, x[mine], generator(0, "policy"), Share(total=24, rows=mine))
+    assert torch.equal(share, first[mine])
+    none = augmented(policy, x[:0], generator(0, "policy"), Share(total=24, rows=mine[:0]))
+    assert none.shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize("role", ["reconstructed", "known", "inlier", "outlier"])
+def test_training_augments_what_every_image_source_has(role):
+    """All else that is drawn stays as it was, so that a batch has the same images."""
+    other = Source(role=role, data=images(8, 90), ratio=0.5)
+    sources = [known(images(16)), *([] if role == "known" else [other])]
+    plain = next(iter(epoch_batches(sources, UNMOVED, 0, 0)))
+    config = TrainConfig(augmentation="augmix", soften=0.0)
+    batch = next(iter(epoch_batches([as_trained(source, config) for source in sources], UNMOVED, 0, 0)))
+    assert torch.equal(batch.y_B, plain.y_B)
+    changed_B = (batch.images_B3HW != plain.images_B3HW).flatten(1).any(1)
+    assert changed_B.sum() > 0.8 * len(changed_B)
+    own, others = (
+        (batch.images_B3HW.float() - plain.images_B3HW.roll(by, 0)).abs().mean((1, 2, 3)) for by in (0, 1)
+    )
+    assert (own < others).sum() > len(others) / 2, "each is its own image, changed"
+
+
+def test_the_option_offers_what_there_is():
+    offered = typing.get_args(typing.get_type_hints(TrainConfig)["augmentation"])
+    assert offered == ("none", *POLICIES)

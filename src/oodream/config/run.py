@@ -155,6 +155,9 @@ class TrainConfig(Section):
     soften: Fraction = 0.75
     """chance that a training image, known or imagined, is blurred or sharpened, with grain, so that a
     decoder's softness does not tell which it is"""
+    augmentation: Literal["none", "augmix", "randaugment", "autoaugment"] = "none"
+    """what else every training image, known or imagined, goes through before it is shifted, cropped and
+    mirrored: AugMix, RandAugment or AutoAugment (on the CPU, by Pillow)"""
     optimisation: Optimisation = field(default_factory=Optimisation)
 
 

@@ -61,6 +61,11 @@ def check(job: Job) -> None:
     )
     if job.run.has_latents and job.run.kind != "outlier":
         raise ValueError("Inliers are trained on as images; only outliers may be latents (decode.output).")
+    if job.run.has_latents and c.train.augmentation != "none":
+        raise ConfigError(
+            "Images can be augmented and latents cannot, and their look would tell them apart: leave "
+            f"--train.augmentation {c.train.augmentation}, or draw images (--decode.output images)."
+        )
     check_twins(job)
     check_adapter(c)
     check_teacher(job)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
+from ..config import TrainConfig
 from ..core.errors import DataError, StoreError
 from ..data.images import Images, from_pixels
 from ..detection.fit import Lesson
 from ..synthesis.names import disjoint
 from ..training.batches import as_shown
-from ..training.sources import Source, spread
+from ..training.sources import Source, as_trained, spread
 from .artifacts import Run
 from .folder import read_manifest
 from .job import Job
@@ -52,15 +53,14 @@ def lesson_of(run: Run, fit: Images) -> Lesson:
     """
     _check(run, StoreError)
     job = Job(run.config, run.folder.path)
-    soften, shown = run.config.train.soften, "shown as its training shows them"
+    train, shown = run.config.train, "shown as its training shows them"
     try:
         beside = shown_sources(job)[-1]
     except DataError as error:
         shown = f"softened, and without the detail of known images, for these cannot be read ({error})"
         data = run.images.subset(run.keep_mask)
-        beside = Source(
-            role="outlier", data=data, soften=soften, outlier_aug_prob=run.config.regularize.outlier_aug_prob
-        )
+        varied = run.config.regularize.outlier_aug_prob
+        beside = as_trained(Source(role="outlier", data=data, outlier_aug_prob=varied), train)
     size, seed = run.config.size, run.config.seed
     outliers = _shown(beside, MOST, size, seed)
     names = [""] * len(outliers)
@@ -68,11 +68,18 @@ def lesson_of(run: Run, fit: Images) -> Lesson:
         kept = [line["words"][0] for line, keep in zip(run.provenance, run.keep_mask, strict=True) if keep]
         names = [kept[row] for row in spread(len(outliers), beside.data)]
     remark = f"outliers of {run.folder.path}, {shown}"
-    return beside_others(outliers, names, fit, size=size, soften=soften, seed=seed, remark=remark)
+    return beside_others(outliers, names, fit, size=size, train=train, seed=seed, remark=remark)
 
 
 def beside_others(
-    outliers: Images, names: Sequence[str], fit: Images, *, size: int, soften: float, seed: int, remark: str
+    outliers: Images,
+    names: Sequence[str],
+    fit: Images,
+    *,
+    size: int,
+    train: TrainConfig,
+    seed: int,
+    remark: str,
 ) -> Lesson:
     """The outliers of a run beside the ID training images `fit` of any network, which are shown alike, in the
     run's `size` where they are larger. All have the size of `fit`.
@@ -86,7 +93,7 @@ def beside_others(
     if not len(left):
         raise DataError(f"All outliers show classes that this network knows: {remark}.")
     small = held(fit.subset(spread(min(len(fit), MOST), fit)), min(size, fit.size))
-    known = _shown(Source(role="known", data=small, soften=soften), MOST, fit.size, seed)
+    known = _shown(as_trained(Source(role="known", data=small), train), MOST, fit.size, seed)
     remark = f"{len(left):,} {remark}"
     if len(left) < len(outliers):
         remark += f" ({len(outliers) - len(left):,} that show a class by name are left out)"

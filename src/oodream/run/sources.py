@@ -14,6 +14,7 @@ from ..training.detail import Detail
 from ..training.sources import (
     LatentSet,
     Source,
+    as_trained,
     imagined_source,
     known_in_place,
     known_latents,
@@ -30,11 +31,11 @@ def shown_sources(job: Job) -> list[Source]:
     """What the regularized classifier is trained on, as it is shown: known images first, and last what stands
     beside them.
     """
-    return [replace(source, soften=job.config.train.soften) for source in sources(job)]
+    return [as_trained(source, job.config.train) for source in sources(job)]
 
 
 def sources(job: Job) -> list[Source]:
-    """These sources, not softened."""
+    """These sources, neither softened nor augmented."""
     c, run, images = job.config, job.run, job.inputs.train
     tokens_CD = normalize(run.book.tokens_CD, dim=1)
     known = Source(role="known", data=images, vectors=tokens_CD if run.kind == "outlier" else None)

@@ -16,6 +16,7 @@ from ..core.seeding import generator
 from ..core.types import Latents
 from ..data.images import Images
 from .augment import Share, augment, soften, vary
+from .policies import augmented
 from .sources import ROLES, Source, known_images
 
 __all__ = ["Batch", "as_shown", "epoch_batches"]
@@ -157,7 +158,7 @@ def places(share: Share) -> Tensor:
 
 def show(part: Draw, streams: Streams, device: torch.device = CPU) -> Tensor:
     """This process's images, uint8 on the device, as their source says: transformed, with others' detail,
-    gray, varied, softened.
+    augmented, gray, varied, softened.
     """
     source, share = part.source, part.share
     if source.transform is None:
@@ -167,6 +168,8 @@ def show(part: Draw, streams: Streams, device: torch.device = CPU) -> Tensor:
         images = share(source.transform(source.data, part.rows, streams.variations))
     if source.detail is not None:
         images = source.detail(images, streams.rows, share)
+    if source.policy is not None:
+        images = augmented(source.policy, images, streams.variations, share)
     images = on_device(images, device)
     if source.grayscale_prob > 0 or source.outlier_aug_prob > 0:
         gray_B = torch.rand(len(part.rows), generator=streams.rows) < source.grayscale_prob
@@ -191,8 +194,8 @@ class _Shown:
 
 
 def as_shown(source: Source, seed: int) -> Images:
-    """The images of a source as training shows them (gray, varied, softened, with others' detail), each drawn
-    by the seed and its row, and so always alike.
+    """The images of a source as training shows them (augmented, gray, varied, softened, with others' detail),
+    each drawn by the seed and its row, and so always alike.
     """
     assert isinstance(source.data, Images)
     # Their pixels are not those of the files, by whose names a cache would know them.

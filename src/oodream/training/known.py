@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data import holdout
 from ..data.images import Images
 from .pixmix import structured
-from .policies import POLICIES
+from .policies import POLICIES, Policy, augmented
 
 __all__ = ["KEEP_CLASS", "TRANSFORMS", "Transform", "cut", "inverted", "mixed", "partners", "shuffled"]
 
@@ -61,13 +61,17 @@ def inverted(known: Images, rows: Tensor, g: torch.Generator) -> Tensor:
     return holdout.inverted(known.batch(rows), known.labels[rows], g)
 
 
+def _after(policy: Policy) -> Transform:
+    return lambda known, rows, g: augmented(policy, known.batch(rows), g)
+
+
 TRANSFORMS: dict[str, Transform] = {
     "mixed": mixed,
     "cut": cut,
     "shuffled": shuffled,
     "inverted": inverted,
     "structured": structured,
-    **POLICIES,
+    **{name: _after(policy) for name, policy in POLICIES.items()},
 }
 """By the names of `regularize.known_transform`; "varied" is none of these, but how outliers are shown."""
 

@@ -14,13 +14,14 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from ..core.threads import mapped
-from ..data.images import Images
+from .augment import Share
 
-__all__ = ["OPERATIONS", "POLICIES", "augmix", "autoaugment", "randaugment"]
+__all__ = ["OPERATIONS", "POLICIES", "Policy", "augmented", "augmix", "autoaugment", "randaugment"]
 
 Operation = Callable[[Image.Image, float], Image.Image]
 """Of an image and a strength, which is negative for the other direction: the image changed."""
 Policy = Callable[[Image.Image, Random], Image.Image]
+"""Of an image and random numbers: the image augmented."""
 
 # At strength 1: degrees, the slope of a shear, a shift in image widths, and what a factor has beside 1.
 ANGLE, SHEAR, SHIFT, ENHANCEMENT = 30.0, 0.3, 150 / 331, 0.9
@@ -141,21 +142,21 @@ def _changed(image: Image.Image, name: str, strength: float, random: Random) -> 
     return OPERATIONS[name](image, sign * strength)
 
 
-def _of_each(policy: Policy) -> Callable[[Images, Tensor, torch.Generator], Tensor]:
-    """The policy as a transform of known images: each of them with random numbers of its own."""
+def augmented(policy: Policy, images_B3HW: Tensor, g: torch.Generator, share: Share | None = None) -> Tensor:
+    """The images, uint8 in and out, each after the policy with random numbers of its own. They are a `share`
+    of a batch, or all of it.
+    """
+    share = share or Share(total=len(images_B3HW))
+    seeds_B = share(torch.randint(2**63 - 1, (share.total,), generator=g))
 
     def changed(item: tuple[Tensor, int]) -> Tensor:
         image_3HW, seed = item
         image = policy(Image.fromarray(image_3HW.permute(1, 2, 0).numpy()), Random(seed))
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
-    def transform(known: Images, rows: Tensor, g: torch.Generator) -> Tensor:
-        seeds = torch.randint(2**63 - 1, (len(rows),), generator=g).tolist()
-        return torch.stack(list(mapped(changed, zip(known.batch(rows), seeds, strict=True))))
-
-    return transform
+    images = [*mapped(changed, zip(images_B3HW, seeds_B.tolist(), strict=True))]
+    return torch.stack(images) if images else images_B3HW
 
 
-POLICIES = {policy.__name__: _of_each(policy) for policy in (augmix, randaugment, autoaugment)}
-"""By the names of `regularize.known_transform`: of known images, rows and a generator, the rows' images after
-the policy, uint8 (B, 3, H, W)."""
+POLICIES: dict[str, Policy] = {policy.__name__: policy for policy in (augmix, randaugment, autoaugment)}
+"""By the names of `train.augmentation` and of `regularize.known_transform`."""

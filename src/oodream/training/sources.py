@@ -14,13 +14,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..config import LatentsConfig, RegularizeConfig
+from ..config import LatentsConfig, RegularizeConfig, TrainConfig
 from ..data.images import Images
 from .attribution import PERTURBATIONS
 from .augment import gray_fraction
 from .detail import Detail
 from .known import TRANSFORMS, Transform
 from .latent_adapters import NO_ADAPTER
+from .policies import POLICIES, Policy
 
 __all__ = [
     "ROLES",
@@ -29,6 +30,7 @@ __all__ = [
     "LatentSet",
     "Role",
     "Source",
+    "as_trained",
     "check_sources",
     "imagined_source",
     "known_images",
@@ -83,7 +85,8 @@ class Source:
     ratio: rows for every ID row of a batch. weight: in the cross-entropy, where a known image weighs 1.
     grayscale_prob: chance that a row is shown without colour. outlier_aug_prob: chance that an outlier is
     shown in another pose, and chance that it is shown in another tone. soften: chance that an image is
-    blurred or sharpened, with grain (see `augment.soften`). detail: lends every image detail of a known one.
+    blurred or sharpened, with grain (see `augment.soften`). policy: augments every image (see `policies`).
+    detail: lends every image detail of a known one.
     min_weight: below 1, an outlier's latent is mixed with a random known one, and weighs at least this much.
     vectors: unit vectors of the text
     space; a known source has one for each class, an outlier source one for each row, the vector it was
@@ -99,6 +102,7 @@ class Source:
     grayscale_prob: float = 0.0
     outlier_aug_prob: float = 0.0
     soften: float = 0.0
+    policy: Policy | None = None
     detail: Detail | None = None
     min_weight: float = 1.0
     vectors: Tensor | None = None
@@ -109,6 +113,11 @@ class Source:
     def latent(self) -> bool:
         """Whether these are latents."""
         return isinstance(self.data, LatentSet)
+
+
+def as_trained(source: Source, config: TrainConfig) -> Source:
+    """The source, softened and augmented as a training shows what it has, known or imagined."""
+    return replace(source, soften=config.soften, policy=POLICIES.get(config.augmentation))
 
 
 def source_of(sources: Sequence[Source], role: Role, *, latent: bool = False) -> Source | None:

@@ -20,6 +20,7 @@ from ...training.sources import (
     KnownPairs,
     LatentSet,
     Source,
+    as_trained,
 )  # fmt: skip
 from ...training.train import (
     AdapterMaker,
@@ -62,7 +63,7 @@ def fit_adapter(job: Job) -> Json:
 
 def train_baseline(job: Job, seed: int) -> Json:
     """A classifier of known images alone."""
-    known = Source(role="known", data=job.inputs.train, soften=job.config.train.soften)
+    known = as_trained(Source(role="known", data=job.inputs.train), job.config.train)
     loss = make_loss(("cross_entropy",))
     stage, what = classifier_stage(BASELINE, seed), f"train {BASELINE} (seed {seed})"
     trained = train(
