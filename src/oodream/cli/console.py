@@ -115,7 +115,7 @@ def working_in(place: str) -> Iterator[Path]:
 
 
 @contextmanager
-def writing_to(place: str, last: str | None = None, again: bool = False) -> Iterator[Path]:
+def writing_to(place: str, last: str | None = None, again: bool = False, beside: str = "") -> Iterator[Path]:
     """Where to write the file, or with `last` the folder, of a place here or in a bucket: then it is made
     here, and sent when the block ends well (see `run.delivery`).
     """
@@ -125,7 +125,7 @@ def writing_to(place: str, last: str | None = None, again: bool = False) -> Iter
 
     from ..run.delivery import delivered
 
-    with delivered(place, last, again) as path:
+    with delivered(place, last, again, beside) as path:
         yield path
 
 
