@@ -62,7 +62,7 @@ def _small_parts(monkeypatch):
 
 
 def check(out: Path, photos: Path, predictor=None) -> None:
-    """The table holds what the predictor says of each picture, and nothing lies beside it."""
+    """The table holds what the predictor says of each picture, and nothing else is left."""
     rows = read_part(table_for(out), out)
     predictions = list((predictor or guard())(clothes()[1].subset(torch.arange(N)), CPU))
     assert len(rows) == N
@@ -76,7 +76,12 @@ def check(out: Path, photos: Path, predictor=None) -> None:
             [expected.pop(key) for key in close], rel=1e-4, abs=2e-3
         )
         assert row == expected
-    assert {path.name for path in out.parent.iterdir()} == {out.name}
+    assert {path.name for path in out.parent.iterdir()} == written(out)
+
+
+def written(out: Path) -> set[str]:
+    """The names of what a finished table consists of."""
+    return {out.name} if out.suffix == ".parquet" else {out.name, f"{out.name}.about.json"}
 
 
 @pytest.mark.parametrize("name", ["answers.parquet", "answers.jsonl"])
@@ -176,30 +181,50 @@ def test_another_guard_alpha_or_list_is_refused(photos, tmp_path):
     check(out, photos)
 
 
-def test_a_finished_table_is_not_written_again(photos, tmp_path):
+def test_a_file_of_somebody_elses_is_not_written_over(photos, tmp_path):
     out = tmp_path / "answers.jsonl"
     out.write_text("mine\n")
-    with pytest.raises(StoreError, match=r"answers\.jsonl is there already\. Remove it to score anew"):
+    with pytest.raises(StoreError, match=r"answers\.jsonl is there already, .*Remove it to score anew"):
         score_to(out, [str(photos)], guard())
     assert out.read_text() == "mine\n"
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_finished_table_of_the_same_answers_says_so(photos, tmp_path, monkeypatch):
-    """A job that is tried again can tell that it is done, and by what; Parquet says it."""
-    out = tmp_path / "answers.parquet"
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.jsonl"])
+def test_a_finished_table_of_the_same_answers_says_so(name, photos, tmp_path, monkeypatch):
+    """A job that is tried again can tell that it is done, and by what."""
+    out = tmp_path / name
     first = score_to(out, [str(photos)], guard())
-    written = out.read_bytes()
+    before = out.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(Guard, "of_squares", refused)
         again = score_to(out, [str(photos)], guard())
     assert again == replace(first, before=True)
     assert str(again).endswith("3 not read; it was finished before")
-    for places, other in (([str(photos)], guard().at(0.5)), ([str(photos / "001.png")], guard())):
+    for places, other in (
+        ([str(photos)], guard().at(0.5)),
+        ([str(photos)], guard("knn")),
+        ([str(photos / "001.png")], guard()),
+    ):
         with pytest.raises(StoreError, match="is there already"):
             score_to(out, places, other)
-    assert out.read_bytes() == written
-    assert list(tmp_path.iterdir()) == [out]
+    assert out.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == written(out)
+
+
+def test_json_lines_that_were_changed_since_are_not_taken_for_finished(photos, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    score_to(out, [str(photos)], guard())
+    lines = out.read_text()
+    about = tmp_path / "answers.jsonl.about.json"
+    for table, said in ((lines.partition("\n")[2], about.read_text()), (lines, "[]"), (lines, "torn")):
+        out.write_text(table)
+        about.write_text(said)
+        with pytest.raises(StoreError, match="is there already"):
+            score_to(out, [str(photos)], guard())
+    about.unlink()  # as one that an earlier version wrote
+    with pytest.raises(StoreError, match="is there already"):
+        score_to(out, [str(photos)], guard())
 
 
 def test_a_folder_of_somebody_elses_stays(photos, tmp_path):
@@ -296,7 +321,7 @@ def test_a_table_in_a_bucket(photos, guard_folder, s3, tmp_path, monkeypatch, ca
     assert "answers.csv in neither" in capsys.readouterr().err
     out = f"{s3}/tables/answers.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "send_new", refused)
+        patch.setattr(Storage, "send", refused)
         assert main([*args, out]) == 2
     assert "Access Denied. What was made is kept in" in capsys.readouterr().err
     assert objects(s3) == {}
@@ -306,11 +331,19 @@ def test_a_table_in_a_bucket(photos, guard_folder, s3, tmp_path, monkeypatch, ca
     captured = capsys.readouterr()
     assert f"{out}: 50 pictures, " in captured.out
     assert "3 pictures cannot be read:\n  " in captured.err
-    assert objects(s3) == {"tables/answers.jsonl": (tmp_path / "here.jsonl").read_bytes()}
+    there = objects(s3)
+    assert there == {
+        f"tables/answers.jsonl{beside}": (tmp_path / f"here.jsonl{beside}").read_bytes()
+        for beside in ("", ".about.json")
+    }
     with monkeypatch.context() as patch:
-        patch.setattr(Guard, "load", refused)
-        assert main([*args, out]) == 2
-    assert f"{out} is there already. Remove it" in capsys.readouterr().err
+        patch.setattr(Guard, "of_squares", refused)
+        assert main([*args, out]) == 2  # some cannot be read
+        assert f"{out}: 50 pictures, " in (captured := capsys.readouterr()).out
+        assert captured.out.endswith("it was finished before\n")
+        assert main([*args, out, "--alpha", "0.5"]) == 2
+    assert f"{out} is there already, and does not say" in capsys.readouterr().err
+    assert objects(s3) == there
     assert main([*args, f"{s3}-none/answers.jsonl"]) == 2
     assert "Make the bucket first" in capsys.readouterr().err
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != ".lock"]

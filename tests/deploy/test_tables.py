@@ -44,7 +44,10 @@ def test_rows_come_back(suffix, tmp_path):
         assert table.decode(read_framed(parts[i])) == rows
     table.join(parts, tmp_path / f"all{suffix}", {"guard": "x"})
     assert table.decode((tmp_path / f"all{suffix}").read_bytes()) == [*ROWS, ROWS[0]]
-    assert len(list(tmp_path.iterdir())) == 3
+    (counted,) = table.joined(tmp_path / f"all{suffix}", {"guard": "x"})
+    assert [row["file"] for row in counted] == ["a.png", "ü\u2028.png", "c.png", "a.png"]
+    assert table.joined(tmp_path / f"all{suffix}", {"guard": "y"}) is None
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_parquet_file_says_what_it_was_made_with_in_large_row_groups(tmp_path, monkeypatch):

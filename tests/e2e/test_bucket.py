@@ -12,29 +12,23 @@ from oodream.cli.main import main
 from oodream.core.storage import cached_at
 from oodream.data import remote
 from oodream.run.sync import fetched, synchronised
-from tests.helpers.bucket import KINDS, bucket, objects, put
+from tests.helpers.bucket import objects, put
 from tests.helpers.guarded import guard, output_names, save_clothes, save_logits
 from tests.helpers.runs import RUN, command, images_of
 from tests.helpers.serving import FORM, ask, encoded, form, garment, server
 from tests.helpers.studio import studio
 
 
-@pytest.fixture(params=KINDS)
-def url(request, monkeypatch):
-    with bucket(request.param, monkeypatch) as url:
-        yield url
-
-
 def test_another_machine_goes_on_by_the_same_command(
-    url, finished, shapes, tiny_pipeline, tmp_path, monkeypatch, capsys
+    s3, finished, shapes, tiny_pipeline, tmp_path, monkeypatch, capsys
 ):
-    put(shapes, f"{url}/shapes")
+    put(shapes, f"{s3}/shapes")
     args = [
         "run",
         "--data",
-        f"{url}/shapes",
+        f"{s3}/shapes",
         "--run",
-        f"{url}/runs/one",
+        f"{s3}/runs/one",
         "--decode.source",
         str(tiny_pipeline),
         *RUN,
@@ -42,7 +36,7 @@ def test_another_machine_goes_on_by_the_same_command(
     monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / "a"))
     remote.local_copy.cache_clear()
     assert main([*args, "--until", "vectors"]) == 0
-    assert main(["decode", f"{url}/runs/one", "--shard", "0/2"]) == 0
+    assert main(["decode", f"{s3}/runs/one", "--shard", "0/2"]) == 0
     capsys.readouterr()
     shutil.rmtree(tmp_path / "a")
     monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / "b"))
@@ -54,14 +48,33 @@ def test_another_machine_goes_on_by_the_same_command(
     (here,) = (tmp_path / "b" / "runs").glob("*/*/runs/one")
     assert images_of(here) == images_of(finished)
     assert (here / "results.jsonl").read_bytes() == (finished / "results.jsonl").read_bytes()
-    there = objects(f"{url}/runs/one")
+    there = objects(f"{s3}/runs/one")
     assert there["report/index.html"] == (here / "report" / "index.html").read_bytes()
     assert not any(name.startswith(("cache/", ".lock", "classifier/baseline-s0/resume")) for name in there)
     monkeypatch.setenv("OODREAM_CACHE", str(tmp_path / "c"))
-    score = ["score", f"{url}/shapes/star/00.png", "--run", f"{url}/runs/one", "--device", "cpu"]
+    score = ["score", f"{s3}/shapes/star/00.png", "--run", f"{s3}/runs/one", "--device", "cpu"]
     assert main(score) == 0
     assert "star/00.png" in capsys.readouterr().out
     assert not list((tmp_path / "c").rglob("*.png")), "what scoring does not need stays there"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--data", "shapes", "--run"),
+        ("run", "--data", "shapes", "--dry-run", "--run"),
+        ("compare", "--data", "shapes", "--run"),
+        ("compare", "--data", "shapes", "--dry-run", "--run"),
+        ("score", "shapes", "--run", "guard", "--out"),
+        ("guard", "--model", "timm:resnet18", "--data", "shapes", "--dry-run", "--out"),
+        ("fit-decoder", "shapes", "--out"),
+        ("export", "guard", "--out"),
+    ],
+)
+def test_a_place_that_is_lost_when_the_command_ends_is_refused_before_any_work(words, capsys):
+    assert main([*words, "memory://place/table.jsonl"]) == 2
+    said = capsys.readouterr().err
+    assert "memory://place/table.jsonl is the memory of this process, and lost when it ends. Give a" in said
 
 
 def test_what_a_run_hands_over_goes_to_a_bucket(finished, s3, tmp_path, capsys):

@@ -173,6 +173,22 @@ def test_a_teacher_of_other_classes_is_refused(finished, shapes, tiny_pipeline, 
     assert "in the same order" in capsys.readouterr().err
 
 
+def test_a_teacher_runs_no_code(finished, shapes, tiny_pipeline, tmp_path, capsys):
+    """A plug-in's loss that it was trained with is not needed, and so need not be there; its network is."""
+    teacher = Path(shutil.copytree(finished / "classifier" / "baseline-s0", tmp_path / "teacher"))
+    told = read_json(teacher / "classifier.json")
+    taught = ["--regularize.teacher", str(teacher), "--until", "classes"]
+    args = command(shapes, tiny_pipeline, tmp_path / "run", *OAL, *taught)
+    (teacher / "classifier.json").write_text(json.dumps({**told, "loss": "gone.losses:Mine"}))
+    assert main(args) == 0
+    (teacher / "classifier.json").write_text(json.dumps({**told, "backbone": "torchscript:net.pt"}))
+    capsys.readouterr()
+    assert main([*args, "--redo", "changed"]) == 2
+    said = plain(capsys.readouterr().err)
+    assert "cannot be a teacher: loading its 'torchscript:net.pt' runs code from elsewhere. Name one" in said
+    assert "--plugins" not in said
+
+
 def test_a_teacher_of_another_kind_is_fine_tuned_and_distilled_from(
     finished, shapes, tiny_pipeline, tmp_path
 ):

@@ -122,6 +122,35 @@ def test_probes_share_the_pass_and_change_no_output() -> None:
     assert all(p.grad is None for p in network.parameters())
 
 
+@dataclass(frozen=True)
+class Late(Brightness):
+    """Looks well at two images, as an evaluation first shows it, and fails later."""
+
+    key: str = "late"
+    fault: str = "raises"
+
+    def __call__(self, forward: ForwardPass) -> Tensor:
+        bright_B = super().__call__(forward)
+        if len(bright_B) <= 2:
+            return bright_B
+        return {"row": bright_B[0], "no tensor": None}[self.fault]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("raises", r"The probe 'late': KeyError: 'raises' \(.*test_inference\.py, line \d+\)\."),
+        ("row", r"The probe 'late': It returns a tensor with a row for each image"),
+        ("no tensor", r"The probe 'late': It returns a tensor with a row for each image"),
+    ],
+)
+def test_a_probe_that_fails_late_is_named(fault, told) -> None:
+    extract, probe = Extractor(model()), Late(fault=fault)
+    assert len(extract(pictures(2), [probe]).probes["late"]) == 2
+    with pytest.raises(ValueError, match=told):
+        extract(pictures(), [probe])
+
+
 def test_odins_probe_is_one_step_against_the_gradient() -> None:
     """Against the definition, written out for one image at a time, in pixels of [0, 1]."""
     network, images = model().eval(), pictures(4)

@@ -84,7 +84,20 @@ def test_the_fingerprint_is_of_what_training_reads(tmp_path, change):
 def test_a_changed_file_is_named(tmp_path):
     add_picture(tmp_path, png(10), facts())
     (tmp_path / "000001.png").write_bytes(png(11))
-    with pytest.raises(StoreError, match=r"000001\.png is missing or damaged"):
+    with pytest.raises(StoreError, match=r"000001\.png is missing or damaged in"):
+        read_added(tmp_path).read(("coat",), 8)
+
+
+def test_changed_files_are_counted_and_some_are_named(tmp_path):
+    for value in range(13):
+        add_picture(tmp_path, png(value), facts())
+    for file in tmp_path.glob("*.png"):
+        if file.name != "000005.png":
+            file.unlink()
+    with pytest.raises(
+        StoreError,
+        match=r"^12 added pictures \(000001\.png, .*000011\.png, … and 2 more\) are missing or damaged in",
+    ):
         read_added(tmp_path).read(("coat",), 8)
 
 

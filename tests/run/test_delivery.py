@@ -128,16 +128,34 @@ def test_what_is_begun_for_a_place_within_another_is_not_sent_to_that_one(url):
         path.write_text("whole")
 
 
-@pytest.mark.parametrize("last", [None, "config.json"])
-def test_a_place_that_is_taken_is_refused_before_the_work(url, last):
-    with delivered(url, last) as path:
-        write(path, config_json="first") if last else path.write_text("first")
+def test_a_folder_that_is_taken_is_refused_before_the_work(url):
+    with delivered(url, "config.json") as path:
+        write(path, config_json="first")
     before, begun = objects(url), []
-    message = "place is there already" if last is None else "place holds something already"
-    with pytest.raises(StoreError, match=message), delivered(url, last):
+    with pytest.raises(StoreError, match="place holds something already"), delivered(url, "config.json"):
         begun.append(True)
     assert not begun
     assert objects(url) == before
+
+
+def test_a_file_that_is_there_is_found_and_may_stay_but_no_other_takes_its_place(url):
+    def make_file(text: str) -> list[str]:
+        with delivered(url, beside=".about") as path:
+            files = path, path.with_name("place.about")
+            found = [file.read_text() for file in files if file.exists()]
+            if found != [text, text]:
+                for file in files:
+                    file.write_text(text)
+        return found
+
+    above = url.rpartition("/")[0]
+    assert make_file("first") == []
+    before = objects(above)
+    assert sorted(before.values()) == [b"first", b"first"]
+    assert make_file("first") == ["first", "first"]
+    with pytest.raises(StoreError, match=r"place is there already.* What was made is kept in"):
+        make_file("second")
+    assert objects(above) == before
 
 
 def test_an_empty_folder_that_a_console_has_made_is_free(url):

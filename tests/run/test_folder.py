@@ -135,6 +135,24 @@ def test_a_finished_stage_that_lost_a_file_is_named(tmp_path):
         run.check_whole("align")
 
 
+def test_all_files_of_a_stage_that_are_not_as_they_were_are_counted(tmp_path):
+    """Those that were lost, that are shorter, and that have other bytes."""
+    run, names = RunDir(tmp_path), [f"{i:02}.bin" for i in range(12)]
+    (tmp_path / "align").mkdir()
+    for name in names:
+        (tmp_path / "align" / name).write_bytes(b"weights")
+    run.finish("align", {}, 1.0, {})
+    (tmp_path / "align" / "00.bin").unlink()
+    (tmp_path / "align" / "01.bin").write_bytes(b"weig")
+    for name in names[2:]:
+        (tmp_path / "align" / name).write_bytes(b"weighty")
+    with pytest.raises(
+        StoreError,
+        match=r"^12 files \(.*/00\.bin, .*/09\.bin, … and 2 more\) are missing or damaged\.",
+    ):
+        run.check_whole("align")
+
+
 def test_images_are_counted(tmp_path):
     run = RunDir(tmp_path)
     for i in range(3):

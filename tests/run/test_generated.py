@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from oodream.core.distributed import Shard
+from oodream.core.errors import DataError
 from oodream.core.tensors import load_tensors
 from oodream.core.types import ClassBook, Generated
 from oodream.run.generated import SHARD, ImageFiles, LatentShards, latent_reader, slug
@@ -106,3 +107,13 @@ def test_latents_lie_in_shards_and_are_read_by_row(tmp_path):
 )
 def test_a_class_names_folder_stays_where_it_is(name, folder):
     assert slug(name) == folder
+
+
+def test_images_that_are_missing_are_counted_and_named(tmp_path):
+    files = ImageFiles(folder=tmp_path, vectors=sampled(60, 3), names=NAMES)
+    files.decode(Levels(), [m for m in range(60) if m not in (4, 9)])
+    with (
+        pytest.warns(UserWarning, match=r"2 of 60 images cannot be read:\n.*000004\.png.*\n.*000009\.png"),
+        pytest.raises(DataError, match=r"^2 of 60 images are missing or damaged in .* with: again$"),
+    ):
+        files.images("imagined", 4, "again")

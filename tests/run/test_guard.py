@@ -260,7 +260,10 @@ def test_a_finished_guard_of_what_has_changed_is_refused_until_it_is_made_anew(w
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     assert guard(tmp_path, out, *args) == 2
     option = "data" if what == "added" else what
-    assert f"is not the same any more: --{option}. Add --redo" in capsys.readouterr().err
+    n = len(list(picture.parent.glob("*.png") if what == "ood" else (tmp_path / "photos").rglob("*.png")))
+    then = n - 1 if what == "added" else n
+    counted = "" if what in ("model", "labels") else f" ({n} pictures, then {then})"
+    assert f"is not the same any more: --{option}{counted}. Add --redo" in capsys.readouterr().err
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
     if what == "added":
         (out / "left-over").touch()

@@ -15,7 +15,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from ..core.errors import StoreError
 from ..core.options import OF, ConfigError, Option
-from ..core.storage import Storage, is_url
+from ..core.storage import Storage, check_lasts, is_url
 
 __all__ = [
     "Command",
@@ -99,12 +99,15 @@ def looked_at(place: str, *needed: str) -> Path:
 def working_in(place: str) -> Iterator[Path]:
     """The folder at a place, here or in a bucket, to be worked in: then it is a copy here, and what is new in
     it goes to the bucket.
+
+    Raises ConfigError for a place that does not last, and where several processes would share a bucket.
     """
     from ..core.distributed import current_shard
 
     if not is_url(place):
         yield Path(place)
         return
+    check_lasts(place)
     if current_shard().count > 1:
         raise ConfigError("Several processes share a folder on a disk: give --run a folder, not a URL.")
 
@@ -115,17 +118,20 @@ def working_in(place: str) -> Iterator[Path]:
 
 
 @contextmanager
-def writing_to(place: str, last: str | None = None, again: bool = False) -> Iterator[Path]:
+def writing_to(place: str, last: str | None = None, again: bool = False, beside: str = "") -> Iterator[Path]:
     """Where to write the file, or with `last` the folder, of a place here or in a bucket: then it is made
     here, and sent when the block ends well (see `run.delivery`).
+
+    Raises ConfigError for a place that does not last.
     """
     if not is_url(place):
         yield Path(place)
         return
+    check_lasts(place)
 
     from ..run.delivery import delivered
 
-    with delivered(place, last, again) as path:
+    with delivered(place, last, again, beside) as path:
         yield path
 
 

@@ -91,7 +91,7 @@ def score(args: Sequence[str]) -> int:
     chosen = parse(ScoreOptions, "oodream score", args)
 
     from ..deploy.resumed import score_to
-    from ..deploy.tables import table_for
+    from ..deploy.tables import BESIDE, table_for
 
     if not chosen.out:
         if chosen.engine == "ray":
@@ -100,9 +100,10 @@ def score(args: Sequence[str]) -> int:
     if chosen.json:
         raise ConfigError("--json prints, and --out writes: leave --json out; results.jsonl holds JSON, too.")
     table_for(Path(chosen.out))
-    with writing_to(chosen.out) as out:
+    with writing_to(chosen.out, beside=BESIDE) as out:
         predictor = _predictor(chosen)
-        write = partial(score_to, out, chosen.images, predictor, keep_parts=is_url(chosen.out))
+        goes_to = chosen.out if is_url(chosen.out) else ""
+        write = partial(score_to, out, chosen.images, predictor, goes_to=goes_to)
         tally = write() if chosen.engine == "here" else _on_cluster(write, predictor, chosen)
     if tally.unread:
         unread = listed(tally.first_unread, "\n  ")

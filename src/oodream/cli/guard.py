@@ -14,7 +14,7 @@ import tyro
 from ..config import NetworkConfig
 from ..core.errors import listed
 from ..core.options import ConfigError
-from ..core.storage import Storage, is_url, place_here
+from ..core.storage import Storage, check_lasts, is_url, place_here
 from .console import absolute, looked_at, parse, say, writing_to
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def guard(args: Sequence[str]) -> int:
         print(f"This guard is finished. For another, choose another --out.\n{lines}")
         return 0
     if where.dry_run:
+        check_lasts(place)
         check_guard(job_of(command, args, place_here(place, "out")), say)
         print(f"Would make a guard for {where.model} of the pictures in {where.data}, in {place}.")
         return 0

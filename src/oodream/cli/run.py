@@ -17,7 +17,7 @@ from ..core.errors import shown
 from ..core.files import MAX_JSON, parse_json, read_text
 from ..core.options import ConfigError, overlay, to_json
 from ..core.processes import is_main
-from ..core.storage import place_here
+from ..core.storage import check_lasts, place_here
 from ..presets import PRESETS
 from .console import parse, say, value_of, working_in
 
@@ -99,6 +99,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
     short = Path(config.data).resolve().name if name.startswith("folder") else name
     place = where.run or str(Path("runs") / (f"{short}-validation" if config.validate else short))
     if where.dry_run:
+        check_lasts(place)
         print(json.dumps(to_json(config), indent=2))
         print(f"Would run in {place}: {_about(name, config)}.")
 
@@ -148,6 +149,7 @@ def compare(args: Sequence[str]) -> int:
     place = where.run or str(Path("runs") / f"compare-{Path(where.arms).stem}")
     what = f"arms {len(arms)}, seeds {config.seeds}, {_about(name, config)}"
     if where.dry_run:
+        check_lasts(place)
         checked_arms(config, arms, place_here(place, "runs"))
         print(json.dumps(arms, indent=2))
         print(f"Would run in {place}: {what}.")

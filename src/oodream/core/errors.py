@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["DataError", "StoreError", "brief", "did_you_mean", "first_line", "listed", "shown"]
+__all__ = ["DataError", "StoreError", "are", "brief", "did_you_mean", "first_line", "listed", "shown"]
 
 LISTED = 10
 BRIEF = 100  # characters of a value in a message
@@ -25,6 +25,11 @@ def listed(items: Iterable[str], separator: str = ", ") -> str:
     texts = list(items)
     more = [f"… and {len(texts) - LISTED} more"] if len(texts) > LISTED else []
     return separator.join(texts[:LISTED] + more)
+
+
+def are(names: Sequence[str], noun: str = "files") -> str:
+    """How a sentence on what has these names begins: "a.png is"; "12 files (a.png, b.png, …) are"."""
+    return f"{names[0]} is" if len(names) == 1 else f"{len(names):,} {noun} ({listed(names)}) are"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from .errors import StoreError
 from .files import write_bytes
 from .options import ConfigError
 
-__all__ = ["CACHE", "PRIVATE", "Storage", "cached_at", "is_url", "place_here"]
+__all__ = ["CACHE", "PRIVATE", "Storage", "cached_at", "check_lasts", "is_url", "place_here"]
 
 CACHE = "OODREAM_CACHE"
 """the variable with the folder of local copies; ~/.cache/oodream where it is not set"""
@@ -43,6 +43,15 @@ TAGS = (
 def is_url(place: str | os.PathLike[str]) -> bool:
     """Whether a place is a folder or file elsewhere, and no path here."""
     return bool(URL.match(os.fspath(place)))
+
+
+def check_lasts(place: str) -> None:
+    """ConfigError where what is written to a place is gone when this process ends, as fsspec's memory is."""
+    if place.startswith("memory://"):
+        raise ConfigError(
+            f"{place} is the memory of this process, and lost when it ends. Give a folder, or one in a "
+            "bucket: s3://BUCKET/FOLDER."
+        )
 
 
 def cached_at(url: str, kind: str) -> Path:

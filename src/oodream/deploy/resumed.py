@@ -76,16 +76,16 @@ def score_to(
     places: Sequence[str],
     predictor: Answerer,
     answering: Answering | None = None,
-    keep_parts: bool = False,
+    goes_to: str = "",
 ) -> Tally:
     """Writes the answers of a guard, in PyTorch or on a graph, or of a classifier to the pictures of a
     command line (see `data.stream`), one row for each, in order: Parquet or JSON lines, by the file's suffix.
 
-    `answering` may do the work elsewhere. What a killed process has finished is kept; with `keep_parts` all
-    parts are, and the same call writes the file again without work. A file that says that it holds these very
-    answers, as Parquet can, is finished. Raises StoreError where another file is there already, where it was
-    begun with another predictor or other pictures, and where another process is at it; and what
-    `open_pictures` and `table_for` raise.
+    `answering` may do the work elsewhere. What a killed process has finished is kept; where the file
+    `goes_to` a URL all parts are, and the same call writes the file again without work. A file that says that
+    it holds these very answers is finished, and stays as it is. Raises StoreError where another file is there
+    already, where it was begun with another predictor or other pictures, and where another process is at it;
+    and what `open_pictures` and `table_for` raise.
     """
     table, folder = table_for(file), file.with_name(f"{file.name}.parts")
     begun = folder / BEGUN
@@ -94,24 +94,25 @@ def score_to(
     with _locked(folder):
         pictures = open_pictures(places, folder / (f".{LIST}" if begun.exists() else LIST))
         facts = {**predictor.identity(), "pictures": pictures.identity, "total": pictures.total, "part": PART}
-        if file.exists() and not begun.exists():
-            return _finished(table, file, facts)
         if begun.exists():
             _check_same(file, read_json(begun), facts)
+        elif file.exists():
+            return _finished(table, file, facts, goes_to)
         write_json(begun, facts, sealed=True)
         parts = [folder / f"part-{i:06}{table.suffix}" for i in range(-(-pictures.total // PART))]
         tally = _fill(parts, table, pictures, answering or partial(answer_parts, predictor))
         table.join(parts, file, facts)
-    if not keep_parts:
+    if not goes_to:
         shutil.rmtree(folder)
     return tally
 
 
-def _finished(table: Table, file: Path, facts: Json) -> Tally:
+def _finished(table: Table, file: Path, facts: Json, goes_to: str) -> Tally:
     """What a file that is there has, if it says that it holds these answers; StoreError for another."""
     if (rows := table.joined(file, facts)) is None:
         raise StoreError(
-            f"{shown(file)} is there already. Remove it to score anew, or write to another file."
+            f"{goes_to or shown(file)} is there already, and does not say that it holds these answers. "
+            "Remove it to score anew, or write to another file."
         )
     tally = Tally(before=True)
     for some in rows:

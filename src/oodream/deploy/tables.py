@@ -6,20 +6,22 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import StoreError, shown
-from ..core.files import encode_json, explained, parse_json, read_framed
+from ..core.files import encode_json, explained, parse_json, read_framed, read_json, write_json
 from ..core.options import ConfigError
 from ..core.packages import missing
+from ..core.sealed import file_hash
 from ..runtime.answers import Prediction
 from .scoring import Answer
 
 if TYPE_CHECKING:
     from ..core.types import Json
 
-__all__ = ["COLUMNS", "JsonLines", "Parquet", "Table", "read_part", "row_of", "table_for"]
+__all__ = ["BESIDE", "COLUMNS", "JsonLines", "Parquet", "Table", "read_part", "row_of", "table_for"]
 
 COLUMNS = {
     "file": "string", "answer": "string", "flagged": "bool", "score": "double", "threshold": "double",
@@ -31,6 +33,10 @@ picture cannot be read, and of one that can it is missing.
 COUNTED = ["file", "flagged", "error"]  # columns
 ROW_GROUP = 1 << 16
 ABOUT = b"oodream"  # a key of a Parquet file's metadata
+BESIDE = ".about.json"
+"""what stands behind a table's name in that of the file beside it that says what it is about, where its
+format has no room for that
+"""
 
 
 class Table(Protocol):
@@ -47,7 +53,8 @@ class Table(Protocol):
         ...
 
     def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
-        """Writes the rows of all parts in order, whole or not at all, a few parts at a time.
+        """Writes the rows of all parts in order, whole or not at all, a few parts at a time; and what they
+        are about, for `joined`.
 
         Parts are framed files (see `core.files.write_framed`). Raises StoreError for one that is damaged.
         """
@@ -55,7 +62,7 @@ class Table(Protocol):
 
     def joined(self, file: Path, about: Json) -> Iterator[Sequence[Json]] | None:
         """The rows of a file that `join` wrote about the same, some at a time, each with what is counted of
-        it; None for another file, and where the format has no room for what it is about.
+        it; None for another file.
         """
         ...
 
@@ -157,9 +164,31 @@ class JsonLines:
         with _whole(file) as fresh, fresh.open("wb") as target:
             for part in parts:
                 target.write(read_framed(part))
+        write_json(_beside(file), _of_file(file, about), sealed=True)
 
     def joined(self, file: Path, about: Json) -> Iterator[Sequence[Json]] | None:
-        return None
+        try:
+            if read_json(_beside(file)) != _of_file(file, about):
+                return None
+        except (OSError, StoreError):  # it is missing or damaged
+            return None
+        return _in_groups(file)
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(file.name + BESIDE)
+
+
+def _of_file(file: Path, about: Json) -> Json:
+    """What a table is about, and the hash of its file, which is so bound to it."""
+    return {**about, "hash": file_hash(file)}
+
+
+def _in_groups(file: Path) -> Iterator[list[Json]]:
+    """The rows of a file of JSON lines, some at a time."""
+    with file.open("rb") as lines:
+        while some := [parse_json(line.decode()) for line in islice(lines, ROW_GROUP)]:
+            yield some
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,7 @@ __all__ = [
     "is_classifier",
     "is_code",
     "load_classifier",
+    "load_teacher",
     "open_classifier",
     "quantile_threshold",
 ]
@@ -142,12 +144,34 @@ def load_classifier(folder: Path, plugins: bool = True) -> Classifier:
 
     Raises StoreError when there is none.
     """
+    return from_description(_read_description(folder), folder, plugins)
+
+
+def load_teacher(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network of the classifier in a folder, and its class names. Its loss is not made: a plug-in that it
+    was trained with is not needed.
+
+    Raises StoreError when there is none, and for one whose network runs code from elsewhere.
+    """
+    settings = _checked(_read_description(folder), folder)
+    if is_code(settings["backbone"], HARMLESS):
+        raise StoreError(
+            f"The classifier in {shown(folder)} cannot be a teacher: loading its {settings['backbone']!r} "
+            f"runs code from elsewhere. Name one whose network is built in, or of {', '.join(HARMLESS)}."
+        )
+    with _explained(folder):
+        return _network(settings, folder).eval(), tuple(settings["names"])
+
+
+def _read_description(folder: Path) -> Json:
+    """What the classifier.json in a folder holds; StoreError where there is no classifier."""
     check_is_there(folder)
     if not is_classifier(folder):
         raise StoreError(
             f"{folder} holds no classifier: it has no classifier.json. A run's lie in RUN/classifier/NAME."
         )
-    return from_description(read_json(folder / "classifier.json"), folder, plugins)
+    description: Json = read_json(folder / "classifier.json")
+    return description
 
 
 def is_classifier(folder: Path) -> bool:
@@ -177,6 +201,50 @@ def from_description(description: Json, folder: Path, plugins: bool) -> Classifi
     module, for that module would be imported, and for a network in a file of another format, for loading that
     may run code.
     """
+    settings = _checked(description, folder)
+    check_plugin(settings["loss"], folder, plugins)
+    check_plugin(settings["backbone"], folder, plugins, harmless=HARMLESS)
+    with _explained(folder):
+        network = _network(settings, folder)
+        with MAKING:
+            loss = make("losses", settings["loss"], **settings["loss_options"])
+        if loss.state_dict():
+            loss.load_state_dict(load_tensors(folder / "loss.safetensors"))
+    names, size, threshold, white = (settings.pop(key) for key in ("names", "size", "threshold", "white"))
+    return Classifier(
+        network=network.eval(),
+        loss=loss,
+        names=tuple(names),
+        size=size,
+        threshold=threshold,
+        settings=settings,
+        white=white,
+    )
+
+
+def _network(settings: Json, folder: Path) -> nn.Module:
+    """The network that a description names, with its tensors in `folder`."""
+    state = load_tensors(folder / "model.safetensors")
+    with MAKING:
+        return rebuild(settings, len(settings["names"]), settings["size"], state)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Within the block, whatever a network raises that is asked to be what it is not is a StoreError."""
+    try:
+        yield
+    except (ValueError, StoreError):
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"The classifier in {shown(folder)} cannot be made as its classifier.json says: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def _checked(description: Json, folder: Path) -> Json:
+    """A copy of a description that is whole; StoreError for another."""
     needed = ("names", "size", "threshold", "white", "loss", "loss_options", "backbone")
     if not isinstance(description, dict) or (missing := [key for key in needed if key not in description]):
         lacks = f"it has no {missing[0]!r}" if isinstance(description, dict) else "it is no object"
@@ -189,33 +257,7 @@ def from_description(description: Json, folder: Path, plugins: bool) -> Classifi
             f"The classifier.json in {shown(folder)} is damaged: its {wrong!r} is "
             f"{brief(description[wrong])}."
         )
-    settings = dict(description)
-    names, size, threshold, white = (settings.pop(key) for key in needed[:4])
-    check_plugin(settings["loss"], folder, plugins)
-    check_plugin(settings["backbone"], folder, plugins, harmless=HARMLESS)
-    state = load_tensors(folder / "model.safetensors")
-    try:
-        with MAKING:
-            network = rebuild(settings, len(names), size, state)
-            loss = make("losses", settings["loss"], **settings["loss_options"])
-        if loss.state_dict():
-            loss.load_state_dict(load_tensors(folder / "loss.safetensors"))
-    except (ValueError, StoreError):
-        raise
-    except Exception as error:  # whatever a network raises that is asked to be what it is not
-        raise StoreError(
-            f"The classifier in {shown(folder)} cannot be made as its classifier.json says: "
-            f"{first_line(error)}"
-        ) from error
-    return Classifier(
-        network=network.eval(),
-        loss=loss,
-        names=tuple(names),
-        size=size,
-        threshold=threshold,
-        settings=settings,
-        white=white,
-    )
+    return dict(description)
 
 
 def _rules(description: Json) -> list[tuple[str, bool]]:

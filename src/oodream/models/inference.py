@@ -11,7 +11,6 @@ import hashlib
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -24,12 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..core import parallel
 from ..core.ahead import ahead
 from ..core.device import on_device
+from ..core.faults import blamed, require
 from ..core.memory import MemoryShort, out_of_memory
 from ..core.parallel import side_by_side
 from ..core.progress import counter
 from ..core.tensors import kept_tensors, save_tensors
 from ..core.types import ForwardPass, Head, Loss, Output, Probe
 from ..data.images import Images
+from .feature_maps import outputs_of, pooled_module
 
 __all__ = [
     "IMAGES_READ_AT_ONCE",
@@ -216,14 +217,15 @@ def outputs(
 
     On a CPU several batches are computed side by side, each on one thread; not so for probes, which may
     change the network while they look. Where memory does not hold a batch, it is halved with a warning.
-    Raises MemoryShort where it holds no single image.
+    Raises MemoryShort where it holds no single image, and ValueError for a probe that fails (see
+    `faults.blamed`).
     """
     if not len(images):
         raise ValueError(f"The set {images.name!r} is empty.")
     gradient = any(probe.wants == "gradient" for probe in probes)
     batch = batch or _fastest_batch(device, images.size)
     batch = min(batch, IMAGES_WITH_GRADIENTS) if gradient else batch
-    pooled = _pooled_module(network, images, device) if any(p.wants == "map" for p in probes) else None
+    pooled = pooled_module(network, images, device) if any(p.wants == "map" for p in probes) else None
     at_once = parallel.CORES if device.type == "cpu" and not probes and len(images) > batch else 1
     network.eval()
     parts: list[Output] = []
@@ -259,14 +261,23 @@ def _forward(
     """One batch's outputs, on the CPU."""
     if probes:
         x = x.float().requires_grad_(gradient)
-    with torch.set_grad_enabled(gradient), _outputs_of(pooled) as maps:
+    with torch.set_grad_enabled(gradient), outputs_of(pooled) as maps:
         output = _output(network, x)
     forward = ForwardPass(model=network, images_B3HW=x, output=output, map_BFHW=maps[-1] if maps else None)
     return Output(
         logits_BC=output.logits_BC.detach().cpu(),
         z_BF=output.z_BF.detach().cpu(),
-        probes={probe.key: probe(forward).detach().cpu() for probe in probes},
+        probes={probe.key: _probed(probe, forward) for probe in probes},
     )
+
+
+def _probed(probe: Probe, forward: ForwardPass) -> Tensor:
+    """What a probe makes of a batch, on the CPU; ValueError, which names it, for what it does wrong."""
+    with blamed(f"The probe {probe.key!r}", probe):
+        values = probe(forward)
+        whole = isinstance(values, Tensor) and values.shape[:1] == forward.images_B3HW.shape[:1]
+        require(whole, "It returns a tensor with a row for each image")
+        return values.detach().cpu()
 
 
 def _output(network: nn.Module, x: Tensor) -> Output:
@@ -306,44 +317,6 @@ def _fastest_batch(device: torch.device, size: int) -> int:
     if device.type != "cpu":
         return IMAGES_READ_AT_ONCE
     return max(1, min(IMAGES_ON_A_PROCESSOR, PIXELS_ON_A_PROCESSOR // size**2))
-
-
-@torch.no_grad()
-def _pooled_module(network: nn.Module, images: Images, device: torch.device) -> nn.Module:
-    """The last module whose output, averaged over its positions, is z; ValueError where there is none."""
-    network.eval()
-    called: list[tuple[nn.Module, Tensor]] = []
-
-    def remember(module: nn.Module, _: object, result: object) -> None:
-        if isinstance(result, Tensor) and result.ndim == 4:
-            called.append((module, result))
-
-    hooks = [module.register_forward_hook(remember) for module in network.modules()]
-    try:
-        z = network(images.batch([0]).to(device)).z_BF
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for module, result in reversed(called):
-        if result.shape[1] == z.shape[1] and torch.allclose(result.mean((2, 3)), z, rtol=1e-3, atol=1e-5):
-            return module
-    raise ValueError(
-        "This network's features are no average of a feature map, which a detector here needs (rankfeat)."
-    )
-
-
-@contextmanager
-def _outputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
-    """The outputs of `module` while this lasts; none without a module."""
-    results: list[Tensor] = []
-    if module is None:
-        yield results
-        return
-    hook = module.register_forward_hook(lambda _, __, result: results.append(result.detach()))
-    try:
-        yield results
-    finally:
-        hook.remove()
 
 
 def _short(key: str) -> str:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..core.errors import StoreError, shown
+from ..core.errors import StoreError, are, shown
 from ..core.files import encode_json, read_json_lines, write_bytes
 from ..core.folders import held
-from ..core.sealed import file_hash, with_check, without_check
+from ..core.sealed import damaged, with_check, without_check
 from ..core.types import Json
 from ..data.images import Images, from_files
 
@@ -82,20 +82,21 @@ class AddedPictures:
     def read(self, classes: Sequence[str], size: int) -> Images:
         """The pictures, labelled with the classes that they lie around; there must be one.
 
-        Raises StoreError for a file that is missing or is another one than was added, and for a class that
+        Raises StoreError for files that are missing or are others than were added, and for a class that
         the run does not have.
         """
-        for file, line in zip(self.files, self.lines, strict=True):
+        for line in self.lines:
             if line["class"] not in classes:
                 raise StoreError(
                     f"Picture {line['number']} in {shown(self.folder)} was added for the class "
                     f"{line['class']!r}, which this run does not have. Remove it in the studio."
                 )
-            if not file.is_file() or file_hash(file) != line["hash"]:
-                raise StoreError(
-                    f"{shown(file)} is missing or damaged. Restore it, or remove picture {line['number']} "
-                    "in the studio."
-                )
+        if bad := damaged((file, line["hash"]) for file, line in zip(self.files, self.lines, strict=True)):
+            names = sorted(file.name for file in bad)
+            raise StoreError(
+                f"{are(names, 'added pictures')} missing or damaged in {shown(self.folder)}. Restore what "
+                "is, or remove it in the studio."
+            )
         labels = [classes.index(line["class"]) for line in self.lines]
         return from_files("added", self.files, labels, classes, size)
 

@@ -23,6 +23,7 @@ from ..core.files import encode_json, parse_json, write_bytes
 from ..core.folders import held
 from ..core.options import ConfigError
 from ..core.progress import counter
+from ..core.sealed import file_hash
 from ..core.storage import PRIVATE, Storage, cached_at, is_url
 
 __all__ = ["delivered"]
@@ -34,31 +35,35 @@ THREADS = 16
 
 
 @contextmanager
-def delivered(url: str, last: str | None = None, again: bool = False) -> Iterator[Path]:
+def delivered(url: str, last: str | None = None, again: bool = False, beside: str = "") -> Iterator[Path]:
     """A path here for the block to make a file at, or with `last` a folder. When the block ends well, it goes
     to the URL.
 
-    `last` names the folder's file without which it is none, if there is such a file: it is sent after all
-    others. There must be nothing at the URL yet, unless the folder may be written `again`: then files there
-    are replaced, and the folder `cache` in it stays here.
+    A file that is at the URL already lies at the path, too: the block can leave it as it is, and another one
+    is not sent. With a file goes one of its name and `beside` behind it, where the block makes one.
 
-    Raises StoreError before the block where the URL cannot be written, is taken, or where another process on
-    this machine makes it; and after the block where it cannot be sent. ConfigError for a file or folder
-    without a name.
+    `last` names the folder's file without which it is none, if there is such a file: it is sent after all
+    others. There must be no folder at the URL yet, unless it may be written `again`: then files there are
+    replaced, and the folder `cache` in it stays here.
+
+    Raises StoreError before the block where the URL cannot be written, is a folder that is taken, or where
+    another process on this machine makes it; and after the block where it cannot be sent. ConfigError for a
+    file or folder without a name.
     """
     parent, _, name = url.rstrip("/").rpartition("/")
     if not is_url(parent):
         raise ConfigError(f"{url} is a whole bucket. Name a place in it: {url.rstrip('/')}/NAME.")
     begun = cached_at(url, "out") / BEGUN
-    place = _File(Storage(parent), name) if last is None else _Folder(Storage(url), begun, last, again)
+    path, storage = begun / name, Storage(parent if last is None else url)
+    others = (begun / f"{name}{beside}",) if beside else ()
+    place = _File(storage, path, others) if last is None else _Folder(storage, path, last, again)
     with held(begun, f"Another oodream process is making {url}. Wait for it, or choose another place."):
-        place.open()
-        path = begun / name
         if not again:
             _remove(path)
-        yield path
+        with place.opened():
+            yield path
         try:
-            place.send(path)
+            place.send()
         except (StoreError, FileNotFoundError) as error:
             raise StoreError(
                 f"{error} What was made is kept in {shown(begun)}: when nothing is in the way any more, the "
@@ -68,54 +73,82 @@ def delivered(url: str, last: str | None = None, again: bool = False) -> Iterato
             _remove(done)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _File:
-    """A file of a bucket's folder that is to be new."""
+    """A file of a bucket's folder that is to be new, or to stay as it is; with those `beside` it."""
 
     storage: Storage
-    name: str
+    path: Path
+    beside: tuple[Path, ...]
+    there: str = ""
+    """hash of the file that was there already"""
 
-    def open(self) -> None:
-        """StoreError where it cannot be written, or is there."""
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Within the block a copy lies here of what is there already. StoreError where nothing can be
+        written.
+        """
         self.storage.reach(write=True)
-        if self.storage.has(self.name):
-            raise self._taken()
-
-    def send(self, path: Path) -> None:
+        files = [file for file in (self.path, *self.beside) if self.storage.has(file.name)]
+        if self.path not in files:
+            yield
+            return
+        for file in files:
+            self.storage.fetch(file.name, file)
+        self.there = file_hash(self.path)
         try:
-            self.storage.send_new(path, self.name)
+            yield
+        except Exception:  # the block has refused the copy
+            for file in files:
+                _remove(file)
+            raise
+
+    def send(self) -> None:
+        """Sends those beside first: so a file that is there has them, whenever this process is killed."""
+        if self.there == file_hash(self.path):
+            return
+        if self.storage.has(self.path.name):
+            raise self._taken()
+        for file in self.beside:
+            if file.exists():
+                with file.open("rb") as opened:
+                    self.storage.send(opened, file.name)
+        try:
+            self.storage.send_new(self.path, self.path.name)
         except FileExistsError:
             raise self._taken() from None
 
     def _taken(self) -> StoreError:
         return StoreError(
-            f"{self.storage.url}/{self.name} is there already. Remove it, or write to another file."
+            f"{self.storage.url}/{self.path.name} is there already. Remove it, or write to another file."
         )
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder in a bucket, new or written again. What this machine claims it with lies in `begun`, too."""
+    """A folder in a bucket, new or written again. What this machine claims it with lies beside its copy."""
 
     storage: Storage
-    begun: Path
+    path: Path
     last: str
     again: bool
 
-    def open(self) -> None:
+    @contextmanager
+    def opened(self) -> Iterator[None]:
         """Takes back what this machine has half sent. StoreError where the folder cannot be written, is
         another machine's, or should be new and is not.
         """
         self.storage.reach(write=True)
         self._take_back()
         self._check_free()
+        yield
 
-    def send(self, path: Path) -> None:
+    def send(self) -> None:
         """Sends the files; StoreError where another machine does, or has done so meanwhile."""
-        names = [name for name in _names(path) if not (self.again and name.startswith(f"{CACHE}/"))]
+        names = [name for name in _names(self.path) if not (self.again and name.startswith(f"{CACHE}/"))]
         me = {"by": f"process {os.getpid()} on {socket.gethostname()}", "id": secrets.token_hex(8)}
         claim = encode_json({**me, "files": names})
-        write_bytes(self.begun / CLAIM, claim)
+        write_bytes(self.path.with_name(CLAIM), claim)
         try:
             self.storage.create(f"{PRIVATE}/{CLAIM}", claim)
         except FileExistsError:
@@ -130,7 +163,7 @@ class _Folder:
         others = [name for name in names if name != self.last]
 
         def send(name: str) -> None:
-            with (path / name).open("rb") as file:
+            with (self.path / name).open("rb") as file:
                 self.storage.send(file, name)
 
         with (
@@ -154,7 +187,7 @@ class _Folder:
             claim = self.storage.read(f"{PRIVATE}/{CLAIM}")
         except FileNotFoundError:
             return
-        mine = self.begun / CLAIM
+        mine = self.path.with_name(CLAIM)
         if not mine.exists() or mine.read_bytes() != claim:
             raise self._claimed()
         for name in reversed(parse_json(claim.decode())["files"]):

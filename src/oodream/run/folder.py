@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import StoreError, brief, listed, shown
+from ..core.errors import StoreError, are, brief, listed, shown
 from ..core.files import atomic_folder, check_way, json_lines, read_json, sweep, write_json
 from ..core.folders import held
 from ..core.sealed import damaged, file_hash
@@ -98,10 +98,9 @@ class RunDir:
         Raises StageChanged, which names what differs, when the stage was made from others.
         """
         if changes := self.changes(stage, inputs):
-            why = "; ".join(map(in_words, changes[:4]))
-            more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
+            why = listed(map(in_words, changes), "; ")
             raise StageChanged(
-                f"{self.path / stage} was made from other inputs ({why}{more}). "
+                f"{self.path / stage} was made from other inputs ({why}). "
                 f"Add --redo changed to make {stage} and what depends on it afresh, or choose another --run."
             )
         return self.stamp(stage) is not None
@@ -143,23 +142,23 @@ class RunDir:
             time.sleep(0.05)
 
     def check_whole(self, stage: str) -> None:
-        """Raises StoreError, which names the file, where a finished stage lost one or one is not as it was.
+        """Raises StoreError, which names the files, where a finished stage lost some or some are not as they
+        were.
 
         Images, and latents that are imagined, are hashed as well, and compared with the stage's record.
         """
         if (stamp := self.stamp(stage)) is None:
             return
         recorded, files = stamp.get("files", {}), self._sizes(stage)
-        changed = [name for name, size in recorded.items() if files.get(name) != size]
-        hashes = stamp.get("hashes", {})
-        if not changed:
-            changed = [name for name, value in hashes.items() if file_hash(self.path / stage / name) != value]
-        if changed and changed[0] == IMAGES:
+        changed = {name for name, size in recorded.items() if files.get(name) != size}
+        hashes = ((self.path / stage / name, value) for name, value in stamp.get("hashes", {}).items())
+        changed |= {os.path.relpath(file, self.path / stage) for file in damaged(hashes)}
+        if changed == {IMAGES}:
             raise StoreError(
-                f"{self.path / stage} has {files[IMAGES]} of {recorded[IMAGES]} images. {self._mend()}"
+                f"{self.path / stage} has {files.get(IMAGES, 0)} of {recorded[IMAGES]} images. {self._mend()}"
             )
-        if changed:
-            raise StoreError(self._damaged(stage, changed[0]))
+        if changed := changed - {IMAGES}:
+            raise StoreError(self._damaged(stage, *sorted(changed)))
         self.check_record(stage)
 
     def check_file(self, file: Path) -> None:
@@ -181,20 +180,15 @@ class RunDir:
         self.check_file(record)
         lines = json_lines(record)
         if bad := damaged((record.parent / line["file_name"], line["hash"]) for line in lines):
-            names = listed(sorted(str(file.relative_to(record.parent)) for file in bad))
-            raise StoreError(
-                f"{len(bad)} files in {record.parent} are missing or damaged ({names}). {self._mend()}"
-            )
+            names = sorted(str(file.relative_to(record.parent)) for file in bad)
+            raise StoreError(f"{are(names)} missing or damaged in {record.parent}. {self._mend()}")
 
-    def _damaged(self, stage: str, name: str) -> str:
-        file = os.path.normpath(self.path / stage / name)
-        if name == RECORD:
+    def _damaged(self, stage: str, *names: str) -> str:
+        said = f"{are([os.path.normpath(self.path / stage / name) for name in names])} missing or damaged."
+        if names == (RECORD,):
             also = self.path / stage / "stage.json"
-            return (
-                f"{file} is missing or damaged. Remove it and {also}, and run the same command again: its "
-                "images are kept."
-            )
-        return f"{file} is missing or damaged. Make it again: the command of the run with --redo {stage}"
+            return f"{said} Remove it and {also}, and run the same command again: its images are kept."
+        return f"{said} Make the stage again: the command of the run with --redo {stage}"
 
     def _mend(self) -> str:
         return f"Mend them with: oodream decode {self.path} --verify"
@@ -257,7 +251,7 @@ def check_place(path: Path) -> None:
         return
     if foreign := sorted(one.name for one in path.iterdir() if not one.name.startswith((".", STARTED))):
         raise StoreError(
-            f"{shown(path)} is no run, and holds something: {listed(foreign[:4])}. Choose another --run."
+            f"{shown(path)} is no run, and holds something: {listed(foreign)}. Choose another --run."
         )
 
 

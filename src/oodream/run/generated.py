@@ -191,7 +191,10 @@ class ImageFiles(GeneratedFiles):
         except DataError as error:
             raise DataError(f"{error} Or draw them again: {mend}") from error
         if len(images) != len(labels):
-            raise DataError(f"Images are missing or damaged in {self.folder}. Mend them with: {mend}")
+            raise DataError(
+                f"{len(labels) - len(images):,} of {len(labels):,} images are missing or damaged in "
+                f"{self.folder}. Mend them with: {mend}"
+            )
         return images
 
     def drawing(self, rows: Tensor) -> Drawing:

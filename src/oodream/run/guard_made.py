@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..core.errors import StoreError, listed, shown
+from ..core.options import is_whole
 from ..core.sealed import file_hash
 from ..core.threads import mapped
 from ..core.types import Json
@@ -27,6 +28,7 @@ def facts_of(folder: Path) -> Json | None:
 def made_from(job: GuardJob, inputs: GuardInputs) -> Json:
     """Hashes of all that a guard is made of, by the option that names it: of files their contents, wherever
     they lie. Of pictures that are no files, those of the hub or of a data set by name, only the labels count.
+    With the hash of pictures stands how many they are.
     """
     named = {"model": job.model, "weights": job.weights, "labels": job.labels}
     files = {name: _files(str(value)) for name, value in named.items() if value}
@@ -45,11 +47,25 @@ def check_same(facts: Json, job: GuardJob, place: str) -> None:
     before = facts.get("made_from")
     if not isinstance(before, dict):  # earlier versions do not say
         return
-    if changed := [f"--{name}" for name, value in now.items() if before.get(name) != value]:
+    changed = [name for name, value in now.items() if _hash(before.get(name)) != _hash(value)]
+    if changed:
         raise StoreError(
             f"{shown(place)} holds a finished guard, and what it was made of is not the same any more: "
-            f"{listed(changed)}. {remedy}"
+            f"{listed(_counted(name, before.get(name), now[name]) for name in changed)}. {remedy}"
         )
+
+
+def _hash(value: Json | str | None) -> str | None:
+    """The hash in what `made_from` says of an option; earlier versions gave it alone."""
+    return value.get("hash") if isinstance(value, dict) else value
+
+
+def _counted(name: str, then: Json | str | None, now: Json | str) -> str:
+    """An option, with how many pictures it meant and means."""
+    if not isinstance(now, dict):
+        return f"--{name}"
+    before = then.get("pictures") if isinstance(then, dict) else None
+    return f"--{name} ({now['pictures']:,} pictures{f', then {before:,}' if is_whole(before) else ''})"
 
 
 def _files(named: str) -> list[Path]:
@@ -63,9 +79,10 @@ def _files(named: str) -> list[Path]:
     return sorted(path for path in beside if path.name.startswith(place.name) and path.is_file())
 
 
-def _of_listings(listings: Sequence[Listing]) -> str:
+def _of_listings(listings: Sequence[Listing]) -> Json:
     labels = (json.dumps([one.labels, one.classes]) for one in listings)
-    return _digest([*labels, *mapped(file_hash, (file for one in listings for file in one.paths))])
+    digest = _digest([*labels, *mapped(file_hash, (file for one in listings for file in one.paths))])
+    return {"pictures": sum(len(one.rows) for one in listings), "hash": digest}
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..core import registry
-from ..core.errors import DataError, listed
+from ..core.errors import DataError, are
 from ..core.files import encode_json, fresh_folder, write_bytes
 from ..core.sealed import damaged
 from ..core.types import Json
@@ -49,7 +49,7 @@ def export_images(run: Run, folder: Path, license: str = UNKNOWN) -> int:
     if bad := damaged((source / line["file_name"], line["hash"]) for line in kept()):
         names = sorted(str(file.relative_to(source)) for file in bad)
         raise DataError(
-            f"{len(bad)} images in {source} are missing or damaged: {listed(names)}. "
+            f"{are(names, 'images')} missing or damaged in {source}. "
             f"Mend them with: oodream decode {run.folder.path} --verify"
         )
     with fresh_folder(folder) as fresh:

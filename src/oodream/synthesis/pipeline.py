@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..core.errors import StoreError, brief, first_line, listed, shown
+from ..core.errors import StoreError, are, brief, first_line, listed, shown
 from ..core.files import ASSETS, read_json
 from ..core.folders import HASHES, changed_files
 from ..core.threads import MAKING
@@ -187,8 +187,9 @@ def check_hashes(folder: Path) -> None:
         raise DecoderError(f"{error} Fit the decoder again.") from error
     if changed:
         raise DecoderError(
-            f"{listed(map(str, changed))}: missing, damaged or changed since the decoder was fitted. Restore "
-            f"it, or fit the decoder again. Where you have changed it yourself, remove {folder / HASHES}."
+            f"{are([*map(str, changed)])} missing, damaged or changed since the decoder was fitted. Restore "
+            "what is, or fit the decoder again. Where you have changed it yourself, remove "
+            f"{folder / HASHES}."
         )
 
 

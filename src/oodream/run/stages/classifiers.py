@@ -14,7 +14,7 @@ from ...core.registry import options_by_name
 from ...core.tensors import load_tensors, save_tensors
 from ...core.types import Json
 from ...functional.metrics import auroc
-from ...models.classifier import Classifier, load_classifier, quantile_threshold
+from ...models.classifier import Classifier, load_teacher, quantile_threshold
 from ...models.inference import Extractor, cost
 from ...training.sources import (
     KnownPairs,
@@ -107,17 +107,17 @@ def adapter(job: Job) -> AdapterMaker | None:
 
 
 def teacher(job: Job, seed: int) -> nn.Module:
-    """The classifier to distil from."""
-    path = job.config.regularize.teacher
-    classifier = load_classifier(Path(path), plugins=False) if path else job.run.classifier(BASELINE, seed)
-    return classifier.network
+    """The network to distil from."""
+    if path := job.config.regularize.teacher:
+        return load_teacher(Path(path))[0]
+    return job.run.classifier(BASELINE, seed).network
 
 
 def check_teacher(job: Job) -> None:
     """Raises ValueError unless the configured teacher has the same classes in the same order."""
     if not (path := job.config.regularize.teacher):
         return
-    names, taught = job.book.names, load_classifier(Path(path), plugins=False).names
+    names, (_, taught) = job.book.names, load_teacher(Path(path))
     if taught != names:
         raise ValueError(
             f"The teacher {path} knows {len(taught)} classes ({listed(taught)}), and this run has "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...config import FitDecoderConfig
-from ...core.errors import StoreError, shown
+from ...core.errors import StoreError, are, shown
 from ...core.files import atomic_folder, read_json, write_json
 from ...core.folders import HASHES, changed_files, write_hashes
 
@@ -66,7 +66,7 @@ def is_damaged(folder: Path) -> bool:
     except StoreError:
         changed = [folder / HASHES]
     if changed:
-        warnings.warn(f"{shown(changed[0])} is damaged and made again.", stacklevel=2)
+        warnings.warn(f"{are([*map(shown, changed)])} damaged and made again.", stacklevel=2)
     return bool(changed)
 
 
