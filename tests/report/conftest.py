@@ -48,6 +48,8 @@ def full() -> Report:
             y_M=y_N[:9],
             dropped_M=y_N[:9] == 1,
             method="PCA",
+            own_knn=torch.linspace(0.1, 0.5, 40),
+            vector_knn=torch.linspace(0.3, 0.9, 40),
         ),
         gallery=[
             Imagined(

@@ -34,6 +34,15 @@ def test_odd_content_is_drawn(full: Report) -> None:
     report(replace(full, filtered={"coat": FilterCount(imagined=0, kept=0)}, seconds={"align": 0.0}))
 
 
+def test_how_far_vectors_lie_is_shown_against_95_percent_of_the_features(full: Report) -> None:
+    """The line is at 0.4795, the 38th of 40 features; 12 of 40 vectors lie before it."""
+    html = report(full).replace("\u00a0", " ")
+    assert "30.0 % of the outliers lie before it" in html
+    assert full.latent_map is not None
+    bare = replace(full.latent_map, vector_knn=torch.empty(0))
+    assert "How far from their class" not in report(replace(full, latent_map=bare))
+
+
 def test_the_label_of_a_class_at_an_edge_stays_on_the_map(full: Report) -> None:
     points = np.array([[0.0, 0], [10, 0], [5, 1]])
     drawn = replace(

@@ -38,7 +38,8 @@ LATENTS = {"decode": {"output": "latents"}, "regularize": {"loss": ["energy_logi
 
 @pytest.fixture(scope="module")
 def config(shapes, tiny_pipeline) -> Config:
-    return overlay(Config(), {"data": str(shapes), "decode": {"source": str(tiny_pipeline)}, "device": "cpu"})
+    options = {"data": str(shapes), "decode": {"source": str(tiny_pipeline)}, "evaluate": {"n_far": 2}}
+    return overlay(Config(), {"device": "cpu", **options})
 
 
 def with_new_field(config: Config, section: str) -> Config:

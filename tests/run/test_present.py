@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from oodream.config import Config, ReportConfig
+from oodream.core.seeding import generator
 from oodream.core.tensors import save_tensors
 from oodream.report.content import FilterCount
 from oodream.run.artifacts import Run
-from oodream.run.present import GALLERY_PER_CLASS, filtered, gallery
+from oodream.run.present import GALLERY_PER_CLASS, class_distances, filtered, gallery
 from tests.helpers.begun import begin_run, imagine
 from tests.helpers.clouds import clouds, images
 
@@ -50,6 +53,21 @@ def test_counts_of_the_filter_are_those_of_its_mask(imagined: Run):
         "coat": FilterCount(imagined=20, kept=19),
         "shoe": FilterCount(imagined=0, kept=0),
     }
+
+
+def test_distances_go_to_the_k_th_other_feature_of_the_class():
+    g = generator(0, "distances")
+    z_ND, y_N = torch.randn(23, 4, generator=g), torch.arange(23) % 2
+    features = SimpleNamespace(z_ND=z_ND, y_N=y_N)
+    run = SimpleNamespace(features=features, book=SimpleNamespace(names=("a", "b", "none")))
+    z_MD, y_M = torch.randn(6, 4, generator=g), torch.tensor([1, 1, 0, 0, 1, 0])
+    own, vectors = class_distances(run, z_ND, y_N, own=True), class_distances(run, z_MD, y_M)
+    expected = []
+    for query, label, first in ((z_ND, y_N, 1), (z_MD, y_M, 0)):  # the first neighbour is the feature itself
+        for y in (0, 1):
+            distances = np.linalg.norm(query[label == y][:, None] - z_ND[y_N == y][None], axis=2)
+            expected.append(np.sort(distances, axis=1)[:, first + 1])  # k = 2: a fifth of 12 or 11
+    np.testing.assert_allclose(torch.cat([own, vectors]), np.concatenate(expected), atol=1e-5)
 
 
 def test_stamps_come_in_the_order_of_the_work(tmp_path: Path):

@@ -111,7 +111,8 @@ class LatentMap:
     """Two coordinates of N features and M sampled vectors, with labels (positions in `Report.classes`).
 
     `dropped_M` (bool) marks vectors whose image a filter took out. `method` says in a few words how the
-    coordinates were made.
+    coordinates were made. `own_knn` and `vector_knn` are distances of some features and of some vectors to
+    the k-th nearest other feature of their class.
     """
 
     features_N2: np.ndarray
@@ -120,6 +121,8 @@ class LatentMap:
     y_M: np.ndarray
     dropped_M: np.ndarray
     method: str
+    own_knn: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    vector_knn: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 @dataclass(frozen=True, kw_only=True)

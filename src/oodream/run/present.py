@@ -18,6 +18,7 @@ from ..core.seeding import generator
 from ..core.types import Decoder, Json
 from ..data.inputs import DataInputs
 from ..deploy.guard import Guard, predictor_of
+from ..functional.knn import kth_distance
 from ..functional.slerp import COSINES
 from ..models.classifier import Classifier
 from ..report.content import (
@@ -31,6 +32,7 @@ from ..report.content import (
     SetSummary,
     Strip,
 )
+from ..synthesis.samplers._classes import neighbour
 from .artifacts import Run
 from .audit import audited_sets, drawn_features
 from .folder import read_manifest
@@ -47,6 +49,7 @@ BESIDE = {
 }
 GALLERY, GALLERY_PER_CLASS = 240, 12  # imagined images on the page, and of a class, at most
 ANSWERS_PER_SET = 3
+DISTANCES = 400  # vectors of a class whose distances are shown, at most
 DRAWN = 4  # known images of a class, beside what the decoder makes of their features
 
 
@@ -225,7 +228,24 @@ def latent_map(run: Run) -> LatentMap:
         y_M=run.vectors.y_M.numpy(),
         dropped_M=~run.keep_mask.numpy(),
         method=method,
+        own_knn=class_distances(run, run.features.z_ND, run.features.y_N, own=True),
+        vector_knn=class_distances(run, run.vectors.z_MD, run.vectors.y_M),
     )
+
+
+def class_distances(run: Run, z_ND: Tensor, y_N: Tensor, *, own: bool = False) -> Tensor:
+    """How far some of these vectors lie from their class: the distance to the k-th nearest feature of it, as
+    samplers have it. Where they are its `own` features, none is a neighbour of itself.
+    """
+    found = []
+    for y in range(len(run.book.names)):
+        rows, base_ND = (y_N == y).nonzero()[:DISTANCES, 0], run.features.z_ND[run.features.y_N == y]
+        k = min(neighbour(len(base_ND)), len(base_ND) - own)
+        if k and len(rows):
+            found.append(
+                kth_distance(z_ND[rows], base_ND, k, self_Q=torch.arange(len(rows)) if own else None)
+            )
+    return torch.cat([torch.empty(0), *found])
 
 
 def reconstructed_id(run: Run, stamps: dict[str, Json]) -> dict[str, float]:
