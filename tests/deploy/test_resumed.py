@@ -112,7 +112,7 @@ def test_a_killed_process_leaves_whole_parts_that_the_next_one_keeps(
     torn = parts / f".part-000003{out.suffix}.0badcafe"  # what a kill in the middle of writing leaves
     torn.write_bytes(kept[0].read_bytes()[:50])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resumed.shutil, "rmtree", lambda folder: None)
+        patch.setattr(resumed, "_remove", lambda folder, parts: None)
         tally = score_to(out, [str(photos)], guard())
     assert [part.stat().st_mtime_ns for part in kept] == times
     shutil.rmtree(parts)
@@ -127,10 +127,27 @@ def test_a_kill_at_the_very_end_is_mended(photos, tmp_path, monkeypatch):
     """The table is whole, and the folder of its parts has not been removed."""
     out = tmp_path / "answers.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resumed.shutil, "rmtree", lambda folder: None)
+        patch.setattr(resumed, "_remove", lambda folder, parts: None)
         score_to(out, [str(photos)], guard())
     (tmp_path / "answers.parquet.parts" / "part-000002.parquet").unlink()
     assert score_to(out, [str(photos)], guard()).total == N
+    check(out, photos)
+
+
+def test_a_kill_while_parts_are_removed_is_mended(photos, tmp_path):
+    """Whatever is gone first, nothing is left that is taken for somebody else's."""
+    out = tmp_path / "answers.parquet"
+
+    def stopped(folder: Path) -> None:
+        (folder / "begun.json").unlink()
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumed.shutil, "rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            score_to(out, [str(photos)], guard())
+    tally = score_to(out, [str(photos)], guard())
+    assert (tally.before, tally.total) == (True, N)
     check(out, photos)
 
 

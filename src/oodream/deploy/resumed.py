@@ -103,7 +103,7 @@ def score_to(
         tally = _fill(parts, table, pictures, answering or partial(answer_parts, predictor))
         table.join(parts, file, facts)
     if not goes_to:
-        shutil.rmtree(folder)
+        _remove(folder, parts)
     return tally
 
 
@@ -118,6 +118,13 @@ def _finished(table: Table, file: Path, facts: Json, goes_to: str) -> Tally:
     for some in rows:
         tally.add(some)
     return tally
+
+
+def _remove(folder: Path, parts: Sequence[Path]) -> None:
+    """Removes the parts and then their folder, so that a kill leaves none without what says whose it is."""
+    for part in parts:
+        part.unlink()
+    shutil.rmtree(folder)
 
 
 def _fill(parts: Sequence[Path], table: Table, pictures: Pictures, answering: Answering) -> Tally:
