@@ -51,6 +51,24 @@ def test_a_list_of_what_was_listed_is_the_same(here: Path) -> None:
     assert again.identity != first.identity
 
 
+def test_a_picture_that_has_changed_under_its_name_is_another(here: Path) -> None:
+    owl, first = here / "photos" / "owl" / "000.png", listed("photos").identity
+    data, status = owl.read_bytes(), owl.stat()
+    os.utime(owl, (status.st_atime, status.st_mtime + 2))
+    assert listed("photos").identity != first, "of the same length"
+    owl.write_bytes(data + b" ")
+    os.utime(owl, (status.st_atime, status.st_mtime))
+    assert listed("photos").identity != first, "of the same time"
+    owl.write_bytes(data)
+    os.utime(owl, (status.st_atime, status.st_mtime))
+    assert listed("photos").identity == first
+    owl.unlink()
+    (here / "list.txt").write_text("\n".join(sorted(map(str, (here / "photos").rglob("*.png")))) + f"\n{owl}")
+    gone = listed("list.txt").identity
+    owl.write_bytes(data)
+    assert listed("list.txt").identity != gone, "one that was missing"
+
+
 def test_reading_begins_anywhere(here: Path) -> None:
     pictures = listed("photos")
     every = list(pictures.read())

@@ -189,7 +189,8 @@ def test_another_guard_alpha_or_list_is_refused(photos, tmp_path):
     other.mkdir()
     shutil.copy(photos / "001.png", other)
     with pytest.raises(
-        StoreError, match=r"other pictures, or in another order \(50, and now 51\).*\n?.*parts/pictures\.txt"
+        StoreError,
+        match=r"other pictures, .*changed \(50, and now 51\).*\n?.*parts/pictures\.txt",
     ):
         score_to(out, [str(photos), str(other)], guard())
     assert {path: path.read_bytes() for path in before} == before

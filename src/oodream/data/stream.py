@@ -53,7 +53,7 @@ class NamedBytes(BytesIO):
 
 
 class Pictures(Protocol):
-    """Pictures in order: how many, and a hash of what they are called, in this order."""
+    """Pictures in order: how many, and a hash of what they are, in this order."""
 
     @property
     def total(self) -> int: ...
@@ -68,7 +68,9 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FileList:
-    """Files of pictures, as they stand in the text file `file`, one path or URL a line."""
+    """Files of pictures, as they stand in the text file `file`, one path or URL a line. Their identity is a
+    hash of their names, and of the sizes and times of files here.
+    """
 
     file: Path
     total: int
@@ -110,7 +112,7 @@ def list_files(places: Sequence[Path | str], file: Path) -> FileList:
         nonlocal total
         for path in _paths(places):
             yield (line := os.fsencode(path) + b"\n")
-            digest.update(line)
+            digest.update(line + _size_and_time(path))
             total += 1
 
     write_bytes(file, lines(), sync=False)
@@ -133,6 +135,17 @@ def _paths(places: Iterable[Path | str]) -> Iterator[str]:
             yield from _listed(place)
         else:
             yield _one_line(str(place))
+
+
+def _size_and_time(path: str) -> bytes:
+    """A file's length, and the second in which it was last changed; nothing of one that is elsewhere, or not
+    there.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # a null byte
+        return b""
+    return b"%d %d\n" % (status.st_size, status.st_mtime)
 
 
 def is_list(place: Path | str) -> bool:

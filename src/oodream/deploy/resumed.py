@@ -35,7 +35,8 @@ PART = 1024
 """pictures in a part"""
 SAID = {
     "guard": "another guard", "alpha": "another alpha", "threshold": "another threshold",
-    "pictures": "other pictures, or in another order", "total": "another number of pictures",
+    "pictures": "other pictures, or in another order, or they have changed",
+    "total": "another number of pictures",
     "part": "parts of another size",
 }  # fmt: skip
 
