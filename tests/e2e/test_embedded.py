@@ -14,8 +14,9 @@ from oodream.synthesis.decoders.stable import StableDecoder
 from oodream.synthesis.pipeline import EMBEDDED
 
 SMALL = (
-    "--sample.per-class 40 --decode.steps 8 --align.optimisation.epochs 2 --train.optimisation.epochs 3 "
-    "--evaluate.n-far 300 --evaluate.resamples 50 --shift.n-corrupted 100 --report.strips 1 --device cpu"
+    "--max-per-class 800 --sample.per-class 40 --decode.steps 8 --align.optimisation.epochs 3 "
+    "--train.optimisation.epochs 4 --evaluate.n-far 300 --evaluate.resamples 50 --shift.n-corrupted 100 "
+    "--report.strips 1 --device cpu"
 ).split()
 
 
