@@ -440,6 +440,12 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def test_the_figure_of_the_results_is_drawn_from_their_numbers(tmp_path):
+    script = [sys.executable, str(ROOT / "experiments" / "gains.py"), "--out", str(tmp_path / "gains.png")]
+    subprocess.run(script, check=True, cwd=tmp_path)
+    assert (tmp_path / "gains.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_links_inside_the_repository_lead_somewhere(page):
     for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", TEXTS[page]):

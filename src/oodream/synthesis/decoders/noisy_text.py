@@ -18,7 +18,7 @@ __all__ = ["NoisyTextDecoder"]
 @register("decoders", "noisy_text")
 class NoisyTextDecoder(StableDecoder):
     """Draws with Gaussian noise on the text encoder's states, of the standard deviation `scale`, where
-    DREAM-OOD moves the class's vector before the encoder (the baseline `--gaussian_scale` of its code).
+    DREAM-OOD moves the class's vector before the encoder (the baseline `gaussian_scale` of its code).
 
     The vectors come from the sampler; with those of a class's own name (`gaussian` with a small `spread`) it
     is the noise alone that makes other things of them. Every image has noise of its own.
