@@ -102,7 +102,7 @@ def adapter(job: Job) -> AdapterMaker | None:
     if not job.run.has_latents:
         return None
     learned = load_tensors(job.layout.adapter) if is_pretrained(c.latents) else None
-    shape = tuple(job.run.latents(torch.tensor([0])).shape[1:])
+    shape = tuple(job.run.known_latents(torch.tensor([0])).shape[1:])
     return adapter_maker(c.latents, shape, c.size, learned)  # type: ignore[arg-type]
 
 
