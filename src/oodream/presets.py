@@ -200,6 +200,16 @@ PRESETS = {
         about="your folder of class folders, 32 pixels, embedded decoder",
         config=replace(FOLDER, evaluate=CAREFUL),
     ),
+    "folder-id": Preset(
+        about="your folder with DREAM-ID: imagined inliers; with --shifted FOLDER, accuracy there",
+        config=replace(
+            FOLDER,
+            sample=SampleConfig(options={"kind": "inlier", "kept": 1}, per_class=150),
+            reconstruct=NO_RECONSTRUCTION,
+            regularize=RegularizeConfig(loss=("cross_entropy",)),
+            evaluate=CAREFUL,
+        ),
+    ),
     "folder-edited": Preset(
         about="your folder, other things put into its images; made for --decode.source FOLDER",
         config=replace(
@@ -235,9 +245,7 @@ PRESETS = {
         about="the demo's images with DREAM-ID: imagined inliers, accuracy on corrupted images",
         config=Config(
             align=AlignConfig(optimisation=Optimisation(epochs=7)),
-            sample=SampleConfig(
-                options={"kind": "inlier", "boundary": 1.0, "cosine": 0.96, "kept": 1}, per_class=150
-            ),
+            sample=SampleConfig(options={"kind": "inlier", "kept": 1}, per_class=150),
             reconstruct=NO_RECONSTRUCTION,
             train=TrainConfig(optimisation=Optimisation(epochs=7)),
             regularize=RegularizeConfig(loss=("cross_entropy",)),

@@ -77,6 +77,14 @@ def test_overlay_names_the_key(values, message):
         overlay(Whole(), values)
 
 
+def test_a_configuration_in_python_is_checked_as_one_of_the_command_line():
+    with pytest.raises(ConfigError, match="shifted is a list, not 'night'"):
+        Config(shifted="night")
+    with pytest.raises(ConfigError, match="train is a TrainConfig, not "):
+        Config(train={"backbone": "resnet8"})
+    assert Config(shifted=("night",), ood=["near=dusk"])
+
+
 def test_overlay_lays_options_over_those_that_are_there():
     base = Whole(part=Part(options={"k": 3, "cosine": 0.8}))
     config = overlay(base, {"part": {"options": {"k": 5}, "share": 0}, "seed": 2})

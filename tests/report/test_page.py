@@ -216,3 +216,18 @@ def test_the_classes_that_lost_most_are_listed(thousand: Report) -> None:
 
 def test_a_page_that_shows_all_classes_says_nothing_of_it(full: Report) -> None:
     assert "classes are shown" not in report(full)
+
+
+def test_what_was_dropped_is_said_with_its_reasons(full: Report) -> None:
+    """For inliers and outliers alike: how many the baseline recognises, and who went for which reason."""
+    dropped = {"it nearly repeats another image": 1, "it is blank": 2}
+    for kind, harm in (("inlier", "would teach the wrong class"), ("outlier", "flag what it knows")):
+        html = report(replace(full, kind=kind, dropped=dropped, recognized=7)).replace("\u00a0", " ")
+        assert f"Are the {kind}s {kind}s?" in html
+        assert re.search(
+            rf"The baseline classifier takes 7 of all \([\d.]+ %\) for their class: .*{harm}", html
+        )
+        assert "2 dropped: it is blank" in html
+    assert (
+        "takes" not in report(replace(full, recognized=None)).split('id="controls"')[1].split("</section>")[0]
+    )

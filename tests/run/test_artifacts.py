@@ -50,6 +50,11 @@ def test_the_encoder_is_the_one_that_was_trained(run):
 def test_filter_classifiers_and_scores(run):
     reasons = run.drop_reasons
     assert [not reason for reason in reasons] == run.keep_mask.tolist()
+    images = run.images.batch(range(len(run.images)))
+    with torch.no_grad():
+        said = run.classifier("baseline", 0).network.eval()(images).logits_BC.argmax(1)
+    recognized = run.folder.stamp("filter")["summary"]["recognized"]
+    assert recognized == int((said == run.images.labels).sum())
     assert run.classifiers == [("baseline", 0), ("regularized", 0)]
     assert run.classifier().names == run.book.names
     scores = run.scores("baseline", 0, "msp")

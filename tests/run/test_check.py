@@ -130,6 +130,38 @@ def test_images_are_not_augmented_beside_latents(shapes, decoder, tmp_path):
         checked(shapes, decoder, tmp_path, **options)
 
 
+def inliers(**more: object) -> dict[str, object]:
+    return {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["cross_entropy"]}, **more}
+
+
+@pytest.mark.parametrize("name", ["edited", "guided", "noisy_text"])
+def test_decoders_that_lead_away_from_the_class_draw_no_inliers(shapes, decoder, tmp_path, name):
+    with pytest.raises(ConfigError, match=f"'{name}' leads away from the class"):
+        checked(shapes, decoder, tmp_path, **inliers(decode={"decoder": name}))
+
+
+def test_what_inliers_need_is_said(shapes, decoder, tmp_path):
+    with pytest.raises(ValueError, match=r"for these --regularize\.loss cross_entropy"):
+        checked(shapes, decoder, tmp_path, sample={"options": {"kind": "inlier"}})
+    with pytest.raises(ConfigError, match="inlier-weight weighs inliers, and there are none"):
+        checked(shapes, decoder, tmp_path, regularize={"inlier_weight": 3.0})
+
+
+def test_a_loss_that_needs_nothing_beside_known_images_is_said(shapes, decoder, tmp_path):
+    about = ("nothing is imagined",)
+    assert checked(shapes, decoder, tmp_path, about, regularize={"loss": ["cross_entropy"]})
+    for other in (inliers(), {"regularize": {"loss": ["logit_norm"]}}):
+        assert not checked(shapes, decoder, tmp_path, about, **other)
+
+
+def test_so_few_steps_that_nothing_is_learned_are_said(shapes, decoder, tmp_path):
+    about = ("steps alone",)
+    (message,) = checked(shapes, decoder, tmp_path, about, train={"optimisation": {"epochs": 3}})
+    assert "trained for 3 steps alone: 3 epochs of " in message
+    longer = {"optimisation": {"epochs": 3, "min_steps": 100}}
+    assert not checked(shapes, decoder, tmp_path, about, train=longer)
+
+
 LATENTS = {"decode": {"output": "latents"}}
 INLIERS = {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["cross_entropy"]}}
 

@@ -111,6 +111,13 @@ def test_filters_that_cannot_be_made_are_refused(config, message):
         make_filters(config, "outlier")
 
 
+@pytest.mark.parametrize("name", ["id_leak", "confident"])
+def test_a_filter_of_outliers_takes_no_inliers(name):
+    with pytest.raises(ValueError, match=f"'{name}' is for outliers, and drops what inliers should show"):
+        make_filters(FilterConfig(filters=(name,)), "inlier")
+    assert make_filters(FilterConfig(filters=(name, "class_drift")), "outlier")
+
+
 class Answers:
     """A filter that answers, or fails, as it is told."""
 

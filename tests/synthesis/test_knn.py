@@ -141,6 +141,11 @@ def percentile(sampler: KNN) -> float:
     return torch.stack(ranks).mean().item()
 
 
+def test_inliers_lie_around_all_features_and_near_them_unless_asked_otherwise():
+    outlier, inlier, asked = KNN(), KNN(kind="inlier"), KNN(kind="inlier", cosine=0.8, boundary=0.5)
+    assert [(s.boundary, s.cosine) for s in (outlier, inlier, asked)] == [(0.2, 0.2), (1.0, 0.96), (0.5, 0.8)]
+
+
 def test_kept_candidates_are_the_unlikely_ones():
     """The gate the published selection fails: its kept candidates stand at 0.5 among their rivals."""
     options = {"k": 40, "cosine": 0.87, "candidates": 300, "kept": 2}
@@ -194,8 +199,8 @@ def test_too_small_a_class_is_named():
     [
         ("kind", ["x", 1]),
         ("k", [3.5, -1, "many", True]),
-        ("boundary", [0.0, 1.5, "all"]),
-        ("cosine", [0, 1.0, -0.5, "half"]),
+        ("boundary", [-0.1, 1.5, "all"]),
+        ("cosine", [1.0, -0.5, "half"]),
         ("candidates", [0, 2.5]),
         ("anchors", [0, 1.5]),
         ("kept", [0, 501, 2.5]),

@@ -21,7 +21,7 @@ DRAWABLE = 0.8
 """share of embeddings that should show their class"""
 CLASSES = 3
 ADVICE = (
-    "Outliers sampled around them are not around their classes. Raise align.pull, or use a decoder that "
+    "What is sampled around them is not around their classes. Raise align.pull, or use a decoder that "
     "knows the class words."
 )
 

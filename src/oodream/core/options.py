@@ -75,6 +75,10 @@ class Section:
         for key, hint in typing.get_type_hints(type(self), include_extras=True).items():
             value = getattr(self, key)
             check_range(key, value, hint)
+            if typing.get_origin(hint) is tuple and not isinstance(value, (tuple, list)):
+                raise ConfigError(f"{key} is a list, not {brief(value)}.")
+            if isinstance(hint, type) and issubclass(hint, Section) and not isinstance(value, hint):
+                raise ConfigError(f"{key} is a {hint.__name__}, not {brief(value)}.")
             if typing.get_origin(hint) is Annotated:
                 hint = typing.get_args(hint)[0]
             if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):

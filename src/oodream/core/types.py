@@ -229,7 +229,8 @@ class Decoder(Protocol):
 
     Row b of every result depends on row b of the arguments alone. `fingerprint` is a hash of weights and
     options. `tile` images are drawn together; 0 stands for `largest_tile`. Images are uint8 (B, 3, H, W),
-    latents float16 (B, F, h, w), both on the CPU.
+    latents float16 (B, F, h, w), both on the CPU. One with an attribute `kind` draws "outlier" images alone:
+    it leads away from the class.
     """
 
     book: ClassBook
@@ -340,6 +341,7 @@ class Filter(Protocol):
     `images_B3HW` are uint8, `y_B` the classes they were imagined for, and `baseline` is the run's baseline
     classifier. A filter with a true attribute `compares` is given all images of a class in one call, and its
     answer for an image may depend on those of the class before it; else an answer depends on one image alone.
+    One with an attribute `kind`, "outlier" or "inlier", is for images of that kind alone.
     """
 
     reason: str

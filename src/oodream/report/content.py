@@ -174,6 +174,8 @@ class Report:
       by class and may leave classes out; the page says how many are shown.
     - `answers` are examples of the deployed classifier's, and `guarantee` is that of its threshold.
     - `reconstructed_id` is, by classifier, the AUROC in [0, 1] of reconstructed ID images against ID images.
+    - `dropped` says how many imagined images went for which reason, and `recognized` how many of all the
+      baseline takes for their class, where it was asked.
     - `audit` are the audit's findings, worst first.
     """
 
@@ -202,4 +204,6 @@ class Report:
     guarantee: str = ""
     reconstructed_id: Mapping[str, float] = field(default_factory=dict)
     filtered: Mapping[str, FilterCount] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    recognized: int | None = None
     audit: Sequence[AuditNote] = ()

@@ -28,6 +28,8 @@ from .twins import has_twins
 
 __all__ = ["check"]
 
+FEW_STEPS = 100  # of a training: fewer are said
+
 
 def check(job: Job) -> None:
     """Raises ValueError (DataError, PromptError, ConfigError among them) for what would fail later.
@@ -41,10 +43,7 @@ def check(job: Job) -> None:
             job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
         make_filters(c.filter, job.run.kind)
     loss = make_loss(r.loss, r.loss_options)
-    if loss.outliers and job.run.kind != "outlier":
-        raise ValueError(
-            f"The loss {'+'.join(r.loss)} needs outliers, and the sampler gives {job.run.kind}s."
-        )
+    check_kind(job, loss)
     check_in_place(job, loss)
     if loss.outliers and r.ratio == 0:
         raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
@@ -70,6 +69,7 @@ def check(job: Job) -> None:
     check_adapter(c)
     check_teacher(job)
     check_detectors(job)
+    warn_of_steps(job)
     for name in (c.align.backbone, c.train.backbone):
         backbone(name, 2)
     for optimisation in (c.align.optimisation, c.train.optimisation):
@@ -82,6 +82,18 @@ def check(job: Job) -> None:
     if job.run.imagines and isinstance(job.decoder, StableDecoder):
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
         warn_of_photographs(job)
+
+
+def warn_of_steps(job: Job) -> None:
+    """Warns where so few images are trained on so few times that nothing could be learned."""
+    o, n = job.config.train.optimisation, len(job.inputs.train)
+    steps = max(o.epochs * max(1, n // o.batch), o.min_steps)
+    if steps < FEW_STEPS:
+        warnings.warn(
+            f"Each classifier will be trained for {steps} steps alone: {o.epochs} epochs of {n:,} images. "
+            "Train longer: --train.optimisation.min-steps 600, and --align.optimisation.min-steps.",
+            stacklevel=2,
+        )
 
 
 def warn_of_guard(job: Job) -> None:
@@ -101,6 +113,33 @@ def warn_of_photographs(job: Job) -> None:
             "photographs its outliers made near-OOD worse (docs/results.md). For these name one that has "
             "seen such pictures (--preset folder-edited --decode.source FOLDER), or see first what it wins "
             "on known classes of yours (--validate CLASS).",
+            stacklevel=2,
+        )
+
+
+def check_kind(job: Job, loss: Loss) -> None:
+    """Raises ValueError (ConfigError among them) for a loss, a decoder or an option of outliers beside
+    inliers, or the other way round. Warns where the regularized classifier would be another baseline.
+    """
+    c, r, kind = job.config, job.config.regularize, job.run.kind
+    if kind == "inlier" and loss.outliers:
+        raise ValueError(
+            f"The loss {'+'.join(r.loss)} needs outliers, and the sampler gives inliers: for these "
+            "--regularize.loss cross_entropy."
+        )
+    if job.run.imagines and getattr(job.decoder, "kind", kind) != kind:
+        raise ConfigError(
+            f"The decoder {c.decode.decoder!r} leads away from the class, and its images could be no "
+            "inliers: --decode.decoder stable or image_to_image."
+        )
+    if kind == "outlier" and r.inlier_weight != 1:
+        raise ConfigError(
+            "--regularize.inlier-weight weighs inliers, and there are none (sample.options kind)."
+        )
+    if not job.run.beside and r.loss == ("cross_entropy",):
+        warnings.warn(
+            "The loss cross_entropy takes no outliers, so nothing is imagined, and the regularized "
+            "classifier is trained as the baseline is. Inliers come with --sample.options kind=inlier.",
             stacklevel=2,
         )
 

@@ -122,11 +122,15 @@ to the k-th nearest of its class) and from the class's (`cosine_to_class`), and 
 
 def _about(run: Run, count: Counter[str]) -> str:
     least, most = min(count[name] for name in run.book.names), max(count.values(), default=0)
-    about = "around these classes that show none of them" if run.kind == "outlier" else "of these classes"
+    about = (
+        "around these classes that show none of them, as far as the run's filters can tell"
+        if run.kind == "outlier"
+        else "meant to show these classes"
+    )
     each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     size = run.config.size
     n = count.total()
-    return f"""{n:,} images {about}, as far as the run's filters can tell, of {size} x {size} pixels.
+    return f"""{n:,} images {about}, of {size} x {size} pixels.
 A diffusion model imagined them. Each class has {each}: {escape(", ".join(run.book.names), quote=False)}."""
 
 

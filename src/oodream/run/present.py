@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -105,6 +106,8 @@ def imagined(run: Run, inputs: DataInputs, decoder: Decoder | None) -> dict[str,
         "class_samples": dict(zip(run.book.names, run.samples, strict=False)),
         "strips": strips(run, inputs),
         "filtered": filtered(run),
+        "dropped": Counter(filter(None, run.drop_reasons)),
+        "recognized": (run.folder.stamp("filter") or {}).get("summary", {}).get("recognized"),
     }
 
 

@@ -5,7 +5,7 @@ known latents, filter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 import torch
@@ -24,6 +24,7 @@ from ...data.images import IN_MEMORY, Images
 from ...functional.slerp import COSINES, away, slerp
 from ...synthesis.decode import provenance, rendering
 from ...synthesis.filters import make_filters, passing
+from ...synthesis.filters._probability import probabilities
 from ...synthesis.known import begun_at, draw_plainly
 from ...training.augment import recolored
 from ..generated import SHARD, GeneratedFiles, vectors_at
@@ -214,11 +215,12 @@ def filter_images(job: Job) -> Json:
         def passes(rows: Tensor, name: str = name, keeps: Filter = keeps) -> Tensor:
             return passing(name, keeps, images.batch(rows), images.labels[rows], baseline)
 
-        passes_M, compares = torch.zeros(len(images), dtype=torch.bool), getattr(keeps, "compares", False)
-        for rows in images_together(images.labels, compares):
-            with advice("filter", "Sample fewer images of a class (sample.per_class), or filter otherwise."):
-                passes_M[rows] = passes(rows) if compares else in_halves(rows, passes, "the images to filter")
+        passes_M = of_all(images, passes, getattr(keeps, "compares", False))
         dropped_by_M[(dropped_by_M < 0) & ~passes_M] = i
+
+    def recognized(rows: Tensor) -> Tensor:
+        return probabilities(baseline, images.batch(rows)).argmax(1) == images.labels[rows]
+
     keep_M = dropped_by_M < 0
     save_tensors(job.layout.keep_mask, {"keep": keep_M, "dropped_by": dropped_by_M})
     per_class = {name: int((keep_M & (images.labels == y)).sum()) for y, name in enumerate(names)}
@@ -226,6 +228,7 @@ def filter_images(job: Job) -> Json:
     return {
         "decoded": len(keep_M),
         "kept": int(keep_M.sum()),
+        "recognized": int(of_all(images, recognized).sum()),
         "reasons": reasons,
         "kept_per_class": per_class,
     }
@@ -236,3 +239,12 @@ def images_together(y_M: Tensor, compares: bool) -> Sequence[Tensor]:
     if compares:
         return [(y_M == y).nonzero()[:, 0] for y in y_M.unique()]
     return torch.arange(len(y_M)).split(512)
+
+
+def of_all(images: Images, ask: Callable[[Tensor], Tensor], compares: bool = False) -> Tensor:
+    """What `ask` says of rows of images, boolean (M,), of fewer at a time where memory does not hold some."""
+    answer_M = torch.zeros(len(images), dtype=torch.bool)
+    for rows in images_together(images.labels, compares):
+        with advice("filter", "Sample fewer images of a class (sample.per_class), or filter otherwise."):
+            answer_M[rows] = ask(rows) if compares else in_halves(rows, ask, "the images to filter")
+    return answer_M

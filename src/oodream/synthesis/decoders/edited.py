@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class EditedDecoder(FromKnown):
 
     An image's class and seed say which known image it begins at, and at which step.
     """
+
+    kind: ClassVar[str] = "outlier"
 
     def __init__(
         self,

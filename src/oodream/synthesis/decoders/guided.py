@@ -45,6 +45,7 @@ class GuidedDecoder(Stepwise):
     """
 
     guided: ClassVar[bool] = True
+    kind: ClassVar[str] = "outlier"
 
     def __init__(
         self,

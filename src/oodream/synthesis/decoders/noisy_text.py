@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
@@ -25,6 +25,8 @@ class NoisyTextDecoder(StableDecoder):
 
     Raises DecoderError for a negative `scale`, and where `stable` does.
     """
+
+    kind: ClassVar[str] = "outlier"
 
     def __init__(
         self, source: str = "embedded", *, scale: Annotated[float, Range(0)] = 2.0, **drawing: Any

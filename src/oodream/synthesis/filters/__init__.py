@@ -25,7 +25,7 @@ def make_filters(config: FilterConfig, kind: str) -> dict[str, Filter]:
 
     An image stays that all of them keep; without filters all images do. Raises ValueError for an unknown
     filter, an option that it does not have or of a filter that is not used, a value out of the option's
-    range, and a filter without a reason.
+    range, a filter without a reason, and one for images of the other kind (see `core.types.Filter`).
     """
     names = [AUTO[kind] if name == "auto" else name for name in config.filters]
     if not names:
@@ -36,6 +36,11 @@ def make_filters(config: FilterConfig, kind: str) -> dict[str, Filter]:
     for name, keeps in filters.items():
         with blamed(f"The filter {name!r}", keeps):
             check_reason(keeps)
+        if (wanted := getattr(keeps, "kind", kind)) != kind:
+            raise ValueError(
+                f"The filter {name!r} is for {wanted}s, and drops what {kind}s should show. Leave "
+                f"--filter.filters, which is then {AUTO[kind]!r}, or name others."
+            )
     return filters
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ class Confident(Section):
     class or another one.
     """
 
+    kind: ClassVar[str] = "outlier"
     low: Probability = 0.05
     high: Probability = 0.9
     reason: str = field(

@@ -5,7 +5,7 @@ unknown.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ class IdLeak(Section):
     all.
     """
 
+    kind: ClassVar[str] = "outlier"
     threshold: Annotated[float, Range(0, 1)] = 0.95
     reason: str = field(default="the baseline classifier takes it for its class", init=False)
 

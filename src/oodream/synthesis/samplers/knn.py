@@ -27,6 +27,8 @@ from ._cloud import Cloud, farthest
 __all__ = ["KNN"]
 
 Count = Annotated[int, Range(1)]
+USUAL = {"outlier": (0.2, 0.2), "inlier": (1.0, 0.96)}
+"""`boundary` and `cosine`, where nothing else is asked for: inliers lie around all features, and near them"""
 
 
 @register("samplers", "knn")
@@ -41,7 +43,8 @@ class KNN(Section):
     distances both times (DREAM-ID). The copies of an anchor are independent and the selection is exact; the
     anchors of a round share noise in halves, as `Cloud` says.
 
-    `k` 0 stands for a fifth of the class. `cosine` is the mean cos(copy, b) before selection and stands for
+    `k` 0 stands for a fifth of the class; `boundary` and `cosine` 0 for 0.2 both, and of inliers for 1 and
+    0.96. `cosine` is the mean cos(copy, b) before selection and stands for
     sigma at any width D: sigma^2 = (1 / cosine^2 - 1) / D; the papers' sigmas at D = 768 are 0.77
     (ImageNet-100) and 0.46 (CIFAR-100).
 
@@ -58,8 +61,8 @@ class KNN(Section):
     on_device: ClassVar[bool] = True
     kind: Literal["outlier", "inlier"] = "outlier"
     k: Annotated[int, Range(0)] = 0
-    boundary: Annotated[float, Range(0, 1, "low")] = 0.2
-    cosine: Annotated[float, Range(0, 1, "both")] = 0.2
+    boundary: Annotated[float, Range(0, 1)] = 0.0
+    cosine: Annotated[float, Range(0, 1, "high")] = 0.0
     candidates: Count = 500
     anchors: Count = 50
     kept: Count = 2
@@ -70,6 +73,8 @@ class KNN(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, usual in zip(("boundary", "cosine"), USUAL[self.kind], strict=True):
+            object.__setattr__(self, name, getattr(self, name) or usual)
         if self.kept > self.candidates:
             raise ConfigError(f"kept must be at most candidates ({self.candidates}), not {self.kept}.")
 
