@@ -16,12 +16,15 @@ from typing import Any, get_args
 from ..audit.look import LOOK
 from ..config import Config
 from ..core.distributed import barrier, is_main
+from ..core.errors import brief, shown
 from ..core.files import parse_json, write_bytes, write_json
 from ..core.memory import out_of_memory
-from ..core.options import ConfigError, overlay
+from ..core.options import ConfigError, overlay, to_json
 from ..core.results import Row
 from ..core.types import Json
-from ..report.comparison import METRICS, Arm, comparison_page, contrasts, markdown
+from ..data.real import WORLD
+from ..report.comparison import comparison_page, markdown
+from ..report.contrasts import METRICS, Arm, contrasts
 from ..report.tables import Cell, spread, summarize, summarize_shifts
 from ..training.sources import Kind
 from .artifacts import Run
@@ -41,6 +44,11 @@ GROUPS = {
     "all": ("fpr95_id",),
     "control": ("auroc",),
 }
+SHIFTED = "shifted"
+MEASURE = ("evaluate", "shift")
+"""The sections that say what is measured; all arms share them, but for `SCORES`."""
+SCORES = ("evaluate.detectors", "evaluate.detector_options")
+"""Options of `MEASURE` that an arm may have of its own: whose scores are taken belongs to a method."""
 
 
 class ArmError(RuntimeError):
@@ -143,40 +151,61 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
             "another one first."
         )
 
-    def of(group: str) -> list[Row]:
-        """The rows of a group's mean, or of the control, by seed."""
-        wanted = [row for row in rows if row.group == group and (row.dataset == "mean" or group == "control")]
-        return sorted(wanted, key=lambda row: row.seed)
-
-    cells = {"accuracy": summarize(of("all"), "accuracy")}
-    for group, metrics in GROUPS.items():
-        cells |= {f"{group} {metric}": summarize(of(group), metric) for metric in metrics if of(group)}
-    shifts = run.shift_rows()
-    cells |= {
-        f"shifted {metric}": summarize_shifts(shifts, kind, metric)
-        for metric in ("accuracy", "flagged")
-        if shifts
-    }
-    if kind == REGULARIZED:
-        cells |= look_cells(run)
     trained = [_stamp(run, classifier_stage(kind, seed)) for seed in range(config.seeds)]
     decoded = _stamp(run, imagined_stage(config.decode.output))
     used = max(trained[0]["summary"].get(f"{role}s", 0) for role in get_args(Kind))
-    by_seed = {}
-    for key in METRICS:
-        group, metric = key.split()
-        by_seed[key] = tuple(100 * getattr(row, metric) for row in of(group))
     return Arm(
         arm=name,
-        outliers=used,
+        kind=run.kind,
+        count=used,
         detector=detector,
         oracle=kind == REGULARIZED and config.regularize.outliers == "real",
-        cells=cells,
-        by_seed=by_seed,
+        train=to_json(config.train),
+        cells=cells(run, kind, rows),
+        by_seed={metric: by_seed(run, kind, rows, metric) for metric in METRICS},
         synthesis=decoded["seconds"] * used / len(run.vectors) if run.imagines else 0.0,
         training=fmean(stamp["seconds"] for stamp in trained),
         memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([decoded] if run.imagines else [])]),
     )
+
+
+def cells(run: Run, kind: str, rows: Sequence[Row]) -> dict[str, Cell]:
+    """What a run's classifiers of a kind measured, in means over sets and seeds: accuracy, then first what
+    the run's outliers or inliers are for, the unknown (`rows`) or the shifted sets.
+    """
+    shifts = run.shift_rows()
+    shifted = {
+        f"{SHIFTED} {metric}": summarize_shifts(shifts, kind, metric)
+        for metric in ("accuracy", "flagged")
+        if shifts
+    }
+    unknown = {
+        f"{group} {metric}": summarize(part, metric)
+        for group, metrics in GROUPS.items()
+        if (part := of_group(rows, group))
+        for metric in metrics
+    }
+    named = {"accuracy": summarize(of_group(rows, "all"), "accuracy")}
+    named |= unknown | shifted if run.kind == "outlier" else shifted | unknown
+    return named | look_cells(run) if kind == REGULARIZED else named
+
+
+def by_seed(run: Run, kind: str, rows: Sequence[Row], metric: str) -> tuple[float, ...]:
+    """One of the `METRICS` in percent for each seed; empty where it was not measured."""
+    group, _, field = metric.rpartition(" ")
+    if group != SHIFTED:
+        return tuple(100 * getattr(row, field) for row in of_group(rows, group or "all"))
+    shifts = run.shift_rows()
+    return tuple(
+        summarize_shifts([row for row in shifts if row.seed == seed], kind, field).value
+        for seed in sorted({row.seed for row in shifts})
+    )
+
+
+def of_group(rows: Sequence[Row], group: str) -> list[Row]:
+    """The rows of a group's mean, or of the control, by seed."""
+    wanted = [row for row in rows if row.group == group and (row.dataset == "mean" or group == "control")]
+    return sorted(wanted, key=lambda row: row.seed)
 
 
 def look_cells(run: Run) -> dict[str, Cell]:
