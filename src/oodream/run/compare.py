@@ -7,8 +7,9 @@ make from equal inputs is made once: a finished stage of an earlier arm is linke
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args
@@ -111,14 +112,24 @@ def _run_arm(name: str, job: Job, earlier: Sequence[RunDir], say: Callable[[str]
 
 def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Config]:
     """The arms' options; ConfigError or ValueError names an arm that cannot be run in its folder below
-    `folder`.
+    `folder`, or not be compared with the others.
+
+    Warns of a common folder of real outliers that no arm takes.
     """
     configs = {}
     for name, options in arms.items():
         try:
-            configs[name] = overlay(base, options)
+            configs[name] = arm_config(base, options)
+            check_comparable(base, configs[name])
         except ConfigError as error:
             raise ConfigError(f"Arm {name!r}: {error}") from error
+    real = base.regularize.real
+    if real and not any(config.regularize.real == real for config in configs.values()):
+        warnings.warn(
+            f"--regularize.real {shown(real)} is not used: no arm has real outliers (regularize.outliers) "
+            "without a folder of its own.",
+            stacklevel=2,
+        )
     for name, config in configs.items():
         try:
             check_place(folder / slug(name))
@@ -127,6 +138,44 @@ def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Pa
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"Arm {name!r}: {error}") from error
     return configs
+
+
+def arm_config(base: Config, options: Mapping[str, Any]) -> Config:
+    """The common options `base` with those of an arm laid over them; ConfigError for such as do not exist.
+
+    A common folder of real outliers is for the arms that have some, and name no folder of their own.
+    """
+    real = base.regularize.real
+    config = overlay(replace(base, regularize=replace(base.regularize, real="")), options)
+    own = config.regularize
+    if real and own.outliers == "real" and own.real in ("", WORLD):
+        return replace(config, regularize=replace(own, real=real))
+    return config
+
+
+def check_comparable(base: Config, config: Config) -> None:
+    """Raises ConfigError, which names the option, where an arm has other images or seeds than the common
+    options, or is measured otherwise.
+    """
+    common, own = shared_options(base), shared_options(config)
+    for name, value in own.items():
+        if value != common[name]:
+            raise ConfigError(
+                f"{name} is {brief(value)}, and {brief(common[name])} for all arms, which could not be "
+                "compared otherwise. Take it out of the arm, or give it to all arms on the command line "
+                f"(--{name.replace('_', '-')})."
+            )
+
+
+def shared_options(config: Config) -> dict[str, Any]:
+    """The options, by name, that all arms of a comparison share: those of no section, which say what images
+    and seeds there are, and what is measured.
+    """
+    values = to_json(config)
+    shared = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    for section in MEASURE:
+        shared |= {f"{section}.{name}": value for name, value in values[section].items()}
+    return {name: value for name, value in shared.items() if name not in SCORES}
 
 
 def write(folder: Path, arms: Sequence[Arm], folders: Mapping[str, Path], command: str) -> None:
@@ -228,8 +277,15 @@ def read_arms(text: str) -> dict[str, Json]:
         raise ValueError(
             'Arms are written {"name": {"regularize": {"ratio": 1.0}}, …}: an object of options for each.'
         )
-    if len({slug(name) for name in arms}) < len(arms):
-        raise ValueError(f"Two arms would have one folder: {', '.join(arms)}. Name them apart.")
+    folders: dict[str, str] = {}
+    for name in arms:
+        if name.strip().casefold() == BASELINE:
+            raise ValueError(
+                f"No arm can be called {name!r}: so the classifier is called that all arms are compared with."
+            )
+        other = folders.setdefault(slug(name).casefold(), name)
+        if other != name:
+            raise ValueError(f"Two arms would have one folder: {other!r} and {name!r}. Name them apart.")
     return arms
 
 
