@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from oodream.cli.main import main
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
 from oodream.core.options import ConfigError
 from oodream.core.results import row_to_json
@@ -17,6 +18,7 @@ from oodream.run.compare import checked_arms, measured_arm, read_arms, shared_op
 from oodream.run.layout import REGULARIZED
 from tests.helpers.begun import begin_run
 from tests.helpers.rows import control_row
+from tests.helpers.runs import plain
 
 SHARED = {
     "data": "elsewhere", "root": "elsewhere", "classes": "cifar10", "unknown": ["shirt"], "max_per_class": 5,
@@ -86,3 +88,31 @@ def test_no_arm_is_called_as_the_baseline_is(name):
 def test_two_names_of_one_folder_are_refused(other):
     with pytest.raises(ValueError, match=f"one folder: 'a b' and '{other}'. Name them apart"):
         read_arms(json.dumps({"c": {}, "a b": {}, other: {}}))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--arms", "dreem-id"], "no comparison 'dreem-id'. Did you mean 'dream-id'? There are: 'demo', "),
+        (["--arms", "oal", "--only", "ce+kd"], "no arm 'ce+kd'. Did you mean 'ce + kd'? There are: 'oal', "),
+        (
+            ["--arms", "dream-id", "--only", "known"],
+            "'by name', 'redrawn', 'known, varied', 'known, augmix', ",
+        ),
+        (["--preset", "fashoin"], "There is no preset 'fashoin'. Did you mean 'fashion'?"),
+    ],
+)
+def test_a_name_that_there_is_not_comes_with_those_there_are(words, said, capsys):
+    assert main(["compare", *words]) == 2
+    assert said in plain(capsys.readouterr().err)
+
+
+def test_arms_of_another_preset_say_which_one_they_are_made_for(shapes, capsys):
+    arm = ["compare", "--arms", "dream-id", "--only", "by name", "--data", str(shapes), "--dry-run"]
+    note = "The comparison 'dream-id' is made for the preset 'fashion-id'"
+    assert main([*arm, "--preset", "folder"]) == 2
+    said = plain(capsys.readouterr().err)
+    assert "Arm 'by name': The loss energy_logistic needs outliers, and the sampler gives inliers." in said
+    assert note in said
+    assert main([*arm, "--regularize.loss", "energy_logistic"]) == 2
+    assert note not in plain(capsys.readouterr().err)
