@@ -229,6 +229,16 @@ def test_bars_lead_from_the_baseline_to_the_share():
     assert 0 <= min(known["interval"]) < figure["one"] <= figure["width"]
 
 
+def test_the_ends_of_a_wide_figure_are_not_written_over_each_other():
+    """The oracle gains little beside the others, so that it stands close to the baseline."""
+    arms = [*ARMS[:3], arm("real", 1, -1, oracle=True)]
+    figure = share_figure(contrasts(arms)["near auroc"])
+    assert figure["one"] - figure["zero"] < 60
+    page = Page(comparison_page("x", arms, {}, ""))
+    anchors = {a.get("text-anchor", "start") for a in page.all("text") if a.get("y") == "-8"}
+    assert anchors == {"end", "start"}
+
+
 def test_the_page_is_inert_and_leads_to_the_arms():
     arms = [*ARMS[:2], replace(ARMS[2], arm=HOSTILE), *ARMS[3:]]
     html = comparison_page(f"compare {HOSTILE}", arms, {"imagined": "imagined/report/index.html"}, HOSTILE)
