@@ -138,9 +138,9 @@ def test_a_world_holds_no_class_under_any_of_its_names(tmp_path: Path, name: str
 
 def test_without_a_world_there_is_advice(tmp_path: Path) -> None:
     binary(tmp_path)
-    with pytest.raises(DataError, match=r"no world .* --regularize\.real FOLDER, or put it into .*world"):
+    with pytest.raises(DataError, match=r"no collection .*regularize\.real FOLDER.*; or put captioned"):
         _ = inputs(tmp_path).world
-    with pytest.raises(DataError, match=r"fashion has no world .* --regularize\.real FOLDER\.$"):
+    with pytest.raises(DataError, match=r"fashion has no collection .*regularize\.real FOLDER.*river\)\.$"):
         _ = DataInputs(Config()).world
 
 

@@ -161,7 +161,7 @@ def test_real_outliers_that_cannot_be_are_refused_before_a_picture_is_opened(
 
 
 def test_a_data_sets_own_world_stands_in_or_is_missing(data: Path) -> None:
-    with pytest.raises(DataError, match=r"data has no world of real other things. Name a folder"):
+    with pytest.raises(DataError, match=r"data has no collection of other things .* name a folder"):
         inputs(data, **real("world")).check()
     doodles = DataInputs(Config(data="doodles", size=8, **real("world")))
     doodles.check()

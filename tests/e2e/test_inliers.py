@@ -13,6 +13,9 @@ from oodream.core.files import read_json, read_json_lines
 from oodream.data.corruptions import CORRUPTIONS, SEVERITIES
 from oodream.data.folders import list_shifted
 from oodream.models.classifier import load_classifier
+from oodream.run.artifacts import Run
+from oodream.run.compare import measured_arm
+from oodream.run.layout import REGULARIZED
 from tests.helpers.runs import command
 
 INLIERS = ("--sample.options", "kind=inlier")
@@ -46,6 +49,16 @@ def test_a_run_of_inliers(finished):
     assert (
         read_json(finished / "classifier" / "regularized-s0" / "classifier.json")["loss"] == "cross_entropy"
     )
+
+
+def test_a_comparison_takes_its_accuracy_under_shift(finished):
+    arm = measured_arm("in", Run.open(finished), REGULARIZED)
+    assert (arm.kind, arm.count) == ("inlier", 24)
+    rows = read_json_lines(finished / "shift" / "accuracy.jsonl")
+    mean = 100 * fmean(row["accuracy"] for row in rows if row["classifier"] == REGULARIZED)
+    assert arm.by_seed["shifted accuracy"] == pytest.approx((mean,))
+    assert arm.by_seed["accuracy"] == pytest.approx((arm.cells["accuracy"].value,))
+    assert [*arm.cells][:3] == ["accuracy", "shifted accuracy", "shifted flagged"]
 
 
 def test_accuracy_is_measured_on_every_shifted_set(finished):

@@ -248,10 +248,10 @@ def test_arms_are_compared_and_share_what_is_equal(shapes, tiny_pipeline, tmp_pa
         "2",
     ]
     assert main(args) == 0
-    measured, *differences, _ = (tmp_path / "out" / "comparison.md").read_text().split("\n\n")
+    _, measured, *differences, _ = (tmp_path / "out" / "comparison.md").read_text().split("\n\n")
     assert [row.split(" | ")[0].strip("| ") for row in measured.splitlines()[2:]] == ["baseline", *arms]
     found = {line["arm"]: line for line in read_json(tmp_path / "out" / "comparison.json")}
-    assert [found[arm]["outliers"] for arm in ("baseline", "latents", "latents, 9", "kd alone")] == [
+    assert [found[arm]["count"] for arm in ("baseline", "latents", "latents, 9", "kd alone")] == [
         0,
         300,
         9,

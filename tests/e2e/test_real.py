@@ -121,7 +121,7 @@ def test_the_oracle_of_a_comparison(others, shapes, tiny_pipeline, tmp_path, cap
     assert main(["compare", *args]) == 0
     found = {line["arm"]: line for line in read_json(out / "comparison.json")}
     assert [line["oracle"] for line in found.values()] == [False, False, True, False]
-    assert [line["outliers"] for line in found.values()] == [0, 24, 40, 24]
+    assert [line["count"] for line in found.values()] == [0, 24, 40, 24]
     assert (found["real things"]["synthesis"], found["real things"]["contrasts"]["near auroc"]["share"]) == (
         0,
         None,

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from oodream.functional.uncertainty import gain_share, paired
-from oodream.report.comparison import Arm, comparison_page, contrasts, markdown, share_figure
+from oodream.report.comparison import (
+    comparison_page,
+    headline,
+    markdown,
+    measured,
+    share_figure,
+)
+from oodream.report.contrasts import Arm, contrasts
 from oodream.report.tables import Cell, spread
 from tests.helpers.page import HOSTILE, Page
 
@@ -17,23 +24,36 @@ BASE = {
     "near auroc": (70.0, 71.0, 72.0),
     "near fpr95_id": (84.0, 86.0, 85.0),
     "all fpr95_id": (60.0, 61.0, 59.0),
+    "accuracy": (80.0, 81.0, 82.0),
+    "shifted accuracy": (60.0, 62.0, 61.0),
 }
 
 
-def arm(name: str, auroc: float = 0.0, fpr: float = 0.0, oracle: bool = False, seeds: int = 3, **more) -> Arm:
+def arm(
+    name: str,
+    auroc: float = 0.0,
+    fpr: float = 0.0,
+    shifted: float = 0.0,
+    oracle: bool = False,
+    seeds: int = 3,
+    kind: str = "outlier",
+    backbone: str = "resnet8",
+    **more,
+) -> Arm:
     """An arm that differs from the baseline by about so much."""
-    moves = {"near auroc": auroc, "near fpr95_id": fpr, "all fpr95_id": fpr}
-    jitter = np.array([0.1, -0.2, 0.3]) * bool(auroc or fpr) * (1 + auroc / 20)
+    moves = dict(zip(BASE, (auroc, fpr, fpr, 0.0, shifted), strict=True))
+    jitter = np.array([0.1, -0.2, 0.3]) * bool(auroc or fpr or shifted) * (1 + auroc / 20)
     by_seed = {key: tuple((np.array(BASE[key]) + moves[key] + jitter).tolist()[:seeds]) for key in BASE}
     cells: dict[str, Cell] = {key: spread(values, None) for key, values in by_seed.items()}
     return Arm(
-        arm=name, outliers=100, oracle=oracle, cells=cells, by_seed=by_seed, synthesis=20.0, training=30.0,
-        memory=700_000_000, **more,
+        arm=name, kind=kind, count=100, oracle=oracle,
+        train={"optimisation": {"epochs": 5}, "backbone": backbone},
+        cells=cells, by_seed=by_seed, synthesis=20.0, training=30.0, memory=700_000_000, **more,
     )  # fmt: skip
 
 
 ARMS = [
-    replace(arm("baseline"), outliers=0, synthesis=0.0),
+    replace(arm("baseline"), count=0, synthesis=0.0),
     arm("imagined", 2, -3),
     arm("known, varied", -4, 5),
     arm("real", 8, -10, oracle=True),
@@ -55,7 +75,7 @@ def rows(text: str) -> dict[str, list[list[str]]]:
 
 def test_differences_and_shares_are_those_of_the_numbers_by_seed():
     by_metric = contrasts(ARMS)
-    assert [*by_metric] == ["near auroc", "near fpr95_id", "all fpr95_id"]
+    assert [*by_metric] == ["near auroc", "near fpr95_id", "all fpr95_id", "accuracy", "shifted accuracy"]
     imagined, known, real, other = by_metric["near auroc"]
     base, first, best = (ARMS[i].by_seed["near auroc"] for i in (0, 1, 3))
     assert imagined.to_baseline == paired(base, first)
@@ -77,7 +97,11 @@ def test_a_lower_fpr_is_a_gain():
 
 def test_markdown_has_a_table_of_numbers_and_one_for_each_metric():
     tables = rows(text := markdown(ARMS))
-    assert [*tables] == ["", "near AUROC", "near fpr95_id", "fpr95_id of all sets"]
+    assert [*tables] == [
+        "", "near AUROC", "near fpr95_id", "fpr95_id of all sets", "accuracy", "accuracy under shift",
+    ]  # fmt: skip
+    assert text.startswith("“imagined” attains ")
+    assert (tables[""][0][1], tables[""][0][-3]) == ("outliers", "ms an outlier")
     assert [row[0] for row in tables[""][1:]] == [one.arm for one in ARMS]
     assert tables[""][1][-4:] == ["0.0", "–", "30", "0.70"]
     assert tables[""][2][-4:] == ["20.0", "200", "30", "0.70"]
@@ -110,7 +134,57 @@ def test_without_an_oracle_nothing_is_said_of_one():
     assert rows(text)["near AUROC"][0] == ["arm", "less baseline", "less imagined"]
     page = comparison_page("x", ARMS[:3], {}, "oodream compare")
     assert "oracle" not in Page(page).text("p") + Page(page).text("h2") + Page(page).text("th")
-    assert "“imagined” beside the baseline: +2.1 points of near AUROC." in page
+    assert re.search(
+        r"“imagined” beside the baseline: \+2\.1 points of near AUROC \(\+1\.\d to \+2\.\d\)\.", page
+    )
+
+
+def test_a_comparison_of_inliers_is_about_accuracy_under_shift():
+    arms = [
+        replace(arm("baseline", kind="inlier"), count=0),
+        arm("in", shifted=4, kind="inlier"),
+        arm("by name", auroc=3, shifted=1, kind="inlier"),
+    ]
+    tables = rows(text := markdown(arms))
+    assert [*tables] == [
+        "", "accuracy under shift", "accuracy", "fpr95_id of all sets", "near fpr95_id", "near AUROC",
+    ]  # fmt: skip
+    assert (tables[""][0][1], tables[""][0][-3]) == ("inliers", "ms an inlier")
+    said = r"“in” beside the baseline: \+4\.1 points of accuracy under shift \(\+3\.\d to \+4\.\d\)\."
+    assert re.match(said, text)
+    assert re.fullmatch(said, Page(comparison_page("x", arms, {}, "")).text("h1"))
+    assert "A higher AUROC or accuracy is better" in text
+
+
+def test_outliers_beside_inliers_are_called_both():
+    head, _ = measured([arm("baseline"), arm("out", 2), arm("in", shifted=4, kind="inlier")])
+    assert (head[1], head[-3]) == ("outliers or inliers", "ms an outlier or inlier")
+
+
+@pytest.mark.parametrize("oracle", [False, True])
+def test_what_may_be_chance_is_no_headline(oracle):
+    far_apart = replace(arm("imagined", 1), by_seed={**arm("x").by_seed, "near auroc": (60.0, 90.0, 70.0)})
+    arms = [arm("baseline"), far_apart, *([arm("real", 8, oracle=True)] if oracle else [])]
+    text = headline(arms, contrasts(arms))
+    if oracle:
+        assert text.startswith("It is not shown that “imagined” gains anything: ")
+        assert re.search(r": \d+ % \(-\d+ to \d+\) of the oracle’s gain in near AUROC\.$", text)
+    else:
+        assert text.startswith("No difference between “imagined” and the baseline is shown in near AUROC: ")
+        assert re.search(r": \+2\.3 points \(-\S+ to \+\S+\)\.$", text)
+
+
+def test_arms_that_train_otherwise_are_named():
+    alike, other = ARMS[:3], [*ARMS[:3], arm("ascood", 1, backbone="resnet8-z")]
+    page = Page(comparison_page("x", alike, {}, "")).text("p")
+    assert "All arms on one data set, one budget and the same seeds." in page
+    page = Page(comparison_page("x", other, {}, "")).text("p")
+    assert "one budget" not in page
+    assert "Not all are trained alike" in page
+    note = "Trained by other options than the baseline, so that differences to it are of these, too:"
+    assert f"{note} ascood (train.backbone)." in page
+    assert f"{note} ascood (train.backbone)." in markdown(other)
+    assert note not in markdown(alike)
 
 
 def test_whose_scores_are_compared_is_said():
@@ -153,6 +227,16 @@ def test_bars_lead_from_the_baseline_to_the_share():
     ends = [(end - figure["zero"]) / unit for end in known["interval"]]
     assert ends == pytest.approx(part[1].share.interval, abs=0.01)
     assert 0 <= min(known["interval"]) < figure["one"] <= figure["width"]
+
+
+def test_the_ends_of_a_wide_figure_are_not_written_over_each_other():
+    """The oracle gains little beside the others, so that it stands close to the baseline."""
+    arms = [*ARMS[:3], arm("real", 1, -1, oracle=True)]
+    figure = share_figure(contrasts(arms)["near auroc"])
+    assert figure["one"] - figure["zero"] < 60
+    page = Page(comparison_page("x", arms, {}, ""))
+    anchors = {a.get("text-anchor", "start") for a in page.all("text") if a.get("y") == "-8"}
+    assert anchors == {"end", "start"}
 
 
 def test_the_page_is_inert_and_leads_to_the_arms():

@@ -1,15 +1,32 @@
-"""What a comparison takes of an arm's run."""
+"""What arms of a comparison may differ in, how they may be called, and what is taken of an arm's run."""
 
 from __future__ import annotations
 
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from oodream.config import Config, EvaluateConfig
+from oodream.cli.main import main
+from oodream.config import Config, EvaluateConfig, RegularizeConfig
+from oodream.core.options import ConfigError
 from oodream.core.results import row_to_json
-from oodream.run.compare import measured_arm
+from oodream.run.compare import checked_arms, measured_arm, read_arms, shared_options
 from oodream.run.layout import REGULARIZED
 from tests.helpers.begun import begin_run
 from tests.helpers.rows import control_row
+from tests.helpers.runs import plain
+
+SHARED = {
+    "data": "elsewhere", "root": "elsewhere", "classes": "cifar10", "unknown": ["shirt"], "max_per_class": 5,
+    "ood": ["elsewhere"], "shifted": ["elsewhere"], "validate": ["shirt"], "size": 64, "white": 1.0,
+    "seed": 7, "seeds": 3, "device": "cpu", "evaluate.n_far": 5, "evaluate.ood_ratio": 0.2,
+    "evaluate.fpr95_nearest": True, "evaluate.resamples": 5, "shift.n_corrupted": 5,
+}  # fmt: skip
+REAL = {"outliers": "real", "real": "world"}
 
 
 def test_an_arm_whose_first_detector_was_left_out_says_so(tmp_path):
@@ -17,3 +34,85 @@ def test_an_arm_whose_first_detector_was_left_out_says_so(tmp_path):
     run.layout.results.write_text(row_to_json(control_row(REGULARIZED, 0.5, 0.1)) + "\n")
     with pytest.raises(ValueError, match=r"first of --evaluate\.detectors, and 'msp' was left out"):
         measured_arm("a", run, REGULARIZED)
+
+
+def test_these_options_are_shared():
+    assert shared_options(Config()).keys() == SHARED.keys(), "say of a new option whether arms share it"
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_arms_that_could_not_be_compared_are_refused(name, tmp_path, no_preview):
+    section, _, key = name.rpartition(".")
+    own = {key: SHARED[name]}
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(ConfigError, match=rf"Arm 'b': {name} is .* on the command line \({flag}\)\.$"):
+        checked_arms(Config(), {"a": {}, "b": {section: own} if section else own}, tmp_path)
+    same = replace(Config(), seed=7)
+    assert checked_arms(same, {"a": {"seed": 7}}, tmp_path) == {"a": same}
+
+
+def test_methods_may_differ_in_budget_and_scores(tmp_path, no_preview):
+    arms = {
+        "wider": {"train": {"backbone": "resnet18", "optimisation": {"epochs": 9}}},
+        "by distance": {"evaluate": {"detectors": ["knn"], "detector_options": {"k": 5}}},
+        "strict": {"guard": {"alpha": 0.01}},
+    }
+    assert [*checked_arms(Config(), arms, tmp_path)] == [*arms]
+
+
+def given(real: str, arms: dict[str, dict[str, Any]], folder: Path) -> list[str]:
+    """The real outliers of the arms where a folder of such is given for all."""
+    base = Config(regularize=RegularizeConfig(real=real))
+    configs = checked_arms(base, {name: {"regularize": own} for name, own in arms.items()}, folder)
+    return [config.regularize.real for config in configs.values()]
+
+
+def test_a_common_folder_of_real_outliers_is_for_the_arms_that_have_some(tmp_path, no_preview):
+    arms = {"imagined": {}, "real": REAL, "named": {"outliers": "real"}, "own": REAL | {"real": "others"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert given("things", arms, tmp_path) == ["", "things", "things", "others"]
+        assert given("", {"real": REAL}, tmp_path) == ["world"]
+    with pytest.warns(UserWarning, match=r"--regularize\.real things is not used: no arm has real outliers"):
+        given("things", {"imagined": {}, "own": arms["own"]}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["baseline", "Baseline", " baseline"])
+def test_no_arm_is_called_as_the_baseline_is(name):
+    with pytest.raises(ValueError, match=f"No arm can be called '{name}'"):
+        read_arms(json.dumps({"a": {}, name: {}}))
+    assert read_arms('{"baseline, longer": {}}')
+
+
+@pytest.mark.parametrize("other", ["a_b", "A b"])
+def test_two_names_of_one_folder_are_refused(other):
+    with pytest.raises(ValueError, match=f"one folder: 'a b' and '{other}'. Name them apart"):
+        read_arms(json.dumps({"c": {}, "a b": {}, other: {}}))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--arms", "dreem-id"], "no comparison 'dreem-id'. Did you mean 'dream-id'? There are: 'demo', "),
+        (["--arms", "oal", "--only", "ce+kd"], "no arm 'ce+kd'. Did you mean 'ce + kd'? There are: 'oal', "),
+        (
+            ["--arms", "dream-id", "--only", "known"],
+            "'by name', 'redrawn', 'known, varied', 'known, augmix', ",
+        ),
+        (["--preset", "fashoin"], "There is no preset 'fashoin'. Did you mean 'fashion'?"),
+    ],
+)
+def test_a_name_that_there_is_not_comes_with_those_there_are(words, said, capsys):
+    assert main(["compare", *words]) == 2
+    assert said in plain(capsys.readouterr().err)
+
+
+def test_arms_of_another_preset_say_which_one_they_are_made_for(shapes, capsys):
+    arm = ["compare", "--arms", "dream-id", "--only", "by name", "--data", str(shapes), "--dry-run"]
+    note = "The comparison 'dream-id' is made for the preset 'fashion-id'"
+    assert main([*arm, "--preset", "folder"]) == 2
+    said = plain(capsys.readouterr().err)
+    assert "Arm 'by name': The loss energy_logistic needs outliers, and the sampler gives inliers." in said
+    assert note in said
+    assert main([*arm, "--regularize.loss", "energy_logistic"]) == 2
+    assert note not in plain(capsys.readouterr().err)

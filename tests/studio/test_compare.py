@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 
 from oodream.core.files import read_json
 from oodream.data.inputs import DataInputs
-from oodream.report.comparison import contrasts, measured
+from oodream.report.comparison import measured
+from oodream.report.contrasts import contrasts
 from oodream.run.artifacts import Run
 from oodream.run.compare import measured_arm
 from oodream.run.disagree import Side, disagreements
@@ -94,6 +95,19 @@ def test_baselines_that_were_trained_otherwise_stand_last(runs):
     table = beside({"fewer": lambda: one, "calm": lambda: replace(one, baselines=[{"other": 1}])})
     assert [arm.arm for arm in table.arms] == ["baseline", "fewer", "calm", "baseline of calm"]
     assert [curve.arm for curve in table.curves["far"]] == [arm.arm for arm in table.arms]
+
+
+def test_accuracy_on_other_shifted_pictures_is_not_subtracted(runs):
+    one = facts(runs["fewer"])
+    assert one.arms["baseline"].by_seed["shifted accuracy"]
+    other = replace(one, shifted={"shift": {"n_corrupted": 3}})
+    alike = beside({"fewer": lambda: one, "calm": lambda: one})
+    apart = beside({"fewer": lambda: one, "calm": lambda: other})
+    assert alike.same
+    assert apart.same
+    assert {"shifted accuracy" in arm.by_seed for arm in alike.arms} == {True}
+    assert {"shifted accuracy" in arm.by_seed for arm in apart.arms} == {False}
+    assert all(arm.by_seed["all fpr95_id"] for arm in apart.arms)
 
 
 def test_the_results_show_all_numbers(asking, runs):

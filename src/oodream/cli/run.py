@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ import tyro
 
 from ..comparisons import COMPARISONS
 from ..config import Config
-from ..core.errors import shown
+from ..core.errors import did_you_mean, shown
 from ..core.files import MAX_JSON, parse_json, read_text
 from ..core.options import ConfigError, overlay, to_json
 from ..core.processes import is_main
@@ -141,26 +142,42 @@ def compare(args: Sequence[str]) -> int:
         except ValueError as error:
             raise ConfigError(f"{shown(file)} cannot be read as arms: {error}") from None
     else:
-        known = ", ".join(COMPARISONS)
-        raise ConfigError(f"There is no comparison {where.arms!r}. There are: {known}; or name a JSON file.")
-    if unknown := [arm for arm in where.only if arm not in arms]:
-        raise ConfigError(f"There is no arm {unknown[0]!r}. There are: {', '.join(arms)}.")
+        raise ConfigError(f"{unknown('comparison', where.arms, COMPARISONS)} Or name a JSON file.")
+    for arm in where.only:
+        if arm not in arms:
+            raise ConfigError(unknown("arm", arm, arms))
     arms = {arm: options for arm, options in arms.items() if not where.only or arm in where.only}
     place = where.run or str(Path("runs") / f"compare-{Path(where.arms).stem}")
     what = f"arms {len(arms)}, seeds {config.seeds}, {_about(name, config)}"
     if where.dry_run:
         check_lasts(place)
-        checked_arms(config, arms, place_here(place, "runs"))
+        with made_for(where):
+            checked_arms(config, arms, place_here(place, "runs"))
         print(json.dumps(arms, indent=2))
         print(f"Would run in {place}: {what}.")
         return 0
     if is_main():
         print(f"oodream: {what}\n  folder: {place}", flush=True)
-    with working_in(place) as folder:
+    with working_in(place) as folder, made_for(where):
         measured = compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say)
     if measured:
         print(f"\n{markdown(measured)}\nPage: {(folder / 'comparison.html').resolve()}")
     return 0
+
+
+@contextmanager
+def made_for(where: Arms) -> Iterator[None]:
+    """Says of arms that cannot be run which preset their comparison is made for, if it is another one."""
+    try:
+        yield
+    except ValueError as error:
+        named = COMPARISONS.get(where.arms)
+        if named is None or where.preset == named.preset:
+            raise
+        raise ConfigError(
+            f"{error} The comparison {where.arms!r} is made for the preset {named.preset!r}, and takes "
+            f"options from it that {where.preset!r} may have otherwise."
+        ) from error
 
 
 def _about(name: str, config: Config) -> str:
@@ -171,8 +188,15 @@ def _about(name: str, config: Config) -> str:
 
 def _preset(name: str) -> Config:
     if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
+        raise ConfigError(unknown("preset", name, PRESETS))
     return PRESETS[name].config
+
+
+def unknown(noun: str, name: str, known: Iterable[str]) -> str:
+    """That there is nothing of this name, in sentences, and what there is."""
+    names = list(known)
+    quoted = ", ".join(map(repr, names))
+    return f"There is no {noun} {name!r}.{did_you_mean(name, names)} There are: {quoted}."
 
 
 def json_text(file: Path) -> str:

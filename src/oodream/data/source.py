@@ -16,6 +16,7 @@ from .holdout import check_left_out
 from .hub import list_hub
 from .images import Images, ImageSet
 from .listing import Listing
+from .real import WORLD
 from .sets import SETS
 from .splits import read_splits, split
 
@@ -156,17 +157,18 @@ class DataSource:
         """Real images of other things; DataError where there are none, or `check_world` refuses them."""
         images = self.named.world(self.root, size) if self.named else None
         if images is None:
-            place = f", or put it into {shown(self.root / 'world')}" if self.root else ""
+            place = f"; or put captioned pictures into {shown(self.root / 'world')}" if self.root else ""
             raise DataError(
-                f"{shown(self.config.data)} has no world of real other things. Name a folder of captioned "
-                f"pictures with --regularize.real FOLDER{place}."
+                f'{shown(self.config.data)} has no collection of other things of its own, which "{WORLD}" '
+                "stands for. In its place name a folder of pictures for real outliers (--regularize.real "
+                f"FOLDER), and words for imagined ones (--sample.options words=moon,river){place}."
             )
         self.check_world(images.classes)
         return images
 
     def check_world(self, names: Sequence[str]) -> None:
-        """Raises DataError where a world, by the names of its classes or its captions, holds a class that is
-        known, left out, unknown or shown by a near set, under its own name or another one in the class list.
+        """Raises DataError where other things, by the names of their classes or their captions, hold a class
+        that is known, left out, unknown or shown by a near set, under its own name or another in the list.
         """
         near = self.named.near_classes if self.named else ()
         others = self.other_names()
@@ -181,6 +183,6 @@ class DataSource:
                 f"{name} ({class_of[keys[name]]})" if class_of[keys[name]] != name else name for name in held
             ]
             raise DataError(
-                f"A world holds other things, and this one holds classes of {shown(self.config.data)}: "
-                f"{listed(pairs)}. Take their pictures out."
+                "A collection of other things must hold no class of the data, and this one holds classes of "
+                f"{shown(self.config.data)}: {listed(pairs)}. Take their pictures out."
             )

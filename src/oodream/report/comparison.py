@@ -5,19 +5,15 @@ and as a page.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from ..functional.uncertainty import Difference, GainShare, gain_share, paired
+from ..functional.uncertainty import Difference, GainShare
+from .contrasts import METRICS, SHARED, Arm, Contrast, contrasts
 from .tables import Cell
 from .template import render
 
 __all__ = [
-    "METRICS",
-    "Arm",
-    "Contrast",
     "comparison_page",
-    "contrasts",
     "differences",
     "headline",
     "markdown",
@@ -28,91 +24,16 @@ __all__ = [
     "share_text",
 ]
 
-METRICS = {
-    "near auroc": "near AUROC",
-    "near fpr95_id": "near fpr95_id",
-    "all fpr95_id": "fpr95_id of all sets",
-}
-"""What differences are taken of, and what it is called."""
-SHARED = ("near auroc", "near fpr95_id")
-"""What the oracle's share is taken of."""
 WIDTH, ROW = 520, 40  # of the figure of shares, and of an arm in it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """An arm: how many outliers it was trained with, what was measured, and what it cost.
-
-    `cells` are percent by name, with their spread; `by_seed` are the numbers behind some of them, one for
-    each seed. The `detector` gives the scores. An `oracle` is trained with real images of other things. The
-    seconds are of decoding these outliers and of one training. `memory` is the most bytes that decoding or
-    training held.
-    """
-
-    arm: str
-    outliers: int
-    detector: str = ""
-    oracle: bool = False
-    cells: Mapping[str, Cell]
-    by_seed: Mapping[str, tuple[float, ...]]
-    synthesis: float
-    training: float
-    memory: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contrast:
-    """An arm beside others by one metric: its difference to the baseline and to the first arm, in points, and
-    its share of the oracle's gain.
-
-    None stands where the other one is the arm itself, or is missing, or has other seeds.
-    """
-
-    arm: str
-    to_baseline: Difference | None
-    to_first: Difference | None
-    share: GainShare | None
-
-
-def contrasts(arms: Sequence[Arm]) -> dict[str, list[Contrast]]:
-    """The contrasts of all arms behind the first of `arms`, which is the baseline, by metric.
-
-    A metric that the baseline has no two seeds of is left out. The oracle is the first arm that is one.
-    """
-    baseline, *others = arms
-    oracle = next((arm for arm in others if arm.oracle), None)
-    return {
-        metric: [_contrast(arm, baseline, others[0], oracle, metric) for arm in others]
-        for metric in METRICS
-        if len(baseline.by_seed.get(metric, ())) > 1
-    }
-
-
-def _contrast(arm: Arm, baseline: Arm, first: Arm, oracle: Arm | None, metric: str) -> Contrast:
-    def comparable(*others: Arm | None) -> bool:
-        """Whether the arm and all others have as many seeds, and more than one."""
-        counts = {len(one.by_seed.get(metric, ())) if one else 0 for one in (arm, *others)}
-        return len(counts) == 1 and min(counts) > 1
-
-    def less(other: Arm) -> Difference | None:
-        other_is_another = arm is not other and comparable(other)
-        return paired(other.by_seed[metric], arm.by_seed[metric]) if other_is_another else None
-
-    share = None
-    if metric in SHARED and oracle and arm is not oracle and comparable(baseline, oracle):
-        sign = 1 if metric.endswith("auroc") else -1  # of a gain
-        base, own, best = ([sign * x for x in one.by_seed[metric]] for one in (baseline, arm, oracle))
-        share = gain_share(base, own, best)
-    return Contrast(arm=arm.arm, to_baseline=less(baseline), to_first=less(first), share=share)
 
 
 # Markdown
 
 
 def markdown(arms: Sequence[Arm]) -> str:
-    """A table of the arms, one of differences for each metric, and what these mean."""
+    """The headline, a table of the arms, one of differences for each metric, and what these mean."""
     by_metric = contrasts(arms)
-    parts = [_table(*measured(arms))]
+    parts = [f"{headline(arms, by_metric)}\n", _table(*measured(arms))]
     parts += [
         f"**{METRICS[metric]}**\n\n{_table(*differences(arms, part))}" for metric, part in by_metric.items()
     ]
@@ -127,18 +48,20 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def measured(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of all that was measured."""
     columns = list(dict.fromkeys(name for arm in arms for name in arm.cells))
-    costs = ["synthesis, s", "ms an outlier", "training, s", "memory, GB"]
+    kinds = list(dict.fromkeys(arm.kind for arm in arms))
+    costs = ["synthesis, s", f"ms an {' or '.join(kinds)}", "training, s", "memory, GB"]
 
     def row(arm: Arm) -> list[str]:
-        each = 1000 * arm.synthesis / arm.outliers if arm.outliers else 0
+        each = 1000 * arm.synthesis / arm.count if arm.count else 0
         cells = [arm.cells.get(name) for name in columns]
         return [
-            arm.arm, str(arm.outliers), *(f"{m.text} {_spread(m)}".strip() if m else "–" for m in cells),
+            arm.arm, str(arm.count), *(f"{m.text} {_spread(m)}".strip() if m else "–" for m in cells),
             f"{arm.synthesis:.1f}", f"{each:.0f}" if each else "–", f"{arm.training:.0f}",
             f"{arm.memory / 1e9:.2f}",
         ]  # fmt: skip
 
-    return ["arm", "outliers", *(f"{name}, %" for name in columns), *costs], [row(arm) for arm in arms]
+    counted = " or ".join(f"{kind}s" for kind in kinds)
+    return ["arm", counted, *(f"{name}, %" for name in columns), *costs], [row(arm) for arm in arms]
 
 
 def differences(arms: Sequence[Arm], part: Sequence[Contrast]) -> tuple[list[str], list[list[str]]]:
@@ -173,14 +96,16 @@ def share_text(share: GainShare | None) -> str:
 
 
 def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> list[str]:
-    """Whose scores are shown, what the differences and shares mean, and where a share is not defined."""
-    texts = _detectors(arms)
+    """Whose scores are shown, which arms train otherwise, what the differences and shares mean, and where a
+    share is not defined.
+    """
+    texts = [*_detectors(arms), *_training(arms)]
     if not by_metric:
         return [*texts, "Differences between arms, and the oracle's share, take two seeds or more."]
     seeds = len(arms[0].by_seed[next(iter(by_metric))])
     texts += [
         f"Differences are in points, over the same {seeds} seeds, with 95 % intervals and p-values of a "
-        "paired t-test. A higher AUROC is better, and a lower fpr95_id."
+        "paired t-test. A higher AUROC or accuracy is better, and a lower fpr95_id."
     ]
     oracle = next((arm.arm for arm in arms if arm.oracle), None)
     if oracle is None:
@@ -213,6 +138,29 @@ def _detectors(arms: Sequence[Arm]) -> list[str]:
     ]
 
 
+def _training(arms: Sequence[Arm]) -> list[str]:
+    """Which arms are trained by other options than the baseline, in a sentence; none where all are alike."""
+    others = {arm.arm: _other_options(arms[0].train, arm.train) for arm in arms}
+    said = [f"{name} ({', '.join(options)})" for name, options in others.items() if options]
+    if not said:
+        return []
+    return [
+        f"Trained by other options than the {arms[0].arm}, so that differences to it are of these, too: "
+        f"{'; '.join(said)}."
+    ]
+
+
+def _other_options(first: Mapping[str, Any], second: Mapping[str, Any], at: str = "train") -> list[str]:
+    """The names of options that are not the same; sections within are looked into."""
+    names = []
+    for key, value in first.items():
+        if isinstance(value, Mapping):
+            names += _other_options(value, second[key], f"{at}.{key}")
+        elif value != second[key]:
+            names.append(f"{at}.{key}")
+    return names
+
+
 def _difference(d: Difference | None) -> str:
     return "–" if d is None else _in_points(d, f"; p = {d.p:.2g}" if d.p is not None else "")
 
@@ -242,22 +190,38 @@ def comparison_page(title: str, arms: Sequence[Arm], links: Mapping[str, str], c
         measured=measured(arms),
         differences={METRICS[metric]: differences(arms, part) for metric, part in by_metric.items()},
         notes=notes(arms, by_metric),
+        alike=not _training(arms),
         links=links,
         command=command,
     )
 
 
 def headline(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> str:
-    """The first arm's share of the oracle's gain in a sentence, or what else there is to say of it."""
+    """The first arm's share of the oracle's gain in a sentence, or its difference to the baseline in what it
+    is for, each with its 95 % interval. Where that holds zero, the sentence first says that nothing is shown.
+    """
+    first = f"“{arms[1].arm}”"
     for metric, part in by_metric.items():
         if (share := part[0].share) and share.value is not None:
-            return f"“{arms[1].arm}” attains {share_text(share)} of the oracle’s gain in {METRICS[metric]}."
+            gain = f"{share_text(share)} of the oracle’s gain in {METRICS[metric]}"
+            if _holds_zero(share.interval):
+                return f"It is not shown that {first} gains anything: {gain}."
+            return f"{first} attains {gain}."
     for metric, part in by_metric.items():
         if difference := part[0].to_baseline:
-            points = f"{difference.value:+.1f} points of {METRICS[metric]}"
-            return f"“{arms[1].arm}” beside the {arms[0].arm}: {points}."
+            value, _, interval = _in_points(difference).partition(" ")
+            if difference.value == 0 or _holds_zero(difference.interval):
+                return (
+                    f"No difference between {first} and the {arms[0].arm} is shown in {METRICS[metric]}: "
+                    f"{value} points {interval}."
+                )
+            return f"{first} beside the {arms[0].arm}: {value} points of {METRICS[metric]} {interval}."
     others = len(arms) - 1
     return f"{others} {'arm' if others == 1 else 'arms'} beside one {arms[0].arm}."
+
+
+def _holds_zero(interval: tuple[float, float] | None) -> bool:
+    return interval is not None and interval[0] <= 0 <= interval[1]
 
 
 def share_figures(by_metric: Mapping[str, Sequence[Contrast]]) -> dict[str, dict[str, Any]]:

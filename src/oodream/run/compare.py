@@ -7,8 +7,9 @@ make from equal inputs is made once: a finished stage of an earlier arm is linke
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args
@@ -16,12 +17,15 @@ from typing import Any, get_args
 from ..audit.look import LOOK
 from ..config import Config
 from ..core.distributed import barrier, is_main
+from ..core.errors import brief, shown
 from ..core.files import parse_json, write_bytes, write_json
 from ..core.memory import out_of_memory
-from ..core.options import ConfigError, overlay
+from ..core.options import ConfigError, overlay, to_json
 from ..core.results import Row
 from ..core.types import Json
-from ..report.comparison import METRICS, Arm, comparison_page, contrasts, markdown
+from ..data.real import WORLD
+from ..report.comparison import comparison_page, markdown
+from ..report.contrasts import METRICS, Arm, contrasts
 from ..report.tables import Cell, spread, summarize, summarize_shifts
 from ..training.sources import Kind
 from .artifacts import Run
@@ -41,6 +45,11 @@ GROUPS = {
     "all": ("fpr95_id",),
     "control": ("auroc",),
 }
+SHIFTED = "shifted"
+MEASURE = ("evaluate", "shift")
+"""The sections that say what is measured; all arms share them, but for `SCORES`."""
+SCORES = ("evaluate.detectors", "evaluate.detector_options")
+"""Options of `MEASURE` that an arm may have of its own: whose scores are taken belongs to a method."""
 
 
 class ArmError(RuntimeError):
@@ -103,14 +112,24 @@ def _run_arm(name: str, job: Job, earlier: Sequence[RunDir], say: Callable[[str]
 
 def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Config]:
     """The arms' options; ConfigError or ValueError names an arm that cannot be run in its folder below
-    `folder`.
+    `folder`, or not be compared with the others.
+
+    Warns of a common folder of real outliers that no arm takes.
     """
     configs = {}
     for name, options in arms.items():
         try:
-            configs[name] = overlay(base, options)
+            configs[name] = arm_config(base, options)
+            check_comparable(base, configs[name])
         except ConfigError as error:
             raise ConfigError(f"Arm {name!r}: {error}") from error
+    real = base.regularize.real
+    if real and not any(config.regularize.real == real for config in configs.values()):
+        warnings.warn(
+            f"--regularize.real {shown(real)} is not used: no arm has real outliers (regularize.outliers) "
+            "without a folder of its own.",
+            stacklevel=2,
+        )
     for name, config in configs.items():
         try:
             check_place(folder / slug(name))
@@ -119,6 +138,44 @@ def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Pa
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"Arm {name!r}: {error}") from error
     return configs
+
+
+def arm_config(base: Config, options: Mapping[str, Any]) -> Config:
+    """The common options `base` with those of an arm laid over them; ConfigError for such as do not exist.
+
+    A common folder of real outliers is for the arms that have some, and name no folder of their own.
+    """
+    real = base.regularize.real
+    config = overlay(replace(base, regularize=replace(base.regularize, real="")), options)
+    own = config.regularize
+    if real and own.outliers == "real" and own.real in ("", WORLD):
+        return replace(config, regularize=replace(own, real=real))
+    return config
+
+
+def check_comparable(base: Config, config: Config) -> None:
+    """Raises ConfigError, which names the option, where an arm has other images or seeds than the common
+    options, or is measured otherwise.
+    """
+    common, own = shared_options(base), shared_options(config)
+    for name, value in own.items():
+        if value != common[name]:
+            raise ConfigError(
+                f"{name} is {brief(value)}, and {brief(common[name])} for all arms, which could not be "
+                "compared otherwise. Take it out of the arm, or give it to all arms on the command line "
+                f"(--{name.replace('_', '-')})."
+            )
+
+
+def shared_options(config: Config) -> dict[str, Any]:
+    """The options, by name, that all arms of a comparison share: those of no section, which say what images
+    and seeds there are, and what is measured.
+    """
+    values = to_json(config)
+    shared = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    for section in MEASURE:
+        shared |= {f"{section}.{name}": value for name, value in values[section].items()}
+    return {name: value for name, value in shared.items() if name not in SCORES}
 
 
 def write(folder: Path, arms: Sequence[Arm], folders: Mapping[str, Path], command: str) -> None:
@@ -143,40 +200,61 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
             "another one first."
         )
 
-    def of(group: str) -> list[Row]:
-        """The rows of a group's mean, or of the control, by seed."""
-        wanted = [row for row in rows if row.group == group and (row.dataset == "mean" or group == "control")]
-        return sorted(wanted, key=lambda row: row.seed)
-
-    cells = {"accuracy": summarize(of("all"), "accuracy")}
-    for group, metrics in GROUPS.items():
-        cells |= {f"{group} {metric}": summarize(of(group), metric) for metric in metrics if of(group)}
-    shifts = run.shift_rows()
-    cells |= {
-        f"shifted {metric}": summarize_shifts(shifts, kind, metric)
-        for metric in ("accuracy", "flagged")
-        if shifts
-    }
-    if kind == REGULARIZED:
-        cells |= look_cells(run)
     trained = [_stamp(run, classifier_stage(kind, seed)) for seed in range(config.seeds)]
     decoded = _stamp(run, imagined_stage(config.decode.output))
     used = max(trained[0]["summary"].get(f"{role}s", 0) for role in get_args(Kind))
-    by_seed = {}
-    for key in METRICS:
-        group, metric = key.split()
-        by_seed[key] = tuple(100 * getattr(row, metric) for row in of(group))
     return Arm(
         arm=name,
-        outliers=used,
+        kind=run.kind,
+        count=used,
         detector=detector,
         oracle=kind == REGULARIZED and config.regularize.outliers == "real",
-        cells=cells,
-        by_seed=by_seed,
+        train=to_json(config.train),
+        cells=cells(run, kind, rows),
+        by_seed={metric: by_seed(run, kind, rows, metric) for metric in METRICS},
         synthesis=decoded["seconds"] * used / len(run.vectors) if run.imagines else 0.0,
         training=fmean(stamp["seconds"] for stamp in trained),
         memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([decoded] if run.imagines else [])]),
     )
+
+
+def cells(run: Run, kind: str, rows: Sequence[Row]) -> dict[str, Cell]:
+    """What a run's classifiers of a kind measured, in means over sets and seeds: accuracy, then first what
+    the run's outliers or inliers are for, the unknown (`rows`) or the shifted sets.
+    """
+    shifts = run.shift_rows()
+    shifted = {
+        f"{SHIFTED} {metric}": summarize_shifts(shifts, kind, metric)
+        for metric in ("accuracy", "flagged")
+        if shifts
+    }
+    unknown = {
+        f"{group} {metric}": summarize(part, metric)
+        for group, metrics in GROUPS.items()
+        if (part := of_group(rows, group))
+        for metric in metrics
+    }
+    named = {"accuracy": summarize(of_group(rows, "all"), "accuracy")}
+    named |= unknown | shifted if run.kind == "outlier" else shifted | unknown
+    return named | look_cells(run) if kind == REGULARIZED else named
+
+
+def by_seed(run: Run, kind: str, rows: Sequence[Row], metric: str) -> tuple[float, ...]:
+    """One of the `METRICS` in percent for each seed; empty where it was not measured."""
+    group, _, field = metric.rpartition(" ")
+    if group != SHIFTED:
+        return tuple(100 * getattr(row, field) for row in of_group(rows, group or "all"))
+    shifts = run.shift_rows()
+    return tuple(
+        summarize_shifts([row for row in shifts if row.seed == seed], kind, field).value
+        for seed in sorted({row.seed for row in shifts})
+    )
+
+
+def of_group(rows: Sequence[Row], group: str) -> list[Row]:
+    """The rows of a group's mean, or of the control, by seed."""
+    wanted = [row for row in rows if row.group == group and (row.dataset == "mean" or group == "control")]
+    return sorted(wanted, key=lambda row: row.seed)
 
 
 def look_cells(run: Run) -> dict[str, Cell]:
@@ -199,8 +277,15 @@ def read_arms(text: str) -> dict[str, Json]:
         raise ValueError(
             'Arms are written {"name": {"regularize": {"ratio": 1.0}}, …}: an object of options for each.'
         )
-    if len({slug(name) for name in arms}) < len(arms):
-        raise ValueError(f"Two arms would have one folder: {', '.join(arms)}. Name them apart.")
+    folders: dict[str, str] = {}
+    for name in arms:
+        if name.strip().casefold() == BASELINE:
+            raise ValueError(
+                f"No arm can be called {name!r}: so the classifier is called that all arms are compared with."
+            )
+        other = folders.setdefault(slug(name).casefold(), name)
+        if other != name:
+            raise ValueError(f"Two arms would have one folder: {other!r} and {name!r}. Name them apart.")
     return arms
 
 

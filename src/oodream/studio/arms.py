@@ -14,7 +14,7 @@ import torch
 from ..core.errors import StoreError
 from ..core.types import Json
 from ..functional.metrics import mean_roc
-from ..report.comparison import Arm
+from ..report.contrasts import UNDER_SHIFT, Arm
 from ..run.artifacts import Run
 from ..run.disagree import Measured, measured_sets
 from ..run.layout import BASELINE, KINDS, REGULARIZED, classifier_stage
@@ -41,13 +41,14 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a run has measured: arms and curves by kind of classifier, the pictures that it was measured on,
-    and what its baselines were made from.
+    """What a run has measured: arms and curves by kind of classifier, the pictures that it was measured on
+    (what the `shifted` ones are made from apart from the others), and what its baselines were made from.
     """
 
     arms: Mapping[str, Arm]
     curves: Mapping[str, Mapping[str, Curve]]
     pictures: Mapping[str, Measured]
+    shifted: Json
     baselines: Sequence[Json]
 
 
@@ -56,7 +57,8 @@ class Beside:
     """Arms, the first of which is the baseline, and their curves by group, near before far.
 
     `problems` says why runs are left out, and `same` whether all arms were measured on the same pictures:
-    where they were not, differences between them mean nothing.
+    where they were not, differences between them mean nothing. Where only the shifted pictures were others,
+    no arm has its accuracy on them by seed, so that none is subtracted.
     """
 
     arms: Sequence[Arm]
@@ -88,9 +90,14 @@ def beside(runs: Mapping[str, Callable[[], Facts]]) -> Beside:
         for called, kind, one in shown:
             if curve := one.curves[kind].get(group):
                 curves.setdefault(group, []).append(replace(curve, arm=called))
-    pictures = [one.pictures for one in every.values()]
+    pictures, shifted = [one.pictures for one in every.values()], [one.shifted for one in every.values()]
+    apart = {UNDER_SHIFT} if any(one != shifted[0] for one in shifted) else set()
+    arms = [(called, one.arms[kind]) for called, kind, one in shown]
     return Beside(
-        arms=[replace(one.arms[kind], arm=called) for called, kind, one in shown],
+        arms=[
+            replace(arm, arm=called, by_seed={m: n for m, n in arm.by_seed.items() if m not in apart})
+            for called, arm in arms
+        ],
         curves=curves,
         problems=problems,
         same=all(one == pictures[0] for one in pictures),
@@ -107,11 +114,13 @@ def facts(run: Run) -> Facts:
         if not any(row.group == "all" for row in rows):
             raise StoreError(f"{run.folder.path} has no means of the detector {detector} to compare.")
     stamps = [run.stamp(classifier_stage(BASELINE, seed)) for seed in range(run.config.seeds)]
+    shift = run.stamp("shift")
     drawn = {kind: {group: _curve(run, kind, group, pictures) for group in GROUPS} for kind in KINDS}
     return Facts(
         arms={kind: measured_arm(kind, run, kind) for kind in KINDS},
         curves={kind: {k: curve for k, curve in part.items() if curve} for kind, part in drawn.items()},
         pictures=pictures,
+        shifted={key: value for key, value in shift["inputs"].items() if key != "after"} if shift else {},
         baselines=[stamp["inputs"] for stamp in stamps if stamp],
     )
 

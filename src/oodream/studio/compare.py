@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ..core.types import Json
-from ..report.comparison import METRICS, contrasts, differences, headline, measured, notes, share_figures
+from ..report.comparison import differences, headline, measured, notes, share_figures
+from ..report.contrasts import METRICS, contrasts
 from ..run.artifacts import Run
 from ..run.disagree import Disagreement, Side, disagreements
 from .arms import FPR, Beside, Curve, Facts, beside, facts
