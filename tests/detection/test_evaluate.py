@@ -376,6 +376,9 @@ def test_two_sets_of_one_name_are_refused_before_any_image_is_seen() -> None:
     network = Tint()
     with pytest.raises(ValueError, match="Two OOD sets are called 'dull'"):
         evaluate(Extractor(network), ["energy"], **GIVEN, ood=[dull(), dull(5, "near")])
+    unlabelled = replace(dull(), name="dusk", group="shift")
+    with pytest.raises(ValueError, match="The shifted set 'dusk' has images without a label"):
+        evaluate(Extractor(network), ["energy"], **GIVEN, ood=[dull()], shifted=[unlabelled])
     assert network.seen == 0
 
 

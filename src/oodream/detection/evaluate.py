@@ -75,6 +75,11 @@ def evaluate(
     names = [one.name for one in ood]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
+    if unlabelled := [one.name for one in shifted if (one.images.labels < 0).any()]:
+        raise ValueError(
+            f"The shifted set {unlabelled[0]!r} has images without a label; it shows known classes, and has "
+            "the labels of these."
+        )
     measured_sets = [test, *(one.images for one in ood)]
     check_sizes(measured_sets)
     served, skipped = _served(extractor, _by_name(detectors), test, {})
