@@ -3,7 +3,8 @@
 A list is a TOML file such as `classes.toml`. `[classes]` holds folder = "name", in the order of the labels.
 `[prompts]` may hold name = "words": these words, the name among them, stand in the prompt in the name's
 place, as in kite = "kite bird". `[aliases]` may hold folder = "name" for folders that show a class under
-another name, as other data sets call it. Images are not read here.
+another name, as other data sets call it. Beside pictures of known classes (`--shifted`) such a file may hold
+either of the two. Images are not read here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from string import Formatter
 
 from ..config import PROMPT
-from ..core.errors import DataError, brief, did_you_mean, shown
+from ..core.errors import DataError, brief, did_you_mean, listed, shown
 from ..core.files import ASSETS, MAX_TOML, parse_toml, read_text
 from ..runtime.answers import UNKNOWN
 from .images import Images
@@ -32,12 +33,15 @@ __all__ = [
     "plain",
     "prompts_for",
     "read",
+    "read_folders",
     "renamed",
     "spans_for",
 ]
 
 LISTS = ASSETS / "classes"
 LONGEST = 200  # characters of a class's name
+LINES = {"classes": 'folder = "name"', "prompts": 'kite = "kite bird"', "aliases": 'folder = "name"'}
+"""The tables of a class list, with a line of each as an example."""
 
 
 def lists() -> tuple[str, ...]:
@@ -77,27 +81,50 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
 
     DataError when it is not as described above.
     """
+    tables = _tables(path)
+    if "classes" not in tables:
+        raise DataError(f"{path}: expected a table [classes] with lines such as {LINES['classes']}.")
+    by_folder, words, by_alias = (tables.get(name, {}) for name in LINES)
+    if strange := sorted({*by_alias.values()} - {*by_folder.values()}):
+        raise DataError(f"{path}: [aliases] names {brief(strange[0])}, which is no class.")
+    return by_folder, {plain(name): text for name, text in words.items()}, by_alias
+
+
+def read_folders(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """What folders show, by the tables [classes] and [aliases], of which either may be missing, of a list
+    beside pictures of classes that are `names` elsewhere.
+
+    Raises DataError for a name that is none of these, in any case, and when the file is not as described
+    above.
+    """
+    tables, known = _tables(path), {name.casefold() for name in names}
+    for table in ("classes", "aliases"):
+        for name in tables.get(table, {}).values():
+            if name.casefold() not in known:
+                raise DataError(
+                    f"{shown(path)}: [{table}] names {brief(name)}, which is no class."
+                    f"{did_you_mean(name, names)} There are {listed(names)}."
+                )
+    return {**tables.get("aliases", {}), **tables.get("classes", {})}
+
+
+def _tables(path: Path) -> dict[str, dict[str, str]]:
+    """The tables that a class list has, with keys and texts in NFC; DataError for any other table."""
     try:
         tables = parse_toml(read_text(path, 4 * MAX_TOML))
     except (OSError, ValueError) as error:
         raise DataError(f"{shown(path)} cannot be read: {error}") from error
-    if not _texts(names := tables.pop("classes", None)):
-        raise DataError(f'{path}: expected a table [classes] with lines such as folder = "name".')
-    if not _texts(words := tables.pop("prompts", {})):
-        raise DataError(f'{path}: expected in the table [prompts] lines such as kite = "kite bird".')
-    if not _texts(aliases := tables.pop("aliases", {})):
-        raise DataError(f'{path}: expected in the table [aliases] lines such as folder = "name".')
-    if tables:
+    for name, line in LINES.items():
+        if not _texts(tables.get(name, {})):
+            raise DataError(f"{path}: expected in the table [{name}] lines such as {line}.")
+    if strange := tables.keys() - LINES.keys():
         raise DataError(
-            f"{path}: only [classes], [prompts] and [aliases] are known, not {', '.join(tables)}."
+            f"{path}: only [classes], [prompts] and [aliases] are known, not {', '.join(sorted(strange))}."
         )
-    by_folder, by_alias = (
-        {unicodedata.normalize("NFC", folder): plain(name) for folder, name in table.items()}
-        for table in (names, aliases)
-    )
-    if strange := sorted({*by_alias.values()} - {*by_folder.values()}):
-        raise DataError(f"{path}: [aliases] names {brief(strange[0])}, which is no class.")
-    return by_folder, {plain(name): plain(text) for name, text in words.items()}, by_alias
+    return {
+        name: {unicodedata.normalize("NFC", key): plain(text) for key, text in table.items()}
+        for name, table in tables.items()
+    }
 
 
 def prompts_for(names: Sequence[str], words: Mapping[str, str], template: str = PROMPT) -> tuple[str, ...]:
