@@ -3,8 +3,8 @@
 A list is a TOML file such as `classes.toml`. `[classes]` holds folder = "name", in the order of the labels.
 `[prompts]` may hold name = "words": these words, the name among them, stand in the prompt in the name's
 place, as in kite = "kite bird". `[aliases]` may hold folder = "name" for folders that show a class under
-another name, as other data sets call it. Beside pictures of known classes (`--shifted`) such a file may hold
-either of the two. Images are not read here.
+another name, as other data sets call it. Beside folders of pictures each table may be missing. Images are not
+read here.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .images import Images
 __all__ = [
     "check_count",
     "check_name",
+    "check_names",
     "find",
     "folder_key",
     "lists",
@@ -33,7 +34,7 @@ __all__ = [
     "plain",
     "prompts_for",
     "read",
-    "read_folders",
+    "read_list",
     "renamed",
     "spans_for",
 ]
@@ -63,10 +64,12 @@ def named(source: str, template: str = PROMPT) -> tuple[tuple[str, ...], tuple[s
     """(names, prompts, folders) of a built-in list or a TOML file, by label.
 
     `template` has {} where the name's words go. Raises DataError for a list that does not exist or cannot be
-    read, for two classes of one name, for one called `unknown`, and where `prompts_for` does.
+    read, for two classes of one name, for one called `unknown`, for an alias of none, and
+    where `prompts_for` does.
     """
     path = find(source)
-    names, words, _ = read(path)
+    names, words, aliases = read_list(path)
+    check_names(path, "aliases", aliases, [*names.values()])
     twins: dict[str, str] = {}
     for folder, name in names.items():
         if twin := twins.get(name.casefold()):
@@ -76,40 +79,20 @@ def named(source: str, template: str = PROMPT) -> tuple[tuple[str, ...], tuple[s
     return tuple(names.values()), prompts_for(tuple(names.values()), words, template), tuple(names)
 
 
+def read_list(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """`read` of a list that says which classes there are; DataError where it names none."""
+    by_folder, words, by_alias = read(path)
+    if not by_folder:
+        raise DataError(f"{path}: expected a table [classes] with lines such as {LINES['classes']}.")
+    return by_folder, words, by_alias
+
+
 def read(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """(names by folder, prompt words by name, names by alias) of a TOML file, in its order, NFC.
 
-    DataError when it is not as described above.
+    Every table may be missing: folders without a line are classes by their own names. DataError when the file
+    is not as described above.
     """
-    tables = _tables(path)
-    if "classes" not in tables:
-        raise DataError(f"{path}: expected a table [classes] with lines such as {LINES['classes']}.")
-    by_folder, words, by_alias = (tables.get(name, {}) for name in LINES)
-    if strange := sorted({*by_alias.values()} - {*by_folder.values()}):
-        raise DataError(f"{path}: [aliases] names {brief(strange[0])}, which is no class.")
-    return by_folder, {plain(name): text for name, text in words.items()}, by_alias
-
-
-def read_folders(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """What folders show, by the tables [classes] and [aliases], of which either may be missing, of a list
-    beside pictures of classes that are `names` elsewhere.
-
-    Raises DataError for a name that is none of these, in any case, and when the file is not as described
-    above.
-    """
-    tables, known = _tables(path), {name.casefold() for name in names}
-    for table in ("classes", "aliases"):
-        for name in tables.get(table, {}).values():
-            if name.casefold() not in known:
-                raise DataError(
-                    f"{shown(path)}: [{table}] names {brief(name)}, which is no class."
-                    f"{did_you_mean(name, names)} There are {listed(names)}."
-                )
-    return {**tables.get("aliases", {}), **tables.get("classes", {})}
-
-
-def _tables(path: Path) -> dict[str, dict[str, str]]:
-    """The tables that a class list has, with keys and texts in NFC; DataError for any other table."""
     try:
         tables = parse_toml(read_text(path, 4 * MAX_TOML))
     except (OSError, ValueError) as error:
@@ -121,10 +104,23 @@ def _tables(path: Path) -> dict[str, dict[str, str]]:
         raise DataError(
             f"{path}: only [classes], [prompts] and [aliases] are known, not {', '.join(sorted(strange))}."
         )
-    return {
-        name: {unicodedata.normalize("NFC", key): plain(text) for key, text in table.items()}
-        for name, table in tables.items()
-    }
+    by_folder, by_alias = (
+        {unicodedata.normalize("NFC", folder): plain(text) for folder, text in tables.get(name, {}).items()}
+        for name in ("classes", "aliases")
+    )
+    return by_folder, {plain(name): plain(text) for name, text in tables.get("prompts", {}).items()}, by_alias
+
+
+def check_names(path: Path, table: str, shows: Mapping[str, str], names: Sequence[str]) -> None:
+    """DataError where a table of a list says that a folder shows what is, in any case, none of the classes
+    `names`.
+    """
+    known = {name.casefold() for name in names}
+    if strange := [name for name in shows.values() if name.casefold() not in known]:
+        raise DataError(
+            f"{shown(path)}: [{table}] names {brief(strange[0])}, which is no class."
+            f"{did_you_mean(strange[0], names)} There are {listed(names)}."
+        )
 
 
 def prompts_for(names: Sequence[str], words: Mapping[str, str], template: str = PROMPT) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..core.errors import DataError, listed, shown
 from ..core.types import OOD
-from .classes import check_name, folder_key, plain, prompts_for, read
+from .classes import check_name, check_names, folder_key, plain, prompts_for, read, read_list
 from .images import Files, Images
 from .listing import Encoded, Listing
 from .scan import SUFFIXES, Scan, is_run_folder, is_skipped, report_unread, scan
@@ -152,7 +152,8 @@ def _class_scans(
     where there is one, else all.
     """
     list_file = only or top / "classes.toml"
-    names, words, _ = read(list_file) if list_file.is_file() else ({}, {}, {})
+    read_names = read_list if only else read
+    names, words, aliases = read_names(list_file) if list_file.is_file() else ({}, {}, {})
     scans: dict[str, Scan] = {}
     folders: dict[str, Path] = {}
     for path in class_folders(folder, exclude):
@@ -180,6 +181,7 @@ def _class_scans(
     _check_classes(folder, scans, least, exclude)
     _warn_of_sets(folder, exclude)
     prompts_for(tuple(scans), words)
+    check_names(list_file, "aliases", aliases, tuple(scans))
     return scans
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..core.errors import LISTED, DataError, did_you_mean, listed, shown
 from ..core.folders import is_within
-from .classes import folder_key, plain, read, read_folders
+from .classes import check_names, folder_key, plain, read
 from .folders import class_folders, listing_of
 from .listing import Listing
 from .scan import Scan, report_unread, scan
@@ -89,8 +89,13 @@ def check_shifted(folder: Path, known: Path | None, ood: Sequence[Path]) -> None
 def _folders_of(folder: Path, class_list: Path | None, names: Sequence[str]) -> dict[str, str]:
     """Which class each folder shows that a list names; the folder's own list goes before the other one."""
     by_folder, _, by_alias = read(class_list) if class_list else ({}, {}, {})
-    own = folder / "classes.toml"
-    return {**by_alias, **by_folder, **(read_folders(own, names) if own.is_file() else {})}
+    shows = by_alias | by_folder
+    if (own := folder / "classes.toml").is_file():
+        by_folder, _, by_alias = read(own)
+        for table, part in (("aliases", by_alias), ("classes", by_folder)):
+            check_names(own, table, part, names)
+            shows |= part
+    return shows
 
 
 def _described(others: Mapping[str, str], names: Sequence[str], unknown: Sequence[str]) -> list[str]:
