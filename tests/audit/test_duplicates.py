@@ -95,6 +95,22 @@ def test_what_copies_mean_depends_on_the_sets():
     )
 
 
+def test_shifted_images_are_not_those_of_training_and_may_be_made_of_test_images():
+    train, test, odd, drawn, night = (clouds(30, seed) for seed in range(5))
+    night[:5] = [train[0], train[1], test[0], odd[0], drawn[0]]
+    audited = sets(
+        night=("shift", images(night)), dusk=("shift", images(night)), train=("train", images(train)),
+        test=("test", images(test)), odd=("far", images(odd)), drawn=("outliers", images(drawn)),
+    )  # fmt: skip
+    findings = {f.sets: f for f in duplicates(audited) if f.kind == "duplicates" and f.count}
+    assert {names: (f.count, f.severity) for names, f in findings.items()} == {
+        pair: (count, "problem")
+        for name in ("night", "dusk")
+        for pair, count in ((("train", name), 2), (("drawn", name), 1), ((name, "odd"), 1))
+    }
+    assert "Accuracy under shift on them is memory." in findings["train", "night"].message
+
+
 def test_equal_pictures_with_different_labels_are_found():
     train = clouds(50, 0)
     train[10], train[11], train[20] = train[0], train[0], train[1]

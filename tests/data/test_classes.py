@@ -12,6 +12,7 @@ from oodream.data.classes import lists, named, prompts_for, spans_for
 from oodream.data.folders import load_folder
 from oodream.synthesis.fit_decoder import fit_tokenizer
 from oodream.synthesis.text import locate
+from tests.helpers.pictures import class_folder
 
 SIZES = {"imagenet100": 100, "cifar100": 100, "cifar10": 10}
 # The words the published code adds for ImageNet-100; for the nail it begins a second sentence, of a wire.
@@ -91,6 +92,7 @@ def test_a_list_of_ones_own(tmp_path):
         ('[classes]\na = "kite"\n[prompts]\nkite = 3', r"expected in the table \[prompts\]"),
         ('[classes]\na = "kite"\n[prompt]\nkite = "kite bird"', "not prompt"),
         ('[prompts]\nkite = "kite bird"', r"expected a table \[classes\]"),
+        ('[classes]\na = "dog"\n[aliases]\nb = "dig"', "'dig', which is no class. Did you mean 'dog'"),
         ("classes", "cannot be read"),
         ('[classes]\na = "Unknown"', "class is called 'Unknown'.* Give a another name there"),
     ],
@@ -125,6 +127,18 @@ def test_a_folder_takes_a_list_as_its_classes_toml(shapes: Path, tmp_path: Path)
     assert load_folder(folder, 8)[0].classes == ("circle", "square", "sun")
     file.write_text('[classes]\nstar = "sun"\n[prompts]\nstar = "yellow star"\n', encoding="utf-8")
     with pytest.raises(DataError, match="'star', which is no class"):
+        load_folder(folder, 8)
+
+
+def test_beside_folders_a_list_may_have_aliases_alone(tmp_path: Path):
+    """As it may have words for a class that is called by its folder."""
+    folder = class_folder(tmp_path, cat=5, dog=5)
+    (folder / "classes.toml").write_text('[aliases]\nmops = "dog"\n')
+    assert load_folder(folder, 8)[0].classes == ("cat", "dog")
+    with pytest.raises(DataError, match=r"expected a table \[classes\]"):
+        load_folder(folder, 8, classes=folder / "classes.toml")
+    (folder / "classes.toml").write_text('[classes]\ncat = "lynx"\n[aliases]\nmops = "dig"\n')
+    with pytest.raises(DataError, match="'dig', which is no class"):
         load_folder(folder, 8)
 
 

@@ -1,10 +1,9 @@
-"""Shifted sets: corruptions, and folders that show known classes otherwise."""
+"""Shifted sets: corruptions of test images."""
 
 from __future__ import annotations
 
 import io
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -12,11 +11,8 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
-from oodream.core.errors import DataError
 from oodream.core.seeding import generator
-from oodream.data.classes import find
 from oodream.data.corruptions import CORRUPTIONS, corrupted
-from oodream.data.folders import list_shifted
 from oodream.data.images import from_array
 
 
@@ -62,38 +58,6 @@ def test_shot_noise_is_poissons(images):
     x = corrupted(flat, "shot_noise", 1, 200, 0).batch(range(200)).double() / 255
     assert x.mean().item() == pytest.approx(0.4, abs=0.01)
     assert x.var().item() == pytest.approx(0.4 / 40, rel=0.1)
-
-
-def test_folders_are_mapped_onto_the_known_classes(shapes, tmp_path):
-    folder = tmp_path / "other"
-    for name in ("circle", "Star"):
-        shutil.copytree(shapes / name.lower(), folder / name)
-    shutil.copytree(shapes / "square", folder / "not_a_class")
-    found = list_shifted(folder, ("circle", "square", "star"), None).read(32)
-    assert sorted(found.labels.unique().tolist()) == [0, 2]
-    assert len(found) == 40
-    (folder / "classes.toml").write_text('[classes]\nnot_a_class = "square"\n')
-    assert len(list_shifted(folder, ("circle", "square", "star"), None).rows) == 60
-    with pytest.raises(DataError, match="no images in folders called as the known classes are: dog, cat"):
-        list_shifted(folder, ("dog", "cat"), None)
-
-
-def test_imagenet_v2_and_imagenet_a_folders_belong_to_imagenet_100(tmp_path):
-    """V2 calls folders by the index among a thousand classes, A by WordNet ids."""
-    names = ("stingray", "hen", "broccoli")
-    for folder in ("v2/6", "v2/8", "v2/0", "v2/937", "a/n01498041", "a/n01440764"):
-        (tmp_path / folder).mkdir(parents=True)
-        Image.new("RGB", (8, 8), "white").save(tmp_path / folder / "x.png")
-    v2 = list_shifted(tmp_path / "v2", names, find("imagenet100"))
-    assert [names[y] for y in v2.labels] == ["stingray", "hen", "broccoli"]
-    a = list_shifted(tmp_path / "a", names, find("imagenet100"))
-    assert [names[y] for y in a.labels] == ["stingray"]
-
-
-def test_an_alias_of_no_class_is_refused(tmp_path):
-    (tmp_path / "x.toml").write_text('[classes]\na = "dog"\n[aliases]\nb = "cat"\n')
-    with pytest.raises(DataError, match="'cat', which is no class"):
-        list_shifted(tmp_path, ("dog",), tmp_path / "x.toml")
 
 
 def test_blur_is_gaussian_and_repeats_the_edge(images):

@@ -37,7 +37,8 @@ def test_a_run_has_training_test_ood_and_shifted_sets(data: Path, tmp_path: Path
     class_folder(tmp_path / "strange", x=2)
     class_folder(tmp_path / "snow", cat=2, fox=2)
     i = inputs(data, ood=(f"near={tmp_path / 'strange'}",), shifted=(str(tmp_path / "snow"),))
-    i.check()
+    with pytest.warns(UserWarning, match="1 of 2 class folders not measured, .*: fox"):
+        i.check()
     assert (len(i.train), len(i.test)) == (12, 3)
     assert [(s.name, s.group, len(s.images)) for s in i.ood] == [
         ("strange", "near", 2),
@@ -82,6 +83,11 @@ def test_classes_left_out_stand_for_every_test_set(data: Path) -> None:
         ({"ood": ("a=strange", "A=data/cat")}, "Another image set is called 'A'"),
         ({"ood": ("strange", "./strange")}, "strange is given twice"),
         ({"shifted": ("strange",)}, "no images in folders called as the known classes are: cat, dog, owl"),
+        ({"shifted": ("data",)}, r"shifted folder data holds the known images of data"),
+        ({"shifted": (".",)}, "shifted folder . holds the known images"),
+        ({"ood": ("near=snow",), "shifted": ("snow",)}, "in snow and the OOD images in snow lie in one"),
+        ({"ood": ("near=snow/cat",), "shifted": ("snow",)}, "and the OOD images in snow/cat lie in one"),
+        ({"ood": ("strange",), "shifted": ("strange/x",)}, "in strange/x and the OOD images in strange"),
         ({"classes": "cifar"}, "no class list 'cifar'"),
         ({"classes": "list.toml"}, "names folders that do not exist"),
     ],
@@ -92,6 +98,7 @@ def test_faults_are_known_before_a_picture_is_opened(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     class_folder(tmp_path / "strange", x=2)
+    class_folder(tmp_path / "snow", cat=2)
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.toml").write_text('[classes]\ncat = "lynx"\nfox = "fox"\n')
     before = sorted(tmp_path.rglob("*"))

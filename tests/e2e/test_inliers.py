@@ -11,7 +11,7 @@ import torch
 from oodream.cli.main import main
 from oodream.core.files import read_json, read_json_lines
 from oodream.data.corruptions import CORRUPTIONS, SEVERITIES
-from oodream.data.folders import list_shifted
+from oodream.data.shifted import list_shifted
 from oodream.models.classifier import load_classifier
 from oodream.run.artifacts import Run
 from oodream.run.compare import measured_arm
@@ -77,10 +77,20 @@ def test_accuracy_is_measured_on_every_shifted_set(finished):
 
 def test_the_report_speaks_of_accuracy(finished):
     page = (finished / "report" / "index.html").read_text()
-    assert "of corrupted images correctly" in page
+    assert "of the images in seen-elsewhere correctly" in page
+    assert "of corrupted images" in page
     assert "Imagined inliers" in page
     assert "Under shift" in page
-    assert "seen-elsewhere" in page
+    assert "What it answers in seen-elsewhere" in page
+    assert page.count("truth: star<") >= 3
+
+
+def test_every_shifted_set_is_summed_up_by_itself(finished):
+    summary = read_json(finished / "shift" / "stage.json")["summary"]
+    kinds = ("baseline-s0", "regularized-s0")
+    sets = ("seen-elsewhere", "corruptions")
+    assert [*summary][:4] == [f"{kind} on {name}" for kind in kinds for name in sets]
+    assert read_json(finished / "audit" / "audit.json")["sets"]["seen-elsewhere"] == "shift"
 
 
 def test_augmented_known_images_stand_in_their_place(copied, shapes, tiny_pipeline):

@@ -9,7 +9,8 @@ import pytest
 from oodream.core.results import Row
 from oodream.report.content import Report
 from oodream.report.page import report
-from oodream.report.tables import shift_tables
+from oodream.report.tables import shift_tables, summarize_shifts
+from oodream.runtime.tails import wilson
 from tests.helpers.page import HOSTILE, Page, row, rows, shift_rows
 
 
@@ -115,28 +116,80 @@ def test_accuracy_under_shift_by_severity_with_means(full: Report) -> None:
         for seed in (0, 1)
         for a in shift_rows(name, seed, 0.1 * i + 0.02 * seed)
     ]
-    corrupted, others = shift_tables(replace(full, shifts=shifts))
+    folders, corrupted = shift_tables(replace(full, shifts=shifts))
     cells = corrupted.cells
     assert list(cells) == ["blur", "jpeg", "mean"]
     assert list(cells["blur"]) == ["mean", "severity 1", "severity 5"]
     assert cells["mean"]["mean"][names[0]].value == pytest.approx(51.0)
     assert cells["blur"]["severity 1"][names[0]].spread == "± 1.4"
     assert cells["mean"]["mean"][names[-1]].value == pytest.approx(51.0 + 10 * (len(names) - 1))
-    assert list(others.cells) == ["night"]
-    assert others.n == {"night": 9}
+    assert list(folders.cells) == ["night"]
+    assert list(folders.cells["night"]) == ["accuracy", "flagged"]
+    assert folders.cells["night"]["flagged"][names[0]].value == pytest.approx(1.0)
+    assert folders.n == {"night": 9}
     page = report(replace(full, shifts=shifts))
     assert "Under shift" in page
-    assert f"{names[0]} flags 20.2&nbsp;%" in page.replace("\xa0", "&nbsp;"), "(2 * 30 + 2 * 20 + 0 or 2) / 5"
+    assert f"in the mean over corruptions, {names[0]} flags 25.0&nbsp;%" in page, "a folder is not among them"
     assert "Under shift" not in report(full)
 
 
-def test_a_run_of_inliers_is_about_accuracy(full: Report) -> None:
+def test_a_folders_shares_have_the_classifiers_own_intervals(full: Report) -> None:
+    names = list(full.classifiers)
+    shifts = [a for i, name in enumerate(names) for a in shift_rows(name, 0, 0.3 * i)]
+    shifts = [replace(a, interval=(a.accuracy - 0.1, a.accuracy + 0.1)) for a in shifts]
+    cells = shift_tables(replace(full, shifts=shifts))[0].cells["night"]
+    assert [cells["accuracy"][name].spread for name in names] == ["40.0–60.0", "70.0–90.0"]
+    low, high = (100 * bound for bound in wilson(3, 9))
+    assert cells["flagged"]["regularized"].spread == f"{low:.1f}–{high:.1f}"
+
+
+def test_all_corruptions_weigh_as_much_as_a_folder(full: Report) -> None:
+    """The one number of a comparison; without folders it is the mean over corruptions."""
+    rows_ = shift_rows("baseline", 0, 0.3)
+    assert summarize_shifts(rows_[:-1], "baseline", "flagged").value == pytest.approx(25.0)
+    assert summarize_shifts(rows_, "baseline", "flagged").value == pytest.approx((25.0 + 30.0) / 2)
+
+
+def test_what_is_flagged_under_shift_is_said_to_be_so_by_the_energy(full: Report) -> None:
+    shifts = [a for name in full.classifiers for a in shift_rows(name, 0, 0.1)]
+    page = Page(report(replace(full, shifts=shifts, detector="msp"))).text("p")
+    assert "Flagged here is by the energy, whatever the score of the headline (msp): it lies above" in page
+    assert "The severity of a corruption goes from 1 to 5" in page
+    page = Page(report(replace(full, shifts=[a for a in shifts if not a.severity]))).text("p")
+    assert "Flagged here is by the energy: it lies above" in page
+    assert "severity" not in page
+    assert "corrupt" not in page
+
+
+def test_the_page_shows_answers_in_shifted_folders(full: Report) -> None:
+    shifts = [a for name in full.classifiers for a in shift_rows(name, 0, 0.1)]
+    shown = replace(full, shifts=shifts, shift_answers={"night": full.answers[:1]})
+    page = Page(report(shown))
+    assert "What it answers in night" in page.text("h3")
+    assert len(page.all("figure")) == len(Page(report(replace(shown, shift_answers={}))).all("figure")) + 1
+
+
+def test_a_run_of_inliers_is_about_accuracy_under_shift(full: Report) -> None:
     shifts = [a for i, name in enumerate(full.classifiers) for a in shift_rows(name, 0, 0.1 * i)]
-    page = report(replace(full, kind="inlier", shifts=shifts))
-    last = 50 + 10 * (len(full.classifiers) - 1)
-    assert (
-        f"Classifies {last}.0\u00a0% of corrupted images correctly, where baseline does 50.0\u00a0%; "
-        "of clean ones 90.3\u00a0% vs 90.5\u00a0%." in page
+    of_clean = "; of clean ones 90.3 % vs 90.5 %."
+
+    def said(*names: str) -> str:
+        wanted = [a for a in shifts if a.dataset in names]
+        if "dusk" in names:
+            wanted += [replace(a, dataset="dusk", accuracy=0.2) for a in wanted if not a.severity]
+        return Page(report(replace(full, kind="inlier", shifts=wanted))).text("h1")
+
+    corrupted = "corrupted images"
+    assert said("blur", "jpeg") == (
+        f"Classifies 60.0 % of {corrupted} correctly, where baseline does 50.0 %{of_clean}"
     )
+    assert said("night") == (
+        f"Classifies 60.0 % of the images in night correctly, where baseline does 50.0 %{of_clean}"
+    )
+    assert said("night", "dusk", "blur", "jpeg") == (
+        "Classifies 40.0 % of the images in 2 folders (mean) correctly, where baseline does 35.0 %; "
+        f"of {corrupted} 60.0 % vs 50.0 %{of_clean}"
+    )
+    page = report(replace(full, kind="inlier", shifts=shifts))
     assert "Imagined inliers" in page
     assert "Imagined outliers" not in page

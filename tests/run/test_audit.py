@@ -53,6 +53,18 @@ def test_audit_of_folders_from_the_command_line(folders, capsys):
     assert {*audit.sets.values()} == {"train", "test", "near"}
 
 
+def test_shifted_folders_are_audited(folders, capsys):
+    everything = photographs(140, 5)
+    saved(folders / "night" / "coat", [everything[0], *everything[110:125]])
+    saved(folders / "night" / "shoe", [everything[60], *everything[125:140]])  # a test image
+    options = {"data": str(folders / "data"), "shifted": (str(folders / "night"),)}
+    audit = audit_run(begin_run(folders / "run", Config(**options, evaluate=EvaluateConfig(n_far=30))))
+    assert audit.sets["night"] == "shift"
+    assert [(f.kind, f.sets, f.count) for f in audit["problem"]] == [("duplicates", ("ID/train", "night"), 1)]
+    assert main(["audit", "--data", options["data"], "--shifted", *options["shifted"]]) == 1
+    assert "problem  duplicates: ID/train, night" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -91,6 +91,16 @@ def test_what_is_stale_makes_all_behind_it_stale(config, tmp_path):
     assert changed == expected | {"scores", "guard", "shift", "audit", "report"}
 
 
+def test_another_shifted_folder_is_measured_and_audited(config, tmp_path):
+    """What was audited of a run without shifted folders stays as it was."""
+    for i, name in enumerate(("day", "night")):
+        saved(tmp_path / name / "star", clouds(3, i, size=32))
+    day, night = (overlay(config, {"shifted": [str(tmp_path / name)]}) for name in ("day", "night"))
+    with pytest.warns(UserWarning, match="no pictures of these known classes"):
+        assert stale(config, day, tmp_path) == stale(day, night, tmp_path) == {"shift", "audit"}
+    assert "shifted" not in Plan(Job(config, tmp_path)).inputs["audit"]
+
+
 def test_the_share_of_reconstructions_leaves_the_baselines_alone(config, tmp_path):
     plans = [Plan(Job(c, tmp_path)).inputs for c in (config, overlay(config, {"reconstruct": {"frac": 0.5}}))]
     changed = {name for name in plans[1] if plans[0][name] != plans[1][name]}

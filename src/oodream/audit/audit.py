@@ -39,7 +39,8 @@ def audit(
 
     `classes` are the known classes' names, `words` their other names by class. `control` are rows measured on
     reconstructed ID images, and `drawn` what `drawability` finds. Sets of group "control" are made from test
-    images, so only their statistics are looked at. `seed` draws the samples and folds of the statistics.
+    images, so only their statistics are looked at; those of group "shift" are to look otherwise, so only
+    their duplicates are. `seed` draws the samples and folds of the statistics.
 
     Raises ValueError for another group, two sets of one name or no test set, and DataError for an empty set
     or sets of different sizes.

@@ -173,22 +173,26 @@ def _candidates(a: Fingerprints, b: Fingerprints) -> Iterator[tuple[Tensor, Tens
             yield (*((torch.maximum(*part), torch.minimum(*part)) if a is b else part), rms)
 
 
-# What images in two sets mean, and what to do. "ood" stands for near and far.
+# What images in two sets mean, and what to do. "ood" stands for near and far. Sets of other pairs may share
+# images: two OOD sets, and test images with shifted ones, which may be made of them.
 SHARED = {
     ("train", "test"): "Accuracy on them is memory. Take them out of one of the two.",
     ("train", "outliers"): "Training labels the same image known and unknown. Drop these outliers.",
     ("train", "ood"): "The classifier learns them as known, and they count as unknown. "
     "Take them out of one of the two.",
     ("test", "outliers"): "Training labels images of the test set unknown. Drop these outliers.",
+    ("train", "shift"): "Accuracy under shift on them is memory. Take them out of one of the two.",
     ("test", "ood"): "The same image counts as known and as unknown. Take them out of one of the two.",
     (
         "outliers",
         "ood",
     ): "Training labels them unknown, so flagging them proves nothing. Drop these outliers.",
+    ("outliers", "shift"): "Training labels images of known classes unknown. Drop these outliers.",
+    ("shift", "ood"): "The same image counts as known and as unknown. Take them out of one of the two.",
 }
 _WEIGHT = "They weigh more than the others in training. Keep one of each."
 _SIZE = "The set is smaller than it seems, and its intervals are too narrow. Keep one of each."
-REPEATED = {"train": _WEIGHT, "outliers": _WEIGHT, "test": _SIZE, "ood": _SIZE}
+REPEATED = {"train": _WEIGHT, "outliers": _WEIGHT, "test": _SIZE, "shift": _SIZE, "ood": _SIZE}
 
 
 def duplicates(sets: Sequence[ImageSet]) -> Iterator[Finding]:
@@ -202,7 +206,7 @@ def duplicates(sets: Sequence[ImageSet]) -> Iterator[Finding]:
     prints = {name: fingerprint(x) for name, x in images.items()}
     names, clean = list(images), 0
     for i, a in enumerate(names):
-        for b in (b for b in names[i:] if a == b or roles[a] != roles[b]):
+        for b in (b for b in names[i:] if a == b or (roles[a], roles[b]) in SHARED):
             row_N, distance_N = nearest_duplicates(prints[a], prints[b])
             if (row_N >= 0).any():
                 yield _duplicated({a: images[a], b: images[b]}, (roles[a], roles[b]), row_N, distance_N)

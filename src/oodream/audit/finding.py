@@ -9,7 +9,7 @@ from ..core.types import Json
 
 __all__ = ["EXAMPLES", "GROUPS", "SEVERITIES", "Audit", "Finding", "percent"]
 
-GROUPS = ("train", "test", "outliers", "near", "far", "control")
+GROUPS = ("train", "test", "outliers", "shift", "near", "far", "control")
 SEVERITIES = ("problem", "warning", "fine")
 EXAMPLES = 6
 

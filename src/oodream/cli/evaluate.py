@@ -164,6 +164,8 @@ class Audit:
     """classes of the data that are unknown"""
     ood: tuple[str, ...] = ()
     """folders of OOD test images (near=FOLDER: like the classes)"""
+    shifted: tuple[str, ...] = ()
+    """folders whose class folders show known classes otherwise"""
     classes: str = ""
     """class list: imagenet100, cifar100, cifar10 or a TOML file"""
     size: int = 32
@@ -192,7 +194,7 @@ def audit(args: Sequence[str]) -> int:
             run.folder.check_whole(stage)
         result = audit_run(run)
     else:
-        names = ("data", "root", "unknown", "ood", "classes", "size", "seed")
+        names = ("data", "root", "unknown", "ood", "shifted", "classes", "size", "seed")
         result = audit_folders(Config(**{name: getattr(command, name) for name in names}))
     if command.json:
         print(encode_json(result.to_json(), indent=2).decode())

@@ -12,7 +12,10 @@ from .errors import brief, listed
 from .files import parse_json
 from .options import is_number, is_whole
 
-__all__ = ["Row", "ShiftRow", "row_from_json", "row_to_json", "shift_row_from_json"]
+__all__ = ["CORRUPTED", "Row", "ShiftRow", "row_from_json", "row_to_json", "shift_row_from_json"]
+
+CORRUPTED = "corruptions"
+"""What stands for all corruptions where shifted sets go by name; no folder is called so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,8 @@ class ShiftRow:
     """How a classifier does on a shifted set, whose images are all of known classes.
 
     `accuracy` is the share that it names rightly, with its 95 % `interval`. `flagged` is the share whose
-    energy lies above the classifier's threshold, which accepts 95 % of the test images. `severity` is a
+    energy, whatever detectors are measured, lies above the classifier's threshold, which accepts 95 % of the
+    test images. `severity` is a
     corruption's, 0 for any other set.
     """
 

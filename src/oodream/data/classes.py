@@ -3,7 +3,8 @@
 A list is a TOML file such as `classes.toml`. `[classes]` holds folder = "name", in the order of the labels.
 `[prompts]` may hold name = "words": these words, the name among them, stand in the prompt in the name's
 place, as in kite = "kite bird". `[aliases]` may hold folder = "name" for folders that show a class under
-another name, as other data sets call it. Images are not read here.
+another name, as other data sets call it. Beside folders of pictures each table may be missing. Images are not
+read here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from string import Formatter
 
 from ..config import PROMPT
-from ..core.errors import DataError, brief, did_you_mean, shown
+from ..core.errors import DataError, brief, did_you_mean, listed, shown
 from ..core.files import ASSETS, MAX_TOML, parse_toml, read_text
 from ..runtime.answers import UNKNOWN
 from .images import Images
@@ -25,6 +26,7 @@ from .images import Images
 __all__ = [
     "check_count",
     "check_name",
+    "check_names",
     "find",
     "folder_key",
     "lists",
@@ -32,12 +34,15 @@ __all__ = [
     "plain",
     "prompts_for",
     "read",
+    "read_list",
     "renamed",
     "spans_for",
 ]
 
 LISTS = ASSETS / "classes"
 LONGEST = 200  # characters of a class's name
+LINES = {"classes": 'folder = "name"', "prompts": 'kite = "kite bird"', "aliases": 'folder = "name"'}
+"""The tables of a class list, with a line of each as an example."""
 
 
 def lists() -> tuple[str, ...]:
@@ -59,10 +64,12 @@ def named(source: str, template: str = PROMPT) -> tuple[tuple[str, ...], tuple[s
     """(names, prompts, folders) of a built-in list or a TOML file, by label.
 
     `template` has {} where the name's words go. Raises DataError for a list that does not exist or cannot be
-    read, for two classes of one name, for one called `unknown`, and where `prompts_for` does.
+    read, for two classes of one name, for one called `unknown`, for an alias of none, and
+    where `prompts_for` does.
     """
     path = find(source)
-    names, words, _ = read(path)
+    names, words, aliases = read_list(path)
+    check_names(path, "aliases", aliases, [*names.values()])
     twins: dict[str, str] = {}
     for folder, name in names.items():
         if twin := twins.get(name.casefold()):
@@ -72,32 +79,48 @@ def named(source: str, template: str = PROMPT) -> tuple[tuple[str, ...], tuple[s
     return tuple(names.values()), prompts_for(tuple(names.values()), words, template), tuple(names)
 
 
+def read_list(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """`read` of a list that says which classes there are; DataError where it names none."""
+    by_folder, words, by_alias = read(path)
+    if not by_folder:
+        raise DataError(f"{path}: expected a table [classes] with lines such as {LINES['classes']}.")
+    return by_folder, words, by_alias
+
+
 def read(path: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """(names by folder, prompt words by name, names by alias) of a TOML file, in its order, NFC.
 
-    DataError when it is not as described above.
+    Every table may be missing: folders without a line are classes by their own names. DataError when the file
+    is not as described above.
     """
     try:
         tables = parse_toml(read_text(path, 4 * MAX_TOML))
     except (OSError, ValueError) as error:
         raise DataError(f"{shown(path)} cannot be read: {error}") from error
-    if not _texts(names := tables.pop("classes", None)):
-        raise DataError(f'{path}: expected a table [classes] with lines such as folder = "name".')
-    if not _texts(words := tables.pop("prompts", {})):
-        raise DataError(f'{path}: expected in the table [prompts] lines such as kite = "kite bird".')
-    if not _texts(aliases := tables.pop("aliases", {})):
-        raise DataError(f'{path}: expected in the table [aliases] lines such as folder = "name".')
-    if tables:
+    for name, line in LINES.items():
+        if not _texts(tables.get(name, {})):
+            raise DataError(f"{path}: expected in the table [{name}] lines such as {line}.")
+    if strange := tables.keys() - LINES.keys():
         raise DataError(
-            f"{path}: only [classes], [prompts] and [aliases] are known, not {', '.join(tables)}."
+            f"{path}: only [classes], [prompts] and [aliases] are known, not {', '.join(sorted(strange))}."
         )
     by_folder, by_alias = (
-        {unicodedata.normalize("NFC", folder): plain(name) for folder, name in table.items()}
-        for table in (names, aliases)
+        {unicodedata.normalize("NFC", folder): plain(text) for folder, text in tables.get(name, {}).items()}
+        for name in ("classes", "aliases")
     )
-    if strange := sorted({*by_alias.values()} - {*by_folder.values()}):
-        raise DataError(f"{path}: [aliases] names {brief(strange[0])}, which is no class.")
-    return by_folder, {plain(name): plain(text) for name, text in words.items()}, by_alias
+    return by_folder, {plain(name): plain(text) for name, text in tables.get("prompts", {}).items()}, by_alias
+
+
+def check_names(path: Path, table: str, shows: Mapping[str, str], names: Sequence[str]) -> None:
+    """DataError where a table of a list says that a folder shows what is, in any case, none of the classes
+    `names`.
+    """
+    known = {name.casefold() for name in names}
+    if strange := [name for name in shows.values() if name.casefold() not in known]:
+        raise DataError(
+            f"{shown(path)}: [{table}] names {brief(strange[0])}, which is no class."
+            f"{did_you_mean(strange[0], names)} There are {listed(names)}."
+        )
 
 
 def prompts_for(names: Sequence[str], words: Mapping[str, str], template: str = PROMPT) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Image sets from folders: class folders with or without splits, folders of anything, and of known classes.
+"""Image sets from folders: class folders with or without splits, and folders of anything.
 
-A folder is first listed and checked (`list_folder`, `list_ood`, `list_shifted`), which opens no picture; its
-`Listing` then reads them.
+A folder is first listed and checked (`list_folder`, `list_ood`), which opens no picture; its `Listing` then
+reads them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..core.errors import DataError, listed, shown
 from ..core.types import OOD
-from .classes import check_name, folder_key, plain, prompts_for, read
+from .classes import check_name, check_names, folder_key, plain, prompts_for, read, read_list
 from .images import Files, Images
 from .listing import Encoded, Listing
 from .scan import SUFFIXES, Scan, is_run_folder, is_skipped, report_unread, scan
@@ -24,7 +24,6 @@ __all__ = [
     "has_class_folders",
     "list_folder",
     "list_ood",
-    "list_shifted",
     "listing_of",
     "load_folder",
     "load_ood",
@@ -153,7 +152,8 @@ def _class_scans(
     where there is one, else all.
     """
     list_file = only or top / "classes.toml"
-    names, words, _ = read(list_file) if list_file.is_file() else ({}, {}, {})
+    read_names = read_list if only else read
+    names, words, aliases = read_names(list_file) if list_file.is_file() else ({}, {}, {})
     scans: dict[str, Scan] = {}
     folders: dict[str, Path] = {}
     for path in class_folders(folder, exclude):
@@ -181,6 +181,7 @@ def _class_scans(
     _check_classes(folder, scans, least, exclude)
     _warn_of_sets(folder, exclude)
     prompts_for(tuple(scans), words)
+    check_names(list_file, "aliases", aliases, tuple(scans))
     return scans
 
 
@@ -252,7 +253,7 @@ def listing_of(
     )
 
 
-# Folders of anything, and of known classes
+# Folders of anything
 
 
 def load_ood(folder: Path, size: int, *, white: float = 0.0) -> Images:
@@ -271,29 +272,3 @@ def list_ood(folder: Path, name: str = "", exclude: Collection[Path] = ()) -> Li
     if not found.files:
         raise DataError(f"{name}: no image found below {shown(folder)}. Expected files such as .png or .jpg.")
     return listing_of(name, found.files, (OOD,) * len(found.files), ())
-
-
-def list_shifted(folder: Path, names: Sequence[str], classes: Path | None, name: str = "") -> Listing:
-    """The pictures in those subfolders of a folder that are called as one of the known classes `names`.
-
-    A subfolder is called as such, or as the list in `classes` (or else the folder's own `classes.toml`) says,
-    aliases included. All others are left out, and not every class needs one. DataError when none is left.
-    """
-    folder = Path(folder)
-    list_file = classes or folder / "classes.toml"
-    by_folder, _, aliases = read(list_file) if list_file.is_file() else ({}, {}, {})
-    position = {known.casefold(): label for label, known in enumerate(names)}
-    found, labels = Scan(), []
-    for path in class_folders(folder):
-        key = folder_key(path.name)
-        called = plain(by_folder.get(key) or aliases.get(key) or path.name.replace("_", " ")).casefold()
-        if called in position:
-            part = scan(path)
-            found += part
-            labels += [position[called]] * len(part.files)
-    report_unread(shown(folder), found)
-    if not found.files:
-        raise DataError(
-            f"{shown(folder)} has no images in folders called as the known classes are: {listed(names)}."
-        )
-    return listing_of(name or shown(folder.resolve().name), found.files, labels, names)

@@ -16,21 +16,25 @@ import torch
 from ..config import Config
 from ..core.errors import DataError, listed, shown
 from ..core.folders import is_within
+from ..core.results import CORRUPTED
 from ..core.seeding import generator
 from .builtin import FAR_SETS
 from .classes import prompts_for, spans_for
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from .folders import list_ood, list_shifted
+from .folders import list_ood
 from .holdout import check_left_out, hold_out
 from .images import Images, ImageSet
 from .listing import Listing
 from .real import WORLD, check_real, list_real
 from .remote import with_local_copies
+from .shifted import check_shifted, list_shifted
 from .source import UNKNOWN_SET, DataSource
 
 __all__ = ["CONTROL", "DataInputs", "NamedFolder", "named_folders"]
 
 CONTROL = "reconstructed"
+RESERVED = frozenset({*FAR_SETS, UNKNOWN_SET, "near", "far", "id", "mean", "left-out", CONTROL})
+"""What no folder of images is called, for other sets are, or means over sets."""
 
 
 class DataInputs:
@@ -186,12 +190,12 @@ class DataInputs:
 
     @cached_property
     def _ood_folders(self) -> list[NamedFolder]:
-        reserved = {*FAR_SETS, UNKNOWN_SET, "near", "far", "id", "mean", "left-out", CONTROL}
-        return named_folders(self.config.ood, reserved, ("near", "far"))
+        return named_folders(self.config.ood, RESERVED, ("near", "far"))
 
     @cached_property
     def _shifted_folders(self) -> list[NamedFolder]:
-        return named_folders(self.config.shifted, {*CORRUPTIONS, "mean"})
+        taken = {item.name for item in self._ood_folders}
+        return named_folders(self.config.shifted, {*RESERVED, CORRUPTED, *CORRUPTIONS, *taken})
 
     @cached_property
     def _ood_listings(self) -> list[Listing]:
@@ -204,8 +208,13 @@ class DataInputs:
 
     @cached_property
     def _shifted_listings(self) -> list[Listing]:
-        names, list_file = self.source.known, self.source.class_list
-        return [list_shifted(item.folder, names, list_file, item.name) for item in self._shifted_folders]
+        source, ood = self.source, [item.folder for item in self._ood_folders]
+        listings = []
+        for item in self._shifted_folders:
+            check_shifted(item.folder, source.home, ood)
+            unknown = self.config.unknown
+            listings.append(list_shifted(item.folder, source.known, source.names_file, item.name, unknown))
+        return listings
 
     def _check_real_names(self) -> None:
         """DataError where real outliers are, by the names of their folders, of a class that they must not

@@ -127,8 +127,10 @@ class DataSource:
         return find(self.config.classes) if self.config.classes else None
 
     @cached_property
-    def _words_file(self) -> Path | None:
-        """The class list with other names of the classes: the configuration's, or else the data's own."""
+    def names_file(self) -> Path | None:
+        """The class list with other names of the classes, and of their folders: the configuration's, or else
+        the data's own.
+        """
         if self.class_list:
             return self.class_list
         if self.named:
@@ -138,14 +140,14 @@ class DataSource:
 
     def words(self, names: Sequence[str]) -> Mapping[str, str]:
         """The prompt words of those of the classes that have some."""
-        words = read(self._words_file)[1] if self._words_file else {}
+        words = read(self.names_file)[1] if self.names_file else {}
         return {name: text for name, text in words.items() if name in names}
 
     def other_names(self) -> dict[str, list[str]]:
         """Other names of the classes in their list: folders, aliases and the words of prompts."""
-        if self._words_file is None:
+        if self.names_file is None:
             return {}
-        by_folder, words, by_alias = read(self._words_file)
+        by_folder, words, by_alias = read(self.names_file)
         names = {name: [text] for name, text in words.items()}
         for other, name in (*by_folder.items(), *by_alias.items()):
             names.setdefault(name, []).append(other)

@@ -164,11 +164,12 @@ class Report:
       about.
     - `rows` may hold several classifiers, detectors and seeds. Means have `dataset` "mean" and the `group`
       "near", "far" or "all". Rows of group "control" are listed separately, without a best.
-    - `shifts` are accuracies on shifted sets of known classes.
+    - `shifts` are accuracies on shifted sets of known classes, and `shift_answers` examples of the deployed
+      classifier's answers there, by set.
     - `detector` is the one of the headline, the main table and `scores`. `scores` (N,), higher for OOD, are
       by classifier and set, those of the ID test set under "id".
     - `kind` says whether an "outlier" or an "inlier" was imagined. With inliers the headline is about
-      accuracy. `latents` says that training saw latents and no images.
+      accuracy under shift, as far as measured. `latents` says that training saw latents and no images.
     - `added` are outliers that a person has drawn, all of them.
     - `gallery`, `class_samples` (images uint8 (K, 3, H, W) decoded from the class prompts) and `strips` are
       by class and may leave classes out; the page says how many are shown.
@@ -191,6 +192,7 @@ class Report:
     sets: Sequence[SetSummary] = ()
     rows: Sequence[Row] = ()
     shifts: Sequence[ShiftRow] = ()
+    shift_answers: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
     kind: str = "outlier"
     latents: bool = False
     detector: str = "energy"

@@ -11,7 +11,7 @@ import json
 
 from .content import FilterCount, Report
 from .figures import map_figure, score_figures
-from .tables import METRICS, headline, key_figures, measured_lines, shift_tables, summarize_shifts
+from .tables import METRICS, flagged_corruptions, headline, key_figures, measured_lines, shift_tables
 from .template import render
 
 __all__ = ["report"]
@@ -34,8 +34,8 @@ def report(content: Report) -> str:
         r=content,
         lines=lines,
         shifts=shifts,
-        flagged={name: summarize_shifts(content.shifts, name, "flagged") for name in names if shifts},
-        headline=headline(content, lines, shifts),
+        flagged=flagged_corruptions(content),
+        headline=headline(content, lines),
         key_figures=key_figures(content, lines),
         metrics=METRICS,
         detector=content.detector,

@@ -9,7 +9,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..core.results import Row, ShiftRow
+from ..core.results import CORRUPTED, Row, ShiftRow
+from ..runtime.tails import wilson
 from .content import Report
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "Line",
     "ShiftTable",
     "certainty",
+    "flagged_corruptions",
     "headline",
     "key_figures",
     "measured_lines",
+    "shift_groups",
     "shift_tables",
     "spread",
     "summarize",
@@ -38,6 +41,7 @@ METRICS = {
 }
 ORDER = {"near": 0, "far": 1, "all": 3, "control": 4}
 """Places of the groups on the page; other groups come before "all"."""
+FLAGGED = "flagged"
 Key = tuple[str, str]
 """Classifier and detector."""
 
@@ -140,58 +144,94 @@ def _mean_cells(content: Report, lines: Sequence[Line], group: str, metric: str)
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftTable:
-    """Accuracies on sets of one sort: `cells[set][column][classifier]`, and how many images a set has."""
+    """What was measured on shifted sets of one sort: `cells[set][column][classifier]`, and how many images a
+    set has. The column FLAGGED is the share of flagged images, the others are accuracies.
+    """
 
     cells: Mapping[str, Mapping[str, Mapping[str, Cell]]]
     n: Mapping[str, int]
 
 
-def summarize_shifts(
-    rows: Sequence[ShiftRow], classifier: str, metric: str, interval: tuple[float, float] | None = None
-) -> Cell:
+def shift_groups(rows: Sequence[ShiftRow]) -> dict[str, list[ShiftRow]]:
+    """The rows of each folder of the user's, by its name, and then those of all corruptions, by CORRUPTED."""
+    groups: dict[str, list[ShiftRow]] = {}
+    for row in sorted(rows, key=lambda row: row.severity > 0):
+        groups.setdefault(CORRUPTED if row.severity else row.dataset, []).append(row)
+    return groups
+
+
+def summarize_shifts(rows: Sequence[ShiftRow], classifier: str, metric: str) -> Cell:
     """A classifier's mean "accuracy" or share "flagged" over shifted sets, in percent, with the spread over
-    seeds.
+    seeds, or the interval of a single folder's images.
+
+    All corruptions together weigh as much as a folder. They share their images, so their intervals say
+    nothing about that of a mean.
     """
     of_classifier = [row for row in rows if row.classifier == classifier]
-    values = [
-        100 * statistics.fmean(getattr(row, metric) for row in of_classifier if row.seed == seed)
-        for seed in sorted({row.seed for row in of_classifier})
-    ]
-    return spread(values, interval)
+    values = []
+    for seed in sorted({row.seed for row in of_classifier}):
+        groups = shift_groups([row for row in of_classifier if row.seed == seed])
+        means = [statistics.fmean(getattr(row, metric) for row in group) for group in groups.values()]
+        values.append(100 * statistics.fmean(means))
+    alone = len(of_classifier) == 1 and not of_classifier[0].severity
+    return spread(values, _interval(of_classifier[0], metric) if alone else None)
+
+
+def _interval(row: ShiftRow, metric: str) -> tuple[float, float]:
+    """The 95 % interval over a set's images of its accuracy, or of the share flagged."""
+    return row.interval if metric == "accuracy" else wilson(round(row.flagged * row.n), row.n)
 
 
 def shift_tables(content: Report) -> list[ShiftTable]:
-    """The corruptions by severity, with means over rows and columns, then the other shifted sets."""
-
-    def cells(rows: Sequence[ShiftRow]) -> dict[str, Cell]:
-        # Corruptions share their images, so their intervals say nothing about that of a mean.
-        interval = None if rows[0].severity else rows[0].interval
-        return {name: summarize_shifts(rows, name, "accuracy", interval) for name in content.classifiers}
-
+    """The user's folders, and the corruptions by severity with means over rows and columns."""
+    groups = shift_groups(content.shifts)
+    corrupted = groups.pop(CORRUPTED, [])
+    folders = [row for rows in groups.values() for row in rows]
     tables = []
-    corrupted = [row for row in content.shifts if row.severity]
-    others = [row for row in content.shifts if not row.severity]
-    for part in filter(None, (corrupted, others)):
-        severities = sorted({row.severity for row in part})
-        columns = {f"severity {s}" if s else "accuracy": {s} for s in severities}
-        sets = {row.dataset: {row.dataset} for row in part}
-        if part is corrupted:
-            columns, sets = {"mean": set(severities)} | columns, sets | {"mean": set(sets)}
-        table = {
-            name: {
-                column: cells([row for row in part if row.dataset in members and row.severity in wanted])
-                for column, wanted in columns.items()
-            }
-            for name, members in sets.items()
-        }
-        tables.append(ShiftTable(cells=table, n={row.dataset: row.n for row in part}))
+    if folders:
+        columns = {metric: (metric, {0}) for metric in ("accuracy", FLAGGED)}
+        tables.append(_shift_table(content, folders, columns, {name: {name} for name in groups}))
+    if corrupted:
+        severities = sorted({row.severity for row in corrupted})
+        columns = {"mean": ("accuracy", {*severities})}
+        columns |= {f"severity {s}": ("accuracy", {s}) for s in severities}
+        names = list(dict.fromkeys(row.dataset for row in corrupted))
+        sets = {name: {name} for name in names} | {"mean": {*names}}
+        tables.append(_shift_table(content, corrupted, columns, sets))
     return tables
 
 
-def headline(content: Report, lines: Sequence[Line], shifts: Sequence[ShiftTable]) -> tuple[str, str]:
+def _shift_table(
+    content: Report,
+    rows: Sequence[ShiftRow],
+    columns: Mapping[str, tuple[str, set[int]]],
+    sets: Mapping[str, set[str]],
+) -> ShiftTable:
+    """The means over sets' members, of each column's metric at the column's severities."""
+
+    def cells(members: set[str], metric: str, severities: set[int]) -> dict[str, Cell]:
+        part = [row for row in rows if row.dataset in members and row.severity in severities]
+        return {name: summarize_shifts(part, name, metric) for name in content.classifiers}
+
+    table = {
+        name: {column: cells(members, *of) for column, of in columns.items()}
+        for name, members in sets.items()
+    }
+    return ShiftTable(cells=table, n={row.dataset: row.n for row in rows})
+
+
+def flagged_corruptions(content: Report) -> dict[str, Cell]:
+    """The mean share flagged over corruptions, by classifier; empty where there are none."""
+    corrupted = shift_groups(content.shifts).get(CORRUPTED)
+    if not corrupted:
+        return {}
+    return {name: summarize_shifts(corrupted, name, FLAGGED) for name in content.classifiers}
+
+
+def headline(content: Report, lines: Sequence[Line]) -> tuple[str, str]:
     """The result in one plain sentence, and one about how certain it is."""
-    if content.kind == "inlier" and shifts and "mean" in shifts[0].cells:
-        return _headline_of_shifts(content, lines, shifts[0])
+    if content.kind == "inlier" and content.shifts:
+        return _headline_of_shifts(content, lines)
     baseline = next(iter(content.classifiers))
     accepted = _mean_cells(content, lines, "all", "fpr95_id")
     accuracy = _mean_cells(content, lines, "all", "accuracy")
@@ -225,17 +265,23 @@ def _near_loss(*auroc: Cell) -> str:
     )
 
 
-def _headline_of_shifts(content: Report, lines: Sequence[Line], corrupted: ShiftTable) -> tuple[str, str]:
-    names = list(content.classifiers)
-    mean = corrupted.cells["mean"]["mean"]
-    base, final = mean[names[0]], mean[names[-1]]
-    clean = _mean_cells(content, lines, "all", "accuracy")
-    text = (
-        f"Classifies {final.text}\u00a0% of corrupted images correctly, "
-        f"where {names[0]} does {base.text}\u00a0%"
-    )
-    text += f"; of clean ones {clean[-1].text}\u00a0% vs {clean[0].text}\u00a0%." if clean else "."
-    return text, certainty(base, final)
+def _headline_of_shifts(content: Report, lines: Sequence[Line]) -> tuple[str, str]:
+    """Accuracy on the user's folders, on corrupted images and on clean ones, as far as measured."""
+    names, groups = list(content.classifiers), shift_groups(content.shifts)
+    corrupted = groups.pop(CORRUPTED, [])
+    folders = [row for rows in groups.values() for row in rows]
+    place = next(iter(groups)) if len(groups) == 1 else f"{len(groups)} folders (mean)"
+    measured = {
+        what: [summarize_shifts(rows, name, "accuracy") for name in (names[0], names[-1])]
+        for what, rows in ((f"the images in {place}", folders), ("corrupted images", corrupted))
+        if rows
+    }
+    if clean := _mean_cells(content, lines, "all", "accuracy"):
+        measured["clean ones"] = [clean[0], clean[-1]]
+    (what, (base, final)), *others = measured.items()
+    text = f"Classifies {final.text}\u00a0% of {what} correctly, where {names[0]} does {base.text}\u00a0%"
+    text += "".join(f"; of {what} {b.text}\u00a0% vs {a.text}\u00a0%" for what, (a, b) in others)
+    return f"{text}.", certainty(base, final)
 
 
 def certainty(base: Cell, final: Cell) -> str:

@@ -64,7 +64,7 @@ def _warn_of_other_images(run: Run, inputs: DataInputs) -> None:
 
 
 def audit_folders(config: Config) -> Audit:
-    """The audit of the images and OOD sets that a configuration names, without a run.
+    """The audit of the images, OOD sets and shifted sets that a configuration names, without a run.
 
     Built-in OOD sets are audited beside the images of named data sets alone.
     """
@@ -77,7 +77,8 @@ def audit_folders(config: Config) -> Audit:
 def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
     """The image sets of a configuration, and those that a run has made of them, with the audit's groups.
 
-    A run's are the outliers that it trains on, imagined or real, and reconstructed ID images.
+    A run's are the outliers that it trains on, imagined or real, and reconstructed ID images. Those under
+    shift are the user's folders: corruptions are made of the test images.
     """
     sets = [
         ImageSet(name=TRAIN, group="train", images=inputs.train),
@@ -89,7 +90,7 @@ def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
         sets.append(ImageSet(name=REAL, group="outliers", images=inputs.real))
     if run and run.layout.reconstructed("test").exists():
         sets.append(ImageSet(name=CONTROL, group="control", images=run.reconstructed("test")))
-    return [*sets, *inputs.ood]
+    return [*sets, *inputs.shifted, *inputs.ood]
 
 
 def _outliers(run: Run) -> Images | None:

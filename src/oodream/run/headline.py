@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..report.tables import Cell, summarize, summarize_shifts
+from ..core.results import CORRUPTED
+from ..report.tables import Cell, shift_groups, summarize, summarize_shifts
 from .artifacts import Run
 from .layout import BASELINE, REGULARIZED
 
@@ -10,8 +11,8 @@ __all__ = ["headline", "headline_detector"]
 
 
 def headline(run: Run) -> str:
-    """The run in a few lines: means over all OOD sets and seeds by the headline's detector, and those over
-    shifts.
+    """The run in a few lines: means over all OOD sets and seeds by the headline's detector, and before them
+    each shifted folder and the mean over corruptions, both flagged by the energy.
     """
     detector, rows, shift_rows = headline_detector(run), run.rows(), run.shift_rows()
 
@@ -23,14 +24,16 @@ def headline(run: Run) -> str:
         return final, base
 
     lines = []
-    if shift_rows:
+    for name, group in shift_groups(shift_rows).items():
         accuracy, flagged = (
-            [summarize_shifts(shift_rows, kind, metric).text for kind in (REGULARIZED, BASELINE)]
+            [summarize_shifts(group, kind, metric).text for kind in (REGULARIZED, BASELINE)]
             for metric in ("accuracy", "flagged")
         )
+        sets = {(row.dataset, row.severity) for row in group}
+        where = f"corrupted test images (mean of {len(sets)} sets)" if name == CORRUPTED else name
         lines.append(
-            f"On shifted sets of known classes: accuracy {accuracy[0]} % ({accuracy[1]} %), "
-            f"flagged {flagged[0]} % ({flagged[1]} %)."
+            f"On {where}: accuracy {accuracy[0]} % (baseline: {accuracy[1]} %), flagged by the energy "
+            f"{flagged[0]} % ({flagged[1]} %)."
         )
     fpr, auroc, right = (means(metric) for metric in ("fpr95_id", "auroc", "accuracy"))
     lines += [

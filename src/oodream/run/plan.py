@@ -217,6 +217,7 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
     c, seed, known = job.config, _seed(job), job.image_hashes
     sets = {s.name: [s.group, s.images.fingerprint()] for s in job.inputs.ood}
     shifted = {s.name: s.images.fingerprint() for s in job.inputs.shifted}
+    audited = {"shifted": shifted} if shifted else {}
     corruptions = {"corruptions": list(CORRUPTIONS), "severities": list(SEVERITIES)}
     detector = {
         "detector": c.guard.detector or c.evaluate.detectors[0],
@@ -256,7 +257,7 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
             sections=("shift",),
             facts={"sets": shifted, "test": known["test"]} | corruptions | seed,
         ),
-        Stage(name="audit", work=results.audit_sets, after=("scores", *drawn), facts=seed),
+        Stage(name="audit", work=results.audit_sets, after=("scores", *drawn), facts=seed | audited),
         Stage(
             name="report",
             work=results.write_report,

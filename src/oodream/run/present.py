@@ -17,6 +17,7 @@ from torch import Tensor
 from ..core.errors import shown
 from ..core.seeding import generator
 from ..core.types import Decoder, Json
+from ..data.images import ImageSet
 from ..data.inputs import DataInputs
 from ..deploy.guard import Guard, predictor_of
 from ..functional.knn import kth_distance
@@ -85,6 +86,7 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
         sets=set_summaries(inputs),
         rows=run.rows(),
         shifts=run.shift_rows(),
+        shift_answers={item.name: answered(run, item, predictor, device) for item in inputs.shifted},
         kind=run.kind,
         latents=run.has_latents,
         detector=detector,
@@ -307,24 +309,32 @@ def audit_notes(run: Run, inputs: DataInputs) -> list[AuditNote]:
 def answers(
     run: Run, inputs: DataInputs, predictor: Guard | Classifier, device: torch.device
 ) -> list[Answer]:
-    """What is answered to some test images of every set, drawn at random."""
-    result = []
-    sets = [
-        ("id", inputs.test, 3 * ANSWERS_PER_SET),
-        *((s.name, s.images, ANSWERS_PER_SET) for s in inputs.ood),
-    ]
-    for name, images, n in sets:
-        order = torch.randperm(len(images), generator=generator(run.config.seed, "answers", name))
-        part = images.subset(order[:n])
-        for i, prediction in enumerate(predictor(part, device)):
-            result.append(
-                Answer(
-                    image_3HW=part.batch([i])[0],
-                    truth=run.book.names[part.labels[i]] if name == "id" else name,
-                    known=name == "id",
-                    answer=prediction.answer,
-                    score=prediction.score,
-                    threshold=prediction.threshold,
-                )
-            )
+    """What is answered to some test images of every set but shifted ones, drawn at random."""
+    known = ImageSet(name="id", group="id", images=inputs.test)
+    result = answered(run, known, predictor, device, 3 * ANSWERS_PER_SET)
+    for item in inputs.ood:
+        result += answered(run, item, predictor, device)
     return result
+
+
+def answered(
+    run: Run,
+    item: ImageSet,
+    predictor: Guard | Classifier,
+    device: torch.device,
+    n: int = ANSWERS_PER_SET,
+) -> list[Answer]:
+    """What is answered to `n` images of a set, drawn at random."""
+    order = torch.randperm(len(item.images), generator=generator(run.config.seed, "answers", item.name))
+    part, known = item.images.subset(order[:n]), item.group in ("id", "shift")
+    return [
+        Answer(
+            image_3HW=part.batch([i])[0],
+            truth=run.book.names[part.labels[i]] if known else item.name,
+            known=known,
+            answer=prediction.answer,
+            score=prediction.score,
+            threshold=prediction.threshold,
+        )
+        for i, prediction in enumerate(predictor(part, device))
+    ]

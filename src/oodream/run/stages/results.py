@@ -18,6 +18,7 @@ from ...detection.evaluate import evaluate, shift_row
 from ...detection.fit import uses_outliers
 from ...models.inference import Extractor
 from ...report.page import report
+from ...report.tables import shift_groups
 from ...runtime.calibration import least, least_alpha
 from ..audit import audit_run
 from ..job import Job
@@ -128,7 +129,7 @@ def _detectors(job: Job) -> dict[str, Detector]:
 
 
 def measure_shift(job: Job) -> Json:
-    """Accuracy on known classes that look otherwise."""
+    """Accuracy on known classes that look otherwise: of each folder, and the mean over corruptions."""
     classifiers = {arm: job.run.classifier(*arm) for arm in job.run.classifiers}
     extractors = {arm: Extractor(c.network, device=job.device) for arm, c in classifiers.items()}
     rows: dict[tuple[str, int], list[ShiftRow]] = {arm: [] for arm in classifiers}
@@ -142,9 +143,9 @@ def measure_shift(job: Job) -> Json:
     lines = [row_to_json(row) for part in rows.values() for row in part]
     write_bytes(job.layout.shift_rows, "".join(f"{line}\n" for line in lines).encode())
     return {
-        f"{kind}-s{seed}": round(fmean(r.accuracy for r in part), 4)
+        f"{kind}-s{seed} on {name}": round(fmean(r.accuracy for r in group), 4)
         for (kind, seed), part in rows.items()
-        if part
+        for name, group in shift_groups(part).items()
     }
 
 
