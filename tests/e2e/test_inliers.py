@@ -55,7 +55,11 @@ def test_a_comparison_takes_its_accuracy_under_shift(finished):
     arm = measured_arm("in", Run.open(finished), REGULARIZED)
     assert (arm.kind, arm.count) == ("inlier", 24)
     rows = read_json_lines(finished / "shift" / "accuracy.jsonl")
-    mean = 100 * fmean(row["accuracy"] for row in rows if row["classifier"] == REGULARIZED)
+    own = [row for row in rows if row["classifier"] == REGULARIZED]
+    corrupted, folder = (
+        [row["accuracy"] for row in own if bool(row["severity"]) == is_so] for is_so in (True, False)
+    )
+    mean = 100 * fmean([fmean(corrupted), *folder])  # all corruptions weigh as much as a folder
     assert arm.by_seed["shifted accuracy"] == pytest.approx((mean,))
     assert arm.by_seed["accuracy"] == pytest.approx((arm.cells["accuracy"].value,))
     assert [*arm.cells][:3] == ["accuracy", "shifted accuracy", "shifted flagged"]

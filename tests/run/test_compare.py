@@ -112,7 +112,7 @@ def test_arms_of_another_preset_say_which_one_they_are_made_for(shapes, capsys):
     note = "The comparison 'dream-id' is made for the preset 'fashion-id'"
     assert main([*arm, "--preset", "folder"]) == 2
     said = plain(capsys.readouterr().err)
-    assert "Arm 'by name': The loss energy_logistic needs outliers, and the sampler gives inliers." in said
+    assert "Arm 'by name': The loss energy_logistic needs outliers, and the sampler gives inliers" in said
     assert note in said
     assert main([*arm, "--regularize.loss", "energy_logistic"]) == 2
     assert note not in plain(capsys.readouterr().err)

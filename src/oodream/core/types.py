@@ -229,8 +229,7 @@ class Decoder(Protocol):
 
     Row b of every result depends on row b of the arguments alone. `fingerprint` is a hash of weights and
     options. `tile` images are drawn together; 0 stands for `largest_tile`. Images are uint8 (B, 3, H, W),
-    latents float16 (B, F, h, w), both on the CPU. One with an attribute `kind` draws "outlier" images alone:
-    it leads away from the class.
+    latents float16 (B, F, h, w), both on the CPU. One that leads away from the class has `kind` "outlier".
     """
 
     book: ClassBook
@@ -339,9 +338,8 @@ class Filter(Protocol):
     """Decides which imagined images stay: a bool tensor (B,). `reason` says why the others go.
 
     `images_B3HW` are uint8, `y_B` the classes they were imagined for, and `baseline` is the run's baseline
-    classifier. A filter with a true attribute `compares` is given all images of a class in one call, and its
-    answer for an image may depend on those of the class before it; else an answer depends on one image alone.
-    One with an attribute `kind`, "outlier" or "inlier", is for images of that kind alone.
+    classifier. A filter that `compares` is given all images of a class in one call, and its answer for one
+    may depend on those before it; else on it alone. One for images of one kind has that `kind`.
     """
 
     reason: str

@@ -72,14 +72,7 @@ def evaluate(
     Raises ValueError for two sets of one name, for images of two sizes, when no detector is left, and as
     `evaluate_outputs`.
     """
-    names = [one.name for one in ood]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
-    if unlabelled := [one.name for one in shifted if (one.images.labels < 0).any()]:
-        raise ValueError(
-            f"The shifted set {unlabelled[0]!r} has images without a label; it shows known classes, and has "
-            "the labels of these."
-        )
+    _check_image_sets(ood, shifted)
     measured_sets = [test, *(one.images for one in ood)]
     check_sizes(measured_sets)
     served, skipped = _served(extractor, _by_name(detectors), test, {})
@@ -267,6 +260,17 @@ def _served(
     if not served:
         raise none_usable(skipped)
     return served, skipped
+
+
+def _check_image_sets(ood: Sequence[ImageSet], shifted: Sequence[ImageSet]) -> None:
+    names = [one.name for one in ood]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
+    if unlabelled := [one.name for one in shifted if (one.images.labels < 0).any()]:
+        raise ValueError(
+            f"The shifted set {unlabelled[0]!r} has images without a label; it shows known classes, and has "
+            "the labels of these."
+        )
 
 
 def _check_known(name: str, output: Output, y_N: Tensor) -> None:
