@@ -154,6 +154,14 @@ def test_a_loss_that_needs_nothing_beside_known_images_is_said(shapes, decoder, 
         assert not checked(shapes, decoder, tmp_path, about, **other)
 
 
+def test_folders_that_validation_does_not_read_are_said(shapes, decoder, tmp_path):
+    about, folder = ("is not measured",), str(class_folder(tmp_path / "other", circle=3))
+    (message,) = checked(shapes, decoder, tmp_path, about, validate=["star"], shifted=[folder])
+    assert message.startswith("--shifted is not measured: --validate is for choosing")
+    assert not checked(shapes, decoder, tmp_path, about, validate=["star"])
+    assert not checked(shapes, decoder, tmp_path, about, shifted=[folder])
+
+
 def test_so_few_steps_that_nothing_is_learned_are_said(shapes, decoder, tmp_path):
     about = ("steps alone",)
     (message,) = checked(shapes, decoder, tmp_path, about, train={"optimisation": {"epochs": 3}})

@@ -69,6 +69,7 @@ def check(job: Job) -> None:
     check_adapter(c)
     check_teacher(job)
     check_detectors(job)
+    warn_of_unmeasured(c)
     warn_of_steps(job)
     for name in (c.align.backbone, c.train.backbone):
         backbone(name, 2)
@@ -82,6 +83,16 @@ def check(job: Job) -> None:
     if job.run.imagines and isinstance(job.decoder, StableDecoder):
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
         warn_of_photographs(job)
+
+
+def warn_of_unmeasured(c: Config) -> None:
+    """Warns of folders to measure on beside --validate, which measures on none of them."""
+    given = {"--ood": c.ood, "--shifted": c.shifted}
+    if c.validate and (unread := [option for option, folders in given.items() if folders]):
+        warnings.warn(
+            f"{' and '.join(unread)} is not measured: --validate is for choosing, and reads no test set.",
+            stacklevel=2,
+        )
 
 
 def warn_of_steps(job: Job) -> None:
