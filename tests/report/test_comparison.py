@@ -199,6 +199,17 @@ def test_whose_scores_are_compared_is_said():
     )
 
 
+def test_by_what_is_flagged_under_shift_is_said_where_that_is_measured():
+    def flagged(one: Arm) -> Arm:
+        return replace(
+            one, detector="energy_gen", cells={**one.cells, "shifted flagged": spread((5.0, 6.0), None)}
+        )
+
+    said = "Under shift, flagged is by the energy."
+    assert said in markdown([flagged(one) for one in ARMS])
+    assert said not in markdown([replace(one, detector="energy_gen") for one in ARMS])
+
+
 def test_one_seed_has_no_differences():
     text = markdown(
         [arm("baseline", seeds=1), arm("imagined", 2, seeds=1), arm("real", 8, oracle=True, seeds=1)]

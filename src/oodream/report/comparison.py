@@ -132,9 +132,10 @@ def _detectors(arms: Sequence[Arm]) -> list[str]:
         return []
     of_arms = [f"{name} ({', '.join(a.arm for a in arms if a.detector == name)})" for name in names]
     which = next(iter(names)) if len(names) == 1 else "; ".join(of_arms)
+    under_shift = any("shifted flagged" in arm.cells for arm in arms)
     return [
         f"AUROC and fpr95_id are of the detector {which}, the first of evaluate.detectors; the arms' reports "
-        "have the others."
+        f"have the others.{' Under shift, flagged is by the energy.' * under_shift}"
     ]
 
 
