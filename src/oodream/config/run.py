@@ -46,6 +46,11 @@ class Optimisation(Section):
     """of the network: bf16 (mixed with float32), fp32, or auto: bf16 on CUDA and on processors with matrix
     units for it (AMX), fp32 elsewhere"""
 
+    def budget(self, images: int) -> tuple[int, int]:
+        """The epochs of a training with so many ID images, and the steps of each."""
+        steps = max(1, images // self.batch)
+        return max(self.epochs, -(-self.min_steps // steps)), steps
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig(Section):

@@ -60,8 +60,7 @@ class ShiftRow:
 
     `accuracy` is the share that it names rightly, with its 95 % `interval`. `flagged` is the share whose
     energy, whatever detectors are measured, lies above the classifier's threshold, which accepts 95 % of the
-    test images. `severity` is a
-    corruption's, 0 for any other set.
+    test images. `severity` is a corruption's, 0 for any other set.
     """
 
     classifier: str

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..functional.metrics import roc
+from ..models.classifier import quantile_threshold
 from .content import LatentMap, Report
 
 __all__ = [
@@ -76,11 +77,6 @@ def threshold_histogram(
     }
 
 
-def _most(known: np.ndarray) -> float:
-    """The least of these sorted values that 95 % of them do not exceed."""
-    return float(known[(19 * len(known) + 19) // 20 - 1])
-
-
 def _roc(known: np.ndarray, unknown: np.ndarray) -> str:
     """The ROC curve: known images flagged to the right, unknown images flagged upwards."""
     fpr, tpr = roc(torch.from_numpy(known), torch.from_numpy(unknown), points=120)
@@ -103,7 +99,7 @@ def score_figures(content: Report) -> dict[str, Any]:
             by_set = content.scores.get(classifier, {})
             known, unknown = (sorted_scores(by_set.get(s, torch.empty(0)), s) for s in ("id", name))
             if len(known) and len(unknown):
-                threshold = _most(known)
+                threshold = quantile_threshold(torch.from_numpy(known))
                 panel = threshold_histogram(known, unknown, threshold, WIDTH, HEIGHT)
                 panels.append({"classifier": classifier, "roc": _roc(known, unknown), **panel})
         if panels:
@@ -172,4 +168,5 @@ def _distances(m: LatentMap) -> dict[str, Any] | None:
     own, vectors = sorted_scores(m.own_knn, "features"), sorted_scores(m.vector_knn, "vectors")
     if not len(own) or not len(vectors):
         return None
-    return threshold_histogram(own, vectors, _most(own), MAP_WIDTH, HEIGHT)
+    threshold = quantile_threshold(torch.from_numpy(own))
+    return threshold_histogram(own, vectors, threshold, MAP_WIDTH, HEIGHT)

@@ -97,11 +97,11 @@ def warn_of_unmeasured(c: Config) -> None:
 
 def warn_of_steps(job: Job) -> None:
     """Warns where so few images are trained on so few times that nothing could be learned."""
-    o, n = job.config.train.optimisation, len(job.inputs.train)
-    steps = max(o.epochs * max(1, n // o.batch), o.min_steps)
-    if steps < FEW_STEPS:
+    images = len(job.inputs.train)
+    epochs, each = job.config.train.optimisation.budget(images)
+    if (steps := epochs * each) < FEW_STEPS:
         warnings.warn(
-            f"Each classifier will be trained for {steps} steps alone: {o.epochs} epochs of {n:,} images. "
+            f"Each classifier will be trained for {steps} steps alone: {epochs} epochs of {images:,} images. "
             "Train longer: --train.optimisation.min-steps 600, and --align.optimisation.min-steps.",
             stacklevel=2,
         )

@@ -106,7 +106,8 @@ def epoch_batches(
     streams = Streams(generator(seed, "epoch", epoch), generator(seed, "vary", epoch, 0))
     known_set = known_images(sources)
     order = torch.randperm(len(known_set), generator=streams.rows)
-    for id_rows in order.split(config.batch)[: max(1, len(order) // config.batch)]:
+    _, steps = config.budget(len(order))
+    for id_rows in order.split(config.batch)[:steps]:
         draws = draw(sources, id_rows, streams.rows, shard)
         pictures = [part for part in draws if not part.source.latent]
         images = torch.cat([show(part, streams, device) for part in pictures])

@@ -167,8 +167,8 @@ def fit(
     check_sources(sources)
     check_shared(sources, config, shard)
     objective = objective_of(model, loss, sources, config, device, adapter, teacher)
-    steps, lower = max(1, len(known_images(sources)) // config.batch), f"Lower the batch ({config.batch})."
-    epochs = max(config.epochs, -(-config.min_steps // steps))
+    epochs, steps = config.budget(len(known_images(sources)))
+    lower = f"Lower the batch ({config.batch})."
     optimizer = sgd(objective.parameters(), config)
     log = resume(state, objective, optimizer, device)
     barrier(device)  # before the first process writes a newer state
