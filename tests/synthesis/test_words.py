@@ -28,7 +28,9 @@ def drawn(count: int, width: int = 16, **options):
 def test_every_class_has_all_words_as_often():
     _, word_VD, vectors = drawn(11, cosine=1.0)
     for c in range(3):
-        nearest = (vectors.z_MD[vectors.y_M == c] @ word_VD.T).max(1)
+        mine = vectors.y_M == c
+        nearest = (vectors.z_MD[mine] @ word_VD.T).max(1)
+        assert torch.equal(vectors.name_M[mine], nearest.indices)
         torch.testing.assert_close(nearest.values, torch.ones(11))
         assert sorted(Counter(nearest.indices.tolist()).values()) == [2, 2, 2, 2, 3]
         assert (

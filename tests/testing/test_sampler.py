@@ -211,6 +211,11 @@ class ShortLabels(Changed):
         return {"y_M": v.y_M[:-1]}
 
 
+class ShortNames(Changed):
+    def change(self, v, features):
+        return {"name_M": v.y_M[:-1]}
+
+
 class StrangeClass(Changed):
     def change(self, v, features):
         return {"y_M": v.y_M + 7}
@@ -232,6 +237,7 @@ BROKEN_OUTPUT = [
     (NumbersAsAnchors, "anchor_M is a tensor on the CPU"),
     (ShortLabels, "the classes take turns"),
     (StrangeClass, "the classes take turns"),
+    (ShortNames, "holds the number of a word"),
 ]
 """what a run finds, too"""
 

@@ -78,7 +78,8 @@ def close(name: str, expected: torch.Tensor, actual: torch.Tensor) -> bool:
 def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
     """A batch's tensors, with its latents and what becomes of previews of them."""
     tensors = {key: x for key, x in vars(batch).items() if isinstance(x, torch.Tensor)}
-    tensors.pop("latent_OFHW", None)
+    for again in ("latent_OFHW", "name_O"):  # which are among the latents, and the classes near_O
+        tensors.pop(again, None)
     if batch.latents is not None:
         latents = batch.latents.latent_LFHW
         enlarged = latents[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3)
@@ -146,6 +147,12 @@ def test_outliers_bring_their_classes_and_vectors():
     assert len(rows) == 8
     assert torch.equal(batch.images_B3HW[16:], data.batch(rows))
     assert torch.equal(batch.near_O, data.labels[rows])
+    assert torch.equal(batch.name_O, data.labels[rows])
+    names = torch.arange(10) + 50
+    (batch,) = epoch_batches(
+        [known(images(16)), outliers(data, ratio=0.5, vectors=vectors, names=names)], UNMOVED, 0, 0
+    )
+    assert torch.equal(batch.name_O, names[batch.vector_OD.argmax(1)])
     (batch,) = epoch_batches([known(images(16))], UNMOVED, 0, 0)
     assert batch.near_O is None
     assert batch.vector_OD is None

@@ -19,10 +19,17 @@ from tests.helpers.training import output
 
 
 def step(
-    id: torch.Tensor, y: torch.Tensor, ood: torch.Tensor | None = None, weight: torch.Tensor | None = None
+    id: torch.Tensor,
+    y: torch.Tensor,
+    ood: torch.Tensor | None = None,
+    weight: torch.Tensor | None = None,
+    names: torch.Tensor | None = None,
 ) -> Step:
     weight = torch.ones(len(y)) if weight is None else weight
-    return Step(id=output(id), y_B=y, weight_B=weight, ood=None if ood is None else output(ood))
+    if ood is None:
+        return Step(id=output(id), y_B=y, weight_B=weight)
+    names = torch.zeros(len(ood), dtype=torch.long) if names is None else names
+    return Step(id=output(id), y_B=y, weight_B=weight, ood=output(ood), name_O=names)
 
 
 def test_equals_the_papers_formula():
@@ -126,3 +133,21 @@ def test_an_extra_class_is_cross_entropy_over_one_class_more():
         known, unknown = (torch.cat([x, x @ loss.extra.weight.T + loss.extra.bias], 1) for x in (logits, ood))
     expected = F.cross_entropy(known, y) + F.cross_entropy(unknown, torch.full((5,), 3))
     assert loss(step(logits, y, ood)).total.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_named_outliers_have_a_class_for_each_name():
+    logits, y, ood = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.randn(5, 3)
+    names = torch.tensor([0, 3, 1, 3, 2])
+    loss = make("losses", "extra_class", named=True)
+    loss.build(Sizes(features=3, names=4))
+    weight, bias = (x.detach().double().numpy() for x in loss.extra.parameters())
+
+    def cross_entropy(x: torch.Tensor, target: torch.Tensor) -> float:
+        f = np.concatenate([x.double().numpy(), x.double().numpy() @ weight.T + bias], axis=1)
+        p = np.exp(f) / np.exp(f).sum(1, keepdims=True)
+        return float(-np.log(p[range(len(p)), target.numpy()]).mean())
+
+    terms = loss(step(logits, y, ood, names=names))
+    assert terms.parts["ce"].item() == pytest.approx(cross_entropy(logits, y), rel=1e-5)
+    assert terms.parts["outliers"].item() == pytest.approx(cross_entropy(ood, 3 + names), rel=1e-5)
+    assert terms.total.item() == pytest.approx(sum(x.item() for x in terms.parts.values()), rel=1e-6)

@@ -39,9 +39,7 @@ class ClassBook:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Unit-norm embeddings `z_ND` (float32) of N ID training images, their labels and rows, and the encoder's
-    hash.
-    """
+    """Unit-norm embeddings `z_ND` (float32) of N ID images, their labels and rows, and the encoder's hash."""
 
     z_ND: Tensor
     y_N: Tensor
@@ -61,7 +59,7 @@ class SampledVectors:
 
     `anchor_M` is the row of `Features` a vector was sampled around, `knn_M` its distance to the class's k-th
     nearest feature, `seed_M` the seed of its image, `kind` "outlier" or "inlier", `space` that of the class
-    vectors.
+    vectors. `name_M` says which of the sampler's words a vector was drawn by; None where there are none.
     """
 
     z_MD: Tensor
@@ -71,6 +69,7 @@ class SampledVectors:
     seed_M: Tensor
     kind: str
     space: str
+    name_M: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y_M)
@@ -78,9 +77,7 @@ class SampledVectors:
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """One decoded batch: `images_B3HW` uint8 or `latents_BFHW` float16, with class and row of
-    `SampledVectors`.
-    """
+    """One decoded batch: images, uint8, or latents, float16, with class and row of `SampledVectors`."""
 
     y_B: Tensor
     row_B: Tensor
@@ -155,10 +152,11 @@ class Step:
 
     `id` are the outputs for B known images, real or imagined, or their latents, with labels `y_B` and weights
     `weight_B` (a real image weighs 1). `ood` are those for O outliers, images or latents (then also in
-    `latent_OFHW`), with the unit vectors `vector_OD` they were drawn from and the classes `near_O` these lie
-    around. `tokens_CD` are the classes' vectors, and `teacher` the outputs of a teacher for the first rows of
-    `id`. `head` is the classifier's last layer, the parameters themselves, so that gradients reach them. What
-    a training does not have is None. `progress` is the share of the training's steps that are done.
+    `latent_OFHW`), with the unit vectors `vector_OD` they were drawn from, the classes `near_O` they lie
+    around, and the numbers `name_O` of what they show, or else of these classes. `tokens_CD` are the classes'
+    vectors, and `teacher` the outputs of a teacher for the first rows of `id`. `head` is the classifier's
+    last layer, the parameters themselves, so that gradients reach them. What a training does not have is
+    None. `progress` is the share of the training's steps that are done.
     """
 
     id: Output
@@ -167,6 +165,7 @@ class Step:
     ood: Output | None = None
     vector_OD: Tensor | None = None
     near_O: Tensor | None = None
+    name_O: Tensor | None = None
     latent_OFHW: Tensor | None = None
     tokens_CD: Tensor | None = None
     teacher: Output | None = None
@@ -192,13 +191,14 @@ class Sizes:
     """What a loss's own networks are made for: widths of features, text vectors and a teacher's features,
     shape of the latents.
 
-    Of what a training does not have the size is 0 or None.
+    `names` are the names that outliers have. Of what a training does not have the size is 0 or None.
     """
 
     features: int
     classes: int = 0
     text: int = 0
     teacher: int = 0
+    names: int = 0
     latent: tuple[int, int, int] | None = None
 
 

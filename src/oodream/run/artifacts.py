@@ -98,7 +98,7 @@ class Run:
     @cached_property
     def vectors(self) -> SampledVectors:
         """What was sampled around them, outliers or inliers."""
-        t = self._tensors(self.layout.vectors, "z_MD", "y_M", "anchor_M", "knn_M", "seed_M")
+        t = self._tensors(self.layout.vectors)
         if not _are_vectors(t, len(self.book.names)):
             raise StoreError(f"{shown(self.layout.vectors)} is damaged. {again('vectors')}")
         return SampledVectors(**t, kind=self.kind, space=self.book.space)
@@ -241,8 +241,11 @@ class Run:
 
 def _are_vectors(t: dict[str, Tensor], classes: int) -> bool:
     """Whether tensors are vectors, each of a class, with whole numbers where these are to be."""
+    columns = {"z_MD", "y_M", "anchor_M", "knn_M", "seed_M"}
+    if not columns <= t.keys() <= columns | {"name_M"}:
+        return False
     shapes = {x.shape for name, x in t.items() if name != "z_MD"}
-    whole = all(t[name].dtype == torch.int64 for name in ("y_M", "anchor_M", "seed_M"))
+    whole = all(x.dtype == torch.int64 for name, x in t.items() if name not in ("z_MD", "knn_M"))
     return (
         t["z_MD"].ndim == 2 and shapes == {t["z_MD"].shape[:1]} and whole
         and bool(((t["y_M"] >= 0) & (t["y_M"] < classes)).all())

@@ -87,15 +87,23 @@ def imagined(job: Job) -> Source:
     c, run = job.config.regularize, job.run
     rows = kept_rows(run)[: c.max_outliers or None]
     least = job.config.latents.min_outlier_weight
-    vectors = run.vectors.z_MD[rows] if run.kind == "outlier" else None
+    drawn, vectors, names = run.vectors, None, None
+    if run.kind == "outlier":
+        vectors = drawn.z_MD[rows]
+        names = None if drawn.name_M is None else drawn.name_M[rows]
     latent = LatentSet(labels=run.vectors.y_M, read=run.latents) if run.has_latents else None
     data = run.images.subset(rows) if latent is None else latent.subset(rows)
     if len(run.added):
         assert isinstance(data, Images)
         assert vectors is not None
         data = data.joined(run.added.images)
+        if drawn.name_M is not None:  # a person's pictures have the names of the vectors nearest to theirs
+            nearest = drawn.name_M[(run.added.vectors @ drawn.z_MD.T).argmax(1)]
+            names = torch.cat([drawn.name_M[rows], nearest])
         vectors = torch.cat([vectors, run.added.vectors])
-    return imagined_source(data, run.kind, c, job.inputs.train, vectors=vectors, min_weight=least)
+    return imagined_source(
+        data, run.kind, c, job.inputs.train, vectors=vectors, names=names, min_weight=least
+    )
 
 
 def lost_detail(job: Job) -> Detail:

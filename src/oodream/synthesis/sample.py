@@ -123,6 +123,9 @@ def _check_rows(vectors: SampledVectors, features: Features) -> None:
     require(own, "An anchor is a feature of its vector's class.")
     require(bool(vectors.knn_M.isfinite().all()), "knn_M holds finite distances.")
     require(len(seed_M.unique()) == len(seed_M), "Every vector has a seed of its own (seed_M).")
+    if isinstance(name_M := vectors.name_M, Tensor):
+        numbers = name_M.dtype == torch.int64 and name_M.shape == seed_M.shape and not (name_M < 0).any()
+        require(numbers, "name_M, where there is one, holds the number of a word for each vector, int64.")
 
 
 def _name(config: SampleConfig) -> str:

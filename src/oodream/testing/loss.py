@@ -19,10 +19,10 @@ from ._rules import rules_of
 __all__ = ["check_loss", "random_step"]
 
 SIZES = (
-    Sizes(features=6, classes=3, text=5, teacher=7, latent=(4, 8, 8)),
-    Sizes(features=9, classes=4, text=4, teacher=5, latent=(3, 4, 6)),
+    Sizes(features=6, classes=3, text=5, teacher=7, names=4, latent=(4, 8, 8)),
+    Sizes(features=9, classes=4, text=4, teacher=5, names=2, latent=(3, 4, 6)),
 )
-OUTLIERS: dict[str, Any] = {"ood": None, "vector_OD": None, "near_O": None, "latent_OFHW": None}
+OUTLIERS: dict[str, Any] = dict.fromkeys(("ood", "vector_OD", "near_O", "name_O", "latent_OFHW"))
 Factory = Callable[[], Loss]
 
 
@@ -75,6 +75,7 @@ def random_step(sizes: Sizes, known: int, outliers: int, seed: int = 0) -> Step:
         ood=output(outliers),
         vector_OD=torch.nn.functional.normalize(normal(outliers, sizes.text), dim=1),
         near_O=torch.arange(outliers) % sizes.classes,
+        name_O=torch.arange(outliers) % sizes.names,
         latent_OFHW=normal(outliers, *sizes.latent),
         tokens_CD=torch.nn.functional.normalize(normal(sizes.classes, sizes.text), dim=1),
         teacher=Output(logits_BC=normal(known, sizes.classes), z_BF=normal(known, sizes.teacher)),
@@ -139,7 +140,7 @@ def _check_needs(factory: Factory, sizes: Sizes) -> None:
     """What a loss says it needs is missed and matters; anything else is not missed."""
     full, other = (random_step(sizes, 6, 6, seed) for seed in (0, 1))
     for need, flag, fields_of_need, smaller in (
-        ("outliers", "outliers", OUTLIERS, replace(sizes, text=0, latent=None)),
+        ("outliers", "outliers", OUTLIERS, replace(sizes, text=0, names=0, latent=None)),
         ("teacher", "teacher", {"teacher": None}, replace(sizes, teacher=0)),
         ("head", "needs_head", {"head": None}, sizes),
     ):

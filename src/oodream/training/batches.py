@@ -29,7 +29,8 @@ class Batch:
     """Images (uint8) and latents, known ones first and then outliers; labels and weights of all known rows.
 
     Of these known images come first, then known latents. `row_B` are the rows of known images in their
-    sources. `near_O` and `vector_OD` are the outliers' classes and vectors, and `latent_OFHW` their latents.
+    sources. `near_O`, `name_O`, `vector_OD` and `latent_OFHW` are the outliers' classes, names, vectors and
+    latents.
 
     Of several processes each has a part of the images and of `latents`, and all of the rest: `mine` are the
     places of its images, and then of its latents, among those of the whole batch. Without others it is None.
@@ -41,6 +42,7 @@ class Batch:
     row_B: Tensor
     latents: Latents | None = None
     near_O: Tensor | None = None
+    name_O: Tensor | None = None
     vector_OD: Tensor | None = None
     latent_OFHW: Tensor | None = None
     mine: Tensor | None = None
@@ -123,6 +125,7 @@ def epoch_batches(
             row_B=torch.cat([part.rows for part in known if not part.source.latent]),
             latents=latents,
             near_O=outliers.source.data.labels[outliers.rows] if outliers else None,
+            name_O=outliers.source.named[outliers.rows] if outliers else None,
             vector_OD=vectors[outliers.rows] if outliers and vectors is not None else None,
             latent_OFHW=latent_OFHW,
             mine=places(joint_share(draws)) if shard.count > 1 else None,

@@ -82,6 +82,7 @@ class Objective(nn.Module):
             ood=Output(logits_BC=logits[n:], z_BF=z[n:]) if len(logits) > n else None,
             vector_OD=batch.vector_OD,
             near_O=batch.near_O,
+            name_O=batch.name_O,
             latent_OFHW=batch.latent_OFHW,
             tokens_CD=self.tokens_CD,
             teacher=self.teacher(batch) if self.teacher else None,

@@ -90,7 +90,8 @@ class Source:
     min_weight: below 1, an outlier's latent is mixed with a random known one, and weighs at least this much.
     vectors: unit vectors of the text
     space; a known source has one for each class, an outlier source one for each row, the vector it was
-    imagined from. transform: what the rows' images become, each time anew. perturbation:
+    imagined from. names: the number of the name that each outlier shows, where that is not its label.
+    transform: what the rows' images become, each time anew. perturbation:
     makes outliers of images as they are shown, with the network that is trained; the rows' labels are then
     the images' classes.
     """
@@ -106,6 +107,7 @@ class Source:
     detail: Detail | None = None
     min_weight: float = 1.0
     vectors: Tensor | None = None
+    names: Tensor | None = None
     transform: Transform | None = None
     perturbation: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
 
@@ -113,6 +115,11 @@ class Source:
     def latent(self) -> bool:
         """Whether these are latents."""
         return isinstance(self.data, LatentSet)
+
+    @property
+    def named(self) -> Tensor:
+        """The number of each row's name, int64: its label where it has no name of its own."""
+        return self.data.labels if self.names is None else self.names
 
 
 def as_trained(source: Source, config: TrainConfig) -> Source:
@@ -176,6 +183,7 @@ def imagined_source(
     known: Images,
     *,
     vectors: Tensor | None = None,
+    names: Tensor | None = None,
     min_weight: float = 1.0,
 ) -> Source:
     """The imagined inliers or outliers of a run beside the training set `known`.
@@ -189,6 +197,7 @@ def imagined_source(
         ratio=config.ratio,
         grayscale_prob=config.grayscale_prob * gray_fraction(known),
         vectors=vectors,
+        names=names,
         min_weight=min_weight,
     )
     if kind == "inlier":

@@ -180,6 +180,7 @@ def loss_sizes(network: nn.Module, sources: Sequence[Source], teacher: nn.Module
         classes=len(images.classes),
         text=0 if vectors is None else vectors.shape[1],
         teacher=feature_width(teacher, images.size) if teacher else 0,
+        names=int(outliers.named.max()) + 1 if outliers else 0,
         latent=outliers.data.shape if outliers and isinstance(outliers.data, LatentSet) else None,
     )
 

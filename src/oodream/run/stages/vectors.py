@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...core.distributed import is_main
@@ -56,8 +57,7 @@ def sample_vectors(job: Job) -> Json:
     """Vectors around the features."""
     features = job.run.features
     vectors = sample(features, job.book, job.config.sample, job.config.seed, job.words)
-    names = ("z_MD", "y_M", "anchor_M", "knn_M", "seed_M")
-    save_tensors(job.layout.vectors, {name: getattr(vectors, name) for name in names})
+    save_tensors(job.layout.vectors, {k: x for k, x in vars(vectors).items() if isinstance(x, Tensor)})
     parts = zip(vectors.z_MD.split(1024), vectors.anchor_M.split(1024), strict=True)
     cosine_M = torch.cat([(z_BD * features.z_ND[anchor_B]).sum(1) for z_BD, anchor_B in parts])
     return {f"{vectors.kind}s": len(vectors), "mean_cosine_to_anchor": round(cosine_M.mean().item(), 4)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -79,13 +79,17 @@ class WordVectors(Section):
         classes = Classes.of(features)
         sigma = math.sqrt((1 / self.cosine**2 - 1) / width)
 
+        names = list[Tensor]()
+
         def draw(i: int) -> tuple[Tensor, Tensor]:
             g = generator(seed, "words", classes.labels[i])
             row_M = torch.randperm(len(word_VD), generator=g).repeat(-(-per_class // len(word_VD)))[
                 :per_class
             ]
+            names.append(row_M)
             noise_MD = torch.randn(per_class, width, generator=g)
             v_MD = normalize(word_VD[row_M] + sigma * noise_MD, dim=1)
             return v_MD, (v_MD @ classes.z[i].T).argmax(1)
 
-        return classes.sample(draw, self.kind, seed, space)
+        vectors = classes.sample(draw, self.kind, seed, space)
+        return replace(vectors, name_M=torch.stack(names, dim=1).flatten())

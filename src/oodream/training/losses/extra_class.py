@@ -1,4 +1,4 @@
-"""Outliers as a class of their own, beside the known ones."""
+"""Outliers as classes of their own, beside the known ones."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ __all__ = ["ExtraClass"]
 
 @register("losses", "extra_class")
 class ExtraClass(Loss):
-    """Cross-entropy over the classes and one more, for outliers.
+    """Cross-entropy over the classes and one more, for outliers; `named`, one more for each of their names.
 
-    The logit of the extra class is a linear function of the features. Known images and outliers weigh the
-    same whatever their numbers. The classifier keeps its own classes: the extra logit belongs to the loss,
-    and detectors see what it has taught the features.
+    The logits of the extra classes are linear functions of the features. Known images and outliers weigh the
+    same whatever their numbers. The classifier keeps its own classes: the extra logits belong to the loss,
+    and detectors see what it has taught the features. Outliers that were drawn by words have these as their
+    names, real ones their folders, and all others the class that they lie around. Classes for kinds of
+    outliers are those of hierarchical outlier detection (Roy et al. 2022, arXiv 2104.03829).
     """
 
     outliers = True
 
+    def __init__(self, named: bool = False) -> None:
+        super().__init__()
+        self.named = named
+
     def build(self, sizes: Sizes) -> None:
-        """Makes the layer of the extra logit."""
-        self.extra = nn.Linear(sizes.features, 1)
+        """Makes the layer of the extra logits."""
+        self.extra = nn.Linear(sizes.features, sizes.names if self.named else 1)
 
     def forward(self, step: Step) -> Terms:
-        if step.ood is None:
+        if step.ood is None or step.name_O is None:
             raise ValueError("extra_class needs outliers; use cross_entropy to train without.")
         known, unknown = (torch.cat([x.logits_BC, self.extra(x.z_BF)], 1) for x in (step.id, step.ood))
-        last = torch.full((len(unknown),), known.shape[1] - 1, device=unknown.device)
+        classes = step.id.logits_BC.shape[1]
         ce = cross_entropy(known, step)
-        outliers = F.cross_entropy(unknown, last)
+        outliers = F.cross_entropy(unknown, classes + (step.name_O if self.named else 0 * step.name_O))
         return Terms(total=ce + outliers, parts={"ce": ce, "outliers": outliers})
