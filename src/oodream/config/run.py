@@ -173,7 +173,7 @@ class RegularizeConfig(Section):
     loss: tuple[str, ...] = ("energy_logistic",)
     """losses, which add up with the cross-entropy that each has (see `oodream list`); one used twice is told
     apart as NAME@LABEL"""
-    loss_options: dict[str, Option] = field(default_factory=dict)
+    loss_options: dict[str, Option] = field(default_factory=dict, metadata={OF: "loss"})
     """their options: of the first one as `beta=1.0`, of any as `kd.logit=4`"""
     outliers: Literal["imagined", "known", "real"] = "imagined"
     """imagined outliers (or inliers, where the sampler gives such); or a control in their place: `known`
