@@ -107,6 +107,9 @@ def test_options_of_a_part_go_when_another_replaces_it(capsys, no_preview):
         assert main(["run", "--preset", "doodles", "--dry-run", *given]) == 0
         shown = capsys.readouterr().out
         assert json.loads(shown[: shown.rindex("}") + 1])["sample"]["options"] == expected
+    named = overlay(Config(), {"regularize": {"loss": ["extra_class"], "loss_options": {"named": True}}})
+    for loss, left in (("vos", {}), ("extra_class", {"named": True})):
+        assert overlay(named, {"regularize": {"loss": [loss]}}).regularize.loss_options == left
 
 
 def test_every_number_of_a_run_has_a_range():
