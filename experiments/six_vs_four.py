@@ -28,8 +28,8 @@ from oodream.presets import PRESETS
 PER_CLASS = 2000
 """pictures of each known class that a decoder sees"""
 ARMS = (
-    "imagined", "imagined, as drawn", "real things", "known, varied", "vos", "npos", "known, attributed",
-    "known, mixed",
+    "imagined", "imagined, as drawn", "with names", "real things", "known, varied", "vos", "npos",
+    "known, attributed", "known, mixed",
 )  # fmt: skip
 FIT = "--batch 1024 --unet-lr 7e-4 --ema 0.999 --unet-steps 200000 --save-every 2000".split()
 COMPARE = (

@@ -112,6 +112,8 @@ COMPARISONS = {
         arms={
             "imagined": {},
             "imagined, as drawn": {"regularize": {"outlier_aug_prob": 0.0}},
+            "with names": {"regularize": {"loss": ["extra_class"], "loss_options": {"named": True}}},
+            "without names": {"regularize": {"loss": ["energy_logistic"]}},
             "real things": in_place("real", real="world"),
             "without twins": {"reconstruct": {"twins": False}},
             "from noise": FROM_NOISE,
