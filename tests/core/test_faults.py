@@ -35,6 +35,16 @@ def test_what_a_plug_in_gives_has_its_name():
         require(False, "It is blue.")
 
 
+def test_what_is_as_it_must_be_is_not_printed(monkeypatch):
+    """Whoever prints a tensor waits for its device."""
+    printed = []
+    monkeypatch.setattr(torch.Tensor, "__repr__", lambda x: printed.append(x) or "tensor(3)")
+    require(True, "It is a name, not", torch.tensor(3))
+    assert not printed
+    with pytest.raises(BrokenRule, match=r"^It is a name, not tensor\(3\)\.$"):
+        require(False, "It is a name, not", torch.tensor(3))
+
+
 @pytest.mark.parametrize(
     "error",
     [DataError("x"), StoreError("x"), MemoryShort("x"), MemoryError(), torch.OutOfMemoryError("x")],

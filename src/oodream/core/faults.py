@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import first_line, shown
+from .errors import brief, first_line, shown
 from .memory import out_of_memory
 
 __all__ = ["BrokenRule", "blamed", "place_in", "require"]
@@ -22,10 +22,14 @@ class BrokenRule(ValueError):
     """An extension is not what it must be, or gave what it must not; a sentence says which rule is broken."""
 
 
-def require(condition: bool, rule: str) -> None:
-    """Raises BrokenRule with the sentence `rule` unless the condition holds."""
+def require(condition: bool, rule: str, *given: object) -> None:
+    """Raises BrokenRule with the sentence `rule` unless the condition holds.
+
+    A rule may end before the values that were `given`, which then follow in brief. They are printed only
+    where the rule is broken, for whoever prints a tensor waits for its device.
+    """
     if not condition:
-        raise BrokenRule(rule)
+        raise BrokenRule(f"{rule} {', '.join(map(brief, given))}." if given else rule)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..config import DecodeConfig
-from ..core.errors import brief
 from ..core.faults import blamed, require
 from ..core.progress import counter
 from ..core.registry import make
@@ -118,7 +117,7 @@ def _check_generated(batch: Generated, n: int, output: str) -> None:
         x, called, dtype = batch.images_B3HW, "images_B3HW", torch.uint8
     else:
         x, called, dtype = batch.latents_BFHW, "latents_BFHW", torch.float16
-    require(isinstance(x, Tensor), f"It gave no {called}, but {brief(x)}.")
+    require(isinstance(x, Tensor), f"It gave no {called}, but", x)
     assert x is not None
     right = x.ndim == 4 and (output == "latents" or x.shape[1] == 3) and x.dtype == dtype
     require(right, f"Its {called} are {dtype} of 4 dimensions, not {x.dtype} of shape {tuple(x.shape)}.")

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..config import SampleConfig
-from ..core.errors import brief
 from ..core.faults import blamed, require
 from ..core.registry import make
 from ..core.types import ClassBook, Features, SampledVectors, Sampler
@@ -77,7 +76,7 @@ def sample(
 def check_sampler_parts(sampler: Sampler) -> None:
     """Raises BrokenRule where a sampler's kind is none, or a method is missing."""
     kind = getattr(sampler, "kind", None)
-    require(kind in ("outlier", "inlier"), f"Its kind is 'outlier' or 'inlier', not {brief(kind)}.")
+    require(kind in ("outlier", "inlier"), "Its kind is 'outlier' or 'inlier', not", kind)
     for name, call in (("check", "check(y_N, names)"), ("__call__", "(features, per_class, seed, space)")):
         method = callable(getattr(sampler, name, None))
         require(method, f"A sampler has a method {name}, which is called as {call}.")
@@ -93,7 +92,7 @@ def check_vectors(vectors: SampledVectors, features: Features, per_class: int, k
     for name in ("z_MD", "y_M", "anchor_M", "knn_M", "seed_M"):
         values = getattr(vectors, name)
         on_cpu = isinstance(values, Tensor) and values.device.type == "cpu"
-        require(on_cpu, f"{name} is a tensor on the CPU, not {brief(values)}.")
+        require(on_cpu, f"{name} is a tensor on the CPU, not", values)
     z_MD = vectors.z_MD
     require(
         tuple(z_MD.shape) == (count, width) and z_MD.dtype == torch.float32,

@@ -10,7 +10,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import brief
 from ..core.faults import blamed, require
 from ..core.types import Loss, Sizes, Step, Terms
 
@@ -78,10 +77,10 @@ def check_is_loss(loss: object) -> None:
 def check_terms(terms: Terms) -> None:
     """Raises BrokenRule unless a loss gave scalars: a total with a gradient, and parts with names."""
     require(isinstance(terms, Terms), f"A loss returns Terms(total, parts), not {type(terms).__name__}.")
-    require(isinstance(terms.parts, Mapping), f"Parts are named in a dictionary, not {brief(terms.parts)}.")
+    require(isinstance(terms.parts, Mapping), "Parts are named in a dictionary, not", terms.parts)
     for name, value in (("", terms.total), *terms.parts.items()):
         called = f"The part {name!r}" if name else "The total"
-        require(isinstance(value, Tensor), f"{called} is a tensor, not {brief(value)}.")
+        require(isinstance(value, Tensor), f"{called} is a tensor, not", value)
         require(value.ndim == 0, f"{called} is a scalar, not of shape {tuple(value.shape)}.")
     for name in terms.parts:
         require(isinstance(name, str) and name != "", "A part has no name.")

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 import torch
 from torch import Tensor
 
-from ...core.errors import brief
 from ...core.faults import blamed, require
 from ...core.options import Option, Section
 from ...core.types import OOD, Detector, Head, Output, Probe
@@ -165,7 +164,7 @@ def scores_of(detector: Detector, output: Output) -> Tensor:
     """
     with blamed(type(detector).__name__, detector):
         score_N = detector.score(output)
-        require(isinstance(score_N, Tensor), f"It gave no tensor of scores, but {brief(score_N)}.")
+        require(isinstance(score_N, Tensor), "It gave no tensor of scores, but", score_N)
         require(score_N.ndim == 1, f"Scores have the shape (N,); it gave {tuple(score_N.shape)}.")
         require(len(score_N) == len(output), f"It gave {len(score_N)} scores for {len(output)} images.")
         require(not score_N.requires_grad, "Its scores require gradients.")

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ...config import FilterConfig
-from ...core.errors import brief
 from ...core.faults import blamed, require
 from ...core.registry import make_all
 from ...core.types import Filter
@@ -59,12 +58,12 @@ def check_reason(keeps: Filter) -> None:
     """Raises BrokenRule unless a filter's `reason` is a sentence, of three words or more."""
     reason = getattr(keeps, "reason", None)
     sentence = isinstance(reason, str) and len(reason.split()) >= 3
-    require(sentence, f"reason says in a sentence why an image goes; it is {brief(reason)}.")
+    require(sentence, "reason says in a sentence why an image goes; it is", reason)
 
 
 def check_mask(keep_B: Tensor, count: int) -> None:
     """Raises BrokenRule unless a filter's answer for so many images is boolean (count,), on the CPU."""
-    wanted = f"It returns a boolean tensor of shape ({count},) on the CPU for {count} images, not "
-    require(isinstance(keep_B, Tensor), f"{wanted}{brief(keep_B)}.")
+    wanted = f"It returns a boolean tensor of shape ({count},) on the CPU for {count} images, not"
+    require(isinstance(keep_B, Tensor), wanted, keep_B)
     right = keep_B.dtype == torch.bool and tuple(keep_B.shape) == (count,) and keep_B.device.type == "cpu"
-    require(right, f"{wanted}{keep_B.dtype} of shape {tuple(keep_B.shape)} on {keep_B.device}.")
+    require(right, f"{wanted} {keep_B.dtype} of shape {tuple(keep_B.shape)} on {keep_B.device}.")
