@@ -62,7 +62,12 @@ def test_a_comparison_takes_its_accuracy_under_shift(finished):
     mean = 100 * fmean([fmean(corrupted), *folder])  # all corruptions weigh as much as a folder
     assert arm.by_seed["shifted accuracy"] == pytest.approx((mean,))
     assert arm.by_seed["accuracy"] == pytest.approx((arm.cells["accuracy"].value,))
-    assert [*arm.cells][:3] == ["accuracy", "shifted accuracy", "shifted flagged"]
+    assert [*arm.cells][:7] == [
+        "accuracy", "shifted accuracy", "shifted flagged", "shifted accuracy (stars)",
+        "shifted flagged (stars)", "shifted accuracy (corruptions)", "shifted flagged (corruptions)",
+    ]  # fmt: skip
+    assert arm.cells["shifted accuracy (stars)"].value == pytest.approx(100 * folder[0])
+    assert arm.cells["shifted accuracy (corruptions)"].value == pytest.approx(100 * fmean(corrupted))
 
 
 def test_accuracy_is_measured_on_every_shifted_set(finished):

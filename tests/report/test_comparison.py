@@ -202,7 +202,9 @@ def test_whose_scores_are_compared_is_said():
 def test_by_what_is_flagged_under_shift_is_said_where_that_is_measured():
     def flagged(one: Arm) -> Arm:
         return replace(
-            one, detector="energy_gen", cells={**one.cells, "shifted flagged": spread((5.0, 6.0), None)}
+            one,
+            detector="energy_gen",
+            cells={**one.cells, "shifted flagged (night)": spread((5.0, 6.0), None)},
         )
 
     said = "Under shift, flagged is by the energy."

@@ -13,11 +13,12 @@ import pytest
 from oodream.cli.main import main
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
 from oodream.core.options import ConfigError
-from oodream.core.results import row_to_json
-from oodream.run.compare import checked_arms, measured_arm, read_arms, shared_options
-from oodream.run.layout import REGULARIZED
+from oodream.core.results import ShiftRow, row_to_json
+from oodream.run.compare import cells, checked_arms, measured_arm, read_arms, shared_options
+from oodream.run.layout import BASELINE, REGULARIZED
 from tests.helpers.begun import begin_run
-from tests.helpers.rows import control_row
+from tests.helpers.page import row
+from tests.helpers.rows import control_row, shift_row
 from tests.helpers.runs import plain
 
 SHARED = {
@@ -34,6 +35,28 @@ def test_an_arm_whose_first_detector_was_left_out_says_so(tmp_path):
     run.layout.results.write_text(row_to_json(control_row(REGULARIZED, 0.5, 0.1)) + "\n")
     with pytest.raises(ValueError, match=r"first of --evaluate\.detectors, and 'msp' was left out"):
         measured_arm("a", run, REGULARIZED)
+
+
+def test_every_shifted_folder_has_cells_of_its_own(tmp_path):
+    run = begin_run(tmp_path, Config())
+    corrupted = [shift_row(BASELINE, share, 0.1, "blur", i) for i, share in ((1, 0.6), (3, 0.4))]
+    night, dusk = (
+        shift_row(BASELINE, share, 0.3, name, 0) for name, share in (("night", 0.2), ("dusk", 0.8))
+    )
+
+    def accuracies(rows: list[ShiftRow]) -> dict[str, float]:
+        file = run.layout.shift_rows
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(f"{row_to_json(line)}\n" for line in rows))
+        values = cells(run, BASELINE, [row(BASELINE, "mean", "all", 0.4)])
+        return {name: cell.value for name, cell in values.items() if "shifted accuracy" in name}
+
+    assert accuracies([night, dusk, *corrupted]) == pytest.approx({
+        "shifted accuracy": 50, "shifted accuracy (night)": 20, "shifted accuracy (dusk)": 80,
+        "shifted accuracy (corruptions)": 50,
+    })  # fmt: skip
+    assert accuracies([night]) == pytest.approx({"shifted accuracy (night)": 20})
+    assert accuracies([]) == {}
 
 
 def test_these_options_are_shared():

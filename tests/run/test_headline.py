@@ -10,6 +10,7 @@ from oodream.run.artifacts import Run
 from oodream.run.headline import headline, headline_detector
 from tests.helpers.begun import begin_run
 from tests.helpers.page import row
+from tests.helpers.rows import shift_row
 
 RUN = Config(data="/nowhere", size=8, evaluate=EvaluateConfig(detectors=("gmm", "energy")))
 
@@ -18,15 +19,6 @@ def measured(run: Run, rows: list[Row], shift_rows: list[ShiftRow]) -> None:
     for file, lines in ((run.layout.results, rows), (run.layout.shift_rows, shift_rows)):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{row_to_json(line)}\n" for line in lines))
-
-
-def shift_row(
-    classifier: str, accuracy: float, flagged: float, dataset: str = "blur", severity: int = 1
-) -> ShiftRow:
-    return ShiftRow(
-        classifier=classifier, seed=0, dataset=dataset, severity=severity, accuracy=accuracy, flagged=flagged,
-        interval=(0.1, 0.9), n=10,
-    )  # fmt: skip
 
 
 ROWS = [row(kind, "mean", "all", fpr) for kind, fpr in (("baseline", 0.4), ("regularized", 0.1))]

@@ -132,7 +132,7 @@ def _detectors(arms: Sequence[Arm]) -> list[str]:
         return []
     of_arms = [f"{name} ({', '.join(a.arm for a in arms if a.detector == name)})" for name in names]
     which = next(iter(names)) if len(names) == 1 else "; ".join(of_arms)
-    under_shift = any("shifted flagged" in arm.cells for arm in arms)
+    under_shift = any(name.startswith("shifted flagged") for arm in arms for name in arm.cells)
     return [
         f"AUROC and fpr95_id are of the detector {which}, the first of evaluate.detectors; the arms' reports "
         f"have the others.{' Under shift, flagged is by the energy.' * under_shift}"

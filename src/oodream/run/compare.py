@@ -26,7 +26,7 @@ from ..core.types import Json
 from ..data.real import WORLD
 from ..report.comparison import comparison_page, markdown
 from ..report.contrasts import METRICS, Arm, contrasts
-from ..report.tables import Cell, spread, summarize, summarize_shifts
+from ..report.tables import Cell, shift_groups, spread, summarize, summarize_shifts
 from ..training.sources import Kind
 from .artifacts import Run
 from .check import check
@@ -220,13 +220,15 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
 
 def cells(run: Run, kind: str, rows: Sequence[Row]) -> dict[str, Cell]:
     """What a run's classifiers of a kind measured, in means over sets and seeds: accuracy, then first what
-    the run's outliers or inliers are for, the unknown (`rows`) or the shifted sets.
+    the run's outliers or inliers are for, the unknown (`rows`) or the shifted sets. Of these each folder, and
+    all corruptions together, have cells of their own; where there are several, their mean comes first.
     """
     shifts = run.shift_rows()
+    groups = {f" ({name})": group for name, group in shift_groups(shifts).items()}
     shifted = {
-        f"{SHIFTED} {metric}": summarize_shifts(shifts, kind, metric)
+        f"{SHIFTED} {metric}{where}": summarize_shifts(group, kind, metric)
+        for where, group in (({"": shifts} if len(groups) > 1 else {}) | groups).items()
         for metric in ("accuracy", "flagged")
-        if shifts
     }
     unknown = {
         f"{group} {metric}": summarize(part, metric)
