@@ -107,6 +107,19 @@ def test_faults_are_known_before_a_picture_is_opened(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("option", ["ood", "shifted"])
+@pytest.mark.parametrize(("split", "images"), [("train", "training"), ("test", "test")])
+def test_a_split_of_the_data_is_no_other_set(tmp_path: Path, option: str, split: str, images: str) -> None:
+    for name in ("train", "test"):
+        class_folder(tmp_path / name, cat=3, dog=3)
+    with pytest.raises(DataError, match=rf"{split} holds the {images} images of .*, and --ood or --shifted"):
+        inputs(tmp_path, **{option: (str(tmp_path / split),)}).check()
+    class_folder(tmp_path / "val", cat=3, dog=3)
+    spare = inputs(tmp_path, **{option: (str(tmp_path / "val"),)})
+    spare.check()
+    assert len(spare.test) == 6, "a split that is not used may be another set"
+
+
 def test_an_ood_folder_inside_the_data_is_no_class(data: Path) -> None:
     class_folder(data, near=3)
     save(data / "cat" / "strange" / "a.png")

@@ -69,6 +69,7 @@ def list_folder(
     folder, name = Path(folder), shown(Path(folder).resolve().name)
     parts = _splits(class_folders(folder, exclude), exclude)
     if parts is None:
+        _check_splits_free(folder, exclude)
         return _listing(name, _class_scans(folder, folder, 2, classes, exclude), 2), None
     fit, held_out = parts
     train = _class_scans(fit, folder, 2, classes, exclude)
@@ -105,30 +106,54 @@ def class_folders(folder: Path, exclude: Collection[Path] = ()) -> list[Path]:
 
 def _splits(folders: Sequence[Path], exclude: Collection[Path]) -> tuple[Path, Path] | None:
     """The folders of training and test images, if any; warns of what is left out or not used."""
-    usual = {*TRAIN, *HELD_OUT}
-    fits, held_outs = ([path for path in folders if _words(path) & {*part}] for part in (TRAIN, HELD_OUT))
-    held_outs.sort(key=_rank)
-    alone = [path for path in fits if path.name.casefold() in TRAIN]
-    if len(alone) == 1 and held_outs and all(path.name.casefold() in usual for path in folders):
-        return alone[0], held_outs[0]
-    for held_out in held_outs:
-        for fit in fits:
-            if fit != held_out and _same_classes(fit, held_out, exclude):
-                if others := [path.name for path in folders if path not in (*fits, *held_outs)]:
-                    warnings.warn(
-                        f"{shown(fit)} and {shown(held_out)} are the splits. Not read beside them: "
-                        f"{listed(map(shown, others))}.",
-                        stacklevel=4,
-                    )
-                return fit, held_out
-    if fits and held_outs:
+    fits, held_outs = _like_splits(folders)
+    if pair := _pair(folders, exclude):
+        if others := [path.name for path in folders if path not in (*fits, *held_outs)]:
+            warnings.warn(
+                f"{shown(pair[0])} and {shown(pair[1])} are the splits. Not read beside them: "
+                f"{listed(map(shown, others))}.",
+                stacklevel=4,
+            )
+    elif fits and held_outs:
         names = listed(shown(path.name) for path in folders if path in fits or path in held_outs)
         warnings.warn(
             f"{shown(folders[0].parent)}: folders look like splits and are taken as classes: {names}. "
             "If they are splits, call them train and test and put the same class folders into both.",
             stacklevel=4,
         )
-    return None
+    return pair
+
+
+def _pair(folders: Sequence[Path], exclude: Collection[Path]) -> tuple[Path, Path] | None:
+    """The folders of training and test images, if any."""
+    fits, held_outs = _like_splits(folders)
+    alone = [path for path in fits if path.name.casefold() in TRAIN]
+    usual = all(path.name.casefold() in {*TRAIN, *HELD_OUT} for path in folders)
+    if len(alone) == 1 and held_outs and usual:
+        return alone[0], held_outs[0]
+    pairs = ((fit, held_out) for held_out in held_outs for fit in fits if fit != held_out)
+    return next((pair for pair in pairs if _same_classes(*pair, exclude)), None)
+
+
+def _like_splits(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The folders with a word for training images in their names, and those with one for test images, in the
+    order in which they are taken.
+    """
+    fits, held_outs = ([path for path in folders if _words(path) & {*part}] for part in (TRAIN, HELD_OUT))
+    return fits, sorted(held_outs, key=_rank)
+
+
+def _check_splits_free(folder: Path, exclude: Collection[Path]) -> None:
+    """DataError where a folder has no splits because one of them is excluded: the other one would be a
+    class.
+    """
+    whose = zip(_pair(class_folders(folder), ()) or (), ("training", "test"), strict=False)
+    if taken := [(path, images) for path, images in whose if path.resolve() in exclude]:
+        path, images = taken[0]
+        raise DataError(
+            f"{shown(path)} holds the {images} images of {shown(folder)}, and --ood or --shifted makes a "
+            "set of its own of it. Name a folder of other pictures there."
+        )
 
 
 def _words(path: Path) -> set[str]:
