@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from oodream.config import Config, SampleConfig
 from oodream.core.files import read_json
 from oodream.data.inputs import DataInputs
 from oodream.run.artifacts import Run
 from oodream.run.curation import REJECTED
+from tests.helpers.begun import begin_run
 from tests.helpers.studio import client, color_of, imagined_run
 
 AT = "/api/outliers/pictures"
@@ -32,6 +35,22 @@ def pixels(answer) -> torch.Tensor:
     return (
         torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(*image.size, 3).permute(2, 0, 1)
     )
+
+
+def test_what_a_run_imagines_is_called_by_its_kind(tmp_path, run):
+    """A run of inliers has no outliers on any page."""
+    inliers = begin_run(tmp_path / "near", Config(sample=SampleConfig(options={"kind": "inlier"})))
+    asking = client(run, inliers.folder.path)
+    for part in ("", "outliers", "imagine"):
+        text = asking.get(f"/{part}?run=near").text
+        assert ">Inliers</a>" in text or ">Inliers</strong>" in text
+        assert 'data-imagined="inliers"' in text
+        assert not re.search(r"[ >]outlier", text, re.IGNORECASE)
+        assert 'data-imagined="outliers"' in asking.get(f"/{part}?run=pictures").text
+    assert "<h1>Inliers</h1>" in asking.get("/outliers?run=near").text
+    assert {one["name"]: one["imagined"] for one in asking.get("/api/run").json()} == {
+        "pictures": "outliers", "near": "inliers",
+    }  # fmt: skip
 
 
 def test_the_table_says_what_the_run_says(finished):

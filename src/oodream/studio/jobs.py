@@ -123,7 +123,13 @@ def standing(studio: Studio, name: str) -> Json:
         command = (read_manifest(folder) or {}).get("command", "")
     except (StoreError, OSError) as error:
         state, command = {"state": "damaged", "message": str(error), "stages": []}, ""
-    return {"name": name, "folder": str(folder), "command": command, **state}
+    return {
+        "name": name,
+        "folder": str(folder),
+        "command": command,
+        "imagined": studio.imagined(name),
+        **state,
+    }
 
 
 def begun_below(root: Path) -> list[Path]:

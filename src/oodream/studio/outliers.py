@@ -66,7 +66,7 @@ def router(studio: Studio) -> APIRouter:
         gallery = Gallery(studio, run)
         if (known := gallery.scores()) is not None:
             return {"scores": known}
-        task = studio.worker.submit("Scores of outliers", gallery.score, f"scores {run}")
+        task = studio.worker.submit(f"Scores of {studio.imagined(run)}", gallery.score, f"scores {run}")
         return {"task": task.to_json()}
 
     @routes.get(f"{at}/curation")

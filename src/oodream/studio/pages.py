@@ -29,16 +29,23 @@ TAKE_GUARDS = ("", "try")  # paths of pages on which a guard can be chosen, too
 def page(request: Request, studio: Studio, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A template's page. `part` is the path of the part it belongs to, `runs` are the names to choose from,
     with those of guards where these are of use, and `run` is the chosen one of them (of the query, or the
-    first), unless it is among the values.
+    first), unless it is among the values. `imagined` is what its images are called, inliers or outliers.
 
     Names come from users, so the templates escape everything. Raises UnknownRun where the query names a run
     that there is not.
     """
     part = request.url.path.strip("/")
     runs = studio.names if part in TAKE_GUARDS else studio.runs
-    common: dict[str, Any] = {"part": part, "parts": PARTS, "runs": runs, "guards": studio.guards}
-    if "run" not in values:
-        common["run"] = _chosen(request, studio, runs)
+    run: str = values["run"] if "run" in values else _chosen(request, studio, runs)
+    imagined = studio.imagined(run)
+    common: dict[str, Any] = {
+        "part": part,
+        "parts": PARTS | {"outliers": imagined.capitalize()},
+        "runs": runs,
+        "guards": studio.guards,
+        "run": run,
+        "imagined": imagined,
+    }
     return HTMLResponse(fragment(template, **common | values), status)
 
 

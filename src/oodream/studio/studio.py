@@ -129,6 +129,15 @@ class Studio:
             opened.looked = now
             return opened.run
 
+    def imagined(self, name: str) -> str:
+        """What the images are called that a run imagines: "outliers" or "inliers". Where no such run can be
+        read, they are outliers.
+        """
+        try:
+            return f"{self.run(name).kind}s"
+        except (ValueError, RuntimeError, OSError):
+            return "outliers"
+
     def cached(self, run: str, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returns, remembered for as long as the run does not change.
 

@@ -2,6 +2,9 @@
 
 export const run = document.body.dataset.run;
 
+/** What the chosen run imagines: "outliers" or "inliers". */
+export const imagined = document.body.dataset.imagined;
+
 const KEPT = 4; // messages on the page at once
 
 const AWAY = "The studio does not answer. Is it still running?";

@@ -1,6 +1,6 @@
 // Imagine: recipes from the form, pictures as they come, what is liked and added.
 
-import { api, ask, follow, make, run, say } from "./common.js";
+import { api, ask, follow, imagined, make, run, say } from "./common.js";
 
 const GROUPS = 8; // on the page at once; older ones leave it
 const EVERY = 250; // milliseconds between two looks at the tasks
@@ -122,7 +122,7 @@ function picture(one, label = "") {
     const add = button("Add", () => toggle(p));
     add.dataset.add = fieldsOf(facts.recipe);
     Object.assign(p, { facts, recipe: facts.recipe });
-    add.title = "to the outliers that training takes";
+    add.title = `to the ${imagined} that training takes`;
     rest.replaceChildren(describe(facts), make("div", { className: "does" }, add, button("Near", () => near(p)), button("Noise", () => noise(p)), button("Go on", () => from(p))));
     mark();
   };
@@ -147,7 +147,7 @@ function describe(facts) {
   if (facts.knn_distance != null) row("distance", facts.knn_distance.toFixed(2), "to the k-th nearest known image of the class");
   row("near", facts.words[0] ?? "", `nearest words: ${facts.words.join(", ")}`);
   for (const [who, o] of Object.entries(facts.opinions)) {
-    row(who === "baseline" ? who : "with outliers", o.flagged ? "unknown" : `${percent(o.probability)} ${o.likeliest}`, `${who}: ${o.likeliest} ${percent(o.probability)}, score ${o.score.toFixed(2)}, threshold ${o.threshold.toFixed(2)}`);
+    row(who === "baseline" ? who : `with ${imagined}`, o.flagged ? "unknown" : `${percent(o.probability)} ${o.likeliest}`, `${who}: ${o.likeliest} ${percent(o.probability)}, score ${o.score.toFixed(2)}, threshold ${o.threshold.toFixed(2)}`);
   }
   return list;
 }
@@ -187,7 +187,7 @@ async function toggle(p) {
   if (have) return remove(have);
   const answer = await ask(api("imagine", "add"), { body: { recipes: [p.facts.recipe] } });
   await finished(answer);
-  say(`Added to the outliers of ${run}.`, { action: ["Undo", () => undo(p.facts.recipe)] });
+  say(`Added to the ${imagined} of ${run}.`, { action: ["Undo", () => undo(p.facts.recipe)] });
 }
 
 async function undo(one) {
@@ -312,7 +312,7 @@ async function fromRow(number) {
   const row = await ask(api("imagine", "rows", number)).catch(() => null);
   if (!row) return;
   $("class").value = row.class;
-  setBase({ recipe: { start: { kind: "row", value: String(row.row) } }, text: `From outlier ${row.row}` });
+  setBase({ recipe: { start: { kind: "row", value: String(row.row) } }, text: `From ${imagined.slice(0, -1)} ${row.row}` });
 }
 
 async function begin() {

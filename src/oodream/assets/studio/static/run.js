@@ -50,7 +50,8 @@ function card(name) {
   const bar = make("label", { hidden: true }, text, line), stages = make("ol", { className: "stages" }), does = make("div", { className: "row" });
   const summary = make("summary"), fold = make("details", {}, summary, stages);
   const link = (part, text) => make("a", { href: `/${part}?run=${encodeURIComponent(name)}` }, text);
-  const links = make("p", { className: "small" }, link("outliers", "Outliers"), " · ", link("imagine", "Imagine"), " · ", link("try", "Try"));
+  const pictures = link("outliers", "");
+  const links = make("p", { className: "small" }, pictures, " · ", link("imagine", "Imagine"), " · ", link("try", "Try"));
   const node = make("article", { className: "job panel", ariaLabel: name }, make("h2", {}, name, state), where, wrong, bar, fold, links, does);
   let before = "", halted = 0, last = "";
   const act = (label, path, body, then) => {
@@ -92,6 +93,7 @@ function card(name) {
     if (last !== one.state) fold.open = active;
     last = one.state;
     links.hidden = !one.command;
+    pictures.textContent = one.imagined[0].toUpperCase() + one.imagined.slice(1);
     const current = one.stages.find((stage) => stage.state === "running");
     const share = one.bar ? one.bar.done / one.bar.total : 0;
     if (one.stages.length) line.value = (done + share) / one.stages.length; else line.removeAttribute("value");
