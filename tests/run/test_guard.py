@@ -262,8 +262,11 @@ def test_a_finished_guard_of_what_has_changed_is_refused_until_it_is_made_anew(w
     option = "data" if what == "added" else what
     n = len(list(picture.parent.glob("*.png") if what == "ood" else (tmp_path / "photos").rglob("*.png")))
     then = n - 1 if what == "added" else n
-    counted = "" if what in ("model", "labels") else f" ({n} pictures, then {then})"
-    assert f"is not the same any more: --{option}{counted}. Add --redo" in capsys.readouterr().err
+    counted = "" if what in ("model", "labels") else f" ({n} pictures, then {then}; changed or new are 1: "
+    said = capsys.readouterr().err
+    assert f"is not the same any more: --{option}{counted}" in said
+    if what in ("data", "ood"):
+        assert f"{counted}{picture.resolve()}). Add --redo" in said
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
     if what == "added":
         (out / "left-over").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from .guard_inputs import GuardInputs, GuardJob
 
 __all__ = ["check_same", "facts_of", "made_from"]
 
+EACH = 8  # digits of a picture's hash
+
 
 def facts_of(folder: Path) -> Json | None:
     """The facts that `oodream guard` has written into a folder; None where it has made none there."""
@@ -28,7 +31,8 @@ def facts_of(folder: Path) -> Json | None:
 def made_from(job: GuardJob, inputs: GuardInputs) -> Json:
     """Hashes of all that a guard is made of, by the option that names it: of files their contents, wherever
     they lie. Of pictures that are no files, those of the hub or of a data set by name, only the labels count.
-    With the hash of pictures stands how many they are.
+    With the hash of pictures stands how many they are, and the beginning of each one's hash: eight digits, of
+    all pictures in one text.
     """
     named = {"model": job.model, "weights": job.weights, "labels": job.labels}
     files = {name: _files(str(value)) for name, value in named.items() if value}
@@ -43,7 +47,7 @@ def check_same(facts: Json, job: GuardJob, place: str) -> None:
     remedy = "Add --redo to replace it as a whole, or choose another --out."
     if facts["command"] != job.command:
         raise StoreError(f"{shown(place)} holds the guard of another command: {facts['command']}\n{remedy}")
-    now = made_from(job, GuardInputs(job))
+    now = made_from(job, inputs := GuardInputs(job))
     before = facts.get("made_from")
     if not isinstance(before, dict):  # earlier versions do not say
         return
@@ -51,7 +55,7 @@ def check_same(facts: Json, job: GuardJob, place: str) -> None:
     if changed:
         raise StoreError(
             f"{shown(place)} holds a finished guard, and what it was made of is not the same any more: "
-            f"{listed(_counted(name, before.get(name), now[name]) for name in changed)}. {remedy}"
+            f"{listed(_told(name, before.get(name), now[name], inputs) for name in changed)}. {remedy}"
         )
 
 
@@ -60,12 +64,30 @@ def _hash(value: Json | str | None) -> str | None:
     return value.get("hash") if isinstance(value, dict) else value
 
 
-def _counted(name: str, then: Json | str | None, now: Json | str) -> str:
-    """An option, with how many pictures it meant and means."""
+def _told(name: str, then: Json | str | None, now: Json | str, inputs: GuardInputs) -> str:
+    """An option, with how many pictures it meant and means, and those that it did not mean."""
     if not isinstance(now, dict):
         return f"--{name}"
-    before = then.get("pictures") if isinstance(then, dict) else None
-    return f"--{name} ({now['pictures']:,} pictures{f', then {before:,}' if is_whole(before) else ''})"
+    earlier = then if isinstance(then, dict) else {}
+    before, each = earlier.get("pictures"), earlier.get("each")  # earlier versions say neither
+    told = f"{now['pictures']:,} pictures{f', then {before:,}' if is_whole(before) else ''}"
+    if isinstance(each, str) and (new := _unknown(_paths(inputs.listings[name]), now["each"], each)):
+        told += f"; changed or new are {len(new):,}: {listed(map(shown, new))}"
+    return f"--{name} ({told})"
+
+
+def _unknown(files: Sequence[Path], now: str, then: str) -> list[Path]:
+    """Those of the files whose hashes, by their beginnings `now`, were not among those of `then`."""
+    left, new = Counter(_parts(then)), []
+    for file, part in zip(files, _parts(now), strict=True):
+        left[part] -= 1
+        if left[part] < 0:
+            new.append(file)
+    return new
+
+
+def _parts(each: str) -> list[str]:
+    return [each[i : i + EACH] for i in range(0, len(each), EACH)]
 
 
 def _files(named: str) -> list[Path]:
@@ -81,8 +103,16 @@ def _files(named: str) -> list[Path]:
 
 def _of_listings(listings: Sequence[Listing]) -> Json:
     labels = (json.dumps([one.labels, one.classes]) for one in listings)
-    digest = _digest([*labels, *mapped(file_hash, (file for one in listings for file in one.paths))])
-    return {"pictures": sum(len(one.rows) for one in listings), "hash": digest}
+    hashes = [*mapped(file_hash, _paths(listings))]
+    return {
+        "pictures": sum(len(one.rows) for one in listings),
+        "hash": _digest([*labels, *hashes]),
+        "each": "".join(one[:EACH] for one in hashes),
+    }
+
+
+def _paths(listings: Sequence[Listing]) -> list[Path]:
+    return [file for one in listings for file in one.paths]
 
 
 def _digest(parts: Iterable[str]) -> str:
