@@ -63,10 +63,10 @@ def test_a_comparison_takes_its_accuracy_under_shift(finished):
     assert arm.by_seed["shifted accuracy"] == pytest.approx((mean,))
     assert arm.by_seed["accuracy"] == pytest.approx((arm.cells["accuracy"].value,))
     assert [*arm.cells][:7] == [
-        "accuracy", "shifted accuracy", "shifted flagged", "shifted accuracy (stars)",
-        "shifted flagged (stars)", "shifted accuracy (corruptions)", "shifted flagged (corruptions)",
+        "accuracy", "shifted accuracy", "shifted flagged", "shifted accuracy (seen-elsewhere)",
+        "shifted flagged (seen-elsewhere)", "shifted accuracy (corruptions)", "shifted flagged (corruptions)",
     ]  # fmt: skip
-    assert arm.cells["shifted accuracy (stars)"].value == pytest.approx(100 * folder[0])
+    assert arm.cells["shifted accuracy (seen-elsewhere)"].value == pytest.approx(100 * folder[0])
     assert arm.cells["shifted accuracy (corruptions)"].value == pytest.approx(100 * fmean(corrupted))
 
 
