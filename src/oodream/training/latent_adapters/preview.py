@@ -43,7 +43,9 @@ class Preview(LatentAdapter):
             narrower = max(16, width // 2)
             layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, narrower, 3, padding=1), nn.ReLU()]
             width, side = narrower, 2 * side
-        self.network = nn.Sequential(*layers, nn.Conv2d(width, 3, 3, padding=1))
+        network = nn.Sequential(*layers, nn.Conv2d(width, 3, 3, padding=1))
+        # On a processor it draws twice as fast so.
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def fit(self, pairs: LatentPairs, seed: int, device: torch.device) -> None:
         """Least squares on pairs drawn by `seed`, in values from -1 to 1."""
