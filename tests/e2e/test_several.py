@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 import subprocess
@@ -136,30 +135,30 @@ def launched(count: int, *args: str) -> None:
     assert not any(node.returncode for node in nodes), complaints[0]
 
 
-@pytest.fixture(scope="module")
-def curve(tmp_path_factory):
-    """What so many processes, each on a node of its own, have trained in a case."""
-    folder = tmp_path_factory.mktemp("curves")
+def trained(count: int, folder: Path) -> Path:
+    """What so many processes, each on a node of its own, have trained: a file for each case."""
     (folder / "steps.py").write_text(STEPS)
-
-    @functools.cache
-    def trained(count: int) -> Path:
-        out = folder / str(count)
-        out.mkdir()
-        launched(count, str(folder / "steps.py"), str(out))
-        return out
-
-    return lambda count, case: read_json(trained(count) / f"{case}.json")
+    launched(count, str(folder / "steps.py"), str(folder))
+    return folder
 
 
-@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.fixture(scope="module")
+def one_node(tmp_path_factory) -> Path:
+    return trained(1, tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.slow), 3])
+def nodes(request, tmp_path_factory) -> Path:
+    return trained(request.param, tmp_path_factory.mktemp("nodes"))
+
+
 @pytest.mark.parametrize("case", ["outliers", "virtual", "latents", "perturbed"])
-def test_several_nodes_train_what_one_process_does(case, count, curve):
+def test_several_nodes_train_what_one_process_does(case, nodes, one_node):
     """The same loss curve and statistics, but for rounding: with batch normalization and augmentation; for
     losses of a batch as a whole or with random numbers, a teacher, an adapter, outliers that the network
     makes.
     """
-    alone, several = curve(1, case), curve(count, case)
+    alone, several = (read_json(folder / f"{case}.json") for folder in (one_node, nodes))
     assert len(alone["log"]) == 2
     assert alone["log"][1]["loss"] < alone["log"][0]["loss"]
     for epoch, expected in zip(several["log"], alone["log"], strict=True):
