@@ -159,7 +159,7 @@ def test_the_threshold_moves_at_run_time(energy):
 
 
 def test_a_graph_with_a_threshold_for_each_class(tmp_path):
-    mine = Guard.calibrate(classifier(), "energy", *clothes(), alpha=0.2, per_class=True)
+    mine = guard(alpha=0.2, per_class=True)
     export(mine, tmp_path / "g", onnx=True)
     run = session(tmp_path / "g" / "guard.onnx")
     (threshold,) = run.get_overridable_initializers()

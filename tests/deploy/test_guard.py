@@ -41,7 +41,7 @@ from oodream.runtime.answers import Prediction
 from oodream.runtime.calibration import calibrate, conformal, tolerance
 from oodream.runtime.held_out import HeldOut
 from oodream.runtime.pictures import is_single
-from tests.helpers.guarded import SIZE, classifier, clothes, guard, save_run
+from tests.helpers.guarded import SIZE, calibrated, classifier, clothes, guard, save_run
 
 CPU = torch.device("cpu")
 
@@ -326,14 +326,15 @@ def test_calibration_refuses(tmp_path):
 @pytest.mark.parametrize("per_class", [False, True])
 def test_another_alpha_gives_the_guard_that_calibration_would(per_class, confidence, tmp_path):
     options = {"confidence": confidence, "per_class": per_class}
-    mine, test = Guard.calibrate(classifier(), "energy", *clothes(), **options), clothes()[1]
+    mine, test = guard(**options), clothes()[1]
     mine.save(tmp_path)
     for alpha in (0.006, 0.05, 0.137, 0.9):
-        fresh = Guard.calibrate(classifier(), "energy", *clothes(), alpha=alpha, **options)
+        fresh = calibrated("energy", alpha=alpha, **options)
+        expected = fresh.predict(test)
         for moved in (mine.at(alpha), mine.at(0.5).at(alpha), Guard.load(tmp_path).at(alpha)):
             assert (moved.threshold, moved.guarantee) == (fresh.threshold, fresh.guarantee)
             assert (moved.threshold_C == fresh.threshold_C).all()
-            assert moved.predict(test) == fresh.predict(test)
+            assert moved.predict(test) == expected
     assert mine.guarantee.alpha == 0.05
     allowed = {0.95: r"takes 2,995 .* are 1,000: these can guarantee 0\.003", None: r"guarantee 0\.001"}
     with pytest.raises(ValueError, match=allowed[confidence]):
@@ -349,7 +350,7 @@ def test_a_threshold_of_ones_own_is_kept():
 
 def test_p_values_say_how_strange_a_picture_is():
     test, strange = clothes()[1], digits(SIZE, 200)
-    average = Guard.calibrate(classifier(), "energy", *clothes(), alpha=0.1, confidence=None)
+    average = guard(alpha=0.1, confidence=None)
     for images in (test, strange):
         predictions = average.predict(images)
         assert all(p.flagged == (p.p_value <= 0.1) for p in predictions)
@@ -362,8 +363,8 @@ def test_every_class_has_its_own_guarantee(tmp_path):
     """Thresholds and p-values of each class are those of its own held-out images; few of a class have the
     common ones.
     """
-    train, test = clothes()
-    mine = Guard.calibrate(classifier(), "energy", train, test, alpha=0.1, per_class=True)
+    test = clothes()[1]
+    mine = guard(alpha=0.1, per_class=True)
     score_N = guard().scores(test)
     taken_N = guard_logits(test).argmax(1)
     for c, threshold in enumerate(mine.threshold_C.tolist()):
@@ -430,12 +431,12 @@ def test_prediction_sets(method, tmp_path):
 
 
 def test_prediction_sets_are_refused_without_labels_or_images():
-    few = clothes()[1].subset(torch.arange(60))
+    fit, few = (images.subset(torch.arange(60)) for images in clothes())
     with pytest.raises(
         ValueError, match=r"at most 0\.01 of known images take 99 .* there are 60: .* 0\.0164"
     ):
-        Guard.calibrate(classifier(), "energy", clothes()[0], few).predict_set(few, alpha=0.01)
-    unlabelled = Guard.calibrate(classifier(), "energy", clothes()[0], few, labelled=False)
+        Guard.calibrate(classifier(), "energy", fit, few).predict_set(few, alpha=0.01)
+    unlabelled = Guard.calibrate(classifier(), "energy", fit, few, labelled=False)
     with pytest.raises(ValueError, match="true labels, and this guard was made without"):
         unlabelled.predict_set(few)
     with pytest.raises(ValueError, match="no prediction sets by 'all'"):
@@ -443,8 +444,8 @@ def test_prediction_sets_are_refused_without_labels_or_images():
 
 
 def test_a_guard_without_labels_is_saved_as_such(tmp_path):
-    few = clothes()[1].subset(torch.arange(60))
-    Guard.calibrate(classifier(), "energy", clothes()[0], few, labelled=False).save(tmp_path)
+    fit, few = (images.subset(torch.arange(60)) for images in clothes())
+    Guard.calibrate(classifier(), "energy", fit, few, labelled=False).save(tmp_path)
     again = Guard.load(tmp_path)
     assert again.held_out.standing is None
     assert again.predict(few)[0].p_value > 0
@@ -482,8 +483,8 @@ def test_drift_of_pictures_and_of_scores():
     [("energy", {}), ("mahalanobis", {}), ("ash", {"variant": "b", "percentile": 0.8})],
 )
 def test_a_folder_gives_the_same_guard(detector, options, tmp_path):
-    train, test = clothes()
-    mine = Guard.calibrate(classifier(), make("detectors", detector, **options), train, test)
+    test = clothes()[1]
+    mine = calibrated(make("detectors", detector, **options))
     mine.save(tmp_path / "own")
     classifier().save(tmp_path / "run" / "classifier" / "regularized-s0")
     mine.save(tmp_path / "run" / "guard", "classifier/regularized-s0")
@@ -556,7 +557,7 @@ def test_plugins_load_when_they_are_wanted(tmp_path, monkeypatch):
         "    def _score(self, output):\n        return -output.logits_BC.amax(1) + self.bias\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    mine = Guard.calibrate(classifier(), make("detectors", "my_detector:Largest", bias=2.0), *clothes())
+    mine = calibrated(make("detectors", "my_detector:Largest", bias=2.0))
     assert name_of(mine.detector) == "my_detector:Largest"
     mine.save(tmp_path / "g")
     test = clothes()[1]
@@ -603,21 +604,19 @@ def test_a_guard_of_an_earlier_version_is_refused(tmp_path):
 
 def test_a_guard_learns_from_outliers_and_keeps_what_it_learned(tmp_path):
     outliers = digits(SIZE, 300, 0)
-    mine = Guard.calibrate(classifier(), "outlier_probe", *clothes(), outliers=outliers)
+    mine = calibrated("outlier_probe", outliers=outliers)
     assert mine.scores(outliers).median() > mine.threshold
     mine.save(tmp_path)
     loaded = Guard.load(tmp_path)
     assert torch.equal(loaded.scores(outliers), mine.scores(outliers))
     with pytest.raises(NoOutliers, match="OutlierProbe learns from outliers, and there are none: give `out"):
-        Guard.calibrate(classifier(), "outlier_probe", *clothes())
+        calibrated("outlier_probe")
     with pytest.raises(DataError, match="are 20 pixels wide, and this classifier's 12"):
-        Guard.calibrate(classifier(), "outlier_probe", *clothes(), outliers=digits(20, 9, 0))
+        calibrated("outlier_probe", outliers=digits(20, 9, 0))
 
 
 def test_outliers_are_nothing_to_other_detectors():
-    plain, more = guard("mahalanobis"), Guard.calibrate(
-        classifier(), "mahalanobis", *clothes(), outliers=digits(SIZE, 300, 0)
-    )  # fmt: skip
+    plain, more = guard("mahalanobis"), calibrated("mahalanobis", outliers=digits(SIZE, 300, 0))
     assert more.threshold == plain.threshold
     assert all(torch.equal(state(more.detector)[key], value) for key, value in state(plain.detector).items())
 
@@ -747,7 +746,7 @@ class Constant(BaseDetector):
 )
 def test_scores_that_no_threshold_can_come_from_are_refused(value, sentence):
     with pytest.raises(ValueError, match=rf"^The detector {__name__}:Constant {sentence} detector\.$"):
-        Guard.calibrate(classifier(), Constant(value=value), *clothes())
+        calibrated(Constant(value=value))
 
 
 def test_the_stage_names_a_detector_that_makes_no_guard_and_how_to_choose_another(tmp_path):

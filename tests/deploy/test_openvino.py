@@ -10,11 +10,10 @@ import torch
 
 from oodream.core.errors import StoreError
 from oodream.deploy.export import export
-from oodream.deploy.guard import Guard as TorchGuard
 from oodream.deploy.onnx import ExportError, to_onnx
 from oodream.deploy.openvino import VINO_FILES, to_openvino
 from oodream.runtime import Guard
-from tests.helpers.guarded import classifier, clothes, guard
+from tests.helpers.guarded import clothes, guard
 
 pytest.importorskip("openvino")
 
@@ -46,7 +45,7 @@ def test_it_answers_as_the_guard_does(detector, tmp_path):
 
 
 def test_a_threshold_for_each_class(tmp_path):
-    mine = TorchGuard.calibrate(classifier(), "energy", *clothes(), alpha=0.1, per_class=True)
+    mine = guard(alpha=0.1, per_class=True)
     export(mine, tmp_path / "g", openvino=True)
     again = Guard.load(tmp_path / "g" / "guard.xml")
     assert [p.threshold for p in again.predict(pixels(40))] == [p.threshold for p in mine.predict(pixels(40))]

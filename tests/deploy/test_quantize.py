@@ -121,7 +121,7 @@ def test_held_out_images_have_no_part_in_the_quantisation(tmp_path):
 
 def test_a_threshold_for_each_class(tmp_path):
     train, test = clothes()
-    mine = TorchGuard.calibrate(classifier(), "energy", train, test, alpha=0.1, per_class=True)
+    mine = guard(alpha=0.1, per_class=True)
     said = export(mine, tmp_path / "g", int8=Int8Images(train=train, held_out=test)).int8
     small = Guard.load(tmp_path / "g" / INT8_FILE)
     assert said.guarantee == small.guarantee
@@ -135,7 +135,7 @@ def test_a_threshold_for_each_class(tmp_path):
 
 def test_without_true_labels_no_accuracy_is_told(tmp_path):
     train, test = clothes()
-    mine = TorchGuard.calibrate(classifier(), "energy", train, test, labelled=False)
+    mine = guard(labelled=False)
     to_onnx(mine, tmp_path / "g.onnx")
     said = quantize(tmp_path / "g.onnx", tmp_path / "q.onnx", Int8Images(train=train, held_out=test))
     assert said.changes == ()

@@ -21,7 +21,7 @@ def scored(one: Guard) -> dict[str, Scored]:
 
 @pytest.fixture(scope="module")
 def per_class() -> Guard:
-    return Guard.calibrate(classifier(), "energy", *clothes(), alpha=0.05, per_class=True)
+    return guard(per_class=True)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.3])

@@ -69,6 +69,7 @@ def kill_while_drawing(run: Path, times: int, seed: int) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_drawing_killed_at_random_ends_the_same(finished, sampled):
     kill_while_drawing(sampled, 3, seed=0)
     assert main(["decode", str(sampled)]) == 0

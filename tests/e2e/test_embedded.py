@@ -14,9 +14,10 @@ from oodream.synthesis.decoders.stable import StableDecoder
 from oodream.synthesis.pipeline import EMBEDDED
 
 SMALL = (
-    "--max-per-class 800 --sample.per-class 40 --decode.steps 8 --align.optimisation.epochs 3 "
-    "--train.optimisation.epochs 4 --evaluate.n-far 300 --evaluate.resamples 50 --shift.n-corrupted 100 "
-    "--report.strips 1 --device cpu"
+    "--max-per-class 600 --sample.per-class 16 --align.optimisation.epochs 2 --align.optimisation.batch 64 "
+    "--train.optimisation.epochs 4 --train.optimisation.batch 64 --reconstruct.share 0.2 "
+    "--evaluate.n-far 200 --evaluate.resamples 20 --shift.n-corrupted 50 --report.strips 1 "
+    "--report.features 8 --device cpu"
 ).split()
 
 

@@ -76,6 +76,7 @@ def test_latents_are_what_pictures_are_decoded_from(finished):
     assert (decoded.int() - again.int()).abs().max() <= 6  # half precision, or bfloat16, on the way
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_latents_ends_the_same(finished, shapes, tiny_pipeline, tmp_path):
     run = tmp_path / "killed"
     args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run, *OAL)]

@@ -109,8 +109,9 @@ def test_running_again_does_nothing(finished, shapes, tiny_pipeline, capsys):
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(finished, shapes, tiny_pipeline, tmp_path):
-    """SIGKILL at several moments, wherever the run then is."""
+    """SIGKILL at several moments, wherever the run then is; `tests.faults` has the quick form."""
     run = tmp_path / "killed"
     args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)]
     marks = [

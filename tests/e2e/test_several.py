@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from oodream.cli.main import main
 from oodream.core.files import read_json
 from oodream.core.tensors import load_tensors
 from tests.helpers.runs import command, images_of
@@ -22,22 +21,20 @@ LAUNCH = [*TORCHRUN, "--nproc-per-node", "2"]
 
 
 @pytest.fixture(scope="module")
-def runs(shapes, tiny_pipeline, tmp_path_factory):
-    """(by one process, by two); what two have trained differs, so the second one begins with the first one's
-    outliers.
-    """
-    folder = tmp_path_factory.mktemp("several")
-    assert main(command(shapes, tiny_pipeline, folder / "one")) == 0
+def two(shapes, tiny_pipeline, tmp_path_factory):
+    """A run by two processes, and what they said."""
+    run = tmp_path_factory.mktemp("several") / "two"
     done = subprocess.run(
-        [*LAUNCH, "-m", "--", "oodream.cli", *command(shapes, tiny_pipeline, folder / "two")],
+        [*LAUNCH, "-m", "--", "oodream.cli", *command(shapes, tiny_pipeline, run)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return folder / "one", folder / "two", done.stdout
+    return run, done.stdout
 
 
-def test_two_processes_make_a_whole_run(runs):
-    one, two, said = runs
+def test_two_processes_make_a_whole_run(two, finished):
+    """What they train differs in rounding, and so does what follows from it."""
+    run, said = two
     assert said.count("align ") == 1, "one process speaks"
     for stage in (
         "align",
@@ -47,16 +44,16 @@ def test_two_processes_make_a_whole_run(runs):
         "shift",
         "report",
     ):
-        assert read_json(two / stage / "stage.json")["seconds"] >= 0
-    assert len(images_of(two)) == len(images_of(one)) == 24
-    losses = [read_json(run / "classifier" / "regularized-s0" / "log.json")[-1]["loss"] for run in (one, two)]
+        assert read_json(run / stage / "stage.json")["seconds"] >= 0
+    assert len(images_of(run)) == len(images_of(finished)) == 24
+    logs = [read_json(one / "classifier" / "regularized-s0" / "log.json") for one in (finished, run)]
+    losses = [log[-1]["loss"] for log in logs]
     assert losses[0] == pytest.approx(losses[1], rel=0.5)
 
 
-def test_two_processes_resume_what_one_began(runs, shapes, tiny_pipeline):
-    one, *_ = runs
-    before = load_tensors(one / "classifier" / "baseline-s0" / "model.safetensors")
-    args = command(shapes, tiny_pipeline, one, "--redo", "classifier/regularized-s0")
+def test_two_processes_resume_what_one_began(copied, shapes, tiny_pipeline):
+    before = load_tensors(copied / "classifier" / "baseline-s0" / "model.safetensors")
+    args = command(shapes, tiny_pipeline, copied, "--redo", "classifier/regularized-s0")
     done = subprocess.run(
         [*LAUNCH, "-m", "--", "oodream.cli", *args],
         capture_output=True,
@@ -64,7 +61,7 @@ def test_two_processes_resume_what_one_began(runs, shapes, tiny_pipeline):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    after = load_tensors(one / "classifier" / "baseline-s0" / "model.safetensors")
+    after = load_tensors(copied / "classifier" / "baseline-s0" / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -138,28 +135,33 @@ def launched(count: int, *args: str) -> None:
     assert not any(node.returncode for node in nodes), complaints[0]
 
 
-@pytest.fixture(scope="module")
-def curves(tmp_path_factory):
-    """By case what one process, two and three have trained, each of several on a node of its own."""
-    folder = tmp_path_factory.mktemp("curves")
+def trained(count: int, folder: Path) -> Path:
+    """What so many processes, each on a node of its own, have trained: a file for each case."""
     (folder / "steps.py").write_text(STEPS)
-    for count in (1, 2, 3):
-        (folder / str(count)).mkdir()
-        launched(count, str(folder / "steps.py"), str(folder / str(count)))
-    return lambda case: [read_json(folder / str(count) / f"{case}.json") for count in (1, 2, 3)]
+    launched(count, str(folder / "steps.py"), str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_node(tmp_path_factory) -> Path:
+    return trained(1, tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.slow), 3])
+def nodes(request, tmp_path_factory) -> Path:
+    return trained(request.param, tmp_path_factory.mktemp("nodes"))
 
 
 @pytest.mark.parametrize("case", ["outliers", "virtual", "latents", "perturbed"])
-def test_several_nodes_train_what_one_process_does(case, curves):
+def test_several_nodes_train_what_one_process_does(case, nodes, one_node):
     """The same loss curve and statistics, but for rounding: with batch normalization and augmentation; for
     losses of a batch as a whole or with random numbers, a teacher, an adapter, outliers that the network
     makes.
     """
-    alone, *several = curves(case)
+    alone, several = (read_json(folder / f"{case}.json") for folder in (one_node, nodes))
     assert len(alone["log"]) == 2
     assert alone["log"][1]["loss"] < alone["log"][0]["loss"]
-    for one in several:
-        for epoch, expected in zip(one["log"], alone["log"], strict=True):
-            assert epoch.pop("accuracy") == pytest.approx(expected["accuracy"], abs=0.05)
-            assert epoch == pytest.approx({k: v for k, v in expected.items() if k != "accuracy"}, rel=2e-3)
-        assert one["norm"] == pytest.approx(alone["norm"], rel=1e-2)
+    for epoch, expected in zip(several["log"], alone["log"], strict=True):
+        assert epoch.pop("accuracy") == pytest.approx(expected["accuracy"], abs=0.05)
+        assert epoch == pytest.approx({k: v for k, v in expected.items() if k != "accuracy"}, rel=2e-3)
+    assert several["norm"] == pytest.approx(alone["norm"], rel=1e-2)

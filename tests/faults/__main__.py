@@ -28,10 +28,11 @@ SHARES = (0.0, 0.4, 0.8, 1.1, 1.2, 1.3, 1.4, 1.5)  # states of trainings are rem
 
 
 def short(bench: Bench) -> dict[str, Callable[[], Iterator[Row]]]:
-    """A few faults of some campaigns, in less than a minute of work."""
-    run = bench.kind("run")
+    """A few faults of some campaigns, in about a minute of work."""
+    run, latents = bench.kind("run"), bench.kind("latents")
     return {
         "kill -9": lambda: campaigns.kills(run, 5, 0, each=5),
+        "kill -9, latents": lambda: campaigns.kills(latents, 3, 3, each=3),
         "Ctrl-C": lambda: campaigns.kills(run, 3, 4, sent=signal.SIGINT, each=3),
         "kill -9, two at work": lambda: campaigns.kills(run, 4, 1, TWO, each=4),
         "full disk, each stage": lambda: campaigns.disks(run, ("/images/imagined/", "/report/")),

@@ -16,7 +16,6 @@ from tests.helpers.tiny import NAMES, draw, save_tiny_pipeline
 
 __all__ = ["Bench", "Kind"]
 
-QUICK = ["--report.features", "4", "--report.samples-per-class", "1", "--report.strips", "1"]
 MORE = ["--reconstruct.twins", "--guard.alpha", "0.3", "--train.optimisation.epochs", "3"]
 LATENTS = [
     "--decode.output", "latents", "--regularize.loss", "energy_logistic", "micl", "kd",
@@ -36,8 +35,8 @@ class Kind:
         """The command's words for a run in this folder."""
         where = (self.bench.shapes, self.bench.decoder, folder)
         if self.name == "compare":
-            return ["compare", "--arms", str(self.bench.arms), *command(*where, *QUICK)[1:]]
-        return command(*where, *QUICK, *(LATENTS if self.name == "latents" else MORE))
+            return ["compare", "--arms", str(self.bench.arms), *command(*where)[1:]]
+        return command(*where, *(LATENTS if self.name == "latents" else MORE))
 
     @cached_property
     def calm(self) -> tuple[Path, child.Ended]:

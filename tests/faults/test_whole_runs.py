@@ -26,7 +26,9 @@ def rows() -> dict[str, list[dict]]:
     return found
 
 
-CAMPAIGNS = ("kill -9", "Ctrl-C", "kill -9, two at work", "full disk, each stage", "two processes")
+CAMPAIGNS = (
+    "kill -9", "kill -9, latents", "Ctrl-C", "kill -9, two at work", "full disk, each stage", "two processes",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("campaign", CAMPAIGNS)
@@ -37,7 +39,8 @@ def test_a_run_survives(rows, campaign):
 
 
 def test_the_faults_did_happen(rows):
-    for campaign, code in (("kill -9", -9), ("Ctrl-C", 130), ("kill -9, two at work", -9)):
+    killing = {"kill -9": -9, "kill -9, latents": -9, "Ctrl-C": 130, "kill -9, two at work": -9}
+    for campaign, code in killing.items():
         codes = [end["ended"] for row in rows[campaign] for end in row["ends"]]
         assert codes.count(code) > 1
         assert {*codes} <= {code, 0}, "the last ones may come too late"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import tempfile
 from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,8 +19,10 @@ from oodream.core.seeding import seeded
 from oodream.data.builtin import FASHION_ID, fashion
 from oodream.data.images import Images
 from oodream.deploy.guard import Guard
+from oodream.detection.detectors import Detector
 from oodream.models.classifier import Classifier
 from oodream.models.factory import backbone
+from oodream.models.inference import Extractor
 from oodream.models.serialized import cut_head
 
 SIZE = 12
@@ -50,8 +54,25 @@ def classifier() -> Classifier:
 
 
 @functools.cache
-def guard(detector: str = "energy", alpha: float = 0.05) -> Guard:
-    return Guard.calibrate(classifier(), detector, *clothes(), alpha=alpha)
+def _room() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def _extractor() -> Extractor:
+    """The classifier's, which keeps its outputs, so that the images go through the network once."""
+    return classifier().extractor(cache=Path(_room().name))
+
+
+def calibrated(detector: str | Detector, **options: Any) -> Guard:
+    """A new guard of the classifier and all images."""
+    return Guard.calibrate(classifier(), detector, *clothes(), extractor=_extractor(), **options)
+
+
+@functools.cache
+def guard(detector: str = "energy", **options: Any) -> Guard:
+    """The one guard with these options."""
+    return calibrated(detector, **options)
 
 
 def save_run(folder: Path) -> Path:

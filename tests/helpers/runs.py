@@ -10,6 +10,7 @@ RUN = (
     "--train.optimisation.batch 16 --align.optimisation.min-steps 0 --train.optimisation.min-steps 0 "
     "--evaluate.n-far 30 "
     "--shift.n-corrupted 12 "
+    "--report.features 4 --report.samples-per-class 1 --report.strips 1 "
     "--evaluate.resamples 20 --evaluate.detectors energy msp "
     "max_logit mahalanobis --device cpu"
 ).split()

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 
+from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core.options import overlay
 from oodream.run.job import Job
@@ -192,18 +193,17 @@ def hashes(run: Path) -> dict[str, str]:
     return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}
 
 
-def test_two_make_what_one_makes(shapes, tiny_pipeline, tmp_path):
-    outputs = {}
-    for name, cores in (("one", "1"), ("two", "2")):
-        words = command(shapes, tiny_pipeline, tmp_path / name, "--seeds", "2", "--reconstruct.twins")
-        done = subprocess.run(
-            [sys.executable, "-m", "oodream.cli", *words], env={**os.environ, "OMP_NUM_THREADS": cores},
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        outputs[name] = done.stdout
-        assert "leaked" not in done.stderr
-    assert "second process" not in outputs["one"]
-    assert outputs["two"].count("begun in a second process") >= 3
+def test_two_make_what_one_makes(shapes, tiny_pipeline, tmp_path, capsys):
+    more = ("--seeds", "2", "--reconstruct.twins")
+    assert main(command(shapes, tiny_pipeline, tmp_path / "one", *more)) == 0
+    assert "second process" not in capsys.readouterr().out
+    words = command(shapes, tiny_pipeline, tmp_path / "two", *more)
+    done = subprocess.run(
+        [sys.executable, "-m", "oodream.cli", *words], env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "leaked" not in done.stderr
+    assert done.stdout.count("begun in a second process") >= 3
     one, two = (hashes(tmp_path / name) for name in ("one", "two"))
     assert len(one) > 50
     assert one == two

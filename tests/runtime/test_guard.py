@@ -15,12 +15,11 @@ from PIL import Image
 from oodream.core.errors import DataError, StoreError
 from oodream.core.sealed import KEY as SEAL
 from oodream.deploy.export import export
-from oodream.deploy.guard import Guard as TorchGuard
 from oodream.runtime import Guard
 from oodream.runtime.description import KEY
 from oodream.runtime.pictures import squares
 from tests.helpers.exported import exported
-from tests.helpers.guarded import SIZE, classifier, clothes, guard
+from tests.helpers.guarded import SIZE, clothes, guard
 
 CLOSE = 1e-4
 
@@ -120,7 +119,7 @@ def test_drift_is_that_of_the_guard_with_torch(graph_guard, pictures):
 
 
 def test_thresholds_by_class(tmp_path, pictures):
-    mine = TorchGuard.calibrate(classifier(), "mahalanobis", *clothes(), alpha=0.1, per_class=True)
+    mine = guard("mahalanobis", alpha=0.1, per_class=True)
     export(mine, tmp_path / "g", onnx=True)
     again = Guard.load(tmp_path / "g" / "guard.onnx", threads=1)
     assert (again.threshold_C == mine.threshold_C).all()

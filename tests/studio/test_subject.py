@@ -13,7 +13,7 @@ from oodream.data.builtin import digits
 from oodream.data.images import Images
 from oodream.deploy.guard import Guard
 from oodream.studio.subject import Subject
-from tests.helpers.guarded import SIZE, classifier, clothes
+from tests.helpers.guarded import SIZE, clothes, guard
 
 UNKNOWN = digits(SIZE, 100, 0)
 
@@ -40,8 +40,8 @@ class Beside:
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    guard = Guard.calibrate(classifier(), "energy", *clothes(), alpha=0.1, per_class=True)
-    return Subject(guard, Beside(guard))
+    of_classes = guard(alpha=0.1, per_class=True)
+    return Subject(of_classes, Beside(of_classes))
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.3])

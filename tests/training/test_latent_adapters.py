@@ -78,7 +78,7 @@ def test_previews_learn_before_the_classifier_and_stay():
     """They come near the images, are shown as `augment` says, and get no gradient of the classifier."""
     with seeded(0, "preview"):
         model = backbone("resnet8", 3).eval()
-        adapter = make("latent_adapters", "preview", model=model, **LATENT, steps=200)
+        adapter = make("latent_adapters", "preview", model=model, **LATENT, steps=100)
     pixels = smooth_images(24)
     latents = means(pixels)
     pairs = KnownPairs(
