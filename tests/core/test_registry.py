@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from oodream.core import registry
@@ -107,3 +110,15 @@ def test_options_by_name():
             registry.options_by_name("losses", wrong, {})
     with pytest.raises(ValueError, match=r"micl\.weight is of a loss that is not used; the losses are kd"):
         registry.options_by_name("losses", ("kd",), {"micl.weight": 1.0})
+
+
+def test_an_extension_is_imported_without_the_others():
+    """Others import libraries that take longer than all else that a guard needs."""
+    script = (
+        "import sys; from oodream.core.registry import get; get('detectors', 'energy'); "
+        "sys.exit('sklearn' in sys.modules or 'oodream.detection.detectors.knn' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+    assert registry.get("losses", "club_joint").__module__.endswith(".club")
+    with pytest.raises(ValueError, match="No detector is called '__init__'"):
+        registry.get("detectors", "__init__")

@@ -6,6 +6,7 @@ Modules whose names begin with an underscore stand beside extensions and hold no
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import typing
@@ -70,10 +71,19 @@ def names(family: str) -> list[str]:
 def get(family: str, name: str) -> Any:
     """The extension called `name`, or the object at a dotted path `package.module:attribute`.
 
+    The file that bears the name is imported alone, for others import libraries that this one does not need.
     Raises ValueError, with the nearest name, where there is none.
     """
     if ":" in name:
         return imported(name, singular(family))
+    if (
+        name.isidentifier()
+        and name[0] != "_"
+        and importlib.util.find_spec(file := f"{FAMILIES[family]}.{name}")
+    ):
+        importlib.import_module(file)
+        if name in _registered[family]:
+            return _registered[family][name]
     if name not in (known := names(family)):
         hint = did_you_mean(name, known)
         raise ValueError(f"No {singular(family)} is called {name!r}.{hint} There are: {', '.join(known)}.")
