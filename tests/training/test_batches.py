@@ -153,6 +153,8 @@ def test_outliers_bring_their_classes_and_vectors():
         [known(images(16)), outliers(data, ratio=0.5, vectors=vectors, names=names)], UNMOVED, 0, 0
     )
     assert torch.equal(batch.name_O, names[batch.vector_OD.argmax(1)])
+    (batch,) = epoch_batches([known(images(16)), outliers(data.as_ood("unlabelled"))], UNMOVED, 0, 0)
+    assert (batch.name_O == 0).all(), "what has no name is one thing"
     (batch,) = epoch_batches([known(images(16))], UNMOVED, 0, 0)
     assert batch.near_O is None
     assert batch.vector_OD is None

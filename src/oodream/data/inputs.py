@@ -110,15 +110,15 @@ class DataInputs:
 
     @cached_property
     def real(self) -> Images | None:
-        """Real images of other things to train on in place of imagined outliers; None where none are asked
-        for.
+        """Real images of other things to train on in place of imagined outliers, labelled by their names or
+        folders; None where none are asked for.
 
         Raises DataError where the data set is asked for its own and has none.
         """
         if self.config.regularize.outliers != "real":
             return None
         place = self.config.regularize.real
-        return self.world.as_ood() if place == WORLD else self._read(list_real(Path(place)))
+        return self.world if place == WORLD else self._read(list_real(Path(place)))
 
     def shift_sets(self) -> Iterator[tuple[str, int, Images]]:
         """Name, severity and images of every shifted set, one at a time: the user's (severity 0), then

@@ -5,6 +5,7 @@ not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..config import RegularizeConfig
@@ -20,8 +21,15 @@ WORLD = "world"
 
 
 def list_real(folder: Path) -> Listing:
-    """The pictures of real outliers below a folder; DataError where there are none."""
-    return list_ood(folder, "real outliers")
+    """The pictures of real outliers below a folder, labelled by the folders that they lie in; DataError where
+    there are none.
+    """
+    listing = list_ood(folder, "real outliers")
+    parents = [path.parent for path in listing.paths]
+    number = {parent: i for i, parent in enumerate(sorted({*parents}))}
+    return replace(
+        listing, labels=tuple(number[p] for p in parents), classes=tuple(parent.name for parent in number)
+    )
 
 
 def check_real(config: RegularizeConfig, known: Path | None, test: Sequence[Path]) -> None:

@@ -118,8 +118,10 @@ class Source:
 
     @property
     def named(self) -> Tensor:
-        """The number of each row's name, int64: its label where it has no name of its own."""
-        return self.data.labels if self.names is None else self.names
+        """The number of each row's name, int64: its label where it has no name of its own, and 0 without
+        one.
+        """
+        return self.data.labels.clamp(min=0) if self.names is None else self.names
 
 
 def as_trained(source: Source, config: TrainConfig) -> Source:
