@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from dataclasses import replace
 
 import pytest
@@ -37,6 +39,9 @@ def test_headline_hides_no_harm_near_the_classes(full: Report) -> None:
     warning = "Near-unknown images are told apart worse than by the baseline: AUROC 60.0 %"
     assert warning in Page(report(replace(full, rows=[near(r) for r in rows()]))).text("p")
     assert warning not in Page(report(full)).text("p")
+    seeds = [replace(near(r), seed=s, auroc=near(r).auroc + 0.3 * s) for r in rows() for s in (0, 1)]
+    said = Page(report(replace(full, rows=seeds))).text("p")
+    assert re.search(rf"{warning[:-7]}.*against.*The ranges overlap", said)
 
 
 def test_several_seeds_show_mean_and_spread(full: Report) -> None:
@@ -159,6 +164,14 @@ def test_what_is_flagged_under_shift_is_said_to_be_so_by_the_energy(full: Report
     assert "Flagged here is by the energy: it lies above" in page
     assert "severity" not in page
     assert "corrupt" not in page
+
+
+def test_answers_say_by_which_detector_they_are_where_it_is_not_the_headlines(full: Report) -> None:
+    other = "whatever the score of the headline"
+    assert other not in Page(report(replace(full, answering=full.detector))).text("p")
+    page = Page(report(replace(full, answering="knn")))
+    assert f"score by  , {other} ({full.detector})" in page.text("p")
+    assert "knn" in page.text("code")
 
 
 def test_the_page_shows_answers_in_shifted_folders(full: Report) -> None:

@@ -173,7 +173,8 @@ class Report:
     - `added` are outliers that a person has drawn, all of them.
     - `gallery`, `class_samples` (images uint8 (K, 3, H, W) decoded from the class prompts) and `strips` are
       by class and may leave classes out; the page says how many are shown.
-    - `answers` are examples of the deployed classifier's, and `guarantee` is that of its threshold.
+    - `answers` are examples of the deployed classifier's, `answering` is the detector of their scores, and
+      `guarantee` that of its threshold.
     - `reconstructed_id` is, by classifier, the AUROC in [0, 1] of reconstructed ID images against ID images.
     - `dropped` says how many imagined images went for which reason, and `recognized` how many of all the
       baseline takes for their class, where it was asked.
@@ -203,6 +204,7 @@ class Report:
     class_samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
     strips: Mapping[str, Sequence[Strip]] = field(default_factory=dict)
     answers: Sequence[Answer] = ()
+    answering: str = "energy"
     guarantee: str = ""
     reconstructed_id: Mapping[str, float] = field(default_factory=dict)
     filtered: Mapping[str, FilterCount] = field(default_factory=dict)

@@ -251,18 +251,18 @@ def headline(content: Report, lines: Sequence[Line]) -> tuple[str, str]:
         f"Accepts {final.text}\u00a0% of unknown images {comparison} {base.text}\u00a0% {condition}; "
         f"accuracy {accuracy[-1].text}\u00a0% vs {accuracy[0].text}\u00a0%."
     )
-    near = _near_loss(*_mean_cells(content, lines, "near", "auroc"))
+    near = _near_loss(_mean_cells(content, lines, "near", "auroc"))
     return text, f"{certainty(base, final)} {near}".strip()
 
 
-def _near_loss(*auroc: Cell) -> str:
-    """A warning where the last of these classifiers is worse near the known classes than the first one."""
+def _near_loss(auroc: Sequence[Cell]) -> str:
+    """A warning where the last of these classifiers is worse near the known classes than the first one, with
+    how certain that is.
+    """
     if len(auroc) < 2 or auroc[-1].value >= auroc[0].value:
         return ""
-    return (
-        f"Near-unknown images are told apart worse than by the baseline: AUROC {auroc[-1].text}\u00a0% "
-        f"against {auroc[0].text}\u00a0%."
-    )
+    said = certainty(auroc[0], auroc[-1]) or f"{auroc[-1].text}\u00a0% against {auroc[0].text}\u00a0%."
+    return f"Near-unknown images are told apart worse than by the baseline: AUROC {said}"
 
 
 def _headline_of_shifts(content: Report, lines: Sequence[Line]) -> tuple[str, str]:
@@ -285,11 +285,13 @@ def _headline_of_shifts(content: Report, lines: Sequence[Line]) -> tuple[str, st
 
 
 def certainty(base: Cell, final: Cell) -> str:
-    """Both values with their intervals, and whether these overlap; empty where there are none."""
+    """Both values with their ranges, and whether these overlap; empty where there are none. A range is an
+    interval, or the standard deviation over several trainings.
+    """
     if not (base.spread and final.spread):
         return ""
     overlap = final.high >= base.low and base.high >= final.low
-    warning = "The intervals overlap: this difference may be chance." if overlap else ""
+    warning = "The ranges overlap: this difference may be chance." if overlap else ""
     return f"{final.text} ({final.spread}) against {base.text} ({base.spread}). {warning}".strip()
 
 

@@ -20,6 +20,7 @@ from ..core.types import Decoder, Json
 from ..data.images import ImageSet
 from ..data.inputs import DataInputs
 from ..deploy.guard import Guard, predictor_of
+from ..deploy.stored import name_of
 from ..functional.knn import kth_distance
 from ..functional.slerp import COSINES
 from ..models.classifier import Classifier
@@ -70,9 +71,9 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
     does = "flags what it does not know" if run.kind == "outlier" else "has seen more images of its classes"
     classifier = Path(classifier_stage(REGULARIZED, 0)).name
     predictor = predictor_of(run.folder.path, classifier, plugins=True)
-    guarantee = (
-        f"{predictor.guarantee}" if isinstance(predictor, Guard) else "95 % of known images are accepted"
-    )
+    answering, guarantee = "energy", "95 % of known images are accepted"
+    if isinstance(predictor, Guard):
+        answering, guarantee = name_of(predictor.detector), f"{predictor.guarantee}"
     return Report(
         title=f"{shown(run.folder.path.name)}: a classifier that {does}",
         preset=shown(run.folder.path.name),
@@ -92,6 +93,7 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
         detector=detector,
         scores={kind: run.scores(kind, 0, detector) for kind in classifiers},
         answers=answers(run, inputs, predictor, device),
+        answering=answering,
         guarantee=guarantee,
         reconstructed_id=reconstructed_id(run, stamps),
         audit=audit_notes(run, inputs),
