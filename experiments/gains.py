@@ -43,13 +43,15 @@ GAINS = {
         "known drawings, mixed": "+2.1 (+1.1 to +3.1)",
         "real other drawings": "-2.1 (-2.7 to -1.6)",
     },
-    "Drawings, classes left out\nthree groups, standardised features": {
+    "Drawings, classes left out\nfour groups, standardised features": {
         "no outliers, first": "+1.9 (+1.5 to +2.4)",
         "no outliers, second": "+1.8 (+1.1 to +2.4)",
         "no outliers, third": "+1.7 (-0.3 to +3.6)",
+        "no outliers, fourth": "+3.1 (+1.9 to +4.3)",
         "known drawings, varied, first": "3.0 points (+0.5 to +5.5)",
         "known drawings, varied, second": "2.7 (+0.4 to +5.1)",
         "known drawings, varied, third": "2.1 (+0.9 to +3.3)",
+        "known drawings, varied, fourth": "4.7 (+2.0 to +7.3)",
     },
 }
 

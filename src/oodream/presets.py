@@ -188,11 +188,9 @@ PRESETS = {
         config=Config(
             data="doodles",
             align=AlignConfig(optimisation=Optimisation(epochs=25)),
-            sample=replace(WORDS, options={"words": "world"}, per_class=120),
+            sample=replace(WORDS, options={"words": "world"}, per_class=40),
             decode=edited(0.7),
             reconstruct=TWINS,
-            # A class for each word, chosen there, too: it takes several drawings of each.
-            regularize=RegularizeConfig(loss=("extra_class",), loss_options={"named": True}),
             # Features of one mean and spread in every image, chosen on classes left out of the drawings.
             train=TrainConfig(backbone="resnet8-z", optimisation=Optimisation(epochs=25)),
             evaluate=replace(CAREFUL, resamples=300),
