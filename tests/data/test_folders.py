@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from oodream.config import Config
 from oodream.core.errors import DataError
 from oodream.data import images as image_sets
 from oodream.data.folders import list_folder, load_folder, load_ood
 from oodream.data.scan import image_files
+from oodream.data.source import DataSource
 from tests.helpers.pictures import class_folder, picture, save
 
 
@@ -173,6 +175,31 @@ def test_a_class_list_names_the_folders_to_read(tmp_path: Path) -> None:
     file.write_text('[classes]\nn1 = "hen"\nn4 = "kite"\n')
     with pytest.raises(DataError, match=r"folders that do not exist.*n4"):
         load_folder(tmp_path / "data", 8, classes=file)
+    with pytest.raises(DataError, match=r"lost\.toml cannot be read"):
+        load_folder(tmp_path / "data", 8, classes=tmp_path / "lost.toml")
+    with pytest.raises(DataError, match=r"a TOML file .* not \('n1', 'n2'\).* unknown="):
+        load_folder(tmp_path / "data", 8, classes=("n1", "n2"))
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_classes_are_left_out_and_images_kept_as_a_run_does(tmp_path: Path, split: bool) -> None:
+    for part in ("train", "test") if split else ("",):
+        class_folder(tmp_path / "data" / part, a=5, b=10, c=10)
+    config = Config(data=str(tmp_path / "data"), unknown=("b",), max_per_class=3, seed=4)
+    parts = load_folder(tmp_path / "data", 8, unknown=["b"], max_per_class=3, seed=4)
+    for mine, the_runs in zip(parts, DataSource(config).read(8), strict=True):
+        assert mine.classes == ("a", "c")
+        assert mine.fingerprint() == the_runs.fingerprint()
+    assert load_folder(tmp_path / "data", 8, unknown="b")[0].classes == ("a", "c")
+    with pytest.raises(DataError, match="No class is called d; there are a, b, c"):
+        load_folder(tmp_path / "data", 8, unknown=["d"])
+
+
+def test_images_without_pixels_are_refused_before_any_is_read(tmp_path: Path) -> None:
+    class_folder(tmp_path, a=2, b=2)
+    for load in (load_folder, load_ood):
+        with pytest.raises(DataError, match=r"Images of 0 pixels .* size is their width and height"):
+            load(tmp_path, size=0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from PIL import Image
 from oodream.core.errors import DataError
 from oodream.data import images as image_sets
 from oodream.data.folders import load_folder, load_ood
-from oodream.data.images import from_array, from_files
+from oodream.data.images import ImageSet, from_array, from_files
 from oodream.data.scan import image_files
 from tests.helpers.pictures import class_folder, picture, save
 
@@ -195,3 +195,11 @@ def test_a_set_that_is_nearly_black_or_white_is_named(tmp_path: Path) -> None:
         load_ood(tmp_path / "night", 8)
     with pytest.warns(UserWarning, match=r"hot: 4 of 4 pictures are nearly white\. White is 100"):
         load_ood(hot, 8, white=100)
+
+
+def test_an_image_set_of_no_group_is_refused() -> None:
+    images = from_array("x", torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.tensor([-1]), ())
+    with pytest.raises(
+        DataError, match=r"'bags' has the group 'neer'.* Did you mean 'near'.* there are near, far"
+    ):
+        ImageSet(name="bags", group="neer", images=images)

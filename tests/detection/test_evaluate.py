@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -382,6 +382,32 @@ def test_two_sets_of_one_name_are_refused_before_any_image_is_seen() -> None:
     assert network.seen == 0
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"detectors": "energy"}, r"write \['energy'\] in place of 'energy'"),
+        (
+            {"ood": [dull().images]},
+            r"holds Images in place .* ImageSet\(name='dull', group='near', images=…\)",
+        ),
+        ({"ood": dull()}, r"`ood` is a list of ImageSet: write ood=\[…\]"),
+        ({"shifted": [tinted(5, 1)]}, "`shifted` holds Images in place of an ImageSet.*group='shift'"),
+        ({"ood": [dull(group="train")]}, "'dull' has group 'train'; it must be near, far or control"),
+        ({"resamples": -1}, "`resamples` is -1; it is 1 or more, or 0"),
+        (
+            {"fit": replace(tinted(90, 0), labels=torch.arange(90) % 4)},
+            r"3 classes .* labels from 0 to 3.* unknown=\(NAME, …\)",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_image_is_seen(wrong: dict[str, Any], message: str) -> None:
+    network = Tint()
+    given = {"detectors": ["energy"], **GIVEN, "ood": [dull()], **wrong}
+    with pytest.raises(ValueError, match=message):
+        evaluate(Extractor(network), **given)
+    assert network.seen == 0
+
+
 def test_shift_rows_are_counted_by_hand() -> None:
     logits = torch.tensor([[9.0, 0.0], [0.0, 2.0], [5.0, 0.0], [0.1, 0.0]])
     output, y = Output(logits_BC=logits, z_BF=logits), torch.tensor([0, 1, 1, 0])
@@ -402,6 +428,8 @@ def test_labels_that_are_not_the_networks_are_refused() -> None:
         evaluate_outputs(FIT, (output, y + 1), OOD, ["energy"])
     with pytest.raises(ValueError, match="300 ID training images, and there are 7 labels"):
         evaluate_outputs((FIT[0], FIT[1][:7]), TEST, OOD, ["energy"])
+    with pytest.raises(ValueError, match="`resamples` is -1"):
+        evaluate_outputs(FIT, TEST, OOD, ["energy"], resamples=-1)
 
 
 def test_on_the_full_spectrum_shifted_images_join_the_test_images() -> None:

@@ -13,6 +13,8 @@ from oodream.config import Config
 from oodream.core.options import ConfigError, overlay
 from oodream.run.check import check
 from oodream.run.job import Job
+from oodream.run.stages.vectors import sample_vectors
+from tests.helpers.features import features
 from tests.helpers.pictures import class_folder
 
 LEARNT = ["red circle", "square", "star fruit"]
@@ -98,6 +100,40 @@ def test_words_to_sample_are_no_classes(shapes, decoder, tmp_path):
     sampled = {"sampler": "words", "options": {"words": "circle"}}
     with pytest.raises(ValueError, match="'circle' cannot be sampled: a class is called so"):
         check(job(sample=sampled))
+
+
+def test_words_that_the_decoder_has_not_learnt_or_cannot_write_are_named(shapes, decoder, tmp_path):
+    options = {"data": str(shapes), "decode": {"source": str(decoder)}, "device": "cpu"}
+    for words, missing in (
+        ("red", []),
+        ("red,blue", ["'blue'"]),
+        ("red blue, blue", ["'red blue'", "'blue'"]),
+    ):
+        sample = {"sampler": "words", "options": {"words": words}}
+        found = checked(shapes, decoder, tmp_path / "run", sample=sample)
+        assert len(found) == bool(missing)
+        for message in found:
+            assert f"has not learnt {', '.join(missing)}, so outliers drawn by such words" in message
+            assert "words=star,moon" in message
+        job = Job(overlay(overlay(Config(), options), {"sample": sample}), tmp_path / "run")
+        assert job.sampled_words == [word.strip() for word in words.split(",")]
+    with pytest.raises(
+        ValueError, match="tokenizer does not know '猫', and cannot draw things by such names"
+    ):
+        checked(shapes, decoder, tmp_path / "run", sample={**sample, "options": {"words": "red,猫"}})
+
+
+def test_the_stage_says_how_many_words_were_read_and_which(shapes, decoder, tmp_path):
+    options = {
+        "data": str(shapes),
+        "decode": {"source": str(decoder)},
+        "sample": {"sampler": "words", "options": {"words": "red, blue"}, "per_class": 3},
+        "device": "cpu",
+    }
+    job = Job(overlay(Config(), options), tmp_path / "run")
+    job.run.features = features(width=job.book.tokens_CD.shape[1])
+    summary = sample_vectors(job)
+    assert (summary["words"], summary["such_as"], summary["outliers"]) == (2, "red, blue", 9)
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,27 @@ def test_a_detector_must_define_its_score() -> None:
         Nothing()  # type: ignore[abstract]
 
 
+def test_a_learned_field_that_fit_does_not_set_is_named() -> None:
+    class Elsewhere(Cosine):
+        def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+            self.mean_ = output.z_BF.mean(0)
+
+    with pytest.raises(AssertionError, match=r"^Elsewhere: .*`_fit` did not set mean_F_: it fills each"):
+        check_detector(Elsewhere)
+
+
+def test_reads_is_named_where_scores_are_of_what_it_does_not_read() -> None:
+    @dataclass
+    class Norm(BaseDetector):
+        def _score(self, output: Output) -> Tensor:
+            return output.z_BF.norm(dim=1)
+
+    with pytest.raises(
+        AssertionError, match=r"not torch.float32.* here reads = \(.logits.,\).*ClassVar = \(.features"
+    ):
+        check_detector(Norm)
+
+
 def test_learned_fields_without_a_fit_are_named() -> None:
     @dataclass
     class Learns(BaseDetector):

@@ -218,6 +218,32 @@ class CannotBeReadBack(Margin):
         return Terms(total=terms.total + self.slope.square())
 
 
+class MadeInForward(Margin):
+    def build(self, sizes):
+        pass
+
+    def forward(self, step):
+        if not hasattr(self, "map"):
+            self.map = nn.Linear(step.id.z_BF.shape[1], 1)
+        return super().forward(step)
+
+
+class Noisy(Margin):
+    def forward(self, step):
+        terms = super().forward(step)
+        noise_B = torch.randn(len(step.y_B))
+        return Terms(total=terms.total + (noise_B * step.id.logits_BC.logsumexp(1)).mean())
+
+
+class NoisyByItself(Margin):
+    def forward(self, step):
+        terms = super().forward(step)
+        return Terms(total=terms.total * torch.rand(1, generator=DRAWS)[0])
+
+
+DRAWS = torch.Generator().manual_seed(0)
+
+
 def test_a_loss_that_keeps_the_rules_passes_by_class_and_by_path():
     check_loss(Margin)
     check_loss("tests.testing.test_loss:Margin", scale=0.5)
@@ -251,6 +277,9 @@ def test_a_loss_that_keeps_the_rules_passes_by_class_and_by_path():
         (LateRefusal, "outliers without latents, which build must refuse"),
         (NeedsVectors, "outliers without vectors, which build must refuse"),
         (FirstRowWeighsMore, "for the same rows in another order"),
+        (MadeInForward, r"makes map.bias, map.weight in forward, .* Make it in build\(sizes\)"),
+        (Noisy, "The loss is random: the total is .* for the same rows at another time"),
+        (NoisyByItself, "The loss is random: the total is .* for the same rows at another time"),
         (ChangesTheStep, "changes the step's tokens_CD in place"),
         (CannotBeReadBack, "cannot be loaded by one that was not"),
     ],

@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from ..core.errors import DataError, listed, shown
+from ..core.errors import DataError, brief, listed, shown
 from ..core.types import OOD
-from .classes import check_name, check_names, folder_key, plain, prompts_for, read, read_list
+from .classes import check_name, check_names, find, folder_key, lists, plain, prompts_for, read, read_list
+from .holdout import check_left_out
 from .images import Files, Images
 from .listing import Encoded, Listing
+from .preprocess import check_size
 from .scan import SUFFIXES, Scan, is_run_folder, is_skipped, report_unread, scan
 from .splits import HELD_OUT, TEST_SHARE, TRAIN, read_splits
 
@@ -39,17 +41,45 @@ def load_folder(
     *,
     seed: int = 0,
     test_share: float = TEST_SHARE,
-    classes: Path | None = None,
+    classes: Path | str | None = None,
+    unknown: Collection[str] = (),
+    max_per_class: int = 0,
     white: float = 0.0,
 ) -> tuple[Images, Images]:
     """(training, test) images of a folder of class folders, as `list_folder` finds them.
 
-    Where the folder has no splits, every class gives `test_share` of its images, at least one, drawn by
-    `seed`. `white` is as in `images.from_files`; the test images have that of the training images.
+    `classes` is a TOML file with a class list, or a built-in list's name: only its folders are read. The
+    classes called `unknown` are left out, as the option `--unknown` of a run does, and of every other one at
+    most `max_per_class` training images are kept (0 keeps all). Where the folder has no splits, every class
+    gives `test_share` of its images, at least one, drawn by `seed`. With a run's options these are its
+    images. `white` is as in `images.from_files`; the test images have that of the training images.
+
     Raises DataError for whatever would not make a data set.
     """
-    train, test = list_folder(folder, classes)
-    return read_splits(train, test, size, seed=seed, test_share=test_share, white=white)
+    check_size(size)
+    names = (unknown,) if isinstance(unknown, str) else tuple(unknown)
+    train, test = list_folder(folder, None if classes is None else _list_file(classes))
+    check_left_out(train.classes, names)
+    known = tuple(name for name in train.classes if name not in names)
+    return read_splits(
+        train.of(known),
+        test and test.of(known),
+        size,
+        seed=seed,
+        test_share=test_share,
+        white=white,
+        max_per_class=max_per_class,
+    )
+
+
+def _list_file(classes: object) -> Path:
+    """The file of a class list; DataError for anything else."""
+    if isinstance(classes, (str, Path)):
+        return find(str(classes))
+    raise DataError(
+        f"`classes` is a TOML file with a class list, or the name of a built-in one ({listed(lists())}), not "
+        f"{brief(classes)}. To read some classes of a folder alone, name the others: unknown=(NAME, …)."
+    )
 
 
 def list_folder(
@@ -178,7 +208,7 @@ def _class_scans(
     """
     list_file = only or top / "classes.toml"
     read_names = read_list if only else read
-    names, words, aliases = read_names(list_file) if list_file.is_file() else ({}, {}, {})
+    names, words, aliases = read_names(list_file) if only or list_file.is_file() else ({}, {}, {})
     scans: dict[str, Scan] = {}
     folders: dict[str, Path] = {}
     for path in class_folders(folder, exclude):
@@ -283,6 +313,7 @@ def listing_of(
 
 def load_ood(folder: Path, size: int, *, white: float = 0.0) -> Images:
     """All images below a folder, whatever its subfolders, as an OOD set named like it: every label is -1."""
+    check_size(size)
     return list_ood(folder).read(size, white)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core.errors import DataError, listed, shown
+from ..core.errors import DataError, did_you_mean, listed, shown
 from ..core.progress import progress
 from ..core.threads import mapped
 from ..core.types import OOD
@@ -30,6 +30,7 @@ __all__ = ["Files", "ImageSet", "Images", "Source", "from_array", "from_files", 
 IN_MEMORY = 2 << 30  # bytes of pixels; a larger set is read from its files batch by batch
 DARK = 32  # a picture without a brighter value (of 255) is nearly black
 LONG = 10_000  # files that are worth a progress line
+GROUPS = ("near", "far", "control", "shift", "id", "train", "test", "val", "val-ood", "outliers")
 
 Source = Callable[[int], Path | BytesIO]
 # Of a first reading: why a picture cannot be read, or a deep one's depth, or its darkest and brightest value.
@@ -108,15 +109,24 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Images that are measured together; `group` is "near" or "far" for OOD, "shift", "control" or "id".
+    """Images that are measured together; `group` is "near" or "far" for OOD, "shift", "control" or "id", or
+    another one of GROUPS for what protocols and audits name so.
 
-    `about` says in a few words what they show, where that is known.
+    `about` says in a few words what they show, where that is known. Raises DataError for another group.
     """
 
     name: str
     group: str
     images: Images
     about: str = ""
+
+    def __post_init__(self) -> None:
+        if self.group not in GROUPS:
+            hint = did_you_mean(self.group, GROUPS)
+            raise DataError(
+                f"The image set {self.name!r} has the group {self.group!r}, which is none.{hint} "
+                f'Unknown images are "near" or "far"; there are {", ".join(GROUPS)}.'
+            )
 
 
 def from_array(name: str, images: Tensor, labels: Tensor, classes: Sequence[str]) -> Images:

@@ -12,12 +12,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..core.errors import DataError
 from ..runtime import pictures as arrays
 from ..runtime.pictures import Depth, Picture, square, to_rgb
 
-__all__ = ["read_image", "read_or_measure", "read_pictures", "resize_all"]
+__all__ = ["check_size", "read_image", "read_or_measure", "read_pictures", "resize_all"]
 
 SHEET = 2**18  # pixels that are resized together
+
+
+def check_size(size: int) -> None:
+    """DataError unless images can have this width and height in pixels."""
+    if size < 1:
+        raise DataError(
+            f"Images of {size} pixels cannot be read: size is their width and height, at least 1."
+        )
 
 
 def read_image(source: Path | BytesIO, size: int, white: float = 0.0) -> Tensor:

@@ -69,13 +69,18 @@ def evaluate(
     images that look otherwise, all is measured a second time, for `full_spectrum`: their images join the ID
     test images (Yang et al. 2023, "Full-spectrum OOD detection").
 
-    Raises ValueError for two sets of one name, for images of two sizes, when no detector is left, and as
-    `evaluate_outputs`.
+    Raises ValueError for two sets of one name, for what is no ImageSet, for images of two sizes, when no
+    detector is left, and as `evaluate_outputs`.
     """
+    _check_resamples(resamples)
     _check_image_sets(ood, shifted)
+    by_name = _by_name(detectors)
+    if (last := extractor.head) is not None:  # before the network runs, where its outputs are known
+        for name, images in (("training", fit), ("test", test)):
+            _check_labels(name, len(images), images.labels, len(last.bias_C))
     measured_sets = [test, *(one.images for one in ood)]
     check_sizes(measured_sets)
-    served, skipped = _served(extractor, _by_name(detectors), test, {})
+    served, skipped = _served(extractor, by_name, test, {})
     training = training_outputs(extractor, list(served.values()), fit, outliers)
     fitted, skipped = _fitted(training, served, skipped)
     served, skipped = _served(extractor, fitted, test, skipped)  # what some want of an image is learned
@@ -131,9 +136,10 @@ def evaluate_outputs(
     `metrics.measure` does.
 
     A detector that cannot be fitted or cannot score, whatever it raises, is skipped. Raises ValueError when
-    none is left, and for a set that is empty, has another number of classes, an unknown group or a reserved
-    name.
+    none is left, for fewer than 0 resamples, for a detector's name in place of a list, and for a set that is
+    empty, has another number of classes, an unknown group or a reserved name.
     """
+    _check_resamples(resamples)
     _check_sets(test, ood)
     fitted, skipped = _fitted(Training(*fit, head, outliers, shown), _by_name(detectors), {})
     return _measured(
@@ -236,6 +242,8 @@ def shift_row(
 
 
 def _by_name(detectors: Detectors) -> dict[str, Detector]:
+    if isinstance(detectors, str):
+        raise ValueError(f"Detectors are a list of names: write [{detectors!r}] in place of {detectors!r}.")
     if isinstance(detectors, Mapping):
         return dict(detectors)
     return {name: registry.make("detectors", name) for name in detectors}
@@ -263,6 +271,19 @@ def _served(
 
 
 def _check_image_sets(ood: Sequence[ImageSet], shifted: Sequence[ImageSet]) -> None:
+    for argument, sets in (("ood", ood), ("shifted", shifted)):
+        if isinstance(sets, (ImageSet, Images)):
+            raise ValueError(f"`{argument}` is a list of ImageSet: write {argument}=[…].")
+        for one in sets:
+            if not isinstance(one, ImageSet):
+                name = one.name if isinstance(one, Images) else "NAME"
+                group = "shift" if argument == "shifted" else "near"
+                raise ValueError(
+                    f"`{argument}` holds {type(one).__name__} in place of an ImageSet. Say what it is called "
+                    f"and of which group it is: ImageSet(name={name!r}, group={group!r}, images=…)."
+                )
+    for one in ood:
+        _check_named(one.name, one.group)
     names = [one.name for one in ood]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Two OOD sets are called {twice[0]!r}. Rename one.")
@@ -274,14 +295,18 @@ def _check_image_sets(ood: Sequence[ImageSet], shifted: Sequence[ImageSet]) -> N
 
 
 def _check_known(name: str, output: Output, y_N: Tensor) -> None:
-    classes = output.logits_BC.shape[1]
-    if not len(output):
+    _check_labels(name, len(output), y_N, output.logits_BC.shape[1])
+
+
+def _check_labels(name: str, count: int, y_N: Tensor, classes: int) -> None:
+    if not count:
         raise ValueError(f"The ID {name} set is empty.")
-    if len(y_N) != len(output) or not 0 <= int(y_N.min()) <= int(y_N.max()) < classes:
+    if len(y_N) != count or not 0 <= int(y_N.min()) <= int(y_N.max()) < classes:
         raise ValueError(
-            f"The network has outputs for {classes} classes and {len(output)} ID {name} images, and "
+            f"The network has outputs for {classes} classes and {count} ID {name} images, and "
             f"there are {len(y_N)} labels from {int(y_N.min())} to {int(y_N.max())}: is this the "
-            "network's own list of classes?"
+            "network's own list of classes? Classes that it does not know are left out by "
+            "load_folder(…, unknown=(NAME, …))."
         )
 
 
@@ -289,13 +314,22 @@ def _check_sets(test: tuple[Output, Tensor], ood: Mapping[str, tuple[str, Output
     _check_known("test", *test)
     classes = test[0].logits_BC.shape[1]
     for name, (group, output) in ood.items():
-        if name in ("id", "mean"):
-            raise ValueError(f"An OOD set cannot be called {name!r}: the name is reserved.")
-        if group not in ("near", "far", "control"):
-            raise ValueError(f"OOD set {name!r} has group {group!r}; it must be near, far or control.")
+        _check_named(name, group)
         if not len(output):
             raise ValueError(f"OOD set {name!r} is empty.")
         if (width := output.logits_BC.shape[1]) != classes:
             raise ValueError(
                 f"OOD set {name!r} has outputs for {width} classes, the ID test set for {classes}."
             )
+
+
+def _check_named(name: str, group: str) -> None:
+    if name in ("id", "mean"):
+        raise ValueError(f"An OOD set cannot be called {name!r}: the name is reserved.")
+    if group not in ("near", "far", "control"):
+        raise ValueError(f"OOD set {name!r} has group {group!r}; it must be near, far or control.")
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 0:
+        raise ValueError(f"`resamples` is {resamples}; it is 1 or more, or 0 for no bootstrap intervals.")

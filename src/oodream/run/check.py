@@ -15,7 +15,7 @@ from ..detection.fit import uses_outliers
 from ..models.factory import backbone
 from ..synthesis.decoders.stable import StableDecoder
 from ..synthesis.filters import make_filters
-from ..synthesis.names import warn_of_names
+from ..synthesis.names import warn_of_names, warn_of_words
 from ..training.known import KEEP_CLASS
 from ..training.loop import autocast
 from ..training.terms import build_loss
@@ -82,6 +82,7 @@ def check(job: Job) -> None:
     # A decoder of another kind may leave `decode.source` unread.
     if job.run.imagines and isinstance(job.decoder, StableDecoder):
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
+        warn_of_words(c.decode.source, job.sampled_words)
         warn_of_photographs(job)
 
 

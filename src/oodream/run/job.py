@@ -83,10 +83,26 @@ class Job:
         """The classes, as the decoder's text encoder has them."""
         return self._decoder.book
 
-    @cached_property
+    @property
     def sampler(self) -> Sampler:
         """The sampler; its kind says what the run imagines, outliers or inliers."""
-        return make_sampler(self.config.sample, self.words)
+        return self._sampling[0]
+
+    @property
+    def sampled_words(self) -> list[str]:
+        """The words that the sampler takes vectors from; none where it needs no words."""
+        return self._sampling[1]
+
+    @cached_property
+    def _sampling(self) -> tuple[Sampler, list[str]]:
+        taken: list[str] = []
+
+        def lookup(names: Sequence[str]) -> Words:
+            words = self.words(names)
+            taken.extend(words.names)
+            return words
+
+        return make_sampler(self.config.sample, lookup), taken
 
     def words(self, names: Sequence[str] = ()) -> Words:
         """The decoder's words of these names, or all that it lists, without those that a known or unknown

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .text import Span, class_book, scaled, spliced, spliced_ids, with_spans
+from ..core.errors import listed
+from .text import PromptError, Span, class_book, scaled, spliced, spliced_ids, unwritable, with_spans
 
 __all__ = ["Conditioning", "TextSide"]
 
@@ -118,6 +119,12 @@ class TextSide:
 
         Raises PromptError for a name that a tokenizer does not know.
         """
+        for tokenizer, _ in self._pairs:
+            if strange := unwritable(tokenizer, names):
+                raise PromptError(
+                    f"The decoder's tokenizer does not know {listed(map(repr, strange))}, and cannot draw "
+                    "things by such names. Name other words."
+                )
         books = [class_book(tokenizer, encoder, names) for tokenizer, encoder in self._pairs]
         return normalize(torch.cat([book.tokens_CD for book in books], 1), dim=1)
 

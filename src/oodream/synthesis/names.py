@@ -26,6 +26,7 @@ __all__ = [
     "things",
     "unlearnt",
     "warn_of_names",
+    "warn_of_words",
 ]
 
 NAMES = "names.json"
@@ -109,6 +110,20 @@ def warn_of_names(
             f"The decoder {shown(source)} has learnt what is unknown here: {_pairs(held)}. What it imagines "
             f"may show it, and near-OOD numbers are then too good. Train a decoder without these "
             f"(oodream fit-decoder --without).",
+            stacklevel=2,
+        )
+
+
+def warn_of_words(source: str | Path, words: Sequence[str]) -> None:
+    """Warns of words to sample from that the decoder at `source` has not learnt.
+
+    Says nothing of a decoder whose names are not known. Raises what `known_to` does.
+    """
+    if (names := known_to(source)) is not None and (missing := unlearnt(names, words)):
+        warnings.warn(
+            f"The decoder {shown(source)} has not learnt {listed(map(repr, missing))}, so outliers drawn by "
+            "such words show nothing in particular. Several words are written with commas between them "
+            "(--sample.options words=star,moon); without any, all that it has learnt are taken.",
             stacklevel=2,
         )
 

@@ -34,6 +34,7 @@ __all__ = [
     "scaled",
     "spliced",
     "spliced_ids",
+    "unwritable",
     "with_spans",
 ]
 
@@ -171,12 +172,23 @@ def _located(
 
 def _word(tokenizer: Any, name: str) -> list[int]:
     """The name's own tokens."""
-    word: list[int] = tokenizer(name, add_special_tokens=False).input_ids
+    word = _ids(tokenizer, name)
     if not word:
         raise PromptError(f"The class name {name!r} holds no word. {_renaming(name)}")
     if tokenizer.unk_token_id in word:
         raise PromptError(f"The decoder's tokenizer does not know the class name {name!r}. {_renaming(name)}")
     return word
+
+
+def unwritable(tokenizer: Any, names: Sequence[str]) -> list[str]:
+    """Those of the names that hold no word, or letters that the tokenizer does not know."""
+    ids = [_ids(tokenizer, name) for name in names]
+    return [name for name, word in zip(names, ids, strict=True) if not word or tokenizer.unk_token_id in word]
+
+
+def _ids(tokenizer: Any, name: str) -> list[int]:
+    ids: list[int] = tokenizer(name, add_special_tokens=False).input_ids
+    return ids
 
 
 def _renaming(name: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core import registry
 from ..core.faults import require
 from ..core.types import Detector, Output
-from ..detection.detectors import NotFitted, learned_fields, probes_of, restore, state
+from ..detection.detectors import BaseDetector, NotFitted, learned_fields, probes_of, restore, state
 from ..detection.fit import Training, training_outputs, uses_outliers
 from ..models.inference import Extractor
 from ._rules import run_rules, untouched
@@ -89,9 +89,22 @@ def _scores(make: Factory) -> None:
             score_N.shape == (n,),
             f"`score` of {n} outputs must have shape ({n},), not {tuple(score_N.shape)}.",
         )
-        require(score_N.dtype == torch.float64, f"Scores must be float64, not {score_N.dtype}.")
+        require(
+            score_N.dtype == torch.float64,
+            f"Scores must be float64, not {score_N.dtype}.{_of_what_it_reads(detector)}",
+        )
         require(bool(score_N.isfinite().all()), "Scores of ordinary outputs must be finite.")
         require(not score_N.requires_grad, "Scores must not require gradients.")
+
+
+def _of_what_it_reads(detector: Any) -> str:
+    """Why a detector of ours may have other numbers than float64."""
+    if not isinstance(detector, BaseDetector):
+        return ""
+    return (
+        f" What `reads` names comes as float64, and the rest of an output as it is; here reads = "
+        f'{detector.reads}. One that uses z_BF has reads: ClassVar = ("features",).'
+    )
 
 
 def _direction(make: Factory) -> None:

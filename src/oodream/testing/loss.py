@@ -30,11 +30,11 @@ def check_loss(loss: str | Callable[..., Loss], **options: Any) -> None:
     """Raises AssertionError with the rule that a loss breaks.
 
     `loss` is a registered name, `package.module:Class` or the class itself, `options` are its own. The rules:
-    the total is a finite scalar and the parts have names; gradients reach the network and all weights of the
-    loss; it works at any batch size and for the sizes it is built for; it refuses a step that lacks what it
-    says it needs, and makes do without anything else; the order of a batch's rows does not matter, as long as
-    known image, outlier and teacher of a row stay together; it leaves the step as it is; its state can be
-    read back.
+    the total is a finite scalar and the parts have names; all weights of the loss are made in `build`, at the
+    latest; gradients reach the network and all of these weights; it works at any batch size and for the sizes
+    it is built for; it refuses a step that lacks what it says it needs, and makes do without anything else;
+    the order of a batch's rows does not matter, as long as known image, outlier and teacher of a row stay
+    together; it leaves the step as it is; its state can be read back.
     """
     factory: Factory = (
         partial(make, "losses", loss, **options) if isinstance(loss, str) else partial(loss, **options)
@@ -44,6 +44,7 @@ def check_loss(loss: str | Callable[..., Loss], **options: Any) -> None:
         for sizes in SIZES:
             for known, outliers in ((6, 6), (1, 1), (5, 2), (2, 5)):
                 _check_terms(_built(factory, sizes), random_step(sizes, known, outliers))
+            _check_made(_built(factory, sizes), random_step(sizes, 6, 6))
             _check_gradients(_built(factory, sizes), random_step(sizes, 6, 6))
             _check_needs(factory, sizes)
             _check_early_refusal(factory, sizes)
@@ -93,8 +94,8 @@ def _built(factory: Factory, sizes: Sizes) -> Loss:
     return loss
 
 
-def _terms(loss: Loss, step: Step) -> Terms:
-    with seeded(0, "check_loss", "step"):
+def _terms(loss: Loss, step: Step, seed: int = 0) -> Terms:
+    with seeded(seed, "check_loss", "step"):
         return loss(step)
 
 
@@ -119,6 +120,17 @@ def _check_terms(loss: Loss, step: Step, what: str = "") -> None:
         assert torch.isfinite(value), f"{called} is {value.item()} for {n}; it must be finite."
     for name in terms.parts:
         assert "@" not in name, f"The part {name!r} has an @ in its name, which marks losses used twice."
+
+
+def _check_made(loss: Loss, step: Step) -> None:
+    """Everything that the loss learns is there before the first step."""
+    before = loss.state_dict().keys()
+    _terms(loss, step)
+    late = sorted(loss.state_dict().keys() - before)
+    assert not late, (
+        f"The loss makes {', '.join(late)} in forward, where it is never trained, and not read back. Make it "
+        "in build(sizes), which is called before training and knows the sizes."
+    )
 
 
 def _check_gradients(loss: Loss, step: Step) -> None:
@@ -200,7 +212,15 @@ def _check_rows(factory: Factory, sizes: Sizes) -> None:
     again = _terms(
         _built(factory, sizes), Step(**{name: moved(name, value) for name, value in vars(step).items()})
     ).total
-    assert torch.allclose(total, again, rtol=1e-4, atol=1e-6), (
+    if torch.allclose(total, again, rtol=1e-4, atol=1e-6):
+        return
+    twice = [_terms(_built(factory, sizes), step, seed).total for seed in (0, 1)]
+    for other in twice:
+        assert torch.allclose(total, other, rtol=1e-4, atol=1e-6), (
+            f"The loss is random: the total is {total.item():g}, and {other.item():g} for the same rows at "
+            "another time. Draw no random numbers for single rows: their order must not matter."
+        )
+    raise AssertionError(
         f"The total is {total.item():g}, and {again.item():g} for the same rows in another order."
     )
 

@@ -98,8 +98,9 @@ class BaseDetector(Section, ABC):
         """Learns from outputs for ID training images, their labels (N,) and the network's head; returns
         itself.
 
-        Raises ValueError for no images, NaN or infinity, labels that are no classes, and for what the network
-        does not show; NoOutliers where the detector needs outliers and no label is -1.
+        Raises BrokenRule where `_fit` leaves a learned field empty; ValueError for no images, NaN or
+        infinity, labels that are no classes, and for what the network does not show; NoOutliers where the
+        detector needs outliers and no label is -1.
         """
         if not learned_fields(self):
             return self
@@ -112,6 +113,11 @@ class BaseDetector(Section, ABC):
             _check_labels(y_N[known_N], output.logits_BC.shape[1])
         checked = _checked(self, output, [probe for probe in self.probes if probe.for_fit])
         self._fit(checked, y_N, cast(Head, _checked_head(self, head)))
+        unset = [f.name for f in learned_fields(self) if getattr(self, f.name) is None]
+        require(
+            not unset,
+            f"`_fit` did not set {', '.join(unset)}: it fills each field under its declared name.",
+        )
         return self
 
     def score(self, output: Output) -> Tensor:

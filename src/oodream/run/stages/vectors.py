@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...core.distributed import is_main
+from ...core.errors import listed
 from ...core.files import write_json
 from ...core.tensors import save_tensors
 from ...core.types import Json
@@ -60,4 +61,8 @@ def sample_vectors(job: Job) -> Json:
     save_tensors(job.layout.vectors, {k: x for k, x in vars(vectors).items() if isinstance(x, Tensor)})
     parts = zip(vectors.z_MD.split(1024), vectors.anchor_M.split(1024), strict=True)
     cosine_M = torch.cat([(z_BD * features.z_ND[anchor_B]).sum(1) for z_BD, anchor_B in parts])
-    return {f"{vectors.kind}s": len(vectors), "mean_cosine_to_anchor": round(cosine_M.mean().item(), 4)}
+    mean = round(cosine_M.mean().item(), 4)
+    words = (
+        {"words": len(job.sampled_words), "such_as": listed(job.sampled_words)} if job.sampled_words else {}
+    )
+    return {f"{vectors.kind}s": len(vectors), "mean_cosine_to_anchor": mean, **words}

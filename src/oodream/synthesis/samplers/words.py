@@ -26,10 +26,11 @@ __all__ = ["WordVectors"]
 @dataclass(frozen=True, kw_only=True)
 class WordVectors(Section):
     """The vectors T(word) of words that no known or unknown class has in its name, with noise: other things
-    by name, with nothing sampled around a class.
+    by name (`words=star,moon`), with nothing sampled around a class.
 
-    `words` are names with commas between them, or "world": those of the things in the data set's own world;
-    without any, all that the decoder lists as learnt, or else the things that its vocabulary names. Each
+    `words` are names with commas between them: "star,hot dog" are two, "star moon" is one thing of this name.
+    "world" stands for the things in the data set's own world, and "" for all that the decoder lists as
+    learnt, or else the things that its vocabulary names, in both cases without the classes. Each
     class has all words in an order of its own, again and again. `cosine` is the mean cosine of a vector to
     its word; 1 is the word itself. What unknown images show that have no class names is not known here, and
     is not left out.
