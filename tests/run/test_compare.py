@@ -111,6 +111,13 @@ def test_no_arm_is_called_as_the_baseline_is(name):
     assert read_arms('{"baseline, longer": {}}')
 
 
+@pytest.mark.parametrize("name", ["", " ", "\u3000", ".", "..", "|", "two\nlines", "\ud800", "x" * 101])
+def test_names_that_tables_and_folders_cannot_have_are_refused(name):
+    with pytest.raises(ValueError, match=r"^No arm can be called '.*: a name has letters or digits"):
+        read_arms(json.dumps({"a": {}, name: {}}))
+    assert read_arms(json.dumps({"x" * 100: {}, "a | b": {}, "ein Ü": {}}))
+
+
 @pytest.mark.parametrize("other", ["a_b", "A b"])
 def test_two_names_of_one_folder_are_refused(other):
     with pytest.raises(ValueError, match=f"one folder: 'a b' and '{other}'. Name them apart"):

@@ -46,6 +46,8 @@ GROUPS = {
     "control": ("auroc",),
 }
 SHIFTED = "shifted"
+LONGEST = 100
+"""characters of an arm's name, which tables and a folder have"""
 MEASURE = ("evaluate", "shift")
 """The sections that say what is measured; all arms share them, but for `SCORES`."""
 SCORES = ("evaluate.detectors", "evaluate.detector_options")
@@ -283,7 +285,7 @@ def look_cells(run: Run) -> dict[str, Cell]:
 def read_arms(text: str) -> dict[str, Json]:
     """Arms from JSON: {"name": {option: value, …}, …}.
 
-    Raises ValueError when it is anything else.
+    Raises ValueError when it is anything else, and for names that tables and folders could not have.
     """
     arms = parse_json(text)
     if (
@@ -296,6 +298,11 @@ def read_arms(text: str) -> dict[str, Json]:
         )
     folders: dict[str, str] = {}
     for name in arms:
+        if not any(map(str.isalnum, name)) or not name.isprintable() or len(name) > LONGEST:
+            raise ValueError(
+                f"No arm can be called {brief(name)}: a name has letters or digits, is on one line and is of "
+                f"{LONGEST} characters at most."
+            )
         if name.strip().casefold() == BASELINE:
             raise ValueError(
                 f"No arm can be called {name!r}: so the classifier is called that all arms are compared with."
