@@ -329,7 +329,7 @@ def test_every_arm_is_checked_before_the_first_one_starts(shapes, tiny_pipeline,
 def test_a_broken_arm_is_named_with_the_way_to_the_others(
     error, said, shapes, tiny_pipeline, tmp_path, capsys, monkeypatch
 ):
-    def broken(*_):
+    def broken(*_, **__):
         raise error
 
     monkeypatch.setattr("oodream.run.compare.go", broken)

@@ -95,6 +95,19 @@ def test_a_lower_fpr_is_a_gain():
     assert {c.share for c in contrasts(ARMS)["all fpr95_id"]} == {None}
 
 
+def test_names_are_text_in_markdown():
+    """Whatever Markdown would take it for, in the headline, the tables and the notes."""
+    name, said = "a | <b>*x*</b> `y` [z](w) \\", "a \\| \\<b>\\*x\\*\\</b> \\`y\\` \\[z](w) \\\\"
+    oracle = arm(name, 8, -10, oracle=True)
+    text = markdown([ARMS[0], arm(name, 2, -3), oracle])
+    assert name not in text
+    assert f"“{said}”" in text
+    assert f"The oracle is {said}: real images" in text
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    for lines in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+
 def test_markdown_has_a_table_of_numbers_and_one_for_each_metric():
     tables = rows(text := markdown(ARMS))
     assert [*tables] == [

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from oodream.cli.main import main
-from oodream.core.errors import StoreError
+from oodream.config import Config, DecodeConfig, RegularizeConfig
+from oodream.core.errors import DataError, StoreError
 from oodream.core.tensors import load_tensors
 from oodream.run.artifacts import Run
+from tests.helpers.begun import begin_run
 from tests.helpers.runs import command
 
 
@@ -76,6 +78,42 @@ def test_it_needs_no_data(finished, tmp_path):
     assert len(moved.images) == 24
     assert moved.rows() == Run.open(finished).rows()
     assert moved.audit().findings
+
+
+def test_what_a_run_does_not_have_is_not_said_to_be_missing(run, tmp_path):
+    """Images or latents, and all that belongs to imagining; with the way to what there is."""
+    with pytest.raises(DataError, match=r"images and no latents: its outliers are images .* Run\.images"):
+        _ = run.latents
+    with pytest.raises(DataError, match="has no latents of known images: nothing"):
+        _ = run.known_latents
+    latents = begin_run(tmp_path / "latents", Config(decode=DecodeConfig(output="latents")))
+    with pytest.raises(DataError, match=r"latents and no images: its outliers are latents .* Run\.latents"):
+        _ = latents.images
+
+
+@pytest.mark.parametrize("outliers", ["known", "real"])
+def test_a_run_that_imagines_nothing_says_so(finished, outliers, tmp_path):
+    run = begin_run(tmp_path, Config(regularize=RegularizeConfig(outliers=outliers, real="things")))
+    shutil.copytree(finished / "classes", tmp_path / "classes")
+    for name in ("encoder", "features", "vectors", "files", "images", "latents", "provenance", "keep_mask",
+                 "samples", "strips"):  # fmt: skip
+        with pytest.raises(DataError, match=f"imagines nothing: {outliers} images stand in the place of"):
+            getattr(run, name)
+
+
+def test_scores_that_were_not_measured_come_with_those_that_were(run):
+    there = r"For it there are: 'energy', 'msp', 'max_logit', 'mahalanobis'\.$"
+    with pytest.raises(ValueError, match=rf"no scores of 'vim' for the classifier regularized-s0\. {there}"):
+        run.scores("regularized", 0, "vim")
+    with pytest.raises(ValueError, match=r"-s7\. There are some for: baseline-s0, regularized-s0\.$"):
+        run.scores(seed=7)
+
+
+def test_scores_that_are_gone_are_to_be_made_again(copied):
+    run = Run.open(copied)
+    run.layout.scores("baseline", 0, "msp").unlink()
+    with pytest.raises(StoreError, match=r"is missing\. Make it again: .* --redo scores"):
+        run.scores("baseline", 0, "msp")
 
 
 TORN = {

@@ -190,6 +190,12 @@ def test_a_loss_that_needs_nothing_beside_known_images_is_said(shapes, decoder, 
         assert not checked(shapes, decoder, tmp_path, about, **other)
 
 
+def test_a_loss_that_tells_names_apart_is_checked_in_silence(shapes, decoder, tmp_path):
+    """With an outlier's name, as there is one at least; a layer for none makes PyTorch warn."""
+    loss = {"loss": ["extra_class"], "loss_options": {"named": True}}
+    assert checked(shapes, decoder, tmp_path, ("zero-element",), regularize=loss) == []
+
+
 def test_folders_that_validation_does_not_read_are_said(shapes, decoder, tmp_path):
     about, folder = ("is not measured",), str(class_folder(tmp_path / "other", circle=3))
     (message,) = checked(shapes, decoder, tmp_path, about, validate=["star"], shifted=[folder])
@@ -251,7 +257,7 @@ def test_imagined_and_real_outliers_are_images_to_learn_from(shapes, decoder, tm
 def test_that_there_will_be_no_guard_is_said(shapes, decoder, tmp_path):
     about = ("no guard",)
     (message,) = checked(shapes, decoder, tmp_path, about, guard={"alpha": 0.1})
-    assert "There will be no guard: 0.1 takes 29 known test images to guarantee, and there are 12" in message
+    assert "no guard: alpha 0.1 takes 29 known test images to guarantee, and there are 12" in message
     assert checked(shapes, decoder, tmp_path, about, guard={"alpha": 0.3}) == []
 
 

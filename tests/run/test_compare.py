@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,15 @@ from oodream.cli.main import main
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
 from oodream.core.options import ConfigError
 from oodream.core.results import ShiftRow, row_to_json
-from oodream.run.compare import cells, checked_arms, measured_arm, read_arms, shared_options
+from oodream.run.artifacts import Run
+from oodream.run.compare import cells, checked_arms, measured_arm, own_redo, read_arms, shared_options
+from oodream.run.folder import RunDir
+from oodream.run.job import Job
 from oodream.run.layout import BASELINE, REGULARIZED
 from tests.helpers.begun import begin_run
 from tests.helpers.page import row
 from tests.helpers.rows import control_row, shift_row
-from tests.helpers.runs import plain
+from tests.helpers.runs import command, plain
 
 SHARED = {
     "data": "elsewhere", "root": "elsewhere", "classes": "cifar10", "unknown": ["shirt"], "max_per_class": 5,
@@ -107,6 +111,13 @@ def test_no_arm_is_called_as_the_baseline_is(name):
     assert read_arms('{"baseline, longer": {}}')
 
 
+@pytest.mark.parametrize("name", ["", " ", "\u3000", ".", "..", "|", "two\nlines", "\ud800", "x" * 101])
+def test_names_that_tables_and_folders_cannot_have_are_refused(name):
+    with pytest.raises(ValueError, match=r"^No arm can be called '.*: a name has letters or digits"):
+        read_arms(json.dumps({"a": {}, name: {}}))
+    assert read_arms(json.dumps({"x" * 100: {}, "a | b": {}, "ein Ü": {}}))
+
+
 @pytest.mark.parametrize("other", ["a_b", "A b"])
 def test_two_names_of_one_folder_are_refused(other):
     with pytest.raises(ValueError, match=f"one folder: 'a b' and '{other}'. Name them apart"):
@@ -128,6 +139,52 @@ def test_two_names_of_one_folder_are_refused(other):
 def test_a_name_that_there_is_not_comes_with_those_there_are(words, said, capsys):
     assert main(["compare", *words]) == 2
     assert said in plain(capsys.readouterr().err)
+
+
+def stamped(folder: Path) -> dict[str, int]:
+    """The stages of a run, and when they were finished."""
+    return {stage: (folder / stage / "stage.json").stat().st_mtime_ns for stage in RunDir(folder).stamps()}
+
+
+def test_an_arm_whose_option_has_changed_is_made_again_and_no_other(
+    finished, shapes, tiny_pipeline, tmp_path, capsys
+):
+    """As the refusal says, with --redo changed; a stage that is named is made again where there is such a
+    one.
+    """
+    out, arms = tmp_path / "out", tmp_path / "arms.json"
+    shutil.copytree(finished, out / "a")
+    args = command(shapes, tiny_pipeline, out, "--arms", str(arms), "--preset", "folder")[1:]
+
+    def compared(outliers: int, *more: str) -> int:
+        arms.write_text(json.dumps({"a": {}, "b": {"regularize": {"max_outliers": outliers}}}))
+        return main(["compare", *args, *more])
+
+    assert compared(5) == 0
+    before = {arm: stamped(out / arm) for arm in "ab"}
+    assert compared(6) == 2
+    said = plain(capsys.readouterr().err)
+    assert "Arm 'b': " in said
+    assert "Add --redo changed to make classifier/regularized-s0 and what depends on it afresh" in said
+    assert "the same command again" not in said, "which would be refused again"
+    assert compared(6, "--redo", "changed") == 0
+    after = {arm: stamped(out / arm) for arm in "ab"}
+    assert after["a"] == before["a"]
+    kept = {stage for stage, at in after["b"].items() if before["b"][stage] == at}
+    assert {"align", "images/imagined", "classifier/baseline-s0", "filter"} <= kept
+    again = {"classifier/regularized-s0", "scores", "guard", "shift", "audit", "report"}
+    assert after["b"].keys() - kept == again
+    assert compared(6, "--redo", "images/imaginde") == 2
+    said = plain(capsys.readouterr().err)
+    assert "There is no stage 'images/imaginde' in any arm. There are: classes, " in said
+    assert compared(6, "--redo", "report") == 0
+    for arm in "ab":
+        assert {stage for stage, at in stamped(out / arm).items() if after[arm][stage] != at} == {"report"}
+
+
+def test_a_stage_that_some_arms_lack_is_made_again_in_the_others(finished):
+    job = Job(Run.open(finished).config, finished)
+    assert own_redo(job, ["changed", "latents", "classifier"]) == ["changed", "classifier"]
 
 
 def test_arms_of_another_preset_say_which_one_they_are_made_for(shapes, capsys):

@@ -67,6 +67,10 @@ class Arms:
     """where the common options start from"""
     only: tuple[str, ...] = ()
     """of these arms alone"""
+    redo: tuple[str, ...] = ()
+    """stages to make afresh in every arm that has them, with all that follows them; "changed": those whose
+    options or images have changed
+    """
     dry_run: bool = False
     """check options and images of all arms, print the arms, and stop"""
 
@@ -152,14 +156,15 @@ def compare(args: Sequence[str]) -> int:
     if where.dry_run:
         check_lasts(place)
         with made_for(where):
-            checked_arms(config, arms, place_here(place, "runs"))
+            checked_arms(config, arms, place_here(place, "runs"), where.redo)
         print(json.dumps(arms, indent=2))
         print(f"Would run in {place}: {what}.")
         return 0
     if is_main():
         print(f"oodream: {what}\n  folder: {place}", flush=True)
     with working_in(place) as folder, made_for(where):
-        measured = compare(config, arms, folder, shlex.join(["oodream", "compare", *args]), say)
+        line = shlex.join(["oodream", "compare", *args])
+        measured = compare(config, arms, folder, line, say, where.redo)
     if measured:
         print(f"\n{markdown(measured)}\nPage: {(folder / 'comparison.html').resolve()}")
     return 0

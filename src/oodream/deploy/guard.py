@@ -240,7 +240,7 @@ def _fitted(
     output = extractor(held_out, probes_of([detector]))
     score_N, name = scores_of(detector, output), name_of(detector)
     _check_scores(score_N, name)
-    warn_if_upside_down(extractor, {name: detector}, held_out, {name: score_N})
+    warn_if_upside_down("guard", extractor, {name: detector}, held_out, {name: score_N})
     return detector, HeldOut.of(score_N, output.logits_BC, held_out.labels if labelled else None)
 
 

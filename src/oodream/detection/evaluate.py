@@ -104,7 +104,8 @@ def evaluate(
         whole = measured((known, torch.cat([y_N, *(one.images.labels for one in shifted)])))
         result = replace(result, full_spectrum=whole.rows)
     used = {name: served[name] for name in result.scores}
-    warn_if_upside_down(extractor, used, test, {name: sets["id"] for name, sets in result.scores.items()})
+    scores = {name: sets["id"] for name, sets in result.scores.items()}
+    warn_if_upside_down(f"{classifier}-s{seed}", extractor, used, test, scores)
     return result
 
 

@@ -66,14 +66,18 @@ def upside_down(
 
 
 def warn_if_upside_down(
-    extractor: Extractor, detectors: Mapping[str, Detector], known: Images, scores: Mapping[str, Tensor]
+    of: str,
+    extractor: Extractor,
+    detectors: Mapping[str, Detector],
+    known: Images,
+    scores: Mapping[str, Tensor],
 ) -> None:
-    """Warns of each detector that is `upside_down`."""
+    """Warns of each detector that is `upside_down`; `of` names the classifier, or what has the detectors."""
     for name, auroc in upside_down(extractor, detectors, known, scores).items():
         warnings.warn(
-            f"{name} ranks upside down: known images made unrecognizable (tiles shuffled, or two blended) "
-            f"look better known to it than the known images themselves (AUROC {auroc:.1%}). Choose other "
-            "options or another detector; one that compares with training images needs enough of them in "
-            "every class, and one of yours needs higher scores for what is unknown.",
+            f"{of}: {name} ranks upside down: known images made unrecognizable (tiles shuffled, or two "
+            f"blended) look better known to it than the known images themselves (AUROC {auroc:.1%}). Choose "
+            "other options or another detector; one that compares with training images needs enough of them "
+            "in every class, and one of yours needs higher scores for what is unknown.",
             stacklevel=3,
         )

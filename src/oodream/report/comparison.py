@@ -4,6 +4,7 @@ and as a page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,16 +34,22 @@ WIDTH, ROW = 520, 40  # of the figure of shares, and of an arm in it
 def markdown(arms: Sequence[Arm]) -> str:
     """The headline, a table of the arms, one of differences for each metric, and what these mean."""
     by_metric = contrasts(arms)
-    parts = [f"{headline(arms, by_metric)}\n", _table(*measured(arms))]
+    parts = [f"{_escaped(headline(arms, by_metric))}\n", _table(*measured(arms))]
     parts += [
         f"**{METRICS[metric]}**\n\n{_table(*differences(arms, part))}" for metric, part in by_metric.items()
     ]
-    parts += [f"{note}\n" for note in notes(arms, by_metric)]
+    parts += [f"{_escaped(note)}\n" for note in notes(arms, by_metric)]
     return "\n".join(parts)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *rows])
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(_escaped, cells))} |\n" for cells in lines)
+
+
+def _escaped(text: str) -> str:
+    """Text with names in it, of arms or folders, whose characters Markdown would take for its own."""
+    return re.sub(r"[\\|<&*`~\[]", r"\\\g<0>", text)
 
 
 def measured(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..audit.finding import Audit
 from ..config import Config
-from ..core.errors import DataError, StoreError, brief, shown
+from ..core.errors import StoreError, brief, shown
 from ..core.files import parse_json, read_json
 from ..core.folders import check_is_there
 from ..core.options import overlay
@@ -29,7 +29,8 @@ from ..training.sources import Kind
 from .added import added_outliers
 from .beside import Beside, beside_of, kind_of
 from .folder import RunDir, read_manifest
-from .generated import ImageFiles, LatentShards, latent_reader
+from .generated import ImageFiles, LatentShards, imagined_images, latent_reader
+from .lacking import IMAGINING, check_imagined, check_imagines, check_latents, check_scores
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .reading import Lines, again, read_lines, read_object, read_tensors
 from .selection import Selection
@@ -39,7 +40,7 @@ __all__ = ["Run", "named_extensions"]
 
 class Run:
     """A run's folder, opened. What is asked for is read once; StoreError names a file that is missing or
-    damaged, and the stage to make again.
+    damaged, and the stage to make again. DataError says of what such a run does not have why that is so.
     """
 
     def __init__(self, folder: Path, config: Config, command: str = "", plugins: bool = True) -> None:
@@ -134,32 +135,24 @@ class Run:
         kind = self.config.decode.format
         return ImageFiles(folder=folder, vectors=self.vectors, names=self.book.names, format=kind)
 
-    @cached_property
-    def images(self) -> Images:
-        """All imagined images in the order of their vectors, labelled with the classes they lie around.
-
-        Raises DataError when some are missing or damaged, or when the run has latents.
-        """
-        if self.has_latents:
-            raise DataError(f"{self.folder.path} has latents and no images: read them with Run.latents.")
-        assert isinstance(self.files, ImageFiles)
-        self.folder.check_record(imagined_stage("images"))
-        mend = f"oodream decode {self.folder.path} --verify"
-        return self.files.images("imagined", self.config.size, mend)
+    images = cached_property(imagined_images)
 
     @cached_property
     def latents(self) -> Callable[[Tensor], Tensor]:
-        """The imagined latents by row: rows (B,) to float16 (B, F, h, w)."""
+        """The imagined latents by row: rows (B,) to float16 (B, F, h, w); DataError where there are none."""
+        check_imagined(self, "latents")
         return latent_reader([file for file, _ in groupby(map(self.files.path, range(len(self.vectors))))])
 
     @cached_property
     def known_latents(self) -> Callable[[Tensor], Tensor]:
-        """The ID training images' latents by row."""
+        """The ID training images' latents by row; DataError where the run has none."""
+        check_latents(self)
         return latent_reader(self.layout.latent_shards())
 
     @cached_property
     def provenance(self) -> Lines:
         """What each imagined row was made from: class, prompt, anchor, seed, distance, hash of its file."""
+        check_imagines(self)
         output = self.config.decode.output
         file, stage = self.layout.provenance(output), imagined_stage(output)
         self.folder.check_file(file)
@@ -209,8 +202,12 @@ class Run:
         return [arm for arm in arms if self.stamp(classifier_stage(*arm))]
 
     def scores(self, kind: str = REGULARIZED, seed: int = 0, detector: str = "") -> dict[str, Tensor]:
-        """A detector's scores (by default the first's) by image set, "id" the test images; higher = OOD."""
-        return self._tensors(self.layout.scores(kind, seed, detector or self.config.evaluate.detectors[0]))
+        """A detector's scores (by default the first's) by image set, "id" the test images; higher = OOD.
+        ValueError names those that there are.
+        """
+        detector = detector or self.config.evaluate.detectors[0]
+        check_scores(self, kind, seed, detector)
+        return self._tensors(self.layout.scores(kind, seed, detector))
 
     def rows(self) -> list[Row]:
         """All that was measured of the detectors."""
@@ -232,7 +229,10 @@ class Run:
         return _read_audit(self.layout.audit)
 
     def _tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
-        return read_tensors(file, str(file.parent.relative_to(self.folder.path)), *names)
+        stage = str(file.parent.relative_to(self.folder.path))
+        if stage in IMAGINING:
+            check_imagines(self)
+        return read_tensors(file, stage, *names)
 
     def stamp(self, stage: str) -> Json | None:
         """A finished stage's seconds, summary and inputs; None where it is not finished."""

@@ -55,6 +55,7 @@ def check(job: Job) -> None:
             classes=len(job.book.names),
             text=job.book.tokens_CD.shape[1] if vectors else 0,
             teacher=1,
+            names=1,
             latent=(4, 8, 8) if job.run.has_latents else None,
         ),
     )

@@ -16,8 +16,8 @@ from typing import Any, get_args
 
 from ..audit.look import LOOK
 from ..config import Config
-from ..core.distributed import barrier, is_main
-from ..core.errors import brief, shown
+from ..core.distributed import is_main
+from ..core.errors import StoreError, brief, shown
 from ..core.files import parse_json, write_bytes, write_json
 from ..core.memory import out_of_memory
 from ..core.options import ConfigError, overlay, to_json
@@ -35,7 +35,7 @@ from .generated import slug
 from .job import Job
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .plan import Plan
-from .runner import go
+from .runner import CHANGED, go
 
 __all__ = ["ArmError", "checked_arms", "compare", "measured_arm", "read_arms"]
 
@@ -46,6 +46,8 @@ GROUPS = {
     "control": ("auroc",),
 }
 SHIFTED = "shifted"
+LONGEST = 100
+"""characters of an arm's name, which tables and a folder have"""
 MEASURE = ("evaluate", "shift")
 """The sections that say what is measured; all arms share them, but for `SCORES`."""
 SCORES = ("evaluate.detectors", "evaluate.detector_options")
@@ -60,7 +62,9 @@ class ArmError(RuntimeError):
         said = str(error) if in_words else f"{type(error).__name__}: {error}."
         if out_of_memory(error):
             said = f"out of memory: {error}."
-        advice = "What is finished is kept: the same command again goes on from here."
+        advice = "What is finished is kept."
+        if not isinstance(error, StoreError):  # which says itself what to do
+            advice = "What is finished is kept: the same command again goes on from here."
         if others:
             advice += f" The other arms alone: --only {shlex.join(others)}."
         super().__init__(f"Arm {arm!r}: {said} {advice}")
@@ -72,22 +76,27 @@ def compare(
     folder: Path,
     command: str,
     say: Callable[[str], None],
+    redo: Sequence[str] = (),
 ) -> list[Arm]:
     """Runs every arm (resuming what is there) and writes `comparison.md`, `comparison.html` and
     `comparison.json`; returns what was measured.
 
+    `redo` names stages to make afresh in every arm that has them, as `runner.execute` does in a run.
     Every arm is checked before the first one starts: ConfigError or ValueError names the arm. Whatever an
     arm's run raises becomes an ArmError; the arms before it are in the comparison. The first one returned is
     the baseline classifier. Of several processes, which train and decode together, only the first
     one writes and returns any.
     """
-    configs = checked_arms(base, arms, folder)
+    configs = checked_arms(base, arms, folder, redo)
     folders = {name: folder / slug(name) for name in configs}
     measured: list[Arm] = []
     for i, (name, config) in enumerate(configs.items()):
         earlier = [RunDir(path) for path in list(folders.values())[:i]]
         try:
-            run = _run_arm(name, Job(config, folders[name], command), earlier, say)
+            if is_main():
+                say(f"{name}: {folders[name]}")
+            job = Job(config, folders[name], command)
+            run = go(job, say, redo=own_redo(job, redo), others=earlier)
             if not is_main():
                 continue
             if not measured:
@@ -99,20 +108,16 @@ def compare(
     return measured
 
 
-def _run_arm(name: str, job: Job, earlier: Sequence[RunDir], say: Callable[[str], None]) -> Run:
-    """An arm's run, with what earlier arms have made from equal inputs."""
-    if is_main():
-        say(f"{name}: {job.folder.path}")
-        with job.folder.locked():
-            for stage, inputs in Plan(job).inputs.items():
-                job.folder.borrow(stage, inputs, earlier)
-    barrier(job.device)
-    return go(job, say)
+def own_redo(job: Job, redo: Sequence[str]) -> list[str]:
+    """What an arm has of `redo`: arms of other methods have other stages."""
+    return [stage for stage in redo if stage == CHANGED or Plan(job).has(stage)]
 
 
-def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Config]:
+def checked_arms(
+    base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Path, redo: Sequence[str] = ()
+) -> dict[str, Config]:
     """The arms' options; ConfigError or ValueError names an arm that cannot be run in its folder below
-    `folder`, or not be compared with the others.
+    `folder`, or not be compared with the others, or a stage to `redo` that no arm has.
 
     Warns of a common folder of real outliers that no arm takes.
     """
@@ -137,7 +142,19 @@ def checked_arms(base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Pa
             check(Job(config, folder / slug(name)))
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"Arm {name!r}: {error}") from error
+    check_redo([Job(config, folder / slug(name)) for name, config in configs.items()], redo)
     return configs
+
+
+def check_redo(jobs: Sequence[Job], redo: Sequence[str]) -> None:
+    """Raises ConfigError, which names all stages, for a stage to `redo` that no job has."""
+    if not (named := [stage for stage in redo if stage != CHANGED]):
+        return
+    plans = [Plan(job) for job in jobs]
+    for stage in named:
+        if not any(plan.has(stage) for plan in plans):
+            known = ", ".join(dict.fromkeys(own for plan in plans for own in plan.stages))
+            raise ConfigError(f"There is no stage {stage!r} in any arm. There are: {known}.")
 
 
 def arm_config(base: Config, options: Mapping[str, Any]) -> Config:
@@ -268,7 +285,7 @@ def look_cells(run: Run) -> dict[str, Cell]:
 def read_arms(text: str) -> dict[str, Json]:
     """Arms from JSON: {"name": {option: value, …}, …}.
 
-    Raises ValueError when it is anything else.
+    Raises ValueError when it is anything else, and for names that tables and folders could not have.
     """
     arms = parse_json(text)
     if (
@@ -281,6 +298,11 @@ def read_arms(text: str) -> dict[str, Json]:
         )
     folders: dict[str, str] = {}
     for name in arms:
+        if not any(map(str.isalnum, name)) or not name.isprintable() or len(name) > LONGEST:
+            raise ValueError(
+                f"No arm can be called {brief(name)}: a name has letters or digits, is on one line and is of "
+                f"{LONGEST} characters at most."
+            )
         if name.strip().casefold() == BASELINE:
             raise ValueError(
                 f"No arm can be called {name!r}: so the classifier is called that all arms are compared with."

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
@@ -32,7 +32,11 @@ from ..core.types import Decoder, Generated, SampledVectors
 from ..data.images import Images, from_files
 from ..synthesis.decode import decode, tile_size
 from ..synthesis.errors import NotFiniteError
-from .layout import RECORD, SHARD_FILE
+from .lacking import check_imagined
+from .layout import RECORD, SHARD_FILE, imagined_stage
+
+if TYPE_CHECKING:
+    from .artifacts import Run
 
 __all__ = [
     "FORMATS",
@@ -41,6 +45,7 @@ __all__ = [
     "GeneratedFiles",
     "ImageFiles",
     "LatentShards",
+    "imagined_images",
     "latent_reader",
     "slug",
 ]
@@ -298,6 +303,18 @@ def decoded(
         yield from decode(vectors, decoder, output=output, what=what)
     except NotFiniteError as error:
         raise NotFiniteError(int(rows[error.index]), error.part, error.dtype, "Row") from error
+
+
+def imagined_images(run: Run) -> Images:
+    """All images that a run imagined, in the order of their vectors, labelled with the classes that they lie
+    around.
+
+    Raises DataError when some are missing or damaged, or when the run imagines none.
+    """
+    check_imagined(run, "images")
+    assert isinstance(run.files, ImageFiles)
+    run.folder.check_record(imagined_stage("images"))
+    return run.files.images("imagined", run.config.size, f"oodream decode {run.folder.path} --verify")
 
 
 def latent_reader(files: Sequence[Path]) -> Callable[[Tensor], Tensor]:

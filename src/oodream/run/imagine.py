@@ -231,7 +231,7 @@ def _direction(end: End, run: Run, decoder: Decoder) -> Tensor:
     if end.kind == "class":
         return normalize(run.book.tokens_CD[_class(end.value, run)], dim=0)
     if end.kind == "row":
-        rows = len(run.vectors) if run.stamp("vectors") else 0
+        rows = len(run.vectors) if run.imagines and run.stamp("vectors") else 0
         if not end.value.isascii() or not end.value.isdigit() or int(end.value) >= rows:
             raise ValueError(f"There is no row {end.value!r}: the run has {rows} vectors, counted from 0.")
         return normalize(run.vectors.z_MD[int(end.value)], dim=0)
@@ -265,7 +265,7 @@ def _distance(z_D: Tensor, y: int, run: Run) -> float | None:
     """The distance to the class's k-th nearest feature, as that of sampled vectors; None before there are
     features.
     """
-    if run.stamp("features") is None:
+    if not run.imagines or run.stamp("features") is None:
         return None
     of_class = run.features.z_ND[run.features.y_N == y]
     return round(float(kth_distance(z_D[None], of_class, neighbour(len(of_class)))), 6)

@@ -73,10 +73,18 @@ class Plan:
 
     def positions(self, name: str) -> list[int]:
         """The places of the stage `name`, or of the stages below the folder `name`."""
-        places = [i for i, stage in enumerate(self.stages) if stage == name or stage.startswith(f"{name}/")]
+        places = [i for i, stage in enumerate(self.stages) if _is_of(stage, name)]
         if not places:
             raise ValueError(f"There is no stage {name!r}. There are: {', '.join(self.stages)}.")
         return places
+
+    def has(self, name: str) -> bool:
+        """Whether there is a stage `name`, or one below the folder `name`."""
+        return any(_is_of(stage, name) for stage in self.stages)
+
+
+def _is_of(stage: str, name: str) -> bool:
+    return stage == name or stage.startswith(f"{name}/")
 
 
 def stages(job: Job) -> list[Stage]:

@@ -22,7 +22,7 @@ from ..core.options import to_json
 from ..core.types import Json
 from .artifacts import Run
 from .check import check
-from .folder import StageChanged, check_place, read_manifest
+from .folder import RunDir, StageChanged, check_place, read_manifest
 from .job import Job
 from .lanes import Done, Lanes, Second, cores_shared, has_room
 from .layout import FORMAT
@@ -48,12 +48,15 @@ def execute(
     return go(Job(config, Path(folder), command), say, until, redo)
 
 
-def go(job: Job, say: Callable[[str], None], until: str = "report", redo: Sequence[str] = ()) -> Run:
-    """As `execute`, for a job."""
+def go(
+    job: Job, say: Callable[[str], None], until: str = "report", redo: Sequence[str] = (),
+    others: Sequence[RunDir] = (),
+) -> Run:  # fmt: skip
+    """As `execute`, for a job; what `others` have made from equal inputs is linked, not made."""
     plan = planned(job, until, redo)
     with job.folder.locked() if is_main() else nullcontext():
         if is_main():
-            prepare(job, plan, redo)
+            prepare(job, plan, redo, others)
             say(f"  {'images':24} {in_sets(job)}")
         barrier(job.device)  # the first process is done removing
         with cores_shared(job.device):
@@ -98,8 +101,10 @@ def run_side_by_side(job: Job, plan: Plan, until: str, say: Callable[[str], None
             lanes.finished(stage)
 
 
-def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
-    """Removes what is to be made afresh, refuses what is stale, and writes `run.json`."""
+def prepare(job: Job, plan: Plan, redo: Sequence[str], others: Sequence[RunDir]) -> None:
+    """Refuses what is stale, removes what is to be made afresh, links what `others` have, and writes
+    `run.json`.
+    """
     folder, inputs = job.folder, plan.inputs
     afresh = stages_afresh(job, plan, redo)
     with of_other_data(job):
@@ -111,6 +116,8 @@ def prepare(job: Job, plan: Plan, redo: Sequence[str]) -> None:
     for name in reversed(plan.stages):
         if name in afresh:
             folder.remove(name)
+    for name in plan.stages:
+        folder.borrow(name, inputs[name], others)
     write_json(job.layout.manifest, {**manifest(job), "stages": list(plan.stages)}, sealed=True)
 
 
@@ -195,10 +202,13 @@ def run_stage(
 
 
 def in_words(summary: Json) -> str:
-    """A summary's numbers and texts on one line, without what there is nothing to say of."""
+    """A summary's numbers, and texts behind a colon, on one line, without what there is nothing to say of."""
     left_out = (dict, list, type(None))
     plain = {key: value for key, value in summary.items() if not isinstance(value, left_out)}
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in plain.items())
+    return ", ".join(
+        f"{key.replace('_', ' ')}{':' if isinstance(value, str) else ''} {value}"
+        for key, value in plain.items()
+    )
 
 
 def in_sets(job: Job) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core.errors import StoreError, shown
 from .curation import REJECTED, Curation, Decision, read_decisions
 from .folder import inputs_hash
+from .lacking import check_imagines
 from .layout import imagined_stage
 from .reading import again, read_tensors
 
@@ -69,6 +70,7 @@ class Selection:
 
     def _filtered(self, name: str) -> Tensor:
         """What the filters say of each row (M,)."""
+        check_imagines(self._run)
         file = self._run.layout.keep_mask
         values_M = read_tensors(file, "filter", name)[name]
         if values_M.shape != (len(self._run.vectors),) or values_M.is_floating_point():

@@ -53,7 +53,7 @@ class InRun:
         stamp = self.run.stamp("guard")
         try:
             return self.run.scores(REGULARIZED, 0, stamp["inputs"]["detector"] if stamp else "")
-        except StoreError:  # a detector that could not be fitted there has none
+        except (StoreError, ValueError):  # a detector that could not be fitted there has none
             return {}
 
     def images(self, name: str) -> Images:

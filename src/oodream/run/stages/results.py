@@ -117,7 +117,7 @@ def lacks_test_images(job: Job) -> str:
     if n >= (needed := least(c.alpha, confidence)):
         return ""
     return (
-        f"{c.alpha:g} takes {needed} known test images to guarantee, and there are {n}, enough for "
+        f"alpha {c.alpha:g} takes {needed} known test images to guarantee, and there are {n}, enough for "
         f"{least_alpha(n, confidence):g}"
     )
 
