@@ -87,20 +87,18 @@ def imagined(job: Job) -> Source:
     c, run = job.config.regularize, job.run
     rows = kept_rows(run)[: c.max_outliers or None]
     least = job.config.latents.min_outlier_weight
-    drawn, vectors, names = run.vectors, None, None
-    if run.kind == "outlier":
-        vectors = drawn.z_MD[rows]
-        names = None if drawn.name_M is None else drawn.name_M[rows]
-    latent = LatentSet(labels=run.vectors.y_M, read=run.latents) if run.has_latents else None
+    drawn = run.vectors
+    vectors = drawn.z_MD[rows] if run.kind == "outlier" else None
+    latent = LatentSet(labels=drawn.y_M, read=run.latents) if run.has_latents else None
     data = run.images.subset(rows) if latent is None else latent.subset(rows)
     if len(run.added):
         assert isinstance(data, Images)
         assert vectors is not None
         data = data.joined(run.added.images)
-        if drawn.name_M is not None:  # a person's pictures have the names of the vectors nearest to theirs
-            nearest = drawn.name_M[(run.added.vectors @ drawn.z_MD.T).argmax(1)]
-            names = torch.cat([drawn.name_M[rows], nearest])
         vectors = torch.cat([vectors, run.added.vectors])
+        # A person's pictures have the names of the vectors nearest to theirs.
+        rows = torch.cat([rows, (run.added.vectors @ drawn.z_MD.T).argmax(1)])
+    names = None if drawn.name_M is None else drawn.name_M.unique(return_inverse=True)[1][rows]
     return imagined_source(
         data, run.kind, c, job.inputs.train, vectors=vectors, names=names, min_weight=least
     )
