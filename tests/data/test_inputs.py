@@ -144,7 +144,7 @@ def test_real_outliers_lie_in_folders_of_any_depth(data: Path, tmp_path: Path) -
     i = inputs(data, **real(tmp_path / "others"))
     i.check()
     assert i.real is not None
-    assert sorted(i.real.classes[y] for y in i.real.labels) == ["fox"] * 3 + ["lynx"] * 2 + ["others"]
+    assert sorted(i.real.classes[y] for y in i.real.labels) == ["."] + ["wild/fox"] * 3 + ["wild/lynx"] * 2
     assert inputs(data).real is None
 
 

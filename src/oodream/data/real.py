@@ -25,11 +25,9 @@ def list_real(folder: Path) -> Listing:
     there are none.
     """
     listing = list_ood(folder, "real outliers")
-    parents = [path.parent for path in listing.paths]
-    number = {parent: i for i, parent in enumerate(sorted({*parents}))}
-    return replace(
-        listing, labels=tuple(number[p] for p in parents), classes=tuple(parent.name for parent in number)
-    )
+    names = [path.parent.relative_to(folder).as_posix() for path in listing.paths]
+    number = {name: i for i, name in enumerate(sorted({*names}))}
+    return replace(listing, labels=tuple(number[name] for name in names), classes=tuple(number))
 
 
 def check_real(config: RegularizeConfig, known: Path | None, test: Sequence[Path]) -> None:

@@ -75,9 +75,7 @@ def evaluate(
     _check_resamples(resamples)
     _check_image_sets(ood, shifted)
     by_name = _by_name(detectors)
-    if (last := extractor.head) is not None:  # before the network runs, where its outputs are known
-        for name, images in (("training", fit), ("test", test)):
-            _check_labels(name, len(images), images.labels, len(last.bias_C))
+    _check_classes(extractor, {"training": fit, "test": test})
     measured_sets = [test, *(one.images for one in ood)]
     check_sizes(measured_sets)
     served, skipped = _served(extractor, by_name, test, {})
@@ -107,6 +105,13 @@ def evaluate(
     scores = {name: sets["id"] for name, sets in result.scores.items()}
     warn_if_upside_down(f"{classifier}-s{seed}", extractor, used, test, scores)
     return result
+
+
+def _check_classes(extractor: Extractor, sets: Mapping[str, Images]) -> None:
+    """Raises ValueError, before the network runs, for labels that it is known to have no outputs for."""
+    if (last := extractor.head) is not None:
+        for name, images in sets.items():
+            _check_labels(name, len(images), images.labels, len(last.bias_C))
 
 
 def evaluate_outputs(

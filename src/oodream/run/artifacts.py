@@ -152,9 +152,10 @@ class Run:
     @cached_property
     def provenance(self) -> Lines:
         """What each imagined row was made from: class, prompt, anchor, seed, distance, hash of its file."""
-        check_imagines(self)
         output = self.config.decode.output
         file, stage = self.layout.provenance(output), imagined_stage(output)
+        if not file.exists():
+            check_imagines(self)
         self.folder.check_file(file)
         lines = Lines(file, stage, _provenance)
         if len(lines) != len(self.vectors):
@@ -230,7 +231,7 @@ class Run:
 
     def _tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
         stage = str(file.parent.relative_to(self.folder.path))
-        if stage in IMAGINING:
+        if stage in IMAGINING and not file.exists():
             check_imagines(self)
         return read_tensors(file, stage, *names)
 

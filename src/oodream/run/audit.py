@@ -87,7 +87,7 @@ def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
     if run and (outliers := _outliers(run)):
         sets.append(ImageSet(name=IMAGINED, group="outliers", images=outliers))
     if inputs.real:
-        sets.append(ImageSet(name=REAL, group="outliers", images=inputs.real))
+        sets.append(ImageSet(name=REAL, group="outliers", images=inputs.real.as_ood()))
     if run and run.layout.reconstructed("test").exists():
         sets.append(ImageSet(name=CONTROL, group="control", images=run.reconstructed("test")))
     return [*sets, *inputs.shifted, *inputs.ood]

@@ -76,7 +76,7 @@ def random_step(sizes: Sizes, known: int, outliers: int, seed: int = 0) -> Step:
         ood=output(outliers),
         vector_OD=torch.nn.functional.normalize(normal(outliers, sizes.text), dim=1),
         near_O=torch.arange(outliers) % sizes.classes,
-        name_O=torch.arange(outliers) % sizes.names,
+        name_O=torch.arange(outliers) % max(1, sizes.names),
         latent_OFHW=normal(outliers, *sizes.latent),
         tokens_CD=torch.nn.functional.normalize(normal(sizes.classes, sizes.text), dim=1),
         teacher=Output(logits_BC=normal(known, sizes.classes), z_BF=normal(known, sizes.teacher)),
