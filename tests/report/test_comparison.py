@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -136,7 +137,7 @@ def test_a_share_of_nothing_is_said_in_words():
         "In near AUROC the share is not defined: the oracle itself gains +0.0 (the same for every seed)"
         in text
     )
-    page = comparison_page("x", nothing, {}, "oodream compare")
+    page = comparison_page("x", nothing, {}, "oodream compare", {})
     assert "not defined" in page
     assert "<svg" not in page
 
@@ -145,7 +146,7 @@ def test_without_an_oracle_nothing_is_said_of_one():
     text = markdown(ARMS[:3])
     assert "oracle" not in text
     assert rows(text)["near AUROC"][0] == ["arm", "less baseline", "less imagined"]
-    page = comparison_page("x", ARMS[:3], {}, "oodream compare")
+    page = comparison_page("x", ARMS[:3], {}, "oodream compare", {})
     assert "oracle" not in Page(page).text("p") + Page(page).text("h2") + Page(page).text("th")
     assert re.search(
         r"“imagined” beside the baseline: \+2\.1 points of near AUROC \(\+1\.\d to \+2\.\d\)\.", page
@@ -165,7 +166,7 @@ def test_a_comparison_of_inliers_is_about_accuracy_under_shift():
     assert (tables[""][0][1], tables[""][0][-3]) == ("inliers", "ms an inlier")
     said = r"“in” beside the baseline: \+4\.1 points of accuracy under shift \(\+3\.\d to \+4\.\d\)\."
     assert re.match(said, text)
-    assert re.fullmatch(said, Page(comparison_page("x", arms, {}, "")).text("h1"))
+    assert re.fullmatch(said, Page(comparison_page("x", arms, {}, "", {})).text("h1"))
     assert "A higher AUROC or accuracy is better" in text
 
 
@@ -189,9 +190,9 @@ def test_what_may_be_chance_is_no_headline(oracle):
 
 def test_arms_that_train_otherwise_are_named():
     alike, other = ARMS[:3], [*ARMS[:3], arm("ascood", 1, backbone="resnet8-z")]
-    page = Page(comparison_page("x", alike, {}, "")).text("p")
+    page = Page(comparison_page("x", alike, {}, "", {})).text("p")
     assert "All arms on one data set, one budget and the same seeds." in page
-    page = Page(comparison_page("x", other, {}, "")).text("p")
+    page = Page(comparison_page("x", other, {}, "", {})).text("p")
     assert "one budget" not in page
     assert "Not all are trained alike" in page
     note = "Trained by other options than the baseline, so that differences to it are of these, too:"
@@ -205,7 +206,7 @@ def test_whose_scores_are_compared_is_said():
         return [replace(arm, detector=name) for arm, name in zip(ARMS, detectors, strict=False)]
 
     alike, seeds = arms("energy", "energy"), [replace(one, by_seed={}) for one in arms("energy", "energy")]
-    for text in (markdown(alike), markdown(seeds), Page(comparison_page("x", alike, {}, "")).text("p")):
+    for text in (markdown(alike), markdown(seeds), Page(comparison_page("x", alike, {}, "", {})).text("p")):
         assert "are of the detector energy, the first of evaluate.detectors" in text
     assert "of the detector energy (baseline, imagined); knn (known, varied)," in markdown(
         arms("energy", "energy", "knn")
@@ -260,14 +261,16 @@ def test_the_ends_of_a_wide_figure_are_not_written_over_each_other():
     arms = [*ARMS[:3], arm("real", 1, -1, oracle=True)]
     figure = share_figure(contrasts(arms)["near auroc"])
     assert figure["one"] - figure["zero"] < 60
-    page = Page(comparison_page("x", arms, {}, ""))
+    page = Page(comparison_page("x", arms, {}, "", {}))
     anchors = {a.get("text-anchor", "start") for a in page.all("text") if a.get("y") == "-8"}
     assert anchors == {"end", "start"}
 
 
 def test_the_page_is_inert_and_leads_to_the_arms():
     arms = [*ARMS[:2], replace(ARMS[2], arm=HOSTILE), *ARMS[3:]]
-    html = comparison_page(f"compare {HOSTILE}", arms, {"imagined": "imagined/report/index.html"}, HOSTILE)
+    options = {"imagined": {}, HOSTILE: {"decode": {"source": HOSTILE}}}
+    told = (f"compare {HOSTILE}", arms, {"imagined": "imagined/report/index.html"}, HOSTILE, options)
+    html = comparison_page(*told)
     page = Page(html)
     assert not page.mismatched
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "img", "link", "iframe"})
@@ -275,6 +278,14 @@ def test_the_page_is_inert_and_leads_to_the_arms():
     assert {a["href"] for a in page.all("a")} == {"imagined/report/index.html"}
     assert len(page.all("svg")) == 2
     assert "“imagined” attains" in page.text("h1")
-    assert html == comparison_page(
-        f"compare {HOSTILE}", arms, {"imagined": "imagined/report/index.html"}, HOSTILE
-    )
+    assert html == comparison_page(*told)
+    assert page.texts["dt"] == ["imagined", HOSTILE]
+    assert [json.loads(own) for own in page.texts["code"]] == list(options.values())
+
+
+def test_the_columns_and_ranges_are_explained():
+    of_seeds, one = markdown(ARMS[:3]), markdown([arm("baseline", seeds=1), arm("imagined", 2, seeds=1)])
+    assert "± is the standard deviation over the seeds." in of_seeds
+    assert "near: unknown images that look like the known ones; fpr95_id: " in of_seeds
+    assert "control:" not in of_seeds
+    assert "±" not in one

@@ -4,6 +4,7 @@ and as a page.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,15 @@ __all__ = [
 ]
 
 WIDTH, ROW = 520, 40  # of the figure of shares, and of an arm in it
+COLUMNS = {
+    "near": "near: unknown images that look like the known ones",
+    "far": "far: unknown images that do not",
+    "fpr95_id": "fpr95_id: unknown images accepted where 95 % of the known ones are",
+    "fpr95_ood": "fpr95_ood: known images flagged where 95 % of the unknown ones are",
+    "control": "control: reconstructed known images against known ones, 50 % where the decoder is not seen",
+    "look": "look: outliers told from known images by grain, tone and the like, at 50 % where they are not",
+}
+"""What the words in the names of columns mean."""
 
 
 # Markdown
@@ -103,10 +113,10 @@ def share_text(share: GainShare | None) -> str:
 
 
 def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> list[str]:
-    """Whose scores are shown, which arms train otherwise, what the differences and shares mean, and where a
-    share is not defined.
+    """What the columns are, whose scores are shown, which arms train otherwise, what the differences and
+    shares mean, and where a share is not defined.
     """
-    texts = [*_detectors(arms), *_training(arms)]
+    texts = [*_cells(arms), *_detectors(arms), *_training(arms)]
     if not by_metric:
         return [*texts, "Differences between arms, and the oracle's share, take two seeds or more."]
     seeds = len(arms[0].by_seed[next(iter(by_metric))])
@@ -130,6 +140,19 @@ def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> l
                 f"{_in_points(gains[0])}, which may be nothing."
             )
     return texts
+
+
+def _cells(arms: Sequence[Arm]) -> list[str]:
+    """What the table's numbers and columns are, in a sentence each; none where nothing was measured."""
+    cells = [cell for arm in arms for cell in arm.cells.values()]
+    words = {word for arm in arms for name in arm.cells for word in name.split()}
+    said = [text for word, text in COLUMNS.items() if word in words]
+    ranges = []
+    if any(cell.spread.startswith("±") for cell in cells):
+        ranges = ["± is the standard deviation over the seeds."]
+    elif any(cell.spread for cell in cells):
+        ranges = ["In brackets stand 95 % intervals over images, of one training."]
+    return [*ranges, *([f"{'; '.join(said)}."] if said else [])]
 
 
 def _detectors(arms: Sequence[Arm]) -> list[str]:
@@ -187,8 +210,16 @@ def _spread(m: Cell) -> str:
 # The page
 
 
-def comparison_page(title: str, arms: Sequence[Arm], links: Mapping[str, str], command: str) -> str:
-    """One HTML page of a comparison, as `report` makes one of a run; `links` lead to the arms' reports."""
+def comparison_page(
+    title: str,
+    arms: Sequence[Arm],
+    links: Mapping[str, str],
+    command: str,
+    options: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """One HTML page of a comparison, as `report` makes one of a run; `links` lead to the arms' reports, and
+    `options` are those that each arm has of its own.
+    """
     by_metric = contrasts(arms)
     return render(
         "comparison.html.j2",
@@ -201,6 +232,7 @@ def comparison_page(title: str, arms: Sequence[Arm], links: Mapping[str, str], c
         alike=not _training(arms),
         links=links,
         command=command,
+        options={name: json.dumps(own, ensure_ascii=False) for name, own in options.items()},
     )
 
 

@@ -104,7 +104,7 @@ def compare(
             measured.append(measured_arm(name, run, REGULARIZED))
         except Exception as error:  # whatever an extension or a library raises
             raise ArmError(name, [other for other in arms if other != name], error) from error
-        write(folder, measured, folders, command)
+        write(folder, measured, folders, command, arms)
     return measured
 
 
@@ -195,8 +195,14 @@ def shared_options(config: Config) -> dict[str, Any]:
     return {name: value for name, value in shared.items() if name not in SCORES}
 
 
-def write(folder: Path, arms: Sequence[Arm], folders: Mapping[str, Path], command: str) -> None:
-    """The comparison of the arms so far, as JSON, Markdown and a page."""
+def write(
+    folder: Path,
+    arms: Sequence[Arm],
+    folders: Mapping[str, Path],
+    command: str,
+    options: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """The comparison of the arms so far, as JSON, Markdown and a page; `options` are each arm's own."""
     values = [{**asdict(arm), "contrasts": {}} for arm in arms]
     for metric, part in contrasts(arms).items():
         for value, contrast in zip(values[1:], part, strict=True):
@@ -204,7 +210,8 @@ def write(folder: Path, arms: Sequence[Arm], folders: Mapping[str, Path], comman
     write_json(folder / "comparison.json", values)
     write_bytes(folder / "comparison.md", markdown(arms).encode())
     links = {arm.arm: f"{folders[arm.arm].name}/report/index.html" for arm in arms if arm.arm in folders}
-    write_bytes(folder / "comparison.html", comparison_page(folder.name, arms, links, command).encode())
+    page = comparison_page(folder.name, arms, links, command, options)
+    write_bytes(folder / "comparison.html", page.encode())
 
 
 def measured_arm(name: str, run: Run, kind: str) -> Arm:
