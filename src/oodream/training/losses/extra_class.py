@@ -38,7 +38,7 @@ class ExtraClass(Loss):
         if step.ood is None or step.name_O is None:
             raise ValueError("extra_class needs outliers; use cross_entropy to train without.")
         known, unknown = (torch.cat([x.logits_BC, self.extra(x.z_BF)], 1) for x in (step.id, step.ood))
-        classes = step.id.logits_BC.shape[1]
+        name_O = step.name_O if self.named else torch.zeros_like(step.name_O)
         ce = cross_entropy(known, step)
-        outliers = F.cross_entropy(unknown, classes + (step.name_O if self.named else 0 * step.name_O))
+        outliers = F.cross_entropy(unknown, step.id.logits_BC.shape[1] + name_O)
         return Terms(total=ce + outliers, parts={"ce": ce, "outliers": outliers})
