@@ -10,7 +10,9 @@ import pytest
 from oodream.core import registry
 
 
-def test_a_name_that_is_taken():
+def test_a_name_that_is_taken(monkeypatch):
+    monkeypatch.setitem(registry._registered, "filters", {**registry._registered["filters"]})
+
     @registry.register("filters", "test_twice")
     class One:
         pass

@@ -76,12 +76,9 @@ def get(family: str, name: str) -> Any:
     """
     if ":" in name:
         return imported(name, singular(family))
-    if (
-        name.isidentifier()
-        and name[0] != "_"
-        and importlib.util.find_spec(file := f"{FAMILIES[family]}.{name}")
-    ):
-        importlib.import_module(file)
+    own = f"{FAMILIES[family]}.{name}"
+    if name.isidentifier() and name[0] != "_" and importlib.util.find_spec(own):
+        importlib.import_module(own)
         if name in _registered[family]:
             return _registered[family][name]
     if name not in (known := names(family)):

@@ -154,8 +154,7 @@ class Run:
         """What each imagined row was made from: class, prompt, anchor, seed, distance, hash of its file."""
         output = self.config.decode.output
         file, stage = self.layout.provenance(output), imagined_stage(output)
-        if not file.exists():
-            check_imagines(self)
+        check_imagines(self, file)
         self.folder.check_file(file)
         lines = Lines(file, stage, _provenance)
         if len(lines) != len(self.vectors):
@@ -231,8 +230,8 @@ class Run:
 
     def _tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
         stage = str(file.parent.relative_to(self.folder.path))
-        if stage in IMAGINING and not file.exists():
-            check_imagines(self)
+        if stage in IMAGINING:
+            check_imagines(self, file)
         return read_tensors(file, stage, *names)
 
     def stamp(self, stage: str) -> Json | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import DataError, listed, shown
@@ -21,9 +22,11 @@ IN_PLACE = {
 }
 
 
-def check_imagines(run: Run) -> None:
-    """Raises DataError for a run that samples and decodes nothing, which says why."""
-    if run.beside != "imagined":
+def check_imagines(run: Run, file: Path | None = None) -> None:
+    """Raises DataError for a run that samples and decodes nothing, which says why; where a `file` is asked
+    for, only if an earlier command of the run has not left it.
+    """
+    if run.beside != "imagined" and not (file and file.exists()):
         raise DataError(f"{shown(run.folder.path)} imagines nothing: {IN_PLACE[run.beside]}.")
 
 

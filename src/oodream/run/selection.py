@@ -70,8 +70,8 @@ class Selection:
 
     def _filtered(self, name: str) -> Tensor:
         """What the filters say of each row (M,)."""
-        check_imagines(self._run)
         file = self._run.layout.keep_mask
+        check_imagines(self._run, file)
         values_M = read_tensors(file, "filter", name)[name]
         if values_M.shape != (len(self._run.vectors),) or values_M.is_floating_point():
             raise StoreError(f"{shown(file)} is of other rows. {again('filter')}")
