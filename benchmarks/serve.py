@@ -59,7 +59,7 @@ def guard_alone(guard: Guard, n: int) -> tuple[float, float]:
 @contextmanager
 def server(guard: Path) -> Iterator[tuple[int, int]]:
     """A server's port and process."""
-    command = [sys.executable, "-m", "oodream.cli", "serve", str(guard), "--port", "0", "--linger", "0"]
+    command = [sys.executable, "-m", "oodream", "serve", str(guard), "--port", "0", "--linger", "0"]
     command += ["--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

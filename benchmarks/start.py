@@ -21,8 +21,8 @@ __all__ = ["LINES"]
 PROGRAMS = {
     "interpreter": ["-c", "pass"],
     "torch": ["-c", "import torch"],
-    "help": ["-m", "oodream.cli", "--help"],
-    "command": ["-m", "oodream.cli", "run", "--help"],
+    "help": ["-m", "oodream", "--help"],
+    "command": ["-m", "oodream", "run", "--help"],
     "import": ["-c", "import oodream"],
     "guard": ["-c", "from oodream import Guard"],
 }

@@ -87,7 +87,7 @@ def main() -> None:
 
 def oodream(*words: str) -> None:
     """One of the project's commands."""
-    subprocess.run([sys.executable, "-m", "oodream.cli", *words], check=True)
+    subprocess.run([sys.executable, "-m", "oodream", *words], check=True)
 
 
 main()

@@ -157,7 +157,7 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys, no_previ
 
 @starting("torchrun ")
 def test_launched_commands_are_understood(page, line, no_preview):
-    launch, _, own = line.partition(" -- oodream.cli ")
+    launch, _, own = line.partition(" -- oodream ")
     assert re.fullmatch(r"torchrun (--[a-z-]+ \w+ )+-m", launch)
     assert main([*shlex.split(own), "--dry-run"]) == 0
 

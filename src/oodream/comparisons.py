@@ -12,9 +12,12 @@ __all__ = ["COMPARISONS", "Comparison"]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Arms by name, each with the options in which it differs from the preset."""
+    """Arms by name, each with the options in which it differs from the preset: `preset` for its own images,
+    `folder` for a user's.
+    """
 
     preset: str
+    folder: str
     arms: dict[str, dict[str, Any]]
     about: str
 
@@ -89,6 +92,7 @@ def virtual(*loss: str) -> dict[str, Any]:
 COMPARISONS = {
     "demo": Comparison(
         preset="demo",
+        folder="folder",
         about="DREAM-OOD and OAL as they ship, and varied known images in place of imagined outliers",
         arms={
             "dream-ood": {},
@@ -98,6 +102,7 @@ COMPARISONS = {
     ),
     "headroom": Comparison(
         preset="doodles",
+        folder="folder",
         about="what imagination can win: imagined outliers, varied known images, real other things",
         arms={
             "imagined": {},
@@ -108,6 +113,7 @@ COMPARISONS = {
     ),
     "study": Comparison(
         preset="doodles",
+        folder="folder-edited",
         about="ways to imagine, what imagines nothing, and real other things; for cifar10-6v4, too",
         arms={
             "imagined": {},
@@ -143,6 +149,7 @@ COMPARISONS = {
     ),
     "dream-id": Comparison(
         preset="fashion-id",
+        folder="folder-id",
         about="accuracy under shift by imagined inliers, other ways to draw some, and augmented known images",
         arms={
             "imagined": {},
@@ -156,6 +163,7 @@ COMPARISONS = {
     ),
     "oal": Comparison(
         preset="fashion-oal",
+        folder="fashion-oal",
         about="OAL and its parts, numbers of outliers, and DREAM-OOD",
         arms={
             "oal": {},

@@ -22,7 +22,7 @@ from tests.helpers.runs import command, images_of
 
 
 def torchrun(*args: str) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "oodream.cli"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "oodream"]
     return subprocess.run([*launcher, *args], capture_output=True, text=True, check=False)
 
 
@@ -48,7 +48,7 @@ def test_shards_one_after_another(finished, sampled, capsys):
 
 def kill_while_drawing(run: Path, times: int, seed: int) -> None:
     """`oodream decode` begun and killed, each time when a random number of further images have been drawn."""
-    random_, args = random.Random(seed), [sys.executable, "-m", "oodream.cli", "decode", str(run)]
+    random_, args = random.Random(seed), [sys.executable, "-m", "oodream", "decode", str(run)]
     folder, total = (
         run / "images" / "imagined",
         len(load_tensors(run / "vectors" / "vectors.safetensors")["y_M"]),

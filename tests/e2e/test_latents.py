@@ -79,7 +79,7 @@ def test_latents_are_what_pictures_are_decoded_from(finished):
 @pytest.mark.slow
 def test_a_killed_run_of_latents_ends_the_same(finished, shapes, tiny_pipeline, tmp_path):
     run = tmp_path / "killed"
-    args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run, *OAL)]
+    args = [sys.executable, "-m", "oodream", *command(shapes, tiny_pipeline, run, *OAL)]
     for mark in (
         "latents/imagined/latents-00000.safetensors",
         "latents/known/begun.json",

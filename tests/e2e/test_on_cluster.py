@@ -139,7 +139,7 @@ def test_drawing_survives_killed_workers_and_machines(
 def test_what_a_killed_command_had_is_not_drawn_again(machines, finished, sampled, capsys):
     folder = sampled / "images" / "imagined"
     process = subprocess.Popen(
-        [sys.executable, "-m", "oodream.cli", "decode", str(sampled), "--engine", "ray", "--device", "cpu"],
+        [sys.executable, "-m", "oodream", "decode", str(sampled), "--engine", "ray", "--device", "cpu"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 300

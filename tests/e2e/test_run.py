@@ -113,7 +113,7 @@ def test_running_again_does_nothing(finished, shapes, tiny_pipeline, capsys):
 def test_a_killed_run_goes_on_and_ends_the_same(finished, shapes, tiny_pipeline, tmp_path):
     """SIGKILL at several moments, wherever the run then is; `tests.faults` has the quick form."""
     run = tmp_path / "killed"
-    args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)]
+    args = [sys.executable, "-m", "oodream", *command(shapes, tiny_pipeline, run)]
     marks = [
         "align/begun.json",
         "images/imagined/circle-0/000003.png",
@@ -148,7 +148,7 @@ def test_half_decoded_images_are_completed(copied, finished, shapes, tiny_pipeli
 
 def test_interrupt_says_how_to_go_on(shapes, tiny_pipeline, tmp_path):
     run = tmp_path / "stopped"
-    args = [sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)]
+    args = [sys.executable, "-m", "oodream", *command(shapes, tiny_pipeline, run)]
     process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (run / "align" / "begun.json").exists() and process.poll() is None:
         time.sleep(0.01)
@@ -250,7 +250,7 @@ def test_a_full_disk_in_the_middle_of_a_run(finished, shapes, tiny_pipeline, tmp
     fail half-way.
     """
     run = tmp_path / "full"
-    oodream = shlex.join([sys.executable, "-m", "oodream.cli", *command(shapes, tiny_pipeline, run)])
+    oodream = shlex.join([sys.executable, "-m", "oodream", *command(shapes, tiny_pipeline, run)])
     limited = f"ulimit -f 150; trap '' XFSZ; exec {oodream}"
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
@@ -393,7 +393,7 @@ def test_config_file_and_its_mistakes(shapes, tiny_pipeline, tmp_path, capsys, n
 def test_help_is_quick_and_imports_nothing_heavy():
     heavy = "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     code = f"import sys; from oodream.cli.main import main; main(['--help']); {heavy}"
-    for args in (["-c", code], ["-m", "oodream.cli", "run", "--help"]):
+    for args in (["-c", code], ["-m", "oodream", "run", "--help"]):
         began = time.monotonic()
         subprocess.run(
             [sys.executable, *args],

@@ -25,7 +25,7 @@ def two(shapes, tiny_pipeline, tmp_path_factory):
     """A run by two processes, and what they said."""
     run = tmp_path_factory.mktemp("several") / "two"
     done = subprocess.run(
-        [*LAUNCH, "-m", "--", "oodream.cli", *command(shapes, tiny_pipeline, run)],
+        [*LAUNCH, "-m", "--", "oodream", *command(shapes, tiny_pipeline, run)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -55,7 +55,7 @@ def test_two_processes_resume_what_one_began(copied, shapes, tiny_pipeline):
     before = load_tensors(copied / "classifier" / "baseline-s0" / "model.safetensors")
     args = command(shapes, tiny_pipeline, copied, "--redo", "classifier/regularized-s0")
     done = subprocess.run(
-        [*LAUNCH, "-m", "--", "oodream.cli", *args],
+        [*LAUNCH, "-m", "--", "oodream", *args],
         capture_output=True,
         text=True,
         check=False,

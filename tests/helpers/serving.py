@@ -93,7 +93,7 @@ def gray(value: int) -> bytes:
 
 @contextmanager
 def server(
-    guard: Path | str, *options: str, program: Sequence[str] = (sys.executable, "-m", "oodream.cli")
+    guard: Path | str, *options: str, program: Sequence[str] = (sys.executable, "-m", "oodream")
 ) -> Iterator[SimpleNamespace]:
     """`oodream serve` in a process of its own, with its `port` and its `process`; it is ended afterwards."""
     command = [*program, "serve", str(guard), "--port", "0", *options]

@@ -70,7 +70,7 @@ def color_of(m: int) -> tuple[int, int, int]:
 @contextmanager
 def studio(*runs: Path, port: int = 0, cwd: Path | None = None) -> Iterator[SimpleNamespace]:
     """`oodream studio` in a process of its own, with `url`, `port`, `process`; it is ended afterwards."""
-    command = [sys.executable, "-m", "oodream.cli", "studio", *map(str, runs), "--port", str(port)]
+    command = [sys.executable, "-m", "oodream", "studio", *map(str, runs), "--port", str(port)]
     process = subprocess.Popen(
         [*command, "--device", "cpu"], stdout=subprocess.PIPE, text=True, cwd=cwd, env=dict(os.environ)
     )

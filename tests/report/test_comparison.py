@@ -283,6 +283,18 @@ def test_the_page_is_inert_and_leads_to_the_arms():
     assert [json.loads(own) for own in page.texts["code"]] == list(options.values())
 
 
+def test_what_was_measured_on_is_said():
+    sets = {"near": {"others": 7_100}, "far": {"digits": 500, "noise": 500}}
+    measured = replace(ARMS[0], known=840, sets=sets, unknown=[f"class {i}" for i in range(12)])
+    text = markdown([measured, *ARMS[1:]])
+    assert (
+        "Measured on 840 known images and on unknown ones, near: others 7,100; far: digits 500, noise 500. "
+        "Unknown classes (12): class 0, class 1, "
+    ) in text
+    assert "class 9, … and 2 more." in text
+    assert "Measured on" not in markdown(ARMS)
+
+
 def test_the_columns_and_ranges_are_explained():
     of_seeds, one = markdown(ARMS[:3]), markdown([arm("baseline", seeds=1), arm("imagined", 2, seeds=1)])
     assert "± is the standard deviation over the seeds." in of_seeds

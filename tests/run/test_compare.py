@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from oodream.cli.main import main
+from oodream.comparisons import COMPARISONS
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
 from oodream.core.options import ConfigError
 from oodream.core.results import ShiftRow, row_to_json
@@ -187,9 +188,18 @@ def test_a_stage_that_some_arms_lack_is_made_again_in_the_others(finished):
     assert own_redo(job, ["changed", "latents", "classifier"]) == ["changed", "classifier"]
 
 
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_every_comparison_can_be_made_of_a_folder(name, shapes, no_preview, capsys):
+    """But for arms that need real images of other things."""
+    arms = [arm for arm in COMPARISONS[name].arms if arm != "real things"]
+    args = ["compare", "--arms", name, "--only", *arms, "--data", str(shapes), "--dry-run"]
+    assert main([*args, "--shifted", str(shapes)] if name == "dream-id" else args) == 0
+    assert f"with the preset {COMPARISONS[name].folder}." in plain(capsys.readouterr().out)
+
+
 def test_arms_of_another_preset_say_which_one_they_are_made_for(shapes, capsys):
     arm = ["compare", "--arms", "dream-id", "--only", "by name", "--data", str(shapes), "--dry-run"]
-    note = "The comparison 'dream-id' is made for the preset 'fashion-id'"
+    note = "The comparison 'dream-id' is made for the preset 'folder-id'"
     assert main([*arm, "--preset", "folder"]) == 2
     said = plain(capsys.readouterr().err)
     assert "Arm 'by name': The loss energy_logistic needs outliers, and the sampler gives inliers" in said

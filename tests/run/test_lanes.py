@@ -199,7 +199,7 @@ def test_two_make_what_one_makes(shapes, tiny_pipeline, tmp_path, capsys):
     assert "second process" not in capsys.readouterr().out
     words = command(shapes, tiny_pipeline, tmp_path / "two", *more)
     done = subprocess.run(
-        [sys.executable, "-m", "oodream.cli", *words], env={**os.environ, "OMP_NUM_THREADS": "2"},
+        [sys.executable, "-m", "oodream", *words], env={**os.environ, "OMP_NUM_THREADS": "2"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "leaked" not in done.stderr

@@ -59,12 +59,12 @@ class RunOptions:
 class Arms:
     """Which methods."""
 
-    arms: str = "oal"
+    arms: str = "demo"
     """a comparison by name (see `oodream list`), or a JSON file {"arm": {option: value}}"""
     run: str = ""
     """folder of the arms' run folders, or one in a bucket (default: runs/compare-NAME)"""
     preset: str | None = None
-    """where the common options start from"""
+    """where the common options start from (default: the comparison's, which has one for `--data`, too)"""
     only: tuple[str, ...] = ()
     """of these arms alone"""
     redo: tuple[str, ...] = ()
@@ -128,8 +128,7 @@ def run(args: Sequence[str], command: str = "run") -> int:
 
 def compare(args: Sequence[str]) -> int:
     """`oodream compare`."""
-    named = COMPARISONS.get(value_of(args, "--arms") or Arms.arms)
-    name = value_of(args, "--preset") or (named.preset if named else "demo")
+    name = value_of(args, "--preset") or _made_for(args)
     default = CompareOptions(where=Arms(preset=name), options=_preset(name))
     chosen = parse(CompareOptions, "oodream compare", args, default)
     where, config = chosen.where, chosen.options
@@ -155,14 +154,14 @@ def compare(args: Sequence[str]) -> int:
     what = f"arms {len(arms)}, seeds {config.seeds}, {_about(name, config)}"
     if where.dry_run:
         check_lasts(place)
-        with made_for(where):
+        with advised(where, _made_for(args)):
             checked_arms(config, arms, place_here(place, "runs"), where.redo)
         print(json.dumps(arms, indent=2))
         print(f"Would run in {place}: {what}.")
         return 0
     if is_main():
         print(f"oodream: {what}\n  folder: {place}", flush=True)
-    with working_in(place) as folder, made_for(where):
+    with working_in(place) as folder, advised(where, _made_for(args)):
         line = shlex.join(["oodream", "compare", *args])
         measured = compare(config, arms, folder, line, say, where.redo)
     if measured:
@@ -171,24 +170,35 @@ def compare(args: Sequence[str]) -> int:
 
 
 @contextmanager
-def made_for(where: Arms) -> Iterator[None]:
+def advised(where: Arms, made_for: str) -> Iterator[None]:
     """Says of arms that cannot be run which preset their comparison is made for, if it is another one."""
     try:
         yield
     except ValueError as error:
-        named = COMPARISONS.get(where.arms)
-        if named is None or where.preset == named.preset:
+        if where.arms not in COMPARISONS or where.preset == made_for:
             raise
         raise ConfigError(
-            f"{error} The comparison {where.arms!r} is made for the preset {named.preset!r}, and takes "
+            f"{error} The comparison {where.arms!r} is made for the preset {made_for!r}, and takes "
             f"options from it that {where.preset!r} may have otherwise."
         ) from error
 
 
+def _made_for(args: Sequence[str]) -> str:
+    """The preset that the arms start from: one for a user's images where such are given."""
+    own, named = value_of(args, "--data"), COMPARISONS.get(value_of(args, "--arms") or Arms.arms)
+    if named is None:
+        return "folder" if own else "demo"
+    return named.folder if own else named.preset
+
+
 def _about(name: str, config: Config) -> str:
     """A preset in words, and the images where they are others than its own."""
-    own = PRESETS[name].config.data in ("", config.data)
-    return PRESETS[name].about if own else f"the images of {shown(config.data)}, with the preset {name}"
+    preset = PRESETS[name]
+    return (
+        preset.about
+        if config.data == preset.config.data
+        else f"the images of {shown(config.data)}, with the preset {name}"
+    )
 
 
 def _preset(name: str) -> Config:

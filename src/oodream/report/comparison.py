@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..core.errors import listed
 from ..functional.uncertainty import Difference, GainShare
 from .contrasts import METRICS, SHARED, Arm, Contrast, contrasts
 from .tables import Cell
@@ -113,10 +114,10 @@ def share_text(share: GainShare | None) -> str:
 
 
 def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> list[str]:
-    """What the columns are, whose scores are shown, which arms train otherwise, what the differences and
-    shares mean, and where a share is not defined.
+    """What the columns are, what was measured on, whose scores are shown, which arms train otherwise, what
+    the differences and shares mean, and where a share is not defined.
     """
-    texts = [*_cells(arms), *_detectors(arms), *_training(arms)]
+    texts = [*_cells(arms), *_sets(arms[0]), *_detectors(arms), *_training(arms)]
     if not by_metric:
         return [*texts, "Differences between arms, and the oracle's share, take two seeds or more."]
     seeds = len(arms[0].by_seed[next(iter(by_metric))])
@@ -153,6 +154,18 @@ def _cells(arms: Sequence[Arm]) -> list[str]:
     elif any(cell.spread for cell in cells):
         ranges = ["In brackets stand 95 % intervals over images, of one training."]
     return [*ranges, *([f"{'; '.join(said)}."] if said else [])]
+
+
+def _sets(arm: Arm) -> list[str]:
+    """The images that all arms are measured on, in a sentence; none where no unknown ones are."""
+    if not arm.sets:
+        return []
+    named = [
+        f"{group}: {', '.join(f'{name} {count:,}' for name, count in of_group.items())}"
+        for group, of_group in arm.sets.items()
+    ]
+    classes = f" Unknown classes ({len(arm.unknown)}): {listed(arm.unknown)}." if arm.unknown else ""
+    return [f"Measured on {arm.known:,} known images and on unknown ones, {'; '.join(named)}.{classes}"]
 
 
 def _detectors(arms: Sequence[Arm]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..functional.uncertainty import Difference, GainShare, gain_share, paired
@@ -33,7 +33,9 @@ class Arm:
     `cells` are percent by name, with their spread; `by_seed` are the numbers behind some of them, one for
     each seed. The `detector` gives the scores. An `oracle` is trained with real images of other things.
     `train` are the options of its section, as JSON. The seconds are of decoding these images and of one
-    training. `memory` is the most bytes that decoding or training held.
+    training. `memory` is the most bytes that decoding or training held. It was measured on so many
+    `known` images and on `sets` of unknown ones, images by set's name by group; `unknown` are the names of
+    unknown classes, as far as they have some.
     """
 
     arm: str
@@ -47,6 +49,9 @@ class Arm:
     synthesis: float
     training: float
     memory: int
+    known: int = 0
+    sets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    unknown: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

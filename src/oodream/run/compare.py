@@ -23,6 +23,7 @@ from ..core.memory import out_of_memory
 from ..core.options import ConfigError, overlay, to_json
 from ..core.results import Row
 from ..core.types import Json
+from ..data.inputs import DataInputs
 from ..data.real import WORLD
 from ..report.comparison import comparison_page, markdown
 from ..report.contrasts import METRICS, Arm, contrasts
@@ -239,7 +240,19 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
         synthesis=decoded["seconds"] * used / len(run.vectors) if run.imagines else 0.0,
         training=fmean(stamp["seconds"] for stamp in trained),
         memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([decoded] if run.imagines else [])]),
+        known=rows[0].n_id,
+        sets=sets(rows),
+        unknown=DataInputs(config).unknown,
     )
+
+
+def sets(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """How many images each unknown set has, by its name by its group; near sets first."""
+    single = [row for row in rows if row.group in ("near", "far") and row.dataset != "mean"]
+    return {
+        group: {row.dataset: row.n_ood for row in single if row.group == group}
+        for group in dict.fromkeys(sorted((row.group for row in single), reverse=True))
+    }
 
 
 def cells(run: Run, kind: str, rows: Sequence[Row]) -> dict[str, Cell]:

@@ -87,7 +87,7 @@ def start(folder: Path, arguments: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with layout.said.open("wb") as said, layout.complained.open("wb") as complained:
             process = subprocess.Popen(
-                [sys.executable, "-m", "oodream.cli", *arguments], stdin=subprocess.DEVNULL, stdout=said,
+                [sys.executable, "-m", "oodream", *arguments], stdin=subprocess.DEVNULL, stdout=said,
                 stderr=complained, start_new_session=True, env={**os.environ, EVERY: "1"},
             )  # fmt: skip
         record = {"pid": process.pid, "began": time.time(), "arguments": list(arguments)}

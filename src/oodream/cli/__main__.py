@@ -1,8 +1,0 @@
-"""`python -m oodream.cli`."""
-
-import sys
-
-from .entry import main
-
-if __name__ == "__main__":
-    sys.exit(main())
