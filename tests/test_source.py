@@ -78,7 +78,12 @@ def test_every_module_says_what_lives_there_and_what_is_public(file):
 
 def test_the_package_root_holds_only_what_it_should():
     wings = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "comparisons.py", "presets.py"}
+    assert {path.name for path in ROOT.glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "comparisons.py",
+        "presets.py",
+    }
     assert wings == {
         "audit",
         "benchmark",

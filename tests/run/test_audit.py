@@ -105,13 +105,12 @@ def test_images_that_are_no_longer_those_of_the_run_are_told(finished, shapes, t
     for name, source in (("run", finished), ("shapes", shapes)):
         shutil.copytree(source, tmp_path / name)
     config = replace(Run.open(finished).config, data=str(tmp_path / "shapes"))
-    run = Run(tmp_path / "run", config, "")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        audit_run(run)
+        audit_run(Run(tmp_path / "run", config, ""))
     next((tmp_path / "shapes").rglob("*.png")).unlink()
     with pytest.warns(UserWarning, match="have changed since align was made of them"):
-        audit_run(run)
+        audit_run(Run(tmp_path / "run", config, ""))
 
 
 def test_real_outliers_are_audited_in_the_imagined_ones_place(folders):

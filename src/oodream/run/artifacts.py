@@ -1,5 +1,5 @@
-"""`Run`: all that a run has made, read from its folder when first asked for, without data, decoder or network
-in hand.
+"""`Run`: all that a run has made, and the images that it was made of, read when first asked for, without
+decoder or network in hand.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..core.options import overlay
 from ..core.results import Row, ShiftRow, row_from_json, shift_row_from_json
 from ..core.types import ClassBook, Features, Json, SampledVectors
 from ..data.images import Images, from_array
+from ..data.inputs import DataInputs
 from ..deploy.guard import Guard
 from ..models.classifier import Classifier, check_plugin, load_classifier
 from ..synthesis.align import AlignedEncoder, untrained_encoder
@@ -36,6 +37,11 @@ from .reading import Lines, again, read_lines, read_object, read_tensors
 from .selection import Selection
 
 __all__ = ["Run", "named_extensions"]
+
+
+def inputs_of(run: Run) -> DataInputs:
+    """The images that a run's options name, as they are now: `train`, `test`, `ood` and `shifted`."""
+    return DataInputs(run.config)
 
 
 class Run:
@@ -124,6 +130,7 @@ class Run:
         """Whether outliers, imagined or known in their place, are latents."""
         return self.beside in ("imagined", "known") and self.config.decode.output == "latents"
 
+    inputs = cached_property(inputs_of)
     added = cached_property(added_outliers)
 
     @property

@@ -33,13 +33,10 @@ LISTED = 3  # examples of a finding that are printed
 WIDTH, INDENT = 110, 9
 
 
-def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
-    """The audit of a run, finished or begun, with what it has imagined and measured so far.
-
-    `inputs` are its image sets, if they are at hand.
-    """
-    inputs = inputs or DataInputs(run.config)
-    _warn_of_other_images(run, inputs)
+def audit_run(run: Run) -> Audit:
+    """The audit of a run, finished or begun, with what it has imagined and measured so far."""
+    inputs = run.inputs
+    _warn_of_other_images(run)
     return audit(
         audited_sets(inputs, run),
         inputs.train.classes,
@@ -50,9 +47,9 @@ def audit_run(run: Run, inputs: DataInputs | None = None) -> Audit:
     )
 
 
-def _warn_of_other_images(run: Run, inputs: DataInputs) -> None:
+def _warn_of_other_images(run: Run) -> None:
     """Warns where the known images are no longer those that a stage of the run was made from."""
-    now = {"images": inputs.train.fingerprint(), "test": inputs.test.fingerprint()}
+    now = {"images": run.inputs.train.fingerprint(), "test": run.inputs.test.fingerprint()}
     for stage, stamp in run.folder.stamps().items():
         if any(stamp["inputs"].get(part, hashed) != hashed for part, hashed in now.items()):
             warnings.warn(

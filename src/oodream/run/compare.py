@@ -23,7 +23,6 @@ from ..core.memory import out_of_memory
 from ..core.options import ConfigError, overlay, to_json
 from ..core.results import Row
 from ..core.types import Json
-from ..data.inputs import DataInputs
 from ..data.real import WORLD
 from ..report.comparison import comparison_page, markdown
 from ..report.contrasts import METRICS, Arm, contrasts
@@ -242,7 +241,7 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
         memory=max(stamp["summary"]["memory"] for stamp in [*trained, *([decoded] if run.imagines else [])]),
         known=rows[0].n_id,
         sets=sets(rows),
-        unknown=DataInputs(config).unknown,
+        unknown=run.inputs.unknown,
     )
 
 

@@ -14,7 +14,7 @@ from ..core.errors import DataError, StoreError, shown
 from ..core.files import read_json
 from ..core.types import Json
 from ..data.images import Images
-from ..data.inputs import DataInputs, NamedFolder, named_folders
+from ..data.inputs import NamedFolder, named_folders
 from ..deploy.guard import Guard
 from ..deploy.quantize import Int8Images
 from .artifacts import Run
@@ -75,7 +75,7 @@ def images_of_run(run: Run) -> Int8Images:
     """As `images_of`, for the guard of a run. Raises DataError where the known images are not those that its
     guard was made of.
     """
-    inputs, stamp = DataInputs(run.config), run.stamp("guard")
+    inputs, stamp = run.inputs, run.stamp("guard")
     made_of = stamp["inputs"] if stamp else {}
     for key, what, images in (("images", "training", inputs.train), ("test", "test", inputs.test)):
         if images.fingerprint() != made_of.get(key):

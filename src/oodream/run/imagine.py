@@ -24,7 +24,6 @@ from ..core.options import ConfigError, Range, Section, to_json
 from ..core.types import Decoder, Json
 from ..core.words import Words
 from ..data.images import from_array
-from ..data.inputs import DataInputs
 from ..functional.knn import kth_distance
 from ..functional.slerp import along, away
 from ..models.classifier import Classifier
@@ -273,7 +272,7 @@ def _distance(z_D: Tensor, y: int, run: Run) -> float | None:
 
 def _classes(run: Run) -> tuple[tuple[str, ...], Any]:
     """The names of known and unknown classes, and the other names that the data has for them."""
-    inputs = DataInputs(run.config)
+    inputs = run.inputs
     try:
         return (*run.book.names, *inputs.unknown), inputs.source.other_names()
     except (DataError, OSError):  # the images lie elsewhere, or are gone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -45,13 +45,17 @@ class Job:
         self.config, self.command = absolute(config), command
         self.folder = RunDir(Path(folder))
         self.run = Run(self.folder.path, self.config, command)
-        self.inputs = DataInputs(self.config)
         self.device: torch.device = device_of(config.device)
 
     @property
     def layout(self) -> Layout:
         """Where everything lies."""
         return self.folder.layout
+
+    @property
+    def inputs(self) -> DataInputs:
+        """The images that go in."""
+        return self.run.inputs
 
     @property
     def decoder(self) -> Decoder:
@@ -70,7 +74,7 @@ class Job:
             self.config.size,
             self.device,
             self.inputs.prompt_spans(names),
-            known_of(self.run, lambda: self.inputs),
+            known_of(self.run),
         )
 
     @cached_property
@@ -124,11 +128,11 @@ class Job:
         return Words(names=tuple(words.names[i] for i in rows), z_VD=words.z_VD[rows])
 
 
-def known_of(run: Run, inputs: Callable[[], DataInputs]) -> Known:
+def known_of(run: Run) -> Known:
     """What a run's decoder may look at: its training images, and the baseline classifier that filters have,
     too.
     """
-    return Known(images=lambda: inputs().train, baseline=lambda: run.classifier(BASELINE, 0).network)
+    return Known(images=lambda: run.inputs.train, baseline=lambda: run.classifier(BASELINE, 0).network)
 
 
 def absolute(config: Config) -> Config:

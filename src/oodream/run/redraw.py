@@ -18,7 +18,6 @@ from ..core.distributed import Shard
 from ..core.errors import StoreError
 from ..core.sealed import damaged
 from ..core.types import Decoder, Json
-from ..data.inputs import DataInputs
 from ..synthesis.decode import make_decoder
 from .artifacts import Run
 from .folder import inputs_hash
@@ -83,7 +82,7 @@ def open_decoder(run: Run, device: str) -> Decoder:
     """
     config, book = run.config, run.book
     decode = config.decode if config.decode.tile else replace(config.decode, tile=run.tile)
-    known = known_of(run, lambda: DataInputs(config))
+    known = known_of(run)
     decoder = make_decoder(decode, book.names, book.prompts, config.size, device_of(device), known=known)
     if decoder.book.space != book.space:
         raise StoreError(

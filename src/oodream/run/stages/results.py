@@ -151,7 +151,7 @@ def measure_shift(job: Job) -> Json:
 
 def audit_sets(job: Job) -> Json:
     """What makes the numbers doubtful."""
-    audit = audit_run(job.run, job.inputs)
+    audit = audit_run(job.run)
     write_json(job.layout.audit, audit.to_json())
     return {"problems": len(audit["problem"]), "warnings": len(audit["warning"])}
 
