@@ -65,6 +65,46 @@ class ByColour(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+def seeded() -> ByColour:
+    torch.manual_seed(0)
+    return ByColour()
+
+
+def test_a_networks_file_or_module_gets_pixels_as_the_user_says(root: Path, tmp_path: Path) -> None:
+    """As the same network that normalises them itself."""
+
+    class Itself(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = seeded()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.network((x - 0.4) / 0.2)
+
+    shapes = {"x": {0: torch.export.Dim.DYNAMIC}}
+    files = {"plain": seeded(), "itself": Itself()}
+    for name, network in files.items():
+        noise = torch.rand(2, 3, SIZE, SIZE)
+        program = torch.export.export(network.eval(), (noise,), dynamic_shapes=shapes)
+        torch.export.save(program, tmp_path / f"{name}.pt2")
+    said = ("--mean", "0.4", "--std", "0.2")
+    measured = {
+        "itself": (str(tmp_path / "itself.pt2"),),
+        "file": (str(tmp_path / "plain.pt2"), *said),
+        "module": (f"{__name__}:seeded", "--plugins", *said),
+    }
+    for name, words in measured.items():
+        more = ("--out", str(tmp_path / name), "--detectors", "energy", "--fit", "30")
+        assert evaluate(root, "--model", *words, *more) == 0
+    itself, file, module = (rows(tmp_path / name) for name in measured)
+    for key, row in itself.items():
+        for other in (file, module):
+            assert other[key].auroc == pytest.approx(row.auroc, abs=0.01)
+            assert other[key].accuracy == row.accuracy
+    facts = json.loads((tmp_path / "file" / "evaluation.json").read_text())
+    assert (facts["mean"], facts["std"]) == ([0.4], [0.2])
+
+
 def test_a_networks_file_is_measured_by_its_path(root: Path, tmp_path: Path) -> None:
     shapes = {"x": {0: torch.export.Dim.DYNAMIC}}
     program = torch.export.export(ByColour().eval(), (torch.rand(2, 3, SIZE, SIZE),), dynamic_shapes=shapes)
@@ -102,7 +142,9 @@ def test_a_run_folder_stands_for_its_first_regularized_classifier(
     ("more", "message"),
     [
         ((), "Give --model"),
-        (("--model", "mine.nets:make", "--plugins"), "mine.nets:make is a module of yours. Export it"),
+        (("--model", "mine.nets:make"), "mine.nets:make is a module of yours, whose code would be run"),
+        (("--model", f"{__name__}:seeded", "--plugins"), "does not say how its pixels are normalised"),
+        (("--model", f"{__name__}:seeded", "--plugins", "--mean", "0"), "Give --mean and --std"),
         (("--model", "resnet8"), "no published weights"),
         (("--model", "resnet9"), "Did you mean"),
         (("--model", "."), "holds no classifier"),

@@ -15,7 +15,7 @@ from ..core.types import Loss
 from ..models.classifier import load_classifier
 from ..models.factory import backbone, load_weights
 from ..models.inference import linear_head
-from ..models.opened import full_name, is_factory
+from ..models.opened import Said, full_name, is_factory, normalisation, normalise, normalises, open_network
 from ..models.serialized import FORMATS
 from .protocol import Protocol
 
@@ -37,18 +37,21 @@ class Model:
     loss: Loss | None = None
 
 
-def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: bool = False) -> Model:
+def open_model(
+    source: str, weights: Path | None, protocol: Protocol, said: Said, plugins: bool = False
+) -> Model:
     """A classifier's folder; a network's file; or a network by name, with its published weights or those of a
-    safetensors file.
+    safetensors file. Its mean and standard deviation are those that are `said`, or else its own.
 
-    `plugins` allows a loss that is named by its module, as `models.classifier.load_classifier` does.
-    Raises ValueError when the network has another number of classes than the protocol, or would have random
-    weights.
+    `plugins` allows a loss or a network that is named by its module, as `models.classifier.load_classifier`
+    and `models.opened.open_network` do. Raises ValueError when the network has another number of classes than
+    the protocol, or would have random weights, or normalises its pixels in no way that could be said.
     """
     folder, count = Path(source), len(protocol.classes)
     if folder.is_dir():
         if weights is not None:
             raise ValueError(f"{source} has weights of its own; leave --weights out.")
+        normalisation(source, said, holds=False)
         classifier = load_classifier(folder, plugins)
         return Model(
             name=source,
@@ -57,24 +60,28 @@ def open_model(source: str, weights: Path | None, protocol: Protocol, plugins: b
             names=classifier.names,
             loss=classifier.loss,
         )
-    source = full_name(source)
-    if is_factory(source):
-        raise ValueError(
-            f"{source} is a module of yours. Export it (torch.export.save, or as ONNX) and name the file "
-            "with --model, or measure it in Python (docs/detectors.md)."
-        )
-    published = weights is None and source.partition(":")[0] not in FORMATS
-    network = backbone(source, 0 if published else count, pretrained=weights is None)
+    network = _network(full_name(source), weights, count, said, plugins)
+    if (head := linear_head(network)) is not None and (classes := len(head.weight_CF)) != count:
+        raise ValueError(f"{source} knows {classes} classes and {protocol.name} has {count}.")
+    return Model(name=full_name(source), network=network.eval())
+
+
+def _network(name: str, weights: Path | None, count: int, said: Said, plugins: bool) -> nn.Module:
+    """The network of this full name, for `count` classes where its weights are not published."""
+    if is_factory(name):
+        return open_network(name, weights, said, plugins).network
+    published = weights is None and name.partition(":")[0] not in FORMATS
+    network = backbone(name, 0 if published else count, pretrained=weights is None)
     if weights is not None:
         load_weights(network, weights)
-    elif ":" not in source:
+    elif ":" not in name:
         raise ValueError(
-            f"{source} has no published weights. Give --weights FILE.safetensors; or in place of the name a "
+            f"{name} has no published weights. Give --weights FILE.safetensors; or in place of the name a "
             "classifier's folder, such as runs/photos/classifier/baseline-s0."
         )
-    elif (head := linear_head(network)) is not None and (classes := len(head.weight_CF)) != count:
-        raise ValueError(f"{source} knows {classes} classes and {protocol.name} has {count}.")
-    return Model(name=source, network=network.eval())
+    if given := normalisation(name, said, normalises(network)):
+        normalise(network, *given)
+    return network
 
 
 def class_order(model: Model, protocol: Protocol) -> Tensor | None:

@@ -29,6 +29,7 @@ from ..detection.evaluate import Evaluation, evaluate
 from ..detection.fit import Lesson, uses_outliers
 from ..detection.sanity import upside_down
 from ..models.inference import Compute, Extractor
+from ..models.opened import Said
 from ..models.published import published_config
 from .explain import explain
 from .locate import Located, locate
@@ -99,7 +100,8 @@ def run_benchmark(
     options = registry.options_by_name("detectors", list(detectors), job.detector_options)
     located = _located(protocol, job, detectors)
     protocol = located.protocol
-    model = open_model(source, weights, protocol, job.plugins)
+    said = Said(size=job.size or protocol.size, mean=job.mean, std=job.std)
+    model = open_model(source, weights, protocol, said, job.plugins)
     crop = job.crop or (1.0 if model.size else protocol.crop)
     job = replace(job, size=job.size or model.size or protocol.size, crop=crop)
     order, notes = class_order(model, protocol), _notes(located, model, job)
@@ -126,8 +128,7 @@ def run_benchmark(
     text = tables(protocol, evaluation.rows, notes, evaluation.full_spectrum)
     for name, rows in (("results", evaluation.rows), ("full_spectrum", evaluation.full_spectrum)):
         if rows:
-            lines = "".join(row_to_json(row) + "\n" for row in rows)
-            write_bytes(job.out / f"{name}.jsonl", lines.encode())
+            write_bytes(job.out / f"{name}.jsonl", "".join(f"{row_to_json(row)}\n" for row in rows).encode())
     write_bytes(job.out / "results.md", text.encode())
     write_json(job.out / FACTS, _facts(located, model, extractor.weights_hash, sets, notes, job))
     return text
@@ -306,6 +307,7 @@ def _facts(
         "model": {"name": model.name, "weights": weights},
         "size": job.size,
         "crop": job.crop,
+        **({"mean": list(job.mean), "std": list(job.std)} if job.mean else {}),
         "fit": job.fit,
         "max_images": job.max_images,
         "seed": job.seed,

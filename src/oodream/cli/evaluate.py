@@ -34,8 +34,8 @@ class Target:
     """name of a protocol (see `oodream list`), or a TOML file of your own"""
     model: str = ""
     """folder of a run (its first regularized classifier) or of a classifier, here or in a bucket; a network's
-    file: ONNX, a program of torch.export.save, or TorchScript; or its name: timm:NAME or hf:NAME with
-    published weights, any other with --weights
+    file: ONNX, a program of torch.export.save, or TorchScript; its name: timm:NAME or hf:NAME with published
+    weights, any other with --weights; or with --plugins package.module:factory
     """
     root: tuple[Path, ...] = ()
     """folders that hold the images and lists; no file outside them is read (default: the folder of your
@@ -52,7 +52,7 @@ class Target:
     engine: Engine = "here"
     """here, or ray: the network runs on the workers of a cluster of Ray; RAY_ADDRESS names one"""
     plugins: bool = False
-    """allow a classifier whose loss is named by its Python module; the module's code is run"""
+    """allow a network that a Python module makes, or a classifier with a loss of one; its code is run"""
     dry_run: bool = False
     """print which image sets are there, which are missing and where to get them; check the classes of a
     network in a folder, and stop
@@ -101,11 +101,12 @@ def _check_classes(target: Target, protocol: Protocol, roots: tuple[Path, ...]) 
     """ValueError where a network on this machine has other classes than the protocol."""
     from ..benchmark.locate import locate
     from ..benchmark.model import class_order, open_model
+    from ..models.opened import Said
 
     protocol = locate(protocol, roots, ()).protocol
     if protocol.classes and target.model and looked_at(target.model, CLASSIFIERS).is_dir():
         model = _classifier_of(target.model)
-        class_order(open_model(model, target.weights, protocol, target.plugins), protocol)
+        class_order(open_model(model, target.weights, protocol, Said(), target.plugins), protocol)
 
 
 def _measured(command: Evaluate, protocol: Protocol, model: str, roots: tuple[Path, ...], out: Path) -> str:

@@ -24,6 +24,10 @@ class MeasureConfig(Section):
     crop: Fraction = 0.0
     """share of a picture's shorter side that is kept; 0: all of it for a classifier's folder, else the
     protocol's"""
+    mean: tuple[float, ...] = ()
+    """what is taken from pixels in [0, 1], one value or three; none: the network's own, for a file 0"""
+    std: tuple[float, ...] = ()
+    """what they are divided by then; none: the network's own, for a file 1"""
     fit: CountOrNone = 0
     """at most this many training images, drawn by the seed, to fit detectors to; 0: all"""
     max_images: CountOrNone = 0

@@ -187,11 +187,11 @@ def open_classifier(folder: Path, said: Said, plugins: bool = False) -> Opened:
     """
     one = load_classifier(folder, plugins)
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if normalises := isinstance(one.network, Adapted):
+    if isinstance(one.network, Adapted):
         mean, std = (tuple(values.flatten().tolist()) for values in (one.network.mean, one.network.std))
     own = Preprocessing(size=one.size, resized=one.size, mean=mean, std=std)
     facts = Published(preprocessing=own, names=tuple((name,) for name in one.names))
-    return opened(one.settings["backbone"], one.network, facts, said, normalises)
+    return opened(one.settings["backbone"], one.network, facts, said)
 
 
 def from_description(description: Json, folder: Path, plugins: bool) -> Classifier:

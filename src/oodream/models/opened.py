@@ -22,10 +22,27 @@ from .factory import backbone, load_weights, trained_network
 from .published import Preprocessing, Published, Triple, published
 from .serialized import FORMATS, FromFile, cut_head, format_of, from_state
 
-__all__ = ["Center", "Opened", "Said", "full_name", "is_factory", "open_network", "opened", "rebuild"]
+__all__ = [
+    "Center",
+    "Opened",
+    "Said",
+    "full_name",
+    "is_factory",
+    "normalisation",
+    "normalise",
+    "normalises",
+    "open_network",
+    "opened",
+    "rebuild",
+]
 
 SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".ts", ".torchscript")  # of networks in files
 MORE = 100_000_000  # weights that a network may have beside those in its file
+UNSAID = (
+    "{name} does not say how its pixels are normalised. Give --mean and --std for pixels in [0, 1]: most "
+    "networks have ImageNet's, --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225; with --mean 0 --std 1 "
+    "pixels stay in [0, 1], as for a file that normalises them itself."
+)
 FACTORY_ARGUMENTS = (
     "It takes no arguments and returns a torch.nn.Module that makes logits of normalised images."
 )
@@ -107,18 +124,26 @@ class Center(nn.Module):
     @property
     def normalises(self) -> bool:
         """Whether pixels are normalised as `normalise` says."""
-        return isinstance(self.network, Adapted) or (
-            isinstance(self.network, FromFile) and not self.network.takes_bytes
-        )
+        return normalises(self.network)
 
     def normalise(self, mean: Triple, std: Triple) -> None:
         """Takes pixels in [0, 1] less `mean` over `std` from now on."""
-        network: Any = self.network
-        network.mean.copy_(torch.tensor(mean).view(-1, 1, 1))
-        network.std.copy_(torch.tensor(std).view(-1, 1, 1))
+        normalise(self.network, mean, std)
 
     def extra_repr(self) -> str:
         return f"side={self.side}"
+
+
+def normalises(network: nn.Module) -> bool:
+    """Whether a network's pixels are normalised by a mean and a standard deviation that it holds."""
+    return isinstance(network, Adapted) or (isinstance(network, FromFile) and not network.takes_bytes)
+
+
+def normalise(network: nn.Module, mean: Triple, std: Triple) -> None:
+    """Has the network take pixels in [0, 1] less `mean` over `std` from now on."""
+    held: Any = network
+    held.mean.copy_(torch.tensor(mean).view(-1, 1, 1))
+    held.std.copy_(torch.tensor(std).view(-1, 1, 1))
 
 
 def full_name(model: str) -> str:
@@ -156,39 +181,38 @@ def open_network(model: str, weights: Path | None, said: Said, plugins: bool = F
     """
     name = full_name(model)
     network: nn.Module
-    facts, normalises = Published(), True
+    facts = Published()
     if is_factory(name):
         if not plugins:
             raise ValueError(
                 f"{name} is a module of yours, whose code would be run. Allow that with --plugins."
             )
-        network = _from_factory(name, _preprocessing(name, None, said, normalises))
+        network = _from_factory(name, _preprocessing(name, None, said, True))
         if weights is not None:
             load_weights(network, weights)
     else:
         network = trained_network(name, weights)
-        facts, normalises = published(name, network), isinstance(network, Adapted)
+        facts = published(name, network)
     if isinstance(network, FromFile):
-        said, normalises = replace(said, size=said.size or network.size), not network.takes_bytes
-    return opened(name, network, facts, said, normalises)
+        said = replace(said, size=said.size or network.size)
+    return opened(name, network, facts, said)
 
 
-def opened(name: str, network: nn.Module, facts: Published, said: Said, normalises: bool) -> Opened:
+def opened(name: str, network: nn.Module, facts: Published, said: Said) -> Opened:
     """A network that is at hand under its full name, with what is published of it, or said in its place.
 
-    `normalises` says that its pixels are normalised by a mean and a standard deviation that it holds. Raises
-    ValueError for a pre-processing that is not known, or cannot be.
+    Raises ValueError for a pre-processing that is not known, or cannot be.
     """
     settings = _settings(name)
     if name.startswith("hf:"):
         settings["configuration"] = _configuration(network)
-    preprocessing = _preprocessing(name, facts.preprocessing, said, normalises)
+    preprocessing = _preprocessing(name, facts.preprocessing, said, normalises(network))
     center = Center(network.eval(), preprocessing.size)
     if center.normalises:
         center.normalise(preprocessing.mean, preprocessing.std)
     return Opened(
         name=name, network=center, preprocessing=preprocessing, names=facts.names,
-        settings={**settings, "center": preprocessing.size}, normalised=not (normalises and said.mean),
+        settings={**settings, "center": preprocessing.size}, normalised=not (center.normalises and said.mean),
     )  # fmt: skip
 
 
@@ -234,32 +258,41 @@ def _check_size(name: str, make: Callable[[], nn.Module], state: Mapping[str, Te
         )
 
 
-def _preprocessing(name: str, own: Preprocessing | None, said: Said, normalises: bool) -> Preprocessing:
-    """The network's own pre-processing with what the user says in its place."""
-    if (said.mean or said.std) and not normalises:
+def normalisation(name: str, said: Said, holds: bool) -> tuple[Triple, Triple] | None:
+    """The mean and standard deviation that the user says; None where none is said.
+
+    Raises ValueError for one without the other, for values that cannot be, and where the network, called
+    `name`, holds none that could be others.
+    """
+    if not (said.mean or said.std):
+        return None
+    if not holds:
         raise ValueError(f"{name} normalises its pixels itself; leave --mean and --std out.")
-    if (own is None and normalises and not said.mean) or bool(said.mean) != bool(said.std):
-        raise ValueError(
-            f"{name} does not say how its pixels are normalised. Give --mean and --std for pixels in [0, "
-            f"1]: most "
-            "networks have ImageNet's, --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225; with --mean 0 "
-            "--std 1 "
-            "pixels stay in [0, 1], as for a file that normalises them itself."
-        )
+    if not (said.mean and said.std):
+        raise ValueError(UNSAID.format(name=name))
+    mean, std = _triple("mean", said.mean), _triple("std", said.std)
+    if min(std) <= 0:
+        raise ValueError(f"--std is above 0, and not {min(std):g}.")
+    return mean, std
+
+
+def _preprocessing(name: str, own: Preprocessing | None, said: Said, holds: bool) -> Preprocessing:
+    """The network's own pre-processing with what the user says in its place; it `holds` a mean and a standard
+    deviation.
+    """
+    given = normalisation(name, said, holds)
+    if own is None and holds and given is None:
+        raise ValueError(UNSAID.format(name=name))
     own = own or Preprocessing(size=0, resized=0, mean=(0.0,) * 3, std=(1.0,) * 3)
     size = said.size or own.size
     if not size:
         raise ValueError(f"{name} does not say how large its images are. Give --size, as --size 224.")
     crop = said.crop or (own.size / own.resized if own.size else 1.0)
-    mean, std = (_triple(key, getattr(said, key)) or getattr(own, key) for key in ("mean", "std"))
-    if min(std) <= 0:
-        raise ValueError(f"--std is above 0, and not {min(std):g}.")
+    mean, std = given or (own.mean, own.std)
     return Preprocessing(size=size, resized=round(size / crop), mean=mean, std=std, remarks=own.remarks)
 
 
-def _triple(key: str, values: Sequence[float]) -> Triple | None:
-    if not values:
-        return None
+def _triple(key: str, values: Sequence[float]) -> Triple:
     if len(values) not in (1, 3):
         raise ValueError(f"--{key} has one value, or three for red, green and blue, and not {len(values)}.")
     red, green, blue = values if len(values) == 3 else (*values, *values, *values)
