@@ -283,6 +283,12 @@ def test_the_page_is_inert_and_leads_to_the_arms():
     assert [json.loads(own) for own in page.texts["code"]] == list(options.values())
 
 
+def test_arms_that_do_not_differ_are_named():
+    same = [ARMS[0], *(replace(ARMS[1], arm=name) for name in ("one sampler", "another")), ARMS[2]]
+    assert "what they differ in does nothing here: one sampler, another." in markdown(same)
+    assert "same numbers" not in markdown(ARMS)
+
+
 def test_what_was_measured_on_is_said():
     sets = {"near": {"others": 7_100}, "far": {"digits": 500, "noise": 500}}
     measured = replace(ARMS[0], known=840, sets=sets, unknown=[f"class {i}" for i in range(12)])

@@ -114,10 +114,10 @@ def share_text(share: GainShare | None) -> str:
 
 
 def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> list[str]:
-    """What the columns are, what was measured on, whose scores are shown, which arms train otherwise, what
-    the differences and shares mean, and where a share is not defined.
+    """What the columns are, what was measured on, whose scores are shown, which arms train otherwise or are
+    equal, what the differences and shares mean, and where a share is not defined.
     """
-    texts = [*_cells(arms), *_sets(arms[0]), *_detectors(arms), *_training(arms)]
+    texts = [*_cells(arms), *_sets(arms[0]), *_detectors(arms), *_training(arms), *_equal(arms)]
     if not by_metric:
         return [*texts, "Differences between arms, and the oracle's share, take two seeds or more."]
     seeds = len(arms[0].by_seed[next(iter(by_metric))])
@@ -191,6 +191,19 @@ def _training(arms: Sequence[Arm]) -> list[str]:
     return [
         f"Trained by other options than the {arms[0].arm}, so that differences to it are of these, too: "
         f"{'; '.join(said)}."
+    ]
+
+
+def _equal(arms: Sequence[Arm]) -> list[str]:
+    """Which arms have the same numbers, in a sentence for each group of them."""
+    groups: dict[str, list[str]] = {}
+    for arm in arms:
+        groups.setdefault(repr(sorted(arm.by_seed.items())), []).append(arm.arm)
+    return [
+        f"These have the same numbers for every seed, so that what they differ in does nothing here: "
+        f"{', '.join(names)}."
+        for names in groups.values()
+        if len(names) > 1
     ]
 
 
