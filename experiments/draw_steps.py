@@ -6,7 +6,7 @@ ones; the unknown test classes are never looked at. Known drawings become other 
 known drawings, words and noise serve all settings. Every line is a training of 25 epochs: AUROC of the energy
 score on the classes left out, and accuracy, with the seconds of the processor for an image.
 
-The same command again goes on where it was stopped. `--settings` begins with these.
+Features are plain ones, the preset's before 0.11.0. The same command again goes on where it was stopped.
 
 python experiments/draw_steps.py --out runs/draw-steps --seeds 3
 """
@@ -139,7 +139,8 @@ class Doodles:
             ]
             loss = make_loss(("energy_logistic",), {})
         c = self.config.train
-        c = replace(c, soften=soften, optimisation=replace(c.optimisation, epochs=25, precision="auto"))
+        optimisation = replace(c.optimisation, epochs=25, precision="auto")
+        c = replace(c, backbone="resnet8", soften=soften, optimisation=optimisation)
         state = self.out / "training"
         state.unlink(missing_ok=True)
         softened = [replace(source, soften=soften) for source in sources]
@@ -156,12 +157,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/draw-steps"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--settings", type=int, default=len(SETTINGS), help="how many of them")
+    every = range(len(SETTINGS))
+    said = "; ".join(f"{i}: {setting}" for i, setting in enumerate(SETTINGS))
+    parser.add_argument("--settings", type=int, nargs="+", choices=every, default=every, help=said)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     doodles, file = Doodles(args.out), args.out / "results.json"
     results: dict[str, dict[str, float]] = json.loads(file.read_text()) if file.exists() else {}
-    settings = [*SETTINGS[: args.settings], None]
+    settings = [*(SETTINGS[i] for i in args.settings), None]
     for seed in range(args.seeds):
         for setting in settings:
             key = f"{setting or 'no outliers'} | {seed}"
