@@ -6,7 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 import torch
@@ -18,6 +21,7 @@ from tests.helpers.runs import command, images_of
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 LAUNCH = [*TORCHRUN, "--nproc-per-node", "2"]
+LONGEST = 300  # seconds that nodes have
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +118,10 @@ for case, (losses, options, sources) in cases.items():
 
 
 def launched(count: int, *args: str) -> None:
-    """A Python program on so many nodes of one process each, as torchrun starts them on several machines."""
+    """A Python program on so many nodes of one process each, as torchrun starts them on several machines.
+
+    A node that fails ends the others, which would wait for it.
+    """
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     env = {**os.environ, "PYTHONPATH": paths}  # the programs import tests.helpers
     if count == 1:
@@ -123,16 +130,26 @@ def launched(count: int, *args: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    nodes = [
-        subprocess.Popen(
-            [*TORCHRUN, "--nnodes", str(count), "--node-rank", str(rank), "--master-addr", "127.0.0.1",
-             "--master-port", str(port), *args],
-            env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(count)
-    ]  # fmt: skip
-    complaints = [node.communicate()[1] for node in nodes]
-    assert not any(node.returncode for node in nodes), complaints[0]
+    with ExitStack() as stack:
+        said = [stack.enter_context(TemporaryFile("w+")) for _ in range(count)]
+        nodes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*TORCHRUN, "--nnodes", str(count), "--node-rank", str(rank), "--master-addr",
+                     "127.0.0.1", "--master-port", str(port), *args],
+                    env=env, stdout=subprocess.DEVNULL, stderr=said[rank],
+                )
+            )
+            for rank in range(count)
+        ]  # fmt: skip
+        stack.callback(lambda: [node.kill() for node in nodes])
+        until = time.monotonic() + LONGEST
+        while any(node.poll() is None for node in nodes) and not any(node.returncode for node in nodes):
+            assert time.monotonic() < until, "the nodes hang"
+            time.sleep(0.05)
+        for node, file in zip(nodes, said, strict=True):
+            file.seek(0)
+            assert not node.returncode, file.read()
 
 
 def trained(count: int, folder: Path) -> Path:
