@@ -1,7 +1,7 @@
 """What imagined outliers win near the known classes, over all else: the figure in the results.
 
-The numbers are those of docs/results.md, as they stand there; a difference that is not there any more is an
-error.
+The numbers are those of docs/results.md and its parts, as they stand there; a difference that is not there
+any more is an error.
 
 python experiments/gains.py --out docs/gains.png
 """
@@ -17,7 +17,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
+PAGES = sorted((Path(__file__).resolve().parent.parent / "docs").glob("results*.md"))
+RESULTS = " ".join(" ".join(page.read_text() for page in PAGES).split())
 # By world: over what, and the difference in near AUROC with its 95 % interval.
 GAINS = {
     "Garments\nsix trainings": {
@@ -58,8 +59,8 @@ GAINS = {
 
 def numbers(text: str) -> tuple[float, float, float]:
     """The difference and the ends of its interval; ValueError where the results say otherwise."""
-    if text not in " ".join(RESULTS.read_text().split()):
-        raise ValueError(f"{RESULTS.name} has no {text!r}.")
+    if text not in RESULTS:
+        raise ValueError(f"The results have no {text!r}.")
     value, low, high = map(float, re.findall(r"[-+]?\d+\.\d+", text))
     return value, low, high
 
