@@ -424,11 +424,12 @@ def test_the_page_on_detectors_has_them_all_and_the_parity_as_tested():
         assert re.search(rf"^\| `{name}` \| .* \| {grid} \|$", page, re.M), name
 
 
-def test_pages_name_the_wheel_of_this_version():
+def test_pages_name_this_version():
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
     named = {name for text in TEXTS.values() for name in re.findall(r"oodream-(\d[\d.]*)-py3", text)}
+    cited = re.findall(r"^version: (.*)", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
     assert version
-    assert named == {version[1]}
+    assert named == {*cited} == {version[1]}
 
 
 # Links
