@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 from statistics import fmean
 
+from oodream.benchmark.locate import Rooted
 from oodream.benchmark.protocol import load_protocol
 from oodream.benchmark.run import ALL, Job, run_benchmark
 from oodream.core.results import Row, row_from_json
@@ -38,7 +39,7 @@ def rows_by_choice(classifier: Path, choices: dict[str, str], out: Path) -> dict
             if not (folder / "cache").is_symlink():
                 (folder / "cache").symlink_to((out / "cache").resolve())
             job = Job(detectors=(ALL,), out=folder, tune=tune, resamples=0)
-            run_benchmark(load_protocol("embedded"), str(classifier), None, job)
+            run_benchmark(Rooted(protocol=load_protocol("embedded")), str(classifier), None, job)
         lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
         rows[name] = [row_from_json(line) for line in lines]
     return rows

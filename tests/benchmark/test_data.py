@@ -42,7 +42,7 @@ def test_the_protocol_is_the_preset() -> None:
 
 def test_where_it_was_looked_for_is_said(tmp_path: Path) -> None:
     protocol = load_protocol(NAME)
-    without, with_root = (explain(locate(protocol, roots), roots) for roots in ([], [tmp_path]))
+    without, with_root = (explain(locate(protocol, roots)) for roots in ([], [tmp_path]))
     assert "no root that holds CIFAR-10" in without
     assert f"There is no CIFAR-10 in {tmp_path}" in with_root
     assert "cifar-10-binary.tar.gz (md5 c32a1d4ab5d03f1284b67883e8d87530) into ROOT" in with_root

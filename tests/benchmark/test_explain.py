@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from oodream.benchmark.explain import explain, overview
-from oodream.benchmark.locate import locate
+from oodream.benchmark.locate import Rooted, locate
 from oodream.benchmark.protocol import MEASURED, load_protocol
 from oodream.cli.main import main
 from tests.helpers.protocols import evaluate, write_list
@@ -32,7 +32,7 @@ def test_only_what_is_missing_is_to_be_got(tmp_path: Path) -> None:
     protocol = load_protocol("openood-cifar10")
     for s in protocol.sets:
         (tmp_path / protocol.sources[s.source].into).mkdir(parents=True, exist_ok=True)
-    message = explain(locate(protocol, [tmp_path]), [tmp_path])
+    message = explain(locate(protocol, [tmp_path]))
     assert protocol.sources["lists"].url in message
     assert protocol.sources["tin"].url not in message
 
@@ -44,7 +44,7 @@ def test_every_reason_stands_on_a_line_of_its_own(root: Path) -> None:
     protocol = load_protocol(str(root / "colours.toml"))
     sha256 = next(s.sha256 for s in protocol.sets if s.name == "near-set")
     lists = near.parent
-    assert overview(protocol, [root], hub=False).splitlines() == [
+    assert overview(Rooted(protocol=protocol, roots=(root,))).splitlines() == [
         "colours: three colours",
         "16 x 16 pixels, 3 classes",
         "",
@@ -62,7 +62,7 @@ def test_every_reason_stands_on_a_line_of_its_own(root: Path) -> None:
         "      https://example.org/lists",
     ]
     write_list(near, ["colours/near/none.png -1"])
-    reasons = overview(protocol, [root], hub=False).splitlines()
+    reasons = overview(Rooted(protocol=protocol, roots=(root,))).splitlines()
     assert reasons[10].startswith("      1 of the 1 images in the list ")
     assert f"  colours: colours.zip (md5 {'0' * 32}) into ROOT/images_classic/colours" in reasons
 

@@ -14,7 +14,7 @@ from oodream.models.external import ADAPTERS
 from oodream.models.factory import backbone
 from oodream.models.inference import Extractor
 from tests.helpers.networks import VIT
-from tests.helpers.protocols import SIZE, evaluate, rows, save_classifier
+from tests.helpers.protocols import SIZE, ByColour, evaluate, rows, save_classifier
 
 
 def test_a_classifier_that_names_a_plug_in_runs_nothing(
@@ -52,17 +52,6 @@ def test_a_classifier_of_other_classes_is_refused(
     assert evaluate(root, "--model", str(other), "--dry-run") == 2
     assert capsys.readouterr().err == error
     assert not (tmp_path / "out").exists()
-
-
-class ByColour(nn.Module):
-    """Three logits by the mean colour."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(3, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(x.mean((2, 3)))
 
 
 def seeded() -> ByColour:

@@ -180,7 +180,7 @@ def _protocols(folder: Path) -> Prepared:
         for one in located.found:
             for path in one.files:
                 assert path.resolve().is_relative_to(root.resolve()), path
-        return explain(located, [root])
+        return explain(located)
 
     small = b"""size = 32
 classes = ["cat", "dog"]

@@ -41,6 +41,17 @@ folders = ["street"]
 """
 
 
+class ByColour(nn.Module):
+    """Three logits by the mean colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.mean((2, 3)))
+
+
 def picture(kind: int, i: int) -> Image.Image:
     """Noise around one of three colours, or (3) around gray and (4) yellow; the same for the same numbers."""
     noise = np.random.default_rng((kind, i)).normal(0, 12, (SIZE, SIZE, 3))

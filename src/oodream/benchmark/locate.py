@@ -15,27 +15,27 @@ from ..core.files import read_text
 from ..core.types import OOD
 from ..data.classes import folder_key, plain, read
 from ..data.folders import class_folders
-from ..data.listing import Listing
+from ..data.images import Images
 from ..data.scan import image_files
 from ..data.sets import SETS
 from .protocol import KNOWN, SHIFTED, UNKNOWN, Protocol, ProtocolSet
 
-__all__ = ["FoundSet", "Located", "MissingSet", "locate"]
+__all__ = ["FoundSet", "Located", "MissingSet", "Rooted", "locate"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundSet:
     """A set that is there: its `place` in words, its files with their labels, and the hash of its list.
 
-    `remarks` say how it differs from the protocol's own. A part of a named data set has a `listing` in place
-    of files; sets of the hub and built-in ones have neither.
+    `remarks` say how it differs from the protocol's own. Parts of a named data set, and a user's images, are
+    read by `read`, which takes their size, in place of files; sets of the hub and built-in ones have neither.
     """
 
     set: ProtocolSet
     place: str
     files: tuple[Path, ...] = ()
     labels: tuple[int, ...] = ()
-    listing: Listing | None = None
+    read: Callable[[int], Images] | None = None
     sha256: str = ""
     remarks: tuple[str, ...] = ()
 
@@ -50,13 +50,27 @@ class MissingSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """The sets that are there and those that are not. `protocol` has its classes even where folders name
-    them.
+    """The sets that are there and those that are not, below the `roots`. `protocol` has its classes even
+    where folders name them.
     """
 
     protocol: Protocol
     found: tuple[FoundSet, ...]
-    missing: tuple[MissingSet, ...]
+    missing: tuple[MissingSet, ...] = ()
+    roots: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rooted:
+    """A protocol whose sets lie below roots, or with `hub` on the hub."""
+
+    protocol: Protocol
+    roots: tuple[Path, ...] = ()
+    hub: bool = False
+
+    def locate(self, groups: Collection[str]) -> Located:
+        """Where the sets of these groups are."""
+        return locate(self.protocol, self.roots, groups, hub=self.hub)
 
 
 def locate(
@@ -79,6 +93,7 @@ def locate(
         protocol=protocol,
         found=tuple(result for result in results if isinstance(result, FoundSet)),
         missing=tuple(result for result in results if isinstance(result, MissingSet)),
+        roots=inside.roots,
     )
 
 
@@ -287,7 +302,7 @@ def _by_data(item: ProtocolSet, protocol: Protocol, inside: _Inside, root: Path)
     return FoundSet(
         set=item,
         place=f"{item.data} below {shown(root)}",
-        listing=listing,
+        read=listing.read,
         remarks=tuple(_differing(f"{item.data} below {shown(root)}", item, len(listing.rows))),
     )
 

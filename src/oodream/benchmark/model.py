@@ -16,6 +16,7 @@ from ..models.classifier import load_classifier
 from ..models.factory import backbone, load_weights
 from ..models.inference import linear_head
 from ..models.opened import Said, full_name, is_factory, normalisation, normalise, normalises, open_network
+from ..models.published import published_config
 from ..models.serialized import FORMATS
 from .protocol import Protocol
 
@@ -27,7 +28,7 @@ OTHERWISE = " If it calls them otherwise, say so in the protocol's classes, or i
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A network to be measured. Its image size, class names and training loss are empty where it has none of
-    its own.
+    its own; `made_for` is the width that a published network was trained at, or a file takes alone.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Model:
     size: int = 0
     names: tuple[str, ...] = ()
     loss: Loss | None = None
+    made_for: int = 0
 
 
 def open_model(
@@ -63,7 +65,8 @@ def open_model(
     network = _network(full_name(source), weights, count, said, plugins)
     if (head := linear_head(network)) is not None and (classes := len(head.weight_CF)) != count:
         raise ValueError(f"{source} knows {classes} classes and {protocol.name} has {count}.")
-    return Model(name=full_name(source), network=network.eval())
+    made_for = getattr(network, "size", 0) or published_config(network).get("input_size", (0,))[-1]
+    return Model(name=full_name(source), network=network.eval(), made_for=made_for)
 
 
 def _network(name: str, weights: Path | None, count: int, said: Said, plugins: bool) -> nn.Module:

@@ -47,7 +47,7 @@ def load_sets(
     """
     located = locate(protocol, roots, groups, hub=hub)
     if located.missing:
-        raise DataError(explain(located, roots))
+        raise DataError(explain(located))
     return read_sets(located, size, crop=crop, max_images=max_images, seed=seed)
 
 
@@ -99,8 +99,8 @@ def _read_set(
             files, labels = tuple(files[row] for row in rows), tuple(labels[row] for row in rows)
         names = protocol.classes if item.group in KNOWN else ()
         images = from_files(item.name, files, labels, names, resized)
-    elif found.listing:
-        images = found.listing.read(resized)
+    elif found.read:
+        images = found.read(resized)
     else:
         images = _from_hub(found, protocol, resized)
     if 0 < max_images < len(images):

@@ -30,10 +30,10 @@ from ..detection.fit import Lesson, uses_outliers
 from ..detection.sanity import upside_down
 from ..models.inference import Compute, Extractor
 from ..models.opened import Said
-from ..models.published import published_config
 from .explain import explain
-from .locate import Located, locate
+from .locate import Located, Rooted
 from .model import Model, class_order, open_model
+from .own import OwnImages
 from .protocol import KNOWN, MEASURED, SHIFTED, UNKNOWN, Protocol, least_accuracy
 from .read import read_sets
 from .tables import tables
@@ -48,13 +48,9 @@ VALIDATION = "val"  # in place of a folder of unknown images: the protocol's own
 
 @dataclass(frozen=True, kw_only=True)
 class Job(MeasureConfig):
-    """How a network is measured, which folders (and, if asked, the hub) the images come from, and the folder
-    to write.
-    """
+    """How a network is measured, and the folder to write."""
 
     out: Path
-    roots: tuple[Path, ...] = ()
-    hub: bool = False
     plugins: bool = False
 
 
@@ -73,7 +69,7 @@ class _SpeakingExtractor(Extractor):
 
 
 def run_benchmark(
-    protocol: Protocol,
+    origin: Rooted | OwnImages,
     source: str,
     weights: Path | None,
     job: Job,
@@ -81,7 +77,7 @@ def run_benchmark(
     teach: Callable[[Images], Lesson] | None = None,
     compute: Compute | None = None,
 ) -> str:
-    """Measures a network on a protocol and returns the tables as Markdown.
+    """Measures a network on a protocol's images, or a user's, and returns the tables as Markdown.
 
     Writes results.jsonl, results.md, evaluation.json and the folder cache into `job.out`, and with
     `job.full_spectrum` full_spectrum.jsonl, the rows with shifted images among the known ones. `source` and
@@ -98,16 +94,15 @@ def run_benchmark(
     """
     detectors, skipped = _detectors(job)
     options = registry.options_by_name("detectors", list(detectors), job.detector_options)
-    located = _located(protocol, job, detectors)
+    located = _located(origin, job, detectors)
     protocol = located.protocol
     said = Said(size=job.size or protocol.size, mean=job.mean, std=job.std)
     model = open_model(source, weights, protocol, said, job.plugins)
-    crop = job.crop or (1.0 if model.size else protocol.crop)
-    job = replace(job, size=job.size or model.size or protocol.size, crop=crop)
+    job = _with_size(job, model, protocol)
     order, notes = class_order(model, protocol), _notes(located, model, job)
     sets = _read(located, model, order, job)
     # The cache knows a file by its path, length and time, and not what is cut away of its image.
-    cache, device = job.out / "cache" / f"crop-{crop:g}", device_of(job.device)
+    cache, device = job.out / "cache" / f"crop-{job.crop:g}", device_of(job.device)
     passing: dict[str, Any] = {"loss": model.loss, "device": device, "cache": cache, "compute": compute}
     extractor = Extractor(model.network, **passing)
     outliers: Images | Lesson | None = None
@@ -178,8 +173,9 @@ def _check_outliers(job: Job) -> None:
         )
 
 
-def _located(protocol: Protocol, job: Job, detectors: Mapping[str, Detector]) -> Located:
+def _located(origin: Rooted | OwnImages, job: Job, detectors: Mapping[str, Detector]) -> Located:
     """The sets that the job needs; DataError for all that is missing."""
+    protocol = origin.protocol
     learns = any(learned_fields(detector) for detector in detectors.values())
     groups = [group for group in MEASURED if group != "train" or learns or job.tune]
     if job.full_spectrum:
@@ -197,10 +193,18 @@ def _located(protocol: Protocol, job: Job, detectors: Mapping[str, Detector]) ->
                 f"{job.tune} is not a folder. --tune takes {VALIDATION!r}, or a folder of unknown images."
             )
         groups += tuned
-    located = locate(protocol, job.roots, groups, hub=job.hub)
+    located = origin.locate(groups)
     if located.missing:
-        raise DataError(explain(located, job.roots))
+        raise DataError(explain(located))
     return located
+
+
+def _with_size(job: Job, model: Model, protocol: Protocol) -> Job:
+    """The job with the size and crop of the network's images; ConfigError where the size is not known."""
+    size = job.size or model.size or protocol.size or model.made_for
+    if not size:
+        raise ConfigError(f"{model.name} does not say how large its images are. Give --size, as --size 224.")
+    return replace(job, size=size, crop=job.crop or (1.0 if model.size else protocol.crop))
 
 
 def _read(located: Located, model: Model, order: Tensor | None, job: Job) -> list[ImageSet]:
@@ -223,11 +227,10 @@ def _read(located: Located, model: Model, order: Tensor | None, job: Job) -> lis
 def _notes(located: Located, model: Model, job: Job) -> list[str]:
     """What makes these numbers others than the protocol's."""
     notes = [f"{remark}." for found in located.found for remark in found.remarks]
-    trained_at = published_config(model.network).get("input_size", (3, job.size, job.size))[-1]
-    if trained_at != job.size:
+    if model.made_for not in (0, job.size):
         notes.append(
-            f"{model.name} was trained on images {trained_at} pixels wide and gets images {job.size} pixels "
-            f"wide. Give --size {trained_at} to measure it as it was trained."
+            f"{model.name} was made for images {model.made_for} pixels wide and gets images {job.size} "
+            f"pixels wide. Give --size {model.made_for} to measure it as it was trained."
         )
         warnings.warn(notes[-1], stacklevel=3)
     if job.max_images:

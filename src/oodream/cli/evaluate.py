@@ -19,7 +19,8 @@ from ..run.layout import REGULARIZED, Layout
 from .console import Engine, absolute, looked_at, parse, say, writing_to
 
 if TYPE_CHECKING:
-    from ..benchmark.protocol import Protocol
+    from ..benchmark.locate import Rooted
+    from ..benchmark.own import OwnImages
 
 __all__ = ["audit", "evaluate"]
 
@@ -28,10 +29,20 @@ CLASSIFIERS = "classifier/"
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Which network, on which protocol."""
+    """Which network, on which images."""
 
-    protocol: str
+    protocol: str = ""
     """name of a protocol (see `oodream list`), or a TOML file of your own"""
+    data: str = ""
+    """in place of a protocol your own images: a folder of class folders, hub:NAME, or a data set by name"""
+    ood: tuple[str, ...] = ()
+    """folders of unknown images beside --data (near=FOLDER: like the classes)"""
+    shifted: tuple[str, ...] = ()
+    """folders whose class folders show the classes of --data otherwise, for --full-spectrum"""
+    unknown: tuple[str, ...] = ()
+    """classes of --data that are unknown"""
+    classes: str = ""
+    """class list of --data: imagenet100, cifar100, cifar10 or a TOML file"""
     model: str = ""
     """folder of a run (its first regularized classifier) or of a classifier, here or in a bucket; a network's
     file: ONNX, a program of torch.export.save, or TorchScript; its name: timm:NAME or hf:NAME with published
@@ -39,7 +50,7 @@ class Target:
     """
     root: tuple[Path, ...] = ()
     """folders that hold the images and lists; no file outside them is read (default: the folder of your
-    protocol file)
+    protocol file); for a data set by name, the folder that it is in
     """
     weights: Path | None = None
     """safetensors file with the network's weights"""
@@ -61,7 +72,9 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure a network on a protocol: AUROC, FPR95 and accuracy, with intervals, for every image set."""
+    """Measure a network on a protocol, or on your images: AUROC, FPR95 and accuracy, with intervals, for each
+    image set.
+    """
 
     where: Annotated[Target, tyro.conf.arg(name="")]
     options: Annotated[MeasureConfig, tyro.conf.arg(name="")] = field(default_factory=MeasureConfig)
@@ -73,15 +86,12 @@ def evaluate(args: Sequence[str]) -> int:
     target = command.where
 
     from ..benchmark.explain import overview
-    from ..benchmark.protocol import load_protocol
     from ..benchmark.run import FACTS
 
-    protocol = load_protocol(target.protocol)
-    beside = (Path(target.protocol).parent,) if target.protocol.endswith(".toml") else ()
-    roots = target.root or beside
+    origin = _origin(target, command.options.seed)
     if target.dry_run:
-        print(overview(protocol, roots, target.hub, command.options.full_spectrum))
-        _check_classes(target, protocol, roots)
+        print(overview(origin, command.options.full_spectrum))
+        _check_classes(target, origin)
         return 0
     if not target.model:
         raise ConfigError(
@@ -90,36 +100,56 @@ def evaluate(args: Sequence[str]) -> int:
         )
     model = _classifier_of(target.model)
     label = "-".join(re.findall(r"[\w.]+", target.model))
-    place = target.out or str(Path("runs") / f"evaluate-{protocol.name}-{label}")
+    place = target.out or str(Path("runs") / f"evaluate-{origin.protocol.name}-{label}")
     with writing_to(place, last=FACTS, again=True) as out:
-        tables = _measured(command, protocol, model, roots, out)
+        tables = _measured(command, origin, model, out)
     print(f"\n{tables}\nResults: {absolute(place)}")
     return 0
 
 
-def _check_classes(target: Target, protocol: Protocol, roots: tuple[Path, ...]) -> None:
-    """ValueError where a network on this machine has other classes than the protocol."""
-    from ..benchmark.locate import locate
+def _origin(target: Target, seed: int) -> Rooted | OwnImages:
+    """The images to measure on: a protocol's, or the user's, which `seed` splits where they are not split."""
+    from ..benchmark.locate import Rooted
+    from ..benchmark.own import OwnImages
+    from ..benchmark.protocol import load_protocol
+
+    own = {name: getattr(target, name) for name in ("data", "ood", "shifted", "unknown", "classes")}
+    if bool(target.protocol) == bool(target.data):
+        both = "A protocol has its own images: leave --data, or --protocol. " if target.data else ""
+        raise ConfigError(
+            f"{both}Which images? Give --protocol NAME (see `oodream list`), or --data FOLDER and --ood "
+            "near=FOLDER."
+        )
+    if target.data:
+        return OwnImages(Config(**own, root=str(target.root[0]) if target.root else "", seed=seed))
+    if beside := [name for name, given in own.items() if given]:
+        raise ConfigError(f"--{beside[0]} goes with --data. A protocol of yours names its sets in its file.")
+    ours = (Path(target.protocol).parent,) if target.protocol.endswith(".toml") else ()
+    return Rooted(protocol=load_protocol(target.protocol), roots=target.root or ours, hub=target.hub)
+
+
+def _check_classes(target: Target, origin: Rooted | OwnImages) -> None:
+    """ValueError where a network on this machine has other classes than the images."""
     from ..benchmark.model import class_order, open_model
     from ..models.opened import Said
 
-    protocol = locate(protocol, roots, ()).protocol
+    protocol = origin.locate(()).protocol
     if protocol.classes and target.model and looked_at(target.model, CLASSIFIERS).is_dir():
         model = _classifier_of(target.model)
         class_order(open_model(model, target.weights, protocol, Said(), target.plugins), protocol)
 
 
-def _measured(command: Evaluate, protocol: Protocol, model: str, roots: tuple[Path, ...], out: Path) -> str:
+def _measured(command: Evaluate, origin: Rooted | OwnImages, model: str, out: Path) -> str:
     """The tables, measured by this process or by a cluster's workers."""
     from ..benchmark.run import Job, run_benchmark
     from ..run.lessons import lesson_of, run_of
 
     target, options = command.where, vars(command.options)
     here = {name: str(looked_at(options[name])) for name in ("tune", "outliers") if options[name]}
-    job = Job(out=out, roots=roots, hub=target.hub, plugins=target.plugins, **{**options, **here})
+    job = Job(out=out, plugins=target.plugins, **{**options, **here})
     run = run_of(Path(job.outliers), target.plugins) if job.outliers else None
     teach = partial(lesson_of, run) if run else None
-    measure = partial(run_benchmark, protocol, model, target.weights, job, say, teach)
+    measure = partial(run_benchmark, origin, model, target.weights, job, say, teach)
     if target.engine == "here":
         return measure()
 

@@ -59,7 +59,7 @@ class DataInputs:
         check_left_out(names, self.config.validate)
         left = [name for name in names if name not in self.config.validate]
         self.prompts(left)
-        test = [item.folder for item in (*self._ood_folders, *self._shifted_folders)]
+        test = [item.folder for item in (*self.ood_folders, *self.shifted_folders)]
         check_real(self.config.regularize, self.source.home, test)
         self._check_real_names()
         if not self.config.validate:
@@ -161,7 +161,7 @@ class DataInputs:
     @cached_property
     def source(self) -> DataSource:
         """Where the known images come from."""
-        folders = (*self._ood_folders, *self._shifted_folders)
+        folders = (*self.ood_folders, *self.shifted_folders)
         return DataSource(self.config, {item.folder.resolve() for item in folders})
 
     # Other images
@@ -171,7 +171,7 @@ class DataInputs:
         return [
             *(
                 ImageSet(name=listing.name, group=item.group, images=self._read(listing))
-                for item, listing in zip(self._ood_folders, self._ood_listings, strict=True)
+                for item, listing in zip(self.ood_folders, self._ood_listings, strict=True)
             ),
             *self.source.near(size, self._white),
             *(
@@ -189,28 +189,30 @@ class DataInputs:
         return self._data[0].white or self.config.white
 
     @cached_property
-    def _ood_folders(self) -> list[NamedFolder]:
+    def ood_folders(self) -> list[NamedFolder]:
+        """The user's folders of OOD images."""
         return named_folders(self.config.ood, RESERVED, ("near", "far"))
 
     @cached_property
-    def _shifted_folders(self) -> list[NamedFolder]:
-        taken = {item.name for item in self._ood_folders}
+    def shifted_folders(self) -> list[NamedFolder]:
+        """The user's folders of known classes that look otherwise."""
+        taken = {item.name for item in self.ood_folders}
         return named_folders(self.config.shifted, {*RESERVED, CORRUPTED, *CORRUPTIONS, *taken})
 
     @cached_property
     def _ood_listings(self) -> list[Listing]:
-        inside = {item.folder.resolve() for item in self._ood_folders}
+        inside = {item.folder.resolve() for item in self.ood_folders}
         listings = []
-        for item in self._ood_folders:
+        for item in self.ood_folders:
             self._check_apart(item.folder)
             listings.append(list_ood(item.folder, item.name, inside - {item.folder.resolve()}))
         return listings
 
     @cached_property
     def _shifted_listings(self) -> list[Listing]:
-        source, ood = self.source, [item.folder for item in self._ood_folders]
+        source, ood = self.source, [item.folder for item in self.ood_folders]
         listings = []
-        for item in self._shifted_folders:
+        for item in self.shifted_folders:
             check_shifted(item.folder, source.home, ood)
             unknown = self.config.unknown
             listings.append(list_shifted(item.folder, source.known, source.names_file, item.name, unknown))

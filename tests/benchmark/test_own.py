@@ -1,0 +1,135 @@
+"""A user's images in the place of a protocol's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from oodream.benchmark.own import OwnImages
+from oodream.cli.main import main
+from oodream.config import Config
+from oodream.core.results import row_from_json
+from oodream.data.folders import load_folder, load_ood
+from oodream.models.factory import backbone
+from oodream.models.inference import Extractor
+from oodream.run.artifacts import Run
+from tests.helpers.protocols import ByColour, picture, save, save_classifier
+from tests.helpers.runs import plain
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Path:
+    """Unknown pictures."""
+    folder = tmp_path_factory.mktemp("own") / "elsewhere"
+    for i in range(9):
+        save(picture(i % 5, i), folder / f"{i}.png")
+    return folder
+
+
+def measured(out: Path, *args: str) -> dict[tuple[str, str], object]:
+    """The rows of `oodream evaluate` by set and group."""
+    few = ("--detectors", "energy", "--max-images", "40", "--resamples", "0")
+    assert main(["evaluate", *args, *few, "--out", str(out)]) == 0
+    rows = map(row_from_json, (out / "results.jsonl").read_text().splitlines())
+    return {(row.dataset, row.group): row for row in rows}
+
+
+def test_a_run_is_measured_on_its_own_test_images_and_new_unknown_ones(finished, shapes, elsewhere, tmp_path):
+    """As sklearn does, by the scores of the same classifier."""
+    rows = measured(tmp_path, "--data", str(shapes), "--ood", f"near={elsewhere}", "--model", str(finished))
+    run = Run.open(finished)
+    extractor = Extractor(run.classifier().network)
+    known, unknown = (
+        -extractor(images).logits_BC.logsumexp(1)
+        for images in (run.inputs.test, load_ood(elsewhere, run.config.size))
+    )
+    truth = [0] * len(known) + [1] * len(unknown)
+    row = rows["elsewhere", "near"]
+    assert row.n_id == len(run.inputs.test)
+    assert row.auroc == pytest.approx(roc_auc_score(truth, torch.cat([known, unknown])))
+    assert {name for name, group in rows if group == "far"} >= {"digits", "noise", "mean"}
+    facts = json.loads((tmp_path / "evaluation.json").read_text())
+    assert facts["sets"]["elsewhere"] == {
+        "group": "near", "place": str(elsewhere), "list_sha256": "", "images": 9,
+    }  # fmt: skip
+
+
+def test_unknown_classes_and_shifted_folders_are_measured(shapes, tmp_path):
+    two = save_classifier(
+        tmp_path / "two", backbone("resnet8", 2), sorted(p.name for p in shapes.iterdir())[:2]
+    )
+    last = sorted(p.name for p in shapes.iterdir())[2]
+    shifted = Path(shutil.copytree(shapes, tmp_path / "shifted"))
+    args = ("--data", str(shapes), "--unknown", last, "--shifted", str(shifted), "--model", str(two))
+    rows = measured(tmp_path / "out", *args, "--full-spectrum")
+    test = load_folder(shapes, 16, unknown=(last,))[1]
+    assert rows["unknown", "near"].n_id == len(test)
+    assert rows["unknown", "near"].n_ood == 4
+    assert (tmp_path / "out" / "full_spectrum.jsonl").is_file()
+
+
+def test_a_networks_size_is_its_files_or_said(shapes, tmp_path, capsys):
+    fixed = torch.export.export(ByColour().eval(), (torch.rand(2, 3, 24, 24),))
+    torch.export.save(fixed, tmp_path / "fixed.pt2")
+    sizes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    any_size = torch.export.export(
+        ByColour().eval(), (torch.rand(2, 3, 24, 24),), dynamic_shapes={"x": sizes}
+    )
+    torch.export.save(any_size, tmp_path / "any.pt2")
+    measured(tmp_path / "a", "--data", str(shapes), "--model", str(tmp_path / "fixed.pt2"))
+    assert json.loads((tmp_path / "a" / "evaluation.json").read_text())["size"] == 24
+    args = [
+        "evaluate",
+        "--data",
+        str(shapes),
+        "--model",
+        str(tmp_path / "any.pt2"),
+        "--out",
+        str(tmp_path / "b"),
+    ]
+    assert main(args) == 2
+    assert "does not say how large its images are. Give --size" in plain(capsys.readouterr().err)
+    assert (
+        main([*args, "--size", "16", "--detectors", "energy", "--max-images", "20", "--resamples", "0"]) == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "Which images? Give --protocol NAME"),
+        (("--protocol", "embedded", "--data", "x"), "A protocol has its own images"),
+        (("--protocol", "embedded", "--ood", "near=x"), "--ood goes with --data"),
+        (("--data", "nowhere"), "nowhere"),
+        (("--data", "{shapes}", "--ood", "nowhere"), "nowhere is not a folder"),
+        (("--data", "{shapes}", "--unknown", "pug"), "--unknown names 'pug', which is no class"),
+        (("--data", "{shapes}", "--tune", "val"), "has no set of the group val and val-ood"),
+        (("--data", "{shapes}", "--full-spectrum"), "has no set of the group shift"),
+    ],
+)
+def test_images_that_cannot_be_measured_on(args, said, shapes, finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [word.format(shapes=shapes) for word in args]
+    assert main(["evaluate", *words, "--model", str(finished), "--out", "out"]) == 2
+    assert said in plain(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_there_is_can_be_looked_at_first(shapes, elsewhere, capsys):
+    assert main(["evaluate", "--data", str(shapes), "--ood", f"near={elsewhere}", "--dry-run"]) == 0
+    said = plain(capsys.readouterr().out)
+    assert f"shapes: the images of {shapes}" in said
+    assert f"elsewhere (near): {elsewhere}" in said
+    assert "Nothing is missing." in said
+
+
+def test_the_sets_are_those_of_the_options(shapes, elsewhere):
+    own = OwnImages(Config(data=str(shapes), ood=(f"near={elsewhere}",)))
+    groups = [(item.name, item.group) for item in own.protocol.sets]
+    assert groups[:3] == [("train", "train"), ("test", "test"), ("elsewhere", "near")]
+    assert {found.set.group for found in own.locate(("near",)).found} == {"near"}
