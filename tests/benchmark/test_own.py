@@ -123,7 +123,7 @@ def test_images_that_cannot_be_measured_on(args, said, shapes, finished, tmp_pat
 def test_what_there_is_can_be_looked_at_first(shapes, elsewhere, capsys):
     assert main(["evaluate", "--data", str(shapes), "--ood", f"near={elsewhere}", "--dry-run"]) == 0
     said = plain(capsys.readouterr().out)
-    assert f"shapes: the images of {shapes}" in said
+    assert f"shapes: The images of {shapes}" in said
     assert f"elsewhere (near): {elsewhere}" in said
     assert "Nothing is missing." in said
 

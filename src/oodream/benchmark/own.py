@@ -37,7 +37,7 @@ class OwnImages:
         """The sets and classes; its size is not known."""
         return Protocol(
             name=Path(self.config.data).resolve().name,
-            about=f"the images of {shown(self.config.data)}",
+            about=f"The images of {shown(self.config.data)}",
             classes=self.inputs.source.known,
             labels={},
             digest="",
