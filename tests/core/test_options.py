@@ -62,9 +62,9 @@ def test_a_section_checks_itself(values, message):
     ("values", "message"),
     [
         ({"part": {"count": -1}}, "part.count must be at least 1, not -1"),
-        ({"part": {"count": 2.5}}, "part.count cannot be 2.5; it takes int"),
-        ({"part": {"count": True}}, "part.count cannot be True; it takes int"),
-        ({"part": {"count": None}}, "part.count cannot be None; it takes int"),
+        ({"part": {"count": 2.5}}, "part.count cannot be 2.5; it takes a whole number"),
+        ({"part": {"count": True}}, "part.count cannot be True; it takes a whole number"),
+        ({"part": {"count": None}}, "part.count cannot be None; it takes a whole number"),
         ({"part": {"names": "one"}}, "part.names takes a list, not 'one'"),
         ({"part": {"options": {"k": None}}}, "part.options takes an object of numbers"),
         ({"part": []}, "part holds options of its own; give it an object"),

@@ -56,13 +56,13 @@ def test_names_that_lead_nowhere(name, message):
             "losses",
             "energy_logistic",
             {"beta": "one"},
-            "loss 'energy_logistic': beta cannot be 'one'; it takes float",
+            "loss 'energy_logistic': beta cannot be 'one'; it takes a number",
         ),
         (
             "losses",
             "energy_logistic",
             {"weighted": 1},
-            "loss 'energy_logistic': weighted cannot be 1; it takes bool",
+            "loss 'energy_logistic': weighted cannot be 1; it takes true or false",
         ),
     ],
 )

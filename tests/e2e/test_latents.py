@@ -139,7 +139,7 @@ def test_latents_of_another_decoder_are_refused(finished, shapes, tmp_path, caps
         (["--regularize.outliers", "known"], "micl"),
         (
             ["--latents.options", "steps=many"],
-            "latent adapter 'preview': steps cannot be 'many'; it takes int",
+            "latent adapter 'preview': steps cannot be 'many'; it takes a whole number",
         ),
         (
             ["--latents.adapter", "stairs"],

@@ -34,6 +34,13 @@ LARGEST, LARGEST_WHOLE = 1e300, 1 << 64  # of numbers
 OF = "of"
 """In a field's metadata: the name of the field that says whose options it holds."""
 Option = int | float | str | bool
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "nothing",
+}
 T = typing.TypeVar("T")
 
 
@@ -178,5 +185,6 @@ def converted(value: Any, hint: Any, where: str) -> Any:
     if Any in kinds or not all(isinstance(kind, type) for kind in kinds):
         return value
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ConfigError(f"{where} cannot be {brief(value)}; it takes {getattr(hint, '__name__', hint)}.")
+        takes = " or ".join(KINDS.get(kind, kind.__name__) for kind in kinds)
+        raise ConfigError(f"{where} cannot be {brief(value)}; it takes {takes}.")
     return value
