@@ -16,7 +16,8 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from oodream.core.errors import DataError
 from oodream.data.preprocess import read_image, read_pictures, resize_all
 from oodream.data.scan import image_files
-from oodream.runtime.pictures import Depth, is_single, square, to_rgb, white_of
+from oodream.runtime.pictures import is_single, square
+from oodream.runtime.rgb import Depth, to_rgb, white_of
 from tests.helpers.pictures import RED, WHITE, picture, save
 
 

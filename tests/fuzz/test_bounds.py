@@ -23,7 +23,8 @@ from oodream.core.options import ConfigError, overlay
 from oodream.data.captions import captioned_folder
 from oodream.data.folders import load_folder
 from oodream.data.scan import is_run_folder, scan
-from oodream.runtime.pictures import read_square, square, squares, to_rgb
+from oodream.runtime.pictures import read_square, square, squares
+from oodream.runtime.rgb import to_rgb
 
 DEEP = "[" * 100_000
 PEAK = """

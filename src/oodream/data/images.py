@@ -21,7 +21,7 @@ from ..core.errors import DataError, did_you_mean, listed, shown
 from ..core.progress import progress
 from ..core.threads import mapped
 from ..core.types import OOD
-from ..runtime.pictures import Depth, white_of
+from ..runtime.rgb import Depth, white_of
 from .preprocess import read_image, read_or_measure, resize_all
 from .scan import MAX_UNREADABLE
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..core.errors import DataError
 from ..runtime import pictures as arrays
-from ..runtime.pictures import Depth, Picture, square, to_rgb
+from ..runtime.pictures import Picture, square
+from ..runtime.rgb import Depth, to_rgb
 
 __all__ = ["check_size", "read_image", "read_or_measure", "read_pictures", "resize_all"]
 

@@ -8,74 +8,40 @@ center is taken. Squares are arrays here; `data.preprocess` makes tensors of the
 from __future__ import annotations
 
 import os
-import struct
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL import Image
 
 from ..core.errors import DataError, shown
 from .formats import HEAD, NOT_PICTURES, unread_format
+from .rgb import Depth, is_deep, peak_of, stated_white, to_rgb, white_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "Depth",
     "Picture",
     "is_single",
     "read_or_measure",
     "read_square",
     "square",
     "squares",
-    "to_rgb",
-    "white_of",
 ]
 
 Picture: TypeAlias = "Image.Image | np.ndarray | Tensor | str | os.PathLike[str] | bytes | Mapping[str, Any]"
 BYTES = (bytes, bytearray, memoryview)
 KINDS = "a path, the bytes of an image file, a PIL image, an array or a tensor"
 CHANNELS = (1, 3, 4)
-FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # of integers
-FULL_SCALES_OF_FLOATS = (1, 255, 65535)
-T = Image.Transpose
-UPRIGHT = {
-    2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE, 6: T.ROTATE_270,
-    7: T.TRANSVERSE, 8: T.ROTATE_90,
-}  # by EXIF's orientation  # fmt: skip
-ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 0x0112, 258, 281
 MAX_PIXELS = 178_956_970  # of a picture, and between the two steps of its resizing: Pillow's own limit
 MAX_SCANS = 100  # of a progressive JPEG; every one is a pass over all pixels
 
 
 # One picture as a square
-
-
-def to_rgb(image: Image.Image, white: float = 0.0) -> Image.Image:
-    """The picture as people see it, in 8-bit RGB: upright by its EXIF, alpha over white, deep gray
-    scaled.
-
-    Integers of 16 and 32 bits and floats are divided by `white`, or where that is 0 by what `white_of` gives
-    for this picture alone. Higher values are white.
-    """
-    image = _upright(image)
-    if _is_deep(image):
-        values = _values(image)
-        white = white or white_of([Depth(peak=values.max(), floats=image.mode == "F")])
-        np.minimum(values, white, out=values)  # in place, for a picture may have very many pixels
-        values *= 255 / white
-        return Image.fromarray(np.rint(values, out=values).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, "white")
-        canvas.alpha_composite(rgba)
-        return canvas.convert("RGB")
-    return image.convert("RGB")
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
@@ -106,29 +72,6 @@ def read_square(source: Path | BytesIO, size: int, white: float = 0.0) -> np.nda
     return pixels
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF says; as it lies where its EXIF is broken."""
-    image.load()
-    try:
-        orientation = image.getexif().get(ORIENTATION)
-    except Exception:  # on damaged EXIF Pillow raises nearly anything
-        return image
-    method = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
-
-
-# Deep gray: integers of 16 and 32 bits, and floats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Depth:
-    """A deep picture's largest value, and the value of white that its file states (0: none)."""
-
-    peak: float
-    floats: bool = False
-    stated: float = 0.0
-
-
 def read_or_measure(
     source: Path | BytesIO, size: int, white: float = 0.0
 ) -> tuple[np.ndarray | None, Depth | None]:
@@ -137,10 +80,10 @@ def read_or_measure(
         with Image.open(source) as image:
             _check(image, source)
             _check_narrow(image, size)  # before its pixels are decoded
-            if white or not _is_deep(image):
+            if white or not is_deep(image):
                 return np.array(square(to_rgb(image, white=white), size)), None
-            peak = _values(image).max()
-            stated = _stated_white(image, source, peak)
+            peak = peak_of(image)
+            stated = stated_white(image, source, peak)
             return None, Depth(peak=peak, floats=image.mode == "F", stated=stated)
     except Exception as error:  # on damaged bytes Pillow's readers raise nearly anything
         raise OSError(_why(error, source)) from error
@@ -169,70 +112,6 @@ def _check_narrow(image: Image.Image, size: int) -> None:
 
 def _bytes_of(source: Path | BytesIO) -> bytes:
     return source.getvalue() if isinstance(source, BytesIO) else source.read_bytes()
-
-
-def white_of(depths: Sequence[Depth]) -> float:
-    """The value of white in a set of deep pictures, so that all have one scale.
-
-    It is what their files state where all do and no value exceeds it, else the smallest full scale that their
-    largest value fits: of integers 8, 10, 12, 14 or 16 bits, of floats 1, 255 or 65535; else the largest
-    value itself.
-    """
-    peak, stated = max(d.peak for d in depths), min(d.stated for d in depths)
-    if stated and peak <= (largest := max(d.stated for d in depths)):
-        return largest
-    scales = FULL_SCALES_OF_FLOATS if all(d.floats for d in depths) else FULL_SCALES
-    return float(next((scale for scale in scales if peak <= scale), peak))
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def _values(image: Image.Image) -> np.ndarray:
-    values = np.array(image, dtype=np.float64)
-    values[~np.isfinite(values)] = 0
-    return np.maximum(values, 0, out=values)
-
-
-def _stated_white(image: Image.Image, source: Path | BytesIO, peak: float) -> float:
-    """What a file says of its value of white: a TIFF's MaxSampleValue or odd bits, a PNG's sBIT; else 0.
-
-    By its format a PNG with an sBIT holds values scaled to 16 bits; those of many cameras do not.
-    """
-    if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        if value := max(_numbers(tags.get(MAX_SAMPLE_VALUE)), default=0.0):
-            return value
-        bits = max(_numbers(tags.get(BITS_PER_SAMPLE)), default=0.0)
-        return 2**bits - 1 if 8 < bits < 16 else 0.0
-    if image.format == "PNG":
-        if isinstance(source, BytesIO):
-            bits = _significant_bits(BytesIO(source.getvalue()))
-        else:
-            with source.open("rb") as file:
-                bits = _significant_bits(file)
-        white = 2**bits - 1
-        return (white if peak <= white else FULL_SCALES[-1]) if 8 < bits < 16 else 0.0
-    return 0.0
-
-
-def _numbers(value: Any) -> list[float]:
-    values = value if isinstance(value, tuple) else (value,)
-    return [float(v) for v in values if isinstance(v, (int, float))]
-
-
-def _significant_bits(file: BinaryIO) -> int:
-    """The bits of a PNG's chunk sBIT, which stands before the pixels; 0 where there is none."""
-    file.seek(8)
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"sBIT":
-            return file.read(1)[0]
-        if kind == b"IDAT":
-            break
-        file.seek(length + 4, os.SEEK_CUR)
-    return 0
 
 
 def _why(error: Exception, source: Path | BytesIO) -> str:
