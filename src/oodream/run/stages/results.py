@@ -49,7 +49,7 @@ def evaluate_classifiers(job: Job) -> Json:
     for kind, seed in job.run.classifiers:
         classifier = job.run.classifier(kind, seed)
         measured = evaluate(
-            Extractor(classifier.network, loss=classifier.loss, device=job.device, cache=job.layout.cache),
+            classifier.extractor(job.device, job.layout.cache),
             {name: one for name, one in _detectors(job).items() if name not in left_out},
             fit=job.inputs.train,
             test=job.inputs.test,
