@@ -91,6 +91,21 @@ def cifar(name: str, about: str) -> Preset:
     )
 
 
+# The published code fine-tunes a cross-entropy classifier here (20 epochs, rate 0.001, batch 80). From
+# scratch such a budget would train nothing: this is the budget of its other trainings on ImageNet-100.
+DREAM_100 = Config(
+    data="",
+    classes="imagenet100",
+    size=224,
+    align=AlignConfig(pull=0.0, backbone="resnet34", optimisation=IMAGENET),
+    sample=SampleConfig(options=dream_options(sigma=0.03, boundary=200 / 1000), per_class=1000),
+    decode=DREAM_DECODE,
+    reconstruct=NO_RECONSTRUCTION,
+    filter=NO_FILTER,
+    train=published("resnet34", IMAGENET),
+    regularize=replace(PUBLISHED, loss_options={"beta": 1.0}),
+)
+
 OAL_OPTIMISATION = Optimisation(epochs=100, batch=128, lr=0.005, crop_padding=4)
 
 
@@ -224,22 +239,9 @@ PRESETS = {
         "cifar10", "CIFAR-10 (hub) with DREAM-OOD's constants for CIFAR-100, for it is not in the paper"
     ),
     "cifar100-dream": cifar("cifar100", "CIFAR-100 (hub) with DREAM-OOD's constants"),
-    # The published code fine-tunes a cross-entropy classifier here (20 epochs, rate 0.001, batch 80). From
-    # scratch such a budget would train nothing: this is the budget of its other trainings on ImageNet-100.
     "imagenet100-dream": Preset(
         about="ImageNet-100 (--data FOLDER) with DREAM-OOD's constants; needs a GPU and Stable Diffusion 1.4",
-        config=Config(
-            data="",
-            classes="imagenet100",
-            size=224,
-            align=AlignConfig(pull=0.0, backbone="resnet34", optimisation=IMAGENET),
-            sample=SampleConfig(options=dream_options(sigma=0.03, boundary=200 / 1000), per_class=1000),
-            decode=DREAM_DECODE,
-            reconstruct=NO_RECONSTRUCTION,
-            filter=NO_FILTER,
-            train=published("resnet34", IMAGENET),
-            regularize=replace(PUBLISHED, loss_options={"beta": 1.0}),
-        ),
+        config=DREAM_100,
     ),
     "fashion-id": Preset(
         about="the demo's images with DREAM-ID: imagined inliers, accuracy on corrupted images",
@@ -254,16 +256,9 @@ PRESETS = {
     ),
     "imagenet100-dream-id": Preset(
         about="ImageNet-100 (--data FOLDER) with DREAM-ID's constants; needs a GPU and Stable Diffusion 1.4",
-        config=Config(
-            data="",
-            classes="imagenet100",
-            size=224,
-            align=AlignConfig(pull=0.0, backbone="resnet34", optimisation=IMAGENET),
+        config=replace(
+            DREAM_100,
             sample=SampleConfig(options=INLIERS, per_class=1000),
-            decode=DREAM_DECODE,
-            reconstruct=NO_RECONSTRUCTION,
-            filter=NO_FILTER,
-            train=published("resnet34", IMAGENET),
             regularize=replace(PUBLISHED, loss=("cross_entropy",), ratio=256 / 160),
         ),
     ),

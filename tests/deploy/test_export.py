@@ -23,7 +23,7 @@ from oodream.config import Config
 from oodream.core.errors import StoreError
 from oodream.core.files import write_json
 from oodream.core.registry import make, names
-from oodream.core.results import row_to_json
+from oodream.core.results import write_rows
 from oodream.core.types import Sizes
 from oodream.data.builtin import digits
 from oodream.data.images import ImageSet
@@ -351,8 +351,7 @@ def test_the_tracer_decides_nothing_by_a_tensors_values():
 def test_the_command(energy, tmp_path, capsys):
     run = save_run(begin_run(tmp_path / "run", Config()).folder.path)
     baseline = [replace(row, classifier="baseline", dataset="letters") for row in energy.rows]
-    lines = [row_to_json(row) for row in (*baseline, *energy.rows)]
-    (run / "results.jsonl").write_text("\n".join(lines) + "\n")
+    write_rows(run / "results.jsonl", [*baseline, *energy.rows])
     for stage, inputs in (("guard", {"detector": "energy"}), ("scores", {})):
         write_json(run / stage / "stage.json", {"inputs": inputs, "seconds": 1.0, "summary": {}})
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0

@@ -16,7 +16,7 @@ from PIL import Image
 from oodream.audit.finding import Audit, Finding
 from oodream.cli.main import main
 from oodream.config import Config, DecodeConfig, EvaluateConfig, RegularizeConfig
-from oodream.core.results import row_to_json
+from oodream.core.results import write_rows
 from oodream.core.tensors import save_tensors
 from oodream.run.artifacts import Run
 from oodream.run.audit import audit_folders, audit_run, lines
@@ -89,7 +89,7 @@ def test_audit_of_a_run_takes_what_the_run_has_made(folders):
 
     imagine(run, [Image.open(folders / "data/train/coat/004.png"), *clouds(30, 7)])
     rows = [control_row("regularized", 0.7, 0.01), control_row("baseline", 0.5, 0.01)]
-    run.layout.results.write_text("".join(f"{row_to_json(row)}\n" for row in rows))
+    write_rows(run.layout.results, rows)
     audit = audit_run(Run.open(folders / "run"))
     assert audit.sets["run/imagined"] == "outliers"
     assert [(f.kind, f.sets) for f in audit["problem"]] == [

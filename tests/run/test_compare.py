@@ -15,7 +15,7 @@ from oodream.cli.main import main
 from oodream.comparisons import COMPARISONS
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
 from oodream.core.options import ConfigError
-from oodream.core.results import ShiftRow, row_to_json
+from oodream.core.results import ShiftRow, write_rows
 from oodream.run.artifacts import Run
 from oodream.run.compare import cells, checked_arms, measured_arm, own_redo, read_arms, shared_options
 from oodream.run.folder import RunDir
@@ -37,7 +37,7 @@ REAL = {"outliers": "real", "real": "world"}
 
 def test_an_arm_whose_first_detector_was_left_out_says_so(tmp_path):
     run = begin_run(tmp_path, Config(evaluate=EvaluateConfig(detectors=("msp", "energy"))))
-    run.layout.results.write_text(row_to_json(control_row(REGULARIZED, 0.5, 0.1)) + "\n")
+    write_rows(run.layout.results, [control_row(REGULARIZED, 0.5, 0.1)])
     with pytest.raises(ValueError, match=r"first of --evaluate\.detectors, and 'msp' was left out"):
         measured_arm("a", run, REGULARIZED)
 
@@ -50,9 +50,7 @@ def test_every_shifted_folder_has_cells_of_its_own(tmp_path):
     )
 
     def accuracies(rows: list[ShiftRow]) -> dict[str, float]:
-        file = run.layout.shift_rows
-        file.parent.mkdir(exist_ok=True)
-        file.write_text("".join(f"{row_to_json(line)}\n" for line in rows))
+        write_rows(run.layout.shift_rows, rows)
         values = cells(run, BASELINE, [row(BASELINE, "mean", "all", 0.4)])
         return {name: cell.value for name, cell in values.items() if "shifted accuracy" in name}
 

@@ -8,7 +8,7 @@ from PIL import Image
 from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core.errors import StoreError
-from oodream.core.results import row_to_json
+from oodream.core.results import write_rows
 from oodream.data.inputs import DataInputs
 from oodream.deploy.guard import Guard
 from oodream.run.artifacts import Run
@@ -29,7 +29,7 @@ def run(tmp_path) -> Run:
         for kind in ("baseline", "regularized")
         for name in ("energy", "msp")
     ]
-    run.layout.results.write_text("".join(f"{row_to_json(one)}\n" for one in rows))
+    write_rows(run.layout.results, rows)
     return run
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
-from oodream.core.results import Row, ShiftRow, row_to_json
+from oodream.core.results import Row, ShiftRow, write_rows
 from oodream.run.artifacts import Run
 from oodream.run.headline import headline, headline_detector
 from tests.helpers.begun import begin_run
@@ -16,9 +16,8 @@ RUN = Config(data="/nowhere", size=8, evaluate=EvaluateConfig(detectors=("gmm", 
 
 
 def measured(run: Run, rows: list[Row], shift_rows: list[ShiftRow]) -> None:
-    for file, lines in ((run.layout.results, rows), (run.layout.shift_rows, shift_rows)):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(f"{row_to_json(line)}\n" for line in lines))
+    write_rows(run.layout.results, rows)
+    write_rows(run.layout.shift_rows, shift_rows)
 
 
 ROWS = [row(kind, "mean", "all", fpr) for kind, fpr in (("baseline", 0.4), ("regularized", 0.1))]

@@ -19,7 +19,7 @@ from ..core.device import device_of
 from ..core.errors import DataError
 from ..core.files import write_bytes, write_json
 from ..core.options import ConfigError
-from ..core.results import row_to_json
+from ..core.results import write_rows
 from ..core.types import Detector, Json, Output
 from ..data.folders import load_ood
 from ..data.images import Images, ImageSet
@@ -123,7 +123,7 @@ def run_benchmark(
     text = tables(protocol, evaluation.rows, notes, evaluation.full_spectrum)
     for name, rows in (("results", evaluation.rows), ("full_spectrum", evaluation.full_spectrum)):
         if rows:
-            write_bytes(job.out / f"{name}.jsonl", "".join(f"{row_to_json(row)}\n" for row in rows).encode())
+            write_rows(job.out / f"{name}.jsonl", rows)
     write_bytes(job.out / "results.md", text.encode())
     write_json(job.out / FACTS, _facts(located, model, extractor.weights_hash, sets, notes, job))
     return text

@@ -22,6 +22,10 @@ __all__ = [
     "Engine",
     "Interrupts",
     "absolute",
+    "all_flags",
+    "bare",
+    "fields_of",
+    "flag_of",
     "looked_at",
     "option_text",
     "parse",
@@ -74,7 +78,14 @@ def parse(options: type[T], prog: str, args: Sequence[str], default: T | None = 
     A field that is a tuple may be given several times, and its values add up. A field that is a dictionary is
     written as `--sample.options k=3 cosine=0.8`, and is laid over its default.
     """
-    joined = _joined(args, set(_list_flags(options)))
+    several = {
+        flag
+        for flags, hint in all_flags(options)
+        if typing.get_origin(hint) in (tuple, dict)
+        for flag in flags
+        if flag.startswith("--")  # a positional argument has none
+    }
+    joined = _joined(args, several)
     chosen = tyro.cli(options, prog=prog, args=joined, default=default, registry=_options)
     return typing.cast(T, chosen if default is None else _merged(default, chosen))
 
@@ -217,19 +228,47 @@ def _merged(default: Any, chosen: Any) -> Any:
     return dataclasses.replace(chosen, **changed)
 
 
-def _list_flags(options: type, prefix: str = "") -> Iterator[str]:
-    """The flags that take several values."""
-    for name, hint in typing.get_type_hints(options, include_extras=True).items():
-        flat, positional = False, False
-        if typing.get_origin(hint) is Annotated:
-            hint, *notes = typing.get_args(hint)
-            flat = any(getattr(note, "name", None) == "" for note in notes)
-            positional = tyro.conf.Positional in notes
-        flag = f"{prefix}{name.replace('_', '-')}"
+def all_flags(kind: type, prefix: str = "") -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each field of a dataclass, and of those within it, as it is written (see `flag_of`), with its type."""
+    own, nested = fields_of(kind)
+    for field, hint in own:
+        yield flag_of(field, hint, prefix), bare(hint)[0]
+    for name, flat, inner in nested:
+        yield from all_flags(inner, prefix if flat else f"{prefix}{name}.")
+
+
+def fields_of(kind: type) -> tuple[list[tuple[Any, Any]], list[tuple[str, bool, type]]]:
+    """A dataclass's fields with their types; and apart from them those that are dataclasses themselves.
+
+    Of the latter there are the name, whether it is left out of the flags, and the class.
+    """
+    hints = typing.get_type_hints(kind, include_extras=True)
+    own, nested = [], []
+    for field in dataclasses.fields(kind):
+        hint, notes = bare(hints[field.name])
         if dataclasses.is_dataclass(hint):
-            yield from _list_flags(typing.cast(type, hint), prefix if flat else f"{flag}.")
-        elif typing.get_origin(hint) in (tuple, dict) and not positional:
-            yield f"--{flag}"
+            flat = any(getattr(note, "name", None) == "" for note in notes)
+            nested.append((field.name, flat, typing.cast(type, hint)))
+        else:
+            own.append((field, hints[field.name]))
+    return own, nested
+
+
+def flag_of(field: Any, hint: Any, prefix: str) -> tuple[str, ...]:
+    """How a field is written on the command line; a switch in both its forms."""
+    hint, notes = bare(hint)
+    if tyro.conf.Positional in notes:
+        return (field.name.upper(),)
+    name = next((note.name for note in notes if getattr(note, "name", None)), field.name).replace("_", "-")
+    return (f"--{prefix}{name}", f"--{prefix}no-{name}") if hint is bool else (f"--{prefix}{name}",)
+
+
+def bare(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type without its annotations; and the annotations."""
+    if typing.get_origin(hint) is Annotated:
+        hint, *notes = typing.get_args(hint)
+        return hint, tuple(notes)
+    return hint, ()
 
 
 def _joined(args: Sequence[str], several: set[str]) -> list[str]:

@@ -14,17 +14,15 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
-
-import tyro
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from ..comparisons import COMPARISONS
 from ..config import Config
 from ..core import registry
 from ..core.options import Range
 from ..presets import PRESETS
-from .console import option_text
+from .console import all_flags, bare, fields_of, flag_of, option_text
 from .decoder import DecodeOptions, FitOptions
 from .deploy import ExportOptions, ScoreOptions
 from .evaluate import Audit, Evaluate
@@ -126,7 +124,7 @@ def options_page() -> str:
 
 def flags(command: str) -> set[str]:
     """The flags of a command, as they are written: `--sample.per-class`, and both forms of a switch."""
-    return set(_flags(COMMANDS[command]))
+    return {flag for flags, _ in all_flags(COMMANDS[command]) for flag in flags}
 
 
 def main() -> None:
@@ -140,7 +138,7 @@ def main() -> None:
 def _command(name: str, options: type) -> str:
     title = "`oodream run`, `oodream demo`" if name == "run" else f"`oodream {name}`"
     parts = [f"## {title}\n", f"{_about(options)}\n"]
-    own, nested = _fields(options)
+    own, nested = fields_of(options)
     blocks = [*([options] if own else []), *(kind for _, flat, kind in nested if flat)]
     for block in blocks:
         if block is Config and name != "run":
@@ -148,14 +146,14 @@ def _command(name: str, options: type) -> str:
         else:
             parts += [*([] if block is options else [f"{_about(block)}\n"]), _table(block, "")]
             if block is Config:
-                parts += [_section(field, kind) for field, _, kind in _fields(Config)[1]]
+                parts += [_section(field, kind) for field, _, kind in fields_of(Config)[1]]
     return "\n".join(parts)
 
 
 def _section(name: str, kind: type) -> str:
     stages = ", ".join(f"`{stage}`" for stage in SECTION_STAGES[name])
     parts = [f"### {name}\n", f"{_about(kind)} Stages: {stages}.\n", _table(kind, f"{name}.")]
-    for field, _, inner in _fields(kind)[1]:
+    for field, _, inner in fields_of(kind)[1]:
         default = getattr(kind(), field)
         differing = [
             f"{f.name} {getattr(default, f.name)}"
@@ -172,59 +170,17 @@ def _section(name: str, kind: type) -> str:
 
 def _table(kind: type, prefix: str) -> str:
     documented = _docs(kind)
-    own, _ = _fields(kind)
+    own, _ = fields_of(kind)
     rows = [
-        (f"`{_flag(field, hint, prefix)[0]}`", _values(hint), _default(field), documented[field.name])
+        (f"`{flag_of(field, hint, prefix)[0]}`", _values(hint), _default(field), documented[field.name])
         for field, hint in own
     ]
     return _markdown(("option", "values", "default", "meaning"), rows)
 
 
-def _fields(kind: type) -> tuple[list[tuple[Any, Any]], list[tuple[str, bool, type]]]:
-    """A dataclass's fields with their types; and apart from them those that are dataclasses themselves.
-
-    Of the latter there are the name, whether it is left out of the flags, and the class.
-    """
-    hints = typing.get_type_hints(kind, include_extras=True)
-    own, nested = [], []
-    for field in dataclasses.fields(kind):
-        hint, notes = _bare(hints[field.name])
-        if dataclasses.is_dataclass(hint):
-            flat = any(getattr(note, "name", None) == "" for note in notes)
-            nested.append((field.name, flat, typing.cast(type, hint)))
-        else:
-            own.append((field, hints[field.name]))
-    return own, nested
-
-
-def _flags(kind: type, prefix: str = "") -> Iterator[str]:
-    own, nested = _fields(kind)
-    for field, hint in own:
-        yield from _flag(field, hint, prefix)
-    for name, flat, inner in nested:
-        yield from _flags(inner, prefix if flat else f"{prefix}{name}.")
-
-
-def _flag(field: Any, hint: Any, prefix: str) -> tuple[str, ...]:
-    """How a field is written on the command line; a switch in both its forms."""
-    hint, notes = _bare(hint)
-    if tyro.conf.Positional in notes:
-        return (field.name.upper(),)
-    name = next((note.name for note in notes if getattr(note, "name", None)), field.name).replace("_", "-")
-    return (f"--{prefix}{name}", f"--{prefix}no-{name}") if hint is bool else (f"--{prefix}{name}",)
-
-
-def _bare(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """A type without its annotations; and the annotations."""
-    if typing.get_origin(hint) is Annotated:
-        hint, *notes = typing.get_args(hint)
-        return hint, tuple(notes)
-    return hint, ()
-
-
 def _values(hint: Any) -> str:
     """What an option takes, in words."""
-    hint, notes = _bare(hint)
+    hint, notes = bare(hint)
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return ", ".join(f"`{value}`" if value else "empty" for value in inside)
@@ -317,7 +273,7 @@ def _options_of(family: str, name: str) -> str:
 
 
 def _choices(hint: Any) -> list[str]:
-    hint, _ = _bare(hint)
+    hint, _ = bare(hint)
     return [str(value) for value in typing.get_args(hint)] if typing.get_origin(hint) is Literal else []
 
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from .errors import brief, listed
-from .files import parse_json
+from .files import parse_json, write_bytes
 from .options import is_number, is_whole
 
-__all__ = ["CORRUPTED", "Row", "ShiftRow", "row_from_json", "row_to_json", "shift_row_from_json"]
+__all__ = [
+    "CORRUPTED",
+    "Row",
+    "ShiftRow",
+    "row_from_json",
+    "row_to_json",
+    "shift_row_from_json",
+    "write_rows",
+]
 
 CORRUPTED = "corruptions"
 """What stands for all corruptions where shifted sets go by name; no folder is called so."""
@@ -76,6 +85,11 @@ class ShiftRow:
 def row_to_json(row: Row | ShiftRow) -> str:
     """One line of JSON."""
     return json.dumps(asdict(row), allow_nan=False)
+
+
+def write_rows(file: Path, rows: Iterable[Row | ShiftRow]) -> None:
+    """Writes rows, a line for each, whole or not at all."""
+    write_bytes(file, (f"{row_to_json(row)}\n".encode() for row in rows))
 
 
 def row_from_json(line: str) -> Row:

@@ -18,7 +18,7 @@ from ..core.seeding import generator
 from .images import Images, ImageSet, from_array
 from .splits import split
 
-__all__ = ["PSEUDO_OOD", "blended", "check_left_out", "hold_out", "inverted", "shuffled"]
+__all__ = ["PSEUDO_OOD", "blended", "check_left_out", "disturbed", "hold_out", "inverted", "shuffled"]
 
 MAX_IMAGES = 1000  # in each OOD set
 LEFT_OUT = "training images of classes left out of training"
@@ -54,14 +54,24 @@ def hold_out(train: Images, classes: Sequence[str], seed: int) -> tuple[Images, 
     fit, test = split(known, seed)
     some = torch.randperm(len(left_out), generator=generator(seed, "left-out"))[:MAX_IMAGES]
     near = train.subset(left_out[some]).as_ood("left-out")
-    sets = [ImageSet(name="left-out", group="near", images=near, about=LEFT_OUT)]
+    near_set = ImageSet(name="left-out", group="near", images=near, about=LEFT_OUT)
     # "disturbed" is the name of a stream of random numbers: another name would draw other images.
     rows = torch.randperm(len(test), generator=generator(seed, "disturbed"))[:MAX_IMAGES]
-    pixels, labels = test.batch(rows), test.labels[rows]
+    return fit, test, [near_set, *disturbed(test, rows, seed)]
+
+
+def disturbed(known: Images, rows: Tensor, seed: int) -> list[ImageSet]:
+    """Far sets of the known images at `rows`, changed as `PSEUDO_OOD` says. Images of one class alone are not
+    blended.
+    """
+    pixels, labels = known.batch(rows), known.labels[rows]
+    sets = []
     for name, (change, about) in PSEUDO_OOD.items():
+        if name == "blended" and len(labels.unique()) < 2:
+            continue
         images = from_array(name, change(pixels, labels, generator(seed, name)), labels, ()).as_ood()
         sets.append(ImageSet(name=name, group="far", images=images, about=about))
-    return fit, test, sets
+    return sets
 
 
 def shuffled(x_N3HW: Tensor, y_N: Tensor, g: torch.Generator) -> Tensor:

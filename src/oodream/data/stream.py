@@ -162,12 +162,10 @@ def _listed(file: Path) -> Iterator[str]:
         with file.open(encoding=encoding, errors=errors, newline="\n") as lines:
             for line in lines:
                 if "\0" in line:
-                    raise DataError(
-                        f"{shown(file)} is no list: it should be text, with the path of a picture a line."
-                    )
+                    raise UnicodeError("a null byte is in no text")
                 if path := line.strip("\r\n"):
                     yield path
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise DataError(
             f"{shown(file)} is no list: it should be text, with the path of a picture a line."
         ) from error

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.errors import StoreError
 from ..data.stream import HUB
+from . import tables
 from .loading import load_any
 from .scoring import Answer, answers_to, read_or_why
 
@@ -24,14 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "SPARK_SCHEMA", "GuardMap"]
 
-COLUMNS: dict[str, type] = {
-    "answer": str, "flagged": bool, "score": float, "threshold": float, "likeliest": str,
-    "probability": float, "known": float, "p_value": float, "error": str,
-}  # fmt: skip
+TYPES = {"string": str, "bool": bool, "double": float}
+COLUMNS: dict[str, type] = {name: TYPES[kind] for name, kind in tables.COLUMNS.items() if name != "file"}
 """What is said of each picture."""
-SPARK_SCHEMA = ", ".join(
-    f"{name} {({str: 'string', bool: 'boolean', float: 'double'})[kind]}" for name, kind in COLUMNS.items()
-)
+SPARK_SCHEMA = ", ".join(f"{name} {tables.COLUMNS[name].replace('bool', 'boolean')}" for name in COLUMNS)
 """The columns in the words of Spark."""
 EMPTY = {str: "", bool: False, float: np.nan}
 

@@ -7,7 +7,6 @@ formats in `serialized`.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import warnings
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import StoreError
+from ..core.errors import StoreError, did_you_mean
 from ..core.tensors import load_tensors
 from .external import ADAPTERS, Adapted
 from .resnet import BACKBONES, ResNet
@@ -49,9 +48,10 @@ def backbone(name: str, classes: int, pretrained: bool = False) -> nn.Module:
     if model and family in ADAPTERS:
         return ADAPTERS[family](model, classes, pretrained)
     if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES, n=1) or ["resnet8"]
         known = ", ".join([*BACKBONES, *(f"{family}:NAME" for family in ADAPTERS)])
-        raise ValueError(f"No backbone is called {name!r}. Did you mean {near[0]!r}? There are: {known}.")
+        raise ValueError(
+            f"No backbone is called {name!r}.{did_you_mean(name, BACKBONES)} There are: {known}."
+        )
     return ResNet(classes, **BACKBONES[name])
 
 

@@ -82,15 +82,13 @@ def disagreements(first: Side, second: Side, accepted: float = ACCEPTED) -> list
         raise ValueError(
             "The two were measured on different known images, so their pictures cannot be compared."
         )
-    score_first, score_second = (
-        side.run.scores(side.kind, side.seed, side.detector) for side in (first, second)
-    )
-    limits = [quantile_threshold(scores["id"], accepted) for scores in (score_first, score_second)]
-    ordered = [np.sort(scores["id"].numpy()) for scores in (score_first, score_second)]
+    scores = [side.run.scores(side.kind, side.seed, side.detector) for side in (first, second)]
+    limits = [quantile_threshold(own["id"], accepted) for own in scores]
+    ordered = [np.sort(own["id"].numpy()) for own in scores]
     common = [name for name, measured in sets.items() if others.get(name) == measured]
 
     def compared(name: str) -> Disagreement:
-        pair = [scores[name].numpy() for scores in (score_first, score_second)]
+        pair = [own[name].numpy() for own in scores]
         flagged_2N = np.stack([~(score_N <= limit) for score_N, limit in zip(pair, limits, strict=True)])
         p_2N = np.stack([p_values(score_N, known_N) for score_N, known_N in zip(pair, ordered, strict=True)])
         only_first_N, only_second_N = flagged_2N[0] & ~flagged_2N[1], flagged_2N[1] & ~flagged_2N[0]
@@ -104,7 +102,7 @@ def disagreements(first: Side, second: Side, accepted: float = ACCEPTED) -> list
             neither=int((~flagged_2N.any(0)).sum()),
         )
 
-    return [compared(name) for name in common if name in score_first and name in score_second]
+    return [compared(name) for name in common if all(name in own for own in scores)]
 
 
 def _largest(wanted_N: np.ndarray, p_2N: Floats) -> list[Differing]:

@@ -45,6 +45,7 @@ __all__ = [
     "GeneratedFiles",
     "ImageFiles",
     "LatentShards",
+    "image_file",
     "imagined_images",
     "latent_reader",
     "slug",
@@ -276,11 +277,15 @@ def drawn_images(
     """The files of the images of these vectors, which are those of `rows`."""
     for batch in decoded(vectors, rows, decoder, "images"):
         assert batch.images_B3HW is not None
-        pixels_BHW3 = batch.images_B3HW.permute(0, 2, 3, 1).numpy()
-        for m, pixels in zip(rows[batch.row_B].tolist(), pixels_BHW3, strict=True):
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, **FORMATS[form])
-            yield m, buffer.getvalue()
+        for m, image_3HW in zip(rows[batch.row_B].tolist(), batch.images_B3HW, strict=True):
+            yield m, image_file(image_3HW, form)
+
+
+def image_file(image_3HW: Tensor, form: str = "png") -> bytes:
+    """The file of an image, uint8, in one of the `FORMATS`."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_3HW.permute(1, 2, 0).numpy()).save(buffer, **FORMATS[form])
+    return buffer.getvalue()
 
 
 def drawn_latents(

@@ -20,7 +20,7 @@ from ..core.seeding import generator
 from ..core.types import OOD
 from ..data.classes import find, read
 from ..data.folders import has_class_folders, list_ood, listing_of
-from ..data.holdout import PSEUDO_OOD
+from ..data.holdout import PSEUDO_OOD, disturbed
 from ..data.images import Images, ImageSet, from_array
 from ..data.inputs import DataInputs, named_folders
 from ..data.listing import Listing
@@ -155,7 +155,9 @@ class GuardInputs:
             images = self._read(self._outliers, "outliers", size, white)
             chosen = [ImageSet(name="outliers", group="near", images=images)]
             return Unknown("imagined outliers", chosen, [], None)
-        return Unknown(DISTURBED, self._disturbed(choose), [], outliers)
+        g = generator(self.job.seed, "disturbed", choose.name)
+        rows = torch.randperm(len(choose), generator=g)[:CHANGED]
+        return Unknown(DISTURBED, disturbed(choose, rows, self.job.seed), [], outliers)
 
     def _taught(self, fit: Images) -> Images | Lesson:
         """What outliers teach: those of a run as its training shows them, beside known images shown alike;
@@ -165,18 +167,6 @@ class GuardInputs:
             assert self._outliers is not None
             return self._read(self._outliers, "outliers", fit.size, fit.white)
         return lesson_of(run, fit)
-
-    def _disturbed(self, known: Images) -> list[ImageSet]:
-        seed = self.job.seed
-        rows = torch.randperm(len(known), generator=generator(seed, "disturbed", known.name))[:CHANGED]
-        pixels, labels = known.batch(rows), known.labels[rows]
-        sets = []
-        for name, (change, about) in PSEUDO_OOD.items():
-            if name == "blended" and len(labels.unique()) < 2:
-                continue
-            images = from_array(name, change(pixels, labels, generator(seed, name)), labels, ()).as_ood()
-            sets.append(ImageSet(name=name, group="far", images=images, about=about))
-        return sets
 
     def _read(self, listing: Listing, name: str, size: int, white: float) -> Images:
         rows = torch.arange(len(listing.rows))

@@ -31,6 +31,7 @@ from ..synthesis.names import disjoint, hidden
 from ..synthesis.samplers._classes import neighbour
 from .added import add_picture, adds_nothing
 from .artifacts import Run
+from .generated import image_file
 
 __all__ = [
     "MOST_MOVES",
@@ -139,8 +140,6 @@ def draw(recipe: Recipe, run: Run, decoder: Decoder, watch: Watch | None = None)
     with watching(watch) if watch and watching else nullcontext():
         images = decoder(z_D[None], torch.tensor([y]), torch.tensor([recipe.seed])).images_B3HW
     assert images is not None
-    buffer = io.BytesIO()
-    Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(buffer, format="png")
     facts = {
         "class": recipe.name,
         "prompt": run.book.prompts[y],
@@ -150,7 +149,7 @@ def draw(recipe: Recipe, run: Run, decoder: Decoder, watch: Watch | None = None)
         "knn_distance": _distance(z_D, y, run),
         "pipeline": decoder.fingerprint,
     }
-    return Drawing(recipe=recipe, png=buffer.getvalue(), vector_D=z_D, facts=facts)
+    return Drawing(recipe=recipe, png=image_file(images[0]), vector_D=z_D, facts=facts)
 
 
 def opinion(png: bytes, classifier: Classifier) -> Json:

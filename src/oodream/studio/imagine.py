@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
@@ -127,12 +128,12 @@ class Sketches:
 
     def _opinions(self, name: str, run: Run, png: bytes) -> Json:
         """What the classifiers that are trained say of a picture."""
-        trained = [kind for kind in KINDS if run.stamp(classifier_stage(kind, 0))]
-        classifiers = {
-            kind: self.studio.cached(name, ("classifier", kind, 0), lambda kind=kind: run.classifier(kind, 0))  # type: ignore[misc]
-            for kind in trained
+        read = partial(self.studio.cached, name)
+        return {
+            kind: opinion(png, read(("classifier", kind, 0), partial(run.classifier, kind, 0)))
+            for kind in KINDS
+            if run.stamp(classifier_stage(kind, 0))
         }
-        return {kind: opinion(png, classifier) for kind, classifier in classifiers.items()}
 
     def _keep(self, key: str, sketch: Sketch) -> None:
         with self._lock:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
-
-from PIL import Image
 
 from ..data.images import Images
 from ..data.inputs import DataInputs
 from ..run.artifacts import Run
+from ..run.generated import image_file
 
 __all__ = ["RunSets"]
 
@@ -52,6 +50,4 @@ class RunSets:
         images = self.read(run, name)
         if not 0 <= row < len(images):
             raise ValueError(f"The set {name!r} has {len(images):,} pictures, and no row {row}.")
-        file = io.BytesIO()
-        Image.fromarray(images.batch([row])[0].permute(1, 2, 0).numpy()).save(file, "PNG")
-        return file.getvalue()
+        return image_file(images.batch([row])[0])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.errors import did_you_mean
 from .errors import DecoderError
 
 __all__ = ["SCHEDULERS", "make_scheduler"]
@@ -35,9 +35,9 @@ def make_scheduler(name: str, config: Mapping[str, Any], steps: int) -> Any:
     import diffusers
 
     if name not in SCHEDULERS:
-        near = difflib.get_close_matches(name, SCHEDULERS, n=1) or ["dpm++"]
         raise DecoderError(
-            f"No scheduler is called {name!r}. Did you mean {near[0]!r}? There are: {', '.join(SCHEDULERS)}."
+            f"No scheduler is called {name!r}.{did_you_mean(name, SCHEDULERS)} "
+            f"There are: {', '.join(SCHEDULERS)}."
         )
     kind = getattr(diffusers, SCHEDULERS[name])
     options = {**config, "clip_sample": False}  # diffusers clips by default, which is meant for pixels

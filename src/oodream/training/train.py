@@ -16,7 +16,7 @@ from ..core.registry import get, make, make_all
 from ..core.seeding import seeded
 from ..core.types import LatentAdapter, Loss, Sizes
 from ..models.factory import backbone, initial_network
-from ..models.inference import linear_head
+from ..models.inference import linear_head, network_device
 from .latent_adapters import NO_ADAPTER
 from .loop import fit
 from .sources import KnownPairs, LatentSet, Source, check_sources, known_images
@@ -188,8 +188,7 @@ def loss_sizes(network: nn.Module, sources: Sequence[Source], teacher: nn.Module
 @torch.no_grad()
 def feature_width(network: nn.Module, size: int) -> int:
     """The width of a network's features, for images of that size."""
-    training = network.training
-    device = next(network.parameters()).device
+    training, device = network.training, network_device(network)
     z_BF = network.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)).z_BF
     network.train(training)
     return int(z_BF.shape[1])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from itertools import chain
 from statistics import fmean
 
 from ...core.files import write_bytes, write_json
 from ...core.registry import make_all
-from ...core.results import ShiftRow, row_to_json
+from ...core.results import Row, ShiftRow, write_rows
 from ...core.tensors import save_tensors
 from ...core.types import Detector, Json
 from ...data.images import ImageSet
@@ -39,7 +40,7 @@ __all__ = [
 
 def evaluate_classifiers(job: Job) -> Json:
     """Every detector on every classifier, on every OOD set and on the reconstructed-ID control."""
-    c, lines, summary = job.config.evaluate, [], {}
+    c, rows, summary = job.config.evaluate, list[Row](), {}
     lacking = lacks_outlier_images(job.run)
     learning = [name for name, one in _detectors(job).items() if uses_outliers(one)]
     left_out = {name: f"it learns from images of outliers, and {lacking}" for name in learning if lacking}
@@ -48,7 +49,7 @@ def evaluate_classifiers(job: Job) -> Json:
     for kind, seed in job.run.classifiers:
         classifier = job.run.classifier(kind, seed)
         measured = evaluate(
-            Extractor(classifier.network, loss=classifier.loss, device=job.device, cache=job.layout.cache),
+            classifier.extractor(job.device, job.layout.cache),
             {name: one for name, one in _detectors(job).items() if name not in left_out},
             fit=job.inputs.train,
             test=job.inputs.test,
@@ -59,7 +60,7 @@ def evaluate_classifiers(job: Job) -> Json:
             resamples=c.resamples,
             fpr95_nearest=c.fpr95_nearest,
         )
-        lines += [row_to_json(row) for row in measured.rows]
+        rows += measured.rows
         for detector, scores in measured.scores.items():
             save_tensors(job.layout.scores(kind, seed, detector), scores)
         means = [row for row in measured.rows if row.group == "all"]
@@ -75,7 +76,7 @@ def evaluate_classifiers(job: Job) -> Json:
         summary[f"{kind}-s{seed}"] = headline | {"skipped": skipped}
         for detector, reason in skipped.items():
             warnings.warn(f"{kind}-s{seed}: the detector {detector} is left out: {reason}", stacklevel=2)
-    write_bytes(job.layout.results, "".join(f"{line}\n" for line in lines).encode())
+    write_rows(job.layout.results, rows)
     return summary
 
 
@@ -140,8 +141,7 @@ def measure_shift(job: Job) -> Json:
                 output, images.labels, threshold, classifier=kind, seed=seed, dataset=name, severity=severity
             )
             rows[kind, seed].append(row)
-    lines = [row_to_json(row) for part in rows.values() for row in part]
-    write_bytes(job.layout.shift_rows, "".join(f"{line}\n" for line in lines).encode())
+    write_rows(job.layout.shift_rows, chain.from_iterable(rows.values()))
     return {
         f"{kind}-s{seed} on {name}": round(fmean(r.accuracy for r in group), 4)
         for (kind, seed), part in rows.items()

@@ -6,7 +6,6 @@ drawn with.
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import did_you_mean
 from ...core.packages import missing
 from ..errors import DecoderError
 
@@ -195,8 +195,7 @@ def make_engine(
     Raises DecoderError for one that is not there, with the nearest name, or that the machine cannot run.
     """
     if name not in ENGINES:
-        near = difflib.get_close_matches(name, ENGINES, n=1) or ["eager"]
         raise DecoderError(
-            f"No engine is called {name!r}. Did you mean {near[0]!r}? There are: {', '.join(ENGINES)}."
+            f"No engine is called {name!r}.{did_you_mean(name, ENGINES)} There are: {', '.join(ENGINES)}."
         )
     return ENGINES[name](pipeline, device, multiplies_in)

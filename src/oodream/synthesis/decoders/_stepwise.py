@@ -47,12 +47,7 @@ class Stepwise(StableDecoder):
 
     def plainly(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
         """Images of vectors, as `StableDecoder` draws them."""
-
-        def draw(rows: Tensor) -> Tensor:
-            return self._draw(self.text.splice(z_BD[rows], y_B[rows]), seed_B[rows], rows)
-
-        images = self.tiled(len(y_B), draw, self._no_images)
-        return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))
+        return self._images(super()._imagine, z_BD, y_B, seed_B)
 
     def _levels(self, time: Tensor) -> tuple[float, float]:
         """By how much latents of this time hold the clean ones and noise: sqrt(a) and sqrt(1 - a), or, where

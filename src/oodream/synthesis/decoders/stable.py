@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -141,9 +141,11 @@ class StableDecoder(Denoising, Autoencoding):
         """Images (B, 3, H, W) uint8: vector b takes the class name's place in the prompt of class `y_B`,
         noise from `seed_B`.
         """
+        return self._images(self._imagine, z_BD, y_B, seed_B)
 
+    def _images(self, imagine: Callable[..., Tensor], z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated:
         def draw(rows: Tensor) -> Tensor:
-            return self._picture(self._imagine(z_BD[rows], y_B[rows], seed_B[rows], rows), rows)
+            return self._picture(imagine(z_BD[rows], y_B[rows], seed_B[rows], rows), rows)
 
         images = self.tiled(len(y_B), draw, self._no_images)
         return Generated(images_B3HW=images, y_B=y_B, row_B=torch.arange(len(y_B)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...models.inference import network_device
+
 __all__ = ["class_probability", "probabilities"]
 
 
@@ -12,7 +14,7 @@ __all__ = ["class_probability", "probabilities"]
 def probabilities(classifier: nn.Module, images_B3HW: Tensor) -> Tensor:
     """The softmax probabilities (B, C), on the CPU, that the classifier gives each image."""
     classifier.eval()
-    p_BC: Tensor = classifier(images_B3HW.to(next(classifier.parameters()).device)).logits_BC.softmax(1).cpu()
+    p_BC: Tensor = classifier(images_B3HW.to(network_device(classifier))).logits_BC.softmax(1).cpu()
     return p_BC
 
 
