@@ -48,12 +48,11 @@ def test_every_part_exists(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_command_line_knows_it(name, capsys, no_preview):
-    own = PRESETS[name].config.data
-    assert main(["run", "--preset", name, "--data", own or "photos", "--dry-run"]) == 0
-    assert PRESETS[name].about in capsys.readouterr().out
-    if own:
-        assert main(["run", "--preset", name, "--data", "photos", "--dry-run"]) == 0
-        assert f"the images of photos, with the preset {name}." in capsys.readouterr().out
+    if own := PRESETS[name].config.data:
+        assert main(["run", "--preset", name, "--data", own, "--dry-run"]) == 0
+        assert PRESETS[name].about in capsys.readouterr().out
+    assert main(["run", "--preset", name, "--data", "photos", "--dry-run"]) == 0
+    assert f"the images of photos, with the preset {name}." in capsys.readouterr().out
 
 
 def test_imagenet_must_be_brought_along(capsys):

@@ -59,6 +59,20 @@ def seeded() -> ByColour:
     return ByColour()
 
 
+def broken() -> nn.Module:
+    raise KeyError("weights")
+
+
+def test_a_size_that_a_network_does_not_take_is_said(root: Path, tmp_path: Path, capsys) -> None:
+    program = torch.export.export(ByColour().eval(), (torch.rand(2, 3, SIZE, SIZE),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    assert (
+        evaluate(root, "--model", str(tmp_path / "net.pt2"), "--size", "20", "--out", str(tmp_path / "a"))
+        == 2
+    )
+    assert "cannot be run on images of 20 x 20 pixels: " in capsys.readouterr().err
+
+
 def test_a_networks_file_or_module_gets_pixels_as_the_user_says(root: Path, tmp_path: Path) -> None:
     """As the same network that normalises them itself."""
 
@@ -133,7 +147,9 @@ def test_a_run_folder_stands_for_its_first_regularized_classifier(
         ((), "Give --model"),
         (("--model", "mine.nets:make"), "mine.nets:make is a module of yours, whose code would be run"),
         (("--model", f"{__name__}:seeded", "--plugins"), "does not say how its pixels are normalised"),
-        (("--model", f"{__name__}:seeded", "--plugins", "--mean", "0"), "Give --mean and --std"),
+        (("--model", f"{__name__}:seeded", "--plugins", "--mean", "0"), "go together: give --std, too"),
+        (("--model", f"{__name__}:seedy", "--plugins"), "'seedy'"),
+        (("--model", f"{__name__}:broken", "--plugins"), ":broken': KeyError: 'weights' ("),
         (("--model", "resnet8"), "no published weights"),
         (("--model", "resnet9"), "Did you mean"),
         (("--model", "."), "holds no classifier"),

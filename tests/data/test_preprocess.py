@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from oodream.core.errors import DataError
 from oodream.data.preprocess import read_image, read_pictures, resize_all
 from oodream.data.scan import image_files
+from oodream.runtime import rgb
 from oodream.runtime.pictures import is_single, square
 from oodream.runtime.rgb import Depth, to_rgb, white_of
 from tests.helpers.pictures import RED, WHITE, picture, save
@@ -86,6 +87,26 @@ def test_16_bit_png_is_divided_by_257(tmp_path: Path) -> None:
     assert (
         read_image(save(tmp_path / "a.png", Image.fromarray(ramp)), 16)[0].flatten() == torch.arange(256)
     ).all()
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "RGBA", "LA", "P"])
+def test_a_large_picture_is_as_its_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows at a time, as all at once; and as numpy scales them, or lays them over white."""
+    g = np.random.default_rng(0)
+    if mode in ("RGBA", "LA", "P"):
+        image = Image.fromarray(g.integers(0, 256, (23, 7, 4), dtype=np.uint8)).convert("RGBA")
+        image = image.quantize(16) if mode == "P" else image.convert(mode)
+        pixels = np.array(image.convert("RGBA")).astype(float)
+        expected = pixels[..., :3] * pixels[..., 3:] / 255 + 255 - pixels[..., 3:]
+    else:
+        values = g.integers(0, 3000, (23, 7))
+        image = Image.fromarray(values.astype({"I;16": "<u2", "I": np.int32, "F": np.float32}[mode]))
+        white = 65535 if mode == "F" else 4095
+        expected = np.repeat(values[..., None] * 255 / white, 3, 2)
+    whole = np.array(to_rgb(image))
+    monkeypatch.setattr(rgb, "BAND", 15)
+    np.testing.assert_array_equal(np.array(to_rgb(image)), whole)
+    np.testing.assert_allclose(whole, expected, atol=1.01)
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
@@ -236,6 +257,9 @@ def test_bytes_and_dictionaries_are_pictures(tmp_path: Path) -> None:
         assert is_single(given)
         assert torch.equal(next(read_pictures(given, 8)), expected)
     assert len(list(read_pictures([data, {"bytes": data}, str(file)], 8))) == 3
+    column = np.array([str(file), str(file)])
+    assert not is_single(column)
+    assert torch.equal(torch.stack(list(read_pictures(column, 8))), torch.stack([expected, expected]))
 
 
 @pytest.mark.parametrize(
@@ -247,6 +271,7 @@ def test_bytes_and_dictionaries_are_pictures(tmp_path: Path) -> None:
         ([3], "Item 0 is a int, and no picture: a path, the bytes"),
         (3, "A int is no picture: give a path"),
         (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC: convert"),
+        (Image.new("RGB", (0, 5)), "A picture of 0 x 5 has no pixels"),
     ],
 )
 def test_what_is_no_picture_says_so(pictures: object, message: str) -> None:

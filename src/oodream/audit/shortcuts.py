@@ -161,7 +161,8 @@ ONE_PIPELINE = (
     "the same format and quality, one antialiased resize, gray or in colour alike."
 )
 ADVICE = {
-    "near": ONE_PIPELINE,
+    "near": f"{ONE_PIPELINE} If all have been through one, files differ by what they show: then this says "
+    "nothing against the numbers.",
     "far": f"{ONE_PIPELINE} If it is their nature, the set is easy, "
     "and its numbers say little about what images show.",
     "outliers": "Training can recognise outliers by these alone. Reconstructed ID images "

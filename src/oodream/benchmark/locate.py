@@ -328,7 +328,10 @@ def _class_folders(place: Path, protocol: Protocol, some: bool = False) -> list[
     known = {labels[name]: folder for name, folder in sorted(folders.items()) if name in labels}
     absent = [name for label, name in enumerate(protocol.classes) if label not in known]
     if absent and not (some and known):
-        raise DataError(f"{shown(place)} has no class folders for {listed(absent)}.")
+        raise DataError(
+            f"{shown(place)} has no class folders for {listed(absent)}; it has "
+            f"{listed(sorted(folders)) or 'none'}. A protocol without `classes` takes the folders for them."
+        )
     return sorted(known.items())
 
 

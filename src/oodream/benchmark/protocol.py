@@ -203,6 +203,8 @@ def _classes(value: object, path: Path) -> tuple[tuple[str, ...], dict[str, int]
 
 def _check(protocol: Protocol) -> None:
     """Raises ConfigError for what makes no protocol."""
+    for item in protocol.sets:
+        _check_set(item, protocol.sources)
     groups, names = [s.group for s in protocol.sets], [s.name for s in protocol.sets]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"Two sets are called {repeated[0]!r}.")
@@ -217,8 +219,6 @@ def _check(protocol: Protocol) -> None:
         raise ConfigError("The size is in pixels, and crop a share above 0 and not above 1.")
     if protocol.fpr95 not in ("", "fpr95_id", "fpr95_ood"):
         raise ConfigError(f"The name in fpr95 is fpr95_id or fpr95_ood, not {protocol.fpr95!r}.")
-    for item in protocol.sets:
-        _check_set(item, protocol.sources)
 
 
 def _check_set(item: ProtocolSet, sources: Mapping[str, Source]) -> None:
@@ -227,7 +227,8 @@ def _check_set(item: ProtocolSet, sources: Mapping[str, Source]) -> None:
         raise ConfigError(f"A set cannot be called {item.name!r}.")
     if item.group not in KNOWN + UNKNOWN:
         raise ConfigError(
-            f"Set {item.name!r} has group {item.group!r}; there are {', '.join(KNOWN + UNKNOWN)}."
+            f"Set {item.name!r} has group {item.group!r}.{did_you_mean(item.group, KNOWN + UNKNOWN)} "
+            f"There are: {', '.join(KNOWN + UNKNOWN)}."
         )
     if not (item.list or item.folders or item.data or item.hub or item.builtin):
         raise ConfigError(f"Set {item.name!r} has no list, folders, data, hub or builtin to come from.")

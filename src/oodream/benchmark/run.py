@@ -29,7 +29,7 @@ from ..detection.evaluate import Evaluation, evaluate
 from ..detection.fit import Lesson, uses_outliers
 from ..detection.sanity import upside_down
 from ..models.inference import Compute, Extractor
-from ..models.opened import Said
+from ..models.opened import Said, tried_out
 from .explain import explain
 from .locate import Located, Rooted
 from .model import Model, class_order, open_model
@@ -200,10 +200,13 @@ def _located(origin: Rooted | OwnImages, job: Job, detectors: Mapping[str, Detec
 
 
 def _with_size(job: Job, model: Model, protocol: Protocol) -> Job:
-    """The job with the size and crop of the network's images; ConfigError where the size is not known."""
+    """The job with the size and crop of the network's images; ConfigError where the size is not known,
+    ValueError where the network cannot be run on images of it.
+    """
     size = job.size or model.size or protocol.size or model.made_for
     if not size:
         raise ConfigError(f"{model.name} does not say how large its images are. Give --size, as --size 224.")
+    tried_out(model.name, model.network, size)
     return replace(job, size=size, crop=job.crop or (1.0 if model.size else protocol.crop))
 
 
@@ -233,6 +236,8 @@ def _notes(located: Located, model: Model, job: Job) -> list[str]:
             f"pixels wide. Give --size {model.made_for} to measure it as it was trained."
         )
         warnings.warn(notes[-1], stacklevel=3)
+    if job.mean:
+        notes.append(f"Pixels in [0, 1] less {_numbers(job.mean)} over {_numbers(job.std)}, as was said.")
     if job.max_images:
         notes.append(
             f"Of every set at most {job.max_images} images were used: these are not the protocol's numbers."
@@ -240,6 +245,10 @@ def _notes(located: Located, model: Model, job: Job) -> list[str]:
     if job.fit:
         notes.append(f"The detectors were fitted to at most {job.fit} training images.")
     return notes
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _evaluate(

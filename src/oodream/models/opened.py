@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import StoreError, first_line
+from ..core.faults import blamed
 from ..core.registry import imported
 from ..core.types import Json, Output
 from .external import ADAPTERS, Adapted, from_configuration, split
@@ -34,6 +35,7 @@ __all__ = [
     "open_network",
     "opened",
     "rebuild",
+    "tried_out",
 ]
 
 SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".ts", ".torchscript")  # of networks in files
@@ -77,20 +79,26 @@ class Opened:
         """How many classes it tells apart."""
         return self.try_out().logits_BC.shape[1]
 
-    @torch.no_grad()
     def try_out(self) -> Output:
         """Its outputs for two images of noise; ValueError where it cannot be run on images of this size."""
-        side = self.preprocessing.resized
-        g = torch.Generator().manual_seed(0)
-        noise = torch.randint(0, 256, (2, 3, side, side), generator=g, dtype=torch.uint8)
-        try:
-            output: Output = self.network.eval()(noise)
-        except Exception as error:  # whatever a stranger's network raises
-            raise ValueError(
-                f"{self.name} cannot be run on images of {self.preprocessing.size} x "
-                f"{self.preprocessing.size} pixels: {first_line(error)} Give another --size."
-            ) from error
-        return output
+        return tried_out(self.name, self.network, self.preprocessing.size, self.preprocessing.resized)
+
+
+@torch.no_grad()
+def tried_out(name: str, network: nn.Module, size: int, side: int = 0) -> Output:
+    """The network's outputs for two images of noise, `side` pixels wide (0: `size`); ValueError where it
+    cannot be run on images of `size` pixels.
+    """
+    g, side = torch.Generator().manual_seed(0), side or size
+    noise = torch.randint(0, 256, (2, 3, side, side), generator=g, dtype=torch.uint8)
+    try:
+        output: Output = network.eval()(noise)
+    except Exception as error:  # whatever a stranger's network raises
+        raise ValueError(
+            f"{name} cannot be run on images of {size} x {size} pixels: {first_line(error)} "
+            "Give another --size."
+        ) from error
+    return output
 
 
 class Center(nn.Module):
@@ -187,7 +195,7 @@ def open_network(model: str, weights: Path | None, said: Said, plugins: bool = F
             raise ValueError(
                 f"{name} is a module of yours, whose code would be run. Allow that with --plugins."
             )
-        network = _from_factory(name, _preprocessing(name, None, said, True))
+        network = _from_factory(name, lambda: _preprocessing(name, None, said, True))
         if weights is not None:
             load_weights(network, weights)
     else:
@@ -232,7 +240,7 @@ def rebuild(settings: Json, classes: int, size: int, state: Mapping[str, Tensor]
         network = from_configuration(rest, settings["configuration"], classes)
     elif is_factory(name):
         plain = Preprocessing(size=center, resized=size, mean=(0.0,) * 3, std=(1.0,) * 3)
-        network = _from_factory(name, plain)
+        network = _from_factory(name, lambda: plain)
         network.choose(torch.arange(classes))
     else:
         if family in ADAPTERS:
@@ -269,7 +277,7 @@ def normalisation(name: str, said: Said, holds: bool) -> tuple[Triple, Triple] |
     if not holds:
         raise ValueError(f"{name} normalises its pixels itself; leave --mean and --std out.")
     if not (said.mean and said.std):
-        raise ValueError(UNSAID.format(name=name))
+        raise ValueError(f"--mean and --std go together: give {'--std' if said.mean else '--mean'}, too.")
     mean, std = _triple("mean", said.mean), _triple("std", said.std)
     if min(std) <= 0:
         raise ValueError(f"--std is above 0, and not {min(std):g}.")
@@ -305,13 +313,16 @@ def is_factory(name: str) -> bool:
     return bool(colon) and family not in ADAPTERS
 
 
-def _from_factory(name: str, preprocessing: Preprocessing) -> Adapted:
-    network = imported(name, "network")()
+def _from_factory(name: str, preprocessing: Callable[[], Preprocessing]) -> Adapted:
+    factory = imported(name, "network")
+    with blamed(f"The network {name!r}", factory):
+        network = factory()
     if isinstance(network, Adapted):
         return network
     if not isinstance(network, nn.Module):
         raise ValueError(f"{name} returns a {type(network).__name__}. {FACTORY_ARGUMENTS}")
-    return split(network, preprocessing.size, preprocessing.mean, preprocessing.std)
+    own = preprocessing()
+    return split(network, own.size, own.mean, own.std)
 
 
 def _settings(name: str) -> Json:

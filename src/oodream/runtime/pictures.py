@@ -53,6 +53,8 @@ def square(image: Image.Image, size: int) -> Image.Image:
     memory than any picture may.
     """
     (w, h), side = image.size, min(image.size)
+    if not side:
+        raise DataError(f"A picture of {w} x {h} has no pixels.")
     _check_narrow(image, size)
     left, top = (w - side) / 2, (h - side) / 2
     narrow = image.resize((size, h), Image.Resampling.BICUBIC, box=(left, 0, left + side, h))
@@ -132,7 +134,7 @@ def _why(error: Exception, source: Path | BytesIO) -> str:
 def is_single(pictures: Picture | Iterable[Picture]) -> bool:
     """Whether this is one picture, and not several: what `squares` takes, without a batch's axis."""
     if isinstance(pictures, np.ndarray) or _is_tensor(pictures):
-        return pictures.ndim < 4
+        return pictures.ndim < 4 and not _is_column(pictures)
     return isinstance(pictures, (Image.Image, str, os.PathLike, Mapping, *BYTES))
 
 
@@ -154,6 +156,8 @@ def squares(pictures: Picture | Iterable[Picture], size: int, white: float = 0.0
         yield _from_source(Path(pictures), size, white)
     elif isinstance(pictures, Image.Image):
         yield np.array(square(to_rgb(pictures, white=white), size))
+    elif _is_column(pictures):
+        yield from squares(pictures.tolist(), size, white)
     elif isinstance(pictures, np.ndarray) or _is_tensor(pictures):
         for image in _from_array(pictures):
             yield np.array(square(to_rgb(image), size))
@@ -193,6 +197,11 @@ def _is_tensor(picture: Any) -> TypeGuard[Tensor]:
     """Whether this is a tensor of PyTorch, which whoever holds one has imported."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(picture, torch.Tensor)
+
+
+def _is_column(pictures: Any) -> TypeGuard[np.ndarray]:
+    """Whether this is an array of paths or files, as tables have them, and no picture itself."""
+    return isinstance(pictures, np.ndarray) and pictures.dtype.kind in "OU"
 
 
 def _from_array(values: Any) -> Iterator[Image.Image]:

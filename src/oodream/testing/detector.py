@@ -117,8 +117,8 @@ def _direction(make: Factory) -> None:
     auroc = float((unknown_M[:, None] > known_N).double().mean())
     require(
         auroc > APART,
-        f"Scores must be higher for OOD: {auroc:.1%} of pairs with far-away outputs are in this order, and "
-        f"{APART:.0%} must be.",
+        "Scores must be higher for OOD, here for features that are small but for one, large, in a dimension "
+        f"that no class uses: {auroc:.1%} of pairs are in this order, and {APART:.0%} must be.",
     )
 
 
