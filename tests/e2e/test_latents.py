@@ -17,7 +17,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from oodream.cli.main import main
 from oodream.core.files import read_json, read_json_lines
 from oodream.core.tensors import load_tensors
-from oodream.run.compare import read_arms
+from oodream.run.arms import read_arms
 from oodream.run.generated import SHARD
 from oodream.run.redraw import open_begun
 from tests.helpers.runs import command, plain

@@ -21,7 +21,7 @@ from oodream.data import classes
 from oodream.data.captions import captioned_folder
 from oodream.data.folders import list_folder
 from oodream.data.stream import list_files
-from oodream.run.compare import read_arms
+from oodream.run.arms import read_arms
 from oodream.run.generated import slug
 from oodream.runtime.pictures import squares
 

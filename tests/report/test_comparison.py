@@ -283,6 +283,24 @@ def test_the_page_is_inert_and_leads_to_the_arms():
     assert [json.loads(own) for own in page.texts["code"]] == list(options.values())
 
 
+def test_problems_of_the_audits_stand_before_the_numbers():
+    told = [ARMS[0], *(replace(arm, problems=("near: what is unknown is known.",)) for arm in ARMS[1:3])]
+    text = "A problem, says the audit of imagined, known, varied: near: what is unknown is known."
+    assert markdown(told).index(f"**{text}**") < markdown(told).index("| arm |")
+    html = comparison_page("c", told, {}, "compare", {})
+    assert html.index(text) < html.index("<table")
+    assert "A problem" not in markdown(ARMS)
+
+
+def test_one_seed_tells_what_each_has_and_two_that_they_are_few():
+    one = [arm("baseline", seeds=1), arm("imagined", 2, seeds=1)]
+    said = "One training each: near AUROC 72.1 % by “imagined”, 70.0 % by the baseline."
+    assert headline(one, contrasts(one)).startswith(said)
+    two = [arm("baseline", seeds=2), arm("imagined", 2, seeds=2)]
+    assert "Two seeds tell little" in markdown(two)
+    assert "Two seeds tell little" not in markdown(ARMS)
+
+
 def test_arms_that_do_not_differ_are_named():
     same = [ARMS[0], *(replace(ARMS[1], arm=name) for name in ("one sampler", "another")), ARMS[2]]
     assert "what they differ in does nothing here: one sampler, another." in markdown(same)

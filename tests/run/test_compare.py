@@ -16,8 +16,9 @@ from oodream.comparisons import COMPARISONS
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
 from oodream.core.options import ConfigError
 from oodream.core.results import ShiftRow, write_rows
+from oodream.run.arms import checked_arms, own_redo, read_arms, shared_options
 from oodream.run.artifacts import Run
-from oodream.run.compare import cells, checked_arms, measured_arm, own_redo, read_arms, shared_options
+from oodream.run.compare import cells, measured_arm
 from oodream.run.folder import RunDir
 from oodream.run.job import Job
 from oodream.run.layout import BASELINE, REGULARIZED
@@ -161,11 +162,23 @@ def test_an_arm_whose_option_has_changed_is_made_again_and_no_other(
 
     assert compared(5) == 0
     before = {arm: stamped(out / arm) for arm in "ab"}
+    capsys.readouterr()
     assert compared(6) == 2
-    said = plain(capsys.readouterr().err)
+    refused = capsys.readouterr()
+    assert "a: " not in refused.out, "arms are checked before the first one starts"
+    said = plain(refused.err)
     assert "Arm 'b': " in said
     assert "Add --redo changed to make classifier/regularized-s0 and what depends on it afresh" in said
     assert "the same command again" not in said, "which would be refused again"
+    assert compared(6, "--dry-run") == 2
+    assert "classifier/regularized-s0 was made from other inputs: regularize.max" in plain(
+        capsys.readouterr().out
+    )
+    assert compared(6, "--redo", "changed", "--dry-run") == 0
+    would = plain(capsys.readouterr().out)
+    assert would.count("would be made again") == 6
+    assert would.count("done before") > would.count("would be made again")
+    assert {arm: stamped(out / arm) for arm in "ab"} == before
     assert compared(6, "--redo", "changed") == 0
     after = {arm: stamped(out / arm) for arm in "ab"}
     assert after["a"] == before["a"]

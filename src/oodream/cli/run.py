@@ -72,7 +72,9 @@ class Arms:
     options or images have changed
     """
     dry_run: bool = False
-    """check options and images of all arms, print the arms, and stop"""
+    """check options and images of all arms, print the arms and what would become of the stages that there
+    are, and stop
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,8 @@ def compare(args: Sequence[str]) -> int:
     where, config = chosen.where, chosen.options
 
     from ..report.comparison import markdown
-    from ..run.compare import checked_arms, compare, read_arms
+    from ..run.arms import preview_arms, read_arms
+    from ..run.compare import compare
 
     if where.arms in COMPARISONS:
         arms = COMPARISONS[where.arms].arms
@@ -151,13 +154,14 @@ def compare(args: Sequence[str]) -> int:
             raise ConfigError(unknown("arm", arm, arms))
     arms = {arm: options for arm, options in arms.items() if not where.only or arm in where.only}
     place = where.run or str(Path("runs") / f"compare-{Path(where.arms).stem}")
-    what = f"arms {len(arms)}, seeds {config.seeds}, {_about(name, config)}"
+    few = " (differences take two or more)" * (config.seeds == 1)
+    what = f"arms {len(arms)}, seeds {config.seeds}{few}, {_about(name, config)}"
     if where.dry_run:
         check_lasts(place)
         with advised(where, _made_for(args)):
-            checked_arms(config, arms, place_here(place, "runs"), where.redo)
-        print(json.dumps(arms, indent=2))
-        print(f"Would run in {place}: {what}.")
+            print(json.dumps(arms, indent=2))
+            print(f"Would run in {place}: {what}.")
+            preview_arms(config, arms, place_here(place, "runs"), where.redo, say)
         return 0
     if is_main():
         print(f"oodream: {what}\n  folder: {place}", flush=True)

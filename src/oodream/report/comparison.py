@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core.errors import listed
 from ..functional.uncertainty import Difference, GainShare
-from .contrasts import METRICS, SHARED, Arm, Contrast, contrasts
+from .contrasts import METRICS, Arm, Contrast, contrasts, metrics_for
+from .remarks import in_points, notes, problems, trained_otherwise
 from .tables import Cell
 from .template import render
 
@@ -21,31 +21,21 @@ __all__ = [
     "headline",
     "markdown",
     "measured",
-    "notes",
     "share_figure",
     "share_figures",
     "share_text",
 ]
 
 WIDTH, ROW = 520, 40  # of the figure of shares, and of an arm in it
-COLUMNS = {
-    "near": "near: unknown images that look like the known ones",
-    "far": "far: unknown images that do not",
-    "fpr95_id": "fpr95_id: unknown images accepted where 95 % of the known ones are",
-    "fpr95_ood": "fpr95_ood: known images flagged where 95 % of the unknown ones are",
-    "control": "control: reconstructed known images against known ones, 50 % where the decoder is not seen",
-    "look": "look: outliers told from known images by grain, tone and the like, at 50 % where they are not",
-}
-"""What the words in the names of columns mean."""
-
-
 # Markdown
 
 
 def markdown(arms: Sequence[Arm]) -> str:
     """The headline, a table of the arms, one of differences for each metric, and what these mean."""
     by_metric = contrasts(arms)
-    parts = [f"{_escaped(headline(arms, by_metric))}\n", _table(*measured(arms))]
+    parts = [f"{_escaped(headline(arms, by_metric))}\n"]
+    parts += [f"**{_escaped(problem)}**\n" for problem in problems(arms)]
+    parts += [_table(*measured(arms))]
     parts += [
         f"**{METRICS[metric]}**\n\n{_table(*differences(arms, part))}" for metric, part in by_metric.items()
     ]
@@ -113,120 +103,8 @@ def share_text(share: GainShare | None) -> str:
     return f"{100 * share.value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
-def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> list[str]:
-    """What the columns are, what was measured on, whose scores are shown, which arms train otherwise or are
-    equal, what the differences and shares mean, and where a share is not defined.
-    """
-    texts = [*_cells(arms), *_sets(arms[0]), *_detectors(arms), *_training(arms), *_equal(arms)]
-    if not by_metric:
-        return [*texts, "Differences between arms, and the oracle's share, take two seeds or more."]
-    seeds = len(arms[0].by_seed[next(iter(by_metric))])
-    texts += [
-        f"Differences are in points, over the same {seeds} seeds, with 95 % intervals and p-values of a "
-        "paired t-test. A higher AUROC or accuracy is better, and a lower fpr95_id."
-    ]
-    oracle = next((arm.arm for arm in arms if arm.oracle), None)
-    if oracle is None:
-        return texts
-    texts.append(
-        f"The oracle is {oracle}: real images of other things in place of imagined outliers. The share of "
-        f"its gain is (arm - {arms[0].arm}) / (oracle - {arms[0].arm}), below 0 where an arm does harm, with "
-        "Fieller's 95 % interval over the seeds."
-    )
-    for metric in SHARED:
-        gains = [c.share.reference for c in by_metric.get(metric, ()) if c.share and c.share.value is None]
-        if gains:
-            texts.append(
-                f"In {METRICS[metric]} the share is not defined: the oracle itself gains "
-                f"{_in_points(gains[0])}, which may be nothing."
-            )
-    return texts
-
-
-def _cells(arms: Sequence[Arm]) -> list[str]:
-    """What the table's numbers and columns are, in a sentence each; none where nothing was measured."""
-    cells = [cell for arm in arms for cell in arm.cells.values()]
-    words = {word for arm in arms for name in arm.cells for word in name.split()}
-    said = [text for word, text in COLUMNS.items() if word in words]
-    ranges = []
-    if any(cell.spread.startswith("±") for cell in cells):
-        ranges = ["± is the standard deviation over the seeds."]
-    elif any(cell.spread for cell in cells):
-        ranges = ["In brackets stand 95 % intervals over images, of one training."]
-    return [*ranges, *([f"{'; '.join(said)}."] if said else [])]
-
-
-def _sets(arm: Arm) -> list[str]:
-    """The images that all arms are measured on, in a sentence; none where no unknown ones are."""
-    if not arm.sets:
-        return []
-    named = [
-        f"{group}: {', '.join(f'{name} {count:,}' for name, count in of_group.items())}"
-        for group, of_group in arm.sets.items()
-    ]
-    classes = f" Unknown classes ({len(arm.unknown)}): {listed(arm.unknown)}." if arm.unknown else ""
-    return [f"Measured on {arm.known:,} known images and on unknown ones, {'; '.join(named)}.{classes}"]
-
-
-def _detectors(arms: Sequence[Arm]) -> list[str]:
-    """Which detector the numbers are of, in a sentence; none where no arm says it."""
-    names = dict.fromkeys(arm.detector for arm in arms if arm.detector)
-    if not names:
-        return []
-    of_arms = [f"{name} ({', '.join(a.arm for a in arms if a.detector == name)})" for name in names]
-    which = next(iter(names)) if len(names) == 1 else "; ".join(of_arms)
-    under_shift = any(name.startswith("shifted flagged") for arm in arms for name in arm.cells)
-    return [
-        f"AUROC and fpr95_id are of the detector {which}, the first of evaluate.detectors; the arms' reports "
-        f"have the others.{' Under shift, flagged is by the energy.' * under_shift}"
-    ]
-
-
-def _training(arms: Sequence[Arm]) -> list[str]:
-    """Which arms are trained by other options than the baseline, in a sentence; none where all are alike."""
-    others = {arm.arm: _other_options(arms[0].train, arm.train) for arm in arms}
-    said = [f"{name} ({', '.join(options)})" for name, options in others.items() if options]
-    if not said:
-        return []
-    return [
-        f"Trained by other options than the {arms[0].arm}, so that differences to it are of these, too: "
-        f"{'; '.join(said)}."
-    ]
-
-
-def _equal(arms: Sequence[Arm]) -> list[str]:
-    """Which arms have the same numbers, in a sentence for each group of them."""
-    groups: dict[str, list[str]] = {}
-    for arm in arms:
-        groups.setdefault(repr(sorted(arm.by_seed.items())), []).append(arm.arm)
-    return [
-        f"These have the same numbers for every seed, so that what they differ in does nothing here: "
-        f"{', '.join(names)}."
-        for names in groups.values()
-        if len(names) > 1
-    ]
-
-
-def _other_options(first: Mapping[str, Any], second: Mapping[str, Any], at: str = "train") -> list[str]:
-    """The names of options that are not the same; sections within are looked into."""
-    names = []
-    for key, value in first.items():
-        if isinstance(value, Mapping):
-            names += _other_options(value, second[key], f"{at}.{key}")
-        elif value != second[key]:
-            names.append(f"{at}.{key}")
-    return names
-
-
 def _difference(d: Difference | None) -> str:
-    return "–" if d is None else _in_points(d, f"; p = {d.p:.2g}" if d.p is not None else "")
-
-
-def _in_points(d: Difference, p: str = "") -> str:
-    """The difference with its interval, and behind it what is said of its p-value."""
-    if d.interval is None:
-        return f"{d.value:+.1f} (the same for every seed)"
-    return f"{d.value:+.1f} ({d.interval[0]:+.1f} to {d.interval[1]:+.1f}{p})"
+    return "–" if d is None else in_points(d, f"; p = {d.p:.2g}" if d.p is not None else "")
 
 
 def _spread(m: Cell) -> str:
@@ -251,11 +129,12 @@ def comparison_page(
         "comparison.html.j2",
         title=title,
         headline=headline(arms, by_metric),
+        problems=problems(arms),
         figures=share_figures(by_metric),
         measured=measured(arms),
         differences={METRICS[metric]: differences(arms, part) for metric, part in by_metric.items()},
         notes=notes(arms, by_metric),
-        alike=not _training(arms),
+        alike=not trained_otherwise(arms),
         links=links,
         command=command,
         options={name: json.dumps(own, ensure_ascii=False) for name, own in options.items()},
@@ -275,13 +154,20 @@ def headline(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -
             return f"{first} attains {gain}."
     for metric, part in by_metric.items():
         if difference := part[0].to_baseline:
-            value, _, interval = _in_points(difference).partition(" ")
+            value, _, interval = in_points(difference).partition(" ")
             if difference.value == 0 or _holds_zero(difference.interval):
                 return (
                     f"No difference between {first} and the {arms[0].arm} is shown in {METRICS[metric]}: "
                     f"{value} points {interval}."
                 )
             return f"{first} beside the {arms[0].arm}: {value} points of {METRICS[metric]} {interval}."
+    for metric in metrics_for(arms[1].kind):
+        base, own = (arm.by_seed.get(metric, ()) for arm in arms[:2])
+        if len(base) == len(own) == 1:
+            return (
+                f"One training each: {METRICS[metric]} {own[0]:.1f} % by {first}, {base[0]:.1f} % by the "
+                f"{arms[0].arm}. Whether that is chance, --seeds 3 tells."
+            )
     others = len(arms) - 1
     return f"{others} {'arm' if others == 1 else 'arms'} beside one {arms[0].arm}."
 

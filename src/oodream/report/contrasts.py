@@ -10,7 +10,7 @@ from ..functional.uncertainty import Difference, GainShare, gain_share, paired
 from ..training.sources import Kind
 from .tables import Cell
 
-__all__ = ["METRICS", "SHARED", "UNDER_SHIFT", "Arm", "Contrast", "contrasts"]
+__all__ = ["METRICS", "SHARED", "UNDER_SHIFT", "Arm", "Contrast", "contrasts", "metrics_for"]
 
 UNDER_SHIFT = "shifted accuracy"
 METRICS = {
@@ -35,7 +35,8 @@ class Arm:
     `train` are the options of its section, as JSON. The seconds are of decoding these images and of one
     training. `memory` is the most bytes that decoding or training held. It was measured on so many
     `known` images and on `sets` of unknown ones, images by set's name by group; `unknown` are the names of
-    unknown classes, as far as they have some.
+    unknown classes, as far as they have some. `problems` are what its audit says of what makes the numbers
+    wrong.
     """
 
     arm: str
@@ -52,6 +53,7 @@ class Arm:
     known: int = 0
     sets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unknown: Sequence[str] = ()
+    problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +77,17 @@ def contrasts(arms: Sequence[Arm]) -> dict[str, list[Contrast]]:
     oracle is the first arm that is one.
     """
     baseline, *others = arms
-    metrics = METRICS if others[0].kind == "outlier" else reversed(METRICS)
     oracle = next((arm for arm in others if arm.oracle), None)
     return {
         metric: [_contrast(arm, baseline, others[0], oracle, metric) for arm in others]
-        for metric in metrics
+        for metric in metrics_for(others[0].kind)
         if len(baseline.by_seed.get(metric, ())) > 1
     }
+
+
+def metrics_for(kind: Kind) -> list[str]:
+    """The `METRICS`, first what outliers, or inliers, are for."""
+    return list(METRICS if kind == "outlier" else reversed(METRICS))
 
 
 def _contrast(arm: Arm, baseline: Arm, first: Arm, oracle: Arm | None, metric: str) -> Contrast:

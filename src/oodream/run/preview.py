@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..config import Config
@@ -11,7 +11,7 @@ from ..core.storage import Storage, cached_at, is_url
 from .changes import in_words
 from .job import Job
 from .plan import Plan
-from .runner import of_other_data, planned, stages_afresh
+from .runner import planned, refuse_stale, stages_afresh
 from .sync import fetched
 
 __all__ = ["preview"]
@@ -37,7 +37,7 @@ def preview(
         if name in wanted or name in afresh:
             again = "would be made again" if name in wanted else "would be removed"
             say(f"  {name:24} {_state(job, plan, name, again if name in afresh else '', redo)}")
-    _refuse_stale(job, plan, wanted - afresh)
+    refuse_stale(job, plan, wanted - afresh)
 
 
 def _looked_at(place: str) -> Path:
@@ -62,11 +62,3 @@ def _state(job: Job, plan: Plan, name: str, again: str, redo: Sequence[str]) -> 
     if changes:
         return f"was made from other inputs: {why}"
     return "done before" if job.folder.stamp(name) else "would go on where it stopped"
-
-
-def _refuse_stale(job: Job, plan: Plan, names: Collection[str]) -> None:
-    """Raises StageChanged where one of the stages was made from other inputs."""
-    with of_other_data(job):
-        for name, inputs in plan.inputs.items():
-            if name in names:
-                job.folder.is_done(name, inputs)

@@ -121,6 +121,14 @@ def prepare(job: Job, plan: Plan, redo: Sequence[str], others: Sequence[RunDir])
     write_json(job.layout.manifest, {**manifest(job), "stages": list(plan.stages)}, sealed=True)
 
 
+def refuse_stale(job: Job, plan: Plan, names: Collection[str]) -> None:
+    """Raises StageChanged where one of the stages was made from other inputs."""
+    with of_other_data(job):
+        for name, inputs in plan.inputs.items():
+            if name in names:
+                job.folder.is_done(name, inputs)
+
+
 @contextmanager
 def of_other_data(job: Job) -> Iterator[None]:
     """Within the block a stage that was made from other inputs is put down to other data, where the folder is
