@@ -130,7 +130,7 @@ def test_the_results_show_all_numbers(asking, runs):
 
 def test_one_run_is_one_arm(asking):
     html = asking.get("/api/compare/results?name=fewer").json()["html"]
-    assert "1 arm beside one baseline." in html
+    assert "One training each: " in html
 
 
 def test_classifiers_are_listed_with_their_detectors(asking, runs):
