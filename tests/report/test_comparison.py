@@ -208,7 +208,7 @@ def test_whose_scores_are_compared_is_said():
     alike, seeds = arms("energy", "energy"), [replace(one, by_seed={}) for one in arms("energy", "energy")]
     for text in (markdown(alike), markdown(seeds), Page(comparison_page("x", alike, {}, "", {})).text("p")):
         assert "are of the detector energy, the first of evaluate.detectors" in text
-    assert "of the detector energy (baseline, imagined); knn (known, varied)," in markdown(
+    assert "of the detector energy (“baseline”, “imagined”); knn (“known, varied”)," in markdown(
         arms("energy", "energy", "knn")
     )
 
@@ -285,7 +285,7 @@ def test_the_page_is_inert_and_leads_to_the_arms():
 
 def test_problems_of_the_audits_stand_before_the_numbers():
     told = [ARMS[0], *(replace(arm, problems=("near: what is unknown is known.",)) for arm in ARMS[1:3])]
-    text = "A problem, says the audit of imagined, known, varied: near: what is unknown is known."
+    text = "A problem, says the audit of “imagined”, “known, varied”: near: what is unknown is known."
     assert markdown(told).index(f"**{text}**") < markdown(told).index("| arm |")
     html = comparison_page("c", told, {}, "compare", {})
     assert html.index(text) < html.index("<table")
@@ -303,7 +303,7 @@ def test_one_seed_tells_what_each_has_and_two_that_they_are_few():
 
 def test_arms_that_do_not_differ_are_named():
     same = [ARMS[0], *(replace(ARMS[1], arm=name) for name in ("one sampler", "another")), ARMS[2]]
-    assert "what they differ in does nothing here: one sampler, another." in markdown(same)
+    assert "what they differ in does nothing here: “one sampler”, “another”." in markdown(same)
     assert "same numbers" not in markdown(ARMS)
 
 

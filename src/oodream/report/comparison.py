@@ -11,7 +11,7 @@ from typing import Any
 
 from ..functional.uncertainty import Difference, GainShare
 from .contrasts import METRICS, Arm, Contrast, contrasts, metrics_for
-from .remarks import in_points, notes, problems, trained_otherwise
+from .remarks import about, in_points, notes, problems, trained_otherwise
 from .tables import Cell
 from .template import render
 
@@ -35,7 +35,7 @@ def markdown(arms: Sequence[Arm]) -> str:
     by_metric = contrasts(arms)
     parts = [f"{_escaped(headline(arms, by_metric))}\n"]
     parts += [f"**{_escaped(problem)}**\n" for problem in problems(arms)]
-    parts += [_table(*measured(arms))]
+    parts += [_table(*measured(arms)), *(f"{_escaped(text)}\n" for text in about(arms))]
     parts += [
         f"**{METRICS[metric]}**\n\n{_table(*differences(arms, part))}" for metric, part in by_metric.items()
     ]
@@ -133,6 +133,7 @@ def comparison_page(
         figures=share_figures(by_metric),
         measured=measured(arms),
         differences={METRICS[metric]: differences(arms, part) for metric, part in by_metric.items()},
+        about=about(arms),
         notes=notes(arms, by_metric),
         alike=not trained_otherwise(arms),
         links=links,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from ..core.errors import listed
 from ..functional.uncertainty import Difference
 from .contrasts import METRICS, SHARED, Arm, Contrast
 
-__all__ = ["in_points", "notes", "problems", "trained_otherwise"]
+__all__ = ["about", "in_points", "notes", "problems", "trained_otherwise"]
 
 COLUMNS = {
     "near": "near: unknown images that look like the known ones",
@@ -28,22 +29,32 @@ def problems(arms: Sequence[Arm]) -> list[str]:
     for arm in arms:
         for problem in arm.problems:
             concerned.setdefault(problem, []).append(arm.arm)
-    return [f"A problem, says the audit of {', '.join(names)}: {text}" for text, names in concerned.items()]
+    return [f"A problem, says the audit of {_quoted(names)}: {text}" for text, names in concerned.items()]
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """Names of arms, which may hold commas, beside each other."""
+    return ", ".join(f"“{name}”" for name in names)
+
+
+def about(arms: Sequence[Arm]) -> list[str]:
+    """What arms and columns are, what was measured on, whose scores are shown, and which arms train otherwise
+    or are equal.
+    """
+    baseline = (
+        f"The {arms[0].arm} is the classifier of known images alone; an arm's is trained with what its "
+        "options put beside them. A higher AUROC or accuracy is better, and a lower fpr95_id or fpr95_ood."
+    )
+    more = (_cells(arms), _sets(arms[0]), _detectors(arms), trained_otherwise(arms), _equal(arms))
+    return [baseline, *chain(*more)]
 
 
 def notes(arms: Sequence[Arm], by_metric: Mapping[str, Sequence[Contrast]]) -> list[str]:
-    """What the columns are, what was measured on, whose scores are shown, which arms train otherwise or are
-    equal, what the differences and shares mean, and where a share is not defined.
-    """
-    texts = [
-        f"The {arms[0].arm} is the classifier of known images alone; an arm's is trained with what its "
-        "options put beside them. A higher AUROC or accuracy is better, and a lower fpr95_id or fpr95_ood."
-    ]
-    texts += [*_cells(arms), *_sets(arms[0]), *_detectors(arms), *trained_otherwise(arms), *_equal(arms)]
+    """What the differences and shares mean, and where a share is not defined."""
     if not by_metric:
-        return [*texts, "Differences between arms, and the oracle's share, take two seeds or more."]
+        return ["Differences between arms, and the oracle's share, take two seeds or more."]
     seeds = len(arms[0].by_seed[next(iter(by_metric))])
-    texts += [
+    texts = [
         f"Differences are in points, over the same {seeds} seeds, with 95 % intervals and p-values of a "
         "paired t-test."
     ]
@@ -100,7 +111,7 @@ def _detectors(arms: Sequence[Arm]) -> list[str]:
     names = dict.fromkeys(arm.detector for arm in arms if arm.detector)
     if not names:
         return []
-    of_arms = [f"{name} ({', '.join(a.arm for a in arms if a.detector == name)})" for name in names]
+    of_arms = [f"{name} ({_quoted([a.arm for a in arms if a.detector == name])})" for name in names]
     which = next(iter(names)) if len(names) == 1 else "; ".join(of_arms)
     under_shift = any(name.startswith("shifted flagged") for arm in arms for name in arm.cells)
     return [
@@ -128,7 +139,7 @@ def _equal(arms: Sequence[Arm]) -> list[str]:
         groups.setdefault(repr(sorted(arm.by_seed.items())), []).append(arm.arm)
     return [
         f"These have the same numbers for every seed, so that what they differ in does nothing here: "
-        f"{', '.join(names)}."
+        f"{_quoted(names)}."
         for names in groups.values()
         if len(names) > 1
     ]

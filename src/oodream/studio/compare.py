@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ..core.types import Json
-from ..report.comparison import differences, headline, measured, notes, share_figures
+from ..report.comparison import differences, headline, measured, share_figures
 from ..report.contrasts import METRICS, contrasts
+from ..report.remarks import about, notes
 from ..run.artifacts import Run
 from ..run.disagree import Disagreement, Side, disagreements
 from .arms import FPR, Beside, Curve, Facts, beside, facts
@@ -166,7 +167,9 @@ def results_html(table: Beside) -> str:
         measured=measured(table.arms) if table.arms else None,
         shares_of=share_figures(by_metric),
         differences={METRICS[metric]: differences(table.arms, part) for metric, part in by_metric.items()},
-        notes=notes(table.arms, by_metric) if len(table.arms) > 1 and table.same else [],
+        notes=[*about(table.arms), *notes(table.arms, by_metric)]
+        if len(table.arms) > 1 and table.same
+        else [],
         curves={group: drawn(part, table) for group, part in table.curves.items()},
         fpr=FPR,
         side=SIDE,
