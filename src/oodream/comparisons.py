@@ -163,29 +163,29 @@ COMPARISONS = {
     ),
     "oal": Comparison(
         preset="fashion-oal",
-        folder="fashion-oal",
+        folder="folder",
         about="OAL and its parts, numbers of outliers, and DREAM-OOD",
         arms={
-            "oal": {},
-            "known, varied": {"regularize": {"outliers": "known", "loss": ["energy_logistic", "kd"]}},
+            "oal": OAL_ARM,
+            "known, varied": overlaid(OAL_ARM, outliers="known", loss=["energy_logistic", "kd"]),
             "dream-ood": DREAM_ARM,
             "dream-ood, varied": overlaid(DREAM_ARM, outlier_aug_prob=0.5),
             "dream-ood, varied, 120 outliers": overlaid(DREAM_ARM, outlier_aug_prob=0.5, max_outliers=120),
             "dream-ood, 120 outliers": overlaid(DREAM_ARM, max_outliers=120),
-            "oal, not varied": {"regularize": {"outlier_aug_prob": 0.0}},
-            "oal without micl": {"regularize": {"loss": ["energy_logistic", "kd"]}},
-            "oal without kd": {"regularize": {"loss": ["energy_logistic", "micl"]}},
-            "oal, energy alone": {"regularize": {"loss": ["energy_logistic"]}},
-            "oal with club": {"regularize": {"loss": ["energy_logistic", "club", "kd"]}},
-            "oal with club_joint": {"regularize": {"loss": ["energy_logistic", "club_joint", "kd"]}},
-            "oal as published": {"regularize": published_oal(), "latents": {"adapter": "none"}},
-            "ce + kd": {"regularize": {"loss": ["cross_entropy", "kd"]}},
+            "oal, not varied": overlaid(OAL_ARM, outlier_aug_prob=0.0),
+            "oal without micl": overlaid(OAL_ARM, loss=["energy_logistic", "kd"]),
+            "oal without kd": overlaid(OAL_ARM, loss=["energy_logistic", "micl"]),
+            "oal, energy alone": overlaid(OAL_ARM, loss=["energy_logistic"]),
+            "oal with club": overlaid(OAL_ARM, loss=["energy_logistic", "club", "kd"]),
+            "oal with club_joint": overlaid(OAL_ARM, loss=["energy_logistic", "club_joint", "kd"]),
+            "oal as published": overlaid(OAL_ARM, **published_oal()) | {"latents": {"adapter": "none"}},
+            "ce + kd": overlaid(OAL_ARM, loss=["cross_entropy", "kd"]),
             **{
-                f"oal, {n} outliers": {"sample": {"per_class": 375}, "regularize": {"max_outliers": n}}
+                f"oal, {n} outliers": overlaid(OAL_ARM, max_outliers=n) | {"sample": {"per_class": 375}}
                 for n in (50, 150, 300, 1000, 3000)
             },
-            "oal by projector": {"latents": {"adapter": "projector"}},
-            "oal by stem": {"latents": {"adapter": "stem"}},
+            "oal by projector": OAL_ARM | {"latents": {"adapter": "projector"}},
+            "oal by stem": OAL_ARM | {"latents": {"adapter": "stem"}},
         },
     ),
 }
