@@ -11,6 +11,7 @@ import pytest
 from oodream.cli.main import main
 from oodream.config import Config
 from oodream.core.options import ConfigError, Option, Range, Section, overlay, to_json
+from oodream.presets import PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,25 @@ def test_overlay_lays_options_over_those_that_are_there():
     config = overlay(base, {"part": {"options": {"k": 5}, "share": 0}, "seed": 2})
     assert config == Whole(part=Part(options={"k": 5, "cosine": 0.8}, share=0.0), seed=2)
     assert overlay(Whole(), to_json(config)) == config
+
+
+def test_epochs_that_are_given_count(capsys, no_preview):
+    """A preset's least number of steps is for its own epochs."""
+    folder = PRESETS["folder"].config
+    assert folder.train.optimisation.min_steps == 600
+
+    def steps(**given):
+        return overlay(folder, {"train": {"optimisation": given}}).train.optimisation.min_steps
+
+    assert steps(epochs=2) == 0
+    assert steps(epochs=2, min_steps=40) == 40
+    assert steps(epochs=folder.train.optimisation.epochs) == steps(lr=0.05) == 600
+    flag = "--train.optimisation"
+    for words, left in (([f"{flag}.epochs", "2"], 0), ([f"{flag}.epochs", "2", f"{flag}.min-steps", "9"], 9)):
+        assert main(["run", "--data", "photos", "--dry-run", *words]) == 0
+        said = json.loads(capsys.readouterr().out.rpartition("Would run")[0])
+        assert said["train"]["optimisation"]["min_steps"] == left
+        assert said["align"]["optimisation"]["min_steps"] == 600
 
 
 def test_options_of_a_part_go_when_another_replaces_it(capsys, no_preview):

@@ -14,7 +14,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..core.errors import StoreError
-from ..core.options import OF, ConfigError, Option
+from ..core.options import OF, ConfigError, Option, default_of
 from ..core.storage import Storage, check_lasts, is_url
 
 __all__ = [
@@ -212,15 +212,15 @@ def option_text(option: Any) -> str:
 
 
 def _merged(default: Any, chosen: Any) -> Any:
-    """`chosen`, with its dictionaries laid over those of `default`, but for options of a part that another
-    one replaces: of these none are left.
+    """`chosen`, with its dictionaries laid over those of `default`, but for what another field takes away
+    (see `OF`).
     """
     changed = {}
     for field in dataclasses.fields(chosen):
         old, new = getattr(default, field.name), getattr(chosen, field.name)
         part = field.metadata.get(OF)
         if part and getattr(default, part) != getattr(chosen, part):
-            changed[field.name] = {} if new == old else new
+            changed[field.name] = default_of(field) if new == old else new
         elif isinstance(new, dict) and isinstance(old, dict):
             changed[field.name] = {**old, **new}
         elif dataclasses.is_dataclass(new) and type(new) is type(old):

@@ -27,8 +27,9 @@ class Optimisation(Section):
 
     epochs: Count = 6
     """passes over the ID training images"""
-    min_steps: CountOrNone = 0
-    """more passes are made until there are as many steps; for small data sets"""
+    min_steps: CountOrNone = field(default=0, metadata={OF: "epochs"})
+    """more passes are made until there are as many steps; for small data sets. Other `epochs` than a preset's
+    take its steps away"""
     batch: Count = 128
     """ID images in a batch"""
     lr: Positive = 0.1

@@ -24,6 +24,7 @@ __all__ = [
     "check_interval",
     "check_range",
     "converted",
+    "default_of",
     "is_number",
     "is_whole",
     "overlay",
@@ -32,7 +33,7 @@ __all__ = [
 
 LARGEST, LARGEST_WHOLE = 1e300, 1 << 64  # of numbers
 OF = "of"
-"""In a field's metadata: the name of the field that says whose options it holds."""
+"""In a field's metadata: another field's name; where that gets another value, this one's is taken away."""
 Option = int | float | str | bool
 KINDS = {
     int: "a whole number",
@@ -121,7 +122,7 @@ def check_interval(low: float, high: float) -> None:
 
 def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
     """`config` with nested `values` (as from JSON) laid over it; dictionaries of options are merged, but for
-    those of a part that another one replaces (see `OF`).
+    what another field takes away (see `OF`).
 
     Raises ConfigError for an unknown key or a value of the wrong kind or out of range.
     """
@@ -146,11 +147,16 @@ def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
     for item in dataclasses.fields(config):  # type: ignore[arg-type]
         part = item.metadata.get(OF)
         if part in changed and changed[part] != getattr(config, part):
-            changed[item.name] = dict(values.get(item.name, {}))
+            changed[item.name] = values.get(item.name, default_of(item))
     try:
         return dataclasses.replace(config, **changed)  # type: ignore[type-var]
     except ConfigError as error:
         raise ConfigError(f"{at}.{error}" if at else str(error)) from None
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's value where none is given."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def to_json(config: Any) -> dict[str, Any]:
