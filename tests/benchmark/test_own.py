@@ -128,6 +128,13 @@ def test_what_there_is_can_be_looked_at_first(shapes, elsewhere, capsys):
     assert "Nothing is missing." in said
 
 
+@pytest.mark.parametrize("data", ["fashion", "doodles"])
+def test_a_data_set_by_name_has_its_own_near_set(data):
+    own = OwnImages(Config(data=data))
+    near = own.locate(("near",)).found
+    assert [found.set.name for found in near] == [item.name for item in own.inputs.source.near(32, 0.0)]
+
+
 def test_the_sets_are_those_of_the_options(shapes, elsewhere):
     own = OwnImages(Config(data=str(shapes), ood=(f"near={elsewhere}",)))
     groups = [(item.name, item.group) for item in own.protocol.sets]

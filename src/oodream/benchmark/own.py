@@ -64,6 +64,8 @@ class OwnImages:
             yield ProtocolSet(name=item.name, group=item.group)
         if self.config.unknown:
             yield ProtocolSet(name=UNKNOWN_SET, group="near")
+        if (named := self.inputs.source.named) and named.near_classes:
+            yield ProtocolSet(name="near", group="near")
         for name in FAR_SETS:
             yield ProtocolSet(name=name, group="far", builtin=name, count=self.far)
         for item in self.inputs.shifted_folders:
