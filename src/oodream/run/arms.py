@@ -70,9 +70,13 @@ def preview_arms(
 
 
 def check_begun(configs: Mapping[str, Config], folders: Mapping[str, Path], redo: Sequence[str]) -> None:
-    """Raises ArmError for an arm that has been begun with other options or images."""
+    """Raises ArmError for an arm some of whose stages were made with other options. Those that were begun
+    with these are not looked into: their images and decoder would be read.
+    """
     for name in begun(folders):
         job = Job(configs[name], folders[name])
+        if (read_manifest(folders[name]) or {}).get("config") == to_json(job.config):
+            continue
         plan = Plan(job)
         with of_arm(name, configs):
             refuse_stale(job, plan, {*plan.stages} - stages_afresh(job, plan, own_redo(job, redo)))
