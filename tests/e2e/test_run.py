@@ -406,6 +406,18 @@ def test_help_is_quick_and_imports_nothing_heavy():
         )  # a second on a quiet machine; the imports above are the real gate
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["run", "--help"]])
+def test_a_reader_that_has_read_enough_is_no_error(words):
+    """As `head` is one."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "oodream", *words], stdout=out, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_unknown_command_and_version(capsys):
     assert main(["dreem"]) == 2
     assert "there is no command 'dreem'" in capsys.readouterr().err

@@ -76,18 +76,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, Interrupts.handle)
         for stream in (sys.stdout, sys.stderr):  # file names may hold what a terminal cannot show
             cast(TextIO, stream).reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
-    args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help"):
-        print(usage())
-        return 0
-    if args[0] in ("-V", "--version"):
-        from .. import __version__
-
-        print(f"oodream {__version__}")
-        return 0
-    if args[0] not in COMMANDS:
-        print(f"oodream: there is no command {args[0]!r}.\n\n{usage()}", file=sys.stderr)
-        return 2
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     # Threads of OpenMP that spin while they wait make work on a busy machine many times slower.
@@ -95,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", DeprecationWarning)  # of libraries, for their authors
     warnings.showwarning = _notes()
     try:
-        return COMMANDS[args[0]].run(args[1:])
+        code = _dispatched(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("\noodream: stopped. The same command again goes on from here.", file=sys.stderr)
         return 130
@@ -109,6 +99,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"oodream: {in_words(error)}", file=sys.stderr)
         return 2
+
+
+def _dispatched(args: Sequence[str]) -> int:
+    """The exit status of the command that is asked for, or of what is said in the place of one."""
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if args[0] in ("-V", "--version"):
+        from .. import __version__
+
+        print(f"oodream {__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        print(f"oodream: there is no command {args[0]!r}.\n\n{usage()}", file=sys.stderr)
+        return 2
+    return COMMANDS[args[0]].run(args[1:])
 
 
 def _notes() -> Callable[..., None]:
