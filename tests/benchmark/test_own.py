@@ -120,6 +120,14 @@ def test_images_that_cannot_be_measured_on(args, said, shapes, finished, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unknown_folder_may_be_called_as_the_known_images(finished, shapes, elsewhere, tmp_path):
+    unknown = Path(shutil.copytree(elsewhere, tmp_path / "test"))
+    rows = measured(tmp_path / "out", "--data", str(shapes), "--ood", str(unknown), "--model", str(finished))
+    assert rows["test", "far"].n_ood == 9
+    facts = json.loads((tmp_path / "out" / "evaluation.json").read_text())["sets"]
+    assert (facts["test"]["place"], facts["ID/test"]["place"]) == (str(unknown), str(shapes))
+
+
 def test_what_there_is_can_be_looked_at_first(shapes, elsewhere, capsys):
     assert main(["evaluate", "--data", str(shapes), "--ood", f"near={elsewhere}", "--dry-run"]) == 0
     said = plain(capsys.readouterr().out)
@@ -138,5 +146,5 @@ def test_a_data_set_by_name_has_its_own_near_set(data):
 def test_the_sets_are_those_of_the_options(shapes, elsewhere):
     own = OwnImages(Config(data=str(shapes), ood=(f"near={elsewhere}",)))
     groups = [(item.name, item.group) for item in own.protocol.sets]
-    assert groups[:3] == [("train", "train"), ("test", "test"), ("elsewhere", "near")]
+    assert groups[:3] == [("ID/train", "train"), ("ID/test", "test"), ("elsewhere", "near")]
     assert {found.set.group for found in own.locate(("near",)).found} == {"near"}

@@ -18,6 +18,9 @@ from .protocol import SHIFTED, Protocol, ProtocolSet
 
 __all__ = ["OwnImages"]
 
+KNOWN_SETS = {"train": "ID/train", "test": "ID/test"}
+"""What the sets of known images are called, so that no folder of unknown ones is: by group."""
+
 
 class OwnImages:
     """The images that the options of a run name, as a run reads them: split by the seed where they have no
@@ -58,8 +61,8 @@ class OwnImages:
         return FoundSet(set=item, place=shown(place), read=partial(self._read, item))
 
     def _sets(self) -> Iterator[ProtocolSet]:
-        for group in ("train", "test"):
-            yield ProtocolSet(name=group, group=group)
+        for group, name in KNOWN_SETS.items():
+            yield ProtocolSet(name=name, group=group)
         for item in self.inputs.ood_folders:
             yield ProtocolSet(name=item.name, group=item.group)
         if self.config.unknown:
@@ -75,7 +78,7 @@ class OwnImages:
         """A set's images as squares of this size."""
         if size != self.inputs.config.size:
             self.inputs = DataInputs(replace(self.config, size=size))
-        if item.group in ("train", "test"):
+        if item.group in KNOWN_SETS:
             return self.inputs.train if item.group == "train" else self.inputs.test
         others = self.inputs.shifted if item.group == SHIFTED else self.inputs.ood
         return next(one.images for one in others if one.name == item.name)
