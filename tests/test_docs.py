@@ -130,19 +130,21 @@ def test_oodream_commands_are_understood(page, line, workplace, capsys, no_previ
         assert parse(reference.COMMANDS[name], name, args)  # the bucket would be asked
         return
     reads_own = name in ("audit", "evaluate") and "--data" in args
-    if name in ("run", "demo", "compare", "evaluate", "guard") and not reads_own:
+    reads_run = name == "evaluate" and not {"--data", "--protocol"} & {*args}
+    if name in ("run", "demo", "compare", "evaluate", "guard") and not (reads_own or reads_run):
         assert main([name, *args, *([] if "--dry-run" in args else ["--dry-run"])]) == 0
         return
     refusals = {
         "decode": "There is no folder",
         "audit": "There is no folder",
+        "evaluate": "There is no folder",
         "score": "does not exist" if ".onnx" in line else "There is no folder",
         "export": "There is no folder",
         "serve": "does not exist" if ".onnx" in line else "There is no folder",
         "studio": "There is no folder",
         "fit-decoder": f"{args[0] if args else ''} is not a folder",
     }
-    if not (name in refusals or reads_own) or "--help" in args:
+    if name not in refusals or "--help" in args:
         assert main([name, *args]) == 0
     elif reads_own and args[args.index("--data") + 1] in SETS:
         assert parse(reference.COMMANDS[name], name, args)  # it would be audited

@@ -59,6 +59,23 @@ def test_a_run_is_measured_on_its_own_test_images_and_new_unknown_ones(finished,
     }  # fmt: skip
 
 
+def test_a_runs_classifier_has_the_runs_images(finished, elsewhere, tmp_path):
+    """Its own, but for what is given in their place."""
+    by_run, by_name = (
+        measured(tmp_path / name, "--model", str(model), "--ood", f"near={elsewhere}")
+        for name, model in (("run", finished), ("one", finished / "classifier" / "regularized-s0"))
+    )
+    assert [key for key in by_run if key[1] == "near"] == [("elsewhere", "near"), ("mean", "near")]
+    assert {key: row.auroc for key, row in by_run.items()} == {key: row.auroc for key, row in by_name.items()}
+    run = Run.open(finished)
+    theirs = {
+        r.dataset: r for r in run.rows() if (r.classifier, r.detector, r.seed) == ("regularized", "energy", 0)
+    }
+    assert by_run["digits", "far"].n_id == theirs["digits"].n_id == len(run.inputs.test)
+    assert by_run["digits", "far"].n_ood == theirs["digits"].n_ood
+    assert by_run["digits", "far"].auroc == pytest.approx(theirs["digits"].auroc)
+
+
 def test_unknown_classes_and_shifted_folders_are_measured(shapes, tmp_path):
     two = save_classifier(
         tmp_path / "two", backbone("resnet8", 2), sorted(p.name for p in shapes.iterdir())[:2]
@@ -102,9 +119,12 @@ def test_a_networks_size_is_its_files_or_said(shapes, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ((), "Which images? Give --protocol NAME"),
-        (("--protocol", "embedded", "--data", "x"), "A protocol has its own images"),
-        (("--protocol", "embedded", "--ood", "near=x"), "--ood goes with --data"),
+        (("--model", "resnet8"), "Which images? Give --protocol NAME"),
+        (
+            ("--protocol", "embedded", "--data", "x"),
+            "A protocol has its own images: leave --data, or --protocol",
+        ),
+        (("--protocol", "embedded", "--ood", "near=x"), "A protocol has its own images: leave --ood, or"),
         (("--data", "nowhere"), "nowhere"),
         (("--data", "{shapes}", "--ood", "nowhere"), "nowhere is not a folder"),
         (("--data", "{shapes}", "--unknown", "pug"), "--unknown names 'pug', which is no class"),
@@ -115,7 +135,8 @@ def test_a_networks_size_is_its_files_or_said(shapes, tmp_path, capsys):
 def test_images_that_cannot_be_measured_on(args, said, shapes, finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = [word.format(shapes=shapes) for word in args]
-    assert main(["evaluate", *words, "--model", str(finished), "--out", "out"]) == 2
+    model = [] if "--model" in words else ["--model", str(finished)]
+    assert main(["evaluate", *words, *model, "--out", "out"]) == 2
     assert said in plain(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ import tyro
 from ..config import Config, MeasureConfig
 from ..core.errors import listed
 from ..core.files import encode_json
+from ..core.folders import check_is_there
 from ..core.options import ConfigError
 from ..run.layout import REGULARIZED, Layout
 from .console import Engine, absolute, looked_at, parse, say, writing_to
@@ -21,6 +22,7 @@ from .console import Engine, absolute, looked_at, parse, say, writing_to
 if TYPE_CHECKING:
     from ..benchmark.locate import Rooted
     from ..benchmark.own import OwnImages
+    from ..run.artifacts import Run
 
 __all__ = ["audit", "evaluate"]
 
@@ -34,11 +36,13 @@ class Target:
     protocol: str = ""
     """name of a protocol (see `oodream list`), or a TOML file of your own"""
     data: str = ""
-    """in place of a protocol your own images: a folder of class folders, hub:NAME, or a data set by name"""
+    """in place of a protocol your own images: a folder of class folders, hub:NAME, or a data set by name; a
+    run's classifier has the run's, unless others are given
+    """
     ood: tuple[str, ...] = ()
-    """folders of unknown images beside --data (near=FOLDER: like the classes)"""
+    """folders of unknown images beside these (near=FOLDER: like the classes)"""
     shifted: tuple[str, ...] = ()
-    """folders whose class folders show the classes of --data otherwise, for --full-spectrum"""
+    """folders whose class folders show the known classes otherwise, for --full-spectrum"""
     unknown: tuple[str, ...] = ()
     """classes of --data that are unknown"""
     classes: str = ""
@@ -108,24 +112,45 @@ def evaluate(args: Sequence[str]) -> int:
 
 
 def _origin(target: Target, seed: int) -> Rooted | OwnImages:
-    """The images to measure on: a protocol's, or the user's, which `seed` splits where they are not split."""
+    """The images to measure on: a protocol's, the user's, which `seed` splits where they are not split, or
+    those of the run whose classifier is measured.
+    """
     from ..benchmark.locate import Rooted
     from ..benchmark.own import OwnImages
     from ..benchmark.protocol import load_protocol
 
-    own = {name: getattr(target, name) for name in ("data", "ood", "shifted", "unknown", "classes")}
-    if bool(target.protocol) == bool(target.data):
-        both = "A protocol has its own images: leave --data, or --protocol. " if target.data else ""
-        raise ConfigError(
-            f"{both}Which images? Give --protocol NAME (see `oodream list`), or --data FOLDER and --ood "
-            "near=FOLDER."
-        )
+    names = ("data", "ood", "shifted", "unknown", "classes")
+    own = {name: given for name in names if (given := getattr(target, name))}
+    if target.protocol and own:
+        raise ConfigError(f"A protocol has its own images: leave --{next(iter(own))}, or --protocol.")
+    if target.protocol:
+        ours = (Path(target.protocol).parent,) if target.protocol.endswith(".toml") else ()
+        return Rooted(protocol=load_protocol(target.protocol), roots=target.root or ours, hub=target.hub)
     if target.data:
         return OwnImages(Config(**own, root=str(target.root[0]) if target.root else "", seed=seed))
-    if beside := [name for name, given in own.items() if given]:
-        raise ConfigError(f"--{beside[0]} goes with --data. A protocol of yours names its sets in its file.")
-    ours = (Path(target.protocol).parent,) if target.protocol.endswith(".toml") else ()
-    return Rooted(protocol=load_protocol(target.protocol), roots=target.root or ours, hub=target.hub)
+    if (run := _run_of(target)) is None:
+        raise ConfigError(
+            "Which images? Give --protocol NAME (see `oodream list`), or --data FOLDER and --ood "
+            "near=FOLDER. A run's classifier has those of the run."
+        )
+    if run.config.validate:
+        raise ConfigError(
+            f"{target.model} has left classes out to choose on (--validate), and is measured on no test "
+            "image. Give --data FOLDER."
+        )
+    return OwnImages(replace(run.config, **own))
+
+
+def _run_of(target: Target) -> Run | None:
+    """The run that the network is, or is a classifier of; StoreError for a folder that is not there."""
+    from ..run.artifacts import Run
+
+    place = looked_at(target.model, CLASSIFIERS) if target.model else Path()
+    folders = (place, *place.parents[1:2])  # RUN, RUN/classifier/NAME
+    folder = next((folder for folder in folders if target.model and Layout(folder).manifest.is_file()), None)
+    if folder is None and "/" in target.model and ":" not in target.model:
+        check_is_there(place)
+    return Run.open(folder, target.plugins) if folder else None
 
 
 def _check_classes(target: Target, origin: Rooted | OwnImages) -> None:
