@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from oodream.cli.main import main
 
@@ -153,6 +154,7 @@ def cpu_seconds() -> float:
 def _be_child(args: list[str], room: Path, said: Path, faults: Sequence[Fault]) -> None:
     code = 70
     try:
+        tqdm.set_lock(threading.RLock())  # the one that is shared, a child that is killed may hold for ever
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
         sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
