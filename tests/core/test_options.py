@@ -115,6 +115,8 @@ def test_epochs_that_are_given_count(capsys, no_preview):
 def test_options_of_a_part_go_when_another_replaces_it(capsys, no_preview):
     """As `--sample.sampler gaussian` does on the command line, where the preset's sampler has options."""
     config = overlay(Config(), {"sample": {"sampler": "words", "options": {"words": "world", "cosine": 0.9}}})
+    given = {"sample": {"sampler": "gaussian", "options": {"spread": 2.0}}}
+    assert overlay(config, given).sample.options is not given["sample"]["options"]
     others = [
         {"sampler": "gaussian"},
         {"sampler": "gaussian", "options": {"spread": 2.0}},

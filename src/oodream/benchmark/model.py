@@ -62,11 +62,12 @@ def open_model(
             names=classifier.names,
             loss=classifier.loss,
         )
-    network = _network(full_name(source), weights, count, said, plugins)
+    name = full_name(source)
+    network = _network(name, weights, count, said, plugins)
     if (head := linear_head(network)) is not None and (classes := len(head.weight_CF)) != count:
-        raise ValueError(f"{source} knows {classes} classes and {protocol.name} has {count}.")
+        raise ValueError(f"{name} knows {classes} classes and {protocol.name} has {count}.")
     made_for = getattr(network, "size", 0) or published_config(network).get("input_size", (0,))[-1]
-    return Model(name=full_name(source), network=network.eval(), made_for=made_for)
+    return Model(name=name, network=network.eval(), made_for=made_for)
 
 
 def _network(name: str, weights: Path | None, count: int, said: Said, plugins: bool) -> nn.Module:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from ..comparisons import COMPARISONS
 from ..config import Config
 from ..core import registry
-from ..core.options import Range
+from ..core.options import Range, default_of
 from ..presets import PRESETS
 from .console import all_flags, bare, fields_of, flag_of, option_text
 from .decoder import DecodeOptions, FitOptions
@@ -202,7 +202,7 @@ def _limits(limits: Range) -> str:
 def _default(field: Any) -> str:
     if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
         return "required"
-    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    value = default_of(field)
     if isinstance(value, tuple):
         return " ".join(f"`{_text(one)}`" for one in value) or "none"
     return f"`{_text(value)}`" if value not in (None, "", {}) else "none"

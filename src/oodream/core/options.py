@@ -131,23 +131,24 @@ def overlay(config: T, values: Mapping[str, Any], at: str = "") -> T:
             f"{at or 'The configuration'} holds options of its own; give it an object, not {brief(values)}."
         )
     hints = typing.get_type_hints(type(config), include_extras=True)
-    changed: dict[str, Any] = {}
+    changed = {
+        item.name: default_of(item)
+        for item in dataclasses.fields(config)  # type: ignore[arg-type]
+        if (part := str(item.metadata.get(OF, ""))) in values
+        and converted(values[part], hints[part], f"{at}.{part}" if at else part) != getattr(config, part)
+    }
     for key, value in values.items():
         where = f"{at}.{key}" if at else key
         if key not in hints:
             hint = did_you_mean(key, hints) or f" There are: {', '.join(hints)}."
             raise ConfigError(f"There is no option {brief(where)}.{hint}")
-        old = getattr(config, key)
+        old = changed.get(key, getattr(config, key))
         if dataclasses.is_dataclass(old):
             changed[key] = overlay(old, value, where)
         elif isinstance(old, Mapping):
             changed[key] = {**old, **_options(value, where)}
         else:
             changed[key] = converted(value, hints[key], where)
-    for item in dataclasses.fields(config):  # type: ignore[arg-type]
-        part = item.metadata.get(OF)
-        if part in changed and changed[part] != getattr(config, part):
-            changed[item.name] = values.get(item.name, default_of(item))
     try:
         return dataclasses.replace(config, **changed)  # type: ignore[type-var]
     except ConfigError as error:

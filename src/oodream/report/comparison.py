@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 WIDTH, ROW = 520, 40  # of the figure of shares, and of an arm in it
+
+
 # Markdown
 
 

@@ -64,9 +64,9 @@ def preview_arms(
     folders = {name: folder / slug(name) for name in configs}
     for name in begun(folders):
         say(f"{name}:")
-        job = Job(configs[name], folders[name])
         with of_arm(name, arms):
-            preview(configs[name], str(folders[name]), redo=own_redo(job, redo), say=say)
+            own = own_redo(Job(configs[name], folders[name]), redo)
+            preview(configs[name], str(folders[name]), redo=own, say=say)
 
 
 def check_begun(configs: Mapping[str, Config], folders: Mapping[str, Path], redo: Sequence[str]) -> None:
@@ -77,8 +77,8 @@ def check_begun(configs: Mapping[str, Config], folders: Mapping[str, Path], redo
         job = Job(configs[name], folders[name])
         if (read_manifest(folders[name]) or {}).get("config") == to_json(job.config):
             continue
-        plan = Plan(job)
         with of_arm(name, configs):
+            plan = Plan(job)
             refuse_stale(job, plan, {*plan.stages} - stages_afresh(job, plan, own_redo(job, redo)))
 
 
