@@ -14,7 +14,6 @@ import tyro
 from ..config import Config, MeasureConfig
 from ..core.errors import listed
 from ..core.files import encode_json
-from ..core.folders import check_is_there
 from ..core.options import ConfigError
 from ..run.layout import REGULARIZED, Layout
 from .console import Engine, absolute, looked_at, parse, say, writing_to
@@ -143,6 +142,7 @@ def _origin(target: Target, seed: int) -> Rooted | OwnImages:
 
 def _run_of(target: Target) -> Run | None:
     """The run that the network is, or is a classifier of; StoreError for a folder that is not there."""
+    from ..core.folders import check_is_there
     from ..run.artifacts import Run
 
     place = looked_at(target.model, CLASSIFIERS) if target.model else Path()
