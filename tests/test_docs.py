@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -310,11 +311,6 @@ def test_snippets_on_clusters_run(page, info, code, desk, tiny_pipeline, monkeyp
 
 
 def test_blocks_of_json_and_toml_are_such():
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
     for page, _, code in blocks("json"):
         assert json.loads(code), page
     for page, _, code in blocks("toml"):

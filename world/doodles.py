@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
-import tomllib
 from PIL import Image
 
 SIDE, EACH, TONES = 28, 100, 16

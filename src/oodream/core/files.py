@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +21,6 @@ from typing import Any
 
 from .errors import StoreError, shown
 from .sealed import KEY, UNSEALED, framed, is_whole, seal, unframed
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "ASSETS",

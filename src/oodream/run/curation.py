@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ def _append(
 
 def _after(decisions: Sequence[Decision]) -> str:
     """The time, or where the clock has been set back a time that no decision has: by it they are undone."""
-    at, taken = datetime.now(timezone.utc), {decision.at for decision in decisions}
+    at, taken = datetime.now(UTC), {decision.at for decision in decisions}
     while (text := at.isoformat(timespec="microseconds")) in taken:
         at += timedelta(microseconds=1)
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -140,7 +140,7 @@ def page(made: Guarded, job: GuardJob) -> GuardPage:
     sets = list(best.aurocs)
     return GuardPage(
         title=shown(job.out.name),
-        created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=job.command,
         guarantee=f"{made.guard.guarantee}",
         threshold=made.guard.threshold,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -77,7 +77,7 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
     return Report(
         title=f"{shown(run.folder.path.name)}: a classifier that {does}",
         preset=shown(run.folder.path.name),
-        created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=run.command,
         classes=names,
         classifiers=classifiers,

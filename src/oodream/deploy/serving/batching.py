@@ -102,7 +102,7 @@ class Batcher(Generic[How, A]):
             self._arrived.clear()
             try:
                 await asyncio.wait_for(self._arrived.wait(), left)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 return
 
     def _taken(self) -> list[tuple[_Job[How, A], int]]:
