@@ -16,6 +16,7 @@ from oodream.comparisons import COMPARISONS
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
 from oodream.core.options import ConfigError
 from oodream.core.results import ShiftRow, write_rows
+from oodream.data.source import DataSource
 from oodream.run.arms import checked_arms, own_redo, read_arms, shared_options
 from oodream.run.artifacts import Run
 from oodream.run.compare import cells, measured_arm
@@ -34,6 +35,7 @@ SHARED = {
     "evaluate.fpr95_nearest": True, "evaluate.resamples": 5, "shift.n_corrupted": 5,
 }  # fmt: skip
 REAL = {"outliers": "real", "real": "world"}
+READ = DataSource.read
 
 
 def test_an_arm_whose_first_detector_was_left_out_says_so(tmp_path):
@@ -75,7 +77,7 @@ def test_arms_that_could_not_be_compared_are_refused(name, tmp_path, no_preview)
     with pytest.raises(ConfigError, match=rf"Arm 'b': {name} is .* on the command line \({flag}\)\.$"):
         checked_arms(Config(), {"a": {}, "b": {section: own} if section else own}, tmp_path)
     same = replace(Config(), seed=7)
-    assert checked_arms(same, {"a": {"seed": 7}}, tmp_path) == {"a": same}
+    assert checked_arms(same, {"a": {"seed": 7}}, tmp_path).configs == {"a": same}
 
 
 def test_methods_may_differ_in_budget_and_scores(tmp_path, no_preview):
@@ -84,14 +86,14 @@ def test_methods_may_differ_in_budget_and_scores(tmp_path, no_preview):
         "by distance": {"evaluate": {"detectors": ["knn"], "detector_options": {"k": 5}}},
         "strict": {"guard": {"alpha": 0.01}},
     }
-    assert [*checked_arms(Config(), arms, tmp_path)] == [*arms]
+    assert [*checked_arms(Config(), arms, tmp_path).configs] == [*arms]
 
 
 def given(real: str, arms: dict[str, dict[str, Any]], folder: Path) -> list[str]:
     """The real outliers of the arms where a folder of such is given for all."""
     base = Config(regularize=RegularizeConfig(real=real))
-    configs = checked_arms(base, {name: {"regularize": own} for name, own in arms.items()}, folder)
-    return [config.regularize.real for config in configs.values()]
+    checked = checked_arms(base, {name: {"regularize": own} for name, own in arms.items()}, folder)
+    return [config.regularize.real for config in checked.configs.values()]
 
 
 def test_a_common_folder_of_real_outliers_is_for_the_arms_that_have_some(tmp_path, no_preview):
@@ -102,6 +104,19 @@ def test_a_common_folder_of_real_outliers_is_for_the_arms_that_have_some(tmp_pat
         assert given("", {"real": REAL}, tmp_path) == ["world"]
     with pytest.warns(UserWarning, match=r"--regularize\.real things is not used: no arm has real outliers"):
         given("things", {"imagined": {}, "own": arms["own"]}, tmp_path)
+
+
+def test_images_are_read_once_for_all_arms(shapes, tmp_path, monkeypatch):
+    read: list[int] = []
+    monkeypatch.setattr(DataSource, "read", lambda self, size: read.append(size) or READ(self, size))
+    others = tmp_path / "others"
+    shutil.copytree(shapes / "circle", others)
+    options = {"a": {}, "real": {"regularize": {"outliers": "real", "real": str(others)}}, "b": {}}
+    arms = checked_arms(replace(Config(), data=str(shapes), seeds=2), options, tmp_path)
+    images = [arms.job(name).inputs for name in options]
+    assert read == [32]
+    assert all(one.train is images[0].train and one.ood is images[0].ood for one in images)
+    assert [one.real is None for one in images] == [True, False, True]
 
 
 @pytest.mark.parametrize("name", ["baseline", "Baseline", " baseline"])

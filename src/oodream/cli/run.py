@@ -110,9 +110,10 @@ def run(args: Sequence[str], command: str = "run") -> int:
         print(json.dumps(to_json(config), indent=2))
         print(f"Would run in {place}: {_about(name, config)}.")
 
-        from ..run.preview import preview
+        from ..run.job import Job
+        from ..run.preview import preview, stamps_at
 
-        preview(config, place, until=where.until, redo=where.redo, say=say)
+        preview(Job(config, stamps_at(place)), until=where.until, redo=where.redo, say=say)
         return 0
 
     from ..run.headline import headline

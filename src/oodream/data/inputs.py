@@ -35,6 +35,8 @@ __all__ = ["CONTROL", "DataInputs", "NamedFolder", "named_folders"]
 CONTROL = "reconstructed"
 RESERVED = frozenset({*FAR_SETS, UNKNOWN_SET, "near", "far", "id", "mean", "left-out", CONTROL})
 """What no folder of images is called, for other sets are, or means over sets."""
+OF_ONE = frozenset({"_given", "config", "real"})
+"""What `DataInputs` has from options that its images do not depend on."""
 
 
 class DataInputs:
@@ -42,6 +44,14 @@ class DataInputs:
 
     def __init__(self, config: Config) -> None:
         self._given = config
+
+    def under(self, config: Config) -> DataInputs:
+        """The inputs of a configuration that names the same images and the same sets to measure on. What has
+        been read is not read again.
+        """
+        other = DataInputs(config)
+        vars(other).update({name: it for name, it in vars(self).items() if name not in OF_ONE})
+        return other
 
     @cached_property
     def config(self) -> Config:

@@ -6,7 +6,7 @@ import shlex
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,27 @@ from ..core.files import parse_json
 from ..core.memory import out_of_memory
 from ..core.options import ConfigError, overlay, to_json
 from ..core.types import Json
+from ..data.inputs import DataInputs
 from ..data.real import WORLD
 from .check import check
 from .folder import RunDir, check_place, read_manifest
 from .generated import slug
-from .job import Job
+from .job import Job, absolute
 from .layout import BASELINE
 from .plan import Plan
 from .preview import preview
 from .runner import CHANGED, refuse_stale, stages_afresh
 
-__all__ = ["ArmError", "check_begun", "checked_arms", "of_arm", "own_redo", "preview_arms", "read_arms"]
+__all__ = [
+    "ArmError",
+    "CheckedArms",
+    "check_begun",
+    "checked_arms",
+    "of_arm",
+    "own_redo",
+    "preview_arms",
+    "read_arms",
+]
 
 LONGEST = 100
 """characters of an arm's name, which tables and a folder have"""
@@ -52,6 +62,24 @@ class ArmError(RuntimeError):
         super().__init__(f"Arm {arm!r}: {said} {advice}")
 
 
+@dataclass(frozen=True)
+class CheckedArms:
+    """The arms of a comparison by their names: their options, and the folder that theirs lie below."""
+
+    configs: dict[str, Config]
+    folder: Path
+    inputs: DataInputs
+    """of all arms: what one has read the others do not read again"""
+
+    def job(self, name: str, command: str = "") -> Job:
+        """The arm's work."""
+        return Job(self.configs[name], self.place(name), command, self.inputs)
+
+    def place(self, name: str) -> Path:
+        """The arm's folder."""
+        return self.folder / slug(name)
+
+
 def preview_arms(
     base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Path, redo: Sequence[str],
     say: Callable[[str], None],
@@ -60,31 +88,30 @@ def preview_arms(
 
     Raises what `compare` raises before any work.
     """
-    configs = checked_arms(base, arms, folder, redo)
-    folders = {name: folder / slug(name) for name in configs}
-    for name in begun(folders):
+    checked = checked_arms(base, arms, folder, redo)
+    for name in begun(checked):
         say(f"{name}:")
         with of_arm(name, arms):
-            own = own_redo(Job(configs[name], folders[name]), redo)
-            preview(configs[name], str(folders[name]), redo=own, say=say)
+            job = checked.job(name)
+            preview(job, redo=own_redo(job, redo), say=say)
 
 
-def check_begun(configs: Mapping[str, Config], folders: Mapping[str, Path], redo: Sequence[str]) -> None:
+def check_begun(arms: CheckedArms, redo: Sequence[str]) -> None:
     """Raises ArmError for an arm some of whose stages were made with other options. Those that were begun
-    with these are not looked into: their images and decoder would be read.
+    with these are not looked into: their decoder would be read.
     """
-    for name in begun(folders):
-        job = Job(configs[name], folders[name])
-        if (read_manifest(folders[name]) or {}).get("config") == to_json(job.config):
+    for name in begun(arms):
+        job = arms.job(name)
+        if (read_manifest(arms.place(name)) or {}).get("config") == to_json(job.config):
             continue
-        with of_arm(name, configs):
+        with of_arm(name, arms.configs):
             plan = Plan(job)
             refuse_stale(job, plan, {*plan.stages} - stages_afresh(job, plan, own_redo(job, redo)))
 
 
-def begun(folders: Mapping[str, Path]) -> list[str]:
+def begun(arms: CheckedArms) -> list[str]:
     """The arms that have been begun."""
-    return [name for name, folder in folders.items() if RunDir(folder).layout.manifest.exists()]
+    return [name for name in arms.configs if RunDir(arms.place(name)).layout.manifest.exists()]
 
 
 @contextmanager
@@ -103,8 +130,8 @@ def own_redo(job: Job, redo: Sequence[str]) -> list[str]:
 
 def checked_arms(
     base: Config, arms: Mapping[str, Mapping[str, Any]], folder: Path, redo: Sequence[str] = ()
-) -> dict[str, Config]:
-    """The arms' options; ConfigError or ValueError names an arm that cannot be run in its folder below
+) -> CheckedArms:
+    """The arms; ConfigError or ValueError names an arm that cannot be run in its folder below
     `folder`, or not be compared with the others, or a stage to `redo` that no arm has.
 
     Warns of a common folder of real outliers that no arm takes.
@@ -123,15 +150,18 @@ def checked_arms(
             "without a folder of its own.",
             stacklevel=2,
         )
-    for name, config in configs.items():
+    checked = CheckedArms(configs, folder, DataInputs(absolute(base)))
+    for name in configs:
+        job = checked.job(name)
         try:
-            check_place(folder / slug(name))
-            read_manifest(folder / slug(name))
-            check(Job(config, folder / slug(name)))
+            check_place(checked.place(name))
+            read_manifest(checked.place(name))
+            check(job)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"Arm {name!r}: {error}") from error
-    check_redo([Job(config, folder / slug(name)) for name, config in configs.items()], redo)
-    return configs
+        checked = replace(checked, inputs=job.inputs)
+    check_redo([checked.job(name) for name in configs], redo)
+    return checked
 
 
 def check_redo(jobs: Sequence[Job], redo: Sequence[str]) -> None:

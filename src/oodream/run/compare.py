@@ -26,8 +26,6 @@ from ..training.sources import Kind
 from .arms import check_begun, checked_arms, of_arm, own_redo
 from .artifacts import Run
 from .folder import RunDir
-from .generated import slug
-from .job import Job
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .runner import go
 
@@ -59,17 +57,17 @@ def compare(
     are in the comparison. The first one returned is the baseline classifier. Of several processes, which
     train and decode together, only the first one writes and returns any.
     """
-    configs = checked_arms(base, arms, folder, redo)
-    folders = {name: folder / slug(name) for name in configs}
+    checked = checked_arms(base, arms, folder, redo)
+    folders = {name: checked.place(name) for name in arms}
     if is_main():
-        check_begun(configs, folders, redo)
+        check_begun(checked, redo)
     measured: list[Arm] = []
-    for i, (name, config) in enumerate(configs.items()):
+    for i, name in enumerate(arms):
         earlier = [RunDir(path) for path in list(folders.values())[:i]]
         with of_arm(name, arms):
             if is_main():
                 say(f"{name}: {folders[name]}")
-            job = Job(config, folders[name], command)
+            job = checked.job(name, command)
             run = go(job, say, redo=own_redo(job, redo), others=earlier)
             if not is_main():
                 continue

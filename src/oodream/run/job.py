@@ -41,10 +41,15 @@ class Job:
     asked for.
     """
 
-    def __init__(self, config: Config, folder: Path, command: str = "") -> None:
+    def __init__(
+        self, config: Config, folder: Path, command: str = "", inputs: DataInputs | None = None
+    ) -> None:
+        """`inputs` are of a configuration that names the same images (see `DataInputs.under`)."""
         self.config, self.command = absolute(config), command
         self.folder = RunDir(Path(folder))
         self.run = Run(self.folder.path, self.config, command)
+        if inputs is not None:
+            self.run.inputs = inputs.under(self.config)
         self.device: torch.device = device_of(config.device)
 
     @property

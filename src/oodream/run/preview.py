@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..config import Config
 from ..core.errors import listed
 from ..core.storage import Storage, cached_at, is_url
 from .changes import in_words
@@ -14,23 +13,20 @@ from .plan import Plan
 from .runner import planned, refuse_stale, stages_afresh
 from .sync import fetched
 
-__all__ = ["preview"]
+__all__ = ["preview", "stamps_at"]
 
 MARKS = ("added/", "classes/", "filter/", "vectors/", "stage.json", "begun.json")
 """How the names of those files below a run's folder begin or end that a preview may read."""
 
 
 def preview(
-    config: Config, place: str, *, until: str = "report", redo: Sequence[str] = (),
-    say: Callable[[str], None] = print,
-) -> None:  # fmt: skip
-    """Says a line about each stage that `execute` with these arguments would look at, and writes nothing; the
-    run's folder may be in a bucket.
+    job: Job, *, until: str = "report", redo: Sequence[str] = (), say: Callable[[str], None] = print
+) -> None:
+    """Says a line about each stage that `execute` with these arguments would look at, and writes nothing.
 
     Raises what `execute` raises before any work; a stage that it would refuse, because the stage was made
     from other inputs, is refused when all lines are said.
     """
-    job = Job(config, _looked_at(place))
     plan = planned(job, until, redo)
     afresh, wanted = stages_afresh(job, plan, redo), {stage.name for stage in plan.until(until)}
     for name in plan.stages:
@@ -40,8 +36,8 @@ def preview(
     refuse_stale(job, plan, wanted - afresh)
 
 
-def _looked_at(place: str) -> Path:
-    """The folder at a place; of one in a bucket a copy of what says how far the run is."""
+def stamps_at(place: str) -> Path:
+    """A run's folder at a place; of one in a bucket a copy of what says how far the run is."""
     if not is_url(place):
         return Path(place)
     if not Storage(place).listed(""):  # a new one
