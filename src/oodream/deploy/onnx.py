@@ -76,11 +76,13 @@ class Square(nn.Module):
         """float64 whole numbers in [0, 255], (B, 3, size, size)."""
         h, w = images_B3HW.shape[2:]
         side = torch.minimum(_scalar(h), _scalar(w))
-        narrow_B3HS = _rounded(images_B3HW.double() @ self.weights(w, side).T)
-        return _rounded(self.weights(h, side) @ narrow_B3HS)
+        narrow_B3HS = _rounded(images_B3HW.double() @ self.weights(w, side, 0))
+        return _rounded(self.weights(h, side, 1) @ narrow_B3HS)
 
-    def weights(self, n: int, side: Tensor) -> Tensor:
-        """The weights (size, n) of n pixels in each of the `size` pixels made from the middle `side` of them.
+    def weights(self, n: int, side: Tensor, along: int) -> Tensor:
+        """The weights of n pixels in each of the `size` pixels made from the middle `side` of them: (n, size)
+        where the n lie along dimension 0, (size, n) where they lie along 1. No matrix is turned, for
+        onnxruntime before 1.27 fuses that into a product that it has no float64 kernel for.
 
         The kernel is Keys's (1981) with a = -1/2, widened by the scale where pixels become fewer. It reaches
         two pixels, rounded to whole ones, beyond which its weights are dropped and the others scaled to a sum
@@ -89,15 +91,15 @@ class Square(nn.Module):
         scale = side / self.size
         reach = scale.clamp(min=1.0)
         position_S = torch.arange(self.size, dtype=torch.float64) + 0.5
-        centre_S1 = ((_scalar(n) - side) / 2 + position_S * scale)[:, None]
-        pixel_N = torch.arange(n, dtype=torch.float64)
-        x_SN = ((pixel_N + 0.5 - centre_S1) / reach).abs()
-        near_SN, far_SN = (1.5 * x_SN - 2.5) * x_SN * x_SN + 1, ((2.5 - 0.5 * x_SN) * x_SN - 4) * x_SN + 2
-        first_S1, end_S1 = (centre_S1 - 2 * reach + 0.5).floor(), (centre_S1 + 2 * reach + 0.5).floor()
-        inside = (pixel_N >= first_S1) & (pixel_N < end_S1)
-        weight_SN = torch.where(x_SN < 1, near_SN, far_SN) * (inside & (x_SN < 2))
-        weight_SN = weight_SN / weight_SN.sum(1, keepdim=True) * FIXED_POINT
-        return weight_SN.sign() * (weight_SN.abs() + 0.5).floor()
+        centre = ((_scalar(n) - side) / 2 + position_S * scale).unsqueeze(along)
+        pixel = torch.arange(n, dtype=torch.float64).unsqueeze(1 - along)
+        x = ((pixel + 0.5 - centre) / reach).abs()
+        near, far = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
+        first, end = (centre - 2 * reach + 0.5).floor(), (centre + 2 * reach + 0.5).floor()
+        inside = (pixel >= first) & (pixel < end)
+        weight = torch.where(x < 1, near, far) * (inside & (x < 2))
+        weight = weight / weight.sum(along, keepdim=True) * FIXED_POINT
+        return weight.sign() * (weight.abs() + 0.5).floor()
 
 
 class Deployed(nn.Module):
