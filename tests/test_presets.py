@@ -78,7 +78,8 @@ def test_sampler_has_the_published_constants(name):
 
 SWITCHES = """
 --sample.options select=random count_self=true shared_noise=true images=4
---align.augmented-features --evaluate.fpr95-nearest --evaluate.ood-ratio 0.2
+--align.augmented-features --regularize.loss-options phi=network --evaluate.fpr95-nearest
+--evaluate.ood-ratio 0.2
 """
 
 
@@ -94,6 +95,8 @@ def test_what_the_published_code_does_is_a_flag_away(name, capsys, no_preview):
     evaluate = config.evaluate
     assert (config.align.augmented_features, evaluate.fpr95_nearest, evaluate.ood_ratio) == (True, True, 0.2)
     registry.make("samplers", "knn", **options)
+    loss = make_loss(config.regularize.loss, config.regularize.loss_options)
+    assert (loss.beta, widths(loss)) == (BETA[name], [(1, 512), (512, 2)])
 
 
 INLIERS = {"kind": "inlier", "k": 300, "boundary": 1.0, "candidates": 1500, "anchors": 100, "kept": 1}
