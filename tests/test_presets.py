@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from torch import nn
 
 from oodream.cli.main import main
 from oodream.comparisons import COMPARISONS
@@ -14,6 +15,8 @@ from oodream.config import Config
 from oodream.core import registry
 from oodream.core.options import overlay, to_json
 from oodream.core.registry import options_by_name
+from oodream.core.types import Sizes
+from oodream.models.external import ADAPTERS
 from oodream.models.resnet import BACKBONES
 from oodream.presets import PRESETS
 from oodream.synthesis.schedulers import SCHEDULERS
@@ -41,7 +44,9 @@ def test_every_part_exists(name):
     config = PRESETS[name].config
     registry.make("samplers", config.sample.sampler, **config.sample.options)
     make_loss(config.regularize.loss, config.regularize.loss_options)
-    assert {config.align.backbone, config.train.backbone} <= BACKBONES.keys()
+    assert config.align.backbone in BACKBONES
+    family, _, other = config.train.backbone.partition(":")
+    assert family in ADAPTERS if other else family in BACKBONES
     assert config.decode.scheduler in SCHEDULERS
     assert overlay(Config(), to_json(config)) == config
 
@@ -73,7 +78,8 @@ def test_sampler_has_the_published_constants(name):
 
 SWITCHES = """
 --sample.options select=random count_self=true shared_noise=true images=4
---align.augmented-features --evaluate.fpr95-nearest --evaluate.ood-ratio 0.2
+--align.augmented-features --regularize.loss-options phi=network --evaluate.fpr95-nearest
+--evaluate.ood-ratio 0.2
 """
 
 
@@ -89,6 +95,8 @@ def test_what_the_published_code_does_is_a_flag_away(name, capsys, no_preview):
     evaluate = config.evaluate
     assert (config.align.augmented_features, evaluate.fpr95_nearest, evaluate.ood_ratio) == (True, True, 0.2)
     registry.make("samplers", "knn", **options)
+    loss = make_loss(config.regularize.loss, config.regularize.loss_options)
+    assert (loss.beta, widths(loss)) == (BETA[name], [(1, 512), (512, 2)])
 
 
 INLIERS = {"kind": "inlier", "k": 300, "boundary": 1.0, "candidates": 1500, "anchors": 100, "kept": 1}
@@ -126,6 +134,32 @@ def test_oal_has_the_published_constants(name):
     assert registry.make("samplers", "knn", **config.sample.options).sigma(768) == pytest.approx(
         0.07, rel=5e-4
     )
+
+
+def test_a_rate_for_a_trained_network_has_one_to_begin_with():
+    """The published code fine-tunes torchvision's ResNet-50 at 5e-5, which trains nothing from scratch."""
+    train = PRESETS["imagenet-oal"].config.train
+    assert (train.optimisation.lr, train.backbone, train.init) == (5e-5, "timm:resnet50.tv_in1k", "")
+
+
+def test_oal_as_published_has_the_codes_terms():
+    """oal_trainer.py: 4 and 8 times the divergences, 0.1 CLUB of vectors, 0.2 DEEP_CLUB of columns."""
+    arm = overlay(PRESETS["fashion-oal"].config, COMPARISONS["oal"].arms["oal as published"])
+    assert arm.latents.adapter == "none"
+    loss = make_loss(arm.regularize.loss, arm.regularize.loss_options)
+    loss.build(Sizes(features=512, classes=10, text=768, teacher=768, latent=(4, 64, 64)))
+    kd, vectors, latents = (loss.losses[name] for name in ("kd", "club_joint@vectors", "club_joint@latents"))
+    assert (kd.logit, kd.feature, kd.temperature, kd.joint) == (4, 8, 1, True)
+    assert [(club.of, club.weight) for club in (vectors, latents)] == [("vectors", 0.1), ("latents", 0.2)]
+    assert widths(kd.map) == [(768, 512)]
+    assert widths(vectors.q.mu) == widths(vectors.q.logvar) == [(768, 256), (256, 512)]
+    assert widths(latents.q.mu) == [(64, 32), (32, 16), (16, 256), (256, 512)]
+    assert widths(latents.q.logvar) == [(64, 256), (256, 512)]
+
+
+def widths(network: nn.Module) -> list[tuple[int, int]]:
+    """What the linear layers of a network take and give."""
+    return [(x.in_features, x.out_features) for x in network.modules() if isinstance(x, nn.Linear)]
 
 
 @pytest.mark.parametrize(

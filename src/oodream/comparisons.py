@@ -31,7 +31,7 @@ def published_oal() -> dict[str, Any]:
         "loss_options": {
             "kd.logit": 4.0, "kd.feature": 8.0, "kd.joint": True, "club_joint@vectors.of": "vectors",
             "club_joint@vectors.weight": 0.1, "club_joint@latents.weight": 0.2,
-            "club_joint@latents.reduction": "column",
+            "club_joint@latents.reduction": "column", "club_joint@latents.deep": True,
         },
     }  # fmt: skip
 

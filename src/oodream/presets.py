@@ -109,15 +109,17 @@ DREAM_100 = Config(
 OAL_OPTIMISATION = Optimisation(epochs=100, batch=128, lr=0.005, crop_padding=4)
 
 
-def oal(data: str, classes: str, backbone: str, optimisation: Optimisation, about: str) -> Preset:
+def oal(
+    data: str, classes: str, backbone: str, optimisation: Optimisation, about: str, aligned: str = ""
+) -> Preset:
     """OAL's constants, with outliers that meet the classifier and pairs that are true; `comparisons` has
-    the code's losses.
+    the code's losses. `aligned` is the encoder's network, where it is not the classifier's.
     """
     return Preset(
         about=f"{about} with OAL's constants; needs a GPU and Stable Diffusion 1.4",
         config=Config(
             data=data, classes=classes, size=224,
-            align=AlignConfig(pull=0.0, backbone=backbone, optimisation=IMAGENET),
+            align=AlignConfig(pull=0.0, backbone=aligned or backbone, optimisation=IMAGENET),
             sample=SampleConfig(options=dream_options(sigma=0.07, boundary=50 / 500), per_class=30),
             decode=replace(DREAM_DECODE, output="latents"),
             reconstruct=NO_RECONSTRUCTION,
@@ -278,11 +280,13 @@ PRESETS = {
     "cifar100-oal": oal(
         "hub:uoft-cs/cifar100", "cifar100", "resnet18-224", OAL_OPTIMISATION, "CIFAR-100 (hub)"
     ),
+    # The published code begins with torchvision's ResNet-50: from scratch this rate would train nothing.
     "imagenet-oal": oal(
         "",
         "",
-        "resnet50-224",
+        "timm:resnet50.tv_in1k",
         replace(OAL_OPTIMISATION, epochs=50, lr=5e-5, min_area=0.08),
-        "ImageNet (--data FOLDER)",
+        "ImageNet (--data FOLDER) and a trained ResNet-50 (oodream[timm])",
+        aligned="resnet50-224",
     ),
 }

@@ -103,8 +103,10 @@ def test_club_is_the_bound_of_its_pairs_and_q_learns_beside_it():
     assert by_hand(loss, told, [1] * 6)[0] != pytest.approx(bound, rel=0.1), "the test tells partners apart"
 
 
-def test_club_joint_is_the_bound_of_rows_in_order_for_features_and_q():
-    loss = built("club_joint", of="vectors", weight=0.7, rate=0.05)
+@pytest.mark.parametrize("deep", [False, True])
+def test_club_joint_is_the_bound_of_rows_in_order_for_features_and_q(deep):
+    loss = built("club_joint", of="vectors", weight=0.7, rate=0.05, deep=deep)
+    assert sum(isinstance(layer, nn.Linear) for layer in loss.q.mu) == (4 if deep else 2)
     told = step(B=6, O=4)
     bound, _ = by_hand(loss, told, [0, 1, 2, 3, 0, 1])
     terms = loss(told)

@@ -15,7 +15,7 @@ from oodream.models.classifier import Classifier, load_classifier
 from oodream.models.factory import backbone
 from oodream.models.inference import head_of
 from oodream.training.losses.energy_logistic import EnergyLogistic
-from tests.helpers.training import output
+from tests.helpers.training import built, output
 
 
 def step(
@@ -75,6 +75,54 @@ def test_outliers_end_with_the_lower_logsumexp(seed, start):
         loss(step(model(x_id), y, model(x_ood))).total.backward()
         optimizer.step()
     assert model(x_id).logsumexp(1).mean() > model(x_ood).logsumexp(1).mean() + 1
+
+
+def published_phi(loss: EnergyLogistic, logits: torch.Tensor) -> np.ndarray:
+    """The two outputs (n, 2) for logsumexp, unknown and known, by hand."""
+    x = np.log(np.exp(logits.double().numpy()).sum(1))[:, None]
+    *hidden, last = [(w.weight.detach().numpy(), w.bias.detach().numpy()) for w in loss.free[::2]]
+    for weight, bias in hidden:
+        x = np.maximum(x @ weight.T + bias, 0)
+    return x @ last[0].T + last[1]
+
+
+@pytest.mark.parametrize(("phi", "widths"), [("linear", [1, 2]), ("network", [1, 512, 2])])
+def test_a_published_phi_is_a_cross_entropy_of_two_outputs(phi, widths, tmp_path):
+    """As train_ood_det_*.py has it; with as many outliers as ID images the joint mean is ours."""
+    g = torch.Generator().manual_seed(0)
+    id, ood, y = 2 * torch.randn(6, 4, generator=g), torch.randn(6, 4, generator=g), torch.arange(6) % 4
+    loss = built("energy_logistic", beta=2.5, phi=phi)
+    assert [loss.free[0].in_features, *(layer.out_features for layer in loss.free[::2])] == widths
+    outputs = np.concatenate([published_phi(loss, id), published_phi(loss, ood)])
+    labels = np.repeat([1, 0], 6)
+    log_p = outputs - np.log(np.exp(outputs).sum(1, keepdims=True))
+    terms = loss(step(id, y, ood))
+    assert terms.parts["energy"].item() == pytest.approx(-log_p[np.arange(12), labels].mean(), rel=1e-5)
+    expected = F.cross_entropy(id, y).item() + 2.5 * -log_p[np.arange(12), labels].mean()
+    assert terms.total.item() == pytest.approx(expected, rel=1e-5)
+    terms.total.backward()
+    assert all(p.grad is not None for p in loss.parameters())
+
+    told = {"backbone": "resnet8", "loss": "energy_logistic", "loss_options": {"phi": phi}}
+    with seeded(0, "test"):
+        network = backbone("resnet8", 4)
+    parts = {"network": network, "loss": loss, "names": tuple("abcd"), "size": 16, "threshold": 0.0}
+    Classifier(**parts, settings=told).save(tmp_path)
+    torch.testing.assert_close(load_classifier(tmp_path).loss.phi(id), loss.phi(id))
+
+
+@pytest.mark.parametrize("phi", ["linear", "network"])
+def test_a_published_phi_is_drawn_by_the_trainings_seed(phi):
+    torch.manual_seed(1)
+    first = built("energy_logistic", phi=phi).state_dict()
+    torch.manual_seed(2)
+    second = built("energy_logistic", phi=phi).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_no_other_phi():
+    with pytest.raises(ValueError, match="phi is monotone, linear, network, not 'cubic'"):
+        make("losses", "energy_logistic", phi="cubic")
 
 
 def test_weights_weigh_rows_of_the_cross_entropy():

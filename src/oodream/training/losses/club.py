@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,16 @@ REDUCTIONS = {
 
 
 class Gaussian(nn.Module):
-    """q(y | x) = N(mu(x), diag exp(logvar(x))), logvar in [-1, 1], as OAL has it."""
+    """q(y | x) = N(mu(x), diag exp(logvar(x))), logvar in [-1, 1], as OAL has it.
 
-    def __init__(self, x: int, y: int, width: int = 256) -> None:
+    With `deep` mu begins with two narrow layers, of a half and a quarter of the width of x.
+    """
+
+    def __init__(self, x: int, y: int, width: int = 256, deep: bool = False) -> None:
         super().__init__()
-        self.mu = nn.Sequential(nn.Linear(x, width), nn.ReLU(), nn.Linear(width, y))
+        widths = (x, max(1, x // 2), max(1, x // 4), width) if deep else (x, width)
+        layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
+        self.mu = nn.Sequential(*layers, nn.Linear(width, y))
         self.logvar = nn.Sequential(nn.Linear(x, width), nn.ReLU(), nn.Linear(width, y), nn.Tanh())
 
     def bound(self, x_NX: Tensor, y_NY: Tensor) -> Tensor:
@@ -45,13 +51,21 @@ class Gaussian(nn.Module):
 
 
 class _Club(Loss):
-    """What both losses share: x are outliers, their vectors or their latents; y are ID features."""
+    """What both losses share: x are outliers, their vectors or their latents; y are ID features.
+
+    With `deep` q is the published code's for latents (`DEEP_CLUB`), and else that for vectors (`CLUB`).
+    """
 
     name = "club"
     outliers = True
 
     def __init__(
-        self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.01
+        self,
+        weight: float = 0.2,
+        of: str = "latents",
+        reduction: str = "whole",
+        rate: float = 0.01,
+        deep: bool = False,
     ) -> None:
         super().__init__()
         if of not in ("latents", "vectors") or reduction not in REDUCTIONS:
@@ -59,7 +73,8 @@ class _Club(Loss):
                 f"{self.name}: of is latents or vectors, not {of!r}; reduction is {', '.join(REDUCTIONS)}, "
                 f"not {reduction!r}."
             )
-        self.weight, self.of, self.reduction, self.rate = weight, of, reduction, rate
+        self.weight, self.of, self.reduction = weight, of, reduction
+        self.rate, self.deep = rate, deep
 
     def build(self, sizes: Sizes) -> None:
         if self.of == "latents":
@@ -73,7 +88,7 @@ class _Club(Loss):
             raise ValueError(
                 f"{self.name} needs the vectors outliers were imagined from, and these outliers have none."
             )
-        self.q = Gaussian(x, sizes.features)
+        self.q = Gaussian(x, sizes.features, deep=self.deep)
 
     def _reduced(self, latents: Tensor) -> Tensor:
         return REDUCTIONS[self.reduction](latents)
@@ -134,9 +149,14 @@ class ClubJoint(_Club):
     name = "club_joint"
 
     def __init__(
-        self, weight: float = 0.2, of: str = "latents", reduction: str = "whole", rate: float = 0.02
+        self,
+        weight: float = 0.2,
+        of: str = "latents",
+        reduction: str = "whole",
+        rate: float = 0.02,
+        deep: bool = False,
     ) -> None:
-        super().__init__(weight, of, reduction, rate)
+        super().__init__(weight, of, reduction, rate, deep)
 
     def forward(self, step: Step) -> Terms:
         x, _ = self._outliers(step)

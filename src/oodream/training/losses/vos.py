@@ -28,8 +28,9 @@ class VOS(EnergyLogistic):
     of which two have been seen the `select` least likely of `candidates` draws from its Gaussian go through
     the classification head. They come once the share `start` of the training is done; until then the loss is
     the cross-entropy. Outliers of the step, if any, are ignored. The defaults are those of the authors'
-    training on CIFAR, but for `queue`, there 1,000. There the covariance's diagonal is raised by 1e-4, here
-    by a thousandth of the mean variance, and here known images and outliers weigh the same.
+    training on CIFAR, but for `queue`, there 1,000, and `weighted`, there true. There the covariance's
+    diagonal is raised by 1e-4, here by a thousandth of the mean variance; phi has a slope of a free sign
+    there, and here known images and outliers weigh the same.
     """
 
     outliers = False
