@@ -214,7 +214,7 @@ class DataInputs:
         inside = {item.folder.resolve() for item in self.ood_folders}
         listings = []
         for item in self.ood_folders:
-            self._check_apart(item.folder)
+            _check_apart(item.folder, self.source.home)
             listings.append(list_ood(item.folder, item.name, inside - {item.folder.resolve()}))
         return listings
 
@@ -238,14 +238,14 @@ class DataInputs:
         elif place:
             self.source.check_world([path.name for path in Path(place).iterdir() if path.is_dir()])
 
-    def _check_apart(self, folder: Path) -> None:
-        """DataError where a folder of OOD images holds the known images."""
-        home = self.source.home
-        if home and is_within(home, folder):
-            raise DataError(
-                f"The OOD folder {shown(folder)} holds the known images of {shown(home)}. "
-                "Put the OOD images into a folder of their own."
-            )
+
+def _check_apart(folder: Path, home: Path | None) -> None:
+    """DataError where a folder of OOD images holds the folder of the known ones."""
+    if home and is_within(home, folder):
+        raise DataError(
+            f"The OOD folder {shown(folder)} holds the known images of {shown(home)}. "
+            "Put the OOD images into a folder of their own."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
