@@ -37,13 +37,13 @@ def test_modes(tmp_path: Path) -> None:
     for name, image in [
         ("cmyk.tif", picture().convert("CMYK")),
         ("cmyk.jpg", picture().convert("CMYK")),
-        ("ycbcr.tif", picture().convert("YCbCr")),
         ("palette.png", picture().quantize(4)),
     ]:
         assert centre(save(tmp_path / name, image)) == pytest.approx(RED, abs=4), name
     assert centre(save(tmp_path / "grey.png", Image.new("L", (9, 9), 77))) == [77] * 3
     assert centre(save(tmp_path / "bit.png", Image.new("1", (9, 9), 1))) == [255] * 3
-    assert to_rgb(picture().convert("HSV")).getpixel((0, 0)) == pytest.approx(RED, abs=3)
+    for mode in ("HSV", "YCbCr"):  # Pillow before 13 writes YCbCr into TIFF files that it cannot read
+        assert to_rgb(picture().convert(mode)).getpixel((0, 0)) == pytest.approx(RED, abs=3), mode
 
 
 def test_transparency_shows_a_white_ground(tmp_path: Path) -> None:
