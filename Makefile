@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TOOLS := build/tools
 
-.PHONY: setup demo test check bench options sbom advisories clean
+.PHONY: setup demo test lowest check bench options sbom advisories clean
 
 setup: $(VENV)/.installed
 
@@ -17,6 +17,15 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The tests with the lowest version of everything that pyproject.toml names.
+lowest: build/lowest/.installed
+	build/lowest/bin/python -m pytest
+
+build/lowest/.installed: pyproject.toml $(TOOLS)/.installed
+	$(TOOLS)/bin/uv venv --quiet --clear --python 3.11 build/lowest
+	$(TOOLS)/bin/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct -e '.[hub,dev]'
+	touch $@
 
 check: setup
 	$(BIN)/ruff check .
@@ -33,7 +42,7 @@ options: setup
 # Tools that look at the environment have one of their own, so that it stays what it is.
 $(TOOLS)/.installed:
 	python3 -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8' 'pip-audit>=2.10,<3'
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8' 'pip-audit>=2.10,<3' 'uv>=0.9'
 	touch $@
 
 sbom: setup $(TOOLS)/.installed
