@@ -110,10 +110,9 @@ def run(args: Sequence[str], command: str = "run") -> int:
         print(json.dumps(to_json(config), indent=2))
         print(f"Would run in {place}: {_about(name, config)}.")
 
-        from ..run.job import Job
-        from ..run.preview import preview, stamps_at
+        from ..run.preview import preview
 
-        preview(Job(config, stamps_at(place)), until=where.until, redo=where.redo, say=say)
+        preview(config, place, until=where.until, redo=where.redo, say=say)
         return 0
 
     from ..run.headline import headline

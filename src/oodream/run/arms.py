@@ -24,7 +24,7 @@ from .generated import slug
 from .job import Job, absolute
 from .layout import BASELINE
 from .plan import Plan
-from .preview import preview
+from .preview import preview_job
 from .runner import CHANGED, refuse_stale, stages_afresh
 
 __all__ = [
@@ -93,7 +93,7 @@ def preview_arms(
         say(f"{name}:")
         with of_arm(name, arms):
             job = checked.job(name)
-            preview(job, redo=own_redo(job, redo), say=say)
+            preview_job(job, "report", own_redo(job, redo), say)
 
 
 def check_begun(arms: CheckedArms, redo: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..config import Config
 from ..core.errors import listed
 from ..core.storage import Storage, cached_at, is_url
 from .changes import in_words
@@ -13,15 +14,21 @@ from .plan import Plan
 from .runner import planned, refuse_stale, stages_afresh
 from .sync import fetched
 
-__all__ = ["preview", "stamps_at"]
+__all__ = ["preview", "preview_job"]
 
 MARKS = ("added/", "classes/", "filter/", "vectors/", "stage.json", "begun.json")
 """How the names of those files below a run's folder begin or end that a preview may read."""
 
 
 def preview(
-    job: Job, *, until: str = "report", redo: Sequence[str] = (), say: Callable[[str], None] = print
-) -> None:
+    config: Config, place: str, *, until: str = "report", redo: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> None:  # fmt: skip
+    """`preview_job` of the run at a place, which may be in a bucket."""
+    preview_job(Job(config, _looked_at(place)), until, redo, say)
+
+
+def preview_job(job: Job, until: str, redo: Sequence[str], say: Callable[[str], None]) -> None:
     """Says a line about each stage that `execute` with these arguments would look at, and writes nothing.
 
     Raises what `execute` raises before any work; a stage that it would refuse, because the stage was made
@@ -36,8 +43,8 @@ def preview(
     refuse_stale(job, plan, wanted - afresh)
 
 
-def stamps_at(place: str) -> Path:
-    """A run's folder at a place; of one in a bucket a copy of what says how far the run is."""
+def _looked_at(place: str) -> Path:
+    """The folder at a place; of one in a bucket a copy of what says how far the run is."""
     if not is_url(place):
         return Path(place)
     if not Storage(place).listed(""):  # a new one
