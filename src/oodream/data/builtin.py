@@ -217,6 +217,8 @@ def textures(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
 
     They are drawn at twice the size.
     """
+    from scipy.spatial import KDTree
+
     side = 2 * size
 
     def draw(random: np.random.Generator) -> np.ndarray:
@@ -237,8 +239,8 @@ def textures(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
         elif kind == "clouds":
             field = _clouds(side, random)
         else:
-            centres = random.uniform(-0.6, 0.6, (round(frequency**2), 2, 1, 1))
-            nearest = np.hypot(along - centres[:, 0], across - centres[:, 1]).argmin(axis=0)
+            centres = random.uniform(-0.6, 0.6, (round(frequency**2), 2))
+            _, nearest = KDTree(centres).query(np.stack([along, across], axis=-1))
             field = random.random(len(centres))[nearest]
         return _colored(field, random)
 
