@@ -9,12 +9,13 @@ from threading import Thread
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from oodream.core.files import ASSETS
 from oodream.models.classifier import load_classifier
 from oodream.synthesis.decoders.stable import StableDecoder, pipeline_hash
 from oodream.synthesis.errors import DecoderError
-from oodream.synthesis.pipeline import load_pipeline, variant_of
+from oodream.synthesis.pipeline import EMBEDDED, load_pipeline, variant_of
 from tests.helpers.guarded import classifier
 
 CPU = torch.device("cpu")
@@ -34,6 +35,19 @@ def test_a_pickled_checkpoint_is_refused(tiny_pipeline, tmp_path):
     torch.save({}, weights.with_suffix(".bin"))
     weights.unlink()
     with pytest.raises(DecoderError, match=r"weights of unet are missing or pickled.*save_pretrained"):
+        load_pipeline(str(folder), CPU)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_weights_that_are_not_in_the_files_are_named(tmp_path, part):
+    """As where an older library reads what a newer one wrote: it would draw them at random."""
+    folder = Path(shutil.copytree(EMBEDDED, tmp_path / "renamed"))
+    file = next((folder / part).glob("*.safetensors"))
+    tensors = load_file(file)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 1)
+    tensors[f"of.another.{name}"] = tensors.pop(name)[:1]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(DecoderError, match=rf"{part} lacks 1 of the .*such as .*{name}.*pip install -U"):
         load_pipeline(str(folder), CPU)
 
 

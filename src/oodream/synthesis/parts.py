@@ -10,11 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
 from ..core.errors import brief, shown
 from ..core.files import read_json
 from .errors import DecoderError
 
-__all__ = ["check_classes", "check_configs", "check_indexes"]
+__all__ = ["check_classes", "check_configs", "check_indexes", "check_loaded"]
 
 LIBRARIES = ("diffusers", "transformers")
 MOST: Mapping[str, int] = {"num_train_timesteps": 100_000, "sample_size": 4096}
@@ -70,6 +74,34 @@ def check_configs(part: Path) -> None:
         for key, number in _whole_numbers(config):
             if not -LARGEST <= number <= MOST.get(key, LARGEST):
                 raise DecoderError(f"{shown(file)}: {key} is {brief(number)}, and that of no pipeline.")
+
+
+def check_loaded(network: nn.Module, part: Path) -> None:
+    """Raises DecoderError where a part's network has weights that are not in the part's files.
+
+    Where a library finds no tensor of a weight's name, it keeps what it has drawn at random, and would say so
+    in a log alone. Biases and norms are looked at, which every layer has, by their values: libraries rename
+    what older versions wrote.
+    """
+    dtypes = {weight.dtype for weight in network.parameters()}
+    held: set[bytes] = set()
+    for file in part.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118, it is no mapping
+                if len(tensors.get_slice(name).get_shape()) == 1:
+                    held |= {_bytes(tensors.get_tensor(name).to(dtype)) for dtype in dtypes}
+    own = [(name, weight) for name, weight in network.named_parameters() if weight.ndim == 1]
+    if lost := [name for name, weight in own if weight.is_meta or _bytes(weight) not in held]:
+        raise DecoderError(
+            f"{shown(part)} lacks {len(lost)} of the {len(own)} biases and norms that a "
+            f"{type(network).__name__} has, such as {lost[0]}. Either its files are incomplete, or the "
+            "installed diffusers and transformers are older than those that wrote them, and call weights "
+            "otherwise: pip install -U diffusers transformers."
+        )
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _whole_numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -20,7 +20,7 @@ from ..core.files import ASSETS, read_json
 from ..core.folders import HASHES, changed_files
 from ..core.threads import MAKING
 from .errors import DecoderError
-from .parts import check_classes, check_configs, check_indexes
+from .parts import check_classes, check_configs, check_indexes, check_loaded
 
 __all__ = [
     "AUTOENCODERS",
@@ -109,6 +109,7 @@ def load_autoencoder(folder: str, pipeline: Any) -> Any:
     try:
         with MAKING:
             vae = network.from_pretrained(folder, dtype=pipeline.unet.dtype, use_safetensors=True)
+        check_loaded(vae, Path(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DecoderError(f"The autoencoder {folder} cannot be loaded: {error}") from error
     finally:
@@ -136,7 +137,10 @@ def _upcast(pipeline: Any, vae: Any) -> None:
 
 
 def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
-    return _loaded(str(folder), dtype, variant_of(folder))
+    pipeline = _loaded(str(folder), dtype, variant_of(folder))
+    for part in _weight_parts(folder):
+        check_loaded(getattr(pipeline, part), folder / part)
+    return pipeline
 
 
 def _from_hub(source: str, dtype: torch.dtype) -> Any:
