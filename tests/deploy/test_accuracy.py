@@ -6,8 +6,15 @@ import itertools
 
 import pytest
 import torch
+from scipy.stats import binomtest
 
-from oodream.deploy.accuracy import NORMALISATIONS, measure_accuracy, other_normalisations, reordered
+from oodream.deploy.accuracy import (
+    NORMALISATIONS,
+    exchangeable,
+    measure_accuracy,
+    other_normalisations,
+    reordered,
+)
 
 
 def answers(y_N: torch.Tensor, classes: int, right: float, seed: int = 0) -> torch.Tensor:
@@ -64,6 +71,47 @@ def test_two_classes_that_are_swapped_among_many():
     accuracy = measure_accuracy((answers(order[y], 10, 0.9), y), answers(order[other], 10, 0.9, 3), other)
     assert not accuracy.at_chance
     assert accuracy.order == tuple(order.tolist())
+
+
+def test_the_likely_order_comes_before_what_a_few_confused_answers_suggest():
+    """Two classes are confused, so that a search takes them for swapped, whatever order is given."""
+    y, other = labels(240, 6), labels(240, 6, seed=2)
+    first, second = answers(y, 6, 0.5), answers(other, 6, 0.5, 3)
+    for logits, own in ((first, y), (second, other)):
+        confused = (own >= 4) & (torch.rand(len(own), generator=torch.Generator().manual_seed(5)) < 0.35)
+        logits[confused, 9 - own[confused]] += 9
+    reverse = list(range(5, -1, -1))
+    found, tried = (first[:, reverse], y), second[:, reverse]
+    sought = measure_accuracy(found, tried, other)
+    assert {4, 5} <= {*sought.unsure}
+    assert not {0, 1, 2, 3} & {*sought.unsure}
+    likely = measure_accuracy(found, tried, other, [tuple(reverse)])
+    assert likely.order == tuple(reverse)
+
+
+def test_an_order_with_two_classes_swapped_is_not_as_good_as_the_likely_one():
+    y, other = labels(200, 8), labels(200, 8, seed=2)
+    swapped = torch.tensor([0, 1, 2, 4, 3, 5, 6, 7])
+    found, tried = (answers(y, 8, 0.45)[:, swapped], y), answers(other, 8, 0.45, 3)[:, swapped]
+    accuracy = measure_accuracy(found, tried, other, [tuple(swapped.tolist())])
+    assert accuracy.order == tuple(swapped.tolist())
+    assert accuracy.unsure == ()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_classes_that_could_change_places_are_those_whose_exchange_loses_nothing(seed):
+    y, order = labels(60, 5, seed), (2, 0, 1, 4, 3)
+    answer = answers(torch.tensor(order)[y], 5, 0.5, seed).argmax(1)
+    right = answer == torch.tensor(order)[y]
+    expected = set()
+    for a, b in itertools.combinations(range(5), 2):
+        other = list(order)
+        other[a], other[b] = other[b], other[a]
+        exchanged = answer == torch.tensor(other)[y]
+        won, lost = int((right & ~exchanged).sum()), int((exchanged & ~right).sum())
+        if won + lost == 0 or binomtest(lost, won + lost, alternative="less").pvalue >= 0.05:
+            expected |= {a, b}
+    assert {*exchangeable(order, answer, y)} == expected
 
 
 def test_normalisations_that_are_better_beyond_chance_come_best_first():

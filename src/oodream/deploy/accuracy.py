@@ -4,12 +4,12 @@ another order than the network's, pixels normalised in another way, or neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 from torch import Tensor
 
 from ..models.published import Triple
@@ -28,6 +28,7 @@ NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
 }
 """How networks usually want their pixels: mean and std for pixels in [0, 1]."""
 BY_CHANCE = 0.001  # p-value of a difference that is taken for none
+UNSURE = 0.05  # p-value of two classes' exchange, above which nothing says which is which
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class Accuracy:
     `interval`.
 
     `order` is another order of the classes, in which it is `reordered`; empty where none is better beyond
-    chance. `normalisations` are other ways to normalise pixels that are, and the accuracy with each.
+    chance. In that order the classes `unsure` could as well change places with one another.
+    `normalisations` are other ways to normalise pixels that are better, and the accuracy with each.
     """
 
     hits: int
@@ -55,6 +57,7 @@ class Accuracy:
     classes: int
     order: tuple[int, ...] = ()
     reordered: float = 0.0
+    unsure: tuple[int, ...] = ()
     normalisations: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -71,16 +74,46 @@ class Accuracy:
         return bool(binomtest(self.hits, self.n, 1 / self.classes, alternative="greater").pvalue > 0.01)
 
 
-def measure_accuracy(found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tensor) -> Accuracy:
-    """The accuracy on N images. Another order of the classes is sought on those of `found`, logits and
-    labels, and tried on the N.
+def measure_accuracy(
+    found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tensor, likely: Sequence[tuple[int, ...]] = ()
+) -> Accuracy:
+    """The accuracy on N images. Another order of the classes is one of the `likely` ones, tried on all
+    images, or one that is sought on those of `found`, logits and labels, and is better than these on the N.
     """
-    right_N = logits_NC.argmax(1) == y_N
-    other = reordered(found, logits_NC, y_N)
-    plain = Accuracy(hits=int(right_N.sum()), n=len(y_N), classes=logits_NC.shape[1])
-    if not better(other.right_N, right_N):
+    classes = logits_NC.shape[1]
+    given = tuple(range(classes))
+    answer_A = torch.cat([found[0], logits_NC]).argmax(1)
+    y_A = torch.cat([found[1], y_N])
+
+    def right_A(order: tuple[int, ...]) -> Tensor:
+        return answer_A == torch.tensor(order)[y_A]
+
+    best = given
+    for order in likely:
+        if better(right_A(order), right_A(best)):
+            best = order
+    right_N, other = right_A(best)[-len(y_N) :], reordered(found, logits_NC, y_N)
+    if better(other.right_N, right_N):
+        best, right_N = other.order, other.right_N
+    hits = int(right_A(given)[-len(y_N) :].sum())
+    plain = Accuracy(hits=hits, n=len(y_N), classes=classes)
+    if best == given:
         return plain
-    return replace(plain, order=other.order, reordered=float(other.right_N.double().mean()))
+    unsure = exchangeable(best, answer_A, y_A)
+    return replace(plain, order=best, reordered=float(right_N.double().mean()), unsure=unsure)
+
+
+def exchangeable(order: tuple[int, ...], answer_A: Tensor, y_A: Tensor) -> tuple[int, ...]:
+    """The classes that could change places in an order with another class, as far as A answers tell: the
+    exchange would make no fewer answers right beyond `UNSURE` (McNemar's exact test).
+    """
+    classes = len(order)
+    count_CC = torch.bincount(y_A * classes + answer_A, minlength=classes**2).view(classes, classes)
+    by_CC = count_CC[:, list(order)]  # answers by the class that they are in this order
+    right_C = by_CC.diagonal()
+    won_CC, lost_CC = right_C[:, None] + right_C, by_CC + by_CC.T
+    alike_CC = torch.from_numpy(binom.cdf(lost_CC.numpy(), (won_CC + lost_CC).numpy(), 0.5)) >= UNSURE
+    return tuple(alike_CC.fill_diagonal_(False).any(1).nonzero()[:, 0].tolist())
 
 
 def reordered(found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tensor) -> Reordered:

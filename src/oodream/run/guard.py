@@ -91,7 +91,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
     fit, choose, held_out = known = inputs.known(classifier.size)
     if not inputs.labelled:
         fit, choose, held_out = (_as_predicted(images, extractor) for images in known)
-    accuracy = _accuracy(subject.opened, extractor, known) if inputs.labelled else None
+    accuracy = _accuracy(subject, extractor, known) if inputs.labelled else None
     notes = (*subject.notes(inputs), *_accuracy_notes(accuracy, subject, job.any_accuracy))
     for note in notes:
         say(f"  note: {note}")
@@ -150,6 +150,17 @@ class _Subject:
     rows_C: Tensor
     outputs: int
     remark: str
+
+    @property
+    def alphabetical(self) -> tuple[int, ...]:
+        """Which of the classes' outputs each class is if these are in the order of the classes' names, as
+        those of networks are that were trained on folders.
+        """
+        names, by_name = self.classifier.names, [0] * len(self.classifier.names)
+        in_order = sorted(range(len(names)), key=names.__getitem__)
+        for c, output in zip(in_order, self.rows_C.argsort().tolist(), strict=True):
+            by_name[c] = output
+        return tuple(by_name)
 
     def lines(self, inputs: GuardInputs) -> list[str]:
         p = self.opened.preprocessing
@@ -211,14 +222,15 @@ def _as_predicted(images: Images, extractor: Extractor) -> Images:
 # Accuracy
 
 
-def _accuracy(opened: Opened, extractor: Extractor, known: Sequence[Images]) -> Accuracy:
+def _accuracy(subject: _Subject, extractor: Extractor, known: Sequence[Images]) -> Accuracy:
     """The accuracy on the images that no detector is fitted to; what a low one looks like, where it is low or
     where somebody had to say how pixels are normalised.
     """
     fit, *others = known
+    opened, likely = subject.opened, [subject.alphabetical]
     logits_NC = torch.cat([extractor(images).logits_BC for images in others])
     y_N = torch.cat([images.labels for images in others])
-    accuracy = measure_accuracy((extractor(fit).logits_BC, fit.labels), logits_NC, y_N)
+    accuracy = measure_accuracy((extractor(fit).logits_BC, fit.labels), logits_NC, y_N, likely)
     if not opened.network.normalises or (opened.normalised and not accuracy.at_chance):
         return accuracy
     rows = torch.randperm(len(others[-1]), generator=generator(0, "normalisations"))[:TRIED]
@@ -277,13 +289,25 @@ def _other_order(accuracy: Accuracy, subject: _Subject) -> str:
         return (
             "The classes are in another order than the network's outputs: in the order "
             f"{listed(names[c] for c in by_output)} {accuracy.reordered:.1%} would be right. Write their "
-            f"names into {file}"
+            f"names into {file}{_doubt(accuracy, names)}"
         )
     moved = [(rows[accuracy.order[c]], names[c]) for c in by_output if accuracy.order[c] != c]
     return (
         "The network's outputs have other names: with "
         f"{listed(f'{name} as output {row}' for row, name in moved)}, counted from 0, "
         f"{accuracy.reordered:.1%} would be right. Write the names of all {subject.outputs:,} into {file}"
+        f"{_doubt(accuracy, names)}"
+    )
+
+
+def _doubt(accuracy: Accuracy, names: Sequence[str]) -> str:
+    """Which places in the better order are not certain."""
+    if not accuracy.unsure:
+        return ""
+    which = listed(names[c] for c in accuracy.unsure)
+    return (
+        f" These images do not tell for certain which is which of {which}: look their places up where the "
+        "network was trained."
     )
 
 
