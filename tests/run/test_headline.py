@@ -75,6 +75,19 @@ def test_the_headline_hides_no_harm_near_the_classes(tmp_path):
     assert headline(known).endswith("worse than by the baseline.")
 
 
+def test_what_may_be_chance_is_said_to_be_and_advises_nothing(tmp_path):
+    ranges = {"baseline": (0.6, 0.75), "regularized": (0.55, 0.7)}
+    near = [
+        replace(row(kind, "mean", "near", 0.5), auroc=sum(own) / 2, intervals={"auroc": own})
+        for kind, own in ranges.items()
+    ]
+    run = begin_run(tmp_path, RUN)
+    measured(run, ROWS + near, [])
+    assert headline(run).splitlines()[-1] == (
+        "They are told apart worse than by the baseline: the ranges overlap, and this may be chance."
+    )
+
+
 def test_without_shifted_sets_the_headline_is_about_unknown_images(tmp_path):
     run = begin_run(tmp_path, RUN)
     measured(run, ROWS, [])

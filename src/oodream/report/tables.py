@@ -24,6 +24,7 @@ __all__ = [
     "headline",
     "key_figures",
     "measured_lines",
+    "overlap",
     "shift_groups",
     "shift_tables",
     "spread",
@@ -290,9 +291,13 @@ def certainty(base: Cell, final: Cell) -> str:
     """
     if not (base.spread and final.spread):
         return ""
-    overlap = final.high >= base.low and base.high >= final.low
-    warning = "The ranges overlap: this difference may be chance." if overlap else ""
+    warning = "The ranges overlap: this difference may be chance." if overlap(base, final) else ""
     return f"{final.text} ({final.spread}) against {base.text} ({base.spread}). {warning}".strip()
+
+
+def overlap(base: Cell, final: Cell) -> bool:
+    """Whether two values have ranges, and these overlap."""
+    return bool(base.spread and final.spread) and final.high >= base.low and base.high >= final.low
 
 
 def key_figures(content: Report, lines: Sequence[Line]) -> list[tuple[str, list[Cell]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.results import CORRUPTED
-from ..report.tables import Cell, shift_groups, summarize, summarize_shifts
+from ..report.tables import Cell, overlap, shift_groups, summarize, summarize_shifts
 from .artifacts import Run
 from .layout import BASELINE, REGULARIZED
 
@@ -47,7 +47,9 @@ def headline(run: Run) -> str:
             f"AUROC {auroc[0].text} % ({auroc[1].text} %)."
         )
         if auroc[0].value < auroc[1].value:
-            lines.append(f"They are told apart worse than by the baseline.{advice(run)}")
+            chance = overlap(auroc[1], auroc[0])
+            more = ": the ranges overlap, and this may be chance." if chance else f".{advice(run)}"
+            lines.append(f"They are told apart worse than by the baseline{more}")
     return "\n".join(lines)
 
 
