@@ -282,6 +282,7 @@ class Faulty(BaseDetector):
             "key": lambda s: {}["gone"],
             "attribute": lambda s: s.nowhere,
             "silent": lambda s: self.refuse(),
+            "company": lambda s: s - s.mean(),
         }
         return given.get(self.fault, lambda s: s)(-output.logits_BC.logsumexp(1))
 
@@ -299,6 +300,7 @@ class Faulty(BaseDetector):
         ("key", r"^Faulty: KeyError: 'gone' \(.*test_evaluate\.py, line \d+\)\.$"),
         ("attribute", r"^Faulty: AttributeError: .*nowhere.* \(.*test_evaluate\.py, line \d+\)\.$"),
         ("silent", r"^Faulty: AssertionError \(.*test_evaluate\.py, line \d+\)\.$"),
+        ("company", r"^Faulty scores an image by those beside it: the first of 60 has .* and 0 by itself\."),
         ("fit", r"^Faulty: ZeroDivisionError: division by zero \(.*test_evaluate\.py, line \d+\)\.$"),
     ],
 )
@@ -315,7 +317,7 @@ def test_a_detector_that_fails_on_the_unrecognizable_images_alone_is_warned_of()
     @dataclass
     class Partial(BaseDetector):
         def _score(self, output: Output) -> Tensor:
-            return {60: output.logits_BC[:, 0], 40: output.logits_BC[:, 0]}[len(output)]
+            return dict.fromkeys((60, 40, 1), output.logits_BC[:, 0])[len(output)]
 
     detectors = {"partial": Partial(), "energy": make("detectors", "energy")}
     with pytest.warns(UserWarning, match=r"partial cannot score known images made unrecognizable.*KeyError"):

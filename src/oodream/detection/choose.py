@@ -25,6 +25,7 @@ from ..functional.metrics import auroc
 from ..models.inference import Extractor
 from .detectors import probes_of, scores_of
 from .fit import Lesson, Training, none_usable, training_outputs
+from .sanity import own_scores_of
 from .tune import kind_of, tune
 
 __all__ = [
@@ -103,7 +104,7 @@ def choose_detector(
             )  # fmt: skip
             detector, options = best[name], tried[name].options
             probes = probes_of([detector])
-            known_N = scores_of(detector, extractor(known, probes))
+            known_N = own_scores_of(detector, extractor(known, probes))
             aurocs = {
                 one.name: auroc(known_N, scores_of(detector, extractor(one.images, probes)))
                 for one in unknown

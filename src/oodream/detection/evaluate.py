@@ -25,7 +25,7 @@ from .apart import check_sizes, warn_of_shared
 from .detectors import learned_fields, probes_of, scores_of
 from .fit import Lesson, Training, none_usable, training_outputs
 from .numbers import Numbers
-from .sanity import warn_if_upside_down
+from .sanity import own_scores_of, warn_if_upside_down
 
 __all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row"]
 
@@ -203,7 +203,7 @@ def _measured(
     skipped = dict(skipped)
     for name, detector in fitted.items():
         try:
-            known_N = scores_of(detector, output)
+            known_N = own_scores_of(detector, output)
             unknown = {key: scores_of(detector, outputs_) for key, (_, outputs_) in ood.items()}
             numbers = Numbers(known_N, unknown, right_N, seed, resamples, fpr95_nearest)
         except ValueError as error:

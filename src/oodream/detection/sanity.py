@@ -1,4 +1,5 @@
-"""Whether detectors rank known images above what is made of them: a check that costs a pass over 200 images.
+"""Whether a detector's scores are each image's own, and whether it ranks known images above what is made of
+them: a check that costs a pass over 200 images.
 
 Known images are made unrecognizable, by shuffling their tiles, and by blending two of different classes. A
 detector may have little to say of such pseudo-OOD images, but one to which they look better known than the
@@ -14,16 +15,37 @@ import torch
 from torch import Tensor
 
 from ..core.seeding import generator
-from ..core.types import Detector
+from ..core.types import Detector, Output
 from ..data.holdout import blended, shuffled
 from ..data.images import Images, from_array
 from ..functional.uncertainty import delong
 from ..models.inference import Extractor
 from .detectors import probes_of, scores_of
 
-__all__ = ["pseudo_ood", "upside_down", "warn_if_upside_down"]
+__all__ = ["own_scores_of", "pseudo_ood", "upside_down", "warn_if_upside_down"]
 
 MOST = 100  # images of each kind
+MOVED, ROUNDED = 0.01, 1e-4  # of scores' spread, and of a score: differences that rounding may make
+
+
+def own_scores_of(detector: Detector, output: Output) -> Tensor:
+    """The scores (N,) of N outputs, as `scores_of` gives them.
+
+    Raises ValueError, which names the detector, where the first score is another one by itself: a threshold
+    for such scores promises nothing of images that come in other company.
+    """
+    score_N = scores_of(detector, output)
+    if len(score_N) > 1:
+        probes = {key: values[:1] for key, values in output.probes.items()}
+        one = Output(logits_BC=output.logits_BC[:1], z_BF=output.z_BF[:1], probes=probes)
+        alone, first = float(scores_of(detector, one)[0]), float(score_N[0])
+        if abs(alone - first) > MOVED * float(score_N.std()) + ROUNDED * abs(alone):
+            raise ValueError(
+                f"{type(detector).__name__} scores an image by those beside it: the first of "
+                f"{len(score_N):,} has {first:.4g} among them and {alone:.4g} by itself. A score must be of "
+                "its own output alone: what describes all images is learned in `_fit`."
+            )
+    return score_N
 
 
 def pseudo_ood(known: Images) -> Images | None:
