@@ -56,6 +56,7 @@ def evaluate(
     outliers: Images | Lesson | None = None,
     shifted: Sequence[ImageSet] = (),
     classifier: str = "classifier",
+    called: str = "",
     seed: int = 0,
     resamples: int = 500,
     fpr95_nearest: bool = False,
@@ -67,7 +68,8 @@ def evaluate(
     should have. A detector that the network cannot serve, or that cannot be fitted, is skipped. Warns of a
     detector that ranks upside down (see `sanity`), and of sets that share files. With `shifted` sets, known
     images that look otherwise, all is measured a second time, for `full_spectrum`: their images join the ID
-    test images (Yang et al. 2023, "Full-spectrum OOD detection").
+    test images (Yang et al. 2023, "Full-spectrum OOD detection"). In warnings the classifier is `called` so,
+    by default by its name and seed.
 
     Raises ValueError for two sets of one name, for what is no ImageSet, for images of two sizes, when no
     detector is left, and as `evaluate_outputs`.
@@ -103,7 +105,7 @@ def evaluate(
         result = replace(result, full_spectrum=whole.rows)
     used = {name: served[name] for name in result.scores}
     scores = {name: sets["id"] for name, sets in result.scores.items()}
-    warn_if_upside_down(f"{classifier}-s{seed}", extractor, used, test, scores)
+    warn_if_upside_down(called or f"{classifier}-s{seed}", extractor, used, test, scores)
     return result
 
 
