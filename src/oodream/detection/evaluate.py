@@ -66,10 +66,9 @@ def evaluate(
     `fit` are ID training images and `test` ID test images, with labels. `outliers`, of no test set, are what
     detectors learn from that use outliers. `detectors` are names, or detectors by the name that their rows
     should have. A detector that the network cannot serve, or that cannot be fitted, is skipped. Warns of a
-    detector that ranks upside down (see `sanity`), and of sets that share files. With `shifted` sets, known
-    images that look otherwise, all is measured a second time, for `full_spectrum`: their images join the ID
-    test images (Yang et al. 2023, "Full-spectrum OOD detection"). In warnings the classifier is `called` so,
-    by default by its name and seed.
+    detector that ranks upside down (see `sanity`) with the classifier so `called` (by default name and seed),
+    and of sets that share files. With `shifted` sets, known images that look otherwise, all is measured again
+    for `full_spectrum`: they join the ID test images (Yang et al. 2023, "Full-spectrum OOD detection").
 
     Raises ValueError for two sets of one name, for what is no ImageSet, for images of two sizes, when no
     detector is left, and as `evaluate_outputs`.
