@@ -568,6 +568,24 @@ def test_plugins_load_when_they_are_wanted(tmp_path, monkeypatch):
         Guard.load(tmp_path / "g")
 
 
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("loss", lambda config: config["classifier"].update(loss="not_here:Bound")),
+        ("detector", lambda config: config.update(detector={"name": "not_here:Bound", "options": {}})),
+    ],
+)
+def test_code_that_is_not_here_is_no_damage(kind, change, tmp_path):
+    guard().save(tmp_path)
+    config = read_json(tmp_path / "config.json")
+    change(config)
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(StoreError, match=rf"^The {kind} 'not_here:Bound' cannot be imported: .*") as error:
+        Guard.load(tmp_path, plugins=True)
+    assert str(error.value).endswith(f"({tmp_path / 'config.json'} names it)")
+    assert "damaged" not in str(error.value)
+
+
 def test_damaged_folders_are_named(tmp_path):
     with pytest.raises(StoreError, match=r"holds no guard: neither config\.json nor guard/guard\.json"):
         Guard.load(tmp_path)

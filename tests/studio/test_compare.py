@@ -142,6 +142,16 @@ def test_classifiers_are_listed_with_their_detectors(asking, runs):
     assert listed[0]["detectors"] == list(runs["calm"].config.evaluate.detectors)
 
 
+def test_a_run_that_cannot_be_read_hides_no_others_classifiers(guarded, finished, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    asking, names = client(guarded, finished, broken), "name=fewer&name=broken&name=calm"
+    assert "broken is left out" in asking.get(f"/api/compare/results?{names}").json()["html"]
+    listed = asking.get(f"/api/compare/classifiers?{names}").json()["classifiers"]
+    assert [one["run"] for one in listed] == ["fewer", "fewer", "calm", "calm"]
+    assert asking.get("/api/compare/classifiers?name=fewer&name=nothing").is_error, "no run of the studio"
+
+
 def test_disagreements_and_their_pictures_are_the_librarys(asking, runs):
     first, second = (Side(run=run, kind="regularized", seed=0, detector="energy") for run in runs.values())
     expected = {one.name: one for one in disagreements(first, second, 0.8)}

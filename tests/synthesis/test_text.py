@@ -144,6 +144,16 @@ def test_a_refused_name_is_told_where_another_is_written(parts):
     assert str(error.value).endswith(', as "\u732b\u732b" = "another name".')
 
 
+def test_all_names_that_are_refused_are_told_at_once(parts):
+    tokenizer, encoder = parts
+    with pytest.raises(PromptError) as error:
+        class_book(tokenizer, encoder, ["", "\u732b", "circle", "\u72ac"])
+    said = str(error.value)
+    assert "The class name '' holds no word." in said
+    assert "does not know the class names '\u732b', '\u72ac'. Give them other names:" in said
+    assert "circle" not in said
+
+
 PLAIN = "a photo of a {} on a plain background"  # "plain" is a class of CIFAR-100's, too
 
 

@@ -270,6 +270,7 @@ def _evaluate(
         outliers=outliers,
         shifted=[s for s in sets if s.group == SHIFTED],
         classifier=classifier,
+        called=classifier,  # the seed is not the network's
         seed=job.seed,
         resamples=job.resamples,
         fpr95_nearest=protocol.nearest,

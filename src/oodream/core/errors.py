@@ -6,7 +6,17 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 
-__all__ = ["DataError", "StoreError", "are", "brief", "did_you_mean", "first_line", "listed", "shown"]
+__all__ = [
+    "DataError",
+    "MissingCode",
+    "StoreError",
+    "are",
+    "brief",
+    "did_you_mean",
+    "first_line",
+    "listed",
+    "shown",
+]
 
 LISTED = 10
 BRIEF = 100  # characters of a value in a message
@@ -14,6 +24,10 @@ BRIEF = 100  # characters of a value in a message
 
 class DataError(ValueError):
     """An image set cannot be used; the message says which, why and what to do."""
+
+
+class MissingCode(ValueError):
+    """Code that something names cannot be imported here; the message says which, why and what to install."""
 
 
 class StoreError(RuntimeError):

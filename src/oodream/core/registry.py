@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from .errors import did_you_mean
+from .errors import MissingCode, did_you_mean
 from .faults import blamed
 from .options import ConfigError, check_range, converted
 
@@ -88,7 +88,7 @@ def get(family: str, name: str) -> Any:
 
 
 def imported(name: str, kind: str) -> Any:
-    """The object at a dotted path `package.module:attribute`; ValueError, which calls it a `kind`, without
+    """The object at a dotted path `package.module:attribute`; MissingCode, which calls it a `kind`, without
     one.
     """
     module, _, attribute = name.partition(":")
@@ -100,7 +100,7 @@ def imported(name: str, kind: str) -> Any:
         remedy = (
             " The folder that it lies in is to be on PYTHONPATH: PYTHONPATH=FOLDER oodream …" if lost else ""
         )
-        raise ValueError(f"The {kind} {name!r} cannot be imported: {said}.{remedy}") from error
+        raise MissingCode(f"The {kind} {name!r} cannot be imported: {said}.{remedy}") from error
 
 
 def make(family: str, name: str, **options: Any) -> Any:

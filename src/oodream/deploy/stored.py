@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..core import registry
-from ..core.errors import StoreError, brief, shown
+from ..core.errors import MissingCode, StoreError, brief, shown
 from ..core.files import read_json, write_json
 from ..core.folders import check_is_there, is_within
 from ..core.options import ConfigError
@@ -121,6 +121,8 @@ def read(folder: Path | str, device: torch.device | str, plugins: bool) -> dict[
             "held_out": HeldOut.from_arrays(arrays),
             **parts,
         }
+    except MissingCode as error:
+        raise StoreError(f"{error} ({shown(file)} names it)") from error
     except (KeyError, TypeError, AttributeError, ValueError, FileNotFoundError) as error:
         reason = str(error) if type(error) in (ValueError, ConfigError) else brief(error)
         raise StoreError(

@@ -56,6 +56,7 @@ def evaluate(
     outliers: Images | Lesson | None = None,
     shifted: Sequence[ImageSet] = (),
     classifier: str = "classifier",
+    called: str = "",
     seed: int = 0,
     resamples: int = 500,
     fpr95_nearest: bool = False,
@@ -65,9 +66,9 @@ def evaluate(
     `fit` are ID training images and `test` ID test images, with labels. `outliers`, of no test set, are what
     detectors learn from that use outliers. `detectors` are names, or detectors by the name that their rows
     should have. A detector that the network cannot serve, or that cannot be fitted, is skipped. Warns of a
-    detector that ranks upside down (see `sanity`), and of sets that share files. With `shifted` sets, known
-    images that look otherwise, all is measured a second time, for `full_spectrum`: their images join the ID
-    test images (Yang et al. 2023, "Full-spectrum OOD detection").
+    detector that ranks upside down (see `sanity`) with the classifier so `called` (by default name and seed),
+    and of sets that share files. With `shifted` sets, known images that look otherwise, all is measured again
+    for `full_spectrum`: they join the ID test images (Yang et al. 2023, "Full-spectrum OOD detection").
 
     Raises ValueError for two sets of one name, for what is no ImageSet, for images of two sizes, when no
     detector is left, and as `evaluate_outputs`.
@@ -103,7 +104,7 @@ def evaluate(
         result = replace(result, full_spectrum=whole.rows)
     used = {name: served[name] for name in result.scores}
     scores = {name: sets["id"] for name, sets in result.scores.items()}
-    warn_if_upside_down(f"{classifier}-s{seed}", extractor, used, test, scores)
+    warn_if_upside_down(called or f"{classifier}-s{seed}", extractor, used, test, scores)
     return result
 
 

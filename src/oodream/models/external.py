@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import first_line
+from ..core.errors import MissingCode, first_line
 from ..core.types import Json, Output
 from .serialized import FORMATS, adapter, cut_head
 
@@ -136,7 +136,7 @@ def from_torchvision(name: str, classes: int, pretrained: bool) -> Adapted:
     try:
         from torchvision import models
     except Exception as error:  # beside another torch it fails with other errors than ImportError
-        raise ValueError(
+        raise MissingCode(
             f"torchvision:{name} needs torchvision, which cannot be imported ({first_line(error)}). "
             "Install the one for your torch."
         ) from error
@@ -166,7 +166,7 @@ def from_timm(name: str, classes: int, pretrained: bool) -> Adapted:
     try:
         import timm
     except Exception as error:  # timm imports torchvision, which fails with other errors beside another torch
-        raise ValueError(
+        raise MissingCode(
             f"timm:{name} needs timm, which cannot be imported ({first_line(error)}). Install it: "
             "pip install '.[timm]' in a clone"
         ) from error

@@ -20,7 +20,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import first_line
+from ..core.errors import MissingCode, first_line
 from ..core.packages import missing
 from ..core.types import Head, Output
 from ..runtime.onnx_bytes import check_whole
@@ -131,7 +131,7 @@ class Onnx(FromFile):
         try:
             import onnxruntime
         except ImportError as error:
-            raise ValueError(missing(f"onnx:{self.name}", "onnxruntime", "onnx")) from error
+            raise MissingCode(missing(f"onnx:{self.name}", "onnxruntime", "onnx")) from error
         try:
             check_whole(content)
             content, end = end_of_onnx(content)

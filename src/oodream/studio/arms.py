@@ -19,9 +19,10 @@ from ..run.artifacts import Run
 from ..run.disagree import Measured, measured_sets
 from ..run.layout import BASELINE, KINDS, REGULARIZED, classifier_stage
 
-__all__ = ["FPR", "Beside", "Curve", "Facts", "beside", "facts"]
+__all__ = ["FPR", "UNREADABLE", "Beside", "Curve", "Facts", "beside", "facts"]
 
 FPR = (0.01, 0.05, 0.1, 0.2, 0.5)  # rates of false alarms that a curve's table has
+UNREADABLE = (ValueError, RuntimeError, OSError)  # what a run raises that is left out
 GROUPS = ("near", "far")
 
 
@@ -75,7 +76,7 @@ def beside(runs: Mapping[str, Callable[[], Facts]]) -> Beside:
     for name, read in runs.items():
         try:
             every[name] = read()
-        except (ValueError, RuntimeError, OSError) as error:
+        except UNREADABLE as error:
             problems[name] = str(error)
     shown: list[tuple[str, str, Facts]] = [(name, REGULARIZED, one) for name, one in every.items()]
     trained: list[Sequence[Json]] = []

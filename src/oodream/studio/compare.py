@@ -14,7 +14,7 @@ from ..report.contrasts import METRICS, contrasts
 from ..report.remarks import about, notes
 from ..run.artifacts import Run
 from ..run.disagree import Disagreement, Side, disagreements
-from .arms import FPR, Beside, Curve, Facts, beside, facts
+from .arms import FPR, UNREADABLE, Beside, Curve, Facts, beside, facts
 from .pages import fragment, page
 from .studio import Studio
 
@@ -70,7 +70,7 @@ def router(studio: Studio) -> APIRouter:
 
     @routes.get("/api/compare/classifiers")
     def classifiers(name: Annotated[list[str], Query(min_length=1, max_length=AT_ONCE)]) -> Json:
-        return {"classifiers": [one for run in name for one in sides(run, studio.run(run))]}
+        return {"classifiers": [one for run in name for one in sides(studio, run)]}
 
     @routes.get("/api/compare/disagreements")
     def disagree(pair: Annotated[Pair, Depends()]) -> Json:
@@ -123,12 +123,19 @@ def siblings(studio: Studio, chosen: str) -> list[str]:
     return names
 
 
-def sides(name: str, run: Run) -> list[Json]:
-    """The classifiers of a run, with the detectors that have scores of theirs."""
-    return [
-        {"run": name, "kind": kind, "seed": seed, "detectors": detectors_of(run, kind, seed)}
-        for kind, seed in run.classifiers
-    ]
+def sides(studio: Studio, name: str) -> list[Json]:
+    """The classifiers of a run, with the detectors that have scores of theirs; none of a run that cannot be
+    read, which the tables leave out, too, and say why. Raises UnknownRun where there is none of this name.
+    """
+    studio.folder(name)
+    try:
+        run = studio.run(name)
+        return [
+            {"run": name, "kind": kind, "seed": seed, "detectors": detectors_of(run, kind, seed)}
+            for kind, seed in run.classifiers
+        ]
+    except UNREADABLE:
+        return []
 
 
 def side(run: Run, kind: str, seed: int, detector: str) -> Side:

@@ -117,8 +117,8 @@ def class_book(
     """T(y) for every class (DREAM-OOD, section 3.1): rows of the input token table, float32 (C, D), as they
     are.
 
-    Raises PromptError for a name without tokens, unknown to the tokenizer, absent from its prompt, or past
-    the prompt's end, and where `name_spans` does if no `spans` are given.
+    Raises PromptError for names without tokens or unknown to the tokenizer, all at once; for a name absent
+    from its prompt, or past the prompt's end; and where `name_spans` does if no `spans` are given.
     """
     prompts, spans = with_spans(names, prompts, spans)
     table = text_encoder.get_input_embeddings().weight.detach().float().cpu()
@@ -152,7 +152,7 @@ def locate(tokenizer: Any, name: str, prompt: str, span: Span | None = None) -> 
 def _located(
     tokenizer: Any, names: Sequence[str], prompts: Sequence[str], spans: Sequence[Span]
 ) -> list[tuple[list[int], int, int]]:
-    words = [_word(tokenizer, name) for name in names]
+    words = _words(tokenizer, names)
     spans = spans or name_spans(names, prompts)
     located = []
     for name, prompt, span, word in zip(names, prompts, spans, words, strict=True):
@@ -170,14 +170,21 @@ def _located(
     return located
 
 
-def _word(tokenizer: Any, name: str) -> list[int]:
-    """The name's own tokens."""
-    word = _ids(tokenizer, name)
-    if not word:
-        raise PromptError(f"The class name {name!r} holds no word. {_renaming(name)}")
-    if tokenizer.unk_token_id in word:
-        raise PromptError(f"The decoder's tokenizer does not know the class name {name!r}. {_renaming(name)}")
-    return word
+def _words(tokenizer: Any, names: Sequence[str]) -> list[list[int]]:
+    """Each name's own tokens; PromptError tells all names that have none, and all that are not known."""
+    words = [_ids(tokenizer, name) for name in names]
+    empty = [name for name, word in zip(names, words, strict=True) if not word]
+    strange = [name for name, word in zip(names, words, strict=True) if tokenizer.unk_token_id in word]
+    faults = [f"The {_called(empty)} {'holds' if len(empty) == 1 else 'hold'} no word."] if empty else []
+    faults += [f"The decoder's tokenizer does not know the {_called(strange)}."] if strange else []
+    if faults:
+        raise PromptError(f"{' '.join(faults)} {_renaming([*empty, *strange])}")
+    return words
+
+
+def _called(names: Sequence[str]) -> str:
+    """All of the names, for none can be left as it is."""
+    return f"class name{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
 
 
 def unwritable(tokenizer: Any, names: Sequence[str]) -> list[str]:
@@ -191,11 +198,12 @@ def _ids(tokenizer: Any, name: str) -> list[int]:
     return ids
 
 
-def _renaming(name: str) -> str:
-    """How to give a class another name."""
-    folder = json.dumps(name, ensure_ascii=False)
+def _renaming(names: Sequence[str]) -> str:
+    """How to give classes other names."""
+    folder = json.dumps(names[0], ensure_ascii=False)
+    wanted = "it another name" if len(names) == 1 else "them other names"
     return (
-        "Give it another name: write a file classes.toml into the data folder, beside the classes' folders, "
+        f"Give {wanted}: write a file classes.toml into the data folder, beside the classes' folders, "
         f'with the line [classes] and below it a line for every folder, as {folder} = "another name".'
     )
 
