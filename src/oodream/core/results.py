@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field
@@ -124,11 +125,14 @@ def _fields(line: str, kind: type, stage: str) -> dict[str, Any]:
         raise ValueError(
             f"A row of results is of another version ({listed(unlike)}). Measure again: --redo {stage}."
         )
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in _hints(kind).items():
         value = fields.get(name)
         if not _fits(value, hint) and name in fields:
             raise ValueError(f"A row's {name!r} is {brief(value)}. Measure again: --redo {stage}.")
     return fields
+
+
+_hints = functools.cache(get_type_hints)
 
 
 def _fits(value: Any, hint: Any) -> bool:
