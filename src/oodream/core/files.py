@@ -176,17 +176,17 @@ def read_json_lines(path: Path, parse: Callable[[str], Any] | None = None) -> li
     return list(json_lines(path, parse))
 
 
-def read_json(path: Path) -> Any:
-    """Reads JSON, an object without its seal; StoreError names the file when it is damaged."""
+def read_json(path: Path, again: str = "Remove it and run the same command again.") -> Any:
+    """Reads JSON, an object without its seal; StoreError names the file when it is damaged, and says how it
+    comes about `again`.
+    """
     try:
         value = parse_json(decode_text(data := read_bytes(path, MAX_JSON)))
         if isinstance(value, dict) and value.pop(KEY, "") and not is_whole(data):
             raise ValueError("its content is not what was written")
         return value
     except ValueError as error:
-        raise StoreError(
-            f"{shown(path)} is damaged ({error}). Remove it and run the same command again."
-        ) from error
+        raise StoreError(f"{shown(path)} is damaged ({error}). {again}") from error
 
 
 def encode_json(value: Any, indent: int | None = None) -> bytes:

@@ -59,6 +59,7 @@ __all__ = [
 CONFIG_FILE = "config.json"  # of a guard's own folder
 RUN_FILE = "guard.json"  # of a guard in a run
 TENSORS_FILE = "guard.safetensors"
+AGAIN = "Make the guard again: the command that made it with --redo, that of its run with --redo guard."
 ONNX_FILE, INT8_FILE, VINO_FILES = "guard.onnx", "guard-int8.onnx", ("guard.xml", "guard.bin")  # graphs of it
 ARRAYS = {
     "score_N": torch.float64, "likeliest_N": torch.int64, "rank_N": torch.int64,
@@ -94,7 +95,7 @@ def read(folder: Path | str, device: torch.device | str, plugins: bool) -> dict[
     """The fields of the guard in a folder or on the hub; `Guard.load` says which, and what is refused."""
     on_hub = str(folder).startswith(HUB)
     file, root = _find(fetched(str(folder).removeprefix(HUB)) if on_hub else Path(folder))
-    config = read_json(file)
+    config = read_json(file, AGAIN)
     try:
         if isinstance(config["classifier"], str):
             classifier = load_classifier(_inside(root, config["classifier"], file), plugins)
@@ -108,7 +109,7 @@ def read(folder: Path | str, device: torch.device | str, plugins: bool) -> dict[
         if "score_Q" in tensors:
             raise StoreError(
                 f"{file} was written by version 0.3 or earlier, which kept only some of its held-out scores. "
-                "Make it again: the command of its run with --redo guard, then oodream export"
+                f"{AGAIN} Then oodream export."
             )
         learned = {key.removeprefix(DETECTOR): t for key, t in tensors.items() if key.startswith(DETECTOR)}
         arrays = _arrays(tensors)
@@ -126,7 +127,8 @@ def read(folder: Path | str, device: torch.device | str, plugins: bool) -> dict[
     except (KeyError, TypeError, AttributeError, ValueError, FileNotFoundError) as error:
         reason = str(error) if type(error) in (ValueError, ConfigError) else brief(error)
         raise StoreError(
-            f"{shown(file)} or its tensors are damaged, or were written by another version ({reason})."
+            f"{shown(file)} or its tensors are damaged, or were written by another version ({reason}). "
+            f"{AGAIN}"
         ) from error
 
 
