@@ -89,7 +89,7 @@ def test_a_run_from_elsewhere_goes_on_by_its_recorded_options(copied):
     assert [stage["name"] for stage in before["stages"] if stage["state"] == "waiting"] == ["report"]
     started = client.post("/api/run/copy/resume", json={}).json()
     assert (started["state"], started["stages"], started["left"]) == ("running", [], None), "no plan yet"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while (now := client.get("/api/run").json()[0])["state"] == "running":
         assert time.monotonic() < deadline
         time.sleep(0.3)
