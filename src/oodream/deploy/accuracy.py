@@ -15,7 +15,7 @@ from torch import Tensor
 from ..models.published import Triple
 from ..runtime.tails import wilson
 
-__all__ = ["NORMALISATIONS", "Accuracy", "Reordered", "measure_accuracy", "other_normalisations", "reordered"]
+__all__ = ["NORMALISATIONS", "Accuracy", "best_order", "measure_accuracy", "other_normalisations"]
 
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
     "ImageNet's (--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225)": (
@@ -32,23 +32,13 @@ UNSURE = 0.05  # p-value of two classes' exchange, above which nothing says whic
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reordered:
-    """The order of the classes that fits a network's answers best: class c is its output `order[c]`.
-
-    It is sought on one part of the images; `right_N` are the answers on the others that are right by it.
-    """
-
-    order: tuple[int, ...]
-    right_N: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """The share `value` of `n` known images that a network of `classes` classes names rightly, with its 95 %
     `interval`.
 
-    `order` is another order of the classes, in which it is `reordered`; empty where none is better beyond
-    chance. In that order the classes `unsure` could as well change places with one another.
+    `order` is another order of the classes (class c is output `order[c]`), in which it is `reordered`; empty
+    where none is better beyond chance. In that order the classes `unsure` could as well change places with
+    one another.
     `normalisations` are other ways to normalise pixels that are better, and the accuracy with each.
     """
 
@@ -92,15 +82,14 @@ def measure_accuracy(
     for order in likely:
         if better(right_A(order), right_A(best)):
             best = order
-    right_N, other = right_A(best)[-len(y_N) :], reordered(found, logits_NC, y_N)
-    if better(other.right_N, right_N):
-        best, right_N = other.order, other.right_N
-    hits = int(right_A(given)[-len(y_N) :].sum())
-    plain = Accuracy(hits=hits, n=len(y_N), classes=classes)
+    tried, sought = slice(-len(y_N), None), best_order(*found)
+    if better(right_A(sought)[tried], right_A(best)[tried]):
+        best = sought
+    plain = Accuracy(hits=int(right_A(given)[tried].sum()), n=len(y_N), classes=classes)
     if best == given:
         return plain
-    unsure = exchangeable(best, answer_A, y_A)
-    return replace(plain, order=best, reordered=float(right_N.double().mean()), unsure=unsure)
+    share, unsure = float(right_A(best)[tried].double().mean()), exchangeable(best, answer_A, y_A)
+    return replace(plain, order=best, reordered=share, unsure=unsure)
 
 
 def exchangeable(order: tuple[int, ...], answer_A: Tensor, y_A: Tensor) -> tuple[int, ...]:
@@ -116,17 +105,14 @@ def exchangeable(order: tuple[int, ...], answer_A: Tensor, y_A: Tensor) -> tuple
     return tuple(alike_CC.fill_diagonal_(False).any(1).nonzero()[:, 0].tolist())
 
 
-def reordered(found: tuple[Tensor, Tensor], logits_NC: Tensor, y_N: Tensor) -> Reordered:
-    """The order of outputs by which most of the images in `found` are named rightly (Kuhn 1955), on N
-    others.
-    """
-    (logits_MC, y_M), classes = found, logits_NC.shape[1]
+def best_order(logits_MC: Tensor, y_M: Tensor) -> tuple[int, ...]:
+    """The order by which most of M images are named rightly (Kuhn 1955): class c is output `order[c]`."""
+    classes = logits_MC.shape[1]
     pairs_M = y_M * classes + logits_MC.argmax(1)
     count_CC = torch.bincount(pairs_M, minlength=classes**2).view(classes, classes)
     # Of equally good orders the one that leaves most classes where they are.
     cost_CC = -(count_CC.double() + 0.5 * torch.eye(classes, dtype=torch.float64) / classes)
-    order_C = torch.from_numpy(linear_sum_assignment(cost_CC.numpy())[1])
-    return Reordered(order=tuple(order_C.tolist()), right_N=logits_NC.argmax(1) == order_C[y_N])
+    return tuple(linear_sum_assignment(cost_CC.numpy())[1].tolist())
 
 
 def other_normalisations(

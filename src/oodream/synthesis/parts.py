@@ -1,4 +1,5 @@
-"""What a pipeline's folder says of its parts, checked before any of it is loaded.
+"""What a pipeline's folder says of its parts, checked before any of it is loaded; and whether what was loaded
+lies in it.
 
 A folder may name classes, files and numbers of its own. Only classes of diffusers and transformers are made,
 weights come from safetensors inside a part's folder, and sizes must be those of a pipeline.
