@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -38,17 +39,23 @@ def test_a_pickled_checkpoint_is_refused(tiny_pipeline, tmp_path):
         load_pipeline(str(folder), CPU)
 
 
-@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
-def test_weights_that_are_not_in_the_files_are_named(tmp_path, part):
-    """As where an older library reads what a newer one wrote: it would draw them at random."""
-    folder = Path(shutil.copytree(EMBEDDED, tmp_path / "renamed"))
+def without(folder: Path, part: str, ndim: int) -> Path:
+    """A copy of the embedded decoder in which one weight is called otherwise."""
+    shutil.copytree(EMBEDDED, folder)
     file = next((folder / part).glob("*.safetensors"))
     tensors = load_file(file)
-    name = next(name for name, tensor in tensors.items() if tensor.ndim == 1)
-    tensors[f"of.another.{name}"] = tensors.pop(name)[:1]
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == ndim)
+    tensors[f"of.another.{name}"] = tensors.pop(name)
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(DecoderError, match=rf"{part} lacks 1 of the .*such as .*{name}.*pip install -U"):
-        load_pipeline(str(folder), CPU)
+    return folder
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_weights_that_are_not_in_the_files_are_named(tmp_path, part, ndim):
+    """As where an older library reads what a newer one wrote: it would draw them at random."""
+    with pytest.raises(DecoderError, match=rf"{part} lacks 1 of the .*such as .*pip install -U"):
+        load_pipeline(str(without(tmp_path / "renamed", part, ndim)), CPU)
 
 
 def test_a_pipeline_of_another_family_is_refused(tiny_pipeline, tmp_path):
@@ -127,30 +134,57 @@ def test_a_safety_checker_that_is_not_there_is_not_missed(tiny_pipeline, tmp_pat
     assert pipeline_hash(pipeline) == pipeline_hash(load_pipeline(str(tiny_pipeline), CPU))
 
 
-@pytest.mark.parametrize("variant", ["fp16", "bf16"])
-def test_a_hub_pipeline_is_read_as_fp16_where_it_has_no_other_weights(half, tmp_path, monkeypatch, variant):
-    import diffusers
+class Hub:
+    """In place of diffusers' own: one repository, someone/decoder, whose files are those of a folder.
 
-    half.save_pretrained(tmp_path, variant=variant)
-    local, load_config = (
-        diffusers.StableDiffusionPipeline.from_pretrained,
-        diffusers.DiffusionPipeline.load_config,
-    )
+    `fetched` are the variants of which it has sent weights.
+    """
 
-    def from_pretrained(source, variant, **options):
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from diffusers import DiffusionPipeline
+
+        self.folder, self.fetched = folder, []
+        self.load_config = DiffusionPipeline.load_config
+        monkeypatch.setattr(DiffusionPipeline, "load_config", self.config)
+        monkeypatch.setattr(DiffusionPipeline, "download", self.download)
+
+    def config(self, source: str | Path, **options: Any) -> Any:
+        return self.load_config(self.folder if source == "someone/decoder" else source, **options)
+
+    def download(self, source: str, *, variant: str | None = None, **options: Any) -> str:
         assert source == "someone/decoder"
-        return local(tmp_path, variant=variant, **options)
+        assert options["use_safetensors"]
+        assert options["safety_checker"] is None
+        ending = f".{variant}.safetensors" if variant else "model.safetensors"
+        if not [*self.folder.glob(f"unet/*{ending}")]:
+            raise OSError("It has no such weights.")
+        self.fetched.append(variant)
+        return str(self.folder)
 
-    def config_of(source, **options):
-        return load_config(tmp_path if source == "someone/decoder" else source, **options)
 
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", config_of)
-    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "from_pretrained", from_pretrained)
-    if variant == "fp16":
-        assert load_pipeline("someone/decoder", CPU).unet.dtype == torch.float32
-    else:
-        with pytest.raises(DecoderError, match=r"someone/decoder cannot be loaded.*no file named"):
+@pytest.mark.parametrize("variant", [None, "fp16", "bf16"])
+def test_a_hub_pipeline_is_read_as_fp16_where_it_has_no_other_weights(half, tmp_path, monkeypatch, variant):
+    half.save_pretrained(tmp_path, variant=variant)
+    hub = Hub(tmp_path, monkeypatch)
+    if variant == "bf16":
+        with pytest.raises(DecoderError, match=r"someone/decoder cannot be loaded: It has no such weights"):
             load_pipeline("someone/decoder", CPU)
+    else:
+        assert load_pipeline("someone/decoder", CPU).unet.dtype == torch.float32
+        assert hub.fetched == [variant]
+
+
+def test_a_hub_pipeline_is_checked_as_a_folder_is(tmp_path, monkeypatch):
+    """Before its weights are fetched what it is, and then whether these are whole."""
+    hub = Hub(without(tmp_path / "decoder", "unet", ndim=1), monkeypatch)
+    with pytest.raises(DecoderError, match="unet lacks 1 of the weights"):
+        load_pipeline("someone/decoder", CPU)
+    assert hub.fetched == [None]
+    index = hub.folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"unet": ["elsewhere", "Network"]}))
+    with pytest.raises(DecoderError, match="someone/decoder: its part 'unet'"):
+        load_pipeline("someone/decoder", CPU)
+    assert hub.fetched == [None]
 
 
 @pytest.mark.parametrize("source", ["nowhere", "a/b/c", "../x", "/nowhere/at/all"])

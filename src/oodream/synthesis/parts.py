@@ -1,5 +1,5 @@
-"""What a pipeline's folder says of its parts, checked before any of it is loaded; and whether what was loaded
-lies in it.
+"""What a pipeline's folder says of its parts, checked before any of it is loaded; and its networks, which are
+loaded whole or not at all.
 
 A folder may name classes, files and numbers of its own. Only classes of diffusers and transformers are made,
 weights come from safetensors inside a part's folder, and sizes must be those of a pipeline.
@@ -8,18 +8,19 @@ weights come from safetensors inside a part's folder, and sizes must be those of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.errors import brief, shown
 from ..core.files import read_json
+from ..core.threads import MAKING
 from .errors import DecoderError
 
-__all__ = ["check_classes", "check_configs", "check_indexes", "check_loaded"]
+__all__ = ["check_classes", "check_configs", "check_indexes", "load_network"]
 
 LIBRARIES = ("diffusers", "transformers")
 MOST: Mapping[str, int] = {"num_train_timesteps": 100_000, "sample_size": 4096}
@@ -77,32 +78,39 @@ def check_configs(part: Path) -> None:
                 raise DecoderError(f"{shown(file)}: {key} is {brief(number)}, and that of no pipeline.")
 
 
-def check_loaded(network: nn.Module, part: Path) -> None:
-    """Raises DecoderError where a part's network has weights that are not in the part's files.
+def load_network(kind: Any, part: Path, dtype: torch.dtype, variant: str | None = None) -> nn.Module:
+    """The network of a class of `LIBRARIES` in a part's folder, from safetensors alone.
 
-    Where a library finds no tensor of a weight's name, it keeps what it has drawn at random, and would say so
-    in a log alone. Biases and norms are looked at, which every layer has, by their values: libraries rename
-    what older versions wrote.
+    Raises DecoderError where it has weights that are not in the part's files. The library would keep what it
+    has drawn at random in their place, and say so in a log alone.
     """
-    dtypes = {weight.dtype for weight in network.parameters()}
-    held: set[bytes] = set()
-    for file in part.glob("*.safetensors"):
-        with safe_open(file, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118, it is no mapping
-                if len(tensors.get_slice(name).get_shape()) == 1:
-                    held |= {_bytes(tensors.get_tensor(name).to(dtype)) for dtype in dtypes}
-    own = [(name, weight) for name, weight in network.named_parameters() if weight.ndim == 1]
-    if lost := [name for name, weight in own if weight.is_meta or _bytes(weight) not in held]:
-        raise DecoderError(
-            f"{shown(part)} lacks {len(lost)} of the {len(own)} biases and norms that a "
-            f"{type(network).__name__} has, such as {lost[0]}. Either its files are incomplete, or the "
-            "installed diffusers and transformers are older than those that wrote them, and call weights "
-            "otherwise: pip install -U diffusers transformers."
+    with MAKING, quiet():
+        network, report = kind.from_pretrained(
+            part, dtype=dtype, variant=variant, use_safetensors=True, output_loading_info=True
         )
+    if lost := sorted(report["missing_keys"]):
+        raise DecoderError(
+            f"{shown(part)} lacks {len(lost)} of the weights that a {kind.__name__} has, such as {lost[0]}. "
+            "Either its files are incomplete, or the installed diffusers and transformers are older than "
+            "those that wrote them, and call weights otherwise: pip install -U diffusers transformers."
+        )
+    return network
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What diffusers and transformers say of a network while they load it is left unsaid, but for errors."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    levels = [(one, one.get_verbosity()) for one in (of_diffusers, of_transformers)]
+    try:
+        for one, _ in levels:
+            one.set_verbosity_error()
+        yield
+    finally:
+        for one, level in levels:
+            one.set_verbosity(level)
 
 
 def _whole_numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -7,9 +7,10 @@ some parts so and some otherwise. A safety checker and what belongs to it are ne
 
 from __future__ import annotations
 
+import importlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ import torch
 from ..core.errors import StoreError, are, brief, first_line, listed, shown
 from ..core.files import ASSETS, read_json
 from ..core.folders import HASHES, changed_files
-from ..core.threads import MAKING
 from .errors import DecoderError
-from .parts import check_classes, check_configs, check_indexes, check_loaded
+from .parts import check_classes, check_configs, check_indexes, load_network
 
 __all__ = [
     "AUTOENCODERS",
@@ -69,12 +69,12 @@ def load_pipeline(source: str, device: torch.device, dtype: torch.dtype | None =
             f"There is no decoder folder {source}. Name a diffusers folder, a hub id (owner/name) or "
             f"'embedded'."
         )
-    if folder.is_dir():
-        check_folder(folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pipeline = _from_folder(folder, dtype) if folder.is_dir() else _from_hub(source, dtype)
+            folder = folder if folder.is_dir() else _downloaded(source)
+            check_folder(folder)
+            pipeline = _loaded(folder, dtype)
     except DecoderError:
         raise
     except Exception as error:  # whatever these libraries raise of a folder that is not what it says
@@ -103,17 +103,10 @@ def load_autoencoder(folder: str, pipeline: Any) -> Any:
     kind = read_json(Path(folder) / "config.json").get("_class_name")
     if kind not in AUTOENCODERS:
         raise DecoderError(f"{folder} holds a {kind}, and one of these is needed: {', '.join(AUTOENCODERS)}.")
-    network, messages = getattr(diffusers, kind), diffusers.utils.logging
-    verbosity = messages.get_verbosity()
-    messages.set_verbosity_error()  # it warns of an option that it has saved itself
     try:
-        with MAKING:
-            vae = network.from_pretrained(folder, dtype=pipeline.unet.dtype, use_safetensors=True)
-        check_loaded(vae, Path(folder))
+        vae = load_network(getattr(diffusers, kind), Path(folder), dtype=pipeline.unet.dtype)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DecoderError(f"The autoencoder {folder} cannot be loaded: {error}") from error
-    finally:
-        messages.set_verbosity(verbosity)
     channels, factor = _latent_size(vae)
     if (channels, factor) != (needed := _latent_size(pipeline.vae)):
         raise DecoderError(
@@ -136,36 +129,33 @@ def _upcast(pipeline: Any, vae: Any) -> None:
         vae.to(torch.float32)
 
 
-def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
-    pipeline = _loaded(str(folder), dtype, variant_of(folder))
-    for part in _weight_parts(folder):
-        check_loaded(getattr(pipeline, part), folder / part)
-    return pipeline
+def _downloaded(source: str) -> Path:
+    """This machine's folder of a hub's pipeline, with weights of the variant "fp16" for want of others."""
+    from diffusers import DiffusionPipeline
 
-
-def _from_hub(source: str, dtype: torch.dtype) -> Any:
-    """The hub's pipeline; its variant "fp16" where there are no other weights."""
+    kind = _kind(DiffusionPipeline.load_config(source), source)
+    options = {"use_safetensors": True, **UNUSED[kind]}
     try:
-        return _loaded(source, dtype, None)
-    except DecoderError:
-        raise
+        return Path(DiffusionPipeline.download(source, **options))
     except (OSError, ValueError) as error:
         try:
-            return _loaded(source, dtype, "fp16")
+            return Path(DiffusionPipeline.download(source, variant="fp16", **options))
         except (OSError, ValueError):
             raise error from None
 
 
-def _loaded(source: str, dtype: torch.dtype, variant: str | None) -> Any:
+def _loaded(folder: Path, dtype: torch.dtype) -> Any:
+    """The pipeline of a folder that `check_folder` has found whole."""
     import diffusers
 
-    index = diffusers.DiffusionPipeline.load_config(source)
-    kind = _known(index.get("_class_name"), source)
-    check_classes(index, PARTS[kind], source)
-    with MAKING:
-        return getattr(diffusers, kind).from_pretrained(
-            source, dtype=dtype, use_safetensors=True, variant=variant, **UNUSED[kind]
-        )
+    index, variant = read_json(folder / INDEX), variant_of(folder)
+    kind, networks = _kind(index, shown(folder)), {}
+    for part in _weight_parts(folder):
+        library, name = index[part]
+        network = getattr(importlib.import_module(library), name)
+        own = variant if variant in _variants(folder / part) else None
+        networks[part] = load_network(network, folder / part, dtype, own)
+    return getattr(diffusers, kind).from_pretrained(folder, **networks, **UNUSED[kind])
 
 
 def check_folder(folder: Path) -> None:
@@ -237,13 +227,14 @@ def _parts(folder: Path) -> Sequence[str]:
     index = read_json(folder / INDEX)
     if not isinstance(index, dict):
         raise DecoderError(f"{shown(folder)}: its {INDEX} is no JSON object.")
-    parts = PARTS[_known(index.get("_class_name"), shown(folder))]
-    check_classes(index, parts, shown(folder))
-    return parts
+    return PARTS[_kind(index, shown(folder))]
 
 
-def _known(kind: object, source: str) -> str:
+def _kind(index: Mapping[str, Any], source: str) -> str:
+    """Which of `PARTS` a pipeline is; raises DecoderError for others, and for parts of unknown classes."""
+    kind = index.get("_class_name")
     if not isinstance(kind, str) or kind not in PARTS:
         called = brief(kind).strip("'")
         raise DecoderError(f"{source} holds a {called}, and one of these is needed: {', '.join(PARTS)}.")
+    check_classes(index, PARTS[kind], source)
     return kind
