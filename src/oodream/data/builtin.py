@@ -164,10 +164,10 @@ def digits(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
 def letters(size: int = 32, n: int = 1000, seed: int = 0) -> Images:
     """`n` letters A-Z and a-z, light gray on black, at random sizes and places, turned by up to 15 degrees.
 
-    They are scaled from an embedded sheet of 14 typefaces.
+    They are scaled from an embedded sheet of 14 typefaces, and drawn at twice the size or 128 pixels.
     """
     sheet, em, (width, height), boxes = glyphs()
-    side = 4 * size
+    side = max(2 * size, 128)
 
     def draw(random: np.random.Generator) -> np.ndarray:
         row, scale = random.choice(len(boxes)), random.uniform(0.5, 0.9) * side / em
