@@ -52,6 +52,34 @@ class Alone:
         return -(torch.nn.functional.normalize(output.z_BF.double(), dim=1) @ self.mean_F_.T).amax(1)
 
 
+@dataclass
+class Distance(BaseDetector):
+    """The distance from the mean of all known features, which lie in clusters around it."""
+
+    reads: ClassVar = ("features",)
+
+    scale: float = 1.0
+    mean_F_: Tensor = learned()
+
+    def _fit(self, output: Output, y_N: Tensor, head: Head) -> None:
+        self.mean_F_ = output.z_BF.mean(0)
+
+    def _score(self, output: Output) -> Tensor:
+        return self.scale * (output.z_BF - self.mean_F_).norm(dim=1)
+
+
+@dataclass
+class Norm(BaseDetector):
+    """Known features are longer."""
+
+    reads: ClassVar = ("features",)
+
+    scale: float = 1.0
+
+    def _score(self, output: Output) -> Tensor:
+        return -self.scale * output.z_BF.norm(dim=1)
+
+
 class Forgetful(Alone):
     def fit(self, output: Output, y_N: Tensor, head: Head | None = None) -> Any:
         super().fit(output, y_N, head)
@@ -262,7 +290,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("right", [Cosine, Alone, Taught])
+@pytest.mark.parametrize("right", [Cosine, Alone, Taught, Distance, Norm])
 def test_short_right_detectors_pass(right: Any) -> None:
     check_detector(right)
 
@@ -271,8 +299,13 @@ def test_options_and_dotted_paths() -> None:
     check_detector(f"{__name__}:Cosine", scale=3.0)
     with pytest.raises(AssertionError, match=r"^tests\.testing\.test_detector:Upside: Scores must be higher"):
         check_detector(f"{__name__}:Upside")
-    with pytest.raises(AssertionError, match=r"Scores must be higher for OOD, .*: 0\.\d% of pairs"):
-        check_detector(Cosine, scale=-1.0)
+
+
+@pytest.mark.parametrize("right", [Cosine, Distance, Norm])
+def test_a_reversed_sign_is_told(right: Any) -> None:
+    sentence = r"Scores must be higher for OOD, .*: \d\.\d% of pairs .*The sign of the score is reversed"
+    with pytest.raises(AssertionError, match=sentence):
+        check_detector(right, scale=-1.0)
 
 
 @pytest.mark.parametrize(("wrong", "rule"), WRONG, ids=lambda x: getattr(x, "__name__", ""))

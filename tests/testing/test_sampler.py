@@ -126,6 +126,18 @@ class OtherKind(Changed):
         return {"kind": "inlier"}
 
 
+class OutliersAsInliers(Noise):
+    kind = "inlier"
+
+
+class InliersAsOutliers(Changed):
+    """Vectors that lie close to their classes' means."""
+
+    def change(self, v, features):
+        means = torch.stack([features.z_ND[features.y_N == c].mean(0) for c in range(3)])
+        return {"z_MD": normalize(v.z_MD + 9 * normalize(means, dim=1)[v.y_M], dim=1)}
+
+
 class NoKind(Noise):
     kind = "strange"
 
@@ -265,6 +277,8 @@ def test_what_a_sampler_raises_has_its_name_and_place():
     ("broken", "rule"),
     [
         *BROKEN_OUTPUT,
+        (OutliersAsInliers, "Inliers lie within their classes, .* 90% of its features reach, 0.8"),
+        (InliersAsOutliers, "Outliers lie out of their classes, .* here at 1.00, and the features at 0.90"),
         (AnchorsAmongImages, "anchor_M holds rows of the features|of its vector's class"),
         (SeedsWithoutSeed, "gives the images other seeds"),
         (SameForEverySeed, "Another seed gives other vectors"),

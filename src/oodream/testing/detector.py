@@ -118,7 +118,8 @@ def _direction(make: Factory) -> None:
     require(
         auroc > APART,
         "Scores must be higher for OOD, here for features that are small but for one, large, in a dimension "
-        f"that no class uses: {auroc:.1%} of pairs are in this order, and {APART:.0%} must be.",
+        f"that no class uses: {auroc:.1%} of pairs are in this order, and {APART:.0%} must be."
+        + (" The sign of the score is reversed." if auroc < 1 - APART else ""),
     )
 
 

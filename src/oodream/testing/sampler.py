@@ -22,6 +22,7 @@ from ._rules import run_rules, untouched
 __all__ = ["check_sampler", "random_features"]
 
 SIZES, WIDTH, PER_CLASS, SPACE = (40, 30, 50), 16, 7, "space of the check"
+LEAST_TYPICAL = 0.1  # share of a class's features that inliers are not less typical than
 
 
 def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None:
@@ -32,6 +33,7 @@ def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None
 
     - Its `kind` is "outlier" or "inlier", which is also that of the vectors; their space is the one given.
     - There are `per_class` finite unit vectors, float32, for each of C classes; row m is of class m mod C.
+    - Outliers are less like the mean of their class than its features are, and inliers as much as these.
     - The anchors are rows of the features, each of its vector's class; all seeds differ.
     - The same seed gives the same vectors, another seed others. Global random numbers and what it is given
       stay as they are.
@@ -47,7 +49,7 @@ def check_sampler(sampler: str | Callable[..., Sampler], **options: Any) -> None
         )
         return result.with_words(random_words) if isinstance(result, WordSampler) else result
 
-    rules = (_check_vectors, _check_seeds, _check_independence, _check_small_classes)
+    rules = (_check_vectors, _check_kind, _check_seeds, _check_independence, _check_small_classes)
     run_rules(sampler, [partial(rule, made) for rule in rules])
 
 
@@ -75,6 +77,31 @@ def _check_vectors(made: Callable[[], Sampler]) -> None:
     with untouched(features.z_ND, features.y_N, features.index_N):
         vectors = sampler(features, PER_CLASS, 3, SPACE)
     check_vectors(vectors, features, PER_CLASS, sampler.kind, SPACE)
+
+
+def _check_kind(made: Callable[[], Sampler]) -> None:
+    """The mean cosine of vectors to the means of their classes, beside the features' cosines."""
+    sampler, features = made(), random_features()
+    vectors = sampler(features, PER_CLASS, 3, SPACE)
+    mean_CD = torch.stack([features.z_ND[features.y_N == c].mean(0) for c in range(len(SIZES))])
+    mean_CD = normalize(mean_CD, dim=1)
+    own_N = (features.z_ND * mean_CD[features.y_N]).sum(1)
+    given = float((vectors.z_MD * mean_CD[vectors.y_M]).sum(1).mean())
+    if sampler.kind == "outlier":
+        require(
+            given < float(own_N.mean()),
+            "Outliers lie out of their classes, on average at a lower cosine to the mean of a class than its "
+            f"features; here at {given:.2f}, and the features at {own_N.mean():.2f}. A sampler of vectors "
+            'that lie within has the kind "inlier".',
+        )
+        return
+    least = float(own_N.quantile(LEAST_TYPICAL))
+    require(
+        given >= least,
+        "Inliers lie within their classes, on average at a cosine to the mean of a class that "
+        f"{1 - LEAST_TYPICAL:.0%} of its features reach, {least:.2f}; here at {given:.2f}. A sampler of "
+        'vectors that lie out of them has the kind "outlier".',
+    )
 
 
 def _check_seeds(made: Callable[[], Sampler]) -> None:

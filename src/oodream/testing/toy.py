@@ -1,7 +1,8 @@
 """A made-up network and its outputs, for checks of detectors.
 
 There are four classes, each with a feature axis of its own; OOD images have small features, but for one axis
-that no class uses.
+that no class uses. Whatever may tell them apart does: they are less sure of a class,
+shorter than known features, and yet farther from the mean of these than they are themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..detection.detectors import probes_of
 __all__ = ["CLASSES", "WIDTH", "Toy", "head", "known", "output", "pictures", "unknown"]
 
 CLASSES, WIDTH, SIDE = 4, 24, 6
+LARGE_KNOWN, LARGE_UNKNOWN = 6.0, 5.25  # the large feature
 
 
 class Toy(nn.Module):
@@ -75,15 +77,15 @@ def known(n: int, seed: int, detectors: Sequence[Any] = ()) -> tuple[Output, Ten
     """Outputs and labels of known images: rectified features, large on their class's axis."""
     g = torch.Generator().manual_seed(seed)
     y_N = torch.arange(n) % CLASSES
-    z_NF = 6 * torch.eye(CLASSES, WIDTH)[y_N] + 0.5 * torch.randn(n, WIDTH, generator=g)
+    z_NF = LARGE_KNOWN * torch.eye(CLASSES, WIDTH)[y_N] + 0.5 * torch.randn(n, WIDTH, generator=g)
     return output(z_NF.clamp(min=0), detectors), y_N
 
 
 def unknown(n: int, seed: int, detectors: Sequence[Any] = ()) -> Output:
     """Outputs of OOD images: small features, and a large one on an axis that no class uses."""
     g = torch.Generator().manual_seed(seed)
-    z_NF = (0.2 * torch.randn(n, WIDTH, generator=g)).clamp(min=0) + 3 * torch.eye(WIDTH)[-1]
-    return output(z_NF, detectors)
+    small_NF = (0.2 * torch.randn(n, WIDTH, generator=g)).clamp(min=0)
+    return output(small_NF + LARGE_UNKNOWN * torch.eye(WIDTH)[-1], detectors)
 
 
 def _width(probe: Any) -> int:
