@@ -143,3 +143,10 @@ def test_git_ignores_no_file_of_the_package():
         ".css",
         ".js",
     }
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "testing").glob("*.py")), ids=lambda f: f.name)
+def test_rules_for_authors_are_no_assert_statements(file):
+    """`python -O` leaves those out."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert) and node.msg]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.faults import require
 from ..core.registry import make
 from ..core.seeding import generator, seeded
 from ..core.types import LatentAdapter, Latents, Output
@@ -41,8 +42,9 @@ def check_adapter(adapter: str | Factory, **options: Any) -> None:
                 network = backbone("resnet8", CLASSES)
                 made = factory(model=network, latent=latent, size=size, **options)
                 twin = copy.deepcopy(made)
-            assert isinstance(made, LatentAdapter), (
-                "A latent adapter is a subclass of oodream.core.types.LatentAdapter."
+            require(
+                isinstance(made, LatentAdapter),
+                "A latent adapter is a subclass of oodream.core.types.LatentAdapter.",
             )
             if made.pretrained:
                 _check_fit(made, twin, size, latent)
@@ -89,9 +91,10 @@ def _check_fit(adapter: LatentAdapter, twin: LatentAdapter, size: int, latent: t
     for one in (adapter, twin):
         with seeded(0, "check_adapter", "fit"):
             one.fit(RandomPairs(size, latent), 7, CPU)
-    assert not _same(before, adapter.state_dict()), "A pretrained adapter learns nothing by fit."
-    assert _same(twin.state_dict(), adapter.state_dict()), (
-        "fit does not give the same weights for the same seed."
+    require(not _same(before, adapter.state_dict()), "A pretrained adapter learns nothing by fit.")
+    require(
+        _same(twin.state_dict(), adapter.state_dict()),
+        "fit does not give the same weights for the same seed.",
     )
     adapter.requires_grad_(False)  # as a training does
 
@@ -111,21 +114,27 @@ def _check_outputs(
             ("logits", output.logits_BC, alone.logits_BC),
             ("features", output.z_BF, alone.z_BF),
         ):
-            assert x.shape == (rows, expected.shape[1]), (
+            require(
+                x.shape == (rows, expected.shape[1]),
                 f"The {name} have the shape {tuple(x.shape)}, not {(rows, expected.shape[1])}: a row for "
-                f"each of {IMAGES} images, {known} known latents and {OUTLIERS} outliers."
+                f"each of {IMAGES} images, {known} known latents and {OUTLIERS} outliers.",
             )
-            assert torch.allclose(x[:IMAGES], expected, rtol=1e-4, atol=1e-5), (
-                f"The first rows' {name} are not those that the network gives the images."
+            require(
+                torch.allclose(x[:IMAGES], expected, rtol=1e-4, atol=1e-5),
+                f"The first rows' {name} are not those that the network gives the images.",
             )
         for preview in previews:
-            assert preview.dtype == torch.uint8, f"augment is given {preview.dtype}, not uint8."
-            assert preview.shape == (known + OUTLIERS, 3, size, size), (
-                f"augment is given {tuple(preview.shape)}, not a preview for each latent."
+            require(preview.dtype == torch.uint8, f"augment is given {preview.dtype}, not uint8.")
+            require(
+                preview.shape == (known + OUTLIERS, 3, size, size),
+                f"augment is given {tuple(preview.shape)}, not a preview for each latent.",
             )
         if own_loss is not None:
-            assert own_loss.ndim == 0, f"The own loss is a scalar, not of shape {tuple(own_loss.shape)}."
-            assert torch.isfinite(own_loss), f"The own loss is {own_loss.item()} for {known} known latents."
+            require(own_loss.ndim == 0, f"The own loss is a scalar, not of shape {tuple(own_loss.shape)}.")
+            require(
+                bool(torch.isfinite(own_loss)),
+                f"The own loss is {own_loss.item()} for {known} known latents.",
+            )
             other = Latents(
                 latent_LFHW=torch.cat([latents.latent_LFHW[:known], latents.latent_LFHW[known:].flip(0) + 1]),
                 pair_K3HW=latents.pair_K3HW,
@@ -133,8 +142,9 @@ def _check_outputs(
             )
             with torch.no_grad():
                 again = adapter(network, images, other)[1]
-            assert again is not None, "The own loss is None for some outliers."
-            assert torch.allclose(own_loss, again, rtol=1e-4), "The own loss depends on outliers."
+            if again is None:
+                raise AssertionError("The own loss is None for some outliers.")
+            require(torch.allclose(own_loss, again, rtol=1e-4), "The own loss depends on outliers.")
 
 
 def _check_learning(
@@ -148,16 +158,18 @@ def _check_learning(
     total = output.logits_BC[IMAGES:].square().sum()
     network.zero_grad()
     total.backward(retain_graph=True)
-    assert any(p.grad is not None and (p.grad != 0).any() for p in network.parameters()), (
-        "No gradient of the latents' outputs reaches the network."
+    require(
+        any(p.grad is not None and (p.grad != 0).any() for p in network.parameters()),
+        "No gradient of the latents' outputs reaches the network.",
     )
     if adapter.pretrained:
-        assert _same(before, adapter.state_dict()), "A pretrained adapter changes in a step."
+        require(_same(before, adapter.state_dict()), "A pretrained adapter changes in a step.")
         return
     if own_loss is not None:
         own_loss.backward()
-    assert any(p.grad is not None and (p.grad != 0).any() for p in adapter.parameters()), (
-        "The adapter is not pretrained, and no gradient of a step reaches its weights: it would never learn."
+    require(
+        any(p.grad is not None and (p.grad != 0).any() for p in adapter.parameters()),
+        "The adapter is not pretrained, and no gradient of a step reaches its weights: it would never learn.",
     )
 
 
@@ -166,8 +178,9 @@ def _check_mode(adapter: LatentAdapter, network: nn.Module, size: int, latent: t
     for training in (True, False):
         network.train(training)
         adapter(network, images, latents)
-        assert all(module.training == training for module in network.modules()), (
-            "The adapter leaves the network in another mode (training or evaluation) than it was in."
+        require(
+            all(module.training == training for module in network.modules()),
+            "The adapter leaves the network in another mode (training or evaluation) than it was in.",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.faults import require
 from ..core.registry import make
 from ..core.seeding import generator, seeded
 from ..core.types import Head, Loss, Output, Sizes, Step, Terms
@@ -117,9 +118,9 @@ def _check_terms(loss: Loss, step: Step, what: str = "") -> None:
     check_terms(terms)
     for name, value in (("", terms.total), *terms.parts.items()):
         called = f"The part {name!r}" if name else "The total"
-        assert torch.isfinite(value), f"{called} is {value.item()} for {n}; it must be finite."
+        require(bool(torch.isfinite(value)), f"{called} is {value.item()} for {n}; it must be finite.")
     for name in terms.parts:
-        assert "@" not in name, f"The part {name!r} has an @ in its name, which marks losses used twice."
+        require("@" not in name, f"The part {name!r} has an @ in its name, which marks losses used twice.")
 
 
 def _check_made(loss: Loss, step: Step) -> None:
@@ -127,9 +128,10 @@ def _check_made(loss: Loss, step: Step) -> None:
     before = loss.state_dict().keys()
     _terms(loss, step)
     late = sorted(loss.state_dict().keys() - before)
-    assert not late, (
+    require(
+        not late,
         f"The loss makes {', '.join(late)} in forward, where it is never trained, and not read back. Make it "
-        "in build(sizes), which is called before training and knows the sizes."
+        "in build(sizes), which is called before training and knows the sizes.",
     )
 
 
@@ -137,14 +139,17 @@ def _check_gradients(loss: Loss, step: Step) -> None:
     _terms(loss, step).total.backward()
     assert step.head is not None
     network = (step.id.logits_BC, step.id.z_BF, step.head.weight_CF)
-    assert any((x.grad != 0).any() for x in network if x.grad is not None), (
-        "No gradient reaches the network's logits, features or head."
+    require(
+        any(bool((x.grad != 0).any()) for x in network if x.grad is not None),
+        "No gradient reaches the network's logits, features or head.",
     )
     for name, parameter in loss.named_parameters():
         if parameter.requires_grad:
-            assert parameter.grad is not None, f"No gradient reaches the loss's own {name}."
-            assert torch.isfinite(parameter.grad).all(), (
-                f"The gradient of the loss's own {name} is not finite."
+            if parameter.grad is None:
+                raise AssertionError(f"No gradient reaches the loss's own {name}.")
+            require(
+                bool(torch.isfinite(parameter.grad).all()),
+                f"The gradient of the loss's own {name} is not finite.",
             )
 
 
@@ -164,12 +169,16 @@ def _check_needs(factory: Factory, sizes: Sizes) -> None:
             )
             continue
         message = _refusal(partial(_terms, loss, lacking))
-        assert message is not None, f"The loss says that it needs {need}, and takes a step without."
-        assert need.rstrip("s") in message, f"The refusal of a step without {need} does not say so: {message}"
+        if message is None:
+            raise AssertionError(f"The loss says that it needs {need}, and takes a step without.")
+        require(
+            need.rstrip("s") in message, f"The refusal of a step without {need} does not say so: {message}"
+        )
         changed = replace(full, **{name: getattr(other, name) for name in fields_of_need})
         totals = [_terms(_built(factory, sizes), step).total for step in (full, changed)]
-        assert not torch.equal(*totals), (
-            f"The loss says that it needs {need}, and its total is the same with others."
+        require(
+            not torch.equal(*totals),
+            f"The loss says that it needs {need}, and its total is the same with others.",
         )
 
 
@@ -185,7 +194,7 @@ def _check_early_refusal(factory: Factory, sizes: Sizes) -> None:
             hint = f"outliers without {what}, which build must refuse (ValueError) before training begins: "
             _check_terms(_built(factory, smaller), lacking, hint)
         else:
-            assert what in message, f"build refuses outliers without {what}, and does not say so: {message}"
+            require(what in message, f"build refuses outliers without {what}, and does not say so: {message}")
 
 
 def _check_rows(factory: Factory, sizes: Sizes) -> None:
@@ -208,7 +217,7 @@ def _check_rows(factory: Factory, sizes: Sizes) -> None:
     step, untouched = random_step(sizes, 6, 6), tensors(random_step(sizes, 6, 6))
     total = _terms(loss, step).total
     for name, tensor in tensors(step).items():
-        assert torch.equal(tensor, untouched[name]), f"The loss changes the step's {name} in place."
+        require(torch.equal(tensor, untouched[name]), f"The loss changes the step's {name} in place.")
     again = _terms(
         _built(factory, sizes), Step(**{name: moved(name, value) for name, value in vars(step).items()})
     ).total
@@ -216,9 +225,10 @@ def _check_rows(factory: Factory, sizes: Sizes) -> None:
         return
     twice = [_terms(_built(factory, sizes), step, seed).total for seed in (0, 1)]
     for other in twice:
-        assert torch.allclose(total, other, rtol=1e-4, atol=1e-6), (
+        require(
+            torch.allclose(total, other, rtol=1e-4, atol=1e-6),
             f"The loss is random: the total is {total.item():g}, and {other.item():g} for the same rows at "
-            "another time. Draw no random numbers for single rows: their order must not matter."
+            "another time. Draw no random numbers for single rows: their order must not matter.",
         )
     raise AssertionError(
         f"The total is {total.item():g}, and {again.item():g} for the same rows in another order."
