@@ -313,7 +313,7 @@ def test_a_training_names_the_loss_that_is_at_fault(broken, sentence):
     step = random_step(SIZES[0], 6, 6)
     loss = broken()
     build_loss(loss, SIZES[0])
-    with pytest.raises(ValueError, match=f"^The loss {broken.__name__}: {sentence}"):
+    with pytest.raises(ValueError, match=f"^The loss {__name__}:{broken.__name__}: {sentence}"):
         terms_of(loss, step)
     both = make_loss(("cross_entropy", f"{__name__}:{broken.__name__}"))
     build_loss(both, SIZES[0])

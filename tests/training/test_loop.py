@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_a_number_stops_with_its_epoch(tmp_path):
             total = step.id.logits_BC.sum() * float("nan")
             return Terms(total=total, parts={"right": total.new_zeros(()), "wrong": total})
 
-    sentence = r"t: the loss Broken \(its part wrong\) became nan in the first step, before any weight"
+    sentence = r"t: the loss .*[:.]Broken \(its part wrong\) became nan in the first step, before any weight"
     with pytest.raises(FloatingPointError, match=sentence):
         fit(network(), Broken(), [known(images(16))], Optimisation(batch=8), 0, CPU, tmp_path / "s", "t")
 
@@ -139,6 +139,15 @@ def test_memory_that_gives_out_says_what_to_lower(error, tmp_path, monkeypatch):
     assert len(load_state(tmp_path / "a", CPU)["log"]) == 1
 
 
+def test_a_loss_is_named_as_in_the_options(tmp_path, monkeypatch):
+    loss = make("losses", "logit_norm")
+    monkeypatch.setattr(
+        type(loss), "forward", lambda _, step: Terms(total=step.id.logits_BC.sum() * float("nan"))
+    )
+    with pytest.raises(FloatingPointError, match="t: the loss logit_norm became nan"):
+        fit(network(), loss, [known(images(16))], Optimisation(batch=8), 0, CPU, tmp_path / "s", "t")
+
+
 def test_a_loss_that_breaks_late_stops_with_its_epoch_and_leaves_the_state_before(tmp_path):
     class Breaking(Loss):
         steps = 0
@@ -148,7 +157,7 @@ def test_a_loss_that_breaks_late_stops_with_its_epoch_and_leaves_the_state_befor
             return Terms(total=step.id.logits_BC.sum() * (0.0 if self.steps < 7 else float("inf")))
 
     state, config = tmp_path / "s", Optimisation(batch=8, epochs=5)
-    with pytest.raises(FloatingPointError, match=r"loss Breaking became (nan|inf|-inf) in epoch 4\."):
+    with pytest.raises(FloatingPointError, match=r"loss .*[:.]Breaking became (nan|inf|-inf) in epoch 4\."):
         fit(network(), Breaking(), [known(images(16))], config, 0, CPU, state, "t")
     assert len(load_state(state, CPU)["log"]) == 3
 
@@ -225,7 +234,7 @@ def test_an_adapter_that_gives_something_else_is_named(given, words, monkeypatch
     (batch, *_) = epoch_batches(sources, Optimisation(batch=8), 0, 0)
     monkeypatch.setattr(Constant, "forward", lambda _, network, images, __: given(network(images)))
     objective = Objective(model, make("losses", "cross_entropy"), adapter=Constant())
-    with pytest.raises(ValueError, match=f"^The latent adapter Constant: .*{words}"):
+    with pytest.raises(ValueError, match=f"^The latent adapter {__name__}:Constant: .*{words}"):
         objective(batch)
 
 

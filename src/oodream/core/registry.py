@@ -27,6 +27,7 @@ __all__ = [
     "imported",
     "make",
     "make_all",
+    "name_of",
     "names",
     "options_by_name",
     "register",
@@ -85,6 +86,13 @@ def get(family: str, name: str) -> Any:
         hint = did_you_mean(name, known)
         raise ValueError(f"No {singular(family)} is called {name!r}.{hint} There are: {', '.join(known)}.")
     return _registered[family][name]
+
+
+def name_of(family: str, made: object) -> str:
+    """The name by which `make` makes such an extension: the registered one, or the dotted path."""
+    kind = type(made)
+    registered = (name for name, extension in _registered[family].items() if extension is kind)
+    return next(registered, f"{kind.__module__}:{kind.__qualname__}")
 
 
 def imported(name: str, kind: str) -> Any:

@@ -148,9 +148,7 @@ def make_detector(name: str, **options: Any) -> Detector:
 
 def name_of(detector: Detector) -> str:
     """The name under which `registry.make` makes such a detector."""
-    kind = type(detector)
-    names = (name for name in registry.names("detectors") if registry.get("detectors", name) is kind)
-    return next(names, f"{kind.__module__}:{kind.__qualname__}")
+    return registry.name_of("detectors", detector)
 
 
 def options_of(detector: Any) -> Json:

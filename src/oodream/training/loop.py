@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Optimisation
-from ..core import parallel
+from ..core import parallel, registry
 from ..core.ahead import ahead
 from ..core.device import multiplies_bf16
 from ..core.distributed import Shard, averaged, barrier, current_shard, gathered, is_main, mean
@@ -113,7 +113,8 @@ class Objective(nn.Module):
             images_B3HW = torch.cat([known.float(), outliers])
         if batch.latents is None or self.adapter is None:
             return self.model(images_B3HW), None
-        with blamed(f"The latent adapter {type(self.adapter).__name__}", self.adapter):
+        name = registry.name_of("latent_adapters", self.adapter)
+        with blamed(f"The latent adapter {name}", self.adapter):
             given: tuple[Output, Tensor | None] = self.adapter(self.model, images_B3HW, batch.latents)
             check_adapted(given, len(images_B3HW) + len(batch.latents.latent_LFHW))
         return given

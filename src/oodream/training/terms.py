@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..core import registry
 from ..core.faults import blamed, require
 from ..core.types import Loss, Sizes, Step, Terms
 
@@ -48,8 +49,10 @@ class LossSum(Loss):
 
 
 def name_of(loss: Loss) -> str:
-    """What a loss is called in messages: its class, or the names of those that it adds up."""
-    return "+".join(loss.names) if isinstance(loss, LossSum) else type(loss).__name__
+    """What a loss is called in messages, as in the options: its name, or the names of those that it adds
+    up.
+    """
+    return "+".join(loss.names) if isinstance(loss, LossSum) else registry.name_of("losses", loss)
 
 
 def build_loss(loss: Loss, sizes: Sizes, name: str = "") -> None:
