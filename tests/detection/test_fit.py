@@ -113,11 +113,11 @@ def test_where_there_are_none_such_detectors_are_left_out_with_the_reason() -> N
 
 def test_options_of_such_a_detector_can_be_chosen(tmp_path: Path) -> None:
     sets: dict[str, Any] = {"fit": FIT, "known": TEST, "unknown": [UNKNOWN.images]}
-    best, tried = tune(Extractor(Tint()), ["outlier_probe"], {}, **sets, outliers=OUTLIERS)
-    assert tried["outlier_probe"].candidates == 6
-    assert state(best["outlier_probe"]).keys() == {"weight_F_", "bias_"}
+    detector, tried = tune(Extractor(Tint()), "outlier_probe", {}, **sets, outliers=OUTLIERS)
+    assert tried.candidates == 6
+    assert state(detector).keys() == {"weight_F_", "bias_"}
     with pytest.raises(NoOutliers):
-        tune(Extractor(Tint()), ["outlier_probe"], {}, **sets)
+        tune(Extractor(Tint()), "outlier_probe", {}, **sets)
 
 
 # The two that are shipped, against their definitions

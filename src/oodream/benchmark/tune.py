@@ -46,16 +46,15 @@ def tune_detectors(
     skipped: dict[str, str] = {}
     for name, fixed in options.items():
         try:
-            best, tried = tune(
-                extractor, [name], fixed, fit=fit, known=known, unknown=unknown, outliers=outliers
+            detectors[name], tried = tune(
+                extractor, name, fixed, fit=fit, known=known, unknown=unknown, outliers=outliers
             )
         except ValueError as error:
             skipped[name] = str(error)
             continue
-        detectors |= best
-        line = _in_words(tried[name])
-        say(f"  {name:20} {line}, the best of {tried[name].candidates} candidates")
-        if tried[name].auroc > tried[name].default:
+        line = _in_words(tried)
+        say(f"  {name:20} {line}, the best of {tried.candidates} candidates")
+        if tried.auroc > tried.default:
             notes.append(f"{name}: {line}, on validation images.")
     if not detectors:
         raise none_usable(skipped)

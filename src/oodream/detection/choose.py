@@ -98,11 +98,10 @@ def choose_detector(
     candidates, skipped = [], {}
     for name, fixed in detectors.items():
         try:
-            best, tried = tune(
-                extractor, [name], fixed, fit=fit, known=known, unknown=[one.images for one in unknown],
+            detector, tried = tune(
+                extractor, name, fixed, fit=fit, known=known, unknown=[one.images for one in unknown],
                 outliers=outliers,
             )  # fmt: skip
-            detector, options = best[name], tried[name].options
             probes = probes_of([detector])
             known_N = own_scores_of(detector, extractor(known, probes))
             aurocs = {
@@ -111,7 +110,7 @@ def choose_detector(
             }
             if folds:
                 aurocs[LEFT_OUT] = fmean(
-                    left_out_auroc(classes, name, options, extractor, fit, known, outliers)
+                    left_out_auroc(classes, name, tried.options, extractor, fit, known, outliers)
                     for classes in folds
                 )
         except ValueError as error:
@@ -119,7 +118,7 @@ def choose_detector(
             continue
         kinds = {kind: groups.get(kind, "near") for kind in aurocs}
         candidates.append(
-            Candidate(name=name, detector=detector, options=options, aurocs=aurocs, groups=kinds)
+            Candidate(name=name, detector=detector, options=tried.options, aurocs=aurocs, groups=kinds)
         )
     if not candidates:
         raise none_usable(skipped)

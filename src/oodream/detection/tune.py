@@ -1,4 +1,4 @@
-"""The verb that chooses detectors' options, on validation images that no table is made of.
+"""The verb that chooses a detector's options, on validation images that no table is made of.
 
 The network runs once over each set, whatever the number of candidates: candidates that need other probes of
 an image share the pass. A detector's default stays unless another candidate separates the validation images
@@ -25,12 +25,12 @@ from .fit import Lesson, Training, training_outputs
 
 __all__ = ["Tried", "candidates", "kind_of", "tune"]
 
-ALPHA = 0.05  # shared by a detector's candidates (Bonferroni)
+ALPHA = 0.05  # shared by the candidates (Bonferroni)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """How tuning went for one detector: the options chosen, their AUROC, the default's, and how many
+    """How tuning went: the options chosen, their AUROC, the default's, and how many
     candidates could be used.
     """
 
@@ -42,36 +42,30 @@ class Tried:
 
 def tune(
     extractor: Extractor,
-    detectors: Sequence[str],
+    name: str,
     options: Mapping[str, Option],
     *,
     fit: Images,
     known: Images,
     unknown: Sequence[Images],
     outliers: Images | Lesson | None = None,
-) -> tuple[dict[str, Detector], dict[str, Tried]]:
-    """Fitted detectors with the options that tell `known` from `unknown` images best by AUROC, and what was
-    tried.
+) -> tuple[Detector, Tried]:
+    """The fitted detector of a name with the options that tell `known` from `unknown` images best by AUROC,
+    and what was tried.
 
     `fit` are ID training images. `known` are ID images that neither the network nor a table has seen,
     `unknown` OOD images of no test set: real ones, or imagined outliers that the network was not trained on,
-    all sets together. Each detector's `GRID` is tried, with `options` (`NAME.option`) kept as they are.
-    `outliers`, none of the `unknown` images, are what detectors learn from that use outliers.
+    all sets together. The detector's `GRID` is tried, with `options` kept as they are.
+    `outliers`, none of the `unknown` images, are what a detector learns from that uses outliers.
 
     Raises ValueError for a detector that cannot be used with its default options.
     """
-    fixed = registry.options_by_name("detectors", detectors, options)
-    usable = {name: _usable(name, candidates(name, fixed[name])) for name in detectors}
-    tried_detectors = [detector for pairs in usable.values() for _, detector in pairs]
-    training = training_outputs(extractor, tried_detectors, fit, outliers)
-    fitted = {name: _fitted(usable[name], training) for name in detectors}
+    usable = _usable(name, candidates(name, options))
+    training = training_outputs(extractor, [detector for _, detector in usable], fit, outliers)
+    fitted = _fitted(usable, training)
     # Only now is all known that they want of an image.
-    probes = probes_of([detector for pairs in fitted.values() for _, detector in pairs])
-    validation = [extractor(images, probes) for images in (known, *unknown)]
-    best, tried = {}, {}
-    for name in detectors:
-        best[name], tried[name] = _best(fitted[name], validation)
-    return best, tried
+    probes = probes_of([detector for _, detector in fitted])
+    return _best(fitted, [extractor(images, probes) for images in (known, *unknown)])
 
 
 def candidates(name: str, fixed: Mapping[str, Option]) -> list[dict[str, Option]]:
