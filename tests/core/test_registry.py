@@ -91,9 +91,52 @@ class Broken:
 
 
 def test_what_a_plug_in_raises_when_it_is_made_has_its_name_and_place():
-    sentence = rf"^filter '{__name__}:Broken': AttributeError: .* \(.*test_registry\.py, line \d+\)\.$"
+    sentence = (
+        rf"^filter '{__name__}:Broken', made with depth=2 \(its options: depth\): "
+        r"AttributeError: .* \(.*test_registry\.py, line \d+\)\.$"
+    )
     with pytest.raises(ValueError, match=sentence):
         registry.make("filters", f"{__name__}:Broken", depth=2)
+
+
+class Refusing:
+    def __init__(self, depth: int, width: int = 1) -> None:
+        if depth < width:
+            raise ValueError("the depth is below the width")
+
+
+class Passing(Refusing):
+    """Gives by itself what its base needs."""
+
+    def __init__(self, width: int = 1, **more: int) -> None:
+        super().__init__(3, width, **more)
+
+
+NUMBER = 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "Refusing",
+            {"depth": 1, "width": 2},
+            r", made with depth=1, width=2 \(its options: depth, width\): ValueError: the",
+        ),
+        ("Passing", {"width": 4}, r", made with width=4 \(.*\): ValueError: the depth is below"),
+        ("Refusing", {}, r" needs the option 'depth': depth=VALUE\."),
+        ("Refusing", {"depth": "x"}, ": depth cannot be 'x'; it takes a whole number"),
+        ("Broken", {"deep": 1}, r" has no option 'deep'\. Did you mean 'depth'\? There are: depth"),
+        ("NUMBER", {}, " is of type int, and no class or function"),
+    ],
+)
+def test_a_plug_in_that_fails_is_told_from_an_option_that_is_misspelt(name, options, message):
+    with pytest.raises(ValueError, match=f"ilter '{__name__}:{name}'{message}"):
+        registry.make("filters", f"{__name__}:{name}", **options)
+
+
+def test_what_a_base_needs_an_extension_may_give_by_itself():
+    assert isinstance(registry.make("filters", f"{__name__}:Passing", width=2), Passing)
 
 
 def test_whole_numbers_are_numbers():

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from .errors import MissingCode, did_you_mean
+from .errors import MissingCode, brief, did_you_mean
 from .faults import blamed
 from .options import ConfigError, check_range, converted
 
@@ -114,35 +114,54 @@ def imported(name: str, kind: str) -> Any:
 def make(family: str, name: str, **options: Any) -> Any:
     """An instance of the extension called `name`.
 
-    Raises ValueError that names an option which the extension does not have, or whose value is of another
-    type or out of the annotated range; and whatever a plug-in raises when it is made.
+    Raises ValueError that names an option which the extension does not have, or needs and is not given, or
+    whose value is of another type or out of the annotated range; and for whatever a plug-in raises when it is
+    made, with the options that it was made with and those that it has.
     """
-    extension = get(family, name)
-    if (parameters := _parameters(extension)) is not None:
+    extension, called = get(family, name), f"The {singular(family)} {name!r}"
+    if not callable(extension):
+        raise ValueError(f"{called} is of type {type(extension).__name__}, and no class or function.")
+    parameters = _parameters(extension)
+    if parameters is not None:
+        known = ", ".join(parameters) or "none"
         for key in options.keys() - parameters.keys():
             hint = did_you_mean(key, parameters)
-            known = ", ".join(parameters) or "none"
-            raise ValueError(
-                f"The {singular(family)} {name!r} has no option {key!r}.{hint} There are: {known}."
-            )
+            raise ValueError(f"{called} has no option {key!r}.{hint} There are: {known}.")
+        if lacking := [key for key, optional in parameters.items() if not optional and key not in options]:
+            raise ValueError(f"{called} needs the option {lacking[0]!r}: {lacking[0]}=VALUE.")
     try:
         checked = _checked(extension, options)
-        with blamed(f"{singular(family)} {name!r}", extension) if ":" in name else nullcontext():
+        made = f"{singular(family)} {name!r}{_made_with(checked, parameters)}"
+        with blamed(made, extension) if ":" in name else nullcontext():
             return extension(**checked)
     except (TypeError, ConfigError) as error:
         raise ValueError(f"{singular(family)} {name!r}: {error}") from error
 
 
-def _parameters(extension: Callable[..., Any]) -> dict[str, None] | None:
-    """What an extension takes by name, its bases' where it passes keywords on; None where it takes any."""
-    names: dict[str, None] = {}
+def _made_with(options: Mapping[str, Any], parameters: Mapping[str, bool] | None) -> str:
+    """In words the options that an extension is made with, and which it has."""
+    written = ", ".join(
+        f"{key}={brief(value)}" for key, value in options.items() if isinstance(value, (int, float, str))
+    )
+    known = f" (its options: {', '.join(parameters)})" if parameters else ""
+    return f", made with {written or 'no option'}{known}"
+
+
+def _parameters(extension: Callable[..., Any]) -> dict[str, bool] | None:
+    """What an extension takes by name, its bases' where it passes keywords on, and whether it does without;
+    None where it takes any.
+    """
+    names: dict[str, bool] = {}
     layers: list[Callable[..., Any]] = [extension]
     if isinstance(extension, type):  # a bare nn.Module takes no option, although its signature says any
         classes = [c for c in extension.__mro__[:-1] if c is not nn.Module]
         layers = [vars(c)["__init__"] for c in classes if "__init__" in vars(c)]
     for layer in layers:
         parameters = inspect.signature(layer).parameters.values()
-        names |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        for p in parameters:
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                # What a base asks for may be given by the extension itself.
+                names.setdefault(p.name, layer is not layers[0] or p.default is not p.empty)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     else:
