@@ -91,7 +91,7 @@ def test_losses_that_cannot_use_them_say_so(others, shapes, tiny_pipeline, tmp_p
 
 def test_nothing_can_be_decoded(oracle, capsys):
     assert main(["decode", str(oracle)]) == 2
-    assert "has nothing to decode: it imagines nothing" in capsys.readouterr().err
+    assert "has nothing to decode: real images stand in the place" in capsys.readouterr().err
 
 
 def test_the_oracle_of_a_comparison(others, shapes, tiny_pipeline, tmp_path, capsys):

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from oodream.cli.main import main
-from oodream.config import Config, DecodeConfig, RegularizeConfig
+from oodream.config import Config, DecodeConfig, RegularizeConfig, SampleConfig
 from oodream.core.errors import DataError, StoreError
 from oodream.core.tensors import load_tensors
 from oodream.run.artifacts import Run
+from oodream.run.lacking import lacks_outlier_images
 from tests.helpers.begun import begin_run
 from tests.helpers.runs import command
 
@@ -97,8 +98,34 @@ def test_a_run_that_imagines_nothing_says_so(finished, outliers, tmp_path):
     shutil.copytree(finished / "classes", tmp_path / "classes")
     for name in ("encoder", "features", "vectors", "files", "images", "latents", "provenance", "keep_mask",
                  "samples", "strips"):  # fmt: skip
-        with pytest.raises(DataError, match=f"imagines nothing: {outliers} images stand in the place of"):
+        with pytest.raises(DataError, match=f"imagines nothing: {outliers} images.* stand in the place of"):
             getattr(run, name)
+
+
+@pytest.mark.parametrize(
+    ("regularize", "sample", "output", "why", "imagined"),
+    [
+        ({}, {}, "images", "", ""),
+        ({"outliers": "real", "real": "things"}, {}, "images", "", "real images stand in the place"),
+        ({"outliers": "known"}, {}, "latents", "known images, altered", "known images, altered"),
+        ({"ratio": 0.0}, {}, "images", "training shows nothing", "training shows nothing"),
+        ({}, {"options": {"kind": "inlier"}}, "images", "this run imagines inliers", "imagines inliers"),
+        ({}, {}, "latents", "this run's outliers are latents", "this run's outliers are latents"),
+    ],
+)
+def test_why_a_run_has_no_images_of_outliers(regularize, sample, output, why, imagined, tmp_path):
+    config = Config(
+        regularize=RegularizeConfig(**regularize),
+        sample=SampleConfig(**sample),
+        decode=DecodeConfig(output=output),
+    )
+    run = begin_run(tmp_path, config)
+    for expected, given in (
+        (why, lacks_outlier_images(run)),
+        (imagined, lacks_outlier_images(run, imagined=True)),
+    ):
+        assert expected in given
+        assert bool(expected) == bool(given)
 
 
 def test_scores_that_were_not_measured_come_with_those_that_were(run):

@@ -221,10 +221,10 @@ INLIERS = {"sample": {"options": {"kind": "inlier"}}, "regularize": {"loss": ["c
     [
         (LATENTS, r"this run's outliers are latents \(decode.output\)"),
         (INLIERS, "this run imagines inliers"),
-        ({"regularize": {"outliers": "known"}}, "this run alters known images while it trains"),
+        ({"regularize": {"outliers": "known"}}, "known images, altered in training, stand in the place"),
         (
             INLIERS | {"regularize": {"outliers": "known", "loss": ["cross_entropy"]}},
-            "this run alters known images while it trains, in place of inliers",
+            "known images, altered in training, stand in the place",
         ),
     ],
 )

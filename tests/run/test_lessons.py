@@ -121,7 +121,7 @@ def test_a_run_without_images_of_outliers_is_refused(finished, tmp_path):
     known = {**json.loads((finished / "run.json").read_text())["config"]["regularize"], "outliers": "known"}
     run = Run.open(altered(finished, tmp_path / "run", regularize=known))
     with pytest.raises(
-        StoreError, match=r"There are no images of outliers in .*: this run alters known images"
+        StoreError, match=r"There are no images of outliers in .*: known images, altered in training"
     ):
         lesson_of(run, job_of(finished).inputs.train)
 

@@ -137,8 +137,8 @@ def test_a_damaged_image_is_named_and_nothing_is_written(run, tmp_path):
 
 def test_runs_without_imagined_images_are_refused(run, tmp_path):
     for options, message in (
-        ({"decode": {"output": "latents"}}, "has latents, and no images"),
-        ({"regularize": {"outliers": "real", "real": "x"}}, "imagines nothing"),
+        ({"decode": {"output": "latents"}}, "has latents and no images: its outliers are latents"),
+        ({"regularize": {"outliers": "real", "real": "x"}}, "imagines nothing: real images stand"),
     ):
         with pytest.raises(DataError, match=message):
             export_images(Run(run.folder.path, overlay(Config(), options)), tmp_path / "out")

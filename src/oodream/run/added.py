@@ -25,6 +25,7 @@ from ..core.folders import held
 from ..core.sealed import damaged, with_check, without_check
 from ..core.types import Json
 from ..data.images import Images, from_files
+from .lacking import lacks_outlier_images
 
 if TYPE_CHECKING:
     from .artifacts import Run
@@ -34,7 +35,6 @@ __all__ = [
     "AddedPictures",
     "add_picture",
     "added_outliers",
-    "adds_nothing",
     "read_added",
     "remove_picture",
 ]
@@ -117,21 +117,10 @@ class AddedOutliers(AddedPictures):
 def added_outliers(run: Run) -> AddedOutliers:
     """The outliers that people have drawn and added to a run; none where the run's training takes none."""
     folder = run.layout.added
-    lines = () if adds_nothing(run) else read_added(folder).lines
+    lines = () if lacks_outlier_images(run, imagined=True) else read_added(folder).lines
     if not lines:
         return AddedOutliers(folder=folder)
     return AddedOutliers(folder=folder, lines=lines, classes=run.book.names, size=run.config.size)
-
-
-def adds_nothing(run: Run) -> str:
-    """Why the run's training takes no outliers that a person has drawn; empty where it takes some."""
-    if not run.imagines:
-        return f"this run trains on {run.beside or 'no'} images in place of imagined {run.kind}s"
-    if run.kind != "outlier":
-        return f"this run imagines {run.kind}s"
-    if run.has_latents:
-        return "this run's outliers are latents (decode.output)"
-    return ""
 
 
 def read_added(folder: Path) -> AddedPictures:

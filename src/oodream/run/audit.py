@@ -22,6 +22,7 @@ from ..data.inputs import CONTROL, DataInputs
 from ..data.sets import SETS
 from ..models.inference import Extractor
 from .artifacts import Run
+from .lacking import lacks_outlier_images
 from .layout import BASELINE, classifier_stage
 from .reading import read_tensors
 
@@ -92,8 +93,7 @@ def audited_sets(inputs: DataInputs, run: Run | None = None) -> list[ImageSet]:
 
 def _outliers(run: Run) -> Images | None:
     """The imagined outliers that training uses; None where there are none, or where they stay latents."""
-    teaches = run.imagines and run.kind == "outlier" and not run.has_latents
-    if not teaches or not run.layout.provenance("images").exists():
+    if lacks_outlier_images(run, imagined=True) or not run.layout.provenance("images").exists():
         return None
     filtered = run.layout.keep_mask.exists()
     images = run.images.subset(run.keep_mask if filtered else torch.arange(len(run.images)), "imagined")

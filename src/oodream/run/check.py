@@ -21,7 +21,7 @@ from ..training.loop import autocast
 from ..training.terms import build_loss
 from ..training.train import NO_ADAPTER, make_loss
 from .job import Job
-from .sources import lacks_outlier_images
+from .lacking import lacks_outlier_images
 from .stages.classifiers import check_teacher
 from .stages.results import lacks_test_images
 from .twins import has_twins
@@ -187,14 +187,7 @@ def check_twins(job: Job) -> None:
     c, run = job.config, job.run
     if not c.reconstruct.twins or has_twins(run):
         return
-    reasons = {
-        f"outliers are {c.regularize.outliers} (regularize.outliers)": c.regularize.outliers != "imagined",
-        "training shows none (regularize.loss, regularize.ratio)": not run.imagines,
-        "outliers stay latents (decode.output)": run.has_latents,
-        f"{run.kind}s have none": run.kind != "outlier",
-        "reconstruct.frac is 0": True,
-    }
-    why = next(reason for reason, holds in reasons.items() if holds)
+    why = lacks_outlier_images(run, imagined=True) or "reconstruct.frac is 0"
     warnings.warn(f"reconstruct.twins draws no twins: {why}.", stacklevel=2)
 
 

@@ -31,6 +31,7 @@ from ..detection.fit import Lesson, uses_outliers
 from ..models.classifier import is_classifier
 from .artifacts import Run
 from .folder import read_manifest
+from .lacking import lacks_outlier_images
 from .lessons import lesson_of, run_of
 
 __all__ = ["DISTURBED", "GROUPS", "GuardInputs", "GuardJob", "Unknown", "read_labels"]
@@ -251,10 +252,10 @@ def _listed_outliers(job: GuardJob) -> Listing:
     folder = Path(job.outliers)
     if (run := run_of(folder, job.plugins)) is None:
         return list_ood(folder, "outliers")
-    if not run.imagines or run.kind != "outlier" or run.has_latents:
-        what = "inliers" if run.imagines and run.kind != "outlier" else "no images of outliers"
+    if lacking := lacks_outlier_images(run, imagined=True):
         raise StoreError(
-            f"{folder} imagines {what}. Name a run of outliers with --outliers, or a folder of images."
+            f"There are no imagined images of outliers in {folder}: {lacking}. Name another run with "
+            "--outliers, or a folder of images."
         )
     path, keep = run.files.path, run.keep_mask.nonzero().flatten().tolist()
     if len(keep) < LEAST:

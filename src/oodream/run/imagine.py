@@ -29,9 +29,10 @@ from ..functional.slerp import along, away
 from ..models.classifier import Classifier
 from ..synthesis.names import disjoint, hidden
 from ..synthesis.samplers._classes import neighbour
-from .added import add_picture, adds_nothing
+from .added import add_picture
 from .artifacts import Run
 from .generated import image_file
+from .lacking import lacks_outlier_images
 
 __all__ = [
     "MOST_MOVES",
@@ -176,7 +177,7 @@ def add_drawing(drawing: Drawing, run: Run) -> Json:
     Raises ValueError, which says why, for a run that takes none, and for a word that shows a known or unknown
     class.
     """
-    if lacking := adds_nothing(run):
+    if lacking := lacks_outlier_images(run, imagined=True):
         raise ValueError(f"Nothing can be added: {lacking}.")
     recipe = drawing.recipe
     for word in (end.value for end in recipe.ends if end.kind == "word"):

@@ -11,23 +11,50 @@ from .layout import KINDS
 if TYPE_CHECKING:
     from .artifacts import Run
 
-__all__ = ["IMAGINING", "check_imagined", "check_imagines", "check_latents", "check_scores"]
+__all__ = [
+    "IMAGINING",
+    "check_imagined",
+    "check_imagines",
+    "check_latents",
+    "check_scores",
+    "imagines_nothing",
+    "lacks_outlier_images",
+]
 
 IMAGINING = ("align", "features", "vectors", "strips")
 """The stages that a run has for what it imagines alone, besides those of the images or latents themselves."""
 IN_PLACE = {
-    "known": "known images stand in the place of imagined ones (regularize.outliers)",
+    "known": "known images, altered in training, stand in the place of imagined ones (regularize.outliers)",
     "real": "real images stand in the place of imagined ones (regularize.outliers)",
-    "": "its training shows nothing beside known images (regularize.loss, regularize.ratio)",
+    "": "this run's training shows nothing beside known images (regularize.loss, regularize.ratio)",
 }
+
+
+def imagines_nothing(run: Run) -> str:
+    """Why a run samples and decodes nothing; empty for one that imagines."""
+    return "" if run.beside == "imagined" else IN_PLACE[run.beside]
+
+
+def lacks_outlier_images(run: Run, *, imagined: bool = False) -> str:
+    """Why a run has no images of outliers, or no imagined ones; empty where it has some.
+
+    Known images in the place of outliers are altered while a training shows them, and lie nowhere.
+    """
+    if run.beside == "real" and not imagined:
+        return ""
+    if lacking := imagines_nothing(run):
+        return lacking
+    if run.kind != "outlier":
+        return f"this run imagines {run.kind}s"
+    return "this run's outliers are latents (decode.output)" if run.has_latents else ""
 
 
 def check_imagines(run: Run, file: Path | None = None) -> None:
     """Raises DataError for a run that samples and decodes nothing, which says why; where a `file` is asked
     for, only if an earlier command of the run has not left it.
     """
-    if run.beside != "imagined" and not (file and file.exists()):
-        raise DataError(f"{shown(run.folder.path)} imagines nothing: {IN_PLACE[run.beside]}.")
+    if (lacking := imagines_nothing(run)) and not (file and file.exists()):
+        raise DataError(f"{shown(run.folder.path)} imagines nothing: {lacking}.")
 
 
 def check_imagined(run: Run, output: str) -> None:

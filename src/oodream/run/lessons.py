@@ -23,7 +23,8 @@ from ..training.sources import Source, as_trained, spread
 from .artifacts import Run
 from .folder import read_manifest
 from .job import Job
-from .sources import lacks_outlier_images, shown_sources
+from .lacking import lacks_outlier_images
+from .sources import shown_sources
 
 __all__ = ["beside_others", "held", "lesson_of", "own_lesson", "run_of"]
 

@@ -19,6 +19,7 @@ from ..core.files import encode_json, fresh_folder, write_bytes
 from ..core.sealed import damaged
 from ..core.types import Json
 from .artifacts import Run
+from .lacking import check_imagined
 
 __all__ = ["INDEX", "export_images"]
 
@@ -37,9 +38,7 @@ def export_images(run: Run, folder: Path, license: str = UNKNOWN) -> int:
     All is written or nothing. Raises StoreError for a folder that holds something and for a run that has no
     images yet, and DataError for one that has none at all, and where images are damaged.
     """
-    if not run.imagines or run.has_latents:
-        what = "has latents, and no images" if run.imagines else "imagines nothing"
-        raise DataError(f"{run.folder.path} {what}: there is nothing to make a data set of.")
+    check_imagined(run, "images")
     source = run.layout.imagined("images")
     keep, added = run.keep_mask.tolist(), _added(run)
 

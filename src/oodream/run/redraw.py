@@ -23,6 +23,7 @@ from .artifacts import Run
 from .folder import inputs_hash
 from .generated import GeneratedFiles
 from .job import known_of
+from .lacking import imagines_nothing
 from .layout import TWINS, imagined_stage
 from .plan import drawn_after, section_inputs
 from .reading import Lines
@@ -58,8 +59,8 @@ def open_begun(path: Path, device: str, output: str = "", plugins: bool = False)
     StoreError unless the run's vectors have been sampled, and where it imagines nothing.
     """
     run = Run.open(path, plugins)
-    if not run.imagines:
-        raise StoreError(f"{path} has nothing to decode: it imagines nothing.")
+    if lacking := imagines_nothing(run):
+        raise StoreError(f"{path} has nothing to decode: {lacking}.")
     if run.stamp("vectors") is None:
         raise StoreError(f"{path} has no vectors yet. Sample them with: {run.command} --until vectors")
     if output:

@@ -24,7 +24,7 @@ from .artifacts import Run
 from .job import Job
 from .twins import has_twins, twins
 
-__all__ = ["as_many", "kept_rows", "lacks_outlier_images", "lost_detail", "shown_sources", "sources"]
+__all__ = ["as_many", "kept_rows", "lost_detail", "shown_sources", "sources"]
 
 
 def shown_sources(job: Job) -> list[Source]:
@@ -108,16 +108,3 @@ def lost_detail(job: Job) -> Detail:
     """What the VAE loses of training images."""
     known = job.inputs.train.subset(load_tensors(job.layout.reconstructed("train"))["rows"])
     return Detail(known=known, reconstructed=job.run.reconstructed("train"))
-
-
-def lacks_outlier_images(run: Run) -> str:
-    """Why a run has no images of outliers; empty where it has some."""
-    if run.beside == "known":
-        return f"this run alters known images while it trains, in place of {run.kind}s"
-    if run.kind != "outlier":
-        return f"this run imagines {run.kind}s"
-    if run.has_latents:
-        return "this run's outliers are latents (decode.output)"
-    if not run.beside:
-        return "this run trains on no outliers"
-    return ""

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 from ..data.images import Images
 from .artifacts import Run
 from .generated import ImageFiles
+from .lacking import lacks_outlier_images
 from .layout import TWINS
 
 __all__ = ["has_twins", "twin_files", "twins"]
@@ -17,8 +18,7 @@ __all__ = ["has_twins", "twin_files", "twins"]
 def has_twins(run: Run) -> bool:
     """Whether imagined outliers have known twins, which training shows."""
     c = run.config
-    drawn = run.imagines and run.kind == "outlier" and not run.has_latents
-    return drawn and c.reconstruct.twins and c.reconstruct.frac > 0
+    return not lacks_outlier_images(run, imagined=True) and c.reconstruct.twins and c.reconstruct.frac > 0
 
 
 def twin_files(run: Run) -> ImageFiles:

@@ -18,6 +18,7 @@ from ..core.types import Json
 from ..report.template import EXACT
 from ..run.curation import Curation, decide, read_decisions, undo
 from ..run.folder import inputs_hash
+from ..run.lacking import imagines_nothing
 from ..run.layout import KINDS, REGULARIZED, classifier_stage, imagined_stage
 from .studio import Studio
 from .tasks import Task
@@ -39,8 +40,8 @@ class Gallery:
 
     def __init__(self, studio: Studio, name: str) -> None:
         self.studio, self.name, self.run = studio, name, studio.run(name)
-        if not self.run.imagines:
-            raise StoreError(f"{name} imagines nothing.")
+        if lacking := imagines_nothing(self.run):
+            raise StoreError(f"{name} imagines nothing: {lacking}.")
         stamp = self.run.stamp(imagined_stage(self.run.config.decode.output))
         if stamp is None:
             raise StoreError(f"{name} has not imagined its {self.run.kind}s yet: its run must go on first.")

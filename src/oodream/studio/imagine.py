@@ -21,10 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..core.options import to_json
 from ..core.types import Decoder, Json
-from ..run.added import adds_nothing, read_added, remove_picture
+from ..run.added import read_added, remove_picture
 from ..run.artifacts import Run
 from ..run.folder import inputs_hash
 from ..run.imagine import Drawing, Recipe, add_drawing, draw, drawable_words, opinion
+from ..run.lacking import lacks_outlier_images
 from ..run.layout import KINDS, REGULARIZED, classifier_stage
 from ..run.redraw import open_decoder
 from .pages import page
@@ -275,7 +276,7 @@ def added_to(run: Run) -> Json:
     with_these = added.fingerprint if len(added) else None
     return {
         "added": lines,
-        "adds_nothing": adds_nothing(run),
+        "adds_nothing": lacks_outlier_images(run, imagined=True),
         "trained": stamp is not None and stamp["inputs"].get("added") == with_these,
     }
 

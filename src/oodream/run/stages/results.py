@@ -23,10 +23,10 @@ from ...report.tables import shift_groups
 from ...runtime.calibration import least, least_alpha
 from ..audit import audit_run
 from ..job import Job
+from ..lacking import lacks_outlier_images
 from ..layout import REGULARIZED, classifier_stage
 from ..lessons import own_lesson
 from ..present import present
-from ..sources import lacks_outlier_images
 
 __all__ = [
     "audit_sets",
