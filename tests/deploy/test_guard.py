@@ -671,6 +671,7 @@ def test_the_stage_makes_the_runs_guard_and_checks_it_on_halves(tmp_path):
     assert name_of(mine.detector) == "mahalanobis"
     assert mine.threshold == guard("mahalanobis").threshold == pytest.approx(summary["threshold"], abs=1e-4)
     assert summary["other_half"] == pytest.approx(0.05, abs=0.04)
+    assert summary["other_half_images"] == len(test) // 2
     config = json.loads((tmp_path / "guard" / "guard.json").read_text())
     assert config["classifier"] == "classifier/regularized-s0"
     assert not (tmp_path / "guard" / "model.safetensors").exists()

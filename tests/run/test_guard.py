@@ -207,6 +207,8 @@ def test_the_report_and_its_facts(made):
     assert facts["images"] == {"fit": 160, "choose": 80, "held_out": 160}
     assert facts["chosen_on"] == "real unknown images"
     assert facts["accuracy"]["n"] == 240
+    assert facts["other_half"] < 0.2
+    assert facts["other_half_images"] == 80
     assert facts["preprocessing"]["size"] == SIZE
     assert {*facts["aurocs"]} == {"energy", "knn", "mahalanobis"}
     best = max(facts["aurocs"], key=lambda name: facts["aurocs"][name]["digits"])
@@ -283,11 +285,13 @@ def test_what_is_no_guard_is_not_replaced_by_one(desk, tmp_path, capsys):
     assert (tmp_path / "mine").exists()
 
 
-def test_class_by_class(desk, tmp_path):
+def test_class_by_class(desk, tmp_path, capsys):
     """What is flagged is measured at the thresholds of the classes."""
     ood = f"far={desk / 'digits'}"
     args = (*PIXELS, "--detectors", "energy", "--ood", ood, "--per-class", "--alpha", "0.1")
     assert guard(desk, tmp_path / "g", *args) == 0
+    half = "Seen on one half of the held-out images, at one threshold for all from the other:"
+    assert re.search(rf"\n{half} \d+\.\d% of 80 flagged\nGuard:", capsys.readouterr().out)
     read = Guard.load(tmp_path / "g", plugins=True)
     assert read.per_class
     assert "class by class, with 0.95 confidence" in str(read.guarantee)
@@ -309,9 +313,10 @@ def test_class_by_class(desk, tmp_path):
 # Which images
 
 
-def test_disturbed_known_images_choose_where_nothing_else_is_given(desk, tmp_path):
+def test_disturbed_known_images_choose_where_nothing_else_is_given(desk, tmp_path, capsys):
     assert guard(desk, tmp_path / "g", *PIXELS, *FEW) == 0
     facts = json.loads((tmp_path / "g" / "report.json").read_text())
+    assert f"\nAccuracy: {facts['accuracy']['value']:.1%} of 240 images (95 % " in capsys.readouterr().out
     assert facts["chosen_on"] == "known images, disturbed, and classes left out"
     assert {*facts["aurocs"]["knn"]} == {"shuffled", "inverted", "blended", "classes left out"}
     assert facts["measured"] == []
@@ -325,6 +330,7 @@ def test_pictures_without_labels(desk, tmp_path, capsys):
     assert guard(desk, tmp_path / "g", *PIXELS, *FEW, data=str(flat)) == 0
     said = capsys.readouterr().out
     assert "Without labels the accuracy is not measured" in said
+    assert "Accuracy:" not in said
     read = Guard.load(tmp_path / "g", plugins=True)
     assert list(read.names) == output_names()
     facts = json.loads((tmp_path / "g" / "report.json").read_text())

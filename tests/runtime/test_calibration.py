@@ -208,8 +208,10 @@ def test_guarantees_in_words():
 def test_the_other_half():
     g = np.random.default_rng(0)
     scores = g.random(2000)
-    rates = [other_half(scores, 0.1, None, g.permutation(2000)) for _ in range(50)]
+    halves = [other_half(scores, 0.1, None, g.permutation(2000)) for _ in range(50)]
+    assert {half.n for half in halves} == {1000}
+    rates = [half.rate for half in halves]
     assert len(set(rates)) > 10
     assert abs(sum(rates) / 50 - 0.1) < 0.01  # halves of one set repel each other, so the mean is close
-    assert other_half(scores, 0.05, 0.95, g.permutation(117)) is not None
+    assert other_half(scores, 0.05, 0.95, g.permutation(117)).n == 58
     assert other_half(scores, 0.05, 0.95, g.permutation(116)) is None

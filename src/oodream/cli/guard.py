@@ -101,7 +101,7 @@ def guard(args: Sequence[str]) -> int:
     from ..deploy.stored import CONFIG_FILE, code_of
     from ..run.guard import check_guard, guard_network
     from ..run.guard_made import check_same
-    from ..run.guard_page import REPORT
+    from ..run.guard_page import REPORT, measured_in_words
 
     place = place_of(where)
     lines = f"Guard: {absolute(place)}\nReport: {absolute(f'{place}/{REPORT}')}"
@@ -117,7 +117,10 @@ def guard(args: Sequence[str]) -> int:
         return 0
     with writing_to(place, last=CONFIG_FILE, again=made is not None) as out:
         result = guard_network(job_of(command, args, out), say)
-    print(f"\n{result.guard.guarantee}\n{lines}")
+    print(f"\n{result.guard.guarantee}")
+    for what, measured in measured_in_words(result).items():
+        print(f"{what}: {measured}")
+    print(lines)
     if code := code_of(result.guard):
         print(
             f"What reads this folder runs code, {listed(code)}: score, serve, export and studio take "

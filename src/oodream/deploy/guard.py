@@ -33,12 +33,12 @@ from ..models.classifier import Classifier, from_squares, load_classifier
 from ..models.inference import Extractor, network_device, weights_hash
 from ..runtime.answering import Answering
 from ..runtime.answers import Outputs, Prediction
-from ..runtime.calibration import other_half
+from ..runtime.calibration import OtherHalf, other_half
 from ..runtime.held_out import HeldOut
 from .hub import OnHub
 from .stored import CONFIG_FILE, RUN_FILE, make_detector, name_of, options_of, read, write
 
-__all__ = ["Guard", "observed_rate", "predictor_of"]
+__all__ = ["Guard", "observed_half", "predictor_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +180,8 @@ class Guard(Answering, OnHub):
             ) from error
 
 
-def observed_rate(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> float | None:
-    """The false-alarm rate on a random half of held-out scores (N,), at the threshold that the other half
-    gives.
+def observed_half(score_N: Tensor, alpha: float, confidence: float | None, seed: int) -> OtherHalf | None:
+    """How many of a random half of held-out scores (N,) the threshold flags that the other half gives.
 
     None where a half is too small to guarantee alpha.
     """

@@ -22,7 +22,7 @@ from ..core.options import ConfigError
 from ..core.seeding import generator
 from ..data.images import Images, ImageSet
 from ..deploy.accuracy import Accuracy, measure_accuracy, other_normalisations
-from ..deploy.guard import Guard, observed_rate
+from ..deploy.guard import Guard, observed_half
 from ..deploy.known import output_names, outputs_of
 from ..detection.choose import choose_detector, without_labels
 from ..detection.detectors import probes_of, scores_of
@@ -119,7 +119,7 @@ def guard_network(job: GuardJob, say: Say = print) -> Guarded:
         guard=guard, opened=subject.opened, parts=inputs.parts, held_out=held_out, scores=scores,
         accuracy=accuracy, choice=choice, about=about, unknown=real or unknown,
         measured=[_measured(one, guard, outputs[one.name].logits_BC, scores) for one in real],
-        other_half=observed_rate(scores["held out"], job.alpha, confidence, job.seed), notes=notes,
+        other_half=observed_half(scores["held out"], job.alpha, confidence, job.seed), notes=notes,
         made_from=sources,
     )  # fmt: skip
     write_guard(result, job)

@@ -24,6 +24,7 @@ from ..detection.choose import Candidate, Choice
 from ..models.opened import Opened
 from ..report.content import Answer
 from ..report.guard import GuardPage, guard_page
+from ..runtime.calibration import OtherHalf
 from .guard_images import FACTS, facts_in, inputs_of
 from .guard_inputs import GuardJob
 
@@ -33,6 +34,7 @@ __all__ = [
     "Guarded",
     "Measured",
     "choice_in_words",
+    "measured_in_words",
     "read_scores",
     "write_guard",
 ]
@@ -64,9 +66,9 @@ class Guarded:
     """A guard and what it stands on.
 
     `scores` are those of the images held out, under "held out", and of the `unknown` sets. `accuracy` is None
-    without labels. The detector was chosen on what `about` says in words. `other_half` is the rate on one
-    half of the held-out images at a threshold from the other. `notes` are what a person must know.
-    `made_from` are the hashes of `guard_made`.
+    without labels. The detector was chosen on what `about` says in words. `other_half` is how
+    many of one half of the held-out images a threshold from the other flags. `notes` are what a person must
+    know. `made_from` are the hashes of `guard_made`.
     """
 
     guard: Guard
@@ -79,7 +81,7 @@ class Guarded:
     about: str
     unknown: Sequence[ImageSet]
     measured: Sequence[Measured]
-    other_half: float | None
+    other_half: OtherHalf | None
     notes: tuple[str, ...]
     made_from: Json
 
@@ -128,7 +130,8 @@ def facts(made: Guarded, job: GuardJob) -> Json:
         "skipped": dict(made.choice.skipped),
         "measured": [asdict(one) for one in made.measured],
         "unknown": {one.name: one.group for one in made.unknown},
-        "other_half": made.other_half,
+        "other_half": made.other_half and made.other_half.rate,
+        "other_half_images": made.other_half and made.other_half.n,
         "notes": list(made.notes),
         "made_from": made.made_from,
     }
@@ -176,11 +179,11 @@ def _called(candidate: Candidate) -> str:
 
 
 def _facts_in_words(made: Guarded) -> dict[str, str]:
-    p, parts, accuracy, guard = made.opened.preprocessing, made.parts, made.accuracy, made.guard
+    p, parts, guard = made.opened.preprocessing, made.parts, made.guard
     middle = f", the middle of a square of {p.resized}" if p.resized > p.size else ""
     values = {"mean": p.mean, "std": p.std}
     pixels = ", ".join(f"{key} {' '.join(f'{v:.4g}' for v in triple)}" for key, triple in values.items())
-    result = {
+    return {
         "Network": made.opened.settings["backbone"],
         "Classes": f"{len(guard.names):,}",
         "Its images": f"{p.size} pixels a side{middle}",
@@ -188,17 +191,24 @@ def _facts_in_words(made: Guarded) -> dict[str, str]:
         "Images": f"{parts}",
         "Detector": _called(made.choice.best),
         "Threshold": _threshold_in_words(guard),
+        **measured_in_words(made),
     }
+
+
+def measured_in_words(made: Guarded) -> dict[str, str]:
+    """What known images that taught no detector say of a guard: how often its network is right, where they
+    have labels, and how many a threshold flags that comes from others.
+    """
+    result, accuracy, half = dict[str, str](), made.accuracy, made.other_half
     if accuracy is not None:
         low, high = accuracy.interval
         result["Accuracy"] = (
             f"{accuracy.value:.1%} of {accuracy.n:,} images (95 % interval {low:.1%} to {high:.1%})"
         )
-    if made.other_half is not None:
-        what = "one threshold for all" if guard.per_class else "a threshold"
-        result[f"Seen on one half of the held-out images, at {what} from the other"] = (
-            f"{made.other_half:.1%} flagged"
-        )
+    what = "one threshold for all" if made.guard.per_class else "a threshold"
+    result[f"Seen on one half of the held-out images, at {what} from the other"] = (
+        f"{half.rate:.1%} of {half.n:,} flagged" if half else "a half is too few images for a threshold"
+    )
     return result
 
 

@@ -25,6 +25,7 @@ from .tails import Floats, binomial_tail
 
 __all__ = [
     "Guarantee",
+    "OtherHalf",
     "calibrate",
     "conformal",
     "least",
@@ -70,6 +71,20 @@ class Guarantee:
             needed = least(self.alpha, self.confidence)
             held_out += f"; the common threshold where a class has fewer than {needed}: {counts}"
         return f"at most {self.alpha:.2%} of known images are flagged, class by class, {how} ({held_out})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherHalf:
+    """What a threshold from one half of the held-out scores does on the `n` of the other: it flags so many of
+    them, the share `rate`.
+    """
+
+    flagged: int
+    n: int
+
+    @property
+    def rate(self) -> float:
+        return self.flagged / self.n
 
 
 def calibrate(score_N: ArrayLike, alpha: float, confidence: float | None) -> tuple[float, Guarantee]:
@@ -143,15 +158,16 @@ def least_alpha(n: int, confidence: float | None) -> float:
 
 def other_half(
     score_N: Floats, alpha: float, confidence: float | None, order_N: NDArray[np.int64]
-) -> float | None:
-    """The false-alarm rate on the second half of the scores, in this order, at the threshold from the first.
+) -> OtherHalf | None:
+    """How many of the second half of the scores, in this order, the threshold from the first flags.
 
     None where a half is too small to guarantee alpha.
     """
     first_M, second_M = np.array_split(score_N[order_N], 2)
     if len(first_M) < least(alpha, confidence):
         return None
-    return float((second_M > calibrate(first_M, alpha, confidence)[0]).mean())
+    flagged = int((second_M > calibrate(first_M, alpha, confidence)[0]).sum())
+    return OtherHalf(flagged=flagged, n=len(second_M))
 
 
 def _too_few(n: int, alpha: float, confidence: float | None) -> str:

@@ -13,7 +13,7 @@ from ...core.tensors import save_tensors
 from ...core.types import Detector, Json
 from ...data.images import ImageSet
 from ...data.inputs import CONTROL
-from ...deploy.guard import Guard, observed_rate
+from ...deploy.guard import Guard, observed_half
 from ...detection.detectors import probes_of, scores_of
 from ...detection.evaluate import evaluate, shift_row
 from ...detection.fit import uses_outliers
@@ -107,8 +107,11 @@ def calibrate_guard(job: Job) -> Json:
         ) from error
     guard.save(job.layout.guard, classifier_stage(REGULARIZED, 0))
     score_N = scores_of(guard.detector, extractor(test, probes_of([guard.detector])))
-    half = observed_rate(score_N, c.alpha, confidence, job.config.seed)
-    return {"threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee), "other_half": half}
+    half = observed_half(score_N, c.alpha, confidence, job.config.seed)
+    return {
+        "threshold": round(guard.threshold, 4), "guarantee": str(guard.guarantee),
+        "other_half": half and half.rate, "other_half_images": half and half.n,
+    }  # fmt: skip
 
 
 def lacks_test_images(job: Job) -> str:
