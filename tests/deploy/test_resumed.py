@@ -84,7 +84,7 @@ def written(out: Path) -> set[str]:
     return {out.name} if out.suffix == ".parquet" else {out.name, f"{out.name}.about.json"}
 
 
-@pytest.mark.parametrize("name", ["answers.parquet", "answers.jsonl"])
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.csv", "answers.jsonl"])
 def test_a_row_for_each_picture_in_order(name, photos, tmp_path):
     tally = score_to(tmp_path / name, [str(photos)], guard())
     check(tmp_path / name, photos)
@@ -97,7 +97,7 @@ def test_a_row_for_each_picture_in_order(name, photos, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["answers.parquet", "answers.jsonl"])
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.csv", "answers.jsonl"])
 def test_a_killed_process_leaves_whole_parts_that_the_next_one_keeps(
     name, photos, guard_folder, tmp_path, monkeypatch
 ):
@@ -208,7 +208,7 @@ def test_a_file_of_somebody_elses_is_not_written_over(photos, tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.parametrize("name", ["answers.parquet", "answers.jsonl"])
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.csv", "answers.jsonl"])
 def test_a_finished_table_of_the_same_answers_says_so(name, photos, tmp_path, monkeypatch):
     """A job that is tried again can tell that it is done, and by what."""
     out = tmp_path / name
@@ -303,8 +303,8 @@ def test_a_classifier_without_a_guard_has_no_p_values(photos, tmp_path):
 def test_the_command(photos, guard_folder, tmp_path, capsys):
     out = tmp_path / "answers.parquet"
     args = ["score", str(photos), "--run", str(guard_folder), "--device", "cpu", "--out"]
-    assert main([*args, str(tmp_path / "answers.csv")]) == 2
-    assert "answers.csv in neither" in capsys.readouterr().err
+    assert main([*args, str(tmp_path / "answers.tsv")]) == 2
+    assert "answers.tsv in none of these" in capsys.readouterr().err
     assert main([*args, str(out), "--json"]) == 2
     assert "--json prints, and --out writes" in capsys.readouterr().err
     assert main([*args, str(out), "--alpha", "0.1"]) == 2  # some cannot be read
@@ -335,8 +335,8 @@ def test_a_table_in_a_bucket(photos, guard_folder, s3, tmp_path, monkeypatch, ca
     """It comes there whole; where it cannot be sent, the same command does so and asks of nothing again."""
     score_to(tmp_path / "here.jsonl", [str(photos)], Guard.load(guard_folder))
     args = ["score", str(photos), "--run", str(guard_folder), "--device", "cpu", "--out"]
-    assert main([*args, f"{s3}/tables/answers.csv"]) == 2
-    assert "answers.csv in neither" in capsys.readouterr().err
+    assert main([*args, f"{s3}/tables/answers.tsv"]) == 2
+    assert "answers.tsv in none of these" in capsys.readouterr().err
     out = f"{s3}/tables/answers.jsonl"
     with monkeypatch.context() as patch:
         patch.setattr(Storage, "send", refused)

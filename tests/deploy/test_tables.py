@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -34,7 +37,7 @@ def test_a_row_has_every_column():
     assert {key for key, value in ROWS[1].items() if value is not None} == {"file", "error"}
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".ndjson"])
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl", ".ndjson"])
 def test_rows_come_back(suffix, tmp_path):
     table = table_for(tmp_path / f"x{suffix}")
     parts = []
@@ -64,14 +67,36 @@ def test_a_parquet_file_says_what_it_was_made_with_in_large_row_groups(tmp_path,
     assert [str(kind) for kind in file.schema_arrow.types] == list(COLUMNS.values())
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_names_that_are_no_utf8_can_be_stored(suffix, tmp_path):
     table, name = table_for(tmp_path / f"x{suffix}"), os.fsdecode(b"gr\xfcn.png")
     (row,) = table.decode(table.encode([row_of(name, FLAGGED)]))
-    assert row["file"] == (r"gr\xfcn.png" if suffix == ".parquet" else name)
+    assert row["file"] == (name if suffix == ".jsonl" else r"gr\xfcn.png")
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_a_csv_file_is_what_other_programs_read():
+    rows = [*ROWS, row_of('a "b",\r\nc.png', FLAGGED)]
+    text = table_for(Path("x.csv")).encode(rows).decode()
+    assert text.splitlines()[:2] == [
+        ",".join(COLUMNS), '"a.png","unknown",true,2.5,1.0,"boot",0.75,,0.01,'
+    ]  # fmt: skip
+    read = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["file"] for row in read] == [row["file"] for row in rows]
+    assert read[1] == dict.fromkeys(COLUMNS, "") | {"file": "ü\u2028.png", "error": "it is damaged"}
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
+def test_no_text_of_a_csv_file_is_a_formula(begins):
+    named = replace(FLAGGED, answer=f"{begins}1+1", likeliest=f"{begins}1+1")
+    table, rows = table_for(Path("x.csv")), [row_of(f"{begins}1+1.png", named), row_of("a.png", f"{begins}1")]
+    first, second = table.decode(table.encode(rows))
+    assert first["file"] == f"./{begins}1+1.png"
+    assert first["answer"] == first["likeliest"] == f"'{begins}1+1"
+    assert second["error"] == f"'{begins}1"
+    assert table.decode(table.encode([first, second])) == [first, second]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_a_damaged_part_is_named_and_joins_to_nothing(suffix, tmp_path):
     table, part = table_for(tmp_path / f"x{suffix}"), tmp_path / f"part{suffix}"
     part.write_bytes(framed(table.encode(ROWS))[:-20])
@@ -81,8 +106,8 @@ def test_a_damaged_part_is_named_and_joins_to_nothing(suffix, tmp_path):
 
 
 def test_other_suffixes_and_a_missing_package_are_refused(monkeypatch):
-    with pytest.raises(ConfigError, match=r"end in \.parquet or \.jsonl .*, and x\.csv in neither"):
-        table_for(Path("x.csv"))
+    with pytest.raises(ConfigError, match=r"end in \.parquet, \.csv or \.jsonl .*, and x\.txt in none"):
+        table_for(Path("x.txt"))
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(

@@ -48,8 +48,8 @@ class ScoreOptions:
     alpha: float | None = None
     """share of known images that may be flagged, in place of the guard's own"""
     out: str = ""
-    """file to write, here or in a bucket: results.parquet, or JSON lines in results.jsonl, a row for each
-    image in order; after a kill the same command goes on
+    """file to write, here or in a bucket: results.parquet, results.csv, or JSON lines in results.jsonl, a row
+    for each image in order; after a kill the same command goes on
     """
     json: bool = False
     """print one JSON object for each image"""
@@ -95,7 +95,7 @@ def score(args: Sequence[str]) -> int:
 
     if not chosen.out:
         if chosen.engine == "ray":
-            raise ConfigError("--engine ray writes a file: give --out results.parquet or results.jsonl.")
+            raise ConfigError("--engine ray writes a file: give --out results.parquet, .csv or .jsonl.")
         return _print_scores(_predictor(chosen), chosen)
     if chosen.json:
         raise ConfigError("--json prints, and --out writes: leave --json out; results.jsonl holds JSON, too.")

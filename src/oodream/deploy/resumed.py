@@ -80,7 +80,8 @@ def score_to(
     goes_to: str = "",
 ) -> Tally:
     """Writes the answers of a guard, in PyTorch or on a graph, or of a classifier to the pictures of a
-    command line (see `data.stream`), one row for each, in order: Parquet or JSON lines, by the file's suffix.
+    command line (see `data.stream`), one row for each, in order: Parquet, CSV or JSON lines, by the
+    file's suffix.
 
     `answering` may do the work elsewhere. What a killed process has finished is kept; where the file
     `goes_to` a URL all parts are, and the same call writes the file again without work. A file that says that

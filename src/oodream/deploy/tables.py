@@ -1,11 +1,13 @@
-"""Tables of answers as files: Parquet and JSON lines."""
+"""Tables of answers as files: Parquet, CSV and JSON lines."""
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
+from io import BytesIO, StringIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +23,7 @@ from .scoring import Answer
 if TYPE_CHECKING:
     from ..core.types import Json
 
-__all__ = ["BESIDE", "COLUMNS", "JsonLines", "Parquet", "Table", "read_part", "row_of", "table_for"]
+__all__ = ["BESIDE", "COLUMNS", "Csv", "JsonLines", "Parquet", "Table", "read_part", "row_of", "table_for"]
 
 COLUMNS = {
     "file": "string", "answer": "string", "flagged": "bool", "score": "double", "threshold": "double",
@@ -32,6 +34,7 @@ picture cannot be read, and of one that can it is missing.
 """
 COUNTED = ["file", "flagged", "error"]  # columns
 ROW_GROUP = 1 << 16
+FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # what a spreadsheet may take for one begins so
 ABOUT = b"oodream"  # a key of a Parquet file's metadata
 BESIDE = ".about.json"
 """what stands behind a table's name in that of the file beside it that says what it is about, where its
@@ -84,15 +87,17 @@ def table_for(file: Path) -> Table:
     """
     if file.suffix in (".jsonl", ".ndjson"):
         return JsonLines()
+    if file.suffix == ".csv":
+        return Csv()
     if file.suffix != ".parquet":
         raise ConfigError(
-            f"Results end in .parquet or .jsonl (JSON lines), and {shown(file.name)} in neither."
+            f"Results end in .parquet, .csv or .jsonl (JSON lines), and {shown(file.name)} in none of these."
         )
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"{missing('Parquet', 'pyarrow', 'hub')}. JSON lines (.jsonl) need none."
+            f"{missing('Parquet', 'pyarrow', 'hub')}. JSON lines (.jsonl) and .csv need none."
         ) from error
     return Parquet()
 
@@ -151,19 +156,33 @@ class Parquet:
         return (batch.to_pylist() for batch in table.iter_batches(ROW_GROUP, columns=COUNTED))
 
 
-class JsonLines:
-    suffix = ".jsonl"
+class _Lines(ABC):
+    """A format of text: a `head`, and then rows that end in a newline. What a table is about stands beside
+    its file.
+    """
+
+    suffix: str
+    head = b""
+
+    @abstractmethod
+    def line(self, row: Json) -> bytes:
+        """A row, without its newline."""
+
+    @abstractmethod
+    def parsed(self, lines: Iterable[str]) -> Iterator[Json]:
+        """The rows of a file's lines, which end in newlines; ValueError where they are damaged."""
 
     def encode(self, rows: Sequence[Json]) -> bytes:
-        return b"".join(encode_json(row) + b"\n" for row in rows)
+        return self.head + b"".join(self.line(row) + b"\n" for row in rows)
 
     def decode(self, data: bytes) -> list[Json]:
-        return _rows([parse_json(line) for line in data.decode().split("\n") if line])
+        return _rows(list(self.parsed(StringIO(data.decode(), newline="\n"))))
 
     def join(self, parts: Sequence[Path], file: Path, about: Json) -> None:
         with _whole(file) as fresh, fresh.open("wb") as target:
+            target.write(self.head)
             for part in parts:
-                target.write(read_framed(part))
+                target.write(read_framed(part)[len(self.head) :])
         write_json(_beside(file), _of_file(file, about), sealed=True)
 
     def joined(self, file: Path, about: Json) -> Iterator[Sequence[Json]] | None:
@@ -172,7 +191,67 @@ class JsonLines:
                 return None
         except (OSError, StoreError):  # it is missing or damaged
             return None
-        return _in_groups(file)
+        return self._in_groups(file)
+
+    def _in_groups(self, file: Path) -> Iterator[list[Json]]:
+        """The rows of a file, some at a time."""
+        with file.open(encoding="utf-8", newline="\n") as lines:  # \n alone ends one: names hold any other
+            rows = self.parsed(lines)
+            while some := list(islice(rows, ROW_GROUP)):
+                yield some
+
+
+class JsonLines(_Lines):
+    suffix = ".jsonl"
+
+    def line(self, row: Json) -> bytes:
+        return encode_json(row)
+
+    def parsed(self, lines: Iterable[str]) -> Iterator[Json]:
+        return map(parse_json, lines)
+
+
+class Csv(_Lines):
+    """Columns as in the other formats, by name in the first line: numbers, true and false as in JSON, texts
+    in quotes, and nothing where a value is missing.
+
+    Who names a picture does not write into the spreadsheet of who opens the table: a text that would be taken
+    for a formula stands behind an apostrophe, a file's path behind "./", where it is as good.
+    """
+
+    suffix = ".csv"
+    head = ",".join(COLUMNS).encode() + b"\n"
+
+    def line(self, row: Json) -> bytes:
+        return ",".join(_cell(name, row[name]) for name in COLUMNS).encode()
+
+    def parsed(self, lines: Iterable[str]) -> Iterator[Json]:
+        try:
+            cells = csv.reader(lines, strict=True)
+            if next(cells, None) != [*COLUMNS]:
+                raise ValueError("its first line does not name the columns")
+            for row in cells:
+                pairs = zip(COLUMNS.items(), row, strict=True)
+                yield {name: _of_cell(kind, cell) for (name, kind), cell in pairs}
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return encode_json(value).decode()
+    text = _storable(value)
+    if text.startswith(FORMULA):
+        text = ("./" if name == "file" else "'") + text
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _of_cell(kind: str, cell: str) -> Any:
+    if kind == "string":
+        return cell or None
+    return parse_json(cell) if cell else None
 
 
 def _beside(file: Path) -> Path:
@@ -182,13 +261,6 @@ def _beside(file: Path) -> Path:
 def _of_file(file: Path, about: Json) -> Json:
     """What a table is about, and the hash of its file, which is so bound to it."""
     return {**about, "hash": file_hash(file)}
-
-
-def _in_groups(file: Path) -> Iterator[list[Json]]:
-    """The rows of a file of JSON lines, some at a time."""
-    with file.open("rb") as lines:
-        while some := [parse_json(line.decode()) for line in islice(lines, ROW_GROUP)]:
-            yield some
 
 
 @contextmanager
