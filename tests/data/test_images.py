@@ -105,7 +105,7 @@ def test_a_decompression_bomb_is_a_broken_file(tmp_path: Path, monkeypatch: pyte
     save(tmp_path / "small.png")
     save(tmp_path / "bomb.png", picture(width=400, height=400))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
-    with pytest.raises(DataError, match=r"bomb\.png: .*decompression bomb"):
+    with pytest.raises(DataError, match=r"bomb\.png: It has more than the 80,000 pixels that a picture may"):
         load_ood(tmp_path, 8)
 
 

@@ -118,6 +118,9 @@ def _bytes_of(source: Path | BytesIO) -> bytes:
 
 def _why(error: Exception, source: Path | BytesIO) -> str:
     """Why a picture cannot be read; a format without a reader is named, whatever suffix its file has."""
+    if isinstance(error, Image.DecompressionBombError) and Image.MAX_IMAGE_PIXELS:
+        # Pillow looks before `_check` can; its bound is `MAX_PIXELS`, unless a program has made it less.
+        return f"It has more than the {2 * Image.MAX_IMAGE_PIXELS:,} pixels that a picture may have in all."
     head = b""
     if isinstance(error, Image.UnidentifiedImageError):
         if isinstance(source, BytesIO):

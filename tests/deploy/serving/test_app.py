@@ -157,6 +157,7 @@ NO_FILE = b'--boundary\r\nContent-Disposition: form-data; name="alpha"\r\n\r\n1\
         (422, "Picture 0 cannot be read: image file is truncated", (CONTENTS[0][:-90], IMAGE)),
         (422, "Picture 0 is TGA; the server reads AVIF, BMP", (encoded(garment(0), "TGA"), IMAGE)),
         (422, "has 1.1 million pixels, and may have 1", (bomb(1100, 1000), IMAGE)),
+        (422, "0 has more than the 1 million pixels that it may have.", (b"P6 20000 20000 255\n", IMAGE)),
         (422, "is a JPEG of 210 scans, and may have 25", (scans(200), IMAGE)),
         (422, "There is no picture", (b'{"images": []}',)),
         (422, "There is no picture", (form(), MULTIPART)),

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from starlette.exceptions import HTTPException
 
 from oodream.deploy.serving.limits import Limits
 from oodream.deploy.serving.pictures import File, Reader, Turns, files_in
@@ -106,6 +107,16 @@ def test_small_pictures_do_not_wait_for_large_ones():
         assert all(squares_B.shape == (1, 8, 8, 3) for _, squares_B in await asyncio.gather(*slow))
 
     asyncio.run(main())
+
+
+def test_a_reason_that_is_a_sentence_ends_once() -> None:
+    def read(content: bytes) -> np.ndarray:
+        raise OSError("It is a sentence.")
+
+    reader = Reader(read=read, limits=Limits(), places=1)
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(reader.squares(encoded(garment(0)), "image/png"))
+    assert refused.value.detail == "Picture 0 cannot be read: It is a sentence."
 
 
 @pytest.mark.parametrize("text", ["application/json", "APPLICATION/JSON; charset=utf-8"])

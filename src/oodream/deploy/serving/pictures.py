@@ -269,7 +269,7 @@ class Reader:
         try:
             return self.read(content)
         except OSError as error:
-            return f"cannot be read: {error}"
+            return f"cannot be read: {str(error).rstrip('.')}"
 
     async def _in_turn(self, cost: float, after: float, work: Callable[[], T]) -> T:
         turns = self._small if cost <= SMALL else self._large
@@ -285,6 +285,8 @@ def _cost(content: bytes, limits: Limits) -> float | str:
     except UnidentifiedImageError:
         reason = unread_format(content[:HEAD], "")
         return f"is no picture: {reason}" if reason else "is no picture"
+    except Image.DecompressionBombError:  # beyond Pillow's bound, which is above any of a server
+        return f"has more than the {limits.max_megapixels:g} million pixels that it may have"
     except Exception:  # on damaged bytes Pillow's readers raise nearly anything; reading it says why
         return len(content)
     if kind not in FORMATS:
