@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -42,6 +46,26 @@ def test_every_answer_is_at_its_place(batch, monkeypatch):
         else:
             assert answer.score == pytest.approx(expected[row].score, rel=1e-5)
             assert answer.likeliest == expected[row].likeliest
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_deep_pictures_without_a_scale_are_counted(all_of_them):
+    """Once, whether or not whoever asks comes to the end of the answers."""
+    sources = [("flat", encoded(0)), ("broken", BytesIO(b"no picture"))]
+    for row in range(3):
+        buffer = BytesIO()
+        Image.fromarray(np.full((SIZE, SIZE), 3000 + row, np.uint16)).save(buffer, "png")
+        sources.append((f"deep{row}", buffer))
+    stream = answers(guard(), sources)
+    taken = list(islice(stream, 5))
+    with pytest.warns(UserWarning, match=r"^Of the pictures 3 have more than 8 bits") as warned:
+        next(stream, None) if all_of_them else stream.close()
+    assert len(taken) == 5
+    assert len(warned) == 1
+    made_of_deep = replace(guard(), classifier=replace(guard().classifier, white=4095.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(answers(made_of_deep, sources))) == 5
 
 
 def test_a_batch_without_a_picture_asks_no_network():

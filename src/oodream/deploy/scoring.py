@@ -5,6 +5,7 @@ and memory does not grow with their number. A guard on a graph takes no PyTorch 
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from ..core.errors import DataError
 from ..data.remote import RemotePicture
 from ..data.stream import NamedBytes, Source
 from ..runtime.answers import Prediction
-from ..runtime.pictures import Picture, read_square, squares
+from ..runtime.pictures import Picture, read_scaled, squares
 
 __all__ = ["Answer", "Answerer", "answers", "answers_to", "read_or_why"]
 
@@ -48,22 +49,38 @@ class Answerer(Protocol):
 def answers(
     predictor: Answerer, pictures: Iterable[tuple[str, Source]]
 ) -> Generator[tuple[str, Answer], None, None]:
-    """The name of each picture with a prediction, or with the reason why it cannot be read, in order."""
-    size, white = predictor.size, predictor.white
+    """The name of each picture with a prediction, or with the reason why it cannot be read, in order.
+
+    Warns at the end, with their number, of pictures of more than 8 bits that had no scale but their own,
+    because the predictor was made of 8-bit ones.
+    """
+    size, white, alone = predictor.size, predictor.white, deque[bool]()
 
     def read(source: Source) -> NDArray[np.uint8] | str:
         try:
             if isinstance(source, RemotePicture):
                 source = NamedBytes(source.url, source())
-            return read_square(source, size, white)
+            square, scaled_alone = read_scaled(source, size, white)
         except OSError as error:
             return str(error)
+        if scaled_alone:
+            alone.append(True)  # by several threads
+        return square
 
     batch = max(1, min(BATCH, PIXELS // (3 * size**2)))
     batch = 1 << (batch.bit_length() - 1)  # parts of 1,024 pictures are whole batches: equal however resumed
-    for part in _ahead(pictures, batch, read):
-        names, read_part = zip(*part, strict=True)
-        yield from zip(names, answers_to(predictor, read_part), strict=True)
+    try:
+        for part in _ahead(pictures, batch, read):
+            names, read_part = zip(*part, strict=True)
+            yield from zip(names, answers_to(predictor, read_part), strict=True)
+    finally:  # whoever takes as many as there are does not come to an end
+        if alone:
+            warnings.warn(
+                f"Of the pictures {len(alone):,} have more than 8 bits, and what answers was made of 8-bit "
+                "ones: each is scaled by the smallest full scale that its values fit, so that the same one "
+                "twice as bright may look otherwise. Ask about pictures of the depth that it was made of.",
+                stacklevel=2,
+            )
 
 
 def answers_to(predictor: Answerer, pictures: Sequence[NDArray[np.uint8] | str]) -> list[Answer]:

@@ -28,6 +28,7 @@ __all__ = [
     "Picture",
     "is_single",
     "read_or_measure",
+    "read_scaled",
     "read_square",
     "square",
     "squares",
@@ -66,12 +67,20 @@ def read_square(source: Path | BytesIO, size: int, white: float = 0.0) -> np.nda
 
     Raises OSError for what is not a whole picture.
     """
+    return read_scaled(source, size, white)[0]
+
+
+def read_scaled(source: Path | BytesIO, size: int, white: float = 0.0) -> tuple[np.ndarray, bool]:
+    """What `read_square` gives, and whether the picture is a deep one that was scaled by itself, for want of
+    a `white`.
+    """
     pixels, depth = read_or_measure(source, size, white)
-    if pixels is None:
-        assert depth is not None
-        pixels, _ = read_or_measure(source, size, white_of([depth]))
-        assert pixels is not None
-    return pixels
+    if pixels is not None:
+        return pixels, False
+    assert depth is not None
+    pixels, _ = read_or_measure(source, size, white_of([depth]))
+    assert pixels is not None
+    return pixels, True
 
 
 def read_or_measure(
