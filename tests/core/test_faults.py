@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oodream.core.errors import DataError, StoreError
-from oodream.core.faults import BrokenRule, blamed, place_in, require
+from oodream.core.faults import BrokenRule, PluginFault, blamed, place_in, require
 from oodream.core.memory import MemoryShort
 from oodream.core.registry import get
 
@@ -25,13 +25,14 @@ class Plugin:
     ],
 )
 def test_what_a_plug_in_raises_has_its_name_and_a_place(error, sentence):
-    with pytest.raises(ValueError, match=sentence) as raised, blamed("The thing 'x'", Plugin()):
+    with pytest.raises(PluginFault, match=sentence) as raised, blamed("The thing 'x'", Plugin()):
         Plugin().work(error)
     assert raised.value.__cause__ is error
 
 
 def test_what_a_plug_in_gives_has_its_name():
-    with pytest.raises(ValueError, match=r"^The thing 'x': It is blue\.$"), blamed("The thing 'x'", Plugin()):
+    blue = r"^The thing 'x': It is blue\.$"
+    with pytest.raises(PluginFault, match=blue), blamed("The thing 'x'", Plugin()):
         require(False, "It is blue.")
 
 
@@ -59,8 +60,12 @@ def test_of_an_extension_of_this_package_words_stay_and_faults_have_its_name():
     energy = get("detectors", "energy")
     with pytest.raises(ValueError, match=r"^In words\.$"), blamed("Energy", energy):
         raise ValueError("In words.")
-    with pytest.raises(ValueError, match=r"^Energy: IndexError: far out\.$"), blamed("Energy", energy):
+    with (
+        pytest.raises(ValueError, match=r"^Energy: IndexError: far out\.$") as raised,
+        blamed("Energy", energy),
+    ):
         raise IndexError("far out")
+    assert type(raised.value) is ValueError
 
 
 def test_an_error_that_passed_no_line_of_the_plug_in_has_no_place():

@@ -586,6 +586,34 @@ def test_code_that_is_not_here_is_no_damage(kind, change, tmp_path):
     assert "damaged" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            "__post_init__",
+            r"^detector 'failing_here:Failing': TypeError: too many \(.*failing_here\.py, line 8\)",
+        ),
+        ("_score", r"^The guard in .* does not answer\. Failing: TypeError: too many \(.*, line 8\)"),
+    ],
+)
+def test_a_plug_in_that_fails_is_no_damage(method, message, tmp_path, monkeypatch):
+    (tmp_path / "failing_here.py").write_text(
+        "from dataclasses import dataclass\nfrom oodream.detection.detectors import BaseDetector\n"
+        "@dataclass\nclass Failing(BaseDetector):\n    def _score(self, output):\n"
+        "        return output.logits_BC.amax(1)\n"
+        f"    def {method}(self, *_):\n        raise TypeError('too many')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing_here", raising=False)
+    guard("energy").save(tmp_path / "g")
+    config = read_json(tmp_path / "g" / "config.json")
+    config |= {"detector": {"name": "failing_here:Failing", "options": {}}}
+    write_json(tmp_path / "g" / "config.json", config)
+    with pytest.raises(StoreError, match=message) as error:
+        Guard.load(tmp_path / "g", plugins=True)
+    assert "damaged" not in str(error.value)
+
+
 def test_damaged_folders_are_named(tmp_path):
     with pytest.raises(StoreError, match=r"holds no guard: neither config\.json nor guard/guard\.json"):
         Guard.load(tmp_path)

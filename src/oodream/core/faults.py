@@ -13,13 +13,19 @@ from typing import Any
 from .errors import brief, first_line, shown
 from .memory import out_of_memory
 
-__all__ = ["BrokenRule", "blamed", "place_in", "require"]
+__all__ = ["BrokenRule", "PluginFault", "blamed", "place_in", "require"]
 
 PACKAGE = __name__.partition(".")[0]
 
 
 class BrokenRule(ValueError):
     """An extension is not what it must be, or gave what it must not; a sentence says which rule is broken."""
+
+
+class PluginFault(ValueError):
+    """A plug-in raised something, or gave what it must not: its author can mend that, and who only uses a
+    folder that names it knows that the folder is not to blame.
+    """
 
 
 def require(condition: bool, rule: str, *given: object) -> None:
@@ -35,30 +41,31 @@ def require(condition: bool, rule: str, *given: object) -> None:
 @contextmanager
 def blamed(what: str, extension: Any) -> Iterator[None]:
     """Within the block, what an extension (an object, its class or a function) raises becomes a ValueError
-    that begins with `what`, its name, and tells type and message; of a plug-in file and line, too.
+    that begins with `what`, its name, and tells type and message; of a plug-in a PluginFault, with file and
+    line, too.
 
     Errors of this package (but BrokenRule) stay as they are, and so does memory that gives out, as well as a
     ValueError of anything but a plug-in: their words are for people.
     """
+    told = PluginFault if _package(extension) != PACKAGE else ValueError
     try:
         yield
     except BrokenRule as error:
-        raise ValueError(f"{what}: {error}") from error
+        raise told(f"{what}: {error}") from error
     except Exception as error:
         place = place_in(extension, error)
         if out_of_memory(error) or _is_ours(error) or (isinstance(error, ValueError) and not place):
             raise
         said = first_line(error).rstrip(".") if str(error).strip() else ""
         kind = f"{type(error).__name__}: " if said else type(error).__name__
-        raise ValueError(f"{what}: {kind}{said}{place}.") from error
+        raise told(f"{what}: {kind}{said}{place}.") from error
 
 
 def place_in(extension: Any, error: BaseException) -> str:
     """Where in a plug-in's package an error arose, in parentheses after a space: file and line of the
     innermost frame; empty for extensions of this package, and where the error passed no line of the plug-in.
     """
-    package = str(getattr(extension, "__module__", "")).partition(".")[0]
-    if package == PACKAGE:
+    if (package := _package(extension)) == PACKAGE:
         return ""
     frames = [
         (frame.f_code.co_filename, line)
@@ -66,6 +73,10 @@ def place_in(extension: Any, error: BaseException) -> str:
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] == package
     ]
     return f" ({shown(frames[-1][0])}, line {frames[-1][1]})" if frames else ""
+
+
+def _package(extension: Any) -> str:
+    return str(getattr(extension, "__module__", "")).partition(".")[0]
 
 
 def _is_ours(error: Exception) -> bool:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.errors import DataError, StoreError, first_line, shown
+from ..core.faults import PluginFault
 from ..core.files import read_json
 from ..core.folders import check_is_there
 from ..core.seeding import generator
@@ -168,11 +169,13 @@ class Guard(Answering, OnHub):
 
     def _try(self, place: Path | str) -> None:
         """StoreError where the network and the detector do not answer to black pictures: tensors of another
-        network, or another number of classes.
+        network, another number of classes, or a plug-in that fails.
         """
         black = torch.zeros(2, 3, self.size, self.size, dtype=torch.uint8)
         try:
             list(self(from_array("black", black, torch.zeros(2), ()), self.device))
+        except PluginFault as error:
+            raise StoreError(f"The guard in {shown(place)} does not answer. {error}") from error
         except Exception as error:  # whatever a network raises whose parts do not fit
             raise StoreError(
                 f"{shown(place)} is damaged, or was written by another version: its network and its detector "

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..core import registry
 from ..core.errors import MissingCode, StoreError, brief, shown
+from ..core.faults import PluginFault
 from ..core.files import read_json, write_json
 from ..core.folders import check_is_there, is_within
 from ..core.options import ConfigError
@@ -122,7 +123,7 @@ def read(folder: Path | str, device: torch.device | str, plugins: bool) -> dict[
             "held_out": HeldOut.from_arrays(arrays),
             **parts,
         }
-    except MissingCode as error:
+    except (MissingCode, PluginFault) as error:
         raise StoreError(f"{error} ({shown(file)} names it)") from error
     except (KeyError, TypeError, AttributeError, ValueError, FileNotFoundError) as error:
         reason = str(error) if type(error) in (ValueError, ConfigError) else brief(error)
