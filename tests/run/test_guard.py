@@ -336,8 +336,10 @@ def test_pictures_without_labels(desk, tmp_path, capsys):
     facts = json.loads((tmp_path / "g" / "report.json").read_text())
     assert facts["accuracy"] is None
     assert {*facts["aurocs"]} == {"energy", "knn"}
-    assert guard(desk, tmp_path / "h", *PIXELS, *FEW, "--unlabelled") == 0
-    assert json.loads((tmp_path / "h" / "report.json").read_text())["accuracy"] is None
+    assert guard(desk, tmp_path / "h", *PIXELS, *FEW, "--unlabelled", "--alpha", "0.02") == 0
+    assert "from the other: a half is too few images for a threshold\n" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "h" / "report.json").read_text())
+    assert facts["accuracy"] is facts["other_half"] is facts["other_half_images"] is None
     assert main(["export", str(tmp_path / "h"), "--out", str(tmp_path / "x"), "--int8", "--plugins"]) == 0
     card = (tmp_path / "x" / "README.md").read_text()
     assert "| AUROC, shuffled (far) |" in card
