@@ -66,8 +66,8 @@ def tiff(width: int, height: int) -> bytes:
     [
         (tiff(9, 16_187_399), "9 x 16,187,399 pixels, too narrow to be made 224 pixels wide"),
         (png(1, 3_000_000, 3_000_000), "1 x 3,000,000 pixels, too narrow to be made 224 pixels wide"),
-        (png(100_000, 100_000, 1), "exceeds limit of 178956970 pixels"),
-        (png(2**31 - 1, 2**31 - 1, 1), "exceeds limit of 178956970 pixels"),
+        (png(100_000, 100_000, 1), "more than the 178,956,970 pixels"),
+        (png(2**31 - 1, 2**31 - 1, 1), "more than the 178,956,970 pixels"),
     ],
 )
 def test_a_small_file_of_very_many_pixels_takes_little_memory(tmp_path, data, message):
