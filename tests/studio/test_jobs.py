@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from oodream.core.errors import StoreError
-from oodream.core.files import read_json, write_json
+from oodream.core.files import read_json, write_bytes, write_json
 from oodream.run.layout import Layout
 from oodream.run.process import process_of
 from oodream.studio.app import create_app
@@ -54,6 +54,23 @@ def test_what_cannot_be_is_said_in_the_librarys_words(tmp_path, asked, sentence)
     assert answer.status_code == 422
     assert sentence in answer.json()["detail"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_the_run_would_refuse_start_none(tmp_path):
+    """Known before a picture is opened: these could not be."""
+    data, root = tmp_path / "data", tmp_path / "runs"
+    for i in range(20):
+        write_bytes(data / "cats" / f"{i}.png", b"")
+    answer = asking(root).post("/api/run", json={"name": "new", "data": str(data)})
+    assert answer.status_code == 422
+    assert "has only one class (cats)" in answer.json()["detail"]
+    assert not root.exists()
+
+
+def test_a_folder_of_other_things_is_not_run_in(shapes, tmp_path):
+    write_bytes(tmp_path / "mine" / "thesis.txt", b"")
+    with pytest.raises(StoreError, match="is no run, and holds something"):
+        arguments_of(NewRun(name="mine", data=str(shapes)), tmp_path / "mine")
 
 
 def test_only_known_options_are_taken(tmp_path):
@@ -113,6 +130,19 @@ def test_a_damaged_run_does_not_hide_the_others(copied, finished):
     assert states == ["damaged", "done"]
 
 
+def test_a_run_that_was_refused_says_why_and_is_not_resumed(tmp_path, page):
+    expect = pytest.importorskip("playwright.sync_api").expect
+    layout = Layout(tmp_path / "runs" / "mine")
+    record = {"pid": 2**22 + 1, "began": 1.0, "arguments": ["run"]}
+    write_json(layout.process, record)
+    write_bytes(layout.complained, b"oodream: /data has only one class (cats).\n")
+    card = page.get_by_role("article", name="mine")
+    with studio(cwd=tmp_path) as served:
+        page.goto(f"{served.url}/run")
+        expect(card).to_contain_text("/data has only one class (cats).")
+        expect(card.get_by_role("button")).to_have_text(["Try again"])
+
+
 def test_a_run_is_started_stopped_and_found_again_by_another_studio(shapes, tmp_path, page):
     """The studio is killed in the middle; the run is not."""
     expect = pytest.importorskip("playwright.sync_api").expect
@@ -123,7 +153,7 @@ def test_a_run_is_started_stopped_and_found_again_by_another_studio(shapes, tmp_
         page.get_by_label("Images").fill(str(tmp_path / "nothing"))
         page.get_by_label("Name").fill("mine")
         page.get_by_role("button", name="Start").click()
-        expect(page.get_by_role("alert")).to_contain_text("nothing is not a folder")
+        expect(page.locator("form").get_by_role("alert")).to_contain_text("nothing is not a folder")
         page.get_by_label("Images").fill(str(shapes))
         page.keyboard.press("Enter")
         expect(state).to_have_text("at work", timeout=WAIT)

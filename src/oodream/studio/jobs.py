@@ -21,12 +21,13 @@ from ..core.errors import StoreError
 from ..core.files import write_json
 from ..core.options import ConfigError, overlay
 from ..core.types import Json
+from ..data.inputs import DataInputs
 from ..data.sets import SETS
-from ..data.source import HUB, DataSource
+from ..data.source import HUB
 from ..models.classifier import check_plugin
 from ..presets import PRESETS
 from ..run.artifacts import named_extensions
-from ..run.folder import read_manifest
+from ..run.folder import check_place, read_manifest
 from ..run.process import recorded, start, status, stop
 from .pages import page
 from .studio import Studio
@@ -141,7 +142,8 @@ def arguments_of(asked: NewRun, folder: Path) -> list[str]:
     """The words of the command line that starts the run.
 
     Raises ConfigError for a preset, a name or data that cannot be, StoreError for a folder that is there,
-    and what the library says of a data folder that is missing.
+    and of images on this machine DataError for what is wrong with them, as far as it is known before one is
+    opened.
     """
     if asked.preset not in PRESETS:
         raise ConfigError(f"There is no preset {asked.preset!r}. There are: {', '.join(PRESETS)}.")
@@ -150,15 +152,16 @@ def arguments_of(asked: NewRun, folder: Path) -> list[str]:
             "A run's name has up to 64 letters, digits, dots, hyphens and underscores, and begins with a "
             f"letter or a digit; not {asked.name!r}."
         )
-    if folder.exists() and read_manifest(folder):
+    check_place(folder)
+    if read_manifest(folder):
         raise StoreError(f"There is a run {asked.name!r} already. Resume it, or choose another name.")
     config = replace(PRESETS[asked.preset].config, seeds=asked.seeds)
     if asked.data:
         config = replace(config, data=_place(asked.data))
     if not config.data:
         raise ConfigError("Which images? Name a folder of class folders, or choose a preset that has some.")
-    if config.data not in SETS and not config.data.startswith(HUB) and not Path(config.data).is_dir():
-        _ = DataSource(config).listings  # says what is missing
+    if not config.data.startswith(HUB):  # these are fetched, by the run
+        DataInputs(config).check()
     return [
         "run", f"--preset={asked.preset}", f"--data={config.data}", f"--seeds={asked.seeds}",
         f"--run={folder.resolve()}",

@@ -71,7 +71,7 @@ function card(name) {
     }
     halted = 0;
     if (one.state === "damaged") return [];
-    const again = act(one.state === "done" ? "Run again" : "Resume", "resume", { changed: false });
+    const again = act({ done: "Run again", failed: "Try again" }[one.state] ?? "Resume", "resume", { changed: false });
     const changed = /--redo changed/.test(one.message) ? [act("Resume with what has changed", "resume", { changed: true })] : [];
     return [again, ...changed];
   }
@@ -137,11 +137,14 @@ if ($("new")) {
     event.preventDefault();
     const button = event.submitter;
     button.disabled = true;
+    let wrong = "";
     try {
-      const one = await ask("/api/run", { body: { preset: $("preset").value, data: $("data").value.trim(), name: $("name").value.trim(), seeds: Number($("seeds").value) } });
+      const one = await ask("/api/run", { quiet: true, body: { preset: $("preset").value, data: $("data").value.trim(), name: $("name").value.trim(), seeds: Number($("seeds").value) } });
       say(`${one.name} is started.`);
       named = false;
-    } catch { /* it has been said */ } finally { button.disabled = false; }
+    } catch (error) { wrong = error.message; } finally { button.disabled = false; }
+    $("refused").hidden = !wrong;
+    $("refused").textContent = wrong;
     await look();
   });
   preset();
