@@ -10,7 +10,7 @@ import torch
 from scipy.special import softmax
 from transformers import ImageClassificationPipeline
 
-from oodream.runtime.answers import Outputs, predictions
+from oodream.runtime.answers import Outputs, compared, predictions
 
 NAMES = tuple("abcdefg")
 
@@ -55,3 +55,21 @@ def test_of_equal_classes_the_first_is_the_likeliest():
     outputs = Outputs(logits_BC=np.zeros((1, 3), np.float32), score_B=np.zeros(1), known_B=None)
     (prediction,) = predictions(NAMES[:3], outputs, np.ones(1))
     assert (prediction.likeliest, prediction.top[0][0]) == ("a", "a")
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "texts"),
+    [
+        (-5.0, 0.504, ("-5.00", "0.50")),
+        (1.0004, 1.0, ("1.0004", "1.0000")),
+        (1.001, 1.0049, ("1.00", "1.00")),
+        (-0.001, -0.002, ("-0.001", "-0.002")),
+        (0.001, -0.001, ("0.001", "-0.001")),
+        (1.0 + 2**-52, 1.0, ("1.0000000000000002", "1.0000000000000000")),
+        (2e-30, 1e-30, ("2e-30", "1e-30")),
+        (float("inf"), 1.0, ("inf", "1.00")),
+        (float("nan"), 1.0, ("nan", "1.00")),
+    ],
+)
+def test_a_score_above_the_threshold_is_seen_above_it(score, threshold, texts):
+    assert compared(score, threshold) == texts

@@ -154,6 +154,18 @@ def test_all_is_said_to_screen_readers_and_done_by_keyboard(running, page):
     assert page.evaluate("document.activeElement.id") == "keep"
 
 
+def test_a_score_above_the_threshold_is_seen_above_it(running, page):
+    page.goto(f"{running.url}/outliers")
+
+    def compared(score: float, threshold: float) -> list[str]:
+        return page.evaluate(f"import('/static/common.js').then((m) => m.compared({score}, {threshold}))")
+
+    assert compared(-5.0, 0.504) == ["−5.00", "0.50"]
+    assert compared(1.0004, 1.0) == ["1.0004", "1.0000"]
+    assert compared(1.001, 1.0049) == ["1.00", "1.00"]
+    assert compared(2e-30, 1e-30) == ["2e−30", "1e−30"]
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_page(running, page, width):
     page.set_viewport_size({"width": width, "height": 844})

@@ -175,6 +175,7 @@ def _print_scores(predictor: Answerer, chosen: ScoreOptions) -> int:
     """Prints a line for each picture."""
     from ..data.stream import open_pictures
     from ..deploy.scoring import answers
+    from ..runtime.answers import compared
 
     unread = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -186,8 +187,8 @@ def _print_scores(predictor: Answerer, chosen: ScoreOptions) -> int:
             elif chosen.json:
                 print(encode_json({"file": name, **dataclasses.asdict(answer)}).decode())
             else:
-                limit = f"threshold {answer.threshold:9.3f}"
-                print(f"{answer.answer:20} score {answer.score:9.3f}, {limit}   {shown(name)}")
+                score, limit = compared(answer.score, answer.threshold, decimals=3)
+                print(f"{answer.answer:20} score {score:>9}, threshold {limit:>9}   {shown(name)}")
     if unread:
         _say_lists(chosen.images)
     return 2 if unread else 0

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from ..core.files import ASSETS
+from ..runtime.answers import compared
 
-__all__ = ["duration", "hue", "number", "percent", "render", "signed", "thumbnail"]
+__all__ = ["duration", "hue", "number", "percent", "render", "thumbnail", "verdict"]
 
 TEMPLATES = ASSETS / "report"
 THUMBNAIL = 128
@@ -44,7 +45,7 @@ def _environment(*folders: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: tuple[Callable[..., str], ...] = (thumbnail, duration, percent, signed, number, hue)
+    filters: tuple[Callable[..., str], ...] = (thumbnail, duration, percent, verdict, number, hue)
     environment.filters |= {f.__name__: f for f in filters}
     return environment
 
@@ -80,9 +81,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}\u00a0%"
 
 
-def signed(value: float) -> str:
-    """A score with two decimals and a real minus sign."""
-    return f"{value:.2f}".replace("-", "−")
+def verdict(score: float, threshold: float) -> str:
+    """A score beside its threshold, as "−1.25 ≤ 0.50", with real minus signs."""
+    return f" {'>' if score > threshold else '≤'} ".join(compared(score, threshold)).replace("-", "−")
 
 
 def number(value: int) -> str:

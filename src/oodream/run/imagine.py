@@ -165,8 +165,8 @@ def opinion(png: bytes, classifier: Classifier) -> Json:
     return {
         "likeliest": classifier.names[best],
         "probability": round(float(logits_C.softmax(0)[best]), 4),
-        "score": round(score, 4),
-        "threshold": round(classifier.threshold, 4),
+        "score": score,
+        "threshold": classifier.threshold,
         "flagged": score > classifier.threshold,
     }
 

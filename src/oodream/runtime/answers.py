@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from .prediction_sets import softmax
 from .tails import Floats
 
-__all__ = ["UNKNOWN", "Outputs", "Prediction", "predictions"]
+__all__ = ["UNKNOWN", "Outputs", "Prediction", "compared", "predictions"]
 
 UNKNOWN = "unknown"
 TOP = 5  # classes that a prediction names with their probabilities
+EXACT = 17  # decimals, at most, of a score beside a threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,3 +104,14 @@ def predictions(
             candidates=None if sets is None else tuple(names[c] for c in sets[i].tolist()),
             top=tuple((names[c], probability) for c, probability in zip(order, top_BK[i], strict=True)),
         )
+
+
+def compared(score: float, threshold: float, decimals: int = 2) -> tuple[str, str]:
+    """A score and a threshold in digits, with as many decimals, `decimals` at least, as it takes for a score
+    above the threshold to be seen above it. (The pages of the studio do so by `compared` of `common.js`.)
+    """
+    for digits in range(decimals, EXACT + 1):
+        texts = f"{score:.{digits}f}", f"{threshold:.{digits}f}"
+        if (float(texts[0]) > float(texts[1])) == (score > threshold):
+            return texts
+    return repr(score), repr(threshold)

@@ -156,8 +156,8 @@ class Gallery:
                 scores += (-logits_BC.logsumexp(1)).tolist()
                 likeliest += logits_BC.argmax(1).tolist()
             result[kind] = {
-                "threshold": round(classifier.threshold, 4),
-                "score": [round(score, 4) for score in scores],
+                "threshold": classifier.threshold,
+                "score": scores,
                 "likeliest": likeliest,
             }
         return self.studio.cached(self.name, self._scores_key, lambda: result)

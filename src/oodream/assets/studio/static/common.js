@@ -6,6 +6,7 @@ export const run = document.body.dataset.run;
 export const imagined = document.body.dataset.imagined;
 
 const KEPT = 4; // messages on the page at once
+const EXACT = 17; // decimals, at most, of a score beside a threshold
 
 const AWAY = "The studio does not answer. Is it still running?";
 
@@ -31,6 +32,20 @@ export function say(text, { error = false, action = null, seconds = 6 } = {}) {
   region.append(box);
   while (region.children.length > KEPT) region.firstChild.remove();
   return box;
+}
+
+/**
+ * A score and a threshold in digits, with as many decimals, two at least, as it takes for a score above the
+ * threshold to be seen above it.
+ */
+export function compared(score, threshold) {
+  let texts = [`${score}`, `${threshold}`];
+  for (let digits = EXACT; digits >= 2; digits--) {
+    const shorter = [score.toFixed(digits), threshold.toFixed(digits)];
+    if ((+shorter[0] > +shorter[1]) !== (score > threshold)) break;
+    texts = shorter;
+  }
+  return texts.map((text) => text.replace("-", "−"));
 }
 
 /** A path of the API for the chosen run: api("outliers", "rows") is /api/outliers/RUN/rows. */

@@ -1,6 +1,6 @@
 // Imagine: recipes from the form, pictures as they come, what is liked and added.
 
-import { api, ask, follow, imagined, make, run, say } from "./common.js";
+import { api, ask, compared, follow, imagined, make, run, say } from "./common.js";
 
 const GROUPS = 8; // on the page at once; older ones leave it
 const EVERY = 250; // milliseconds between two looks at the tasks
@@ -147,7 +147,8 @@ function describe(facts) {
   if (facts.knn_distance != null) row("distance", facts.knn_distance.toFixed(2), "to the k-th nearest known image of the class");
   row("near", facts.words[0] ?? "", `nearest words: ${facts.words.join(", ")}`);
   for (const [who, o] of Object.entries(facts.opinions)) {
-    row(who === "baseline" ? who : `with ${imagined}`, o.flagged ? "unknown" : `${percent(o.probability)} ${o.likeliest}`, `${who}: ${o.likeliest} ${percent(o.probability)}, score ${o.score.toFixed(2)}, threshold ${o.threshold.toFixed(2)}`);
+    const [score, threshold] = compared(o.score, o.threshold);
+    row(who === "baseline" ? who : `with ${imagined}`, o.flagged ? "unknown" : `${percent(o.probability)} ${o.likeliest}`, `${who}: ${o.likeliest} ${percent(o.probability)}, score ${score}, threshold ${threshold}`);
   }
   return list;
 }

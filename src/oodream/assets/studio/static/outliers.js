@@ -1,6 +1,6 @@
 // The gallery of imagined pictures: only those that can be seen are in the page, however many there are.
 
-import { api, ask, bar, follow, keys, make, run, say } from "./common.js";
+import { api, ask, bar, compared, follow, keys, make, run, say } from "./common.js";
 
 const CELL = 116, CAPTION = 20, SPARE = 2; // pixels; rows of cells beyond the edges
 const POLL = 2000, TYPING = 250;
@@ -208,9 +208,9 @@ function show() {
   if (!known.length) return;
   const m = list[cursor];
   $("scores").tBodies[0].replaceChildren(...known.map(([kind, s]) => {
-    const flagged = s.score[m] > s.threshold;
+    const flagged = s.score[m] > s.threshold, [score, threshold] = compared(s.score[m], s.threshold);
     return make("tr", {}, make("th", { scope: "row", className: `name ${kind === "baseline" ? "base" : "final"}` }, kind),
-      make("td", { className: "n" }, s.score[m].toFixed(2)), make("td", { className: "n" }, s.threshold.toFixed(2)),
+      make("td", { className: "n" }, score), make("td", { className: "n" }, threshold),
       make("td", {}, flagged ? "unknown" : table.classes[s.likeliest[m]]));
   }));
 }

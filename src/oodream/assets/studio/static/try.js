@@ -1,6 +1,6 @@
 // Try: pictures are sent one at a time, answered and forgotten; the slider asks the guard what it would promise.
 
-import { api, ask, make, run, say } from "./common.js";
+import { api, ask, compared, make, run, say } from "./common.js";
 
 const MOST = 60; // answers on the page; older ones go
 const SVG = "http://www.w3.org/2000/svg";
@@ -137,7 +137,7 @@ function label(one) {
   one.title.replaceChildren(make("span", { className: "mark" }, one.number), flagged ? "unknown" : one.answer.likeliest);
   const rows = {
     "p-value": `${one.answer.p_value.toPrecision(2)}, the share of known pictures that look at least as strange`,
-    score: `${signed(score(one.answer))} ${flagged ? ">" : "≤"} ${signed(limit(one.answer))}`,
+    score: `${compared(score(one.answer), limit(one.answer)).join(flagged ? " > " : " ≤ ")}`,
     classes: one.answer.top.slice(0, 3).map(([of, p]) => `${of} ${percent(p)}`).join(", "),
   };
   one.facts.replaceChildren(...Object.entries(rows).flatMap(([k, v]) => [make("dt", {}, k), make("dd", {}, v)]));
