@@ -59,9 +59,30 @@ def test_the_label_of_a_class_at_an_edge_stays_on_the_map(full: Report) -> None:
     )
     figure = map_figure(drawn)
     assert figure is not None
-    assert [shape["anchor"] for shape in figure["classes"]] == ["start", "end", "middle"]
+    assert [shape["label"].anchor for shape in figure["classes"]] == ["start", "end", "middle"]
     html = report(drawn)
     assert re.search(r'<text style="text-anchor:end"[^>]*>green pears and circles</text>', html)
+
+
+def test_names_of_classes_that_lie_close_do_not_lie_on_one_another(full: Report) -> None:
+    """Twelve middles in one place, and one that is far and keeps its own."""
+    names = (*(f"class number {k}" for k in range(12)), "far")
+    points = np.array([[0.01 * k, 0.0] for k in range(12)] + [[5.0, 3.0]])
+    none = np.zeros(0, dtype=bool)
+    drawn = LatentMap(
+        features_N2=points, y_N=np.arange(13), outliers_M2=points[:0], y_M=np.arange(0), dropped_M=none,
+        method="",
+    )  # fmt: skip
+    figure = map_figure(content := replace(full, classes=names, latent_map=drawn))
+    assert figure is not None
+    labels = [shape["label"] for shape in figure["classes"]]
+    assert [label.moved for label in labels] == [False, *[True] * 11, False]
+    for i, a in enumerate(label.box for label in labels):
+        assert a[0] >= 0
+        assert a[2] <= figure["width"]
+        for b in (label.box for label in labels[:i]):
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    assert report(content).count('class="lead"') == 11
 
 
 def crosses(content: Report) -> list[int]:

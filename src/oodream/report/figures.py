@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from ..functional.metrics import roc
 from ..models.classifier import quantile_threshold
 from .content import LatentMap, Report
+from .labels import Label, place_labels
 
 __all__ = [
     "HEIGHT",
@@ -27,7 +29,7 @@ WIDTH, HEIGHT = 300, 64  # of a histogram on a page
 SIDE = 100  # of a ROC curve
 MAP_WIDTH, MAP_HEIGHT = 720, 520
 BINS = 48
-LETTER = 15  # the width of a wide letter on the map, as phones have it
+NAMED = 20  # classes whose names stand on the map, at most
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -107,14 +109,6 @@ def score_figures(content: Report) -> dict[str, Any]:
     return {"width": WIDTH, "height": HEIGHT, "side": SIDE, "sets": figures}
 
 
-def _anchor(x: float, text: str) -> str:
-    """Which part of a text lies at x, so that it does not leave the picture: its "middle" where there is room
-    on both sides, else its "start" or its "end".
-    """
-    half = LETTER * len(text) / 2
-    return "end" if x > max(MAP_WIDTH - half, MAP_WIDTH / 2) else "start" if x < half else "middle"
-
-
 def map_figure(content: Report) -> dict[str, Any] | None:
     """The latent map by class: dots for features, crosses for sampled vectors, rings for dropped ones.
 
@@ -135,12 +129,13 @@ def map_figure(content: Report) -> dict[str, Any] | None:
     def marks(points: np.ndarray, shape: str) -> str:
         return "".join(f"M{x:.1f} {y:.1f}{shape}" for x, y in place(points).tolist())
 
+    labels = _labels(
+        content.classes, {k: place(m.features_N2[m.y_N == k]) for k in np.unique(m.y_N).tolist()}
+    )
     classes = []
     for k, name in enumerate(content.classes):
-        of_class = m.features_N2[m.y_N == k]
         vectors, dropped = (x[m.y_M == k][::vectors_every] for x in (m.outliers_M2, m.dropped_M))
-        if len(of_class) or len(vectors):
-            label = place(np.median(of_class, axis=0)).round(1).tolist() if len(of_class) else None
+        if (m.y_N == k).any() or len(vectors):
             classes.append(
                 {
                     "name": name,
@@ -148,8 +143,7 @@ def map_figure(content: Report) -> dict[str, Any] | None:
                     "features": marks(m.features_N2[::every][m.y_N[::every] == k], "h0"),
                     "kept": marks(vectors[~dropped], "m-2-2l4 4m0-4l-4 4"),
                     "dropped": marks(vectors[dropped], "m-2.5 0a2.5 2.5 0 1 0 5 0a2.5 2.5 0 1 0-5 0"),
-                    "label": label,
-                    "anchor": _anchor(label[0], name) if label else "",
+                    "label": labels.get(k),
                 }
             )
     return {
@@ -161,6 +155,15 @@ def map_figure(content: Report) -> dict[str, Any] | None:
         "method": m.method,
         "distances": _distances(m),
     }
+
+
+def _labels(names: Sequence[str], places: Mapping[int, np.ndarray]) -> dict[int, Label]:
+    """The names of classes, each where the middle of its features (n, 2) is; none where they are too many."""
+    if len(places) > NAMED:
+        return {}
+    middles = [(float(x), float(y)) for x, y in (np.median(p, axis=0).round(1) for p in places.values())]
+    labels = place_labels(middles, [names[k] for k in places], MAP_WIDTH, MAP_HEIGHT)
+    return dict(zip(places, labels, strict=True))
 
 
 def _distances(m: LatentMap) -> dict[str, Any] | None:
