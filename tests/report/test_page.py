@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from oodream.report.content import AuditNote, FilterCount, Imagined, LatentMap, Report
+from oodream.report.content import AuditNote, FilterCount, Imagined, LatentMap, Report, Strip
 from oodream.report.page import MAX_FILTER_ROWS, filter_rows, report
 from oodream.report.template import thumbnail
 from tests.helpers.page import CLASSES, HOSTILE, Page
@@ -231,3 +231,17 @@ def test_what_was_dropped_is_said_with_its_reasons(full: Report) -> None:
     assert (
         "takes" not in report(replace(full, recognized=None)).split('id="controls"')[1].split("</section>")[0]
     )
+
+
+def test_what_strips_show_is_said_once(full: Report) -> None:
+    """Not again in every class."""
+    strip = Strip(
+        caption="Known images, and what is made of them:",
+        images_N3HW=torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+        labels=["known", "decoded"],
+    )
+    classes = list(dict.fromkeys(item.name for item in full.gallery))
+    assert len(classes) > 1
+    html = report(replace(full, strips={name: [strip] for name in classes}))
+    assert html.count(f">{strip.caption}</p>") == 1
+    assert html.count("<figcaption>decoded</figcaption>") == len(classes)
