@@ -292,6 +292,15 @@ def test_problems_of_the_audits_stand_before_the_numbers():
     assert "A problem" not in markdown(ARMS)
 
 
+def test_what_runs_warn_of_is_said_once_with_the_arms_concerned():
+    few = "Each classifier will be trained for 12 steps alone."
+    told = [ARMS[0], *(replace(arm, warned=(few, few)) for arm in ARMS[1:3])]
+    text = f"A warning of “imagined”, “known, varied”: {few}"
+    assert markdown(told).count(text) == 1
+    assert comparison_page("c", told, {}, "compare", {}).count(text) == 1
+    assert "A warning" not in markdown(ARMS)
+
+
 def test_one_seed_tells_what_each_has_and_two_that_they_are_few():
     one = [arm("baseline", seeds=1), arm("imagined", 2, seeds=1)]
     said = "One training each: near AUROC 72.1 % by “imagined”, 70.0 % by the baseline."

@@ -14,6 +14,7 @@ import pytest
 from oodream.cli.main import main
 from oodream.comparisons import COMPARISONS
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
+from oodream.core.files import read_json, write_json
 from oodream.core.options import ConfigError
 from oodream.core.results import ShiftRow, write_rows
 from oodream.data.source import DataSource
@@ -87,6 +88,24 @@ def test_methods_may_differ_in_budget_and_scores(tmp_path, no_preview):
         "strict": {"guard": {"alpha": 0.01}},
     }
     assert [*checked_arms(Config(), arms, tmp_path).configs] == [*arms]
+
+
+def test_what_the_check_of_an_arm_warns_of_is_heard_and_said(shapes, tmp_path):
+    arms = {"a": {"regularize": {"ratio": 0.5}}, "long": {"train": {"optimisation": {"min_steps": 600}}}}
+    with pytest.warns(UserWarning, match="will be trained for"):
+        checked = checked_arms(Config(data=str(shapes), size=32), arms, tmp_path)
+    few = {name: any("steps alone" in text for text in texts) for name, texts in checked.warned.items()}
+    assert few == {"a": True, "long": False}
+
+
+def test_detectors_that_were_left_out_are_named(copied):
+    file = copied / "scores" / "stage.json"
+    stamp = read_json(file)
+    stamp["summary"]["regularized-s0"]["skipped"] = {"vim": "too few features."}
+    write_json(file, stamp, sealed=True)
+    run = Run.open(copied)
+    assert measured_arm("a", run, REGULARIZED).warned == ("the detector vim is left out: too few features.",)
+    assert measured_arm("baseline", run, BASELINE).warned == ()
 
 
 def given(real: str, arms: dict[str, dict[str, Any]], folder: Path) -> list[str]:

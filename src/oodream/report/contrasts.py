@@ -36,7 +36,7 @@ class Arm:
     training. `memory` is the most bytes that decoding or training held. It was measured on so many
     `known` images and on `sets` of unknown ones, images by set's name by group; `unknown` are the names of
     unknown classes, as far as they have some. `problems` are what its audit says of what makes the numbers
-    wrong.
+    wrong, and `warned` what its run warns of besides.
     """
 
     arm: str
@@ -54,6 +54,7 @@ class Arm:
     sets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     unknown: Sequence[str] = ()
     problems: Sequence[str] = ()
+    warned: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,23 @@ COLUMNS = {
 
 def problems(arms: Sequence[Arm]) -> list[str]:
     """What the arms' audits say of what makes numbers wrong, in a text each, with the arms concerned."""
-    concerned: dict[str, list[str]] = {}
-    for arm in arms:
-        for problem in arm.problems:
-            concerned.setdefault(problem, []).append(arm.arm)
-    return [f"A problem, says the audit of {_quoted(names)}: {text}" for text, names in concerned.items()]
+    said = _concerned({arm.arm: arm.problems for arm in arms})
+    return [f"A problem, says the audit of {_quoted(names)}: {text}" for text, names in said.items()]
+
+
+def _warned(arms: Sequence[Arm]) -> list[str]:
+    """What the arms' runs warn of, in a text each, with the arms concerned."""
+    said = _concerned({arm.arm: arm.warned for arm in arms})
+    return [f"A warning of {_quoted(names)}: {text}" for text, names in said.items()]
+
+
+def _concerned(said: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Each text that is said of arms, by their names, with the arms that it is said of."""
+    arms_of: dict[str, list[str]] = {}
+    for arm, texts in said.items():
+        for text in dict.fromkeys(texts):
+            arms_of.setdefault(text, []).append(arm)
+    return arms_of
 
 
 def _quoted(names: Sequence[str]) -> str:
@@ -38,14 +50,21 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def about(arms: Sequence[Arm]) -> list[str]:
-    """What arms and columns are, what was measured on, whose scores are shown, and which arms train otherwise
-    or are equal.
+    """What arms and columns are, what was measured on, whose scores are shown, which arms train otherwise or
+    are equal, and what their runs warn of.
     """
     baseline = (
         f"The {arms[0].arm} is the classifier of known images alone; an arm's is trained with what its "
         "options put beside them. A higher AUROC or accuracy is better, and a lower fpr95_id or fpr95_ood."
     )
-    more = (_cells(arms), _sets(arms[0]), _detectors(arms), trained_otherwise(arms), _equal(arms))
+    more = (
+        _cells(arms),
+        _sets(arms[0]),
+        _detectors(arms),
+        trained_otherwise(arms),
+        _equal(arms),
+        _warned(arms),
+    )
     return [baseline, *chain(*more)]
 
 

@@ -70,6 +70,8 @@ class CheckedArms:
     folder: Path
     inputs: DataInputs
     """of all arms: what one has read the others do not read again"""
+    warned: dict[str, list[str]]
+    """what the check of each warned of; of images that arms share, that of the first one"""
 
     def job(self, name: str, command: str = "") -> Job:
         """The arm's work."""
@@ -150,18 +152,32 @@ def checked_arms(
             "without a folder of its own.",
             stacklevel=2,
         )
-    checked = CheckedArms(configs, folder, DataInputs(absolute(base)))
+    checked = CheckedArms(configs, folder, DataInputs(absolute(base)), {})
     for name in configs:
         job = checked.job(name)
         try:
             check_place(checked.place(name))
             read_manifest(checked.place(name))
-            check(job)
+            with heard() as checked.warned[name]:
+                check(job)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"Arm {name!r}: {error}") from error
         checked = replace(checked, inputs=job.inputs)
     check_redo([checked.job(name) for name in configs], redo)
     return checked
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """What is warned of within the block, each once; behind the block it is warned of as ever."""
+    texts: list[str] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield texts
+    finally:
+        texts += dict.fromkeys(str(warning.message) for warning in caught)
+        for text in texts:
+            warnings.warn(text, stacklevel=3)
 
 
 def check_redo(jobs: Sequence[Job], redo: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ make from equal inputs is made once: a finished stage of an earlier arm is linke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args
@@ -73,7 +73,8 @@ def compare(
                 continue
             if not measured:
                 measured.append(measured_arm(BASELINE, run, BASELINE))
-            measured.append(measured_arm(name, run, REGULARIZED))
+            arm = measured_arm(name, run, REGULARIZED)
+            measured.append(replace(arm, warned=(*checked.warned[name], *arm.warned)))
         write(folder, measured, folders, command, arms)
     return measured
 
@@ -126,12 +127,21 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
         sets=sets(rows),
         unknown=run.inputs.unknown,
         problems=problems(run) if kind == REGULARIZED else (),
+        warned=left_out(run, kind),
     )
 
 
 def problems(run: Run) -> tuple[str, ...]:
     """What a run's audit says of its problems, with the sets concerned."""
     return tuple(f"{', '.join(finding.sets)}: {finding.message}" for finding in run.audit()["problem"])
+
+
+def left_out(run: Run, kind: str) -> tuple[str, ...]:
+    """Which detectors were left out for a run's classifiers of a kind, and why, in a text for each."""
+    measured = _stamp(run, "scores")["summary"]
+    skipped = [measured.get(f"{kind}-s{seed}", {}).get("skipped", {}) for seed in range(run.config.seeds)]
+    reasons = {name: reason for one in reversed(skipped) for name, reason in one.items()}
+    return tuple(f"the detector {name} is left out: {reason}" for name, reason in reasons.items())
 
 
 def sets(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
