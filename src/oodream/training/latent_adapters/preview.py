@@ -53,7 +53,7 @@ class Preview(LatentAdapter):
         optimizer = torch.optim.Adam(self.parameters(), LR)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=self.steps)
         g = generator(seed, "preview")
-        for _ in progress(range(self.steps), total=self.steps, what="learn to preview", unit="step"):
+        for _ in progress(range(self.steps), total=self.steps, what="train latent adapter", unit="step"):
             images, latents = (x.to(device).float() for x in pairs.draw(BATCH, g))
             loss = F.mse_loss(self._drawn(latents), images / 127.5 - 1)
             optimizer.zero_grad()
