@@ -125,6 +125,16 @@ def test_a_common_folder_of_real_outliers_is_for_the_arms_that_have_some(tmp_pat
         given("things", {"imagined": {}, "own": arms["own"]}, tmp_path)
 
 
+def test_options_of_all_arms_are_refused_before_images_are_looked_for(tmp_path):
+    """There are no images, which is found later."""
+    base = replace(Config(), data=str(tmp_path / "nowhere"), device="cpu")
+    arms = {"a": {}, "b": {"regularize": {"ratio": 0.0}}}
+    with pytest.raises(ValueError, match=r"Arm 'b': .*ratio must be above 0"):
+        checked_arms(base, arms, tmp_path / "arms")
+    with pytest.raises(ConfigError, match="There is no stage 'nosuch' in any arm"):
+        checked_arms(base, {"a": {}}, tmp_path / "arms", ["nosuch"])
+
+
 def test_images_are_read_once_for_all_arms(shapes, tmp_path, monkeypatch):
     read: list[int] = []
     monkeypatch.setattr(DataSource, "read", lambda self, size: read.append(size) or READ(self, size))

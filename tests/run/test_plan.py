@@ -14,8 +14,9 @@ import torch
 
 from oodream.config import Config
 from oodream.core.options import overlay
+from oodream.run.facts import plugin_hashes
 from oodream.run.job import Job
-from oodream.run.plan import Plan, plugin_hashes
+from oodream.run.plan import Plan
 from oodream.run.sources import as_many
 from tests.helpers.clouds import clouds, saved
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from pathlib import Path
 
 import pytest
 
 from oodream.cli.main import main
 from oodream.config import Config
+from oodream.core.errors import DataError, StoreError
+from oodream.core.options import overlay
 from oodream.run.artifacts import Run
 from oodream.run.folder import RunDir, StageChanged
 from oodream.run.job import Job
 from oodream.run.plan import Plan
-from oodream.run.runner import in_words, of_other_data
+from oodream.run.runner import in_words, of_other_data, planned
 from tests.helpers.begun import begin_run
 from tests.helpers.runs import command
 
@@ -35,6 +39,35 @@ def test_a_run_of_another_folder_of_the_same_name_is_said_to_be_one(tmp_path):
             raise StageChanged("stale")
         assert str(caught.value).startswith(start)
         assert str(caught.value).endswith("stale")
+
+
+@pytest.mark.parametrize(
+    ("until", "redo", "options", "said"),
+    [
+        ("filtre", (), {}, "There is no stage 'filtre'. Did you mean 'filter'? There are: classes, align, "),
+        ("report", ("nosuch",), {}, "There is no stage 'nosuch'. There are: classes, align, "),
+        ("filter", ("scores",), {}, "--redo scores comes after --until filter"),
+        ("report", (), {"regularize": {"ratio": 0.0}}, "regularize.ratio must be above 0"),
+        ("report", (), {"guard": {"detector": "nosuch"}}, "guard.detector is 'nosuch'"),
+        ("report", (), {"filter": {"filters": ["nosuch"]}}, "No filter is called 'nosuch'"),
+        ("report", (), {"train": {"backbone": "nosuch"}}, "'nosuch'"),
+    ],
+)  # fmt: skip
+def test_options_are_refused_before_images_are_looked_for(until, redo, options, said, tmp_path):
+    """There are no images, which is found later."""
+    given = {"data": str(tmp_path / "nowhere"), "device": "cpu", "decode": {"source": "nowhere"}}
+    job = Job(overlay(overlay(Config(), given), options), tmp_path / "run")
+    with pytest.raises(ValueError, match=re.escape(said)):
+        planned(job, until, redo)
+    with pytest.raises(DataError, match="nowhere"):
+        planned(Job(overlay(Config(), given), tmp_path / "run"), "report", ())
+
+
+def test_a_place_where_no_run_can_be_is_refused_before_images_are_looked_for(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(StoreError, match="Choose another place"):
+            planned(Job(Config(data=str(tmp_path / "nowhere"), device="cpu"), place), "report", ())
 
 
 def test_a_mark_that_a_killed_process_left_behind_goes(copied, shapes, tiny_pipeline):

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ __all__ = [
     "explained",
     "fresh_folder",
     "json_lines",
+    "make_folder",
     "parse_json",
     "parse_toml",
     "read_bytes",
@@ -56,7 +58,9 @@ MAX_TOML = 2 << 20  # of a file that people write: its reader is slow
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Within the block, a full disk and a missing permission become a StoreError that says what to do."""
+    """Within the block, a full disk, a missing permission and a path that the system does not take become a
+    StoreError that says what to do.
+    """
     try:
         yield
     except Exception as error:
@@ -66,7 +70,7 @@ def explained(path: Path) -> Iterator[None]:
             raise StoreError(
                 f"{full} at {shown(path)}. Free some room and run the same command again."
             ) from error
-        if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
             raise StoreError(
                 f"{shown(path)} cannot be written ({os.strerror(number)}). "
                 "Choose another folder or mend its permissions."
@@ -230,7 +234,7 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes], sync: bool = True) ->
     empty.
     """
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         fresh = _beside(path)
         try:
             with fresh.open("xb") as file:
@@ -250,8 +254,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     vanishes with all that the library had beside it. Its permissions are those that the umask leaves.
     """
     with explained(path):
-        fresh = _beside(path)
-        fresh.mkdir(parents=True)
+        make_folder(fresh := _beside(path))
         try:
             yield (file := fresh / path.name)
             file.chmod(fresh.stat().st_mode & 0o666)
@@ -266,9 +269,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A fresh folder to fill, which takes `path`'s place when the block ends well, and else vanishes."""
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = _beside(path)
-        fresh.mkdir()
+        make_folder(fresh := _beside(path))
         try:
             yield fresh
             if path.exists():
@@ -287,18 +288,41 @@ def fresh_folder(path: Path) -> Iterator[Path]:
         yield fresh
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, with those above it, unless it is there; StoreError where it cannot be made."""
+    with explained(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+            check_way(folder)
+            raise _not_made(folder, error) from error
+
+
+def _not_made(folder: Path, error: OSError) -> StoreError:
+    why = os.strerror(error.errno or 0)
+    return StoreError(f"The folder {shown(folder)} cannot be made ({why}). Choose another place.")
+
+
 def check_new(folder: Path) -> None:
-    """Raises StoreError where no new folder can be made: one that holds something is there, or a file."""
+    """Raises StoreError where no new folder can be made: one that holds something is there, or a file, or
+    nothing can be written there.
+    """
     check_way(folder)
     if folder.exists() and any(folder.iterdir()):
         raise StoreError(f"{shown(folder)} holds something already. Choose another folder, or empty it.")
 
 
 def check_way(folder: Path) -> None:
-    """Raises StoreError where a file is in the way of a folder."""
-    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-    if there.exists() and not there.is_dir():
-        raise StoreError(f"{shown(there)} is a file, and no folder. Choose another place.")
+    """Raises StoreError where a folder could not be made, or nothing be written into it. Leaves no trace."""
+    with explained(folder):
+        there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+        if not there.is_dir():
+            what = "a file" if there.exists() else "a link to nothing"
+            raise StoreError(f"{shown(there)} is {what}, and no folder. Choose another place.")
+        try:
+            tempfile.TemporaryFile(dir=there).close()
+        except FileNotFoundError as error:  # where the system alone makes folders, as below /proc
+            raise _not_made(folder, error) from error
 
 
 def sweep(folder: Path) -> None:

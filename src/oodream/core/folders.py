@@ -12,7 +12,7 @@ from pathlib import Path
 import filelock
 
 from .errors import StoreError, shown
-from .files import explained, read_json, write_json
+from .files import explained, make_folder, read_json, write_json
 from .sealed import damaged, file_hash
 
 __all__ = ["HASHES", "changed_files", "check_is_there", "held", "is_within", "write_hashes"]
@@ -63,7 +63,7 @@ def held(folder: Path, busy: str, *, name: str = ".lock", seconds: float = 0) ->
     the text `busy` where another one holds it for so many seconds. A killed process holds nothing.
     """
     with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = filelock.FileLock(folder / name)
         try:
             lock.acquire(timeout=seconds)

@@ -67,13 +67,17 @@ class DataInputs:
                 "the known classes. Name it in one of them."
             )
         check_left_out(names, self.config.validate)
-        left = [name for name in names if name not in self.config.validate]
-        self.prompts(left)
+        self.prompts(self.classes)
         test = [item.folder for item in (*self.ood_folders, *self.shifted_folders)]
         check_real(self.config.regularize, self.source.home, test)
         self._check_real_names()
         if not self.config.validate:
             _ = self._ood_listings, self._shifted_listings
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that are trained on, known before a picture is opened."""
+        return tuple(name for name in self.source.known if name not in self.config.validate)
 
     @property
     def train(self) -> Images:

@@ -18,7 +18,7 @@ from ..core.options import ConfigError, overlay, to_json
 from ..core.types import Json
 from ..data.inputs import DataInputs
 from ..data.real import WORLD
-from .check import check
+from .check import check, check_options
 from .folder import RunDir, check_place, read_manifest
 from .generated import slug
 from .job import Job, absolute
@@ -153,17 +153,18 @@ def checked_arms(
             stacklevel=2,
         )
     checked = CheckedArms(configs, folder, DataInputs(absolute(base)), {})
-    for name in configs:
-        job = checked.job(name)
-        try:
+    for name in configs:  # of all arms what is known before an image is read
+        with refused(name), heard() as checked.warned[name]:
             check_place(checked.place(name))
             read_manifest(checked.place(name))
-            with heard() as checked.warned[name]:
-                check(job)
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"Arm {name!r}: {error}") from error
-        checked = replace(checked, inputs=job.inputs)
+            check_options(checked.job(name))
     check_redo([checked.job(name) for name in configs], redo)
+    for name in configs:
+        job = checked.job(name)
+        with refused(name), heard() as more:
+            check(job)
+        checked.warned[name] += more
+        checked = replace(checked, inputs=job.inputs)
     return checked
 
 
@@ -178,6 +179,15 @@ def heard() -> Iterator[list[str]]:
         texts += dict.fromkeys(str(warning.message) for warning in caught)
         for text in texts:
             warnings.warn(text, stacklevel=3)
+
+
+@contextmanager
+def refused(name: str) -> Iterator[None]:
+    """Within the block a reason not to run an arm becomes a ValueError that names it."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"Arm {name!r}: {error}") from error
 
 
 def check_redo(jobs: Sequence[Job], redo: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from .stages.classifiers import check_teacher
 from .stages.results import lacks_test_images
 from .twins import has_twins
 
-__all__ = ["check"]
+__all__ = ["check", "check_options"]
 
 FEW_STEPS = 100  # of a training: fewer are said
 
@@ -34,22 +34,16 @@ FEW_STEPS = 100  # of a training: fewer are said
 def check(job: Job) -> None:
     """Raises ValueError (DataError, PromptError, ConfigError among them) for what would fail later.
 
-    Warns where the decoder's names do not fit the classes, and where there will be no guard.
+    Options come first, then what the folders of images hold, then the decoder, and images last. Warns where
+    the decoder's names do not fit the classes, and where there will be no guard.
     """
     c, r = job.config, job.config.regularize
+    check_options(job)
     job.inputs.check()
-    if job.run.imagines:
-        with blamed(f"The sampler {c.sample.sampler!r}", job.sampler):
-            job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
-        make_filters(c.filter, job.run.kind)
-    loss = make_loss(r.loss, r.loss_options)
-    check_kind(job, loss)
-    check_in_place(job, loss)
-    if loss.outliers and r.ratio == 0:
-        raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
     vectors = job.run.kind == "outlier" and job.run.imagines
+    check_decoder_kind(job)
     build_loss(  # losses refuse what they cannot do with
-        loss,
+        make_loss(r.loss, r.loss_options),
         Sizes(
             features=1,
             classes=len(job.book.names),
@@ -59,23 +53,11 @@ def check(job: Job) -> None:
             latent=(4, 8, 8) if job.run.has_latents else None,
         ),
     )
-    if job.run.has_latents and job.run.kind != "outlier":
-        raise ValueError("Inliers are trained on as images; only outliers may be latents (decode.output).")
-    if job.run.has_latents and c.train.augmentation != "none":
-        raise ConfigError(
-            "Images can be augmented and latents cannot, and their look would tell them apart: leave "
-            f"--train.augmentation {c.train.augmentation}, or draw images (--decode.output images)."
-        )
-    check_twins(job)
-    check_adapter(c)
     check_teacher(job)
-    check_detectors(job)
-    warn_of_unmeasured(c)
+    if job.run.imagines:
+        with blamed(f"The sampler {c.sample.sampler!r}", job.sampler):
+            job.sampler.check(job.inputs.train.labels, job.inputs.train.classes)
     warn_of_steps(job)
-    for name in (c.align.backbone, c.train.backbone):
-        backbone(name, 2)
-    for optimisation in (c.align.optimisation, c.train.optimisation):
-        autocast(optimisation.precision, job.device)
     if len(job.run.added):
         _ = job.run.added.images
     _ = job.book, job.inputs.real, job.inputs.ood, job.inputs.shifted
@@ -85,6 +67,35 @@ def check(job: Job) -> None:
         warn_of_names(c.decode.source, job.book.names, job.inputs.unknown, job.inputs.source.other_names())
         warn_of_words(c.decode.source, job.sampled_words)
         warn_of_photographs(job)
+
+
+def check_options(job: Job) -> None:
+    """Raises ValueError (ConfigError among them) for options that do not go together, and for extensions that
+    do not exist: all that is known before a folder of images is looked into.
+    """
+    c, r = job.config, job.config.regularize
+    if job.run.imagines:
+        make_filters(c.filter, job.run.kind)
+    loss = make_loss(r.loss, r.loss_options)
+    check_kind(job, loss)
+    check_in_place(job, loss)
+    if loss.outliers and r.ratio == 0:
+        raise ValueError(f"The loss {'+'.join(r.loss)} needs outliers: regularize.ratio must be above 0.")
+    if job.run.has_latents and job.run.kind != "outlier":
+        raise ValueError("Inliers are trained on as images; only outliers may be latents (decode.output).")
+    if job.run.has_latents and c.train.augmentation != "none":
+        raise ConfigError(
+            "Images can be augmented and latents cannot, and their look would tell them apart: leave "
+            f"--train.augmentation {c.train.augmentation}, or draw images (--decode.output images)."
+        )
+    check_twins(job)
+    check_adapter(c)
+    check_detectors(job)
+    warn_of_unmeasured(c)
+    for name in (c.align.backbone, c.train.backbone):
+        backbone(name, 2)
+    for optimisation in (c.align.optimisation, c.train.optimisation):
+        autocast(optimisation.precision, job.device)
 
 
 def warn_of_unmeasured(c: Config) -> None:
@@ -131,19 +142,14 @@ def warn_of_photographs(job: Job) -> None:
 
 
 def check_kind(job: Job, loss: Loss) -> None:
-    """Raises ValueError (ConfigError among them) for a loss, a decoder or an option of outliers beside
-    inliers, or the other way round. Warns where the regularized classifier would be another baseline.
+    """Raises ValueError (ConfigError among them) for a loss or an option of outliers beside inliers, or the
+    other way round. Warns where the regularized classifier would be another baseline.
     """
-    c, r, kind = job.config, job.config.regularize, job.run.kind
+    r, kind = job.config.regularize, job.run.kind
     if kind == "inlier" and loss.outliers:
         raise ValueError(
             f"The loss {'+'.join(r.loss)} needs outliers, and the sampler gives inliers: for these "
             "--regularize.loss cross_entropy."
-        )
-    if job.run.imagines and getattr(job.decoder, "kind", kind) != kind:
-        raise ConfigError(
-            f"The decoder {c.decode.decoder!r} leads away from the class, and its images could be no "
-            "inliers: --decode.decoder stable or image_to_image."
         )
     if kind == "outlier" and r.inlier_weight != 1:
         raise ConfigError(
@@ -154,6 +160,15 @@ def check_kind(job: Job, loss: Loss) -> None:
             "The loss cross_entropy takes no outliers, so nothing is imagined, and the regularized "
             "classifier is trained as the baseline is. Inliers come with --sample.options kind=inlier.",
             stacklevel=2,
+        )
+
+
+def check_decoder_kind(job: Job) -> None:
+    """Raises ConfigError for a decoder of outliers beside inliers."""
+    if job.run.imagines and getattr(job.decoder, "kind", job.run.kind) != job.run.kind:
+        raise ConfigError(
+            f"The decoder {job.config.decode.decoder!r} leads away from the class, and its images could be "
+            "no inliers: --decode.decoder stable or image_to_image."
         )
 
 

@@ -71,7 +71,7 @@ class Job:
 
     @cached_property
     def _decoder(self) -> Decoder:
-        names = self.inputs.train.classes
+        names = self.inputs.classes
         return make_decoder(
             self.config.decode,
             names,

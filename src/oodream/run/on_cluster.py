@@ -52,7 +52,7 @@ def decode_on(cluster: Cluster, begun: BegunRun, device: str) -> int:
 def _files(begun: BegunRun) -> dict[str, bytes]:
     """The files of the run that its decoder is opened from."""
     run = begun.run
-    stages = [run.layout.classes.parent, *map(run.layout.stage, drawn_after(begun.decoder)[1:])]
+    stages = [run.layout.classes.parent, *map(run.layout.stage, drawn_after(run.config.decode)[1:])]
     files = [run.layout.manifest, *(file for stage in stages for file in stage.rglob("*") if file.is_file())]
     return {file.relative_to(run.folder.path).as_posix(): file.read_bytes() for file in files}
 

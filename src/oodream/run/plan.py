@@ -1,62 +1,72 @@
 """Which stages a configuration means, in their order, and what each is made from.
 
-A stage's inputs are whole sections of the configuration, hashes of images and weights, and so, recursively,
-the hashes of the stages before it.
+A stage's inputs are whole sections of the configuration, its `facts`, and so, recursively, the hashes of the
+stages before it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from functools import cached_property, partial
 
-from ..config import Config
-from ..core.options import to_json
-from ..core.types import Decoder, Json
-from ..data.corruptions import CORRUPTIONS, SEVERITIES
-from ..models.factory import initial_weights_hash
-from ..synthesis.decode import VAE, rendering
+from ..config import DecodeConfig
+from ..core.errors import did_you_mean
+from ..core.registry import get
+from ..core.types import Json
+from ..synthesis.decode import rendering
 from ..synthesis.known import is_guided
 from ..training.train import is_pretrained, make_loss
-from .artifacts import named_extensions
-from .curation import Curation
+from .facts import (
+    audit_facts,
+    beside_facts,
+    class_facts,
+    curated,
+    guard_detector,
+    plugin_hashes,
+    reconstruction_facts,
+    section_inputs,
+    seed_of,
+    shift_facts,
+    training_images,
+    unknown_sets,
+)
 from .folder import inputs_hash
 from .job import Job
 from .layout import BASELINE, REGULARIZED, TWINS, classifier_stage, imagined_stage
-from .sources import as_many
 from .stage import Stage
 from .stages import classifiers, images, results, vectors
 from .twins import has_twins
 
-__all__ = ["Plan", "drawn_after", "plugin_hashes", "section_inputs"]
+__all__ = ["Plan", "drawn_after"]
 
 
 class Plan:
-    """A job's stages by name, in order."""
+    """A job's stages by name, in order. Which these are its options say; what they are made from takes its
+    images and its decoder, which are read for `inputs` alone.
+    """
 
     def __init__(self, job: Job) -> None:
+        self._job = job
         self.stages = {stage.name: stage for stage in stages(job)}
+
+    @cached_property
+    def inputs(self) -> dict[str, Json]:
+        """What each stage is made from."""
+        job, made_from = self._job, dict[str, Json]()
         sections, code = section_inputs(job.config), plugin_hashes(job.config)
-        self.inputs: dict[str, Json] = {}
         for name, stage in self.stages.items():
-            after = {other: inputs_hash(self.inputs[other]) for other in stage.after}
-            inputs = {**{section: sections[section] for section in stage.sections}, **stage.facts}
+            after = {other: inputs_hash(made_from[other]) for other in stage.after}
+            inputs = {**{section: sections[section] for section in stage.sections}, **stage.facts()}
             if plugins := {
                 key: value for key, value in code.items() if json.dumps(key) in json.dumps(inputs)
             }:
                 inputs["plugins"] = plugins
-            if stage.curated and (decided := self._curation(job)):
+            imagined = imagined_stage(job.config.decode.output)
+            if stage.curated and (decided := curated(job, made_from[imagined])):
                 inputs["curation"] = decided
-            self.inputs[name] = {**inputs, "after": after}
-
-    def _curation(self, job: Job) -> Json:
-        """What people decided about the images that this plan means."""
-        imagined = self.inputs[imagined_stage(job.config.decode.output)]
-        return Curation(job.run.selection.decisions, inputs_hash(imagined)).inputs
+            made_from[name] = {**inputs, "after": after}
+        return made_from
 
     def until(self, name: str) -> list[Stage]:
         """The stages up to `name`, or up to the last one below the folder `name`.
@@ -75,7 +85,8 @@ class Plan:
         """The places of the stage `name`, or of the stages below the folder `name`."""
         places = [i for i, stage in enumerate(self.stages) if _is_of(stage, name)]
         if not places:
-            raise ValueError(f"There is no stage {name!r}. There are: {', '.join(self.stages)}.")
+            hint = did_you_mean(name, self.stages)
+            raise ValueError(f"There is no stage {name!r}.{hint} There are: {', '.join(self.stages)}.")
         return places
 
     def has(self, name: str) -> bool:
@@ -89,9 +100,7 @@ def _is_of(stage: str, name: str) -> bool:
 
 def stages(job: Job) -> list[Stage]:
     """The stages of a job, each behind those it comes after."""
-    book = job.book
-    known = {"names": list(book.names), "prompts": list(book.prompts), "space": book.space}
-    classes = Stage(name="classes", work=vectors.list_classes, facts=known)
+    classes = Stage(name="classes", work=vectors.list_classes, facts=partial(class_facts, job))
     imagined = vector_stages(job) if job.run.imagines else []
     latent = latent_stages(job)
     pretrained = any(stage.name == "latents/adapter" for stage in latent)
@@ -112,15 +121,15 @@ def in_order(stages: Sequence[Stage]) -> list[Stage]:
     return list(done.values())
 
 
-def drawn_after(decoder: Decoder) -> tuple[str, ...]:
+def drawn_after(config: DecodeConfig) -> tuple[str, ...]:
     """The stages that the imagined images come after."""
-    return ("vectors", *([classifier_stage(BASELINE, 0)] if is_guided(decoder) else []))
+    guided = is_guided(get("decoders", config.decoder))
+    return ("vectors", *([classifier_stage(BASELINE, 0)] if guided else []))
 
 
 def reconstruction_stages(job: Job) -> list[Stage]:
     """Known images through the decoder's VAE: those of the control, and a share of the training images."""
-    facts = job.image_hashes | rendering(job.decoder) | _seed(job)
-    stage = partial(Stage, after=("classes",), facts=facts, beside=True)
+    stage = partial(Stage, after=("classes",), facts=partial(reconstruction_facts, job), beside=True)
     return [
         stage(name="images/control", work=images.reconstruct_control),
         stage(name="images/reconstructed", work=images.reconstruct_known, sections=("reconstruct",)),
@@ -129,9 +138,13 @@ def reconstruction_stages(job: Job) -> list[Stage]:
 
 def vector_stages(job: Job) -> list[Stage]:
     """From the classes to imagined images or latents."""
-    c, seed, train = job.config, _seed(job), {"images": job.image_hashes["images"]}
+    c = job.config
     drawn = partial(
-        Stage, after=drawn_after(job.decoder), sections=("decode",), facts=rendering(job.decoder), shared=True
+        Stage,
+        after=drawn_after(c.decode),
+        sections=("decode",),
+        facts=lambda: rendering(job.decoder),
+        shared=True,
     )
     return [
         Stage(
@@ -139,7 +152,7 @@ def vector_stages(job: Job) -> list[Stage]:
             work=vectors.align_encoder,
             after=("classes",),
             sections=("align",),
-            facts=train | seed,
+            facts=lambda: training_images(job) | seed_of(job),
             shared=True,
             narrow=True,
         ),
@@ -149,7 +162,7 @@ def vector_stages(job: Job) -> list[Stage]:
             work=vectors.sample_vectors,
             after=("features",),
             sections=("sample",),
-            facts=seed,
+            facts=partial(seed_of, job),
         ),
         drawn(name=imagined_stage(c.decode.output), work=images.decode_vectors),
         *([drawn(name=TWINS, work=images.draw_twins)] if has_twins(job.run) else []),
@@ -162,8 +175,12 @@ def latent_stages(job: Job) -> list[Stage]:
     """
     if not job.run.has_latents:
         return []
-    facts = {"images": job.image_hashes["images"]} | rendering(job.decoder) | _seed(job)
-    encode = Stage(name="latents/known", work=images.encode_known, after=("classes",), facts=facts)
+    encode = Stage(
+        name="latents/known",
+        work=images.encode_known,
+        after=("classes",),
+        facts=lambda: training_images(job) | rendering(job.decoder) | seed_of(job),
+    )
     if not is_pretrained(job.config.latents):
         return [encode]
     adapter = Stage(
@@ -171,7 +188,7 @@ def latent_stages(job: Job) -> list[Stage]:
         work=classifiers.fit_adapter,
         after=("latents/known",),
         sections=("latents",),
-        facts={"backbone": job.config.train.backbone} | _seed(job),
+        facts=lambda: {"backbone": job.config.train.backbone} | seed_of(job),
     )
     return [encode, adapter]
 
@@ -186,7 +203,7 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
             work=partial(classifiers.train_baseline, seed=seed),
             after=("images/control",),
             sections=("train",),
-            facts={"seed": seed},
+            facts=partial(dict, seed=seed),
             shared=True,
             beside=True,
             narrow=True,
@@ -200,16 +217,13 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
     common = (*drawn, *(("latents/known",) if latents else ()), "images/reconstructed", "images/control")
     common += ("latents/adapter",) if pretrained else ()
     common += (TWINS,) if has_twins(job.run) else ()
-    real = {"real": job.inputs.real.fingerprint()} if job.inputs.real else {}
-    added = {"added": job.run.added.fingerprint} if len(job.run.added) else {}
-    known = {"known": as_many(job)} if job.run.beside == "known" else {}
     regularized = [
         Stage(
             name=classifier_stage(REGULARIZED, seed),
             work=partial(classifiers.train_regularized, seed=seed),
             after=(*common, *((classifier_stage(BASELINE, seed),) if needs_baseline else ())),
             sections=("train", "regularize", *(("latents",) if latents else ())),
-            facts={"seed": seed} | known | real | added,
+            facts=partial(beside_facts, job, seed),
             shared=True,
             beside=True,
             narrow=True,
@@ -222,22 +236,13 @@ def classifier_stages(job: Job, pretrained: bool) -> list[Stage]:
 
 def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
     """What is measured of the classifiers `trained`, deployed and shown."""
-    c, seed, known = job.config, _seed(job), job.image_hashes
-    sets = {s.name: [s.group, s.images.fingerprint()] for s in job.inputs.ood}
-    shifted = {s.name: s.images.fingerprint() for s in job.inputs.shifted}
-    audited = {"shifted": shifted} if shifted else {}
-    corruptions = {"corruptions": list(CORRUPTIONS), "severities": list(SEVERITIES)}
-    detector = {
-        "detector": c.guard.detector or c.evaluate.detectors[0],
-        "options": dict(c.evaluate.detector_options),
-    }
     strips = Stage(
         name="strips",
         work=images.draw_strips,
         after=("vectors",),
         beside=True,
         sections=("decode", "report"),
-        facts=seed | rendering(job.decoder),
+        facts=lambda: seed_of(job) | rendering(job.decoder),
     )
     shown = [strips] if job.run.imagines else []
     drawn = tuple(stage.name for stage in shown)
@@ -248,14 +253,14 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
             work=results.evaluate_classifiers,
             after=trained,
             sections=("evaluate",),
-            facts={"sets": sets} | seed,
+            facts=lambda: {"sets": unknown_sets(job)} | seed_of(job),
         ),
         Stage(
             name="guard",
             work=results.calibrate_guard,
             after=(classifier_stage(REGULARIZED, 0),),
             sections=("guard",),
-            facts=known | detector | seed,
+            facts=lambda: job.image_hashes | guard_detector(job.config) | seed_of(job),
         ),
         Stage(
             name="shift",
@@ -263,9 +268,11 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
             after=trained,
             beside=True,
             sections=("shift",),
-            facts={"sets": shifted, "test": known["test"]} | corruptions | seed,
+            facts=partial(shift_facts, job),
         ),
-        Stage(name="audit", work=results.audit_sets, after=("scores", *drawn), facts=seed | audited),
+        Stage(
+            name="audit", work=results.audit_sets, after=("scores", *drawn), facts=partial(audit_facts, job)
+        ),
         Stage(
             name="report",
             work=results.write_report,
@@ -273,45 +280,3 @@ def result_stages(job: Job, trained: tuple[str, ...]) -> list[Stage]:
             sections=("report",),
         ),
     ]
-
-
-def _seed(job: Job) -> Json:
-    return {"seed": job.config.seed}
-
-
-def plugin_hashes(config: Config) -> dict[str, str]:
-    """Hashes of the source files of all extensions that are named by their modules: the module's own, and
-    where it lies in a package those beside it, which it may import.
-    """
-    hashes = {}
-    for name in named_extensions(config):
-        module = name.partition("@")[0].partition(":")[0]
-        if ":" in name and (spec := find_spec(module)) and spec.origin and Path(spec.origin).is_file():
-            source = Path(spec.origin)
-            files = sorted(source.parent.glob("*.py")) if "." in module else [source]
-            code = b"".join(file.name.encode() + file.read_bytes() for file in files)
-            hashes[name] = hashlib.blake2b(code, digest_size=8).hexdigest()
-    return hashes
-
-
-def section_inputs(config: Config) -> dict[str, Json]:
-    """The sections as inputs of stages. A hash stands for the weights that a training begins with, wherever
-    these lie.
-
-    The decoder's source is left out: its weights' hash is part of the class vectors' space. So is the place
-    of its autoencoder: the stages that use it have its hash (see `rendering`). So is the place of real
-    outliers: the hash of these images is an input of its own. So are options that a decoder is not given:
-    what was drawn before decoders had some is not stale.
-    """
-    sections: dict[str, Any] = {
-        key: value for key, value in to_json(config).items() if isinstance(value, dict)
-    }
-    del sections["decode"]["source"], sections["regularize"]["real"]
-    sections["decode"]["options"].pop(VAE, None)
-    if not sections["decode"]["options"]:
-        del sections["decode"]["options"]
-    for name, training in (("align", config.align), ("train", config.train)):
-        sections[name]["init"] = initial_weights_hash(training.backbone, training.init)
-    if teacher := config.regularize.teacher:
-        sections["regularize"]["teacher"] = initial_weights_hash(config.train.backbone, teacher)
-    return sections

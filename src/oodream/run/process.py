@@ -21,7 +21,7 @@ from typing import Literal
 import psutil
 
 from ..core.errors import StoreError, shown
-from ..core.files import explained, read_json, write_json
+from ..core.files import explained, make_folder, read_json, write_json
 from ..core.progress import EVERY
 from ..core.types import Json
 from .folder import RunDir, read_manifest
@@ -84,7 +84,7 @@ def start(folder: Path, arguments: Sequence[str]) -> None:
     with _starting, explained(folder):
         if process_of(folder):
             raise StoreError(f"{shown(folder)} is being worked in already. Stop it first.")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with layout.said.open("wb") as said, layout.complained.open("wb") as complained:
             process = subprocess.Popen(
                 [sys.executable, "-m", "oodream", *arguments], stdin=subprocess.DEVNULL, stdout=said,

@@ -20,12 +20,13 @@ from ..core.sealed import damaged
 from ..core.types import Decoder, Json
 from ..synthesis.decode import make_decoder
 from .artifacts import Run
+from .facts import section_inputs
 from .folder import inputs_hash
 from .generated import GeneratedFiles
 from .job import known_of
 from .lacking import imagines_nothing
 from .layout import TWINS, imagined_stage
-from .plan import drawn_after, section_inputs
+from .plan import drawn_after
 from .reading import Lines
 from .twins import has_twins, twin_files
 
@@ -67,7 +68,7 @@ def open_begun(path: Path, device: str, output: str = "", plugins: bool = False)
         decode = replace(run.config.decode, output=output)  # type: ignore[arg-type]
         run = Run(path, replace(run.config, decode=decode), run.command, plugins)
     decoder, after = open_decoder(run, device), {}
-    for stage in drawn_after(decoder):
+    for stage in drawn_after(run.config.decode):
         if (stamp := run.stamp(stage)) is None:
             raise StoreError(f"{path} has no {stage} yet. Make it with: {run.command} --until {stage}")
         after[stage] = inputs_hash(stamp["inputs"])

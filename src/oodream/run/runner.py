@@ -69,15 +69,17 @@ def go(
 
 
 def planned(job: Job, until: str, redo: Sequence[str]) -> Plan:
-    """The stages of a job that has been checked; ValueError or StoreError for what cannot be done."""
+    """The stages of a job that has been checked; ValueError or StoreError for what cannot be done, first for
+    what is known before an image is read.
+    """
     check_place(job.folder.path)
     read_manifest(job.folder.path)
-    check(job)
     plan = Plan(job)
     last = max(plan.positions(until))
     for name in redo:
         if name != CHANGED and min(plan.positions(name)) > last:
             raise ValueError(f"--redo {name} comes after --until {until}: it would be removed and not made.")
+    check(job)
     return plan
 
 

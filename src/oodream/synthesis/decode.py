@@ -14,10 +14,10 @@ from torch import Tensor
 from ..config import DecodeConfig
 from ..core.faults import blamed, require
 from ..core.progress import counter
-from ..core.registry import make
+from ..core.registry import get, make
 from ..core.types import ClassBook, Decoder, Features, Generated, Json, SampledVectors
 from .errors import NotFiniteError
-from .known import Known, KnownDecoder
+from .known import Known, KnownDecoder, is_guided
 from .text import Span, check_prompt, name_spans
 
 __all__ = [
@@ -52,7 +52,8 @@ def make_decoder(
     `known` is for one that looks at known images or their classifier (see `KnownDecoder`).
 
     Raises ConfigError for a template that `check_prompt` refuses, PromptError for a name that is not in its
-    prompt, ValueError where `known` is needed and not given, and what the decoder raises.
+    prompt, ValueError where `known` is needed and not given, or where `guided` is not that of the decoder's
+    class, and what the decoder raises.
     """
     check_prompt(config.prompt)
     decoder: Decoder = make(
@@ -67,6 +68,11 @@ def make_decoder(
     )
     if not isinstance(decoder, KnownDecoder):
         return decoder
+    if bool(decoder.guided) != is_guided(get("decoders", config.decoder)):
+        raise ValueError(
+            f"The decoder {config.decoder!r} has a `guided` of its own: it belongs to its class, or to the "
+            "function that makes it, for runs are planned before a decoder is made."
+        )
     if known is None:
         raise ValueError(f"The decoder {config.decoder!r} looks at known images: pass known=Known(…).")
     return decoder.with_known(known)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -32,12 +32,13 @@ class KnownDecoder(Decoder, Protocol):
     """A decoder that begins at known images or is guided by their classifier. `with_known` returns it with
     them, before it draws; it raises ValueError where they do not serve.
 
-    `guided` says whether it asks for the classifier, which is then trained before anything is drawn.
+    `guided`, which is its class's, says whether it asks for the classifier, which is then trained before
+    anything is drawn.
     `begins_at` gives the rows (B,) of the known images that images of these classes and seeds begin at; None
     where they begin at noise. `plainly` draws vectors as a decoder does that looks at nothing else.
     """
 
-    guided: bool
+    guided: ClassVar[bool]
 
     def with_known(self, known: Known) -> Decoder: ...
 
@@ -46,9 +47,9 @@ class KnownDecoder(Decoder, Protocol):
     def plainly(self, z_BD: Tensor, y_B: Tensor, seed_B: Tensor) -> Generated: ...
 
 
-def is_guided(decoder: Decoder) -> bool:
-    """Whether it needs the baseline classifier."""
-    return isinstance(decoder, KnownDecoder) and decoder.guided
+def is_guided(kind: Callable[..., Decoder]) -> bool:
+    """Whether decoders of a class, or of a function that makes them, need the baseline classifier."""
+    return bool(getattr(kind, "guided", False))
 
 
 def draw_plainly(decoder: Decoder) -> Callable[[Tensor, Tensor, Tensor], Generated]:
