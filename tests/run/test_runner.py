@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,12 @@ def test_a_stages_line_leaves_out_what_is_not_there():
     assert in_words(summary) == "threshold 1.5, guarantee: at most 5 %, bytes 0"
     lacking = "alpha 0.05 takes 59 known test images to guarantee, and there are 12"
     assert in_words({"none": lacking}) == f"none: {lacking}"
+
+
+def test_what_no_stage_has_asked_for_is_not_imported():
+    """A finished run, and one that is refused, are not to wait for it."""
+    code = "import sys, oodream.run.runner; assert not {'sklearn', 'scipy', 'diffusers'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_run_of_another_folder_of_the_same_name_is_said_to_be_one(tmp_path):

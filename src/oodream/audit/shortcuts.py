@@ -9,10 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ..core.seeding import generator
@@ -121,6 +117,11 @@ def discriminability(test: Facts, other: Facts, seed: int) -> tuple[dict[str, fl
     The others are those of single facts. Together: a logistic regression on all facts and their squares, each
     image scored by one that was fitted without it (cross-validation, whose folds `seed` draws).
     """
+    from sklearn.linear_model import LogisticRegression  # takes seconds, and most commands audit nothing
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     columns = _columns(test, other)
     n, m = (len(next(iter(facts.values()))) for facts in (test, other))
     is_other = np.arange(n + m) >= n

@@ -10,8 +10,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from ..core.errors import shown
@@ -222,6 +220,9 @@ def drawn_strips(run: Run, inputs: DataInputs) -> dict[str, Strip]:
 
 def latent_map(run: Run) -> LatentMap:
     """Features and sampled vectors on the two directions that separate the classes best."""
+    from sklearn.decomposition import PCA  # takes seconds, and a finished run draws no map
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     z, y = run.features.z_ND.numpy(), run.features.y_N.numpy()
     if len(run.book.names) > 2:
         projection = LinearDiscriminantAnalysis(n_components=2, solver="eigen", shrinkage=0.1).fit(z, y)
