@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,7 +28,7 @@ from oodream.core.results import write_rows
 from oodream.core.types import Sizes
 from oodream.data.builtin import digits
 from oodream.data.images import ImageSet
-from oodream.deploy.export import Exported, export
+from oodream.deploy.export import Exported, export, is_exported
 from oodream.deploy.guard import Guard
 from oodream.deploy.onnx import TRACED, Deployed, ExportError, Rewritten, Square, compared, to_onnx
 from oodream.detection.evaluate import evaluate
@@ -282,6 +283,19 @@ def test_what_lies_in_the_folder_stays(tmp_path):
 # The folder
 
 
+def test_what_is_exported_already_is_known_by_what_would_be_written(tmp_path):
+    export(guard(), tmp_path / "g", license="cc0-1.0")
+    card = tmp_path / "g" / "README.md"
+    card.write_text(card.read_text() + "A word of mine.\n")
+    there = partial(is_exported, folder=tmp_path / "g")
+    assert there(guard(), license="cc0-1.0")
+    assert not there(guard())
+    assert not there(guard(), license="cc0-1.0", onnx=True)
+    assert not there(guard().at(0.2), license="cc0-1.0")
+    (tmp_path / "g" / "guard.safetensors").unlink()
+    assert not there(guard(), license="cc0-1.0")
+
+
 def test_the_folder_is_a_guard_and_nothing_else(energy):
     again = Guard.load(energy.folder)
     assert again.predict(clothes()[1]) == guard().predict(clothes()[1])
@@ -360,7 +374,14 @@ def test_the_command(energy, tmp_path, capsys):
     assert "| digits |" in card
     assert "letters" not in card
     assert Guard.load(tmp_path / "out").threshold == guard().threshold
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert f"there already, {guard().guarantee}" in capsys.readouterr().out
+    write_rows(run / "results.jsonl", [*baseline, *(replace(row, auroc=0.5) for row in energy.rows)])
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 2
+    assert "as it was before" in capsys.readouterr().err
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").touch()
+    assert main(["export", str(run), "--out", str(tmp_path / "thesis")]) == 2
     assert "holds something already" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new")]) == 2
     assert "There is no folder" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -70,7 +70,9 @@ class ExportOptions:
     run: Annotated[str, tyro.conf.Positional]
     """a run's folder, or what `oodream guard` wrote, here or in a bucket"""
     out: str = ""
-    """folder to write the guard to, or one in a bucket; it is new or empty"""
+    """folder to write the guard to, or one in a bucket; it is new or empty, or here, and holds what this
+    command has written and would write again
+    """
     outliers: str = ""
     """folder to write the imagined images to, with a card, or one in a bucket; it is new or empty"""
     license: str = ""
@@ -234,9 +236,9 @@ def _export_guard(chosen: ExportOptions, place: Path, out: Path) -> list[str]:
     """Writes the folder of the guard at a place; lines that say what it promises, and what its graphs differ
     in.
     """
-    from ..deploy.export import export
+    from ..deploy.export import export, is_exported
     from ..deploy.guard import Guard
-    from ..deploy.quantize import INT8_FILE
+    from ..deploy.stored import CONFIG_FILE, INT8_FILE
     from ..run.artifacts import Run
     from ..run.folder import read_manifest
     from ..run.guard_images import images_of, images_of_run
@@ -245,18 +247,20 @@ def _export_guard(chosen: ExportOptions, place: Path, out: Path) -> list[str]:
     guard = Guard.load(place, plugins=chosen.plugins)
     run = Run.open(place, chosen.plugins) if read_manifest(place) else None
     rows = guard_rows(run) if run else []
+    asked: dict[str, Any] = {
+        "onnx": chosen.onnx, "openvino": chosen.openvino, "license": chosen.license or None
+    }  # fmt: skip
+    if (out / CONFIG_FILE).is_file():
+        if is_exported(guard, out, rows, int8=chosen.int8, **asked):
+            return [f"there already, {guard.guarantee}"]
+        raise StoreError(
+            f"{shown(out)} holds another model, or this guard as it was before, or exported with other "
+            "options. Choose another --out, or remove it."
+        )
     images = None
     if chosen.int8:
         images = images_of_run(run) if run else images_of(place, guard)
-    exported = export(
-        guard,
-        out,
-        rows,
-        onnx=chosen.onnx,
-        openvino=chosen.openvino,
-        int8=images,
-        license=chosen.license or None,
-    )
+    exported = export(guard, out, rows, int8=images, **asked)
     lines = [str(guard.guarantee)]
     for name, worst in (("guard.onnx", exported.onnx), ("guard.xml", exported.openvino)):
         if worst is not None:

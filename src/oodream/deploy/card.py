@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .guard import Guard
     from .quantize import Quantized
 
-__all__ = ["card"]
+__all__ = ["card", "card_head"]
 
 
 def card(
@@ -32,8 +32,17 @@ def card(
     `rows` are measurements of its classifier with its detector, `exported` says which graphs lie beside it,
     and `license` is an identifier of the hub's.
     """
+    name, measured = place.removeprefix(HUB), [row for row in rows if row.group != "control"]
+    head = card_head(
+        place, rows, with_graph=exported is not None and exported.onnx is not None, license=license
+    )
+    parts = f"# {name}", _about(guard), _use(guard, place, exported), _caveats(guard, measured, exported)
+    return ModelCard("\n\n".join([head, *parts]) + "\n")
+
+
+def card_head(place: str, rows: Sequence[Row], *, with_graph: bool, license: str | None) -> str:
+    """What programs read of `card`: YAML between two lines of dashes."""
     name, rows = place.removeprefix(HUB), [row for row in rows if row.group != "control"]
-    with_graph = exported is not None and exported.onnx is not None
     data = ModelCardData(
         library_name="oodream",
         license=license,
@@ -44,8 +53,7 @@ def card(
     )
     if not rows:
         data.pop("model_name")
-    parts = f"# {name}", _about(guard), _use(guard, place, exported), _caveats(guard, rows, exported)
-    return ModelCard("\n\n".join([f"---\n{data.to_yaml()}\n---", *parts]) + "\n")
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _results(rows: Sequence[Row]) -> list[EvalResult]:

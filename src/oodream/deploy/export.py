@@ -4,20 +4,22 @@ asked graphs.
 
 from __future__ import annotations
 
+import filecmp
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..core.files import fresh_folder, write_bytes
+from ..core.files import decode_text, fresh_folder, write_bytes
 from ..core.results import Row
-from .card import card
+from .card import card, card_head
 from .guard import Guard
 from .onnx import to_onnx
 from .openvino import to_openvino
 from .quantize import Int8Images, Quantized, quantize
-from .stored import INT8_FILE, ONNX_FILE
+from .stored import INT8_FILE, ONNX_FILE, VINO_FILES
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "export", "is_exported"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +65,31 @@ def export(
         about = card(guard, folder.resolve().name, rows, exported, license)
         write_bytes(fresh / "README.md", str(about).encode())
     return exported
+
+
+def is_exported(
+    guard: Guard,
+    folder: Path,
+    rows: Sequence[Row] = (),
+    *,
+    onnx: bool = False,
+    openvino: bool = False,
+    int8: bool = False,
+    license: str | None = None,
+) -> bool:
+    """Whether a folder holds what `export` would write: the same guard, such graphs as are asked for and no
+    others, and a card with the same measurements and licence, whose text may have been edited.
+    """
+    graphs = {
+        ONNX_FILE: onnx or openvino or int8, INT8_FILE: int8, **dict.fromkeys(VINO_FILES, openvino)
+    }  # fmt: skip
+    if any((folder / name).is_file() != asked for name, asked in graphs.items()):
+        return False
+    head = card_head(folder.resolve().name, rows, with_graph=graphs[ONNX_FILE], license=license)
+    readme = folder / "README.md"
+    if not readme.is_file() or not decode_text(readme.read_bytes()).startswith(head):
+        return False
+    with tempfile.TemporaryDirectory() as fresh:
+        guard.save(fresh)
+        names = [file.name for file in Path(fresh).iterdir()]
+        return filecmp.cmpfiles(fresh, folder, names, shallow=False)[0] == names
