@@ -237,6 +237,15 @@ def test_names_and_groups_of_folders(
     assert (item.name, item.group) == ("near", ""), "shifted sets have no groups"
 
 
+@pytest.mark.parametrize("slip", ["neer", "nera", "Near", "nearr", "neer:a"])
+def test_a_slip_of_a_groups_name_names_no_set(slip: str, tmp_path: Path) -> None:
+    said = "names no group that there is. Did you mean 'near'? Write near=FOLDER, near:NAME=FOLDER"
+    with pytest.raises(DataError, match=re.escape(said)):
+        named_folders((f"{slip}={tmp_path}",), (), ("near", "far"))
+    (item,) = named_folders((f"bear={tmp_path}",), (), ("near", "far"))
+    assert (item.name, item.group) == ("bear", "far")
+
+
 @pytest.mark.parametrize("option", ["near=", "", "a=", "near:a="])
 def test_an_option_without_a_folder_is_not_the_working_directory(option: str) -> None:
     with pytest.raises(DataError, match="names no folder"):

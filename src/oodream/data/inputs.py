@@ -302,11 +302,20 @@ def _parsed(option: str, groups: Sequence[str]) -> tuple[str, str, Path]:
     if label in groups:
         return "", label, Path(path)
     group, _, name = label.rpartition(":")
-    nameless = group in groups and not name
-    if nameless or (group not in groups and get_close_matches(group or name, groups, 1, 0.8)):
-        known = " or ".join(f"{group}=FOLDER, {group}:NAME=FOLDER" for group in groups)
-        raise DataError(f"{option!r} names no group that there is: write {known}, or NAME=FOLDER.")
+    meant = _meant(group or name, groups)
+    if (group in groups and not name) or (group not in groups and meant):
+        hint = f" Did you mean {meant!r}?" if group not in groups else ""
+        known = ", ".join(f"{group}=FOLDER, {group}:NAME=FOLDER" for group in groups)
+        raise DataError(
+            f"{option!r} names no group that there is.{hint} Write {known}, or another NAME=FOLDER."
+        )
     return (name, group, Path(path)) if group in groups else (label, last, Path(path))
+
+
+def _meant(word: str, groups: Sequence[str]) -> str:
+    """The group that a word is a slip of; empty for other words, such as "bear", which is a name."""
+    near = get_close_matches(word.casefold(), groups, 1, 0.75)
+    return near[0] if near and near[0][0] == word[0].casefold() else ""
 
 
 def _shortest(path: Path, others: Sequence[Path], taken: Collection[str]) -> str:
