@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from oodream.core.errors import DataError
 from oodream.core.options import ConfigError
+from oodream.data.classes import prompts_for
 from oodream.synthesis.text import (
     PromptError,
     check_prompt,
@@ -126,7 +128,7 @@ def test_scaled_has_the_class_vectors_norm():
     [
         ("circle", "a picture of a dog", "does not occur"),
         ("", "a picture", "holds no word"),
-        ("circle " * 30, "a {} b", "tokens and the decoder reads"),
+        ("circle " * 30, "a {} b", "Shorten the class names"),
         ("\u732b\u732b", "a picture of {}", "does not know"),
     ],
 )
@@ -134,6 +136,20 @@ def test_names_that_do_not_fit_are_refused(parts, name, prompt, reason):
     tokenizer, encoder = parts
     with pytest.raises(PromptError, match=reason):
         class_book(tokenizer, encoder, [name], [prompt.format(name.strip())])
+
+
+def test_all_names_that_do_not_fit_are_said_at_once(parts):
+    tokenizer, encoder = parts
+    long = ["circle " * 30 + "a", "star", "circle " * 30 + "b"]
+    with pytest.raises(PromptError, match=r"have more: 'circle .*, 'circle .*\. Shorten the class names"):
+        class_book(tokenizer, encoder, long, [f"a {name}" for name in long])
+    names, prompts = ["circle", "star"], ["a square", "a red one"]
+    with pytest.raises(PromptError, match=r"'circle' does not occur .* 'star' does not occur"):
+        name_spans(names, prompts)
+    with pytest.raises(PromptError, match=r"'circle' does not occur .* 'star' does not occur"):
+        class_book(tokenizer, encoder, names, prompts, spans=[(2, 8), (2, 5)])
+    with pytest.raises(DataError, match=r"'dig', which is no class.* hold their class's name 'circle'"):
+        prompts_for(names, {"dig": "dig", "circle": "ring"})
 
 
 def test_a_refused_name_is_told_where_another_is_written(parts):

@@ -165,17 +165,21 @@ def _around(template: str) -> tuple[str, str]:
 def _words_of(names: Sequence[str], words: Mapping[str, str]) -> list[tuple[str, tuple[int, int]]]:
     """The words of every name, and where in them the name itself stands."""
     known = {*names}
-    for name in words:
-        if name not in known:
-            hint = did_you_mean(name, names)
-            raise DataError(f"[prompts] names {brief(name)}, which is no class.{hint}")
+    faults = [
+        f"[prompts] names {brief(name)}, which is no class.{did_you_mean(name, names)}"
+        for name in words
+        if name not in known
+    ]
     result = []
     for name in names:
         text = words.get(name, name)
         places = list(re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE))
-        if not places:
-            raise DataError(f"The prompt words {brief(text)} do not hold their class's name {brief(name)}.")
-        result.append((text, places[-1].span()))
+        if places:
+            result.append((text, places[-1].span()))
+        else:
+            faults.append(f"The prompt words {brief(text)} do not hold their class's name {brief(name)}.")
+    if faults:
+        raise DataError(listed(faults, " "))
     return result
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..config import PROMPT as TEMPLATE
+from ..core.errors import brief, listed
 from ..core.options import ConfigError
 from ..core.types import ClassBook
 
@@ -62,8 +63,8 @@ def name_spans(names: Sequence[str], prompts: Sequence[str], template: str = "")
     taken to come from one that is not known: the occurrence counts whose text before and text behind most of
     the prompts share.
 
-    Raises PromptError for a name that its prompt does not hold there, and where two occurrences are equally
-    good.
+    Raises PromptError for names that their prompts do not hold there, and where two occurrences are equally
+    good, all at once.
     """
     occurrences = [
         _in_placeholder(name, prompt, template)[-1:] if template else _occurrences(name, prompt)
@@ -74,18 +75,21 @@ def name_spans(names: Sequence[str], prompts: Sequence[str], template: str = "")
         for spans, prompt in zip(occurrences, prompts, strict=True)
         for text in {text for span in spans for text in _around(prompt, span)}
     )
-    result = []
+    result, faults = [], []
     for name, prompt, spans in zip(names, prompts, occurrences, strict=True):
+        votes = [sum(shared[text] for text in _around(prompt, span)) for span in spans]
         if not spans:
             place = f" in the place of {{}} in {template!r}" if template else ""
-            raise PromptError(f"The class name {name!r} does not occur in its prompt {prompt!r}{place}.")
-        votes = [sum(shared[text] for text in _around(prompt, span)) for span in spans]
-        if votes.count(max(votes)) > 1:
-            raise PromptError(
+            faults.append(f"The class name {name!r} does not occur in its prompt {prompt!r}{place}.")
+        elif votes.count(max(votes)) > 1:
+            faults.append(
                 f"The prompt {prompt!r} holds the class name {name!r} {len(spans)} times. Say with `spans` "
                 f"which of them is meant, or word the prompt otherwise."
             )
-        result.append(spans[votes.index(max(votes))])
+        else:
+            result.append(spans[votes.index(max(votes))])
+    if faults:
+        raise PromptError(listed(faults, " "))
     return result
 
 
@@ -117,8 +121,8 @@ def class_book(
     """T(y) for every class (DREAM-OOD, section 3.1): rows of the input token table, float32 (C, D), as they
     are.
 
-    Raises PromptError for names without tokens or unknown to the tokenizer, all at once; for a name absent
-    from its prompt, or past the prompt's end; and where `name_spans` does if no `spans` are given.
+    Raises PromptError for names without tokens or unknown to the tokenizer, all at once; so for prompts that
+    are too long or do not hold their names; and where `name_spans` does if no `spans` are given.
     """
     prompts, spans = with_spans(names, prompts, spans)
     table = text_encoder.get_input_embeddings().weight.detach().float().cpu()
@@ -154,19 +158,23 @@ def _located(
 ) -> list[tuple[list[int], int, int]]:
     words = _words(tokenizer, names)
     spans = spans or name_spans(names, prompts)
-    located = []
+    located, long, lost = [], [], []
     for name, prompt, span, word in zip(names, prompts, spans, words, strict=True):
         ids, start = _run(tokenizer, prompt, span)
         if len(ids) > tokenizer.model_max_length:
-            raise PromptError(
-                f"The prompt {prompt!r} has {len(ids)} tokens and the decoder reads "
-                f"{tokenizer.model_max_length}. Shorten the class name {name!r}, or decode.prompt."
-            )
-        if ids[start : start + len(word)] != word:
-            raise PromptError(
+            long.append(f"{brief(name)} ({len(ids)})")
+        elif ids[start : start + len(word)] != word:
+            lost.append(
                 f"The class name {name!r} does not occur in its prompt {prompt!r} as words of their own."
             )
         located.append((ids, start, start + len(word)))
+    if long:
+        raise PromptError(
+            f"The decoder reads {tokenizer.model_max_length} tokens of a prompt, and those of these classes "
+            f"have more: {listed(long)}. Shorten the class names, or decode.prompt."
+        )
+    if lost:
+        raise PromptError(listed(lost, " "))
     return located
 
 
