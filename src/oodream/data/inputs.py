@@ -60,13 +60,12 @@ class DataInputs:
 
     def check(self) -> None:
         """Raises DataError for every fault of the inputs that can be known before a picture is opened."""
-        names = self.source.known
         if both := [name for name in self.config.validate if name in self.config.unknown]:
             raise DataError(
                 f"--unknown and --validate both name {listed(both)}: what is unknown cannot be left out of "
                 "the known classes. Name it in one of them."
             )
-        check_left_out(names, self.config.validate)
+        check_left_out(self.source.known, self.config.validate)
         self.prompts(self.classes)
         test = [item.folder for item in (*self.ood_folders, *self.shifted_folders)]
         check_real(self.config.regularize, self.source.home, test)
@@ -109,9 +108,7 @@ class DataInputs:
     def shifted(self) -> list[ImageSet]:
         """The user's sets of known classes that look otherwise; none where classes are left out."""
         listings = () if self.config.validate else self._shifted_listings
-        return [
-            ImageSet(name=listing.name, group="shift", images=self._read(listing)) for listing in listings
-        ]
+        return [ImageSet(name=one.name, group="shift", images=self._read(one)) for one in listings]
 
     @cached_property
     def world(self) -> Images:
