@@ -591,7 +591,7 @@ def test_code_that_is_not_here_is_no_damage(kind, change, tmp_path):
     [
         (
             "__post_init__",
-            r"^detector 'failing_here:Failing', made with no option.*: TypeError: too many \(.*failing_here\.py, line 8\)",
+            r"^detector 'failing_here:Failing', made with no option.*: TypeError: too many \(.*, line 8\)",
         ),
         ("_score", r"^The guard in .* does not answer\. Failing: TypeError: too many \(.*, line 8\)"),
     ],
