@@ -27,6 +27,7 @@ from tests.helpers.runs import command
 def test_a_stages_line_leaves_out_what_is_not_there():
     summary = {"threshold": 1.5, "guarantee": "at most 5 %", "other_half": None, "skipped": {}, "bytes": 0}
     assert in_words(summary) == "threshold 1.5, guarantee: at most 5 %, bytes 0"
+    assert in_words({"other_half": 26 / 840}) == "other half 0.031"
     lacking = "alpha 0.05 takes 59 known test images to guarantee, and there are 12"
     assert in_words({"none": lacking}) == f"none: {lacking}"
 

@@ -214,7 +214,11 @@ def run_stage(
 def in_words(summary: Json) -> str:
     """A summary's numbers, and texts behind a colon, on one line, without what there is nothing to say of."""
     left_out = (dict, list, type(None))
-    plain = {key: value for key, value in summary.items() if not isinstance(value, left_out)}
+    plain = {
+        key: round(value, 4) if isinstance(value, float) else value
+        for key, value in summary.items()
+        if not isinstance(value, left_out)
+    }
     return ", ".join(
         f"{key.replace('_', ' ')}{':' if isinstance(value, str) else ''} {value}"
         for key, value in plain.items()
