@@ -19,7 +19,7 @@ from oodream.run.folder import RunDir, StageChanged, read_manifest
 
 def test_a_file_where_the_run_folder_should_be(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(OSError, match="run"), RunDir(tmp_path / "run").locked():
+    with pytest.raises(StoreError, match="run is a file, and no folder"), RunDir(tmp_path / "run").locked():
         pass
 
 
