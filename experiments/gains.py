@@ -46,7 +46,12 @@ GAINS = {
     },
     "Drawings, relatives unknown\nsix trainings, standardised features": {
         "no outliers": "near nothing that shows (-0.1, -0.6 to +0.3)",
+        "NPOS": "+0.2 (-0.1 to +0.4)",
+        "VOS": "+0.2 (-0.1 to +0.5)",
+        "known drawings, edited (SONA)": "+0.5 (+0.4 to +0.6)",
         "known drawings, varied": "+1.1 (+0.9 to +1.3)",
+        "known drawings, mixed with fractals": "+1.5 (+0.9 to +2.1)",
+        "known drawings, mixed": "+1.6 (+1.0 to +2.1)",
         "real other drawings": "-1.2 (-1.6 to -0.8)",
     },
     "Drawings, classes left out\nfour groups, standardised features": {
