@@ -69,6 +69,7 @@ def tiff(width: int, height: int) -> bytes:
         (png(100_000, 100_000, 1), "more than the 178,956,970 pixels"),
         (png(2**31 - 1, 2**31 - 1, 1), "more than the 178,956,970 pixels"),
     ],
+    ids=["a narrow TIFF", "a narrow PNG", "a large PNG", "the largest PNG"],
 )
 def test_a_small_file_of_very_many_pixels_takes_little_memory(tmp_path, data, message):
     """The first one's rows are few bytes each, and 224 pixels each between the two steps of its resizing."""
