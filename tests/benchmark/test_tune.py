@@ -143,7 +143,7 @@ class Backwards(Mahalanobis):
 
 def test_a_detector_that_ranks_upside_down_is_named_in_the_results(tmp_path: Path) -> None:
     detectors = ("--detectors", "mahalanobis", f"{__name__}:Backwards", "--plugins")
-    with pytest.warns(UserWarning, match=rf"^resnet8: {__name__}:Backwards ranks upside down"):
+    with pytest.warns(UserWarning, match=rf"^What ranks upside down: {__name__}:Backwards .* in resnet8\)"):
         run_command(embedded_args(tmp_path, *detectors))
     notes = json.loads((tmp_path / "out" / "evaluation.json").read_text())["notes"]
     upside_down = [note.split()[0] for note in notes if "ranks upside down" in note]

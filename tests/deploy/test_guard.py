@@ -290,7 +290,7 @@ def test_a_detector_that_ranks_upside_down_warns():
     train, test = clothes()
     rows = torch.cat([(train.labels == c).nonzero()[:20, 0] for c in range(4)])
     few, strange = train.subset(rows), digits(SIZE, 200)
-    with pytest.warns(UserWarning, match=r"^guard: knn ranks upside down: .* \(AUROC [1-4]\d\.\d%\)"):
+    with pytest.warns(UserWarning, match=r"^What ranks upside down: knn \(AUROC [1-4]\d\.\d% in guard\)\."):
         fiftieth = Guard.calibrate(classifier(), make("detectors", "knn", k=50), few, test)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

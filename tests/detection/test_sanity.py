@@ -10,7 +10,7 @@ from oodream.core.registry import make
 from oodream.core.types import Output
 from oodream.data.images import Images, ImageSet, from_array
 from oodream.detection.evaluate import evaluate
-from oodream.detection.sanity import pseudo_ood, upside_down
+from oodream.detection.sanity import pseudo_ood, upside_down, warn_of_upside_down
 from oodream.models.inference import Extractor
 
 
@@ -82,15 +82,30 @@ def test_evaluate_warns_of_it_by_name() -> None:
     assert nonsense is not None
     ood = [ImageSet(name="nonsense", group="far", images=nonsense)]
     detectors = {"knn": make("detectors", "knn"), "fiftieth": make("detectors", "knn", k=50)}
-    with pytest.warns(UserWarning, match=r"^other-s3: fiftieth ranks upside down: .*AUROC \d\.\d%") as warned:
+    with pytest.warns(
+        UserWarning, match=r"^What ranks upside down: fiftieth \(AUROC \d\.\d% in other-s3\)"
+    ) as warned:
         result = evaluate(
             Extractor(Corners()), detectors, fit=lights(48, 0), test=lights(60, 1), ood=ood, resamples=0,
             classifier="other", seed=3,
         )  # fmt: skip
-    assert [str(w.message).split()[1] for w in warned] == ["fiftieth"]
+    assert len(warned) == 1
+    assert result.upside_down.keys() == {"fiftieth"}
     auroc = {row.detector: row.auroc for row in result.rows if row.dataset == "nonsense"}
     assert auroc["knn"] > 0.95
     assert auroc["fiftieth"] < 0.1
+
+
+def test_all_of_a_run_are_one_warning() -> None:
+    found = {"baseline-s0": {"knn": 0.12, "msp": 0.4}, "baseline-s1": {"knn": 0.2}, "regularized-s0": {}}
+    with pytest.warns(UserWarning, match="upside down") as warned:
+        warn_of_upside_down(found)
+    (text,) = [str(w.message) for w in warned]
+    assert (
+        "down: knn (AUROC 12.0% in baseline-s0, 20.0% in baseline-s1); msp (AUROC 40.0% in baseline-s0)."
+        in text
+    )
+    assert text.count("made unrecognizable") == 1
 
 
 def test_what_chance_explains_does_not_count() -> None:

@@ -27,7 +27,7 @@ from ..detection.apart import shared_pictures
 from ..detection.detectors import learned_fields
 from ..detection.evaluate import Evaluation, evaluate
 from ..detection.fit import Lesson, uses_outliers
-from ..detection.sanity import upside_down
+from ..detection.sanity import warn_of_upside_down
 from ..models.inference import Compute, Extractor
 from ..models.opened import Said, tried_out
 from .explain import explain
@@ -118,7 +118,7 @@ def run_benchmark(
     evaluation = _evaluate(speaking, detectors, sets, outliers, model.name, protocol, job)
     notes += shared_pictures([s.images for s in sets])
     notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy)
-    notes += _upside_down_notes(extractor, detectors, of_group(sets, "test"), evaluation)
+    notes += _upside_down_notes(model.name, evaluation)
     notes += [f"{name} is left out: {reason}" for name, reason in (skipped | evaluation.skipped).items()]
     text = tables(protocol, evaluation.rows, notes, evaluation.full_spectrum)
     for name, rows in (("results", evaluation.rows), ("full_spectrum", evaluation.full_spectrum)):
@@ -270,10 +270,10 @@ def _evaluate(
         outliers=outliers,
         shifted=[s for s in sets if s.group == SHIFTED],
         classifier=classifier,
-        called=classifier,  # the seed is not the network's
         seed=job.seed,
         resamples=job.resamples,
         fpr95_nearest=protocol.nearest,
+        warn=False,
     )
 
 
@@ -282,16 +282,13 @@ def _fit(sets: Sequence[ImageSet]) -> Images:
     return next((s.images for s in sets if s.group == "train"), of_group(sets, "test"))
 
 
-def _upside_down_notes(
-    extractor: Extractor, detectors: Mapping[str, Detector], test: Images, evaluation: Evaluation
-) -> list[str]:
-    """What `evaluate` has warned of: the fitted detectors that rank test images below pseudo-OOD ones."""
-    ids = {name: scores["id"] for name, scores in evaluation.scores.items()}
-    aurocs = upside_down(extractor, {name: detectors[name] for name in ids}, test, ids)
+def _upside_down_notes(model: str, evaluation: Evaluation) -> list[str]:
+    """The detectors that rank test images below pseudo-OOD ones, a warning of which is also given at once."""
+    warn_of_upside_down({model: evaluation.upside_down})
     return [
         f"{name} ranks upside down: test images made unrecognizable look better known to it than the test "
         f"images (AUROC {auroc:.1%}). Its numbers mean nothing here."
-        for name, auroc in aurocs.items()
+        for name, auroc in evaluation.upside_down.items()
     ]
 
 

@@ -29,7 +29,7 @@ from ..data.preprocess import read_pictures
 from ..detection.apart import warn_of_shared
 from ..detection.detectors import probes_of, scores_of, state
 from ..detection.fit import Lesson, training_outputs
-from ..detection.sanity import own_scores_of, warn_if_upside_down
+from ..detection.sanity import own_scores_of, upside_down, warn_of_upside_down
 from ..models.classifier import Classifier, from_squares, load_classifier
 from ..models.inference import Extractor, network_device, weights_hash
 from ..runtime.answering import Answering
@@ -242,7 +242,7 @@ def _fitted(
     output = extractor(held_out, probes_of([detector]))
     score_N, name = own_scores_of(detector, output), name_of(detector)
     _check_scores(score_N, name)
-    warn_if_upside_down("guard", extractor, {name: detector}, held_out, {name: score_N})
+    warn_of_upside_down({"guard": upside_down(extractor, {name: detector}, held_out, {name: score_N})})
     return detector, HeldOut.of(score_N, output.logits_BC, held_out.labels if labelled else None)
 
 

@@ -25,7 +25,7 @@ from .apart import check_sizes, warn_of_shared
 from .detectors import learned_fields, probes_of, scores_of
 from .fit import Lesson, Training, none_usable, training_outputs
 from .numbers import Numbers
-from .sanity import own_scores_of, warn_if_upside_down
+from .sanity import own_scores_of, upside_down, warn_of_upside_down
 
 __all__ = ["Detectors", "Evaluation", "evaluate", "evaluate_outputs", "shift_row"]
 
@@ -38,12 +38,14 @@ class Evaluation:
 
     `skipped` holds the detectors that cannot be used with this network and these images, and why.
     `full_spectrum` are the same rows where known images that look otherwise count as known, too.
+    `upside_down` are detectors that rank upside down (see `sanity`), with their AUROC in [0, 1].
     """
 
     rows: list[Row]
     scores: dict[str, dict[str, Tensor]]
     skipped: dict[str, str] = field(default_factory=dict)
     full_spectrum: list[Row] = field(default_factory=list)
+    upside_down: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -56,18 +58,18 @@ def evaluate(
     outliers: Images | Lesson | None = None,
     shifted: Sequence[ImageSet] = (),
     classifier: str = "classifier",
-    called: str = "",
     seed: int = 0,
     resamples: int = 500,
     fpr95_nearest: bool = False,
+    warn: bool = True,
 ) -> Evaluation:
     """`evaluate_outputs` of a network that is run once over each set.
 
     `fit` are ID training images and `test` ID test images, with labels. `outliers`, of no test set, are what
     detectors learn from that use outliers. `detectors` are names, or detectors by the name that their rows
-    should have. A detector that the network cannot serve, or that cannot be fitted, is skipped. Warns of a
-    detector that ranks upside down (see `sanity`) with the classifier so `called` (by default name and seed),
-    and of sets that share files. With `shifted` sets, known images that look otherwise, all is measured again
+    should have. A detector that the network cannot serve, or that cannot be fitted, is skipped. Warns of
+    sets that share files, and of detectors that rank upside down (see `sanity`), unless the caller does:
+    `warn` is False. With `shifted` sets, known images that look otherwise, all is measured again
     for `full_spectrum`: they join the ID test images (Yang et al. 2023, "Full-spectrum OOD detection").
 
     Raises ValueError for two sets of one name, for what is no ImageSet, for images of two sizes, when no
@@ -102,10 +104,10 @@ def evaluate(
         known = joined([known, *(extractor(one.images, probes) for one in shifted)])
         whole = measured((known, torch.cat([y_N, *(one.images.labels for one in shifted)])))
         result = replace(result, full_spectrum=whole.rows)
-    used = {name: served[name] for name in result.scores}
-    scores = {name: sets["id"] for name, sets in result.scores.items()}
-    warn_if_upside_down(called or f"{classifier}-s{seed}", extractor, used, test, scores)
-    return result
+    found = upside_down(extractor, served, test, {n: sets["id"] for n, sets in result.scores.items()})
+    if warn:
+        warn_of_upside_down({f"{classifier}-s{seed}": found})
+    return replace(result, upside_down=found)
 
 
 def _check_classes(extractor: Extractor, sets: Mapping[str, Images]) -> None:

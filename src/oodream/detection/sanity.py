@@ -22,7 +22,7 @@ from ..functional.uncertainty import delong
 from ..models.inference import Extractor
 from .detectors import probes_of, scores_of
 
-__all__ = ["own_scores_of", "pseudo_ood", "upside_down", "warn_if_upside_down"]
+__all__ = ["own_scores_of", "pseudo_ood", "upside_down", "warn_of_upside_down"]
 
 MOST = 100  # images of each kind
 MOVED, ROUNDED = 0.01, 1e-4  # of scores' spread, and of a score: differences that rounding may make
@@ -67,15 +67,16 @@ def upside_down(
 ) -> dict[str, float]:
     """The fitted detectors that rank `pseudo_ood` images below the known ones, with their AUROC.
 
-    `scores` are each detector's scores of all `known` images. An AUROC counts when it is below 0.5 beyond
-    chance: when the upper end of DeLong's 95 % interval is. Nothing is said where all known images are of one
-    class. Warns of a detector that cannot score these images.
+    `scores` are those of all `known` images by each detector that is looked at. An AUROC counts when it is
+    below 0.5 beyond chance: when the upper end of DeLong's 95 % interval is. Nothing is said where all known
+    images are of one class. Warns of a detector that cannot score these images.
     """
-    if not detectors or (nonsense := pseudo_ood(known)) is None:
+    used = {name: detectors[name] for name in scores}
+    if not used or (nonsense := pseudo_ood(known)) is None:
         return {}
-    output = extractor(nonsense, probes_of(list(detectors.values())))
+    output = extractor(nonsense, probes_of(list(used.values())))
     areas = {}
-    for name, detector in detectors.items():
+    for name, detector in used.items():
         try:
             areas[name] = delong(scores[name], scores_of(detector, output))
         except ValueError as error:
@@ -87,19 +88,20 @@ def upside_down(
     return {name: area.value for name, area in areas.items() if area.interval[1] < 0.5}
 
 
-def warn_if_upside_down(
-    of: str,
-    extractor: Extractor,
-    detectors: Mapping[str, Detector],
-    known: Images,
-    scores: Mapping[str, Tensor],
-) -> None:
-    """Warns of each detector that is `upside_down`; `of` names the classifier, or what has the detectors."""
-    for name, auroc in upside_down(extractor, detectors, known, scores).items():
+def warn_of_upside_down(found: Mapping[str, Mapping[str, float]]) -> None:
+    """Warns once of all detectors that are `upside_down`: `found` has them with their AUROC, by the name of
+    the classifier, or of what else has the detectors.
+    """
+    by_detector: dict[str, list[str]] = {}
+    for of, aurocs in found.items():
+        for name, auroc in aurocs.items():
+            by_detector.setdefault(name, []).append(f"{auroc:.1%} in {of}")
+    if by_detector:
+        named = "; ".join(f"{name} (AUROC {', '.join(said)})" for name, said in by_detector.items())
         warnings.warn(
-            f"{of}: {name} ranks upside down: known images made unrecognizable (tiles shuffled, or two "
-            f"blended) look better known to it than the known images themselves (AUROC {auroc:.1%}). Choose "
-            "other options or another detector; one that compares with training images needs enough of them "
-            "in every class, and one of yours needs higher scores for what is unknown.",
+            f"What ranks upside down: {named}. Known images made unrecognizable (tiles shuffled, or two "
+            "blended) look better known to it than the known images themselves. Choose other options or "
+            "another detector; one that compares with training images needs enough of them in every class, "
+            "and one of yours needs higher scores for what is unknown.",
             stacklevel=3,
         )

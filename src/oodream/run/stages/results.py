@@ -17,6 +17,7 @@ from ...deploy.guard import Guard, observed_half
 from ...detection.detectors import probes_of, scores_of
 from ...detection.evaluate import evaluate, shift_row
 from ...detection.fit import uses_outliers
+from ...detection.sanity import warn_of_upside_down
 from ...models.inference import Extractor
 from ...report.page import report
 from ...report.tables import shift_groups
@@ -40,7 +41,7 @@ __all__ = [
 
 def evaluate_classifiers(job: Job) -> Json:
     """Every detector on every classifier, on every OOD set and on the reconstructed-ID control."""
-    c, rows, summary = job.config.evaluate, list[Row](), {}
+    c, rows, summary, upside_down = job.config.evaluate, list[Row](), {}, {}
     lacking = lacks_outlier_images(job.run)
     learning = [name for name, one in _detectors(job).items() if uses_outliers(one)]
     left_out = {name: f"it learns from images of outliers, and {lacking}" for name in learning if lacking}
@@ -59,6 +60,7 @@ def evaluate_classifiers(job: Job) -> Json:
             seed=seed,
             resamples=c.resamples,
             fpr95_nearest=c.fpr95_nearest,
+            warn=False,
         )
         rows += measured.rows
         for detector, scores in measured.scores.items():
@@ -73,9 +75,11 @@ def evaluate_classifiers(job: Job) -> Json:
             "augrc": row.augrc,
         }
         skipped = left_out | measured.skipped
-        summary[f"{kind}-s{seed}"] = headline | {"skipped": skipped}
+        upside_down[f"{kind}-s{seed}"] = measured.upside_down
+        summary[f"{kind}-s{seed}"] = headline | {"skipped": skipped, "upside_down": measured.upside_down}
         for detector, reason in skipped.items():
             warnings.warn(f"{kind}-s{seed}: the detector {detector} is left out: {reason}", stacklevel=2)
+    warn_of_upside_down(upside_down)
     write_rows(job.layout.results, rows)
     return summary
 
