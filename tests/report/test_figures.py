@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from oodream.functional import metrics
@@ -116,3 +117,31 @@ def test_every_vector_is_drawn_unless_there_are_too_many(full: Report) -> None:
     assert crosses(content(n)) == [MAP_POINTS // 5] * 5
     assert "One outlier in 5 is drawn." in report(content(n))
     assert "is drawn" not in report(content(MAP_POINTS))
+
+
+def places(path: str) -> list[tuple[float, float]]:
+    """Where a path's marks begin."""
+    return [(float(x), float(y)) for x, y in re.findall(r"M([-\d.]+) ([-\d.]+)", path)]
+
+
+@pytest.mark.parametrize("far", [1, 39], ids=["one far", "all but one far"])
+def test_the_map_is_of_the_features_however_far_vectors_lie(full: Report, far: int) -> None:
+    """What lies beyond is drawn at the edge, whole, and counted."""
+    points = np.random.default_rng(0).uniform(-1, 1, (400, 2))
+    vectors = np.concatenate([points[: 40 - far], np.full((far, 2), (-1e4, 1e3))])
+    drawn = LatentMap(
+        features_N2=points, y_N=np.zeros(400, dtype=int), outliers_M2=vectors, y_M=np.zeros(40, dtype=int),
+        dropped_M=np.arange(40) % 2 == 0, method="",
+    )  # fmt: skip
+    figure = map_figure(content := replace(full, latent_map=drawn))
+    assert figure is not None
+    (shape,) = figure["classes"]
+    of_features = np.array(places(shape["features"]))
+    assert (np.ptp(of_features, axis=0) > 0.28 * figure["height"]).all()
+    marks = np.array([*of_features, *places(shape["kept"]), *places(shape["dropped"])])
+    assert (marks >= 3.5).all()
+    assert (marks <= (figure["width"] - 3.5, figure["height"] - 3.5)).all()
+    assert figure["beyond"] == far
+    assert f"{far} of 40 outliers lie beyond the frame, and are drawn at its edge." in report(content)
+    near = replace(drawn, outliers_M2=points[:40])
+    assert "beyond the frame" not in report(replace(full, latent_map=near))

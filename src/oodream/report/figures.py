@@ -28,6 +28,7 @@ MAP_POINTS = 4000  # features, and as many sampled vectors, that are drawn at mo
 WIDTH, HEIGHT = 300, 64  # of a histogram on a page
 SIDE = 100  # of a ROC curve
 MAP_WIDTH, MAP_HEIGHT = 720, 520
+EDGE = 6  # between the map's edge and the middle of a mark, which is whole
 BINS = 48
 NAMED = 20  # classes whose names stand on the map, at most
 
@@ -112,19 +113,21 @@ def score_figures(content: Report) -> dict[str, Any]:
 def map_figure(content: Report) -> dict[str, Any] | None:
     """The latent map by class: dots for features, crosses for sampled vectors, rings for dropped ones.
 
-    Of more than MAP_POINTS features every n-th is drawn, and so of the vectors of each class.
+    Of more than MAP_POINTS features every n-th is drawn, and so of the vectors of each class. What lies
+    beyond the frame is drawn at its edge; `beyond` says of how many vectors that is true.
     """
     if content.latent_map is None or not len(content.latent_map.features_N2):
         return None
     m = content.latent_map
     every, vectors_every = (max(1, math.ceil(len(y) / MAP_POINTS)) for y in (m.y_N, m.y_M))
-    both = np.concatenate([m.features_N2, m.outliers_M2.reshape(-1, 2)])
-    low, high = np.quantile(both, 0.001, axis=0), np.quantile(both, 0.999, axis=0)
-    scale = 0.9 * np.min(np.array([MAP_WIDTH, MAP_HEIGHT]) / np.maximum(high - low, 1e-9))
-    centre = (low + high) / 2
+    scale, centre = _frame(m)
+    middle = np.array([MAP_WIDTH, MAP_HEIGHT]) / 2
+
+    def unbounded(points: np.ndarray) -> np.ndarray:
+        return (points.reshape(-1, 2) - centre) * scale * (1, -1) + middle
 
     def place(points: np.ndarray) -> np.ndarray:
-        return (points - centre) * scale * (1, -1) + (MAP_WIDTH / 2, MAP_HEIGHT / 2)
+        return unbounded(points).clip(EDGE, 2 * middle - EDGE)
 
     def marks(points: np.ndarray, shape: str) -> str:
         return "".join(f"M{x:.1f} {y:.1f}{shape}" for x, y in place(points).tolist())
@@ -151,10 +154,28 @@ def map_figure(content: Report) -> dict[str, Any] | None:
         "height": MAP_HEIGHT,
         "every": every,
         "vectors_every": vectors_every,
+        "vectors": len(m.y_M),
+        "beyond": int((place(m.outliers_M2) != unbounded(m.outliers_M2)).any(1).sum()),
         "classes": classes,
         "method": m.method,
         "distances": _distances(m),
     }
+
+
+def _frame(m: LatentMap) -> tuple[float, np.ndarray]:
+    """The map's scale, in pixels, and the point (2,) in its middle. It shows the features and the central
+    98 % of the vectors, as far as they leave a third of it to the features.
+    """
+    low, high = np.quantile(m.features_N2, (0.001, 0.999), axis=0)
+    if len(m.y_M):
+        first, last = np.quantile(m.outliers_M2, (0.01, 0.99), axis=0)
+        reach = float((high - low).max()) or math.inf
+        low, high = (
+            np.clip(first, low - reach, low),
+            np.clip(last, high, high + reach),
+        )
+    scale = 0.9 * np.min(np.array([MAP_WIDTH, MAP_HEIGHT]) / np.maximum(high - low, 1e-9))
+    return float(scale), (low + high) / 2
 
 
 def _labels(names: Sequence[str], places: Mapping[int, np.ndarray]) -> dict[int, Label]:
