@@ -39,3 +39,4 @@ def test_each_classifier_is_judged_by_its_first_detector():
         (("regularized",), 0.7, "problem"),
     ]
     assert "sign of unknown images" in findings[1].message
+    assert findings[1].message.startswith("By energy, regularized separates"), "the report shows others, too"

@@ -116,6 +116,12 @@ def test_latents_say_that_no_picture_was_seen(full: Report) -> None:
     assert "decoded for this page alone" not in report(full)
 
 
+def test_what_makes_the_numbers_doubtful_stands_in_the_head(full: Report) -> None:
+    html = report(replace(full, remarks=["A problem, says the audit: it."]))
+    assert html.count("A problem, says the audit: it.") == 1
+    assert html.index("A problem") < html.index("</header>")
+
+
 def test_the_audit_is_shown() -> None:
     a, b = (torch.full((3, 32, 32), v, dtype=torch.uint8) for v in (10, 200))
     content = Report(

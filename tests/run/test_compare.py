@@ -104,8 +104,9 @@ def test_detectors_that_were_left_out_are_named(copied):
     stamp["summary"]["regularized-s0"]["skipped"] = {"vim": "too few features."}
     write_json(file, stamp, sealed=True)
     run = Run.open(copied)
-    assert measured_arm("a", run, REGULARIZED).warned == ("the detector vim is left out: too few features.",)
-    assert measured_arm("baseline", run, BASELINE).warned == ()
+    left_out = "the detector vim is left out: too few features."
+    assert left_out in measured_arm("a", run, REGULARIZED).warned
+    assert left_out not in measured_arm("baseline", run, BASELINE).warned
 
 
 def given(real: str, arms: dict[str, dict[str, Any]], folder: Path) -> list[str]:

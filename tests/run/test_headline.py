@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+from PIL import Image
+
+from oodream.audit.finding import Audit, Finding
 from oodream.config import Config, EvaluateConfig, RegularizeConfig
+from oodream.core.files import write_json
 from oodream.core.results import Row, ShiftRow, write_rows
+from oodream.core.types import Json
 from oodream.run.artifacts import Run
 from oodream.run.headline import headline, headline_detector
-from tests.helpers.begun import begin_run
+from tests.helpers.begun import begin_run, imagine
 from tests.helpers.page import row
 from tests.helpers.rows import shift_row
 
 RUN = Config(data="/nowhere", size=8, evaluate=EvaluateConfig(detectors=("gmm", "energy")))
 
 
-def measured(run: Run, rows: list[Row], shift_rows: list[ShiftRow]) -> None:
+def measured(
+    run: Run,
+    rows: list[Row],
+    shift_rows: list[ShiftRow],
+    findings: tuple[Finding, ...] = (),
+    summary: Json | None = None,
+) -> None:
+    imagine(run, [Image.new("RGB", (8, 8))] * 2)
     write_rows(run.layout.results, rows)
     write_rows(run.layout.shift_rows, shift_rows)
+    write_json(run.layout.audit, Audit(sets={}, findings=findings).to_json())
+    run.folder.begin("scores", {})
+    run.folder.finish("scores", {}, 1.0, summary or {})
 
 
 ROWS = [row(kind, "mean", "all", fpr) for kind, fpr in (("baseline", 0.4), ("regularized", 0.1))]
@@ -98,3 +114,42 @@ def test_a_detector_that_was_left_out_makes_no_headline(tmp_path):
     run = begin_run(tmp_path, RUN)
     measured(run, ROWS, [])
     assert headline_detector(run) == "energy"
+
+
+def found(severity: str, kind: str = "duplicates") -> Finding:
+    return Finding(
+        kind=kind, sets=("ID/train", "near"), count=3, share=0.3, severity=severity, message="long. Do this."
+    )
+
+
+def test_each_problem_of_the_audit_is_named_once_before_the_numbers(tmp_path):
+    run = begin_run(tmp_path, RUN)
+    measured(run, ROWS, [], (found("problem"), found("problem", "files"), found("warning"), found("fine")))
+    lines = headline(run).replace("\u00a0", " ").splitlines()
+    assert lines[:2] == [
+        "A problem, says the audit: 30.0 % of “near” show the same as images of “ID/train”.",
+        "A problem, says the audit: the files' format, size and compression alone separate “near” from "
+        "“ID/train” (AUROC 30.0 %).",
+    ]
+    assert lines[2].startswith("Unknown images accepted")
+
+
+@pytest.mark.parametrize(("accuracy", "warned"), [(0.5, True), (0.525, True), (0.8, False)])
+def test_accuracy_at_chance_is_said_once_for_both(tmp_path, accuracy, warned):
+    run = begin_run(tmp_path, RUN)
+    measured(run, [replace(r, accuracy=accuracy) for r in ROWS], [])
+    text = (
+        "A warning of “baseline”, “regularized”: the accuracy is no better than guessing among 2 classes.\n"
+    )
+    assert headline(run).startswith(text) == warned
+    assert "guessing" not in headline(run).removeprefix(text)
+
+
+def test_a_first_detector_that_ranks_upside_down_is_named_with_its_seeds(tmp_path):
+    run = begin_run(tmp_path, RUN)
+    wrong = {"baseline-s0": {"upside_down": {"msp": 0.1}}, "regularized-s1": {"upside_down": {"energy": 0.1}}}
+    measured(run, [*ROWS, *(replace(r, seed=1) for r in ROWS)], [], summary=wrong)
+    first, *others = headline(run).splitlines()
+    assert first.startswith("A warning of “regularized”: energy ranks upside down: ")
+    assert first.endswith("known images themselves (in 1 of 2 trainings).")
+    assert not any("upside" in line for line in others), "another detector is not the headline's"

@@ -13,14 +13,17 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from oodream.audit.finding import Audit, Finding
 from oodream.core.files import read_json
 from oodream.data.inputs import DataInputs
 from oodream.report.comparison import measured
 from oodream.report.contrasts import contrasts
+from oodream.report.remarks import problems
 from oodream.run.artifacts import Run
 from oodream.run.compare import measured_arm
 from oodream.run.disagree import Side, disagreements
 from oodream.studio.arms import Beside, beside, facts
+from oodream.studio.compare import results_html
 from tests.helpers.page import Page
 from tests.helpers.studio import client
 
@@ -50,6 +53,23 @@ def test_arms_are_those_of_the_library(runs):
     assert table.arms[2] == measured_arm("calm", runs["calm"], "regularized")
     assert table.same
     assert table.problems == {}
+
+
+def test_what_makes_numbers_doubtful_is_said_as_in_the_comparison(finished, monkeypatch):
+    run = Run.open(finished)
+    rows = [replace(row, accuracy=1 / len(run.book.names)) for row in run.rows()]
+    finding = Finding(
+        kind="duplicates", sets=("ID/train", "near"), count=3, share=0.3, severity="problem", message="long"
+    )
+    monkeypatch.setattr(Run, "rows", lambda self: rows)
+    monkeypatch.setattr(Run, "audit", lambda self: Audit(sets={}, findings=(finding,)))
+    table = beside({"calm": partial(facts, run)})
+    html = results_html(table)
+    (said,) = problems(table.arms)
+    assert said.startswith("A problem, says the audit of “calm”: 30.0")
+    assert html.count(said) == 1
+    assert html.index(said) < html.index("<table")
+    assert html.count("A warning of “baseline”, “calm”: the accuracy is no better than guessing") == 1
 
 
 def test_the_area_of_a_curve_is_the_auroc_of_its_arm(runs):

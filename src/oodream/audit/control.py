@@ -43,6 +43,6 @@ def reconstruction_control(rows: Sequence[Row]) -> Iterator[Finding]:
             count=seeds[0].n_ood,
             share=auroc,
             severity=severity,
-            message=f"{classifier} separates reconstructed ID images from untouched ones at AUROC "
-            f"{percent(auroc)} ({percent(low)} to {percent(high)}). {meaning}",
+            message=f"By {seeds[0].detector}, {classifier} separates reconstructed ID images from untouched "
+            f"ones at AUROC {percent(auroc)} ({percent(low)} to {percent(high)}). {meaning}",
         )

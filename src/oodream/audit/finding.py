@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from ..core.errors import shown
 from ..core.types import Json
 
 __all__ = ["EXAMPLES", "GROUPS", "SEVERITIES", "Audit", "Finding", "percent"]
@@ -12,6 +13,14 @@ __all__ = ["EXAMPLES", "GROUPS", "SEVERITIES", "Audit", "Finding", "percent"]
 GROUPS = ("train", "test", "outliers", "shift", "near", "far", "control")
 SEVERITIES = ("problem", "warning", "fine")
 EXAMPLES = 6
+BRIEFLY = {
+    "duplicates": "{percent} of “{last}” show the same as images of “{first}”",
+    "labels": "{percent} of “{last}” have an equal image with another label",
+    "files": "the files' format, size and compression alone separate “{last}” from “{first}” (AUROC "
+    "{percent})",
+    "control": "{first} takes reconstructed known images for others than untouched ones (AUROC {percent})",
+}
+"""What a finding says in few words, for the kinds that can be a problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +47,14 @@ class Finding:
     message: str
     interval: tuple[float, float] | None = None
     examples: tuple[Json, ...] = ()
+
+    @property
+    def brief(self) -> str:
+        """What was found, with the sets concerned, in few words: not what it means, nor what to do. It is the
+        whole message of a kind that is never a problem.
+        """
+        words = BRIEFLY.get(self.kind, self.message.replace("{", "{{").replace("}", "}}"))
+        return words.format(first=shown(self.sets[0]), last=shown(self.sets[-1]), percent=percent(self.share))
 
 
 @dataclass(frozen=True, kw_only=True)

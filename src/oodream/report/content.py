@@ -178,7 +178,8 @@ class Report:
     - `reconstructed_id` is, by classifier, the AUROC in [0, 1] of reconstructed ID images against ID images.
     - `dropped` says how many imagined images went for which reason, and `recognized` how many of all the
       baseline takes for their class, where it was asked.
-    - `audit` are the audit's findings, worst first.
+    - `audit` are the audit's findings, worst first, and `remarks` sentences that stand beside the headline:
+      what makes its numbers doubtful.
     """
 
     title: str
@@ -211,3 +212,4 @@ class Report:
     dropped: Mapping[str, int] = field(default_factory=dict)
     recognized: int | None = None
     audit: Sequence[AuditNote] = ()
+    remarks: Sequence[str] = ()

@@ -10,7 +10,7 @@ from ..core.errors import listed
 from ..functional.uncertainty import Difference
 from .contrasts import METRICS, SHARED, Arm, Contrast
 
-__all__ = ["about", "in_points", "notes", "problems", "trained_otherwise"]
+__all__ = ["about", "in_points", "notes", "of_run", "problems", "trained_otherwise"]
 
 COLUMNS = {
     "near": "near: unknown images that look like the known ones",
@@ -26,13 +26,23 @@ COLUMNS = {
 def problems(arms: Sequence[Arm]) -> list[str]:
     """What the arms' audits say of what makes numbers wrong, in a text each, with the arms concerned."""
     said = _concerned({arm.arm: arm.problems for arm in arms})
-    return [f"A problem, says the audit of {_quoted(names)}: {text}" for text, names in said.items()]
+    return [_problem(text, f" of {_quoted(names)}") for text, names in said.items()]
 
 
-def _warned(arms: Sequence[Arm]) -> list[str]:
-    """What the arms' runs warn of, in a text each, with the arms concerned."""
-    said = _concerned({arm.arm: arm.warned for arm in arms})
-    return [f"A warning of {_quoted(names)}: {text}" for text, names in said.items()]
+def of_run(problems: Sequence[str], warned: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is to be known of one run's numbers: what its audit calls problems, and what it is `warned` of, by
+    kind of classifier; in a sentence each.
+    """
+    return [*map(_problem, problems), *_warned(warned)]
+
+
+def _problem(text: str, audited: str = "") -> str:
+    return f"A problem, says the audit{audited}: {text}"
+
+
+def _warned(said: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is warned of, in a text each, with the arms or kinds of classifier concerned."""
+    return [f"A warning of {_quoted(names)}: {text}" for text, names in _concerned(said).items()]
 
 
 def _concerned(said: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -63,7 +73,7 @@ def about(arms: Sequence[Arm]) -> list[str]:
         _detectors(arms),
         trained_otherwise(arms),
         _equal(arms),
-        _warned(arms),
+        _warned({arm.arm: arm.warned for arm in arms}),
     )
     return [baseline, *chain(*more)]
 

@@ -25,6 +25,7 @@ from ..report.tables import Cell, shift_groups, spread, summarize, summarize_shi
 from ..training.sources import Kind
 from .arms import check_begun, checked_arms, of_arm, own_redo
 from .artifacts import Run
+from .doubts import doubts, problems
 from .folder import RunDir
 from .layout import BASELINE, REGULARIZED, classifier_stage, imagined_stage
 from .runner import go
@@ -127,13 +128,8 @@ def measured_arm(name: str, run: Run, kind: str) -> Arm:
         sets=sets(rows),
         unknown=run.inputs.unknown,
         problems=problems(run) if kind == REGULARIZED else (),
-        warned=left_out(run, kind),
+        warned=(*doubts(run, kind, detector), *left_out(run, kind)),
     )
-
-
-def problems(run: Run) -> tuple[str, ...]:
-    """What a run's audit says of its problems, with the sets concerned."""
-    return tuple(f"{', '.join(finding.sets)}: {finding.message}" for finding in run.audit()["problem"])
 
 
 def left_out(run: Run, kind: str) -> tuple[str, ...]:

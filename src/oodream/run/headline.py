@@ -5,14 +5,16 @@ from __future__ import annotations
 from ..core.results import CORRUPTED
 from ..report.tables import Cell, overlap, shift_groups, summarize, summarize_shifts
 from .artifacts import Run
+from .doubts import remarks
 from .layout import BASELINE, REGULARIZED
 
 __all__ = ["headline", "headline_detector"]
 
 
 def headline(run: Run) -> str:
-    """The run in a few lines: means over all OOD sets and seeds by the headline's detector, and before them
-    each shifted folder and the mean over corruptions, both flagged by the energy.
+    """The run in a few lines: what makes its numbers doubtful (`doubts.remarks`), each shifted folder and the
+    mean over corruptions, both flagged by the energy, and means over all OOD sets and seeds by the headline's
+    detector.
     """
     detector, rows, shift_rows = headline_detector(run), run.rows(), run.shift_rows()
 
@@ -23,7 +25,7 @@ def headline(run: Run) -> str:
         )
         return final, base
 
-    lines = []
+    lines = remarks(run, detector)
     for name, group in shift_groups(shift_rows).items():
         accuracy, flagged = (
             [summarize_shifts(group, kind, metric).text for kind in (REGULARIZED, BASELINE)]

@@ -36,6 +36,7 @@ from ..report.content import (
 from ..synthesis.samplers._classes import neighbour
 from .artifacts import Run
 from .audit import audited_sets, drawn_features
+from .doubts import remarks
 from .folder import read_manifest
 from .headline import headline_detector
 from .layout import BASELINE, KINDS, REGULARIZED, classifier_stage
@@ -95,6 +96,7 @@ def present(run: Run, inputs: DataInputs, device: torch.device, decoder: Decoder
         guarantee=guarantee,
         reconstructed_id=reconstructed_id(run, stamps),
         audit=audit_notes(run, inputs),
+        remarks=remarks(run, detector),
         **(imagined(run, inputs, decoder) if run.imagines else {}),
     )
 

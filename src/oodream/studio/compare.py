@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from ..core.types import Json
 from ..report.comparison import differences, headline, measured, share_figures
 from ..report.contrasts import METRICS, contrasts
-from ..report.remarks import about, notes
+from ..report.remarks import about, notes, problems
 from ..run.artifacts import Run
 from ..run.disagree import Disagreement, Side, disagreements
 from .arms import FPR, UNREADABLE, Beside, Curve, Facts, beside, facts
@@ -171,6 +171,7 @@ def results_html(table: Beside) -> str:
         "results.html.j2",
         table=table,
         headline=headline(table.arms, by_metric) if len(table.arms) > 1 else "",
+        problems=problems(table.arms),
         measured=measured(table.arms) if table.arms else None,
         shares_of=share_figures(by_metric),
         differences={METRICS[metric]: differences(table.arms, part) for metric, part in by_metric.items()},
