@@ -120,7 +120,7 @@ def test_markdown_has_a_table_of_numbers_and_one_for_each_metric():
     assert tables[""][1][-4:] == ["0.0", "–", "30", "0.70"]
     assert tables[""][2][-4:] == ["20.0", "200", "30", "0.70"]
     head, imagined, _, real, _ = tables["near AUROC"]
-    assert head == ["arm", "less baseline", "less imagined", "share of the oracle's gain"]
+    assert head == ["arm", "minus baseline", "minus imagined", "share of the oracle's gain"]
     assert re.fullmatch(r"\+2\.1 \(\+1\.\d to \+2\.\d; p = [\d.e-]+\)", imagined[1])
     assert (imagined[2], real[3]) == ("–", "–")
     assert re.fullmatch(r"2\d % \(1\d to 3\d\)", imagined[3])
@@ -145,7 +145,7 @@ def test_a_share_of_nothing_is_said_in_words():
 def test_without_an_oracle_nothing_is_said_of_one():
     text = markdown(ARMS[:3])
     assert "oracle" not in text
-    assert rows(text)["near AUROC"][0] == ["arm", "less baseline", "less imagined"]
+    assert rows(text)["near AUROC"][0] == ["arm", "minus baseline", "minus imagined"]
     page = comparison_page("x", ARMS[:3], {}, "oodream compare", {})
     assert "oracle" not in Page(page).text("p") + Page(page).text("h2") + Page(page).text("th")
     assert re.search(
@@ -290,6 +290,15 @@ def test_problems_of_the_audits_stand_before_the_numbers():
     html = comparison_page("c", told, {}, "compare", {})
     assert html.index(text) < html.index("<table")
     assert "A problem" not in markdown(ARMS)
+
+
+def test_a_wide_table_has_the_width_of_the_page_and_says_that_it_scrolls():
+    wide = [replace(arm, cells={f"near {i}": Cell(value=1, low=1, high=1, spread="") for i in range(9)})
+            for arm in ARMS]  # fmt: skip
+    for arms, hinted in ((wide, True), (ARMS, False)):
+        page = Page(comparison_page("c", arms, {}, "compare", {}))
+        assert {"id": "results", "class": "wide"} in page.all("section")
+        assert ("scroll the table sideways" in page.text("p")) == hinted
 
 
 def test_what_runs_warn_of_is_said_once_with_the_arms_concerned():

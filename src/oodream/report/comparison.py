@@ -79,8 +79,8 @@ def differences(arms: Sequence[Arm], part: Sequence[Contrast]) -> tuple[list[str
     shared = any(contrast.share for contrast in part)
     head = [
         "arm",
-        f"less {arms[0].arm}",
-        f"less {arms[1].arm}",
+        f"minus {arms[0].arm}",
+        f"minus {arms[1].arm}",
         *(["share of the oracle's gain"] if shared else []),
     ]
     rows = [
