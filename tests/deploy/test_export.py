@@ -30,6 +30,7 @@ from oodream.data.builtin import digits
 from oodream.data.images import ImageSet
 from oodream.deploy.export import Exported, export, is_exported
 from oodream.deploy.guard import Guard
+from oodream.deploy.measured import Measurements
 from oodream.deploy.onnx import TRACED, Deployed, ExportError, Rewritten, Square, compared, to_onnx
 from oodream.detection.evaluate import evaluate
 from oodream.runtime.pictures import square
@@ -65,7 +66,7 @@ def energy(tmp_path_factory):
     rows = evaluate(
         extractor, ["energy"], fit=train, test=test, ood=ood, resamples=20, classifier="regularized"
     ).rows
-    worst = export(guard(), folder, rows, onnx=True).onnx
+    worst = export(guard(), folder, Measurements.of_rows(rows), onnx=True).onnx
     return SimpleNamespace(folder=folder, rows=rows, worst=worst)
 
 
@@ -350,7 +351,10 @@ def test_the_cards_snippets_run(energy, tmp_path, monkeypatch):
 def test_a_card_without_measurements(tmp_path):
     export(guard(), tmp_path / "g")
     text = (tmp_path / "g" / "README.md").read_text()
-    assert "Nothing has been measured with this guard." in text
+    assert "No measurement of this guard on unknown pictures stands here." in text
+    assert "neither the\nnetwork nor the detector has learned from." in text, "as `Guard.calibrate` has it"
+    for contradiction in ("measured,\nbelow", "sets above", "Accuracy on", "plugins"):
+        assert contradiction not in text
     assert "model-index" not in text
     assert "onnx" not in text
 

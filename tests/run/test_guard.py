@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from oodream.data.builtin import digits
 from oodream.data.folders import list_ood
 from oodream.run.guard_inputs import GuardInputs, GuardJob
 from oodream.run.guard_page import read_scores
+from oodream.run.guards import measurements, save_guard
 from oodream.runtime import Guard as GraphGuard
 from tests.helpers.bucket import objects
 from tests.helpers.guarded import SIZE, Logits, classifier, output_names, save_clothes, save_logits
@@ -128,6 +130,49 @@ def test_it_is_exported_as_any_guard(made, tmp_path):
     card = (tmp_path / "x" / "README.md").read_text()
     assert re.search(r"`exported:net.pt2`, images of 12 x 12 pixels; a file of [\d.]+ MB\n", card)
     assert (tmp_path / "x" / "guard.onnx").exists()
+
+
+def test_the_card_says_what_the_report_says(made, tmp_path):
+    assert main(["export", str(made), "--out", str(tmp_path / "x"), "--plugins"]) == 0
+    card, facts = (tmp_path / "x" / "README.md").read_text(), json.loads((made / "report.json").read_text())
+    accuracy, (digits,) = facts["accuracy"], facts["measured"]
+    assert f"Accuracy on {accuracy['n']:,} known images: {accuracy['value']:.1%}." in card
+    numbers = [f"{digits[key]:.1%}" for key in ("auroc", "fpr95_id")]
+    assert f"| digits | far | {' | '.join(numbers)} | {digits['n']} | {digits['flagged']:.1%} |" in card
+    assert "The promise supposes that the network was not trained on these images" in card, "no splits"
+    assert "neither the\nnetwork" not in card
+    moved, _ = save_guard(tmp_path, Guard.load(made, plugins=True).at(0.2), measurements(made))
+    assert f"| {numbers[0]} | {numbers[1]} | {digits['n']} |\n" in (moved / "README.md").read_text()
+    for again in (made, tmp_path / "x"):  # of the latter nobody knows what was measured
+        out = tmp_path / f"of-{again.name}"
+        assert main(["export", str(again), "--out", str(out), "--plugins"]) == 0
+        text = (out / "README.md").read_text()
+        assert ("| digits |" in text) == ("sets above" in text) == (again == made)
+        assert "The promise supposes" in text
+
+
+def test_the_network_of_a_guard_with_splits_has_not_seen_the_test_images(desk, tmp_path):
+    shutil.copytree(desk / "photos", tmp_path / "split" / "train")
+    save_clothes(tmp_path / "split" / "test", 900)
+    out = tmp_path / "g"
+    assert guard(desk, out, *PIXELS, "--detectors", "energy", data=str(tmp_path / "split")) == 0
+    assert not measurements(out).supposed
+
+
+def test_the_code_to_copy_allows_the_code_that_it_needs(made, desk, tmp_path, monkeypatch):
+    assert main(["export", str(made), "--out", str(tmp_path / "x"), "--plugins"]) == 0
+    (tmp_path / made.name).symlink_to(made)
+    shutil.copy(next((desk / "digits").glob("*.png")), tmp_path / "picture.jpg")
+    monkeypatch.chdir(tmp_path)
+    card, report = (tmp_path / "x" / "README.md").read_text(), (made / "report.html").read_text()
+    for text, start, end in ((card, "```python\n", "```"), (report, "<h3>Use it</h3><pre>", "</pre>")):
+        exec(html.unescape(text.split(start)[1].split(end)[0]), {})
+        assert "code is run" in text
+    net = save_logits_as_onnx(tmp_path / "net.onnx")
+    assert guard(desk, tmp_path / "data", *PIXELS, "--detectors", "energy", "--model", str(net)) == 0
+    assert (
+        "plugins" not in (tmp_path / "data" / "report.html").read_text().split("Use it")[1].split("<h3>")[0]
+    )
 
 
 def test_one_on_an_onnx_file_becomes_one_graph(desk, tmp_path):

@@ -13,7 +13,7 @@ from oodream.data.inputs import DataInputs
 from oodream.deploy.guard import Guard
 from oodream.run.artifacts import Run
 from oodream.run.guard_images import images_of_run
-from oodream.run.guards import guard_rows, save_guard
+from oodream.run.guards import guard_rows, measurements, save_guard
 from tests.helpers.begun import begin_run
 from tests.helpers.guarded import SIZE, clothes, save_clothes, save_run
 from tests.helpers.page import row
@@ -56,7 +56,7 @@ def test_nothing_is_written_behind_a_link(run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (run.folder.path / "guards").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match="leads out of"):
-        save_guard(run.folder.path, run.guard(), guard_rows(run))
+        save_guard(run.folder.path, run.guard(), measurements(run))
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -64,7 +64,7 @@ def test_the_card_has_the_runs_numbers_of_this_guard(run):
     assert guard_rows(run) == [], "nothing has been measured yet"
     run.folder.finish("scores", {"sets": {}}, 1, {})
     assert [(one.classifier, one.detector) for one in guard_rows(run)] == [("regularized", "energy")]
-    folder, _ = save_guard(run.folder.path, run.guard(), guard_rows(run))
+    folder, _ = save_guard(run.folder.path, run.guard(), measurements(run))
     assert "0.25" in (folder / "README.md").read_text()
 
 

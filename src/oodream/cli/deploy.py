@@ -242,16 +242,16 @@ def _export_guard(chosen: ExportOptions, place: Path, out: Path) -> list[str]:
     from ..run.artifacts import Run
     from ..run.folder import read_manifest
     from ..run.guard_images import images_of, images_of_run
-    from ..run.guards import guard_rows
+    from ..run.guards import measurements
 
     guard = Guard.load(place, plugins=chosen.plugins)
     run = Run.open(place, chosen.plugins) if read_manifest(place) else None
-    rows = guard_rows(run) if run else []
+    measured = measurements(run or place)
     asked: dict[str, Any] = {
         "onnx": chosen.onnx, "openvino": chosen.openvino, "license": chosen.license or None
     }  # fmt: skip
     if (out / CONFIG_FILE).is_file():
-        if is_exported(guard, out, rows, int8=chosen.int8, **asked):
+        if is_exported(guard, out, measured, int8=chosen.int8, **asked):
             return [f"there already, {guard.guarantee}"]
         raise StoreError(
             f"{shown(out)} holds another model, or this guard as it was before, or exported with other "
@@ -260,7 +260,7 @@ def _export_guard(chosen: ExportOptions, place: Path, out: Path) -> list[str]:
     images = None
     if chosen.int8:
         images = images_of_run(run) if run else images_of(place, guard)
-    exported = export(guard, out, rows, int8=images, **asked)
+    exported = export(guard, out, measured, int8=images, **asked)
     lines = [str(guard.guarantee)]
     for name, worst in (("guard.onnx", exported.onnx), ("guard.xml", exported.openvino)):
         if worst is not None:

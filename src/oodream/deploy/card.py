@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..core.results import Row
+from ..core.errors import listed
 from ..models.inference import cost
-from .stored import CONFIG_FILE, HUB, INT8_FILE, ONNX_FILE, VINO_FILES, name_of
+from .measured import MEAN, UNMEASURED, Measured, Measurements
+from .stored import CONFIG_FILE, HUB, INT8_FILE, ONNX_FILE, VINO_FILES, code_of, name_of
 
 if TYPE_CHECKING:
     from .export import Exported
@@ -23,58 +24,56 @@ __all__ = ["card", "card_head"]
 def card(
     guard: Guard,
     place: str,
-    rows: Sequence[Row] = (),
+    measured: Measurements = UNMEASURED,
     exported: Exported | None = None,
     license: str | None = None,
 ) -> ModelCard:
     """The model card of a guard that lies in `place`, a folder or "hub:OWNER/NAME".
 
-    `rows` are measurements of its classifier with its detector, `exported` says which graphs lie beside it,
-    and `license` is an identifier of the hub's.
+    `measured` are the guard's numbers, `exported` says which graphs lie beside it, and `license` is an
+    identifier of the hub's.
     """
-    name, measured = place.removeprefix(HUB), [row for row in rows if row.group != "control"]
-    head = card_head(
-        place, rows, with_graph=exported is not None and exported.onnx is not None, license=license
-    )
+    name, with_graph = place.removeprefix(HUB), exported is not None and exported.onnx is not None
+    head = card_head(place, measured, with_graph=with_graph, license=license)
     parts = f"# {name}", _about(guard), _use(guard, place, exported), _caveats(guard, measured, exported)
     return ModelCard("\n\n".join([head, *parts]) + "\n")
 
 
-def card_head(place: str, rows: Sequence[Row], *, with_graph: bool, license: str | None) -> str:
+def card_head(place: str, measured: Measurements, *, with_graph: bool, license: str | None) -> str:
     """What programs read of `card`: YAML between two lines of dashes."""
-    name, rows = place.removeprefix(HUB), [row for row in rows if row.group != "control"]
+    results = _results(measured)
     data = ModelCardData(
         library_name="oodream",
         license=license,
         pipeline_tag="image-classification",
         tags=["out-of-distribution-detection", "image-classification", "oodream", *["onnx"] * with_graph],
-        model_name=name,
-        eval_results=_results(rows) or None,
+        model_name=place.removeprefix(HUB),
+        eval_results=results or None,
     )
-    if not rows:
+    if not results:
         data.pop("model_name")
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _results(rows: Sequence[Row]) -> list[EvalResult]:
+def _results(measured: Measurements) -> list[EvalResult]:
     """The measurements as the hub shows them, but for the mean over sets."""
     task = "image-classification"
     results = []
-    if rows:
-        accuracy = round(rows[0].accuracy, 4)
-        results.append(EvalResult(task, "known", "known test images", "accuracy", accuracy))
-    for row in rows:
-        if row.dataset != "mean":
+    if measured.accuracy is not None:
+        accuracy = round(measured.accuracy, 4)
+        results.append(EvalResult(task, "known", "known images", "accuracy", accuracy))
+    for one in measured.unknown:
+        if one.name != MEAN:
             about: dict[str, Any] = {
                 "task_type": task,
                 "task_name": "Out-of-distribution detection",
-                "dataset_type": row.dataset,
-                "dataset_name": f"{row.dataset} ({row.group}-OOD)",
+                "dataset_type": one.name,
+                "dataset_name": f"{one.name} ({one.group}-OOD)",
             }
             results += [
-                EvalResult(**about, metric_type="auroc", metric_value=round(row.auroc, 4)),
+                EvalResult(**about, metric_type="auroc", metric_value=round(one.auroc, 4)),
                 EvalResult(
-                    **about, metric_type="fpr95", metric_value=round(row.fpr95_id, 4),
+                    **about, metric_type="fpr95", metric_value=round(one.fpr95_id, 4),
                     metric_name="share of OOD accepted where 95 % of ID is",
                 ),
             ]  # fmt: skip
@@ -103,31 +102,41 @@ def _cost(guard: Guard) -> str:
 
 
 def _use(guard: Guard, place: str, exported: Exported | None) -> str:
-    files = "\n".join(f"| `{file}` | {what} |" for file, what in _files(guard, exported).items())
+    files, code = _files(guard, exported), code_of(guard)
+    table = "\n".join(f"| `{file}` | {what} |" for file, what in files.items())
     return f"""## Use
 
 ```python
 from oodream import Guard
 
-guard = {_loading(place)}
+guard = {_loading(place, bool(code))}
 prediction = guard.predict("picture.jpg")  # a path, a PIL image, an array, a tensor, or several of them
 print(prediction.answer, prediction.flagged, prediction.score, prediction.p_value)
 ```
 
-`guard.at(alpha)` is the same guard with another rate of false alarms.
+{_code_is_run(code)}`guard.at(alpha)` is the same guard with another rate of false alarms.
 {_onnx_use(place) if exported and exported.onnx is not None else ""}
 | file | holds |
 | --- | --- |
-{files}"""
+{table}"""
 
 
-def _loading(place: str) -> str:
+def _loading(place: str, plugins: bool) -> str:
+    wanted = ", plugins=True" if plugins else ""
     if place.startswith(HUB):
-        return f'Guard.from_pretrained("{place.removeprefix(HUB)}")'
-    return f'Guard.load("{place}")  # this folder; a repository of the hub is "hub:OWNER/NAME"'
+        return f'Guard.from_pretrained("{place.removeprefix(HUB)}"{wanted})'
+    return f'Guard.load("{place}"{wanted})  # this folder; a repository of the hub is "hub:OWNER/NAME"'
 
 
-def _caveats(guard: Guard, rows: Sequence[Row], exported: Exported | None) -> str:
+def _code_is_run(code: list[str]) -> str:
+    """A paragraph on what `plugins=True` allows; empty for a guard that is data alone."""
+    if not code:
+        return ""
+    names = listed(f"`{name}`" for name in code)
+    return f"With `plugins=True` code is run: {names}. Allow it where you trust who made this guard.\n\n"
+
+
+def _caveats(guard: Guard, measured: Measurements, exported: Exported | None) -> str:
     return f"""## What it is for
 
 For telling the classes above apart where other things may come before the camera, and for handing these to a
@@ -136,20 +145,19 @@ accuracy.
 
 ## How the threshold is guaranteed
 
-The threshold is {_rank(guard)} of the scores of {guard.guarantee.n:,} known images that neither the
-network nor the detector has learned from. The guarantee holds for pictures that come from where these came
+The threshold is {_rank(guard)} of the scores of {guard.guarantee.n:,} known images that
+{_not_learned_from(measured)} The guarantee holds for pictures that come from where these came
 from, whatever the scores' distribution. It says nothing about known classes that look otherwise (another
-camera, weather, style), and nothing about how many unknown pictures are flagged: that is measured, below, on
-some kinds of them. `guard.drift` shows whether a stream has moved away.
+camera, weather, style), and nothing about how many unknown pictures are flagged: {_of_unknown(measured)}.
+`guard.drift` shows whether a stream has moved away.
 
 ## Measured
 
-{_table(rows)}
+{_numbers(measured)}
 
 {_in_integers(exported.int8 if exported else None)}## Limits
 
-- It has been measured on the sets above and on no others; a kind of picture that is not among them may be
-  taken for known.
+- {_tried_on(measured)}
 - Pictures are read upright, in RGB, their centre square at {guard.size} pixels: what lies outside of it or is
   smaller is not seen.
 - Classes that look alike are confused as by any classifier; "unknown" does not mean "wrong"."""
@@ -180,19 +188,50 @@ def _rank(guard: Guard) -> str:
     return "an upper tolerance limit (Wilks 1941)"
 
 
-def _table(rows: Sequence[Row]) -> str:
-    if not rows:
-        return "Nothing has been measured with this guard."
-    lines = [
-        "| unknown pictures | group | AUROC | OOD accepted where 95 % of known are | images |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {row.dataset} | {row.group} | {row.auroc:.1%} | {row.fpr95_id:.1%} | {row.n_ood:,} |"
-            for row in rows
-        ),
-    ]
-    accuracy = f"Accuracy on {rows[0].n_id:,} known test images: {rows[0].accuracy:.1%}."
-    return "\n".join(lines) + f"\n\n{accuracy} None of these numbers depends on the guard's threshold."
+def _not_learned_from(measured: Measurements) -> str:
+    if not measured.supposed:
+        return "neither the\nnetwork nor the detector has learned from."
+    return """the detector
+has not learned from. The promise supposes that the network was not trained on these images either, which
+nobody knows here: where it was, more known pictures may be flagged than is promised."""
+
+
+def _of_unknown(measured: Measurements) -> str:
+    if measured.unknown:
+        return "that is measured,\nbelow, on some kinds of them"
+    return "nothing\nof that stands here"
+
+
+def _tried_on(measured: Measurements) -> str:
+    if measured.unknown:
+        return (
+            "It has been measured on the sets above and on no others; a kind of picture that is not among\n"
+            "  them may be taken for known."
+        )
+    return "No measurement on unknown pictures stands here; any kind of them may be taken for known."
+
+
+def _numbers(measured: Measurements) -> str:
+    parts = [_table(measured.unknown)] if measured.unknown else []
+    if measured.accuracy is not None:
+        parts.append(f"Accuracy on {measured.known:,} known images: {measured.accuracy:.1%}.")
+    if not measured.unknown:
+        parts.append("No measurement of this guard on unknown pictures stands here.")
+    return "\n\n".join(parts)
+
+
+def _table(unknown: Sequence[Measured]) -> str:
+    """The unknown sets, with a column of the shares flagged where these are known."""
+    flagged = any(one.flagged is not None for one in unknown)
+    head = ["unknown pictures", "group", "AUROC", "OOD accepted where 95 % of known are", "images"]
+    rows = [[one.name, one.group, f"{one.auroc:.1%}", f"{one.fpr95_id:.1%}", f"{one.n:,}"] for one in unknown]
+    if flagged:
+        head.append("flagged by this guard")
+        for row, one in zip(rows, unknown, strict=True):
+            row.append("" if one.flagged is None else f"{one.flagged:.1%}")
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    but = "but for the shares flagged " if flagged else ""
+    return "\n".join(lines) + f"\n\nNone of these numbers {but}depends on the guard's threshold."
 
 
 def _in_integers(int8: Quantized | None) -> str:

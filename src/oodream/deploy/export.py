@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import filecmp
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.files import decode_text, fresh_folder, write_bytes
-from ..core.results import Row
 from .card import card, card_head
 from .guard import Guard
+from .measured import UNMEASURED, Measurements
 from .onnx import to_onnx
 from .openvino import to_openvino
 from .quantize import Int8Images, Quantized, quantize
@@ -36,7 +35,7 @@ class Exported:
 def export(
     guard: Guard,
     folder: Path,
-    rows: Sequence[Row] = (),
+    measured: Measurements = UNMEASURED,
     *,
     onnx: bool = False,
     openvino: bool = False,
@@ -45,9 +44,9 @@ def export(
 ) -> Exported:
     """Writes the folder: network, detector and threshold for `Guard.load`, a model card, and graphs.
 
-    `rows` are measurements of this classifier with this detector, and `license` an identifier of the hub's,
-    for the card. With `onnx` there is an ONNX graph; with `openvino` and `int8` there are one in OpenVINO's
-    format and one in 8-bit integers, too, which are made from it. All is written or nothing.
+    `measured` are this guard's numbers, and `license` an identifier of the hub's, for the card. With `onnx`
+    there is an ONNX graph; with `openvino` and `int8` there are one in OpenVINO's format and one in 8-bit
+    integers, too, which are made from it. All is written or nothing.
 
     Raises StoreError for a folder that holds something, and ExportError for missing packages, and for a guard
     that cannot become a graph or would answer otherwise there.
@@ -62,7 +61,7 @@ def export(
             exported = replace(exported, openvino=to_openvino(guard, graph, fresh))
         if int8:
             exported = replace(exported, int8=quantize(graph, fresh / INT8_FILE, int8))
-        about = card(guard, folder.resolve().name, rows, exported, license)
+        about = card(guard, folder.resolve().name, measured, exported, license)
         write_bytes(fresh / "README.md", str(about).encode())
     return exported
 
@@ -70,7 +69,7 @@ def export(
 def is_exported(
     guard: Guard,
     folder: Path,
-    rows: Sequence[Row] = (),
+    measured: Measurements = UNMEASURED,
     *,
     onnx: bool = False,
     openvino: bool = False,
@@ -85,7 +84,7 @@ def is_exported(
     }  # fmt: skip
     if any((folder / name).is_file() != asked for name, asked in graphs.items()):
         return False
-    head = card_head(folder.resolve().name, rows, with_graph=graphs[ONNX_FILE], license=license)
+    head = card_head(folder.resolve().name, measured, with_graph=graphs[ONNX_FILE], license=license)
     readme = folder / "README.md"
     if not readme.is_file() or not decode_text(readme.read_bytes()).startswith(head):
         return False

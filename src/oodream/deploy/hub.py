@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 
 from ..core.results import Row
 from .card import card
+from .measured import Measurements
 from .stored import HUB, fetched, read, write
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class OnHub(ModelHubMixin):
         client.
         """
         name = repo_id if "/" in repo_id else f"OWNER/{repo_id}"
-        kwargs = {"place": HUB + name, "rows": rows, "license": license}
+        measured = Measurements.of_rows(rows)
+        kwargs = {"place": HUB + name, "measured": measured, "license": license}
         return str(super().push_to_hub(repo_id, model_card_kwargs=kwargs, **options))
 
     def generate_model_card(self, *_: Any, place: str = "guard", **options: Any) -> ModelCard:

@@ -21,13 +21,15 @@ __all__ = ["GuardPage", "guard_page"]
 class GuardPage:
     """All that the page shows.
 
-    `facts` are names and values. `candidates` are the detectors' rows of a table with the columns `head`, the
-    chosen one first; `about` says on what it was chosen. `measured` are rows of the columns `measured_head`.
-    `scores`, by set, are those of the held-out images under "held out" and of unknown ones.
+    `code` are the names in the guard's folder that are code. `facts` are names and values. `candidates` are
+    the detectors' rows of a table with the columns `head`, the chosen one first; `about` says on what it was
+    chosen. `measured` are rows of the columns `measured_head`. `scores`, by set, are those of the held-out
+    images under "held out" and of unknown ones.
     """
 
     title: str
     created: str
+    code: Sequence[str]
     command: str
     guarantee: str
     threshold: float

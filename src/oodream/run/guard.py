@@ -24,6 +24,7 @@ from ..data.images import Images, ImageSet
 from ..deploy.accuracy import Accuracy, measure_accuracy, other_normalisations
 from ..deploy.guard import Guard, observed_half
 from ..deploy.known import output_names, outputs_of
+from ..deploy.measured import Measured
 from ..detection.choose import choose_detector, without_labels
 from ..detection.detectors import probes_of, scores_of
 from ..detection.fit import Lesson
@@ -32,18 +33,14 @@ from ..models.classifier import Classifier, is_classifier, open_classifier, quan
 from ..models.inference import Extractor, PatientExtractor
 from ..models.opened import Opened, Said, open_network
 from ..models.published import Triple
-from .guard_inputs import DISTURBED, GuardInputs, GuardJob, read_labels
+from .guard_inputs import DISTURBED, SUPPOSED, GuardInputs, GuardJob, read_labels
 from .guard_made import facts_of, made_from
-from .guard_page import Guarded, Measured, choice_in_words, write_guard
+from .guard_page import Guarded, choice_in_words, write_guard
 
 __all__ = ["CACHE", "Checked", "check_guard", "guard_network"]
 
 CACHE = "guard-cache"  # a folder beside those of guards
 TRIED = 200  # known images that other normalisations are tried on
-SUPPOSED = (
-    "The promise supposes that the network was not trained on the images that are held out. Where it was, "
-    "give --data a folder with splits (train and test): the test images are held out then."
-)
 
 Say = Callable[[str], None]
 

@@ -34,11 +34,16 @@ from .folder import read_manifest
 from .lacking import lacks_outlier_images
 from .lessons import lesson_of, run_of
 
-__all__ = ["DISTURBED", "GROUPS", "GuardInputs", "GuardJob", "Unknown", "read_labels"]
+__all__ = ["DISTURBED", "GROUPS", "SUPPOSED", "GuardInputs", "GuardJob", "Unknown", "read_labels"]
 
 DISTURBED = "known images, disturbed, and classes left out"
 CHANGED = 300  # known images that are disturbed to stand for unknown ones
 MOST = 1000  # unknown images of each set to choose on or to learn from, and as many to measure on
+SUPPOSED = (
+    "The promise supposes that the network was not trained on the images that are held out. Where it was, "
+    "give --data a folder with splits (train and test): the test images are held out then."
+)
+"""What a person must know of images without splits."""
 GROUPS = ("near", "far")  # of unknown images
 LEAST = 20  # images of a folder of unknown ones: half to choose on, half to measure on
 

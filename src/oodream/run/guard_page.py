@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..core.errors import StoreError, brief
 from ..core.files import atomic_folder, encode_json, shown, write_bytes, write_json
 from ..core.seeding import generator
 from ..core.tensors import load_tensors, save_tensors
@@ -19,21 +20,22 @@ from ..data.images import Images, ImageSet
 from ..deploy.accuracy import Accuracy
 from ..deploy.guard import Guard
 from ..deploy.known import KnownParts
-from ..deploy.stored import name_of, options_of
+from ..deploy.measured import Measured, Measurements
+from ..deploy.stored import code_of, name_of, options_of
 from ..detection.choose import Candidate, Choice
 from ..models.opened import Opened
 from ..report.content import Answer
 from ..report.guard import GuardPage, guard_page
 from ..runtime.calibration import OtherHalf
 from .guard_images import FACTS, facts_in, inputs_of
-from .guard_inputs import GuardJob
+from .guard_inputs import SUPPOSED, GuardJob
 
 __all__ = [
     "REPORT",
     "SCORES",
     "Guarded",
-    "Measured",
     "choice_in_words",
+    "measured_in",
     "measured_in_words",
     "read_scores",
     "write_guard",
@@ -45,20 +47,6 @@ MEASURED = (
     "unknown images", "group", "AUROC, %", "accepted where 95 % of known are, %", "flagged by the guard, %",
     "images",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """How a guard does on real unknown images of a set: AUROC, the share accepted where 95 % of known images
-    are (`fpr95_id`), and the share `flagged` at its threshold.
-    """
-
-    name: str
-    group: str
-    n: int
-    auroc: float
-    fpr95_id: float
-    flagged: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +102,28 @@ def read_scores(folder: Path) -> dict[str, tuple[str, Tensor]]:
     return {name: (str(group), scores[name]) for name, group in groups.items() if name in scores}
 
 
+def measured_in(folder: Path) -> Measurements:
+    """The numbers of a guard that its folder has of its making; a folder that says nothing of it, as one that
+    was exported, has none.
+
+    Raises StoreError where they are damaged or of another version.
+    """
+    facts = facts_in(folder)
+    try:
+        accuracy = facts.get("accuracy") or {"value": None, "n": 0}
+        return Measurements(
+            accuracy=accuracy["value"],
+            known=accuracy["n"],
+            unknown=tuple(Measured(**one) for one in facts.get("measured", ())),
+            supposed=not facts or SUPPOSED in facts.get("notes", ()),
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{shown(folder / FACTS)} is damaged, or was written by another version ({brief(error)}). Make "
+            "the guard again: the command that made it with --redo."
+        ) from error
+
+
 def facts(made: Guarded, job: GuardJob) -> Json:
     """The command and all numbers of a guard's making."""
     accuracy, parts, p = made.accuracy, made.parts, made.opened.preprocessing
@@ -143,6 +153,7 @@ def page(made: Guarded, job: GuardJob) -> GuardPage:
     sets = list(best.aurocs)
     return GuardPage(
         title=shown(job.out.name),
+        code=code_of(made.guard),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=job.command,
         guarantee=f"{made.guard.guarantee}",
@@ -159,13 +170,17 @@ def page(made: Guarded, job: GuardJob) -> GuardPage:
         scores=made.scores,
         measured_head=MEASURED,
         measured=[
-            (m.name, m.group, *(f"{100 * x:.1f}" for x in (m.auroc, m.fpr95_id, m.flagged)), f"{m.n:,}")
+            (m.name, m.group, *map(_percent, (m.auroc, m.fpr95_id, m.flagged)), f"{m.n:,}")
             for m in made.measured
         ],
         answers=_answers(made, job.seed),
         versions={"oodream": __version__, "torch": torch.__version__},
         config=encode_json({key: _plain(value) for key, value in vars(job).items()}, indent=2).decode(),
     )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _plain(value: object) -> object:

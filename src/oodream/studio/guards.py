@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from ..core.errors import DataError, StoreError, shown
-from ..core.results import Row
 from ..data.images import Images
 from ..deploy.guard import Guard
+from ..deploy.measured import Measurements
 from ..run.artifacts import Run
-from ..run.guard_page import read_scores
+from ..run.guard_page import measured_in, read_scores
 from ..run.layout import REGULARIZED
 from .sets import RunSets
 
@@ -63,11 +63,11 @@ class InRun:
         """
         return self.sets.read(self.run, name)
 
-    def rows(self) -> Sequence[Row]:
-        """What was measured of it."""
-        from ..run.guards import guard_rows  # with the hub's client, which takes a second
+    def measured(self) -> Measurements:
+        """What was measured with it."""
+        from ..run.guards import measurements  # with the hub's client, which takes a second
 
-        return guard_rows(self.run)
+        return measurements(self.run)
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class InFolder:
     def images(self, name: str) -> Images:
         raise DataError(f"{shown(self.home.name)} is a guard alone, which keeps no known images.")
 
-    def rows(self) -> Sequence[Row]:
-        return ()
+    def measured(self) -> Measurements:
+        return measured_in(self.home)
 
 
 Place = InRun | InFolder

@@ -136,7 +136,7 @@ def router(studio: Studio) -> APIRouter:
 
         def work(subject: Subject) -> Json:
             guard = subject.guard.at(alpha)
-            folder, new = save_guard(subject.place.home, guard, subject.place.rows())
+            folder, new = save_guard(subject.place.home, guard, subject.place.measured())
             return {"folder": shown(folder), "new": new, "guarantee": str(guard.guarantee)}
 
         return await trials.apply(run, work)
