@@ -73,6 +73,14 @@ def test_a_form_as_clients_write_it(asking):
     assert answer["predictions"] == expected(guard().predict(CONTENTS), [name for name, _ in FILES])
 
 
+def test_a_request_of_data_urls_is_one_of_base64(asking):
+    plain = in_json(*[CONTENTS[0]] * 8)
+    urls = {"images": [f"data:image/png;base64,{text}" for text in plain["images"]]}
+    asked = [asking.post("/predict", json=body).json()["predictions"] for body in (plain, urls)]
+    assert len(asked[0]) == 8
+    assert asked[1] == asked[0]
+
+
 def test_base64_in_json_has_the_guards_answers(asking):
     answer = asking.post("/predict", json=in_json(*CONTENTS)).json()
     assert answer["predictions"] == expected(guard().predict(CONTENTS))
@@ -162,6 +170,7 @@ NO_FILE = b'--boundary\r\nContent-Disposition: form-data; name="alpha"\r\n\r\n1\
         (422, "There is no picture", (b'{"images": []}',)),
         (422, "There is no picture", (form(), MULTIPART)),
         (422, "Picture 0 is no base64", (b'{"images": ["?"]}',)),
+        (422, "Picture 0 is no base64", (b'{"images": ["data:image/png,AAAA"]}',)),
         (422, "images: Field required", (b"{}",)),
         (422, "alpha: Extra inputs are not permitted", (b'{"images": [""], "alpha": 1}',)),
         (422, "Invalid JSON", (b"{",)),

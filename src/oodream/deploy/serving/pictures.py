@@ -151,19 +151,27 @@ _EVENTS = (
 
 
 def _files_in_json(body: bytes, at_most: int) -> list[File]:
-    if body.count(b",") >= at_most:  # base64 has none
+    if body.count(b",") >= 2 * at_most:  # base64 has none, and what may stand before it has one
         raise _too_many(at_most)
     try:
         texts = Images.model_validate_json(body).images
     except ValidationError as error:
         raise HTTPException(422, _in_words(error)) from error
+    if len(texts) > at_most:
+        raise _too_many(at_most)
     files = []
     for i, text in enumerate(texts):
         try:
-            files.append(File("", base64.b64decode(text, validate=True)))
+            files.append(File("", base64.b64decode(_without_head(text), validate=True)))
         except (binascii.Error, ValueError) as error:
             raise HTTPException(422, f"Picture {i} is no base64: {error}.") from error
     return files
+
+
+def _without_head(text: str) -> str:
+    """The base64 in a text, which may be a data URL (RFC 2397), as browsers have it."""
+    head, comma, content = text.partition(",")
+    return content if comma and head.startswith("data:") and head.endswith(";base64") else text
 
 
 def _in_words(error: ValidationError) -> str:

@@ -41,7 +41,7 @@ class Images(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"images": [EXAMPLE]}]})
 
-    images: list[str] = Field(description="image files, each in base64")
+    images: list[str] = Field(description="image files, each in base64 or a data URL of it")
 
 
 class Answer(BaseModel):
