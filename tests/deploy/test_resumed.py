@@ -18,7 +18,7 @@ from oodream.core.files import read_json
 from oodream.core.storage import Storage
 from oodream.deploy import resumed, scoring
 from oodream.deploy.guard import Guard
-from oodream.deploy.resumed import score_to
+from oodream.deploy.resumed import Tally, score_to
 from oodream.deploy.tables import read_part, row_of, table_for
 from tests.helpers.bucket import objects
 from tests.helpers.guarded import classifier, clothes, encoded, guard
@@ -95,6 +95,25 @@ def test_a_row_for_each_picture_in_order(name, photos, tmp_path):
     assert [line.partition(": ")[0] for line in tally.first_unread] == [
         str(photos / f"{i:03}.png") for i in DAMAGED
     ]
+
+
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.csv", "answers.jsonl"])
+def test_a_name_with_a_line_break_is_a_row_like_others(name, photos, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for called, source in (("a\nb.png", "000.png"), ("c.png", "001.png")):
+        shutil.copy(photos / source, pictures / called)
+    tally = score_to(tmp_path / name, [str(pictures)], guard())
+    rows = read_part(table_for(tmp_path / name), tmp_path / name)
+    assert [row["file"] for row in rows] == [str(pictures / "a\nb.png"), str(pictures / "c.png")]
+    assert (tally.total, tally.unread) == (2, 0)
+    assert score_to(tmp_path / name, [str(pictures)], guard()).before
+
+
+def test_one_picture_is_no_pictures():
+    assert str(Tally(total=1)).startswith("1 picture, ")
+    assert Tally(unread=1).not_read == "1 picture cannot be read"
+    assert Tally(unread=2000).not_read == "2,000 pictures cannot be read"
 
 
 @pytest.mark.parametrize("name", ["answers.parquet", "answers.csv", "answers.jsonl"])

@@ -109,7 +109,7 @@ def score(args: Sequence[str]) -> int:
         tally = write() if chosen.engine == "here" else _on_cluster(write, predictor, chosen)
     if tally.unread:
         unread = listed(tally.first_unread, "\n  ")
-        print(f"oodream: {tally.unread:,} pictures cannot be read:\n  {unread}", file=sys.stderr)
+        print(f"oodream: {tally.not_read}:\n  {unread}", file=sys.stderr)
         _say_lists(chosen.images)
     print(f"{shown(chosen.out)}: {tally}")
     return 2 if tally.unread else 0

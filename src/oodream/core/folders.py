@@ -21,14 +21,16 @@ HASHES = "hashes.json"
 """the file with the hashes of a folder's files"""
 
 
-def check_is_there(folder: Path) -> None:
-    """Raises StoreError, which names what is called alike beside it, where there is no such folder."""
+def check_is_there(folder: Path, what: str = "folder") -> None:
+    """Raises StoreError, which names what is called alike beside it, where there is no such folder, or
+    whatever it is called.
+    """
     if folder.exists():
         return
     beside = [one.name for one in folder.parent.iterdir()] if folder.parent.is_dir() else []
     near = get_close_matches(folder.name, beside, n=1)
     hint = f" Did you mean {shown(folder.with_name(near[0]))}?" if near else ""
-    raise StoreError(f"There is no folder {shown(folder)}.{hint}")
+    raise StoreError(f"There is no {what} {shown(folder)}.{hint}")
 
 
 def is_within(path: Path, folder: Path) -> bool:

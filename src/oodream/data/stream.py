@@ -7,6 +7,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from ..core.errors import DataError, shown
 from ..core.files import write_bytes
+from ..core.folders import check_is_there
 from ..core.storage import is_url
 from .hub_pictures import HubPictures
 from .remote import RemotePicture, pictures_at
@@ -69,7 +71,8 @@ class Pictures(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class FileList:
     """Files of pictures, as they stand in the text file `file`, one path or URL a line. Their identity is a
-    hash of their names, and of the sizes and times of files here.
+    hash of their names, and of the sizes and times of files here. A null byte, which is in no path, stands
+    for a line break in one.
     """
 
     file: Path
@@ -79,7 +82,7 @@ class FileList:
     def read(self, start: int = 0) -> Iterator[tuple[str, Source]]:
         with self.file.open("rb") as lines:
             for line in islice(lines, start, None):
-                name = os.fsdecode(line.rstrip(b"\n"))
+                name = os.fsdecode(line.rstrip(b"\n").replace(b"\0", b"\n"))
                 yield name, RemotePicture(name) if is_url(name) else Path(name)
 
 
@@ -103,15 +106,18 @@ def list_files(places: Sequence[Path | str], file: Path) -> FileList:
     or URL a line) and of single ones, in this order, one path a line. Folders and pictures may be URLs.
 
     A folder's pictures are those that `scan.walk` finds, in its order, with those that it says cannot be
-    read. Paths in a list are as on the command line: relative ones start from the working directory. Raises
-    DataError for a list that is no text, and where there is no picture at all.
+    read. Paths in a list are as on the command line: relative ones start from the working directory. A place
+    that is given twice counts once; warns of one that lies in another, for its pictures count twice.
+
+    Raises, before anything is written, StoreError for a place that is not there; and DataError for a list
+    that is no text, and where there is no picture at all.
     """
-    digest, total = hashlib.blake2b(digest_size=16), 0
+    digest, total, places = hashlib.blake2b(digest_size=16), 0, _given_once(places)
 
     def lines() -> Iterator[bytes]:
         nonlocal total
         for path in _paths(places):
-            yield (line := os.fsencode(path) + b"\n")
+            yield (line := os.fsencode(path).replace(b"\n", b"\0") + b"\n")
             digest.update(line + _size_and_time(path))
             total += 1
 
@@ -121,20 +127,38 @@ def list_files(places: Sequence[Path | str], file: Path) -> FileList:
     return FileList(file=file, total=total, identity=digest.hexdigest())
 
 
+def _given_once(places: Sequence[Path | str]) -> list[Path | str]:
+    """The places without those that stood before."""
+    once: dict[Path | str, Path | str] = {}
+    for place in places:
+        if not is_url(place):
+            check_is_there(Path(place), "file or folder")
+        once.setdefault(place if is_url(place) else Path(place).resolve(), place)
+    for key, place in once.items():
+        around = [] if isinstance(key, str) else [once[folder] for folder in key.parents if folder in once]
+        if around:
+            warnings.warn(
+                f"{shown(place)} lies in {shown(around[0])}, which is given, too: its pictures are answered "
+                "twice.",
+                stacklevel=3,
+            )
+    return [*once.values()]
+
+
 def _paths(places: Iterable[Path | str]) -> Iterator[str]:
     for text in places:
         if is_url(text):
-            yield from map(_one_line, pictures_at(str(text)))
+            yield from pictures_at(str(text))
             continue
         place = Path(text)
         if place.is_dir():
             for path, reason, is_picture in walk(place):
                 if reason is None or is_picture:
-                    yield _one_line(str(path))
+                    yield str(path)
         elif is_list(place):
             yield from _listed(place)
         else:
-            yield _one_line(str(place))
+            yield str(place)
 
 
 def _size_and_time(path: str) -> bytes:
@@ -153,8 +177,18 @@ def is_list(place: Path | str) -> bool:
     return not is_url(place) and Path(place).suffix.lower() in LISTS and not Path(place).is_dir()
 
 
+def _entry(line: str) -> str:
+    """The path or URL in a line, without spaces around it and the quotes that file managers put; a file that
+    is called as the whole line is meant by it.
+    """
+    if os.path.lexists(line):
+        return line
+    text = line.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
 def _listed(file: Path) -> Iterator[str]:
-    """The lines of a list that are not blank."""
+    """The entries of a list: its lines that are not blank."""
     try:
         with file.open("rb") as start:
             utf16 = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -163,17 +197,11 @@ def _listed(file: Path) -> Iterator[str]:
             for line in lines:
                 if "\0" in line:
                     raise UnicodeError("a null byte is in no text")
-                if path := line.strip("\r\n"):
-                    yield path
+                if line.strip():
+                    yield _entry(line.rstrip("\r\n"))
     except UnicodeError as error:
         raise DataError(
             f"{shown(file)} is no list: it should be text, with the path of a picture a line."
         ) from error
     except OSError as error:
         raise DataError(f"The list {shown(file)} cannot be read ({error.strerror or error}).") from error
-
-
-def _one_line(path: str) -> str:
-    if "\n" in path:
-        raise DataError(f"{shown(path)}: a name with a line break cannot stand in a list. Rename it.")
-    return path

@@ -55,7 +55,12 @@ class Tally:
 
     def __str__(self) -> str:
         done = "; it was finished before" if self.before else ""
-        return f"{self.total:,} pictures, {self.flagged:,} flagged, {self.unread:,} not read{done}"
+        return f"{counted(self.total)}, {self.flagged:,} flagged, {self.unread:,} not read{done}"
+
+    @property
+    def not_read(self) -> str:
+        """A sentence on the pictures that cannot be read."""
+        return f"{counted(self.unread)} cannot be read"
 
     def add(self, rows: Sequence[Json]) -> None:
         """Counts the rows of a table."""
@@ -66,6 +71,11 @@ class Tally:
                 self.unread += 1
                 if len(self.first_unread) < LISTED:
                     self.first_unread.append(f"{shown(row['file'])}: {row['error']}")
+
+
+def counted(pictures: int) -> str:
+    """So many pictures, in words."""
+    return f"{pictures:,} picture{'s' if pictures != 1 else ''}"
 
 
 Answering = Callable[["Pictures", Sequence[int]], Iterator[tuple[int, "list[Json]"]]]
