@@ -59,6 +59,13 @@ def seeded() -> ByColour:
     return ByColour()
 
 
+class Failing:
+    """A detector that cannot even be made."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("no such thing")
+
+
 def broken() -> nn.Module:
     raise KeyError("weights")
 
@@ -106,6 +113,10 @@ def test_a_networks_file_or_module_gets_pixels_as_the_user_says(root: Path, tmp_
             assert other[key].accuracy == row.accuracy
     facts = json.loads((tmp_path / "file" / "evaluation.json").read_text())
     assert (facts["mean"], facts["std"]) == ([0.4], [0.2])
+    for name, unsaid in (("itself", True), ("file", False)):
+        notes = " ".join(read_json(tmp_path / name / "evaluation.json")["notes"])
+        assert "something is wrong" in notes
+        assert ("less 0, 0, 0 over 1, 1, 1, for neither --mean nor --std was given" in notes) == unsaid
 
 
 def test_a_networks_file_is_measured_by_its_path(root: Path, tmp_path: Path) -> None:
@@ -154,6 +165,10 @@ def test_a_run_folder_stands_for_its_first_regularized_classifier(
         (("--model", "resnet9"), "Did you mean"),
         (("--model", "."), "holds no classifier"),
         (("--model", "resnet8", "--detectors", "enrgy"), "Did you mean 'energy'"),
+        (
+            ("--model", "resnet8", "--detectors", "energy", f"{__name__}:Failing"),
+            "Failing', made with no option",
+        ),
     ],
 )
 def test_networks_that_cannot_be_measured(

@@ -53,6 +53,7 @@ def test_lists_are_evaluated_as_they_say(
     assert evaluate(root, "--model", "resnet8", "--weights", str(weights), "--out", str(out)) == 0
     assert {file: file.stat().st_mtime_ns for file in (out / "cache").rglob("*.safetensors")} == cached
     assert rows(out) == found
+    assert f"note: {out} holds results already, which are replaced" in capsys.readouterr().err
 
 
 def test_all_detectors_are_measured_and_an_impossible_accuracy_warns(

@@ -29,7 +29,7 @@ from ..detection.evaluate import Evaluation, evaluate
 from ..detection.fit import Lesson, uses_outliers
 from ..detection.sanity import warn_of_upside_down
 from ..models.inference import Compute, Extractor
-from ..models.opened import Said, tried_out
+from ..models.opened import Said, normalises, tried_out
 from .explain import explain
 from .locate import Located, Rooted
 from .model import Model, class_order, open_model
@@ -117,7 +117,7 @@ def run_benchmark(
     speaking = _SpeakingExtractor(say, model.network, **passing)
     evaluation = _evaluate(speaking, detectors, sets, outliers, model.name, protocol, job)
     notes += shared_pictures([s.images for s in sets])
-    notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy)
+    notes += _accuracy_notes(protocol, evaluation.rows[0].accuracy, model.network, job)
     notes += _upside_down_notes(model.name, evaluation)
     notes += [f"{name} is left out: {reason}" for name, reason in (skipped | evaluation.skipped).items()]
     text = tables(protocol, evaluation.rows, notes, evaluation.full_spectrum)
@@ -292,7 +292,7 @@ def _upside_down_notes(model: str, evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _accuracy_notes(protocol: Protocol, accuracy: float) -> list[str]:
+def _accuracy_notes(protocol: Protocol, accuracy: float, network: Any, job: Job) -> list[str]:
     """A warning, also given at once, when the network cannot be the one that was trained, or gets other
     images.
     """
@@ -303,6 +303,12 @@ def _accuracy_notes(protocol: Protocol, accuracy: float) -> list[str]:
         "gets other images than in training (size, crop, normalization, order of the classes), or is not "
         "trained. The other numbers then mean nothing."
     )
+    if normalises(network) and not job.mean:
+        mean, std = (_numbers(values.flatten().tolist()) for values in (network.mean, network.std))
+        note += (
+            f" It got pixels in [0, 1] less {mean} over {std}, for neither --mean nor --std was given: was "
+            "it trained so?"
+        )
     warnings.warn(note, stacklevel=3)
     return [note]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from ..config import Config, MeasureConfig
-from ..core.errors import listed
+from ..core.errors import listed, shown
 from ..core.files import encode_json
 from ..core.options import ConfigError
 from ..run.layout import REGULARIZED, Layout
@@ -105,6 +106,8 @@ def evaluate(args: Sequence[str]) -> int:
     label = "-".join(re.findall(r"[\w.]+", target.model))
     place = target.out or str(Path("runs") / f"evaluate-{origin.protocol.name}-{label}")
     with writing_to(place, last=FACTS, again=True) as out:
+        if (out / FACTS).is_file():
+            print(f"  note: {shown(out)} holds results already, which are replaced", file=sys.stderr)
         tables = _measured(command, origin, model, out)
     print(f"\n{tables}\nResults: {absolute(place)}")
     return 0
