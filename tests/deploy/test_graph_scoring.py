@@ -83,7 +83,7 @@ def test_a_table_of_a_folder(place, photos, tmp_path):
         COMMAND, SCORER, "score", photos, "--run", exported()[0] / place, "--alpha", "0.2", "--out", out
     )
     assert done.returncode == 2, done.stderr
-    assert "1 pictures cannot be read" in done.stderr
+    assert "1 picture cannot be read" in done.stderr
     assert done.stderr.endswith("[]\n")  # nothing else was imported
     assert done.stdout.startswith(f"{out}: {N} pictures, ")
     check(read_part(JsonLines(), out), photos, 0.2)
