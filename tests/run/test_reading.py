@@ -20,6 +20,18 @@ def test_lines_are_read_when_they_are_asked_for(tmp_path):
     assert list(lines) == list(lines) == VALUES
 
 
+def test_lines_are_indexed_as_a_list_is(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"\n".join(map(encode_json, VALUES)))
+    lines = Lines(file, "images/imagined")
+    assert (lines[:2], lines[::-2], lines[5:]) == (VALUES[:2], VALUES[::-2], [])
+    for row in (3, -4):
+        with pytest.raises(IndexError, match="out of range"):
+            lines[row]
+    with pytest.raises(TypeError, match="must be integers or slices, not str"):
+        lines["word"]
+
+
 @pytest.mark.parametrize("data", [b"", b"\n", b'{"row": 0}\n{"row"', b"\xff\n"])
 def test_what_is_damaged_says_what_to_make_again(tmp_path, data):
     (tmp_path / "a.jsonl").write_bytes(data)

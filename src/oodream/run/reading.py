@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
@@ -69,10 +69,15 @@ class Lines:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, row: int) -> Any:
+    def __getitem__(self, row: int | slice) -> Any:
+        """A row's value, or a list of those of a slice; IndexError and TypeError as a list has them."""
+        rows = range(len(self))[row]
         with _undamaged(self._file, self._stage), self._file.open("rb") as opened:
-            opened.seek(self._starts[row])
-            return self._parse(opened.readline(MAX_JSON).decode())
+            return [self._at(m, opened) for m in rows] if isinstance(rows, range) else self._at(rows, opened)
+
+    def _at(self, row: int, opened: BinaryIO) -> Any:
+        opened.seek(self._starts[row])
+        return self._parse(opened.readline(MAX_JSON).decode())
 
     def __iter__(self) -> Iterator[Any]:
         with _undamaged(self._file, self._stage):
