@@ -264,6 +264,7 @@ def test_that_there_will_be_no_guard_is_said(shapes, decoder, tmp_path):
 def test_photographs_beside_the_embedded_decoder_are_warned_of(shapes, tmp_path):
     (message,) = checked(shapes, "embedded", tmp_path / "run")
     assert "has seen garments, drawings and emoji, and no photograph" in message
+    assert "win or lose near-OOD by what is unknown" in message
     assert "--decode.source FOLDER" in message
     assert checked(shapes, "embedded", tmp_path / "known", regularize={"outliers": "known"}) == []
     assert checked("doodles", "embedded", tmp_path / "own") == []
