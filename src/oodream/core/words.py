@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .types import Sampler
 
 __all__ = ["Lookup", "WordSampler", "Words"]
+
+TOGETHER = 1024  # vectors that are compared at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,14 @@ class Words:
 
     names: tuple[str, ...]
     z_VD: Tensor
+
+    def nearest(self, z_MD: Tensor, n: int) -> list[list[str]]:
+        """The n names whose vectors have the largest cosine to each vector, nearest first."""
+        nearest = (
+            (normalize(part, dim=1) @ self.z_VD.T).topk(min(n, len(self.names)), dim=1).indices.tolist()
+            for part in z_MD.split(TOGETHER)
+        )
+        return [[self.names[i] for i in row] for part in nearest for row in part]
 
 
 Lookup = Callable[[Sequence[str]], Words]

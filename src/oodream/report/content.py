@@ -40,7 +40,7 @@ class Imagined:
     again.
 
     Images are uint8 (3, H, W). `row` and `knn` are those of `SampledVectors`, `cosine` is to the class vector
-    T(y), `pipeline` the decoder's hash, `words` the nearest ones of the vocabulary. `dropped` says why a
+    T(y), `pipeline` the decoder's hash, `words` the nearest ones that it has learnt. `dropped` says why a
     filter took the image out of training; it is empty where the image was kept.
     """
 

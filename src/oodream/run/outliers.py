@@ -104,7 +104,7 @@ images = load_dataset("imagefolder", data_dir="{name}", split="train")  # this f
 ```
 
 `metadata.jsonl` says of each image in `file_name` the `class` that it lies around, the `prompt`, the nearest
-`words` of the generator's vocabulary, the `seed`, how far its vector is from known images' (`knn_distance`,
+`words` that the generator has learnt, the `seed`, how far its vector is from known images' (`knn_distance`,
 to the k-th nearest of its class) and from the class's (`cosine_to_class`), and its `row` in the run.
 
 ## How they were made

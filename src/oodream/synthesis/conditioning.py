@@ -96,8 +96,8 @@ class TextSide:
         return _joined(encoded)
 
     def words(self) -> tuple[list[str], Tensor]:
-        """The vocabulary's whole words of three letters or more, and their unit vectors (V, D) in the space
-        of T(y).
+        """What ends a word in the vocabulary, of three letters or more: words, and ends of longer ones. And
+        their unit vectors (V, D) in the space of T(y).
         """
         tokens = {
             token: i
@@ -127,15 +127,6 @@ class TextSide:
                 )
         books = [class_book(tokenizer, encoder, names) for tokenizer, encoder in self._pairs]
         return normalize(torch.cat([book.tokens_CD for book in books], 1), dim=1)
-
-    def neighbours(self, z_MD: Tensor, n: int = 3) -> list[list[str]]:
-        """The n words whose vectors have the largest cosine to each vector, nearest first."""
-        words, table_VD = self.words()
-        nearest = (
-            (normalize(part, dim=1) @ table_VD.T).topk(min(n, len(words)), dim=1).indices.tolist()
-            for part in z_MD.split(1024)
-        )
-        return [[words[i] for i in row] for part in nearest for row in part]
 
     @torch.no_grad()
     def _encode(self, encoder: Any, ids_BL: Tensor) -> Conditioning:

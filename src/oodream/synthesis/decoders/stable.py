@@ -14,6 +14,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -76,7 +77,7 @@ class StableDecoder(Denoising, Autoencoding):
         self.device = torch.device(device)
         dtype, multiplies_in = _types(precision, self.device)
         self.pipeline = load_pipeline(source, self.device, dtype)
-        self._source, self._schedule = source, self.pipeline.scheduler.config
+        self._schedule = self.pipeline.scheduler.config
         self._weights, self._resolution = pipeline_hash(self.pipeline), resolution
         _check_resolution(resolution, self.pipeline.vae_scale_factor)
         if vae:
@@ -97,6 +98,7 @@ class StableDecoder(Denoising, Autoencoding):
         xl, space = len(encoders) > 1, f"input-table:{self._weights}"
         self.text = TextSide(encoders, names, prompts, space, xl, spans)
         self.book: ClassBook = self.text.book
+        self._listed = cache(partial(_listed, source, self.text))
         self._uncond = self.text.prompt([""])
         if xl and self.pipeline.config.force_zeros_for_empty_prompt:
             self._uncond = self._uncond.zeros()
@@ -175,18 +177,13 @@ class StableDecoder(Denoising, Autoencoding):
 
         Raises PromptError for a name that the tokenizer does not know.
         """
-        if names := tuple(names or sorted(known_to(self._source) or ())):
-            return Words(names=names, z_VD=self.text.vectors(names))
-        vocabulary, z_VD = self.text.words()
-        pictured = things()
-        rows = [row for row, word in enumerate(vocabulary) if word in pictured]
-        if len(rows) < MIN_THINGS:
-            rows = list(range(len(vocabulary)))
-        return Words(names=tuple(vocabulary[row] for row in rows), z_VD=z_VD[rows])
+        if names:
+            return Words(names=tuple(names), z_VD=self.text.vectors(names))
+        return self._listed()
 
     def neighbours(self, z_MD: Tensor, n: int = 3) -> list[list[str]]:
-        """The n words whose vectors have the largest cosine to each vector, nearest first."""
-        return self.text.neighbours(z_MD, n)
+        """The n of all `words` whose vectors have the largest cosine to each vector, nearest first."""
+        return self._listed().nearest(z_MD, n)
 
     def probe(self, n: int) -> None:
         """Two steps of the drawing of n images."""
@@ -213,6 +210,18 @@ class StableDecoder(Denoising, Autoencoding):
         gaussian = noise(seed_B, self._no_latents).to(states_BLD)
         latents = self._denoised(replace(prompt, states_BLD=states_BLD), gaussian, seed_B, steps)
         return finite(latents, "U-Net", rows)
+
+
+def _listed(source: str, text: TextSide) -> Words:
+    """The names that a decoder lists as learnt, or else the things that its vocabulary names."""
+    if names := tuple(sorted(known_to(source) or ())):
+        return Words(names=names, z_VD=text.vectors(names))
+    vocabulary, z_VD = text.words()
+    pictured = things()
+    rows = [row for row, word in enumerate(vocabulary) if word in pictured]
+    if len(rows) < MIN_THINGS:
+        rows = list(range(len(vocabulary)))
+    return Words(names=tuple(vocabulary[row] for row in rows), z_VD=z_VD[rows])
 
 
 def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
