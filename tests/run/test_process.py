@@ -30,7 +30,7 @@ def until(reached, folder: Path):
 
 
 def over(now) -> bool:
-    return now.state != "running"
+    return now.state not in ("running", "stopping")
 
 
 @pytest.fixture
@@ -71,7 +71,10 @@ def test_a_run_is_stopped_and_goes_on_as_one_that_was_never_stopped(shapes, tiny
     assert next(stage.name for stage in now.stages if stage.state == "running") == "align"
     assert 0 <= now.bar.done < now.bar.total
     assert status(folder, [finished]).left > 0
+    process.suspend()  # it is long at its step
     stop(folder)
+    assert status(folder).state == "stopping"
+    process.resume()
     now = until(over, folder)
     assert now.state == "stopped"
     assert not process.is_running() or process.status() == "zombie"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -13,11 +14,12 @@ from starlette.testclient import TestClient
 from oodream.core.errors import StoreError
 from oodream.core.files import read_json, write_bytes, write_json
 from oodream.run.layout import Layout
-from oodream.run.process import process_of
+from oodream.run.process import Status, process_of
+from oodream.studio import jobs
 from oodream.studio.app import create_app
 from oodream.studio.jobs import NewRun, arguments_of, begun_below, resumed
 from oodream.studio.studio import Studio
-from tests.helpers.studio import WAIT, studio
+from tests.helpers.studio import WAIT, imagined_run, studio
 
 
 def asking(root: Path, *runs: Path, starts_runs: bool = True) -> TestClient:
@@ -127,7 +129,17 @@ def test_a_run_with_the_code_of_others_is_not_resumed_unasked(copied):
 def test_a_damaged_run_does_not_hide_the_others(copied, finished):
     (copied / "run.json").write_text("[]")
     states = [one["state"] for one in asking(copied.parent, copied, finished).get("/api/run").json()]
-    assert states == ["damaged", "done"]
+    assert sorted(states) == ["damaged", "done"]
+
+
+def test_the_newest_run_comes_first_and_before_it_those_at_work(tmp_path, monkeypatch):
+    runs = [imagined_run(tmp_path / name, 1) for name in ("a", "b", "c", "d")]
+    for run, age in zip(runs, (30, 10, 40, 20), strict=True):
+        os.utime(run / "run.json", (1e9 - age, 1e9 - age))
+    monkeypatch.setattr(jobs, "status", lambda folder, _: Status(state=states[folder.name], stages=[]))
+    states = dict.fromkeys("abcd", "done") | {"a": "running", "c": "stopping"}
+    listed = asking(tmp_path, *runs).get("/api/run").json()
+    assert [one["name"] for one in listed] == ["a", "c", "b", "d"]
 
 
 def test_a_run_that_was_refused_says_why_and_is_not_resumed(tmp_path, page):

@@ -44,6 +44,7 @@ class Layout:
         self.process = folder / "process.json"
         self.said = folder / "process.out"
         self.complained = folder / "process.err"
+        self.halted = folder / "process.stop"
         self.cache = folder / "cache"
         self.classes = folder / "classes" / "classes.json"
         self.class_vectors = folder / "classes" / "tokens.safetensors"

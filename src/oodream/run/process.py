@@ -1,7 +1,8 @@
 """`oodream run` as a process of its own, started by another program: begun, found again, watched, stopped.
 
-The run's folder says which process works in it (`process.json`) and what it has printed (`process.out` and
-`process.err`). So whoever looks at the folder knows as much as who started it.
+The run's folder says which process works in it (`process.json`), what it has printed (`process.out` and
+`process.err`), and whether it was told to stop (`process.stop`, if newer than the first). So whoever looks at
+the folder knows as much as who started it.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from typing import Literal
 import psutil
 
 from ..core.errors import StoreError, shown
-from ..core.files import explained, make_folder, read_json, write_json
+from ..core.files import explained, make_folder, read_json, write_bytes, write_json
 from ..core.progress import EVERY
 from ..core.types import Json
 from .folder import RunDir, read_manifest
 from .layout import Layout
 
-__all__ = ["Bar", "Stage", "Status", "process_of", "recorded", "start", "status", "stop"]
+__all__ = ["Bar", "Stage", "Status", "last_begun", "process_of", "recorded", "start", "status", "stop"]
 
-State = Literal["running", "done", "stopped", "failed", "killed", "elsewhere"]
+State = Literal["running", "stopping", "done", "stopped", "failed", "killed", "elsewhere"]
 SENTENCE = re.compile(r"(?:^|[\r\n\]])oodream: ")  # a progress line may have no end of its own
 STOPPED = "stopped."
 TAIL = 16_384  # bytes at the end of what was printed
@@ -64,7 +65,8 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Where a run stands. A process that is at work has no stages until it has said its plan. `message` is
+    """Where a run stands; "stopping" until a process that was told to has ended. One that is at work has no
+    stages until it has said its plan. `message` is
     the command line's own sentence where it was refused or failed.
     """
 
@@ -141,6 +143,7 @@ def stop(folder: Path, force: bool = False) -> None:
     if (process := process_of(folder)) is None:
         raise ValueError(f"Nothing is at work in {shown(folder)}: it has ended already.")
     process.send_signal(signal.SIGKILL if force else signal.SIGINT)
+    write_bytes(Layout(folder).halted, b"")
 
 
 def status(folder: Path, others: Sequence[Path] = ()) -> Status:
@@ -151,12 +154,13 @@ def status(folder: Path, others: Sequence[Path] = ()) -> Status:
     record, alive = recorded(folder), process_of(folder) is not None
     manifest = read_manifest(folder) or {}
     layout = Layout(folder)
+    at_work: State = "stopping" if _modified(layout.halted) > _modified(layout.process) else "running"
     if alive and _modified(layout.manifest) <= _modified(layout.process):
-        return Status(state="running", stages=[])
+        return Status(state=at_work, stages=[])
     stages = _stages(folder, [str(name) for name in manifest.get("stages", ())], alive, others)
     if alive:
         bar = _bar(layout)
-        return Status(state="running", stages=stages, bar=bar, left=_left(stages, bar))
+        return Status(state=at_work, stages=stages, bar=bar, left=_left(stages, bar))
     message = _complaint(layout)
     finished = bool(stages) and all(stage.state == "done" for stage in stages)
     if message.startswith(STOPPED):
@@ -165,6 +169,12 @@ def status(folder: Path, others: Sequence[Path] = ()) -> Status:
         return Status(state="failed", stages=stages, message=message)
     state: State = "done" if finished else "killed" if record else "elsewhere"
     return Status(state=state, stages=stages)
+
+
+def last_begun(folder: Path) -> float:
+    """When a run last began, or was refused before it did, in seconds; 0 where neither has been."""
+    layout = Layout(folder)
+    return max(_modified(layout.manifest), _modified(layout.process))
 
 
 def _stages(folder: Path, planned: Sequence[str], alive: bool, others: Sequence[Path]) -> list[Stage]:

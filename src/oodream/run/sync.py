@@ -32,7 +32,7 @@ SECONDS = 60.0
 """between two looks for what is new"""
 JOURNAL, STATE, LOCK = PRIVATE, ".sync.json", ".sync.lock"
 STAMP = "stage.json"  # says that all beside it is there: it comes last, and goes first
-LOCAL = ("cache", "process.json", "process.out", "process.err")  # of no use elsewhere
+LOCAL = ("cache", "process.json", "process.out", "process.err", "process.stop")  # of no use elsewhere
 
 Say = Callable[[str], None]
 

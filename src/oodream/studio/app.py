@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..core.files import ASSETS
-from . import compare, imagine, jobs, outliers, trial
+from . import compare, imagine, jobs, outliers, reports, trial
 from .pages import TEMPLATES, page
 from .safety import COOKIE, Safety, cookie_value, same
 from .studio import Studio, UnknownRun
@@ -37,7 +37,7 @@ def create_app(studio: Studio, token: str | None = None) -> FastAPI:
     _add_errors(app, studio)
     _add_pages(app, studio, token)
     _add_tasks(app, studio)
-    for part in (outliers, imagine, trial, compare, jobs):
+    for part in (outliers, imagine, trial, compare, jobs, reports):
         app.include_router(part.router(studio))
     app.mount("/static", _Static(directory=TEMPLATES / "static"))
     return app

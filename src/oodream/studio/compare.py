@@ -16,6 +16,7 @@ from ..run.artifacts import Run
 from ..run.disagree import Disagreement, Side, disagreements
 from .arms import FPR, UNREADABLE, Beside, Curve, Facts, beside, facts
 from .pages import fragment, page
+from .reports import comparison_of
 from .studio import Studio
 
 __all__ = ["router"]
@@ -57,7 +58,8 @@ def router(studio: Studio) -> APIRouter:
     def show(request: Request) -> Response:
         chosen = request.query_params.get("run", "")
         beside_it = set(request.query_params.getlist("with")) or set(siblings(studio, chosen))
-        return page(request, studio, "compare.html.j2", beside_it=beside_it, most=AT_ONCE)
+        paged = [name for name in studio.runs if comparison_of(studio, name)]
+        return page(request, studio, "compare.html.j2", beside_it=beside_it, most=AT_ONCE, paged=paged)
 
     @routes.get("/api/compare/results")
     def results(name: Annotated[list[str], Query(min_length=1, max_length=AT_ONCE)]) -> Json:

@@ -28,13 +28,16 @@ from ..models.classifier import check_plugin
 from ..presets import PRESETS
 from ..run.artifacts import named_extensions
 from ..run.folder import check_place, read_manifest
-from ..run.process import recorded, start, status, stop
+from ..run.layout import Layout
+from ..run.process import last_begun, recorded, start, status, stop
 from .pages import page
+from .reports import comparison_of
 from .studio import Studio
 
 __all__ = ["NewRun", "arguments_of", "begun_below", "resumed", "router", "standing"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+AT_WORK = ("running", "stopping")
 OPTIONS = "process-options.json"  # of a run that was begun elsewhere, in its folder
 ELSEWHERE = (
     "Runs are started from this machine alone, and this studio can be reached from others. "
@@ -84,7 +87,7 @@ def router(studio: Studio) -> APIRouter:
 
     @routes.get("/api/run")
     def overview() -> list[Json]:
-        return [standing(studio, name) for name in studio.runs]
+        return listed(studio)
 
     @routes.post("/api/run")
     def begin(asked: NewRun) -> Json:
@@ -115,6 +118,12 @@ def check_allowed(studio: Studio) -> None:
         raise HTTPException(403, ELSEWHERE)
 
 
+def listed(studio: Studio) -> list[Json]:
+    """What the page shows of all runs: those at work first, and of both the newest first."""
+    found = sorted(studio.runs, key=lambda name: last_begun(studio.folder(name)), reverse=True)
+    return sorted((standing(studio, name) for name in found), key=lambda one: one["state"] not in AT_WORK)
+
+
 def standing(studio: Studio, name: str) -> Json:
     """What the page shows of a run."""
     folder = studio.folder(name)
@@ -129,6 +138,8 @@ def standing(studio: Studio, name: str) -> Json:
         "folder": str(folder),
         "command": command,
         "imagined": studio.imagined(name),
+        "report": Layout(folder).report.is_file(),
+        "comparison": comparison_of(studio, name) is not None,
         **state,
     }
 

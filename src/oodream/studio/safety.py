@@ -33,7 +33,8 @@ OPEN = ("/enter", "/static/")  # what is answered without the token
 
 
 class Safety:
-    """The outermost layer: refuses what no page of the studio asks, and puts `HEADERS` on every answer.
+    """The outermost layer: refuses what no page of the studio asks, and puts `HEADERS` on every answer that
+    has none of its own.
 
     Without a token the studio is for its own machine: it is addressed by a name of the loopback alone, so no
     page in a browser can ask it under a name of its own. With a token, requests bring it in a cookie or as a
@@ -56,7 +57,7 @@ class Safety:
             if message["type"] == "http.response.start":
                 out = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
-                    out[name] = value
+                    out.setdefault(name, value)
                 out.setdefault("Cache-Control", "no-store")
             await send(message)
 

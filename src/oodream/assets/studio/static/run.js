@@ -10,9 +10,11 @@ const cards = new Map(); // name -> card
 let next = null;
 
 const words = {
-  running: "at work", done: "finished", stopped: "stopped", failed: "refused, or failed", killed: "ended from outside",
+  running: "at work", stopping: "stopping", done: "finished", stopped: "stopped", failed: "refused, or failed", killed: "ended from outside",
   elsewhere: "not finished", damaged: "cannot be read",
 };
+
+const atWork = (one) => one.state === "running" || one.state === "stopping";
 
 function seconds(s) {
   if (s < 90) return `${Math.round(s)} s`;
@@ -33,14 +35,13 @@ async function look() {
   }
   $("none").hidden = runs.length > 0;
   for (const name of cards.keys()) if (!runs.some((one) => one.name === name)) { cards.get(name).node.remove(); cards.delete(name); }
-  const rank = (one) => (one.state === "running" ? 0 : 1);
-  runs.map((one, i) => [one, i]).sort(([a, i], [b, j]) => rank(a) - rank(b) || i - j).forEach(([one], place) => {
+  runs.forEach((one, place) => {
     if (!cards.has(one.name)) cards.set(one.name, card(one.name));
     const { node, show } = cards.get(one.name);
     if ($("runs").children[place] !== node) $("runs").insertBefore(node, $("runs").children[place] ?? null);
     show(one);
   });
-  next = setTimeout(look, document.hidden ? 6 * IDLE : runs.some((one) => one.state === "running") ? BUSY : IDLE);
+  next = setTimeout(look, document.hidden ? 6 * IDLE : runs.some(atWork) ? BUSY : IDLE);
 }
 
 /** A run's card, which is changed only where the run has changed, so that focus and selections stay. */
@@ -50,9 +51,9 @@ function card(name) {
   const bar = make("label", { hidden: true }, text, line), stages = make("ol", { className: "stages" }), does = make("div", { className: "row" });
   const summary = make("summary"), fold = make("details", {}, summary, stages);
   const link = (part, text) => make("a", { href: `/${part}?run=${encodeURIComponent(name)}` }, text);
-  const pictures = link("outliers", "");
+  const pictures = link("outliers", ""), written = make("p", { className: "small" });
   const links = make("p", { className: "small" }, pictures, " · ", link("imagine", "Imagine"), " · ", link("try", "Try"));
-  const node = make("article", { className: "job panel", ariaLabel: name }, make("h2", {}, name, state), where, wrong, bar, fold, links, does);
+  const node = make("article", { className: "job panel", ariaLabel: name }, make("h2", {}, name, state), where, wrong, bar, fold, links, written, does);
   let before = "", halted = 0, last = "";
   const act = (label, path, body, then) => {
     const b = make("button", { type: "button" }, label);
@@ -62,22 +63,20 @@ function card(name) {
     });
     return b;
   };
-  const stopping = () => { halted = Date.now(); say(`${name} is stopping; it goes on from there when it is resumed.`); };
+  const stopping = () => { say(`${name} is stopping; it goes on from there when it is resumed.`); };
+  const late = () => halted > 0 && Date.now() - halted > 1000 * SLOW;
   function buttons(one) {
     if (!document.getElementById("new")) return [];
-    if (one.state === "running") {
-      const late = halted && Date.now() - halted > 1000 * SLOW;
-      return [act("Stop", "stop", { force: false }, stopping), ...(late ? [act("End at once", "stop", { force: true })] : [])];
-    }
-    halted = 0;
+    if (one.state === "running") return [act("Stop", "stop", { force: false }, stopping)];
+    if (one.state === "stopping") return late() ? [act("End at once", "stop", { force: true })] : [];
     if (one.state === "damaged") return [];
     const again = act({ done: "Run again", failed: "Try again" }[one.state] ?? "Resume", "resume", { changed: false });
     const changed = /--redo changed/.test(one.message) ? [act("Resume with what has changed", "resume", { changed: true })] : [];
     return [again, ...changed];
   }
   function show(one) {
-    const late = one.state === "running" && halted > 0 && Date.now() - halted > 1000 * SLOW;
-    const now = JSON.stringify([one, late]);
+    halted = one.state === "stopping" ? halted || Date.now() : 0;
+    const now = JSON.stringify([one, late()]);
     if (now === before) return;
     before = now;
     state.textContent = words[one.state];
@@ -85,7 +84,7 @@ function card(name) {
     where.textContent = one.folder;
     wrong.hidden = !one.message;
     wrong.textContent = one.message;
-    const active = one.state === "running";
+    const active = atWork(one);
     bar.hidden = !active;
     const over = one.stages.filter((stage) => stage.state === "done"), done = over.length;
     fold.hidden = !one.stages.length;
@@ -93,6 +92,10 @@ function card(name) {
     if (last !== one.state) fold.open = active;
     last = one.state;
     links.hidden = !one.command;
+    const pages = { [`/reports/${encodeURIComponent(name)}`]: one.report && "Report", [`/comparisons/${encodeURIComponent(name)}/`]: one.comparison && "Comparison" };
+    const linked = Object.entries(pages).filter(([, text]) => text).flatMap(([href, text]) => [" · ", make("a", { href }, text)]);
+    written.hidden = !linked.length;
+    written.replaceChildren(...linked.slice(1));
     pictures.textContent = one.imagined[0].toUpperCase() + one.imagined.slice(1);
     const current = one.stages.find((stage) => stage.state === "running");
     const share = one.bar ? one.bar.done / one.bar.total : 0;
