@@ -312,3 +312,13 @@ def test_a_folder_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "iterdir", denied)
     with pytest.raises(DataError, match=r"cannot be opened: Permission denied"):
         list_folder(tmp_path)
+
+
+def test_photographs_one_level_too_deep_are_hinted_at(tmp_path):
+    class_folder(tmp_path / "nest" / "photos", cat=20, dog=20)
+    place = tmp_path / "nest" / "photos"
+    with pytest.raises(DataError, match=f"only one class .* {place} holds folders of its own: .* name it"):
+        load_folder(tmp_path / "nest", 16)
+    class_folder(tmp_path / "alone", cat=20)
+    with pytest.raises(DataError, match=r"at least two class folders\.$"):
+        load_folder(tmp_path / "alone", 16)

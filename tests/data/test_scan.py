@@ -99,7 +99,8 @@ def test_links_to_nothing_are_counted(tmp_path: Path) -> None:
     class_folder(tmp_path, cat=20)
     (tmp_path / "cat" / "lost.png").symlink_to("/nowhere/0")
     with pytest.warns(
-        UserWarning, match=r"1 files are there and not read:\n  1 × link to nothing.*lost\.png"
+        UserWarning,
+        match=r"1 file is there and not read:\n  1 × link to nothing.*lost\.png\n  It is left out\.",
     ):
         assert len(list_ood(tmp_path).rows) == 20
     (tmp_path / "cat" / "gone.png").symlink_to("/nowhere/1")

@@ -191,6 +191,13 @@ def stamped(folder: Path) -> dict[str, int]:
     return {stage: (folder / stage / "stage.json").stat().st_mtime_ns for stage in RunDir(folder).stamps()}
 
 
+def test_a_file_of_arms_that_is_not_there_is_named_with_one_that_is(tmp_path, capsys):
+    (tmp_path / "arms.json").write_text("{}")
+    assert main(["compare", "--arms", str(tmp_path / "arm.json")]) == 2
+    said = plain(capsys.readouterr().err)
+    assert f"Nor is there a file {tmp_path / 'arm.json'}. Did you mean '{tmp_path / 'arms.json'}'?" in said
+
+
 def test_an_arm_whose_option_has_changed_is_made_again_and_no_other(
     finished, shapes, tiny_pipeline, tmp_path, capsys
 ):

@@ -148,7 +148,7 @@ def compare(args: Sequence[str]) -> int:
         except ValueError as error:
             raise ConfigError(f"{shown(file)} cannot be read as arms: {error}") from None
     else:
-        raise ConfigError(f"{unknown('comparison', where.arms, COMPARISONS)} Or name a JSON file.")
+        raise ConfigError(f"{unknown('comparison', where.arms, COMPARISONS)} {_no_file(file)}")
     for arm in where.only:
         if arm not in arms:
             raise ConfigError(unknown("arm", arm, arms))
@@ -203,6 +203,12 @@ def _about(name: str, config: Config) -> str:
         if config.data == preset.config.data
         else f"the images of {shown(config.data)}, with the preset {name}"
     )
+
+
+def _no_file(file: Path) -> str:
+    """That there is no such file, in sentences, and which beside it may be meant."""
+    beside = [str(path) for path in file.parent.glob("*.json")]
+    return f"Nor is there a file {shown(file)}.{did_you_mean(str(file), beside)}"
 
 
 def _preset(name: str) -> Config:

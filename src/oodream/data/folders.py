@@ -249,9 +249,10 @@ def _check_classes(folder: Path, scans: Mapping[str, Scan], least: int, exclude:
             f"{where} {what}. Put the images of each class into a folder of its own, named after the class."
         )
     if len(scans) == 1:
+        (name,) = scans
         raise DataError(
-            f"{where} has only one class ({next(iter(scans))}). "
-            "A classifier needs at least two class folders."
+            f"{where} has only one class ({name}). A classifier needs at least two class folders."
+            f"{_one_level_down(folder, exclude)}"
         )
     report_unread(where, sum(scans.values(), Scan()))
     if few := [f"{name} ({len(found.files)})" for name, found in scans.items() if len(found.files) < least]:
@@ -265,6 +266,12 @@ def _check_classes(folder: Path, scans: Mapping[str, Scan], least: int, exclude:
             f"such as {shown(beside[0].name)}.",
             stacklevel=5,
         )
+
+
+def _one_level_down(folder: Path, exclude: Collection[Path]) -> str:
+    """A sentence, after a space, on the folder within that holds class folders; empty where none does."""
+    inner = next((path for path in class_folders(folder, exclude) if len(class_folders(path)) > 1), None)
+    return f" {shown(inner)} holds folders of its own: if these are the classes, name it." if inner else ""
 
 
 def _warn_of_sets(folder: Path, exclude: Collection[Path]) -> None:

@@ -201,7 +201,7 @@ def from_sources(
         message = f"{name}: {len(broken)} of {len(files)} images cannot be read:\n  " + listed(broken, "\n  ")
         if len(broken) > MAX_UNREADABLE * len(files):
             raise DataError(f"{message}\nThat is more than {MAX_UNREADABLE:.0%}; mend or remove these files.")
-        warnings.warn(f"{message}\nThey are left out.", stacklevel=3)
+        warnings.warn(f"{message}\n  They are left out.", stacklevel=3)
     kept = [row for row, result in enumerate(results) if isinstance(result, tuple)]
     _warn_of_scale(name, [result for result in results if isinstance(result, tuple)], white)
     return Images(

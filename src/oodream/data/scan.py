@@ -118,7 +118,8 @@ def report_unread(name: str, found: Scan) -> None:
             f"{message}\nThat is more than {MAX_UNREADABLE:.0%} of the pictures; "
             "mend, convert or remove them."
         )
-    warnings.warn(f"{message}\nThey are left out.", stacklevel=3)
+    left_out = "It is left out." if sum(map(len, found.unread.values())) == 1 else "They are left out."
+    warnings.warn(f"{message}\n  {left_out}", stacklevel=3)
 
 
 def explain(found: Scan) -> str:
@@ -127,7 +128,8 @@ def explain(found: Scan) -> str:
     reasons = (
         f"{len(files)} × {reason}, such as {shown(files[0])}" for reason, files in found.unread.items()
     )
-    return f"{total} files are there and not read:\n  " + listed(reasons, "\n  ")
+    files = "1 file is" if total == 1 else f"{total} files are"
+    return f"{files} there and not read:\n  " + listed(reasons, "\n  ")
 
 
 def is_skipped(name: str) -> bool:
