@@ -12,9 +12,9 @@ from onnx import TensorProto
 from oodream.deploy.guard import Guard
 from oodream.deploy.onnx import ExportError, to_onnx
 from oodream.models.opened import Center
-from oodream.models.serialized import Onnx, TorchScript
+from oodream.models.serialized import Exported, Onnx, TorchScript
 from oodream.runtime import Guard as GraphGuard
-from tests.helpers.guarded import SIZE, Logits, classifier, clothes
+from tests.helpers.guarded import SIZE, Logits, classifier, clothes, save_logits
 from tests.helpers.onnx_files import product_and_sum, save_logits_as_onnx
 
 
@@ -61,6 +61,13 @@ def test_a_network_for_batches_of_one_size_is_refused(tmp_path):
     with pytest.raises(ExportError, match=r"n\.onnx is made for batches of 1, and a guard's graph takes any"):
         to_onnx(guard_on(network, "energy"), tmp_path / "guard.onnx")
     assert not (tmp_path / "guard.onnx").exists()
+
+
+@pytest.mark.filterwarnings("error:.*LeafSpec:FutureWarning")
+def test_a_program_of_torch_export_becomes_a_graph_without_a_word(tmp_path):
+    """PyTorch warns of its own classes where such a program is copied."""
+    network = Exported("n.pt2", save_logits(tmp_path / "n.pt2").read_bytes())
+    check_graph(guard_on(network, "energy"), tmp_path / "guard.onnx")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

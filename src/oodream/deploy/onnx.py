@@ -149,7 +149,8 @@ def to_onnx(guard: Guard, file: Path) -> float:
     example = torch.zeros(2, 3, guard.size + 3, guard.size + 5, dtype=torch.uint8)
     threshold = guard.threshold_C if guard.per_class else np.array(guard.threshold)
     try:
-        deployed = Deployed(guard).eval()
+        with _quiet():  # a network in a .pt2 file is warned of when it is copied
+            deployed = Deployed(guard).eval()
     except ValueError as error:
         raise ExportError(f"{error}") from error
     try:
@@ -301,7 +302,7 @@ def _pictures(size: int) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks about packages it could also use."""
+    """Without PyTorch's remarks about packages that its exporter could also use, and about itself."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
