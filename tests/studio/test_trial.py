@@ -209,7 +209,7 @@ HOSTILE = {
     "text": (b"hello", "is no picture"),
     "cut": (encoded(shape())[:90], "cannot be read"),
     "large": (claiming(6000), "has 36.0 million pixels"),
-    "bomb": (claiming(60_000), "cannot be read"),
+    "bomb": (claiming(60_000), "has more than the 25 million pixels"),
     "archive": (archive(), "is no picture"),
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "is no picture"),
     "empty": (b"", "is no picture"),

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-import filelock
-
 from .errors import StoreError, shown
 from .files import explained, make_folder, read_json, write_json
 from .sealed import damaged, file_hash
@@ -64,6 +62,8 @@ def held(folder: Path, busy: str, *, name: str = ".lock", seconds: float = 0) ->
     """Holds a folder, which need not be there, for this process by a lock of this name in it; StoreError with
     the text `busy` where another one holds it for so many seconds. A killed process holds nothing.
     """
+    import filelock  # a server, where it is not installed, holds nothing
+
     with explained(folder):
         make_folder(folder)
         lock = filelock.FileLock(folder / name)

@@ -4,7 +4,6 @@ that rank upside down. The end of a run, its report, comparisons and the studio 
 
 from __future__ import annotations
 
-from ..deploy.accuracy import Accuracy
 from ..report.remarks import of_run
 from .artifacts import Run
 from .layout import KINDS
@@ -27,6 +26,8 @@ def doubts(run: Run, kind: str, detector: str) -> tuple[str, ...]:
 
     A text names what it is of a part of the seeds.
     """
+    from ..deploy.accuracy import Accuracy  # it imports SciPy, which a run that is refused should not wait for
+
     names, accuracy = run.book.names, {row.seed: row for row in run.rows() if row.classifier == kind}
     guessed = [
         seed
