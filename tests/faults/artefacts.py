@@ -11,7 +11,9 @@ __all__ = ["artefacts", "differing", "finished_files", "leftovers"]
 
 # What differs between two undisturbed runs: times, and sizes and hashes of what holds them.
 MEASURED = {"seconds", "memory", "seal", "bytes", "index.html", "synthesis", "training"}
-PLACES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC|[\d.]+ s\b|width:[\d.]+%")
+PLACES = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d UTC|(?:\d+ h )?\d+ min\b(?: \d+ s\b)?|[\d.]+ s\b|width:[\d.]+%"
+)
 HIDDEN = re.compile(r"\..+\.(?:[0-9a-f]{8}|new)")
 
 
