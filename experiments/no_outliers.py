@@ -15,6 +15,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -42,20 +43,18 @@ def train(choice: str, backbone: str, root: Path, folder: Path, seeds: int) -> R
     return Run.open(folder)
 
 
-def measure(run: Run, seed: int) -> dict[str, tuple[float, float, float]]:
+def measure(run: Run, seed: int) -> dict[str, list[float]]:
     """Near AUROC, near accepted and far accepted of each detector, in percent."""
     classifier, known = run.classifier(BASELINE, seed), run.inputs
     extractor = Extractor(classifier.network, loss=classifier.loss)
     found = evaluate(extractor, DETECTORS, fit=known.train, test=known.test, ood=known.ood)
-    of = {(row.detector, row.dataset): row for row in found.rows}
-    return {
-        name: tuple(
-            100 * value
-            for value in (of[name, "near"].auroc, of[name, "near"].fpr95_id, of[name, "far"].fpr95_id)
-        )
-        for name in DETECTORS
-        if (name, "near") in of
-    }
+
+    def mean(name: str, group: str, metric: str) -> float:
+        sets = [row for row in found.rows if (row.detector, row.group) == (name, group)]
+        return 100 * fmean(getattr(row, metric) for row in sets if row.dataset != group)
+
+    columns = ("near", "auroc"), ("near", "fpr95_id"), ("far", "fpr95_id")
+    return {name: [mean(name, *column) for column in columns] for name in found.scores}
 
 
 def main() -> None:
