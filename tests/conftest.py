@@ -34,7 +34,12 @@ def _seeded() -> None:
 @pytest.fixture
 def no_preview(monkeypatch) -> None:
     """A dry run prints the options and looks at no data, for tests of options without data."""
-    for name in ("run.preview.preview", "run.arms.check", "run.arms.check_options", "run.guard.check_guard"):
+    for name in (
+        "run.preview.preview",
+        "run.arms.check_inputs",
+        "run.arms.check_options",
+        "run.guard.check_guard",
+    ):
         monkeypatch.setattr(f"oodream.{name}", lambda *_, **__: None)
 
 

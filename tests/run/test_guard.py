@@ -254,6 +254,7 @@ def test_the_report_and_its_facts(made):
     assert facts["accuracy"]["n"] == 240
     assert facts["other_half"] < 0.2
     assert facts["other_half_images"] == 80
+    assert facts["supposed"] is True, "no splits"
     assert facts["preprocessing"]["size"] == SIZE
     assert {*facts["aurocs"]} == {"energy", "knn", "mahalanobis"}
     best = max(facts["aurocs"], key=lambda name: facts["aurocs"][name]["digits"])

@@ -11,7 +11,6 @@ import inspect
 import pkgutil
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -131,8 +130,9 @@ def make(family: str, name: str, **options: Any) -> Any:
             raise ValueError(f"{called} needs the option {lacking[0]!r}: {lacking[0]}=VALUE.")
     try:
         checked = _checked(extension, options)
-        made = f"{singular(family)} {name!r}{_made_with(checked, parameters)}"
-        with blamed(made, extension) if ":" in name else nullcontext():
+        if ":" not in name:
+            return extension(**checked)
+        with blamed(f"{singular(family)} {name!r}{_made_with(checked, parameters)}", extension):
             return extension(**checked)
     except (TypeError, ConfigError) as error:
         raise ValueError(f"{singular(family)} {name!r}: {error}") from error

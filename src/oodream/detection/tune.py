@@ -30,9 +30,7 @@ ALPHA = 0.05  # shared by the candidates (Bonferroni)
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """How tuning went: the options chosen, their AUROC, the default's, and how many
-    candidates could be used.
-    """
+    """How tuning went: the options chosen, their AUROC, the default's, and how many candidates were used."""
 
     options: dict[str, Option]
     auroc: float

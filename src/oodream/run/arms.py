@@ -18,7 +18,7 @@ from ..core.options import ConfigError, overlay, to_json
 from ..core.types import Json
 from ..data.inputs import DataInputs
 from ..data.real import WORLD
-from .check import check, check_options
+from .check import check_inputs, check_options
 from .folder import RunDir, check_place, read_manifest
 from .generated import slug
 from .job import Job, absolute
@@ -162,7 +162,7 @@ def checked_arms(
     for name in configs:
         job = checked.job(name)
         with refused(name), heard() as more:
-            check(job)
+            check_inputs(job)
         checked.warned[name] += more
         checked = replace(checked, inputs=job.inputs)
     return checked

@@ -26,19 +26,25 @@ from .stages.classifiers import check_teacher
 from .stages.results import lacks_test_images
 from .twins import has_twins
 
-__all__ = ["check", "check_options"]
+__all__ = ["check", "check_inputs", "check_options"]
 
 FEW_STEPS = 100  # of a training: fewer are said
 
 
 def check(job: Job) -> None:
-    """Raises ValueError (DataError, PromptError, ConfigError among them) for what would fail later.
+    """`check_options`, and then `check_inputs`."""
+    check_options(job)
+    check_inputs(job)
 
-    Options come first, then what the folders of images hold, then the decoder, and images last. Warns where
-    the decoder's names do not fit the classes, and where there will be no guard.
+
+def check_inputs(job: Job) -> None:
+    """Raises ValueError (DataError, PromptError, ConfigError among them) for what would fail later with
+    options that `check_options` has passed.
+
+    What the folders of images hold comes first, then the decoder, and images last. Warns where the decoder's
+    names do not fit the classes, and where there will be no guard.
     """
     c, r = job.config, job.config.regularize
-    check_options(job)
     job.inputs.check()
     vectors = job.run.kind == "outlier" and job.run.imagines
     check_decoder_kind(job)

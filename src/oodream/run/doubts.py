@@ -26,9 +26,8 @@ def doubts(run: Run, kind: str, detector: str) -> tuple[str, ...]:
 
     A text names what it is of a part of the seeds.
     """
-    from ..deploy.accuracy import (
-        Accuracy,  # it imports SciPy, which a run that is refused should not wait for
-    )
+    # It imports SciPy, which a run that is refused should not wait for.
+    from ..deploy.accuracy import Accuracy
 
     names, accuracy = run.book.names, {row.seed: row for row in run.rows() if row.classifier == kind}
     guessed = [

@@ -115,7 +115,7 @@ def measured_in(folder: Path) -> Measurements:
             accuracy=accuracy["value"],
             known=accuracy["n"],
             unknown=tuple(Measured(**one) for one in facts.get("measured", ())),
-            supposed=not facts or SUPPOSED in facts.get("notes", ()),
+            supposed=facts.get("supposed", True),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise StoreError(
@@ -143,6 +143,7 @@ def facts(made: Guarded, job: GuardJob) -> Json:
         "other_half": made.other_half and made.other_half.rate,
         "other_half_images": made.other_half and made.other_half.n,
         "notes": list(made.notes),
+        "supposed": SUPPOSED in made.notes,
         "made_from": made.made_from,
     }
 

@@ -55,6 +55,7 @@ class Plan:
         """What each stage is made from."""
         job, made_from = self._job, dict[str, Json]()
         sections, code = section_inputs(job.config), plugin_hashes(job.config)
+        imagined = imagined_stage(job.config.decode.output)
         for name, stage in self.stages.items():
             after = {other: inputs_hash(made_from[other]) for other in stage.after}
             inputs = {**{section: sections[section] for section in stage.sections}, **stage.facts()}
@@ -62,7 +63,6 @@ class Plan:
                 key: value for key, value in code.items() if json.dumps(key) in json.dumps(inputs)
             }:
                 inputs["plugins"] = plugins
-            imagined = imagined_stage(job.config.decode.output)
             if stage.curated and (decided := curated(job, made_from[imagined])):
                 inputs["curation"] = decided
             made_from[name] = {**inputs, "after": after}
