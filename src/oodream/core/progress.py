@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -45,12 +46,23 @@ def counter(*, total: int, done: int = 0, what: str, unit: str) -> Any:
     return _line(None, total=total, initial=done, desc=what, unit=unit, delay=SECONDS)
 
 
-def _line(items: Iterable[Any] | None, **options: Any) -> Any:
+@functools.cache
+def _bar() -> Any:
+    """tqdm's bar, which of one that Ctrl-C has left half made says nothing: closing it would fail."""
     from tqdm import tqdm
 
+    class Bar(tqdm):
+        def __del__(self) -> None:
+            if hasattr(self, "start_t"):  # what its maker sets last
+                super().__del__()
+
+    return Bar
+
+
+def _line(items: Iterable[Any] | None, **options: Any) -> Any:
     quiet = not sys.stderr.isatty()
     interval = float(os.environ.get(EVERY, 30.0)) if quiet else 0.2
-    return tqdm(
+    return _bar()(
         items,
         mininterval=interval,
         maxinterval=60,
